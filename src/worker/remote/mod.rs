@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
-use http::uri::Scheme;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -43,7 +42,7 @@ pub struct RemotePlan {
     pub number: u32,
     /// The address, key, health path and limits of the backend.
     pub remote: RemoteSettings,
-    /// Time between two probes while the backend is ready (`HEALTH_CHECK_INTERVAL`).
+    /// Time between two probes while the backend is ready (`HEALTH_CHECK_INTERVAL`). Zero: no probe before a failure.
     pub health_check_interval: Duration,
     /// Timeout of a connection to the backend, TLS included.
     pub connect_timeout: Duration,
@@ -74,9 +73,7 @@ fn supervise_with_trust(
 ) -> Result<WorkerHandle, BadRemote> {
     let target = DialTarget::remote(&plan.remote)?;
     let health = health_uri(&target, &plan.remote.health)?;
-    // Plain HTTP does not need the certificates of the system, so they are not read.
-    let trust = if target.scheme == Scheme::HTTPS { trust } else { Trust::None };
-    let prober = Prober::remote(&trust, plan.connect_timeout)?;
+    let prober = Prober::remote(&trust.for_addresses([plan.remote.api_base.as_str()]), plan.connect_timeout)?;
     let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&crash_suspects)));
     let (sender, status) = watch::channel(WorkerStatus::initial(false));
     let metrics = WorkerMetrics::register(metrics, plan.model.clone(), plan.number, status.borrow().state);
@@ -117,14 +114,22 @@ struct RemoteOwner {
 impl RemoteOwner {
     async fn run(mut self, stop: CancellationToken) {
         self.apply(WorkerEvent::StartBegun, |_| {});
-        loop {
+        if !self.probes_regularly() {
+            // A probe would wake a backend that sleeps while it is not used.
+            self.mark_serving(self.endpoint.doubts());
+            tokio::select! {
+                () = self.endpoint.attention_needed() => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        while !stop.is_cancelled() {
             // Counted before the probe is sent: its response clears only doubts that are older than itself.
             let doubts = self.endpoint.doubts();
             let probe = probe(&self.prober, &self.endpoint.target, &self.health);
             let Some(outcome) = stop.run_until_cancelled(probe).await else { break };
             let pause = self.apply_probe(outcome, doubts);
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
                 // A broken connection is worth a probe at once only while the worker counts as ready.
                 () = self.endpoint.attention_needed(), if self.state() == WorkerState::Ready => {}
                 () = stop.cancelled() => break,
@@ -135,12 +140,20 @@ impl RemoteOwner {
         self.apply(WorkerEvent::Stopped, |_| {});
     }
 
-    /// Applies the outcome of a probe, and returns the pause before the next one. `doubts` is the number of doubts
-    /// before the probe was sent.
-    fn apply_probe(&mut self, outcome: RemoteProbe, doubts: u64) -> Duration {
-        // There is always a pause between two probes, even if the setting is 0.
-        let interval = self.plan.health_check_interval.max(REMOTE_BACKOFF_FIRST);
-        match outcome {
+    /// Whether the backend is probed while nothing is wrong with it.
+    fn probes_regularly(&self) -> bool {
+        !self.plan.health_check_interval.is_zero()
+    }
+
+    /// Applies the outcome of a probe, and returns the pause before the next one; `None` if there is none before the
+    /// next failure. `doubts` is the number of doubts before the probe was sent.
+    fn apply_probe(&mut self, outcome: RemoteProbe, doubts: u64) -> Option<Duration> {
+        let interval = match self.plan.health_check_interval {
+            Duration::ZERO => REMOTE_BACKOFF_LONGEST,
+            // There is always a pause between two probes.
+            interval => interval.max(REMOTE_BACKOFF_FIRST),
+        };
+        Some(match outcome {
             RemoteProbe::Ready { takes_our_key } => {
                 self.failures = 0;
                 if !takes_our_key && !self.has_warned_of_key {
@@ -148,7 +161,11 @@ impl RemoteOwner {
                     let (model, worker, host) = (&self.plan.model, self.plan.number, self.host());
                     warn!(model, worker, host, "the remote backend refuses its probe: its api_key may be wrong");
                 }
-                if self.mark_serving(doubts) { interval } else { PROBE_INTERVAL_DOUBTED }
+                match self.mark_serving(doubts) {
+                    true if !self.probes_regularly() => return None,
+                    true => interval,
+                    false => PROBE_INTERVAL_DOUBTED,
+                }
             }
             RemoteProbe::Loading => {
                 self.failures = 0;
@@ -171,7 +188,7 @@ impl RemoteOwner {
                 }
                 SHORTAGE_PAUSE
             }
-        }
+        })
     }
 
     /// Marks the backend as ready after a good response. Returns false if a connection broke after the probe was sent:

@@ -201,6 +201,42 @@ async fn a_broken_connection_is_followed_by_a_probe_at_once() {
     worker.stop().await;
 }
 
+/// Regression: an interval of 0 meant a probe each second.
+#[tokio::test]
+async fn an_interval_of_0_means_no_probe_before_a_failure() {
+    let server = TestServer::open(StatusCode::OK, "").await;
+    let mut worker = Supervised::new(RemotePlan { health_check_interval: Duration::ZERO, ..plan_for(&server) });
+    let status = worker.wait_for(WorkerState::Ready).await;
+    assert!(status.has_been_ready && server.requests().is_empty(), "it serves without a probe");
+
+    worker.begin().record_failure(&io::Error::from(io::ErrorKind::ConnectionReset));
+    let mut changes = worker.handle.clone();
+    let cleared = async {
+        while changes.endpoint().is_none() {
+            assert!(changes.changed().await);
+        }
+    };
+    tokio::time::timeout(DEADLINE, cleared).await.expect("a probe in time");
+    assert_eq!(server.requests().len(), 1, "it is probed to see whether it is still there");
+
+    server.set_response(StatusCode::BAD_GATEWAY, "");
+    worker.begin().record_broken_connection();
+    worker.wait_for(WorkerState::Unhealthy).await;
+    server.set_response(StatusCode::OK, "");
+    worker.wait_for(WorkerState::Ready).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn without_an_interval_only_failed_probes_are_repeated() {
+    let (mut owner, _status) = owner();
+    owner.plan.health_check_interval = Duration::ZERO;
+    assert_eq!(owner.apply_probe(RemoteProbe::Ready { takes_our_key: true }, 0), None);
+    let failed = |owner: &mut RemoteOwner| owner.apply_probe(RemoteProbe::Failed("x".to_owned()), 0).unwrap().as_secs();
+    assert_eq!([1; 7].map(|_| failed(&mut owner)), [1, 2, 4, 8, 16, 30, 30]);
+    assert_eq!(owner.apply_probe(RemoteProbe::Ready { takes_our_key: true }, 0), None);
+}
+
 #[tokio::test]
 async fn a_request_on_a_broken_connection_is_no_crash_suspect() {
     let server = TestServer::open(StatusCode::OK, "").await;
@@ -241,13 +277,13 @@ fn owner() -> (RemoteOwner, watch::Receiver<WorkerStatus>) {
 async fn a_doubt_that_is_raised_during_a_probe_is_not_cleared_by_it() {
     let (mut owner, status) = owner();
     let ready = RemoteProbe::Ready { takes_our_key: true };
-    assert_eq!(owner.apply_probe(ready.clone(), 0), INTERVAL);
+    assert_eq!(owner.apply_probe(ready.clone(), 0), Some(INTERVAL));
     let endpoint = status.borrow().endpoint.clone().unwrap();
     let doubts = endpoint.doubts();
     endpoint.begin(RequestClass::Inference(None), None).ok().unwrap().record_broken_connection();
-    assert_eq!(owner.apply_probe(ready.clone(), doubts), PROBE_INTERVAL_DOUBTED);
+    assert_eq!(owner.apply_probe(ready.clone(), doubts), Some(PROBE_INTERVAL_DOUBTED));
     assert!(!owner.endpoint.is_open());
-    assert_eq!(owner.apply_probe(ready, owner.endpoint.doubts()), INTERVAL);
+    assert_eq!(owner.apply_probe(ready, owner.endpoint.doubts()), Some(INTERVAL));
     assert!(owner.endpoint.is_open());
 }
 
@@ -255,7 +291,7 @@ async fn a_doubt_that_is_raised_during_a_probe_is_not_cleared_by_it() {
 async fn a_local_shortage_does_not_change_the_state_of_the_worker() {
     let (mut owner, status) = owner();
     owner.apply_probe(RemoteProbe::Ready { takes_our_key: true }, 0);
-    assert_eq!(owner.apply_probe(RemoteProbe::NotSent(nix::errno::Errno::EMFILE), 0), SHORTAGE_PAUSE);
+    assert_eq!(owner.apply_probe(RemoteProbe::NotSent(nix::errno::Errno::EMFILE), 0), Some(SHORTAGE_PAUSE));
     assert_eq!(status.borrow().state, WorkerState::Ready);
 }
 
