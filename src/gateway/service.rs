@@ -280,6 +280,7 @@ impl ResponseContext {
         drop(self.arrival_guard);
         let headers = response.headers_mut();
         headers.insert(X_REQUEST_ID, self.request_id);
+        headers::prepare_stream(headers);
         cors.insert_headers(self.origin.as_ref(), headers);
         if let Some(meter) = self.meter {
             meter.insert_headers(headers);

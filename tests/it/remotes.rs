@@ -314,6 +314,16 @@ fn the_loss_of_a_backend_is_logged_once_with_its_name() {
 /// Regression: `Retry-After` of a backend was ignored, so that it got the next request at once.
 #[test]
 fn a_backend_gets_no_request_until_its_retry_after_is_over() {
+    for hint in ["Retry-After: 30.5", "Retry-After: 30.0", "retry-after-ms: 30500"] {
+        let head = format!("HTTP/1.1 429 X\r\n{hint}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let remote = Remote::start(Reply::Raw(head.into_bytes()));
+        let gateway = ready(builder(&in_order(&[&remote])).set("ALLOWED_FAILS", 100));
+        assert_eq!(post_chat(&gateway.client()).status(), 429);
+        let refusal = post_chat(&gateway.client());
+        assert_eq!((refused(&refusal, 503).as_str(), remote.received().len()), ("backend_unavailable", 1), "{hint}");
+        let wait: u64 = refusal.header("retry-after").unwrap().parse().unwrap();
+        assert!((2..=31).contains(&wait), "{hint}: {wait} s");
+    }
     let busy = |status| Reply::Busy(status, "120");
     let (first, second) = (Remote::start(busy(429)), Remote::start(Reply::Serve));
     let gateway = ready(builder(&in_order(&[&first, &second])).set("ALLOWED_FAILS", 100));

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::support::{
     gateway::Gateway,
+    remote::{Remote, Reply},
     wait::{SOON, eventually},
 };
 
@@ -143,4 +144,37 @@ fn a_body_that_llama_server_cuts_short_is_cut_short_for_the_client() {
     let gateway = ready(json!({"truncate_body": 10}));
     let answer = gateway.client().post_json("/v1/chat/completions", &chat(false));
     assert!(answer.status() == 200 && !answer.complete, "the body is shorter than its declared length: {answer:?}");
+}
+
+/// Regression: proxies in front buffered streams of remote backends and heartbeats, so that clients saw nothing until the
+/// end.
+#[test]
+fn every_stream_tells_proxies_not_to_buffer_or_keep_it() {
+    let remote = Remote::start(Reply::Serve);
+    let base = remote.url();
+    let config = format!(
+        "models: {{local: {{file: local.gguf, preload: true}}}}\nmodel_list: [{{model_name: far, litellm_params: {{api_base: \"{base}\"}}}}]\n"
+    );
+    let script = json!({"hold_requests": ["/v1/completions"]});
+    let settings = [("MAX_CONCURRENT_REQUESTS", "1"), ("SSE_HEARTBEAT", "50ms")];
+    let gateway = Gateway::builder().fakes(&config, &[("local.gguf", script)]).set_all(&settings).start_ready();
+    let ask = |model: &str| json!({"model": model, "messages": [{"role": "user", "content": "x"}], "stream": true});
+    let assert_told = |what: &str, model: &str| {
+        let stream = gateway.client().stream("/v1/chat/completions", &ask(model));
+        let header = |name: &str| stream.head.header(name).map(str::to_owned);
+        assert_eq!(stream.head.status, 200, "{what}");
+        assert_eq!(header("x-accel-buffering").as_deref(), Some("no"), "{what}");
+        assert_eq!(header("cache-control").as_deref(), Some("no-store"), "{what}");
+    };
+    assert_told("a llama-server", "local");
+    eventually("the remote backend is ready", SOON, || {
+        gateway.client().post_json("/v1/chat/completions", &json!({"model": "far", "messages": []})).status() == 200
+    });
+    assert_told("a remote backend", "far");
+    let body = json!({"model": "local", "prompt": "x"}).to_string();
+    let _running = gateway.client().begin("POST", "/v1/completions", body.as_bytes()).unwrap();
+    gateway.model_file("local.gguf").journal().wait_for_requests("/v1/completions", 1);
+    assert_told("a heartbeat", "local");
+    let whole = gateway.client().post_json("/v1/chat/completions", &json!({"model": "far", "messages": []}));
+    assert_eq!((whole.header("x-accel-buffering"), whole.header("cache-control")), (None, None), "no stream");
 }

@@ -1,6 +1,6 @@
 //! `SSE_HEARTBEAT`: comments for a client whose streaming request still waits in a queue.
 //!
-//! The response begins before its outcome is known: with a 200 and a comment at each interval. llama-server's stream
+//! The response begins before its outcome is known: with a 200, and a comment (on `/v1/messages` a `ping`) at each interval. llama-server's stream
 //! follows when it arrives. Any other outcome can then only be sent as an event, so heartbeats are off by default.
 
 use std::future::Future;
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -29,6 +29,9 @@ pub(super) type PendingResponse =
 
 /// A comment, which every client of server-sent events skips (HTML standard, section 9.2.6).
 const COMMENT: &[u8] = b": waiting\n\n";
+
+/// The event that Anthropic's API sends while a client waits. Its clients count it as a sign of life.
+const PING: &[u8] = b"event: ping\ndata: {\"type\": \"ping\"}\n\n";
 
 /// The body of a response that began before its outcome was known.
 pub struct Heartbeat {
@@ -72,7 +75,6 @@ pub(crate) async fn respond_with_heartbeats(
     let mut response =
         Response::new(ResponseBody::Heartbeat(Box::new(Heartbeat { state, comment_timer: timer, shape })));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     Ok(response)
 }
 
@@ -91,7 +93,7 @@ impl Heartbeat {
                         Poll::Pending => PollStep::Pending,
                     });
                     match ready!(step) {
-                        PollOutcome::Item(_) => return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT))))),
+                        PollOutcome::Item(_) => return Poll::Ready(Some(Ok(Frame::data(heartbeat(self.shape))))),
                         PollOutcome::Last(Some(Ok(response))) => {
                             HeartbeatState::Responding(into_event_stream(response))
                         }
@@ -127,6 +129,14 @@ impl Heartbeat {
         }
         HeartbeatState::FinalEvent(refusal.event(self.shape), record)
     }
+}
+
+/// Returns what a client that expects errors of this shape gets while it waits.
+fn heartbeat(shape: Shape) -> Bytes {
+    Bytes::from_static(match shape {
+        Shape::OpenAi => COMMENT,
+        Shape::Anthropic => PING,
+    })
 }
 
 /// Returns llama-server's response in a form that may follow comments: a stream as it is, any other as one event.

@@ -68,13 +68,32 @@ async fn after_comments(path: &str, status: u16, kind: ContentKind, head: &str, 
     let mut answer =
         expect_response(respond_with_heartbeats(rest, INTERVAL, Shape::of(path, false), &gateway.sweeper).await)
             .into_body();
-    assert_eq!(next_piece(&mut answer).await.unwrap().as_bytes(), COMMENT);
+    let expected = if path == MESSAGES { PING } else { COMMENT };
+    assert_eq!(next_piece(&mut answer).await.unwrap().as_bytes(), expected);
     let mut events = Vec::new();
     while let Some(event) = next_piece(&mut answer).await {
         events.push(event);
     }
     drop(answer);
     (events, gateway.log())
+}
+
+/// Regression: clients of Anthropic's API got comments, which they do not count as a sign of life.
+#[tokio::test(start_paused = true)]
+async fn anthropics_clients_get_pings_while_they_wait() {
+    let gateway = TestGateway::new();
+    let first = gateway.enter_queue();
+    for (shape, expected) in
+        [(Shape::Anthropic, "event: ping\ndata: {\"type\": \"ping\"}\n\n"), (Shape::OpenAi, ": waiting\n\n")]
+    {
+        let rest = Box::pin(never_answered(gateway.enter_queue()));
+        let mut answer =
+            expect_response(respond_with_heartbeats(rest, INTERVAL, shape, &gateway.sweeper).await).into_body();
+        for _ in 0..3 {
+            assert_eq!(next_piece(&mut answer).await.unwrap(), expected);
+        }
+    }
+    drop(first);
 }
 
 fn json(body: &str) -> String {
