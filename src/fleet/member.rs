@@ -189,6 +189,11 @@ impl Member {
         self.remote_status.as_ref().is_some_and(|status| status.lock().0.is_trial(pass))
     }
 
+    /// Returns whether there is a quota of tokens.
+    pub fn limits_tokens(&self) -> bool {
+        self.remote_status.as_ref().is_some_and(|status| status.lock().1.limits_tokens())
+    }
+
     /// Takes the tokens of a response from the quota.
     pub fn spend(&self, tokens: u64) {
         if let Some(status) = &self.remote_status {

@@ -30,6 +30,11 @@ impl Quota {
         }
     }
 
+    /// Whether tokens are limited.
+    pub fn limits_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
+
     /// Whether a request may be sent now.
     pub fn has_remaining(&self, now: Instant) -> bool {
         self.opens_at(now).is_none()

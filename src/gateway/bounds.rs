@@ -44,6 +44,12 @@ pub const MOST_MEMBERS: usize = 1024;
 /// Most bytes of the headers of one part of a form.
 pub const PART_HEAD: usize = 8 * 1024;
 
+/// Longest value of `stream_options`, in bytes, that is changed to ask for token counts.
+pub const STREAM_OPTIONS_SIZE: usize = 4 * 1024;
+
+/// Bytes for each token where a backend reports no tokens: an estimate, for English text.
+pub const BYTES_PER_TOKEN: u64 = 4;
+
 /// Lengths of the prompt prefixes that are hashed for prefix affinity, in bytes.
 pub const PREFIX_LENGTHS: [usize; 4] = [256, 1024, 4 * 1024, 16 * 1024];
 

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 
 use super::accounting::record::Record;
 use super::admission::auth::{Caller, RequestSource};
-use super::admission::rate;
+use super::admission::rate::{self, Meter};
 use super::connection::discard::InboundBody;
 use super::queue::model_queues::{ModelQueue, check_single_kind};
 use super::queue::ticket::QueueEntry;
@@ -193,18 +193,21 @@ impl Gateway {
             }
             // Stage 7, forward.
             let is_last = retry.is_last_attempt();
-            let (client_model_name, body) = request.adapt_to_worker(model, &lease, is_last);
+            let limits_tokens = caller.meter().is_some_and(Meter::limits_tokens);
+            let adapted = request.adapt_to_worker(model, &lease, limits_tokens, is_last);
             let outgoing = OutgoingRequest {
                 route: request.route,
                 parts: request.head_to_send(is_last),
                 request_id: &request.request_id,
-                client_model_name: client_model_name.as_deref(),
+                client_model_name: adapted.client_model_name.as_deref(),
+                hides_usage: adapted.hides_usage,
             };
-            let failed = match self.forwarder.forward(outgoing, body, caller, ticket, lease, record, &mut retry).await {
-                // Stage 8: the response streams to the client, and its end closes the record (`response/body.rs`).
-                Ok(response) => return Ok(response),
-                Err(failed) => *failed,
-            };
+            let failed =
+                match self.forwarder.forward(outgoing, adapted.body, caller, ticket, lease, record, &mut retry).await {
+                    // Stage 8: the response streams to the client, and its end closes the record (`response/body.rs`).
+                    Ok(response) => return Ok(response),
+                    Err(failed) => *failed,
+                };
             let ticket;
             (caller, ticket, record) = failed.tokens;
             retry.record_failure(&mut record);

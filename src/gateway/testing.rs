@@ -26,7 +26,7 @@ use super::response::rename::RenamedBody;
 use super::response::stall_sweeper::StallSweeper;
 use super::response::upstream_body::UpstreamBody;
 use super::route;
-use crate::fleet::{Fingerprint, Model, RequestClass, StubWorker};
+use crate::fleet::{Fingerprint, Model, RequestClass, StubWorker, WorkerKind};
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
 use crate::settings::options::Logs;
@@ -135,7 +135,7 @@ impl TestGateway {
         let route = route::find(&Method::POST, path).unwrap();
         let status = StatusCode::from_u16(status).unwrap();
         let mut record = self.record(Method::POST, path);
-        record.set_response(status, route, kind);
+        record.set_response(status, route, kind, WorkerKind::Local);
         let timeouts = ResponseTimeouts {
             deadline: ActiveInstant::now() + REQUEST_TIMEOUT,
             idle_timeout: (kind == ContentKind::Stream).then_some(REQUEST_TIMEOUT),
@@ -144,7 +144,8 @@ impl TestGateway {
         let ticket = self.enter_queue().ticket().await.ok().unwrap();
         let lease = self.model.lease(&RequestClass::Inference(Some(FINGERPRINT)).into()).unwrap();
         let (body, caller) = (RenamedBody::new(UpstreamBody::new(upstream), None), Caller::anonymous());
-        let answer = UpstreamAnswer { status, body, route, timeouts, caller, record, ticket, lease };
+        let answer =
+            UpstreamAnswer { status, body, route, hides_usage: false, timeouts, caller, record, ticket, lease };
         (ProxiedBody::new(answer), llama)
     }
 

@@ -110,6 +110,8 @@ refusals! {
     BadRequest(String) => BAD_REQUEST, INVALID, "bad_request", close, final;
     /// The backend says that the request is at fault, in these words.
     RequestFault(String) => BAD_REQUEST, INVALID, "bad_request", keep, final;
+    /// The backend does not serve the route; contains what it says about that.
+    RouteNotAtBackend(Option<String>) => NOT_FOUND, INVALID, "route_not_found", keep, final;
     /// No API key was sent.
     MissingKey => UNAUTHORIZED, INVALID, "missing_api_key", keep, final;
     /// The API key is unknown.
@@ -200,6 +202,7 @@ impl Refusal {
             Self::BackendUnavailable(_) | Self::BackendFailed | Self::QueueFull(_) | Self::ModelRemoved(_) => true,
             Self::BadRequest(_)
             | Self::RequestFault(_)
+            | Self::RouteNotAtBackend(_)
             | Self::MissingKey
             | Self::InvalidKey
             | Self::ExpiredKey
@@ -239,6 +242,10 @@ impl fmt::Display for Refusal {
         match self {
             Self::BadRequest(why) => write!(f, "Bad request: {why}"),
             Self::RequestFault(words) => f.write_str(words),
+            Self::RouteNotAtBackend(words) => match words {
+                None => f.write_str("The backend of this model does not serve this route"),
+                Some(words) => write!(f, "The backend of this model does not serve this route: {words}"),
+            },
             Self::MissingKey => f.write_str("No API key: send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"),
             Self::InvalidKey => f.write_str("Invalid API key"),
             Self::ExpiredKey => f.write_str("This API key has expired"),

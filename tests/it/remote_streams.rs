@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
+use super::accounts::access_log_line;
 use super::support::{
     client::Response,
-    gateway::{ADMIN, Gateway},
+    gateway::{ADMIN, Gateway, USER},
     remote::{Remote, Reply},
     wait::{READY, SOON, eventually},
 };
@@ -167,5 +168,139 @@ fn a_stream_that_has_not_finished_or_whose_body_breaks_off_is_cut() {
             serde_json::from_str::<Value>(event).unwrap_or_else(|_| panic!("each event is whole: {what}"));
         }
         eventually("the failure is counted", SOON, || worker(&gateway)["failures"] == failures + 1);
+    }
+}
+
+/// Starts a gateway with this backend and a key with a limit on tokens.
+fn metered(remote: &Remote, tokens_per_minute: u32, params: &str) -> Gateway {
+    let base = remote.url();
+    let config = format!("model_list:\n  - {{model_name: m, litellm_params: {{api_base: \"{base}\"{params}}}}}\n");
+    let limit = match tokens_per_minute {
+        0 => String::new(),
+        limit => format!(" tokens_per_minute={limit}"),
+    };
+    let keys = format!("metered:{USER}:100000{limit}\nboss:{ADMIN}:100000 scope=admin\n");
+    let gateway = Gateway::builder().fakes(&config, &[]).keys(&keys).start_ready();
+    eventually("the backend is ready", READY, || worker(&gateway)["state"] == "ready");
+    gateway
+}
+
+/// A stream with a total in several chunks, the last of which has no choices.
+fn counted(spell: impl Fn(&str) -> String) -> String {
+    let event = |json: &str| format!("data: {}\n\n", spell(json));
+    [
+        event(r#"{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}],"usage":{"prompt_tokens":20,"completion_tokens":1}}"#),
+        event(r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":20,"completion_tokens":5}}"#),
+        event(r#"{"choices":[],"usage":{"prompt_tokens":20,"completion_tokens":7}}"#),
+        "data: [DONE]\n\n".to_owned(),
+    ]
+    .concat()
+}
+
+/// Regression: six streams with prompts of 5,000 words each passed a limit of 1,000 tokens a minute, because the backend
+/// was not asked for its token counts.
+#[test]
+fn a_remote_backend_is_asked_for_its_tokens_where_they_are_limited() {
+    let remote = Remote::start(Reply::Serve);
+    let options = |sent: &str| serde_json::from_str::<Value>(sent).unwrap()["stream_options"].clone();
+    let asks = json!({"include_usage": true});
+    for (limit, params, is_asked) in [(100_000, "", true), (0, ", tpm: 100000", true), (0, "", false)] {
+        let gateway = metered(&remote, limit, params);
+        for path in [CHAT, "/chat/completions", COMPLETIONS] {
+            for (given, is_hidden) in [
+                (Value::Null, is_asked),
+                (json!({"include_usage": false}), is_asked),
+                (json!({"include_usage": true}), false),
+            ] {
+                for framing in ORDERLY {
+                    remote.set_reply(stream(&counted(str::to_owned), framing));
+                    let mut body = json!({"model": "m", "messages": [], "prompt": "x", "stream": true});
+                    if !given.is_null() {
+                        body["stream_options"] = given.clone();
+                    }
+                    let answer = gateway.client().post_json(path, &body);
+                    let what = format!("{limit} {params} {path} {given} {framing:?}: {}", answer.text());
+                    let sent = options(&remote.received().last().unwrap().body);
+                    assert_eq!(sent, if is_asked { asks.clone() } else { given.clone() }, "{what}");
+                    assert_eq!(answer.text().contains("\"choices\":[],"), !is_hidden, "{what}");
+                    assert!(
+                        answer.text().ends_with(DONE) && answer.text().contains("\"finish_reason\":\"stop\""),
+                        "{what}"
+                    );
+                }
+            }
+        }
+        let mut whole = json!({"model": "m", "messages": []});
+        remote.set_reply(Reply::Serve);
+        for stream in [Value::Null, json!(false)] {
+            whole["stream"] = stream;
+            assert_eq!(gateway.client().post_json(CHAT, &whole).status(), 200);
+            assert_eq!(options(&remote.received().last().unwrap().body), Value::Null, "this is no stream");
+        }
+    }
+}
+
+#[test]
+fn the_last_total_of_a_stream_counts_in_any_spelling() {
+    let remote = Remote::start(Reply::Serve);
+    let gateway = metered(&remote, 100_000, "");
+    let spellings: [fn(&str) -> String; 5] = [
+        str::to_owned,
+        |json| json.replace(':', " : ").replace(',', " , "),
+        |json| json.replace("usage", "\\u0075sage").replace("prompt_tokens", "prompt\\u005ftokens"),
+        |json| {
+            json.replace("\"prompt_tokens\":20,", "")
+                .replace("_tokens\":", "_tokens\":")
+                .replace('}', "}")
+                .replace("\"usage\":{", "\"usage\":{\"x\":{\"prompt_tokens\":9},\"prompt_tokens\":20,")
+        },
+        |json| json.replace(",\"usage\"", ",\ndata: \"usage\""),
+    ];
+    for (at, spell) in spellings.into_iter().enumerate() {
+        for framing in ORDERLY {
+            remote.set_reply(stream(&counted(spell), framing));
+            let id = format!("{at}-{framing:?}");
+            let body = json!({"model": "m", "messages": [], "stream": true});
+            let answer = gateway.client().header("X-Request-Id", &id).post_json(CHAT, &body);
+            assert!(answer.text().ends_with(DONE), "{id}: {}", answer.text());
+            let line = access_log_line(&gateway, &id);
+            assert_eq!((&*line["prompt_tokens"], &*line["completion_tokens"]), ("20", "7"), "{id}: {}", answer.text());
+        }
+    }
+}
+
+/// Regression: a backend that reports no tokens was free.
+#[test]
+fn what_a_remote_backend_does_not_report_is_estimated() {
+    let remote = Remote::start(Reply::Serve);
+    let words = "word ".repeat(5000);
+    let text = "x".repeat(5000);
+    let chunk = format!(
+        "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}},\"finish_reason\":\"stop\"}}]}}\n\n{DONE}"
+    );
+    let short = format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{}},\"finish_reason\":\"stop\"}}]}}\n\n{DONE}");
+    let message = format!(
+        "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"delta\":{{\"text\":\"{text}\"}}}}\n\n{STOPPED}"
+    );
+    let whole = json!({"choices": [{"message": {"content": text}}]}).to_string();
+    let json_head = "Content-Type: application/json";
+    for (what, path, prompt, reply) in [
+        ("the prompt of a chat", CHAT, &words, stream(&short, Framing::Chunked)),
+        ("the text of a chat", CHAT, &"x".to_owned(), stream(&chunk, Framing::Chunked)),
+        ("the text of a message", MESSAGES, &"x".to_owned(), stream(&message, Framing::Chunked)),
+        ("a whole answer", CHAT, &"x".to_owned(), Reply::whole(200, json_head, whole)),
+        ("embeddings", "/v1/embeddings", &words, Reply::whole(200, json_head, "{\"data\":[]}")),
+    ] {
+        let gateway = metered(&remote, 100, "");
+        remote.set_reply(reply);
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": prompt}], "input": prompt, "max_tokens": 9, "stream": true});
+        let ask = || gateway.client().post_json(path, &body);
+        assert_eq!(ask().status(), 200, "{what}");
+        eventually(&format!("{what} is charged"), SOON, || ask().status() == 429);
+    }
+    let gateway = metered(&remote, 100, "");
+    remote.set_reply(stream(&short, Framing::Chunked));
+    for _ in 0..2 {
+        assert_eq!(ask(&gateway, CHAT).status(), 200, "a short one costs little");
     }
 }

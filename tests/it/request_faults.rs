@@ -246,3 +246,47 @@ fn a_model_whose_output_cannot_be_read_closes_no_backend() {
     }
     assert_eq!(worker(&gateway, "m")["breaker"], "closed");
 }
+
+/// Regression: the page with which a backend answers on a route that it lacks reached the client as it was.
+#[test]
+fn a_backend_without_the_route_is_told_in_the_shape_of_the_client() {
+    let (first, second) = (Remote::start(Reply::Serve), Remote::start(Reply::Serve));
+    let gateway = ready(two_remotes(&first, &second));
+    let client = gateway.client();
+    let page = "<html><body>secret path</body></html>";
+    let openai = r#"{"error":{"message":"no such route","type":"not_found_error","code":404}}"#;
+    for (status, head, body, words) in [
+        (404, "Content-Type: text/html", page, ""),
+        (405, "Content-Type: text/html; charset=utf-8", page, ""),
+        (501, "Content-Type: text/html", page, ""),
+        (404, "Content-Type: text/plain", "404 page not found", "404 page not found"),
+        (404, JSON, r#"{"detail":"Not Found"}"#, "Not Found"),
+        (405, JSON, r#"{"detail":"Method Not Allowed"}"#, "Method Not Allowed"),
+        (404, JSON, openai, "no such route"),
+        (404, "X-A: b", "", ""),
+    ] {
+        first.set_reply(Reply::whole(status, head, body));
+        for path in ["/v1/messages", "/v1/messages/count_tokens", CHAT, "/v1/responses", "/v1/embeddings"] {
+            let answer = client.post_json(path, &json!({"model": "m", "messages": [], "input": "x", "max_tokens": 1}));
+            let what = format!("{status} {head} {path}: {}", answer.text());
+            assert_eq!(answer.status(), 404, "{what}");
+            let error = &answer.json()["error"];
+            assert!(error["message"].as_str().unwrap().contains(words) && !answer.text().contains("secret"), "{what}");
+            match path.starts_with("/v1/messages") {
+                true => assert_eq!(
+                    (&answer.json()["type"], &error["type"]),
+                    (&json!("error"), &json!("not_found_error")),
+                    "{what}"
+                ),
+                // An error that its client can read is passed on as it is.
+                false if body == openai => assert_eq!(answer.text(), body),
+                false => assert_eq!(error["code"], "route_not_found", "{what}"),
+            }
+            assert_eq!(answer.header("x-llamagate-worker"), Some("0"), "{what}");
+        }
+    }
+    first.set_reply(Reply::Serve);
+    assert_eq!(client.post_json(CHAT, &json!({"model": "m", "messages": []})).status(), 200);
+    let worker = worker(&gateway, "m");
+    assert_eq!((&worker["breaker"], &worker["failures"], second.received().len()), (&json!("closed"), &json!(0), 0));
+}

@@ -12,8 +12,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::activity::ActivityGuard;
 use super::usage::{TokenCounter, TokenCounts};
-use crate::fleet::Member;
+use crate::fleet::{Member, WorkerKind};
 use crate::gateway::admission::rate::Meter;
+use crate::gateway::bounds::BYTES_PER_TOKEN;
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::route::Route;
 use crate::refusal::QUEUE_FULL;
@@ -65,6 +66,12 @@ pub(crate) struct RecordData {
     pub(crate) complete: bool,
     /// Counts the tokens of llama-server's response.
     token_counter: Option<Box<TokenCounter>>,
+    /// Whether the worker may not report its tokens, as llama-server does.
+    is_foreign: bool,
+    /// Whether the response is text that has been generated.
+    is_generated: bool,
+    /// The length of the text in a stream of such a server.
+    pub(crate) streamed_text: u64,
     /// When the last piece with text arrived.
     last_text_at: Option<Instant>,
     /// The meter of the caller's key, charged for the tokens.
@@ -105,6 +112,9 @@ impl Record {
             first_byte: None,
             complete: false,
             token_counter: None,
+            is_foreign: false,
+            is_generated: false,
+            streamed_text: 0,
             last_text_at: None,
             meter: None,
             worker: None,
@@ -144,12 +154,17 @@ impl RecordData {
         self.model.as_deref().map(|model| model.id.as_str()).filter(|id| *id != OTHER)
     }
 
-    /// Records that llama-server responds, and starts to count tokens if the response can have some.
-    pub(crate) fn set_response(&mut self, status: StatusCode, route: &Route, kind: ContentKind) {
+    /// Records that a worker of this kind responds, and starts to count tokens if the response can have some.
+    pub(crate) fn set_response(&mut self, status: StatusCode, route: &Route, kind: ContentKind, worker: WorkerKind) {
         self.status = Some(status);
+        self.is_foreign = route.needs_slot && worker != WorkerKind::Local;
+        self.is_generated = route.may_stream;
         self.token_counter = match kind {
             _ if !route.is_post || !status.is_success() => None,
-            ContentKind::Stream => Some(Box::new(TokenCounter::for_stream(route.stream_end))),
+            ContentKind::Stream if worker == WorkerKind::Local => {
+                Some(Box::new(TokenCounter::for_stream(route.stream_end)))
+            }
+            ContentKind::Stream => Some(Box::new(TokenCounter::for_foreign_stream(route.stream_end))),
             ContentKind::Json => Some(Box::new(TokenCounter::for_json())),
             ContentKind::Other => None,
         };
@@ -260,6 +275,22 @@ impl RecordData {
         metrics.request_seconds.get_or_create(&RouteLabels { model, route }).observe(total.as_secs_f64());
     }
 
+    /// Returns the tokens to charge. What another server has not reported is estimated by the length of the text, because
+    /// the request was not free.
+    fn spent_tokens(&self, tokens: TokenCounts) -> u64 {
+        let (mut prompt, mut completion) = (tokens.prompt.unwrap_or(0), tokens.completion.unwrap_or(0));
+        if let Some(counter) = self.token_counter.as_deref().filter(|_| self.is_foreign) {
+            if tokens.prompt.is_none() {
+                prompt = self.bytes_in / BYTES_PER_TOKEN;
+            }
+            if self.is_generated && !counter.is_reported() {
+                let text = if counter.is_stream() { self.streamed_text } else { self.bytes_out };
+                completion = completion.max(text / BYTES_PER_TOKEN);
+            }
+        }
+        prompt.saturating_add(completion)
+    }
+
     /// Counts the tokens of the request and charges them to its key and its worker.
     fn charge_tokens(&self, tokens: TokenCounts) {
         let Some(model) = &self.model else { return };
@@ -274,7 +305,7 @@ impl RecordData {
         if let Some(completion) = tokens.completion {
             metrics.completion_tokens.get_or_create(&labels()).inc_by(completion);
         }
-        let spent = tokens.prompt.unwrap_or(0).saturating_add(tokens.completion.unwrap_or(0));
+        let spent = self.spent_tokens(tokens);
         if let Some(meter) = self.meter.as_ref().filter(|_| spent > 0) {
             meter.charge_tokens(spent);
         }

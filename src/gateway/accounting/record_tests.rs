@@ -40,7 +40,7 @@ impl RecordFixture {
         record.set_model("m");
         record.meter = Some(self.meter.clone());
         record.queued = Some(Duration::ZERO);
-        record.set_response(StatusCode::from_u16(status).unwrap(), route, kind);
+        record.set_response(StatusCode::from_u16(status).unwrap(), route, kind, WorkerKind::Local);
         let mut framer = SseFramer::new();
         for piece in pieces {
             let now = record.started;

@@ -203,6 +203,11 @@ impl<C: Clock> Meter<C> {
         }
     }
 
+    /// Returns whether the key has a limit on tokens.
+    pub(crate) fn limits_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
+
     /// Charges the key for the tokens of a response. They are known only afterwards, so the key can go into debt.
     pub(crate) fn charge_tokens(&self, tokens: u64) {
         if let Some(limit) = self.tokens {

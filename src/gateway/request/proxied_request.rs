@@ -9,10 +9,10 @@ use http::{HeaderValue, Method};
 
 use super::body::RequestBody;
 use super::envelope::{self, Envelope};
-use super::rewrite::{Edit, rewrite_body};
+use super::rewrite::{Edit, rewrite_body, stream_options_with_usage};
 use crate::fleet::{Fingerprint, Lease, Model, RequestClass, WorkerKind};
 use crate::gateway::queue::model_queues::{ModelQueue, Snapshot};
-use crate::gateway::route::Route;
+use crate::gateway::route::{Route, StreamEnd};
 use crate::models::ModelKind;
 use crate::refusal::Refusal;
 use crate::settings::values::Strategy;
@@ -88,14 +88,15 @@ impl ProxiedRequest {
         parts
     }
 
-    /// Returns the body for this worker, and the model's name that its response must show if the worker may use
-    /// another. The last attempt takes the body instead of copying it.
+    /// Returns the request in its form for this worker. The last attempt takes the body instead of copying it.
+    /// `limits_tokens` says whether the caller's tokens are limited.
     pub(crate) fn adapt_to_worker(
         &mut self,
         model: &Model,
         lease: &Lease,
+        limits_tokens: bool,
         is_last: bool,
-    ) -> (Option<String>, RequestBody) {
+    ) -> AdaptedRequest {
         let policy = model.policy();
         let client_name = self.requested_model.as_deref().unwrap_or(model.id());
         let worker_name = lease.endpoint().target.model.as_deref().unwrap_or(model.id());
@@ -104,18 +105,36 @@ impl ProxiedRequest {
         let is_local = lease.member().kind == WorkerKind::Local;
         let name = (!is_local || worker_name != client_name).then(|| client_name.to_owned());
         let is_renamed = !is_local && (worker_name != client_name || self.requested_model.is_none());
+        // llama-server reports its tokens unasked; others only where they are asked to.
+        let is_asked_for_usage = !is_local
+            && self.route.stream_end == StreamEnd::Done
+            && self.envelope.stream() == Some(true)
+            && (limits_tokens || lease.member().limits_tokens());
+        let strip = &policy.rewrite.strip_params;
+        let stream_options =
+            is_asked_for_usage.then(|| stream_options_with_usage(&self.body, &self.envelope, strip)).flatten();
         let edit = Edit {
             model: (is_renamed && self.route.is_post).then_some(worker_name),
             sampling: if self.route.may_stream { &policy.rewrite.sampling } else { &[] },
-            strip: &policy.rewrite.strip_params,
+            strip,
+            stream_options: stream_options.as_deref(),
         };
         let body = match (edit.is_empty(), is_last) {
             (false, _) => rewrite_body(&self.body, &self.envelope, &edit),
             (true, false) => self.body.duplicate(),
             (true, true) => std::mem::take(&mut self.body),
         };
-        (name, body)
+        AdaptedRequest { client_model_name: name, hides_usage: stream_options.is_some(), body }
     }
+}
+
+/// A request in its form for one worker.
+pub(crate) struct AdaptedRequest {
+    pub(crate) body: RequestBody,
+    /// The model's name that the response must show, if the worker may use another.
+    pub(crate) client_model_name: Option<String>,
+    /// Whether the worker was asked for token counts that the client has not asked for.
+    pub(crate) hides_usage: bool,
 }
 
 /// Returns the model that a request names in its body, or in the query if the method is not POST.

@@ -9,14 +9,18 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::body::RequestBody;
-use super::body_view::{BodyMember, slices};
+use super::body_view::{BodyMember, gather, slices};
 use super::envelope::{BodyKind, Envelope};
+use crate::gateway::bounds::STREAM_OPTIONS_SIZE;
 
 /// Members with the same meaning in the dialects of the backends. A request that has one needs no default for another.
 const SYNONYMS: [&[&str]; 2] = [
     &["max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"],
     &["repeat_penalty", "repetition_penalty"],
 ];
+
+/// The member that says what a stream reports besides the text (OpenAI's API).
+const STREAM_OPTIONS: &str = "stream_options";
 
 /// The changes to make.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,12 +31,14 @@ pub(super) struct Edit<'a> {
     pub(super) sampling: &'a [(String, String)],
     /// Names of members to remove, before defaults are added. They never remove the model's new name.
     pub(super) strip: &'a [String],
+    /// The new value of `stream_options`, as JSON.
+    pub(super) stream_options: Option<&'a str>,
 }
 
 impl Edit<'_> {
     /// Returns whether there is nothing to change.
     pub(super) fn is_empty(&self) -> bool {
-        self.model.is_none() && self.sampling.is_empty() && self.strip.is_empty()
+        self.model.is_none() && self.sampling.is_empty() && self.strip.is_empty() && self.stream_options.is_none()
     }
 }
 
@@ -44,6 +50,23 @@ pub(super) fn rewrite_body(body: &RequestBody, envelope: &Envelope, edit: &Edit<
         BodyKind::Object(opens) => apply_splices(body, object_splices(&envelope.members, *opens, edit)),
         BodyKind::Multipart(line) => apply_splices(body, form_splices(&envelope.members, line, edit)),
     }
+}
+
+/// Returns the value of `stream_options` with which this request for a stream asks for token counts too. `None` if it
+/// does so already, if its value is no object, or if the member would be removed (`strip`).
+pub(super) fn stream_options_with_usage(body: &RequestBody, envelope: &Envelope, strip: &[String]) -> Option<String> {
+    if !matches!(envelope.kind, BodyKind::Object(_)) || strip.iter().any(|name| name == STREAM_OPTIONS) {
+        return None;
+    }
+    let mut options = match envelope.members.iter().rfind(|member| member.is_named(STREAM_OPTIONS)) {
+        Some(member) if !member.is_null() => {
+            let range = Some(member.value.clone()).filter(|range| range.len() <= STREAM_OPTIONS_SIZE)?;
+            serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&gather(body, range)).ok()?
+        }
+        _ => serde_json::Map::new(),
+    };
+    let before = options.insert("include_usage".to_owned(), true.into());
+    (before != Some(true.into())).then(|| serde_json::Value::Object(options).to_string())
 }
 
 fn object_splices(members: &[BodyMember], opens: usize, edit: &Edit<'_>) -> Vec<Splice> {
@@ -61,6 +84,9 @@ fn object_splices(members: &[BodyMember], opens: usize, edit: &Edit<'_>) -> Vec<
     };
     if let Some(model) = edit.model {
         set("model", &json_string(model), &BodyMember::is_model);
+    }
+    if let Some(options) = edit.stream_options {
+        set(STREAM_OPTIONS, options, &|member: &BodyMember| member.is_named(STREAM_OPTIONS));
     }
     for (at, (name, value)) in edit.sampling.iter().enumerate() {
         let means_the_same = |other: &str| {
@@ -168,7 +194,7 @@ pub(crate) fn rewrite_object(
     let pieces = pieces.iter().map(|piece| Bytes::copy_from_slice(piece));
     let body = RequestBody::default().with_pieces(pieces.collect());
     let envelope = Envelope::of(&body)?;
-    let rewritten = rewrite_body(&body, &envelope, &Edit { model, sampling, strip });
+    let rewritten = rewrite_body(&body, &envelope, &Edit { model, sampling, strip, stream_options: None });
     let length = rewritten.length();
     let bytes: Vec<u8> = rewritten.pieces().flatten().copied().collect();
     assert_eq!(length, bytes.len() as u64);

@@ -86,7 +86,7 @@ fn the_commas_are_right_after_members_are_removed() {
 fn a_body_that_is_not_an_object_stays_as_it_is() {
     for text in ["", "[1]", "{\"model\":\"a\"", "{\"a\":1,}"] {
         let body = RequestBody::from_pieces(&[text]);
-        let edit = Edit { model: Some("m"), sampling: &pairs(&[("a", "1")]), strip: &names(&["a"]) };
+        let edit = Edit { model: Some("m"), sampling: &pairs(&[("a", "1")]), strip: &names(&["a"]), ..Edit::default() };
         let same = rewrite_body(&body, &Envelope::of(&body).unwrap(), &edit);
         assert_eq!(same.pieces().flatten().copied().collect::<Vec<u8>>(), text.as_bytes());
     }
@@ -126,7 +126,7 @@ async fn a_form_is_changed_by_its_parts() {
         let body = RequestBody::from_pieces(&[&whole(parts)]);
         let envelope = Envelope::read("/v1/audio/transcriptions", &headers, &body).await.unwrap();
         let (sampling, strip) = (pairs(&[("a", "1")]), names(&["user"]));
-        let edit = Edit { model: Some("n\r\nx"), sampling: &sampling, strip: &strip };
+        let edit = Edit { model: Some("n\r\nx"), sampling: &sampling, strip: &strip, ..Edit::default() };
         let other = rewrite_body(&body, &envelope, &edit);
         let text = String::from_utf8(other.pieces().flatten().copied().collect()).unwrap();
         assert_eq!(text, whole(expected));
@@ -238,5 +238,47 @@ proptest! {
             }
         }
         prop_assert_eq!(rewrite_object(&pieces, None, &[], &[]).unwrap().unwrap(), bytes);
+    }
+}
+
+#[test]
+fn token_counts_are_asked_for_beside_the_clients_own_stream_options() {
+    let asked = |text: &str, strip: &[&str]| {
+        let body = RequestBody::default().with_pieces([Bytes::copy_from_slice(text.as_bytes())].into());
+        let envelope = Envelope::of(&body).unwrap();
+        let options = stream_options_with_usage(&body, &envelope, &names(strip))?;
+        let edit = Edit { stream_options: Some(&options), ..Edit::default() };
+        let bytes: Vec<u8> = rewrite_body(&body, &envelope, &edit).pieces().flatten().copied().collect();
+        Some(String::from_utf8(bytes).unwrap())
+    };
+    for (text, expected) in [
+        (r#"{"stream":true}"#, r#"{"stream_options":{"include_usage":true},"stream":true}"#),
+        (
+            r#"{"stream":true, "stream_options" : null}"#,
+            r#"{"stream":true, "stream_options" : {"include_usage":true}}"#,
+        ),
+        (r#"{"stream_options":{}}"#, r#"{"stream_options":{"include_usage":true}}"#),
+        (r#"{"stream_options":{"include_usage":false}}"#, r#"{"stream_options":{"include_usage":true}}"#),
+        (
+            r#"{"stream_options":{ "a": [1], "include_usage" : null },"b":2}"#,
+            r#"{"stream_options":{"a":[1],"include_usage":true},"b":2}"#,
+        ),
+        (r#"{"stream_\u006fptions":{"a":1}}"#, r#"{"stream_\u006fptions":{"a":1,"include_usage":true}}"#),
+        ("{}", r#"{"stream_options":{"include_usage":true}}"#),
+    ] {
+        assert_eq!(asked(text, &[]).as_deref(), Some(expected), "{text}");
+        assert_eq!(asked(text, &["stream_options"]), None, "a backend that does not take the member is not asked");
+    }
+    let long = format!(r#"{{"stream_options":{{"a":"{}"}}}}"#, "x".repeat(STREAM_OPTIONS_SIZE));
+    for text in [
+        r#"{"stream_options":{"include_usage":true}}"#,
+        r#"{"stream_options":{"include_\u0075sage" : true}}"#,
+        r#"{"stream_options":[]}"#,
+        r#"{"stream_options":"x"}"#,
+        "[]",
+        "not JSON",
+        &long,
+    ] {
+        assert_eq!(asked(text, &[]), None, "{text}");
     }
 }

@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use serde_json::Value;
 
 use crate::gateway::bounds::ERROR_WORDS;
+use crate::refusal::Shape;
 
 /// Whose fault an error is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,21 +169,39 @@ pub(super) fn compute_errors() -> impl Iterator<Item = &'static str> {
 /// Reads the body of an error, or what has arrived of it. Returns whose fault it is, and the backend's words for it;
 /// `None` if its words say neither.
 pub(crate) fn read(body: &[u8]) -> Option<(ErrorCause, String)> {
-    let text = String::from_utf8_lossy(body);
-    let text = text.trim_start_matches('\u{feff}').trim();
-    let json = event_data(text);
-    let (words, names_request) = match serde_json::from_str::<Value>(json) {
-        Ok(Value::Array(list)) => words_of(list.first()?)?,
-        Ok(value) => words_of(&value)?,
-        Err(_) if json.starts_with(['{', '[']) => (unfinished_message(json)?, false),
-        Err(_) if text.starts_with('<') => (without_tags(text), false),
-        Err(_) => (json.to_owned(), false),
-    };
+    let (words, names_request) = words(body)?;
     let cause = match cause_of(&words) {
         None if names_request => Some(ErrorCause::Request),
         cause => cause,
     };
     Some((cause?, cut(&words)))
+}
+
+/// Reads the body of an error that says that there is no such route or method. Returns `None` if clients that expect
+/// `shape` can read it, otherwise what it says, if that is more than a page.
+pub(crate) fn missing_route(body: &[u8], shape: Shape) -> Option<Option<String>> {
+    let json = serde_json::from_slice::<Value>(body).ok();
+    let is_error = json.as_ref().is_some_and(|json| json["error"].is_object());
+    let is_readable = match shape {
+        Shape::OpenAi => is_error,
+        Shape::Anthropic => is_error && json.as_ref().is_some_and(|json| json["type"] == "error"),
+    };
+    let says = || words(body).filter(|_| !body.trim_ascii_start().starts_with(b"<")).map(|(words, _)| cut(&words));
+    (!is_readable).then(|| says().filter(|words| !words.is_empty()))
+}
+
+/// Returns the words of an error, and whether its type or code says that the request is at fault.
+fn words(body: &[u8]) -> Option<(String, bool)> {
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let json = event_data(text);
+    Some(match serde_json::from_str::<Value>(json) {
+        Ok(Value::Array(list)) => words_of(list.first()?)?,
+        Ok(value) => words_of(&value)?,
+        Err(_) if json.starts_with(['{', '[']) => (unfinished_message(json)?, false),
+        Err(_) if text.starts_with('<') => (without_tags(text), false),
+        Err(_) => (json.to_owned(), false),
+    })
 }
 
 /// Returns whose fault an error with these words is, if they say it.

@@ -51,6 +51,8 @@ pub(crate) struct UpstreamAnswer<'a> {
     pub(crate) status: StatusCode,
     pub(crate) body: RenamedBody<UpstreamBody>,
     pub(crate) route: &'static Route,
+    /// Whether the event that only reports token counts is kept from the client.
+    pub(crate) hides_usage: bool,
     pub(crate) timeouts: ResponseTimeouts<'a>,
     pub(crate) caller: Caller,
     pub(crate) record: Record,
@@ -102,13 +104,13 @@ enum RelayMode {
 impl InProgress {
     /// Takes over a response whose head has arrived.
     pub(super) fn new(answer: UpstreamAnswer<'_>) -> Self {
-        let UpstreamAnswer { status, body, route, timeouts, caller, record, ticket, lease } = answer;
+        let UpstreamAnswer { status, body, route, hides_usage, timeouts, caller, record, ticket, lease } = answer;
         let mut response = Self {
             upstream: Some(body),
             ready: VecDeque::new(),
             watcher: timeouts.idle_timeout.map(|_| match lease.member().kind {
                 WorkerKind::Local => StreamWatcher::new(route.stream_end),
-                WorkerKind::Command | WorkerKind::Remote => StreamWatcher::lenient(route.stream_end),
+                WorkerKind::Command | WorkerKind::Remote => StreamWatcher::lenient(route.stream_end, hides_usage),
             }),
             mode: timeouts.idle_timeout.map_or(RelayMode::Plain, RelayMode::Stream),
             deadline: ActiveSleep::until(timeouts.deadline),
@@ -347,6 +349,7 @@ impl Drop for InProgress {
     /// Records the outcome before the ticket is dropped, so that the next request does not get a llama-server that is
     /// about to be restarted.
     fn drop(&mut self) {
+        self.record.streamed_text = self.watcher.as_ref().map_or(0, StreamWatcher::text_bytes);
         let in_band = self.stream_watch().and_then(StreamWatcher::error);
         let is_whole = self.record.complete && self.record.code.is_none();
         match in_band.unwrap_or(self.compute_failure) {

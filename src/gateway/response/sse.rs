@@ -45,6 +45,10 @@ pub(super) struct StreamWatcher {
     end: EndWatch,
     /// For a worker that may leave out the end mark: whether the stream has finished.
     finish: Option<FinishWatch>,
+    /// Whether the event that only reports token counts is dropped.
+    hides_usage: bool,
+    /// Whether the last event has been dropped.
+    is_dropped: bool,
     /// The unfinished event.
     buffered: VecDeque<Bytes>,
     /// Bytes in `buffered`.
@@ -57,14 +61,22 @@ impl StreamWatcher {
             framer: SseFramer::new(),
             end: EndWatch::new(ending),
             finish: None,
+            hides_usage: false,
+            is_dropped: false,
             buffered: VecDeque::new(),
             buffered_length: 0,
         }
     }
 
-    /// Watches the stream of a worker that may leave out the end mark.
-    pub(super) fn lenient(ending: StreamEnd) -> Self {
-        Self { finish: Some(FinishWatch::new(ending)), ..Self::new(ending) }
+    /// Watches the stream of a worker that may leave out the end mark. `hides_usage` says whether to drop the event that
+    /// only reports token counts.
+    pub(super) fn lenient(ending: StreamEnd, hides_usage: bool) -> Self {
+        Self { finish: Some(FinishWatch::new(ending)), hides_usage, ..Self::new(ending) }
+    }
+
+    /// Returns the length of the generated text so far, if the stream is read for it.
+    pub(super) fn text_bytes(&self) -> u64 {
+        self.finish.as_ref().map_or(0, FinishWatch::text_bytes)
     }
 
     /// Takes a piece and pushes to `ready` what may be sent: everything up to the last end of an event. Shows each step
@@ -88,20 +100,26 @@ impl StreamWatcher {
                     }
                 }
                 SseStep::EventEnd(end) => {
-                    out.end_event(end);
-                    if let Some(finish) = &mut self.finish {
-                        self.end.read_meaning(finish.end_event());
+                    let meaning = self.finish.as_mut().map(FinishWatch::end_event);
+                    self.is_dropped = self.hides_usage && meaning == Some(EventMeaning::ReportsUsage);
+                    if self.is_dropped {
+                        out.drop_event(end);
+                        self.end.begin_event();
+                        continue;
                     }
+                    out.end_event(end);
+                    self.end.read_meaning(meaning.unwrap_or(EventMeaning::Goes));
                     self.end.release_event();
                     self.end.begin_event();
                 }
+                SseStep::LineFeed if self.is_dropped => out.drop_event(1),
                 SseStep::LineFeed => out.end_event(1),
             }
         }
         out.pass_to(piece.len());
-        let complete = out.complete;
+        let (complete, has_dropped) = (out.complete, out.has_dropped);
         let length = |pieces: std::collections::vec_deque::Iter<'_, Bytes>| pieces.map(Bytes::len).sum::<usize>();
-        if complete > 0 {
+        if complete > 0 || has_dropped {
             ready.extend(self.buffered.drain(..complete));
             self.buffered_length = length(self.buffered.iter());
         } else {
@@ -122,7 +140,11 @@ impl StreamWatcher {
                 self.buffered_length = 0;
                 return StreamOutcome::Cut;
             }
-            self.end.read_meaning(finish.end_event());
+            let meaning = finish.end_event();
+            if self.hides_usage && meaning == EventMeaning::ReportsUsage {
+                self.buffered.clear();
+            }
+            self.end.read_meaning(meaning);
         }
         self.flush(ready);
         if self.end.has_ended || self.end.ending == StreamEnd::Unmarked {
@@ -203,7 +225,7 @@ impl EndWatch {
     /// Notes what the data of the unfinished event mean.
     fn read_meaning(&mut self, meaning: EventMeaning) {
         match meaning {
-            EventMeaning::Goes => {}
+            EventMeaning::Goes | EventMeaning::ReportsUsage => {}
             EventMeaning::Ends => self.is_end = true,
             EventMeaning::Fails => {
                 self.is_end = true;
@@ -233,11 +255,13 @@ pub(super) struct PieceSplicer<'a> {
     event_end: usize,
     /// The number of pieces in the queue up to the end of the last event.
     complete: usize,
+    /// Whether an event has been dropped.
+    has_dropped: bool,
 }
 
 impl<'a> PieceSplicer<'a> {
     pub(super) fn new(piece: &'a Bytes, queue: &'a mut VecDeque<Bytes>) -> Self {
-        Self { piece, queue, passed: 0, event_end: 0, complete: 0 }
+        Self { piece, queue, passed: 0, event_end: 0, complete: 0, has_dropped: false }
     }
 
     /// Returns the bytes of the piece in this range.
@@ -269,6 +293,17 @@ impl<'a> PieceSplicer<'a> {
 
     fn end_event(&mut self, end: usize) {
         self.event_end = end;
+    }
+
+    /// Drops the event that ends at this offset, with what is in the queue of it.
+    fn drop_event(&mut self, end: usize) {
+        if self.event_end > self.passed {
+            self.push_to(self.event_end);
+            self.complete = self.queue.len();
+        }
+        self.queue.truncate(self.complete);
+        (self.passed, self.event_end) = (end, end);
+        self.has_dropped = true;
     }
 
     fn push_to(&mut self, end: usize) {
@@ -454,6 +489,33 @@ mod tests {
         for other in ["data:  [DONE]\n\n", "dat: [DONE]\n\n", ": [DONE]\n\n", "event: [DONE]\n\n", " data: [DONE]\n\n"]
         {
             assert!(!through(&[other], StreamEnd::Done).1, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_only_reports_tokens_is_dropped_wherever_it_is_cut() {
+        let (text, done) = ("data: {\"choices\":[{\"index\":0,\"delta\":{}}]}\n\n", "data: [DONE]\n\n");
+        let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\n";
+        for (stream, expected) in [
+            ([text, usage, done].concat(), [text, done].concat()),
+            ([usage, text, usage, usage, done].concat(), [text, done].concat()),
+            ([text, done, usage].concat(), [text, done].concat()),
+            ([text, usage.trim_end()].concat(), text.to_owned()),
+            ([text, usage.trim_end(), "\n"].concat(), text.to_owned()),
+        ] {
+            for line_end in ["\n", "\r\n", "\r"] {
+                let (stream, expected) = (stream.replace('\n', line_end), expected.replace('\n', line_end));
+                for first in 0..stream.len() {
+                    let (mut watch, mut ready) = (StreamWatcher::lenient(StreamEnd::Done, true), VecDeque::new());
+                    for piece in [&stream.as_bytes()[..first], &stream.as_bytes()[first..]] {
+                        watch.take(&Bytes::copy_from_slice(piece), &mut ready, |_, _| {});
+                    }
+                    watch.end(&mut ready);
+                    let out = String::from_utf8(ready.into_iter().flatten().collect()).unwrap();
+                    assert_eq!(out, expected, "{stream:?} {first}");
+                    assert_eq!(watch.buffered_length, 0, "{stream:?} {first}");
+                }
+            }
         }
     }
 

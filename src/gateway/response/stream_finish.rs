@@ -20,6 +20,8 @@ use crate::gateway::scan::sse_framer::{SseField, SseLine};
 pub(super) enum EventMeaning {
     /// The stream goes on, or may go on.
     Goes,
+    /// The event only reports token counts.
+    ReportsUsage,
     /// The stream has ended with this event.
     Ends,
     /// The stream has ended with an error.
@@ -37,6 +39,8 @@ pub(super) struct FinishWatch {
     choices: BTreeMap<u64, bool>,
     /// Whether a message has given its `stop_reason`.
     has_stopped: bool,
+    /// The length of the generated text so far, as it is written in JSON.
+    text_bytes: u64,
 }
 
 /// An event of OpenAI's chat completions and completions.
@@ -46,6 +50,8 @@ struct CompletionEvent<'a> {
     choices: Option<Vec<EventChoice<'a>>>,
     #[serde(default)]
     error: Option<IgnoredAny>,
+    #[serde(default)]
+    usage: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -54,6 +60,40 @@ struct EventChoice<'a> {
     index: Option<u64>,
     #[serde(borrow, default)]
     finish_reason: Option<&'a RawValue>,
+    /// The text of a chat.
+    #[serde(borrow, default)]
+    delta: Option<&'a RawValue>,
+    /// The text of a completion.
+    #[serde(borrow, default)]
+    text: Option<&'a RawValue>,
+}
+
+/// The text in a piece of a chat or of a message.
+#[derive(Deserialize)]
+struct TextDelta<'a> {
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    tool_calls: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    thinking: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    partial_json: Option<&'a RawValue>,
+    /// Why a message ends.
+    #[serde(borrow, default)]
+    stop_reason: Option<&'a RawValue>,
+}
+
+impl TextDelta<'_> {
+    fn text_bytes(&self) -> u64 {
+        let texts =
+            [self.content, self.reasoning_content, self.tool_calls, self.text, self.thinking, self.partial_json];
+        texts.into_iter().map(written_length).sum()
+    }
 }
 
 /// An event of Anthropic's messages.
@@ -62,13 +102,7 @@ struct MessageEvent<'a> {
     #[serde(borrow, default, rename = "type")]
     kind: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    delta: Option<MessageDelta<'a>>,
-}
-
-#[derive(Deserialize)]
-struct MessageDelta<'a> {
-    #[serde(borrow, default)]
-    stop_reason: Option<&'a RawValue>,
+    delta: Option<TextDelta<'a>>,
 }
 
 /// An event of OpenAI's responses.
@@ -76,11 +110,20 @@ struct MessageDelta<'a> {
 struct ResponseEvent<'a> {
     #[serde(borrow, default, rename = "type")]
     kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    delta: Option<&'a RawValue>,
 }
 
 impl FinishWatch {
     pub(super) fn new(stream_end: StreamEnd) -> Self {
-        Self { stream_end, data: Vec::new(), is_too_long: false, choices: BTreeMap::new(), has_stopped: false }
+        Self {
+            stream_end,
+            data: Vec::new(),
+            is_too_long: false,
+            choices: BTreeMap::new(),
+            has_stopped: false,
+            text_bytes: 0,
+        }
     }
 
     /// Reads a line, or a piece of one.
@@ -127,22 +170,34 @@ impl FinishWatch {
         }
     }
 
+    /// Returns the length of the generated text so far.
+    pub(super) fn text_bytes(&self) -> u64 {
+        self.text_bytes
+    }
+
     fn read_event(&mut self, data: &[u8]) -> EventMeaning {
         match self.stream_end {
             StreamEnd::Done => self.read_completion(data),
             StreamEnd::MessageStop => self.read_message(data),
-            StreamEnd::ResponseDone => read_response(data),
+            StreamEnd::ResponseDone => self.read_response(data),
             StreamEnd::Unmarked => EventMeaning::Goes,
         }
     }
 
     fn read_completion(&mut self, data: &[u8]) -> EventMeaning {
         let Ok(event) = serde_json::from_slice::<CompletionEvent<'_>>(data) else { return EventMeaning::Goes };
+        let has_choices = event.choices.is_some();
         let choices = event.choices.unwrap_or_default();
-        if choices.is_empty() && event.error.is_some() {
-            return EventMeaning::Fails;
+        if choices.is_empty() {
+            return match (event.error, event.usage) {
+                (Some(_), _) => EventMeaning::Fails,
+                (None, Some(_)) if has_choices => EventMeaning::ReportsUsage,
+                _ => EventMeaning::Goes,
+            };
         }
         for choice in choices {
+            let delta = choice.delta.and_then(|delta| serde_json::from_str::<TextDelta<'_>>(delta.get()).ok());
+            self.text_bytes += written_length(choice.text) + delta.map_or(0, |delta| delta.text_bytes());
             let index = choice.index.unwrap_or(0);
             if self.choices.len() < MOST_CHOICES || self.choices.contains_key(&index) {
                 // A later event of a choice that has finished may carry its usage.
@@ -154,6 +209,7 @@ impl FinishWatch {
 
     fn read_message(&mut self, data: &[u8]) -> EventMeaning {
         let Ok(event) = serde_json::from_slice::<MessageEvent<'_>>(data) else { return EventMeaning::Goes };
+        self.text_bytes += event.delta.as_ref().map_or(0, TextDelta::text_bytes);
         match event.kind.as_deref() {
             Some("message_stop") => return EventMeaning::Ends,
             Some("error") => return EventMeaning::Fails,
@@ -164,15 +220,22 @@ impl FinishWatch {
         }
         EventMeaning::Goes
     }
+
+    fn read_response(&mut self, data: &[u8]) -> EventMeaning {
+        let Ok(event) = serde_json::from_slice::<ResponseEvent<'_>>(data) else { return EventMeaning::Goes };
+        self.text_bytes += written_length(event.delta);
+        match event.kind.as_deref() {
+            Some("response.completed" | "response.incomplete" | "response.failed") => EventMeaning::Ends,
+            Some("error") => EventMeaning::Fails,
+            _ => EventMeaning::Goes,
+        }
+    }
 }
 
-fn read_response(data: &[u8]) -> EventMeaning {
-    let Ok(event) = serde_json::from_slice::<ResponseEvent<'_>>(data) else { return EventMeaning::Goes };
-    match event.kind.as_deref() {
-        Some("response.completed" | "response.incomplete" | "response.failed") => EventMeaning::Ends,
-        Some("error") => EventMeaning::Fails,
-        _ => EventMeaning::Goes,
-    }
+/// Returns the length of a string without its quotes, or of another value.
+fn written_length(value: Option<&RawValue>) -> u64 {
+    let text = value.map_or("", RawValue::get);
+    if text == "null" { 0 } else { text.trim_matches('"').len() as u64 }
 }
 
 /// Whether a reason for the end is given. Some servers write an empty one until there is one.
@@ -229,7 +292,7 @@ mod tests {
             "data: {\"choices\":[{\"index\":0,\"finish_reason\":\"stop\"}]}\r\rdata: {\"choices\":[],\"usage\":{}}\r\r",
             StreamEnd::Done,
             true,
-            EventMeaning::Goes,
+            EventMeaning::ReportsUsage,
         ),
         (
             "data: {\"choices\":[{\"index\":0,\"finish_reason\":\"stop\"}]}\n\ndata: {\"choices\":[{\"index\":0,\"finish_reason\":null}],\"usage\":{}}\n\n",

@@ -20,7 +20,7 @@ use tracing::warn;
 
 use super::retry::{Retry, RetryRule};
 use crate::dial::{DialTarget, Dialer, explain};
-use crate::fleet::Lease;
+use crate::fleet::{Lease, WorkerKind};
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::bounds::{
@@ -62,6 +62,8 @@ pub(crate) struct OutgoingRequest<'a> {
     pub(crate) request_id: &'a HeaderValue,
     /// The client's name of the model, if the worker may use another.
     pub(crate) client_model_name: Option<&'a str>,
+    /// Whether the worker was asked for token counts that the client has not asked for.
+    pub(crate) hides_usage: bool,
 }
 
 /// An attempt that failed before any byte of a response was sent to the client.
@@ -122,7 +124,7 @@ impl Forwarder {
         record: Record,
         retry: &mut Retry,
     ) -> Result<Response<ResponseBody>, Box<FailedAttempt>> {
-        let OutgoingRequest { route, parts, request_id, client_model_name: name } = outgoing;
+        let OutgoingRequest { route, parts, request_id, client_model_name: name, hides_usage } = outgoing;
         let deadline = retry.begin_attempt(lease.member());
         let fail = |refusal, retry, lease: Lease, tokens: JourneyTokens| {
             // Before the ticket: the next request to get the gateway's slot must find the worker's slot free too.
@@ -175,21 +177,30 @@ impl Forwarder {
         let is_remote = lease.endpoint().target.is_remote;
         let (mut head, upstream) = response.into_parts();
         let mut upstream = UpstreamBody::new(upstream);
-        let mut cause = None;
-        if head.status.is_server_error() {
+        let may_lack_route = lease.member().kind != WorkerKind::Local
+            && matches!(
+                head.status,
+                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
+            );
+        let (mut cause, mut missing_route) = (None, None);
+        if head.status.is_server_error() || may_lack_route {
             let wait = deadline.min(ActiveInstant::now() + ERROR_BODY_WAIT);
-            cause = error_cause::read(&upstream.read_start(ERROR_BODY, wait).await);
+            let start = upstream.read_start(ERROR_BODY, wait).await;
+            cause = error_cause::read(&start).filter(|_| head.status.is_server_error());
+            missing_route = error_cause::missing_route(&start, route.shape).filter(|_| may_lack_route);
         }
-        let cause = match cause {
-            Some((ErrorCause::Request, words)) => {
-                // No failure of the worker, whatever its status says: other clients are not to lose it.
-                lease.record_faultless_response();
-                lease.record_answer_end();
-                return Err(fail(Refusal::RequestFault(words), RetryRule::Never, lease, (caller, ticket, record)));
-            }
-            cause => cause.map(|(cause, _)| cause),
+        // Neither is a failure of the worker, whatever its status says: other clients are not to lose it.
+        let refusal = match (&cause, missing_route) {
+            (Some((ErrorCause::Request, words)), _) => Some(Refusal::RequestFault(words.clone())),
+            (_, Some(words)) => Some(Refusal::RouteNotAtBackend(words)),
+            _ => None,
         };
-        let is_faultless = cause == Some(ErrorCause::Output);
+        if let Some(refusal) = refusal {
+            lease.record_faultless_response();
+            lease.record_answer_end();
+            return Err(fail(refusal, RetryRule::Never, lease, (caller, ticket, record)));
+        }
+        let is_faultless = may_lack_route || matches!(cause, Some((ErrorCause::Output, _)));
         match is_faultless {
             true => lease.record_faultless_response(),
             false => lease.record_response(head.status, headers::retry_after(&head.headers, Timestamp::now())),
@@ -224,10 +235,11 @@ impl Forwarder {
         let renamer = name.and_then(|name| ModelRenamer::prepare(&mut head.headers, name));
         let body = RenamedBody::new(upstream, renamer);
         let mut record = record;
-        record.set_response(head.status, route, kind);
+        record.set_response(head.status, route, kind, lease.member().kind);
         record.worker = Some(Arc::clone(lease.member()));
         retry.insert_headers(&mut head.headers);
-        let response = UpstreamAnswer { status: head.status, body, route, timeouts, caller, record, ticket, lease };
+        let response =
+            UpstreamAnswer { status: head.status, body, route, hides_usage, timeouts, caller, record, ticket, lease };
         Ok(Response::from_parts(head, ResponseBody::Proxied(ProxiedBody::new(response))))
     }
 }

@@ -343,7 +343,7 @@ pub(crate) fn refusal_response(refusal: &Refusal, shape: Shape, record: &mut Rec
         refusal.status(),
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
     );
-    if is_of_worker || matches!(refusal, Refusal::RequestFault(_)) {
+    if is_of_worker || matches!(refusal, Refusal::RequestFault(_) | Refusal::RouteNotAtBackend(_)) {
         let headers = response.headers_mut();
         match (record.failure_headers.take(), record.model()) {
             (Some(failure_headers), _) => headers.extend(*failure_headers),

@@ -3,8 +3,8 @@
 //! Covers OpenAI's and Anthropic's `usage`, llama-server's `timings` and the fields of its `/completion`. `scan.rs` finds
 //! them in the bytes of a response; `mod.rs` decides which of them count.
 
-/// The longest name in [`UsageName::of`], in bytes: `cache_creation_input_tokens`.
-pub(super) const LONGEST_NAME: usize = 27;
+/// The longest name in [`UsageName::of`], in bytes, if every character is written as an escape.
+pub(super) const LONGEST_NAME: usize = "cache_creation_input_tokens".len() * "\\u0000".len();
 
 /// A field that holds a token count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,9 +153,9 @@ impl UsageField {
 }
 
 impl UsageName {
-    /// Returns the meaning of a name as it is written in the JSON, without its quotes.
-    pub(super) fn of(bytes: &[u8]) -> Self {
-        match bytes {
+    /// Returns the meaning of a name.
+    pub(super) fn of(name: &str) -> Self {
+        match name.as_bytes() {
             b"usage" => Self::Object(UsageObject::Usage),
             b"timings" => Self::Object(UsageObject::Timings),
             b"response" | b"message" => Self::Object(UsageObject::Wrapper),

@@ -1,7 +1,7 @@
 //! Counts the tokens of a response from its bytes while they are forwarded. Changes and delays nothing.
 //!
-//! `usage` takes precedence over `timings`. In a stream with several choices each choice reports its own counts, and they
-//! are added up. A stream that ends before it reports counts is charged one token for each event with text, which is a
+//! `usage` takes precedence over `timings`. In a stream of llama-server with several choices each choice reports its own
+//! counts, and they are added up; a `usage` without `timings` is a total and replaces the one before it. A stream that ends before it reports counts is charged one token for each event with text, which is a
 //! lower bound.
 //!
 //! Not counted: a response that reports neither (`/embedding`, TEI's form of rerank), an error, a JSON response whose
@@ -34,6 +34,8 @@ pub(crate) struct TokenCounter {
 #[derive(Debug)]
 struct StreamUsage {
     stream_end: StreamEnd,
+    /// Whether every event is scanned, because its JSON may be spelled in any way.
+    scans_all: bool,
     /// The number of events with text so far.
     text_events: u64,
     /// Final counts from `usage`.
@@ -64,11 +66,12 @@ impl TokenCounter {
         Self { reader: CountReader::new(), stream: None }
     }
 
-    /// Creates a counter for a stream of server-sent events that ends as `stream_end` says.
+    /// Creates a counter for a stream of llama-server that ends as `stream_end` says.
     pub(super) fn for_stream(stream_end: StreamEnd) -> Self {
         let none = TokenCounts::default();
         let stream = StreamUsage {
             stream_end,
+            scans_all: false,
             text_events: 0,
             usage: none,
             measured: none,
@@ -76,6 +79,26 @@ impl TokenCounter {
             event: EventState::default(),
         };
         Self { reader: CountReader::new(), stream: Some(stream) }
+    }
+
+    /// Creates a counter for a stream of another server, which may write its JSON in any way.
+    pub(super) fn for_foreign_stream(stream_end: StreamEnd) -> Self {
+        let mut counter = Self::for_stream(stream_end);
+        counter.stream.iter_mut().for_each(|stream| stream.scans_all = true);
+        counter
+    }
+
+    /// Returns whether the response is a stream.
+    pub(super) fn is_stream(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Returns whether the response has reported how many tokens it has generated.
+    pub(super) fn is_reported(&self) -> bool {
+        match &self.stream {
+            None => self.counts().completion.is_some(),
+            Some(stream) => stream.usage.or(stream.measured).or(stream.running).completion.is_some(),
+        }
     }
 
     /// Reads the next piece of a response that is one JSON value.
@@ -127,7 +150,7 @@ impl StreamUsage {
     fn read_data(&mut self, line: &SseLine<'_>, reader: &mut CountReader) {
         // Nearly every event is a single line in one piece without counts: a substring search decides that it needs no scan.
         let is_whole = line.begins && line.ends_event && !self.event.is_scanned;
-        if !is_whole || may_report_usage(self.stream_end, line.value) {
+        if !is_whole || self.scans_all || may_report_usage(self.stream_end, line.value) {
             if !self.event.is_scanned {
                 *reader = CountReader::new();
                 self.event.is_scanned = true;
@@ -159,9 +182,12 @@ impl StreamUsage {
                 self.usage = report.usage.or(self.usage);
                 self.measured = report.measured.or(self.measured);
             }
-            // One final event for each choice.
             StreamEnd::Done | StreamEnd::Unmarked if kind == EventKind::Last => {
-                self.usage.add(report.usage);
+                // llama-server sends one final event for each choice, with its timings.
+                match report.measured == TokenCounts::default() {
+                    true => self.usage = report.usage.or(self.usage),
+                    false => self.usage.add(report.usage),
+                }
                 self.measured.add(report.measured);
             }
             StreamEnd::Done | StreamEnd::Unmarked => self.running = report.usage.or(report.measured).or(self.running),
@@ -196,20 +222,27 @@ impl EventKind {
 /// Returns whether the data say that the response is not finished, and whether they say that they carry no text. Only the
 /// dialects without event names say so in their data.
 ///
-/// A substring search is enough: a name with its quotes and colon cannot occur within a JSON string, where quotes are
-/// escaped.
+/// A substring search is enough: a name with its quotes cannot occur within a JSON string, where quotes are escaped, and
+/// a string that is a value is not followed by a colon.
 fn find_markers(stream_end: StreamEnd, data: &[u8]) -> (bool, bool) {
-    static UNFINISHED: LazyLock<memmem::Finder<'static>> =
-        LazyLock::new(|| memmem::Finder::new(b"\"finish_reason\":null"));
-    static ROLE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"role\":\""));
-    static NOT_STOPPED: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"stop\":false"));
-    static NO_TEXT: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"content\":\"\""));
-    let (is_unfinished, is_empty) = match stream_end {
-        StreamEnd::Done => (&UNFINISHED, &ROLE),
-        StreamEnd::Unmarked => (&NOT_STOPPED, &NO_TEXT),
-        StreamEnd::MessageStop | StreamEnd::ResponseDone => return (false, false),
-    };
-    (is_unfinished.find(data).is_some(), is_empty.find(data).is_some())
+    static FINISH_REASON: LazyLock<memmem::Finder<'static>> =
+        LazyLock::new(|| memmem::Finder::new(b"\"finish_reason\""));
+    static ROLE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"role\""));
+    static STOP: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"stop\""));
+    static CONTENT: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"content\""));
+    match stream_end {
+        StreamEnd::Done => (has_value(data, &FINISH_REASON, b"null"), has_value(data, &ROLE, b"\"")),
+        StreamEnd::Unmarked => (has_value(data, &STOP, b"false"), has_value(data, &CONTENT, b"\"\"")),
+        StreamEnd::MessageStop | StreamEnd::ResponseDone => (false, false),
+    }
+}
+
+/// Whether the data have a member of this name whose value begins like this.
+fn has_value(data: &[u8], name: &memmem::Finder<'static>, value: &[u8]) -> bool {
+    name.find_iter(data).any(|at| {
+        let rest = data[at + name.needle().len()..].trim_ascii_start();
+        rest.strip_prefix(b":").is_some_and(|rest| rest.trim_ascii_start().starts_with(value))
+    })
 }
 
 /// Whether the data of an event may hold counts. True too for a name that only the generated text contains; the scan

@@ -52,7 +52,9 @@ impl CountReader {
             let (read, rest) = bytes.split_at(used);
             bytes = rest;
             match step {
-                Some(JsonStep::Name) => self.name = self.scanner.raw_name().map_or(UsageName::Unknown, UsageName::of),
+                Some(JsonStep::Name) => {
+                    self.name = self.scanner.name().map_or(UsageName::Unknown, |name| UsageName::of(&name))
+                }
                 Some(JsonStep::Begins(first)) => self.begin_value(first),
                 Some(JsonStep::Ends) => {
                     self.add_digits(read);
@@ -86,7 +88,7 @@ impl CountReader {
                 self.scanner.enter();
                 self.open_objects[level] = inner;
                 if inner == UsageObject::Wrapper {
-                    self.is_opening = self.scanner.raw_name() == Some(b"message");
+                    self.is_opening = self.scanner.name().as_deref() == Some("message");
                 }
             }
             _ => {}
