@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::settings::catalogue::Catalogue;
-use crate::settings::{Resolved, SettingProblem, models_table};
+use crate::settings::{Resolved, SettingProblem, models_table, remotes_table};
 
 /// Exit code of a bad configuration (`EX_CONFIG` of sysexits.h).
 pub(super) const EXIT_CONFIG: u8 = 78;
@@ -28,9 +28,14 @@ pub(super) fn brought_names_section(resolved: &Resolved) -> String {
     if lines.is_empty() { lines } else { format!("\nnames of other servers:\n{lines}") }
 }
 
-/// Returns the table of models under a heading, or nothing if there are no models.
+/// Returns the tables of models and of remote backends, each under a heading and only if there are any.
 pub(super) fn models_section(catalogue: &Catalogue) -> String {
-    if catalogue.models.is_empty() { String::new() } else { format!("\nmodels:\n{}", models_table(catalogue)) }
+    let section = |heading: &str, table: String| match table.is_empty() {
+        true => String::new(),
+        false => format!("\n{heading}:\n{table}"),
+    };
+    let models = if catalogue.models.is_empty() { String::new() } else { models_table(catalogue) };
+    section("models", models) + &section("remote backends are asked at", remotes_table(catalogue))
 }
 
 /// Prints the problems with the configuration. Returns the exit code for them.

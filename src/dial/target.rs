@@ -9,6 +9,9 @@ use thiserror::Error;
 
 use crate::settings::catalogue::RemoteSettings;
 
+/// The path below which the routes of OpenAI's API are.
+const API_VERSION: &str = "/v1";
+
 /// Where requests to a worker go, and what is set in each of them.
 #[derive(Debug, Clone)]
 pub struct DialTarget {
@@ -16,8 +19,10 @@ pub struct DialTarget {
     pub scheme: Scheme,
     /// Host and port.
     pub authority: Authority,
-    /// Put before the path of each request; empty, or without a slash at its end.
-    pub base_path: String,
+    /// What the worker has in place of the `/v1` of a path; empty, or without a slash at its end.
+    pub api_path: String,
+    /// Put before any other path: `api_path` without a version at its end.
+    pub root_path: String,
     /// The value of `Authorization`, if the worker expects one. Marked sensitive, so debug output does not show it.
     pub authorization: Option<HeaderValue>,
     /// The model's name on the worker, if it differs from the gateway's.
@@ -62,7 +67,8 @@ impl DialTarget {
         Ok(Self {
             scheme: Scheme::HTTP,
             authority: Authority::try_from(address.to_string())?,
-            base_path: String::new(),
+            api_path: API_VERSION.to_owned(),
+            root_path: String::new(),
             authorization,
             model: None,
             is_remote: false,
@@ -97,31 +103,47 @@ impl DialTarget {
                 Some(value)
             }
         };
+        let api_path = path.path().trim_end_matches('/').to_owned();
         Ok(Self {
             scheme,
             authority,
-            base_path: path.path().trim_end_matches('/').to_owned(),
+            root_path: without_version(&api_path).to_owned(),
+            api_path,
             authorization,
             model: remote.model.clone(),
             is_remote: true,
         })
     }
 
-    /// Returns the full URI of a request for this path and query; `/` without one.
+    /// Returns the full URI of a request for this path and query; `/` without one. A path below `/v1` is one of the API.
     ///
     /// # Errors
     ///
-    /// Base path and path do not make a valid URI together.
+    /// The worker's path and this one do not make a valid URI together.
     pub fn uri(&self, path: Option<PathAndQuery>) -> Result<Uri, http::Error> {
         let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let path =
-            if self.base_path.is_empty() { path } else { PathAndQuery::try_from(format!("{}{path}", self.base_path))? };
+        let below_api = path.as_str().strip_prefix(API_VERSION).filter(|rest| rest.starts_with('/'));
+        let path = match below_api {
+            Some(_) if self.api_path == API_VERSION => path,
+            None if self.root_path.is_empty() => path,
+            Some(rest) => PathAndQuery::try_from(format!("{}{rest}", self.api_path))?,
+            None => PathAndQuery::try_from(format!("{}{path}", self.root_path))?,
+        };
         let mut parts = uri::Parts::default();
         parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(self.authority.clone());
         parts.path_and_query = Some(path);
         Ok(Uri::from_parts(parts)?)
     }
+}
+
+/// Returns a path without the version at its end, such as `/v1`, `/v1beta` or `/v2.0`.
+fn without_version(path: &str) -> &str {
+    let Some((parent, last)) = path.rsplit_once('/') else { return path };
+    let number = last.strip_prefix('v').unwrap_or_default();
+    let is_version = number.starts_with(|first: char| first.is_ascii_digit())
+        && number.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.');
+    if is_version { parent } else { path }
 }
 
 #[cfg(test)]
@@ -148,19 +170,30 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_appended_to_the_base_with_its_query() {
-        for (base, expected) in [
-            ("http://server1:8000", "http://server1:8000/v1/models?a=b"),
-            ("http://server1:8000/", "http://server1:8000/v1/models?a=b"),
-            ("https://host/api", "https://host/api/v1/models?a=b"),
-            ("https://host/a/b/", "https://host/a/b/v1/models?a=b"),
-            ("http://[::1]:1", "http://[::1]:1/v1/models?a=b"),
+    fn a_path_of_the_api_is_appended_to_the_base_and_any_other_to_its_root() {
+        for (base, of_api, other) in [
+            ("http://server1:8000/v1", "http://server1:8000/v1/models?a=b", "http://server1:8000/props"),
+            ("http://server1:7997", "http://server1:7997/models?a=b", "http://server1:7997/props"),
+            ("http://server1:7997/", "http://server1:7997/models?a=b", "http://server1:7997/props"),
+            ("https://host/api", "https://host/api/models?a=b", "https://host/api/props"),
+            ("https://host/a/b/v1/", "https://host/a/b/v1/models?a=b", "https://host/a/b/props"),
+            ("https://host/api/paas/v4", "https://host/api/paas/v4/models?a=b", "https://host/api/paas/props"),
+            ("https://host/v1beta/openai", "https://host/v1beta/openai/models?a=b", "https://host/v1beta/openai/props"),
+            ("https://host/v2.0", "https://host/v2.0/models?a=b", "https://host/props"),
+            ("https://host/vllm", "https://host/vllm/models?a=b", "https://host/vllm/props"),
+            ("http://[::1]:1/v1", "http://[::1]:1/v1/models?a=b", "http://[::1]:1/props"),
         ] {
-            let uri = target(base).unwrap().uri(Some(PathAndQuery::from_static("/v1/models?a=b"))).unwrap();
-            assert_eq!(uri.to_string(), expected);
+            let target = target(base).unwrap();
+            let uri = |path: &'static str| target.uri(Some(PathAndQuery::from_static(path))).unwrap().to_string();
+            assert_eq!((uri("/v1/models?a=b").as_str(), uri("/props").as_str()), (of_api, other), "{base}");
+            assert!(uri("/v1x").ends_with("/v1x"), "{base}");
         }
         let local = DialTarget::local(SocketAddr::from(([127, 0, 0, 1], 8080)), None).unwrap();
         assert_eq!(local.uri(None).unwrap().to_string(), "http://127.0.0.1:8080/");
+        assert_eq!(
+            local.uri(Some(PathAndQuery::from_static("/v1/models"))).unwrap().to_string(),
+            "http://127.0.0.1:8080/v1/models"
+        );
         assert!(!local.is_remote);
     }
 

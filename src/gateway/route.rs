@@ -94,6 +94,8 @@ enum RoutePort {
 pub(crate) struct Route {
     /// The path, in which `{id}` stands for any text.
     pub(super) path: &'static str,
+    /// The path of the route that means the same at any server with OpenAI's API.
+    canonical: &'static str,
     port: RoutePort,
     /// Whether the method is POST. Any other request is read-only, and neither wakes a model nor keeps it awake.
     pub(super) is_post: bool,
@@ -114,6 +116,7 @@ const fn worker(path: &'static str, is_post: bool, kind: Option<ModelKind>, stre
     let (port, target, shape) = (RoutePort::Gateway, RouteTarget::Worker(kind), Shape::OpenAi);
     Route {
         path,
+        canonical: path,
         port,
         is_post,
         access,
@@ -139,6 +142,11 @@ const fn score(path: &'static str, kind: ModelKind) -> Route {
 /// A route that llama-server answers without a slot, even while all slots are busy.
 const fn helper(path: &'static str) -> Route {
     Route { needs_slot: false, is_idempotent: true, ..worker(path, true, None, StreamEnd::Unmarked) }
+}
+
+/// A route of llama-server that other servers have by another path.
+const fn twin(canonical: &'static str, route: Route) -> Route {
+    Route { canonical, ..route }
 }
 
 const fn stream(path: &'static str, stream_end: StreamEnd) -> Route {
@@ -170,22 +178,22 @@ const PING: &str = "/ping";
 
 const ROUTES: &[Route] = &[
     stream("/v1/chat/completions", StreamEnd::Done),
-    stream("/chat/completions", StreamEnd::Done),
+    twin("/v1/chat/completions", stream("/chat/completions", StreamEnd::Done)),
     stream("/v1/completions", StreamEnd::Done),
     stream("/v1/responses", StreamEnd::ResponseDone),
-    stream("/responses", StreamEnd::ResponseDone),
+    twin("/v1/responses", stream("/responses", StreamEnd::ResponseDone)),
     anthropic("/v1/messages"),
     Route { needs_slot: false, may_stream: false, is_idempotent: true, ..anthropic("/v1/messages/count_tokens") },
     score("/v1/embeddings", ModelKind::Embedding),
-    score("/embeddings", ModelKind::Embedding),
+    twin("/v1/embeddings", score("/embeddings", ModelKind::Embedding)),
     score("/embedding", ModelKind::Embedding),
     score("/v1/rerank", ModelKind::Rerank),
-    score("/v1/reranking", ModelKind::Rerank),
-    score("/rerank", ModelKind::Rerank),
-    score("/reranking", ModelKind::Rerank),
+    twin("/v1/rerank", score("/v1/reranking", ModelKind::Rerank)),
+    twin("/v1/rerank", score("/rerank", ModelKind::Rerank)),
+    twin("/v1/rerank", score("/reranking", ModelKind::Rerank)),
     post("/v1/audio/transcriptions", ModelKind::Chat),
     stream("/completion", StreamEnd::Unmarked),
-    stream("/completions", StreamEnd::Unmarked),
+    twin("/v1/completions", stream("/completions", StreamEnd::Unmarked)),
     stream("/infill", StreamEnd::Unmarked),
     helper("/tokenize"),
     helper("/detokenize"),
@@ -215,6 +223,12 @@ const ROUTES: &[Route] = &[
 const ID_PLACEHOLDER: &str = "{id}";
 
 impl Route {
+    /// Returns the route by which a remote backend is asked.
+    pub(super) fn at_remote(&'static self) -> &'static Self {
+        let is_canonical = |route: &&Self| route.path == self.canonical && route.is_post == self.is_post;
+        ROUTES.iter().find(is_canonical).unwrap_or(self)
+    }
+
     /// Returns the percent-encoded text in this path at the place of `{id}`, or an empty text if the route has no
     /// `{id}`. Returns `None` if the path does not match the route.
     pub(super) fn id_in<'a>(&self, path: &'a str) -> Option<&'a str> {
@@ -288,6 +302,27 @@ mod tests {
         for path in ["/v1/models/", "/v1/models//load"] {
             assert_eq!(find(&Method::POST, path).err(), Some(Refusal::RouteNotFound), "{path}");
         }
+    }
+
+    #[test]
+    fn a_remote_backend_is_asked_by_the_path_that_every_server_knows() {
+        for (path, canonical) in [
+            ("/chat/completions", "/v1/chat/completions"),
+            ("/completions", "/v1/completions"),
+            ("/embeddings", "/v1/embeddings"),
+            ("/responses", "/v1/responses"),
+            ("/rerank", "/v1/rerank"),
+            ("/reranking", "/v1/rerank"),
+            ("/v1/reranking", "/v1/rerank"),
+            ("/v1/chat/completions", "/v1/chat/completions"),
+            ("/completion", "/completion"),
+            ("/tokenize", "/tokenize"),
+        ] {
+            let route = find(&Method::POST, path).unwrap();
+            assert_eq!(route.at_remote().path, canonical);
+            assert_eq!((route.at_remote().target, route.at_remote().shape), (route.target, route.shape), "{path}");
+        }
+        assert_eq!(find(&Method::POST, "/completions").unwrap().at_remote().stream_end, StreamEnd::Done);
     }
 
     #[test]

@@ -81,14 +81,14 @@ fn a_gateway_that_every_machine_can_use_without_a_key_is_warned_about() {
 }
 
 #[test]
-fn check_prints_every_model_with_the_data_of_its_file_and_neither_keys_nor_paths() {
+fn check_prints_every_model_with_the_data_of_its_file_and_no_keys() {
     let folder = tempfile::tempdir().unwrap();
     let models = super::support::gateway::test_models();
     let file = folder.path().join("fleet.yaml");
     let text = "server: {auth_enabled: no, llama_server: /bin/sh}\n\
                 models:\n  small: {file: tiny-chat.gguf, tier: light, aliases: [any], parallel: 2, ttl: 10m, preload: true}\n\
                 \x20 vectors: {file: tiny-embedding.gguf}\n\
-                model_list: [{model_name: far, litellm_params: {api_base: 'http://server1:8000/secret', api_key: sk-sesame}}]\n";
+                model_list: [{model_name: far, litellm_params: {api_base: 'http://server1:8000/base', api_key: sk-sesame}}]\n";
     std::fs::write(&file, text).unwrap();
     let check = |arguments: &[&str]| {
         let common = ["check", "--config", file.to_str().unwrap(), "--models-dir", models.to_str().unwrap()];
@@ -97,14 +97,16 @@ fn check_prints_every_model_with_the_data_of_its_file_and_neither_keys_nor_paths
     let output = check(&[]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let (settings, table) = text.split_once("\nmodels:\n").expect("the table has a heading");
+    let (settings, tables) = text.split_once("\nmodels:\n").expect("the table has a heading");
+    let (table, remotes) = tables.split_once("\nremote backends are asked at:\n").expect("so has the other");
+    assert_eq!(remotes, "far  POST http://server1:8000/base/chat/completions\n");
     assert!(settings.contains("INSTANCE_ID"), "all settings come before the table");
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows[1], "small chat light tiny-chat.gguf 1 2 16384 yes no 10m any".split(' ').collect::<Vec<_>>());
     assert_eq!(rows[2][..4], ["vectors", "embedding", "-", "tiny-embedding.gguf"]);
     assert_eq!(rows[3][..4], ["far", "chat", "-", "server1:8000"]);
     assert_eq!(rows.len(), 4);
-    assert!(!text.contains("sesame") && !table.contains("secret") && !table.contains(models.to_str().unwrap()));
+    assert!(!text.contains("sesame") && !table.contains("base") && !table.contains(models.to_str().unwrap()));
 
     // With another problem in the settings, models are shown as configured, without the data of their files.
     let output = check(&["--llama-server", "/nonexistent"]);

@@ -39,6 +39,7 @@ mod queue;
 mod rates;
 mod real_fleet;
 mod reload;
+mod remote_addresses;
 mod remote_streams;
 mod remotes;
 mod replicas;

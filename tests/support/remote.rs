@@ -6,7 +6,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Condvar, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
 };
@@ -60,6 +60,9 @@ pub(crate) struct Remote {
 struct Shared {
     reply: Mutex<Reply>,
     received: Mutex<Vec<ReceivedRequest>>,
+    /// The paths of all requests that are no POST.
+    probed: Mutex<Vec<String>>,
+    probe_status: AtomicU16,
     connections: Mutex<Vec<TcpStream>>,
     /// Connections that the gateway has closed after they were closed here.
     closed_by_gateway: AtomicUsize,
@@ -86,6 +89,8 @@ impl Remote {
         let shared = Arc::new(Shared {
             reply: Mutex::new(reply),
             received: Mutex::default(),
+            probed: Mutex::default(),
+            probe_status: AtomicU16::new(200),
             connections: Mutex::default(),
             closed_by_gateway: AtomicUsize::new(0),
             has_ended: AtomicBool::new(false),
@@ -105,6 +110,16 @@ impl Remote {
     /// Sets the reply to the requests that follow.
     pub(crate) fn set_reply(&self, reply: Reply) {
         *self.shared.reply.lock().unwrap() = reply;
+    }
+
+    /// Sets the status of the answers to the probes that follow.
+    pub(crate) fn set_probe_status(&self, status: u16) {
+        self.shared.probe_status.store(status, Ordering::SeqCst);
+    }
+
+    /// Returns the paths of the probes so far.
+    pub(crate) fn probed(&self) -> Vec<String> {
+        self.shared.probed.lock().unwrap().clone()
     }
 
     /// Releases one held request.
@@ -191,7 +206,9 @@ impl Shared {
         loop {
             let Some((method, request)) = read_request(&mut reader)? else { return Ok(()) };
             if method != "POST" {
-                send_whole(connection, 200, &json!({"object": "list", "data": []}))?;
+                self.probed.lock().unwrap().push(request.path);
+                let status = self.probe_status.load(Ordering::SeqCst);
+                send_whole(connection, status, &json!({"object": "list", "data": []}))?;
                 continue;
             }
             let body: Value = serde_json::from_str(&request.body).unwrap_or_default();

@@ -78,6 +78,11 @@ impl ProxiedRequest {
         }
     }
 
+    /// Returns the route by which this worker is asked.
+    fn route_at(&self, lease: &Lease) -> &'static Route {
+        if lease.endpoint().target.is_remote { self.route.at_remote() } else { self.route }
+    }
+
     /// Returns the head to send. The last attempt takes it instead of copying it.
     pub(crate) fn head_to_send(&mut self, is_last: bool) -> Parts {
         if !is_last {
@@ -107,7 +112,7 @@ impl ProxiedRequest {
         let is_renamed = !is_local && (worker_name != client_name || self.requested_model.is_none());
         // llama-server reports its tokens unasked; others only where they are asked to.
         let is_asked_for_usage = !is_local
-            && self.route.stream_end == StreamEnd::Done
+            && self.route_at(lease).stream_end == StreamEnd::Done
             && self.envelope.stream() == Some(true)
             && (limits_tokens || lease.member().limits_tokens());
         let strip = &policy.rewrite.strip_params;

@@ -126,12 +126,13 @@ impl Forwarder {
     ) -> Result<Response<ResponseBody>, Box<FailedAttempt>> {
         let OutgoingRequest { route, parts, request_id, client_model_name: name, hides_usage } = outgoing;
         let deadline = retry.begin_attempt(lease.member());
+        let route = if lease.endpoint().target.is_remote { route.at_remote() } else { route };
         let fail = |refusal, retry, lease: Lease, tokens: JourneyTokens| {
             // Before the ticket: the next request to get the gateway's slot must find the worker's slot free too.
             drop(lease);
             Box::new(FailedAttempt { refusal, retry, tokens })
         };
-        let mut request = match upstream_request(parts, request_id, body, &lease.endpoint().target) {
+        let mut request = match upstream_request(parts, route, request_id, body, &lease.endpoint().target) {
             Ok(request) => request,
             Err(error) => {
                 let refusal = Refusal::bad_request(error.to_string());
@@ -252,14 +253,23 @@ fn was_never_sent(error: &(dyn Error + 'static)) -> bool {
 
 fn upstream_request<B>(
     mut parts: Parts,
+    route: &'static Route,
     request_id: &HeaderValue,
     body: B,
     target: &DialTarget,
 ) -> Result<Request<B>, http::Error> {
-    let path_and_query = std::mem::take(&mut parts.uri).into_parts().path_and_query;
-    let path_and_query = path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let path_and_query = headers::prepare_for_worker(&mut parts.headers, path_and_query, target.is_remote);
-    parts.uri = target.uri(Some(path_and_query))?;
+    let mut path = std::mem::take(&mut parts.uri).into_parts().path_and_query;
+    if target.is_remote {
+        // Only llama-server has every twin of a route.
+        let query = path.as_ref().and_then(PathAndQuery::query);
+        path = Some(match query {
+            None => PathAndQuery::from_static(route.path),
+            Some(query) => PathAndQuery::try_from(format!("{}?{query}", route.path))?,
+        });
+    }
+    let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let path = headers::prepare_for_worker(&mut parts.headers, path, target.is_remote);
+    parts.uri = target.uri(Some(path))?;
     if let Some(authorization) = &target.authorization {
         parts.headers.insert(AUTHORIZATION, authorization.clone());
     }
@@ -272,13 +282,16 @@ fn upstream_request<B>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::route;
+    use http::Method;
     use http::uri::{Authority, Scheme};
 
-    fn request_to(base_path: &str, authorization: Option<&'static str>, is_remote: bool) -> Request<()> {
+    fn request_to(api_path: &str, authorization: Option<&'static str>, is_remote: bool) -> Request<()> {
         let target = DialTarget {
             scheme: Scheme::HTTPS,
             authority: Authority::from_static("host:1"),
-            base_path: base_path.to_owned(),
+            api_path: api_path.to_owned(),
+            root_path: String::new(),
             authorization: authorization.map(HeaderValue::from_static),
             model: None,
             is_remote,
@@ -290,7 +303,8 @@ mod tests {
             .header("x-request-id", "theirs")
             .header("x-kept", "1");
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        upstream_request(parts, &HeaderValue::from_static("id-1"), (), &target).unwrap()
+        let route = route::find(&Method::POST, "/v1/chat/completions").unwrap();
+        upstream_request(parts, route, &HeaderValue::from_static("id-1"), (), &target).unwrap()
     }
 
     #[tokio::test]
@@ -322,14 +336,14 @@ mod tests {
     #[test]
     fn a_request_is_sent_to_the_workers_address_with_its_key_and_never_the_clients() {
         for is_remote in [false, true] {
-            let request = request_to("/api", Some("Bearer worker"), is_remote);
-            assert_eq!(request.uri(), "https://host:1/api/v1/chat/completions?a=b");
+            let request = request_to("/api/v4", Some("Bearer worker"), is_remote);
+            assert_eq!(request.uri(), "https://host:1/api/v4/chat/completions?a=b");
             assert_eq!((request.version(), request.headers().len()), (Version::HTTP_11, 3));
             assert_eq!(request.headers()[AUTHORIZATION], "Bearer worker");
             assert_eq!(request.headers()[X_REQUEST_ID], "id-1");
             assert_eq!(request.headers()["x-kept"], "1");
 
-            let request = request_to("", None, is_remote);
+            let request = request_to("/v1", None, is_remote);
             assert_eq!(request.uri(), "https://host:1/v1/chat/completions?a=b");
             assert!(request.headers().get(AUTHORIZATION).is_none());
             assert!(!format!("{request:?}").contains("client"));

@@ -2,7 +2,7 @@
 //!
 //! - `draft.rs`: the unresolved settings of one model, and which source wins
 //! - `model.rs`: the resolved types that the rest of the program uses
-//! - `models_table.rs`: the table of models that `llamagate check` prints
+//! - `models_table.rs`: the tables of models and of remote backends that `llamagate check` prints
 
 pub(super) mod draft;
 mod model;

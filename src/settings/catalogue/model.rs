@@ -134,7 +134,8 @@ pub enum Start {
 /// A backend that runs outside of the gateway and is reached by URL.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RemoteSettings {
-    /// `http://` or `https://`, host, port and the path before `/v1`, without a slash at the end.
+    /// `http://` or `https://`, host, port and the path below which the API's routes are, which is `/v1` on most servers.
+    /// Has no slash at the end.
     pub api_base: String,
     /// The API key that is sent to it.
     pub api_key: Option<Secret>,

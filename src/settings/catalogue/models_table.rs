@@ -1,9 +1,11 @@
-//! The table of models that `llamagate check` prints. It contains neither keys nor paths.
+//! The table of models, and that of remote backends, which `llamagate check` prints. They contain no keys, and no paths of
+//! this machine.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::model::{Catalogue, ModelSettings, RemoteSettings, Start};
+use crate::models::ModelKind;
 use crate::models::columns::aligned;
 
 const HEADINGS: [&str; 11] =
@@ -41,8 +43,12 @@ fn cells(model: &ModelSettings) -> [String; HEADINGS.len()] {
         ttl.map_or_else(dash, human),
         or_dash(model.aliases.join(", ")),
     ]
-    // Control characters must not reach a terminal.
-    .map(|cell| cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect())
+    .map(|cell| printable(&cell))
+}
+
+/// Returns the text without control characters, which must not reach a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn or_dash(text: String) -> String {
@@ -63,6 +69,22 @@ fn file_name(start: &Start) -> String {
 fn host(remote: &RemoteSettings) -> String {
     let rest = remote.api_base.split_once("://").map_or(remote.api_base.as_str(), |(_, rest)| rest);
     rest.split('/').next().unwrap_or_default().to_owned()
+}
+
+/// Returns a line for each remote backend: its model, and the URL that a request of the model's kind asks. Empty if there
+/// are none.
+pub fn remotes_table(catalogue: &Catalogue) -> String {
+    let line = |model: &ModelSettings, remote: &RemoteSettings| {
+        let route = match model.kind {
+            Some(ModelKind::Embedding) => "/embeddings",
+            Some(ModelKind::Rerank) => "/rerank",
+            Some(ModelKind::Chat) | None => "/chat/completions",
+        };
+        let id = printable(&model.known_id().unwrap_or_else(|| "-".to_owned()));
+        format!("{id}  POST {}{route}\n", remote.api_base)
+    };
+    let models = catalogue.models.iter();
+    models.flat_map(|model| model.remotes.iter().map(move |remote| line(model, remote))).collect()
 }
 
 /// Returns a duration as it may be written in the configuration: `10m`, `90s`, `1.5s`.
@@ -99,6 +121,32 @@ mod tests {
                 "qwen  chat  medium  q.gguf               2      8  8192  yes      no      10m  a, b",
                 "phi   -     -       mlx                  1      1     -  no       no      -    -",
                 "far   -     -       server1:8000         -     64     -  -        -       -    -",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_url_that_a_remote_backend_is_asked_is_shown() {
+        let text = "model_list:\n\
+                    - {model_name: a, litellm_params: {api_base: 'http://h:1', api_key: sk-secret}}\n\
+                    - {model_name: b, litellm_params: {api_base: 'https://h/api/paas/v4'}}\n\
+                    - {model_name: c, litellm_params: {api_base: 'https://h/v1/'}, model_info: {mode: embedding}}\n\
+                    - {model_name: d, litellm_params: {api_base: 'http://h:7997', api_path: /}, model_info: {mode: rerank}}\n\
+                    - {model_name: e, litellm_params: {model: infinity/e, api_base: 'http://h:7997'}, model_info: {mode: embedding}}\n\
+                    - {model_name: f, litellm_params: {api_base: 'http://h/x', api_path: /v2}}\n";
+        let platform = Platform::plain("/nowhere".as_ref());
+        let inputs = Inputs { environment: Environment::default(), ..Inputs::default() };
+        let table = remotes_table(&resolve_text(&inputs, &platform, text).unwrap().config.catalogue);
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "a  POST http://h:1/v1/chat/completions",
+                "b  POST https://h/api/paas/v4/chat/completions",
+                "c  POST https://h/v1/embeddings",
+                "d  POST http://h:7997/rerank",
+                "e  POST http://h:7997/embeddings",
+                "f  POST http://h/x/v2/chat/completions",
             ]
         );
     }

@@ -1,11 +1,16 @@
 //! Normalizes the URL of a remote backend to the form to which the rest of the program appends routes.
 
-/// Returns scheme, host, port and the path before `/v1`, without a slash at the end.
+/// Ends of paths that are routes, which some users leave in the URL.
+const ROUTES: [&str; 7] =
+    ["/chat/completions", "/completions", "/embeddings", "/rerank", "/responses", "/messages", "/models"];
+
+/// Returns scheme, host, port and the path below which the routes of the API are, without a slash at the end. `added` is
+/// what follows the URL's own path; without it, that is `/v1` after a URL that has no path, and nothing after any other.
 ///
 /// # Errors
 ///
 /// Returns a hint about what is wrong. It does not quote the URL, because that may contain a password.
-pub(in crate::settings) fn api_base(text: &str) -> Result<String, &'static str> {
+pub(in crate::settings) fn api_base(text: &str, added: Option<&str>) -> Result<String, &'static str> {
     if text.bytes().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control()) {
         return Err("a URL has no spaces");
     }
@@ -32,11 +37,16 @@ pub(in crate::settings) fn api_base(text: &str) -> Result<String, &'static str> 
         return Err("it must have a host, and a port, if any, from 1");
     }
     let path = url.path().trim_end_matches('/');
-    let path = path.strip_suffix("/v1").unwrap_or(path).trim_end_matches('/');
-    if path.split('/').any(|part| part == "v1") {
-        return Err("leave out /v1 and all that follows: the gateway appends the route of each request");
+    if ROUTES.iter().any(|route| path.ends_with(route)) {
+        return Err("leave out the route, such as /chat/completions: the gateway appends that of each request");
     }
-    Ok(format!("{}{path}", url.origin().ascii_serialization()))
+    let added = match added {
+        Some(added) => added.trim_end_matches('/'),
+        // A path of its own leads to the API, as in LiteLLM.
+        None if path.is_empty() => "/v1",
+        None => "",
+    };
+    Ok(format!("{}{path}{added}", url.origin().ascii_serialization()))
 }
 
 #[cfg(test)]
@@ -45,16 +55,31 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn addresses_are_normalized_without_v1_and_trailing_slashes() {
+    fn an_address_leads_to_the_api_and_only_a_bare_host_gets_v1() {
         for (text, base) in [
-            ("http://server1:8000", "http://server1:8000"),
-            ("http://server1:8000/", "http://server1:8000"),
-            ("http://server1:8000/v1", "http://server1:8000"),
-            ("http://server1:8000/v1/", "http://server1:8000"),
-            ("HTTPS://API.Example.ORG:443/openai/v1", "https://api.example.org/openai"),
+            ("http://server1:8000", "http://server1:8000/v1"),
+            ("http://server1:8000/", "http://server1:8000/v1"),
+            ("http://server1:8000/v1", "http://server1:8000/v1"),
+            ("http://server1:8000/v1/", "http://server1:8000/v1"),
+            ("HTTPS://API.Example.ORG:443/openai/v1", "https://api.example.org/openai/v1"),
+            ("https://api.z.ai/api/paas/v4", "https://api.z.ai/api/paas/v4"),
+            ("https://h/v1beta/openai/", "https://h/v1beta/openai"),
+            ("https://h/api/v3", "https://h/api/v3"),
+            ("https://h/v2.0", "https://h/v2.0"),
+            ("https://h/client/v4/accounts/1/ai/v1", "https://h/client/v4/accounts/1/ai/v1"),
+            ("https://h/v1/projects/p/endpoints/openapi", "https://h/v1/projects/p/endpoints/openapi"),
+            ("https://h/inference", "https://h/inference"),
             ("http://[::1]:9/x//", "http://[::1]:9/x"),
         ] {
-            assert_eq!(api_base(text).as_deref(), Ok(base), "{text}");
+            assert_eq!(api_base(text, None).as_deref(), Ok(base), "{text}");
+        }
+        for (text, added, base) in [
+            ("http://h:7997", "", "http://h:7997"),
+            ("http://h:7997/", "/", "http://h:7997"),
+            ("http://h/x", "/v2/", "http://h/x/v2"),
+            ("http://h/v1", "", "http://h/v1"),
+        ] {
+            assert_eq!(api_base(text, Some(added)).as_deref(), Ok(base), "{text} {added}");
         }
     }
 
@@ -75,18 +100,20 @@ mod tests {
             "http://a:0",
             "http://a:99999",
             "http://a/v1/chat/completions",
+            "http://a/rerank",
+            "https://a/api/v3/embeddings/",
             "http:a",
             "unix:/x",
         ] {
-            assert!(api_base(text).is_err(), "{text}");
+            assert!(api_base(text, None).is_err(), "{text}");
         }
     }
 
     proptest! {
         #[test]
         fn a_normalized_address_parses_to_itself(text in "https?://[a-zA-Z0-9.\\[\\]:@-]{0,12}(/v1|/x|/|//|\\?|%2f){0,4}") {
-            if let Ok(base) = api_base(&text) {
-                prop_assert_eq!(api_base(&base), Ok(base.clone()));
+            if let Ok(base) = api_base(&text, None) {
+                prop_assert_eq!(api_base(&base, None), Ok(base.clone()));
                 prop_assert!(!base.ends_with('/'));
             }
         }

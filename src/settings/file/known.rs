@@ -248,13 +248,13 @@ pub(super) const FOREIGN: &[&str] = &[
 
 /// Providers that need no `api_base`: the name, the URL, and the variable that holds the API key.
 pub(super) const WELL_KNOWN: &[(&str, &str, &str)] = &[
-    ("openai", "https://api.openai.com", "OPENAI_API_KEY"),
-    ("groq", "https://api.groq.com/openai", "GROQ_API_KEY"),
-    ("mistral", "https://api.mistral.ai", "MISTRAL_API_KEY"),
-    ("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY"),
-    ("together_ai", "https://api.together.xyz", "TOGETHERAI_API_KEY"),
-    ("fireworks_ai", "https://api.fireworks.ai/inference", "FIREWORKS_AI_API_KEY"),
-    ("openrouter", "https://openrouter.ai/api", "OPENROUTER_API_KEY"),
-    ("xai", "https://api.x.ai", "XAI_API_KEY"),
-    ("cerebras", "https://api.cerebras.ai", "CEREBRAS_API_KEY"),
+    ("openai", "https://api.openai.com/v1", "OPENAI_API_KEY"),
+    ("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    ("mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+    ("deepseek", "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
+    ("together_ai", "https://api.together.xyz/v1", "TOGETHERAI_API_KEY"),
+    ("fireworks_ai", "https://api.fireworks.ai/inference/v1", "FIREWORKS_AI_API_KEY"),
+    ("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+    ("xai", "https://api.x.ai/v1", "XAI_API_KEY"),
+    ("cerebras", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
 ];

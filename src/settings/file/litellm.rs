@@ -229,6 +229,11 @@ impl Params<'_> {
     fn backend(&mut self, model: Option<&str>, notes: &mut FileNotes) -> Option<Backend> {
         let before = notes.problems.len();
         let bases = ["api_base", "base_url"].map(|key| (key, self.text(key, notes)));
+        let api_path = self.text("api_path", notes);
+        if api_path.as_deref().is_some_and(|path| !path.is_empty() && check_path(path).is_err()) {
+            let hint = Some("/ for a server whose routes are not below /v1".to_owned());
+            notes.problem(&self.fields.at("api_path"), "expected a path such as /v1", hint);
+        }
         let api_key = self.text("api_key", notes).map(|key| (self.fields.at("api_key"), key));
         if notes.problems.len() > before {
             return None;
@@ -266,7 +271,9 @@ impl Params<'_> {
             );
             return None;
         }
-        match api_base(&base) {
+        // As in LiteLLM: Infinity's routes are not below /v1.
+        let api_path = api_path.or_else(|| (provider == Some("infinity")).then(String::new));
+        match api_base(&base, api_path.as_deref()) {
             Ok(base) => Some(Backend::Remote(remote(base, api_key))),
             Err(hint) => {
                 let fault = "expected a URL such as http://server1:8000";

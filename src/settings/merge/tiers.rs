@@ -103,7 +103,7 @@ impl Tier<'_> {
         match (url, &path) {
             (Some(url), _) => {
                 self.warn_about(self.local_variables(), "has no effect on a remote backend", notes);
-                match api_base(url) {
+                match api_base(url, None) {
                     Ok(api_base) => draft.remotes.push(remote(api_base)),
                     // The URL may contain a password.
                     Err(hint) => {

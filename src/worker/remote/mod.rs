@@ -89,6 +89,7 @@ fn supervise_with_trust(
         failures: 0,
         warning: ThrottledWarning::default(),
         has_warned_of_key: false,
+        has_warned_of_path: false,
     };
     tasks.spawn(owner.run(stop));
     Ok(handle)
@@ -109,6 +110,7 @@ struct RemoteOwner {
     /// For probes that could not be sent.
     warning: ThrottledWarning,
     has_warned_of_key: bool,
+    has_warned_of_path: bool,
 }
 
 impl RemoteOwner {
@@ -154,12 +156,18 @@ impl RemoteOwner {
             interval => interval.max(REMOTE_BACKOFF_FIRST),
         };
         Some(match outcome {
-            RemoteProbe::Ready { takes_our_key } => {
+            RemoteProbe::Ready { takes_our_key, has_path } => {
                 self.failures = 0;
                 if !takes_our_key && !self.has_warned_of_key {
                     self.has_warned_of_key = true;
                     let (model, worker, host) = (&self.plan.model, self.plan.number, self.host());
                     warn!(model, worker, host, "the remote backend refuses its probe: its api_key may be wrong");
+                }
+                if !has_path && !self.has_warned_of_path {
+                    self.has_warned_of_path = true;
+                    // The backend may serve without that path, so it counts as ready.
+                    let (model, worker, url) = (&self.plan.model, self.plan.number, &self.health);
+                    warn!(model, worker, %url, "the remote backend answers its probe with 404: api_base may be wrong");
                 }
                 match self.mark_serving(doubts) {
                     true if !self.probes_regularly() => return None,

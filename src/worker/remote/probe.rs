@@ -19,6 +19,8 @@ pub(super) enum RemoteProbe {
     Ready {
         /// Whether it accepted the key: the response is neither 401 nor 403.
         takes_our_key: bool,
+        /// Whether it has the health path: the response is not 404.
+        has_path: bool,
     },
     /// The backend is loading its model.
     Loading,
@@ -54,14 +56,14 @@ pub(super) async fn probe(prober: &Prober, target: &DialTarget, health: &Uri) ->
 async fn classify(response: Response, host: &str) -> Result<RemoteProbe, HttpError> {
     let status = response.status();
     Ok(match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RemoteProbe::Ready { takes_our_key: false },
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RemoteProbe::Ready { takes_our_key: false, has_path: true },
         StatusCode::SERVICE_UNAVAILABLE if says_loading(response).await? => RemoteProbe::Loading,
         _ if status.is_redirection() => {
             RemoteProbe::Failed(format!("{host} sends its probe elsewhere ({status}); api_base must lead there itself"))
         }
         _ if status.is_server_error() => RemoteProbe::Failed(format!("{host} answers its probe with {status}")),
         // Other client errors (4xx): the backend has no such path, or another method for it. It is up.
-        _ => RemoteProbe::Ready { takes_our_key: true },
+        _ => RemoteProbe::Ready { takes_our_key: true, has_path: status != StatusCode::NOT_FOUND },
     })
 }
 

@@ -81,7 +81,7 @@ async fn a_remote_worker_is_ready_from_its_first_response_until_it_is_stopped() 
     let status = worker.wait_for(WorkerState::Ready).await;
     assert!(status.has_been_ready && !status.asleep && status.last_error.is_none() && status.restarts == 0);
     let endpoint = status.endpoint.expect("an endpoint");
-    assert!(endpoint.target.is_remote && endpoint.target.base_path == "/api");
+    assert!(endpoint.target.is_remote && endpoint.target.api_path == "/api");
 
     let probes = server.requests();
     assert_eq!(probes.len(), 1);
@@ -103,12 +103,13 @@ async fn a_probe_response_is_classified_by_its_status_and_body() {
     let server = TestServer::open(StatusCode::OK, "").await;
     let target = DialTarget::remote(&plan_for(&server).remote).unwrap();
     let (prober, health) = prober(&target);
-    let ready = Some(RemoteProbe::Ready { takes_our_key: true });
-    let refused_key = Some(RemoteProbe::Ready { takes_our_key: false });
+    let ready = Some(RemoteProbe::Ready { takes_our_key: true, has_path: true });
+    let no_path = Some(RemoteProbe::Ready { takes_our_key: true, has_path: false });
+    let refused_key = Some(RemoteProbe::Ready { takes_our_key: false, has_path: true });
     for (status, body, expected) in [
         (200, "{\"status\":\"ok\"}", ready.clone()),
         (204, "", ready.clone()),
-        (404, "loading? no such page", ready.clone()),
+        (404, "loading? no such page", no_path),
         (405, "", ready.clone()),
         (429, "", ready),
         (401, "", refused_key.clone()),
@@ -231,10 +232,10 @@ async fn an_interval_of_0_means_no_probe_before_a_failure() {
 async fn without_an_interval_only_failed_probes_are_repeated() {
     let (mut owner, _status) = owner();
     owner.plan.health_check_interval = Duration::ZERO;
-    assert_eq!(owner.apply_probe(RemoteProbe::Ready { takes_our_key: true }, 0), None);
+    assert_eq!(owner.apply_probe(RemoteProbe::Ready { takes_our_key: true, has_path: true }, 0), None);
     let failed = |owner: &mut RemoteOwner| owner.apply_probe(RemoteProbe::Failed("x".to_owned()), 0).unwrap().as_secs();
     assert_eq!([1; 7].map(|_| failed(&mut owner)), [1, 2, 4, 8, 16, 30, 30]);
-    assert_eq!(owner.apply_probe(RemoteProbe::Ready { takes_our_key: true }, 0), None);
+    assert_eq!(owner.apply_probe(RemoteProbe::Ready { takes_our_key: true, has_path: true }, 0), None);
 }
 
 #[tokio::test]
@@ -268,6 +269,7 @@ fn owner() -> (RemoteOwner, watch::Receiver<WorkerStatus>) {
         failures: 0,
         warning: ThrottledWarning::default(),
         has_warned_of_key: false,
+        has_warned_of_path: false,
     };
     owner.apply(WorkerEvent::StartBegun, |_| {});
     (owner, status)
@@ -276,7 +278,7 @@ fn owner() -> (RemoteOwner, watch::Receiver<WorkerStatus>) {
 #[tokio::test]
 async fn a_doubt_that_is_raised_during_a_probe_is_not_cleared_by_it() {
     let (mut owner, status) = owner();
-    let ready = RemoteProbe::Ready { takes_our_key: true };
+    let ready = RemoteProbe::Ready { takes_our_key: true, has_path: true };
     assert_eq!(owner.apply_probe(ready.clone(), 0), Some(INTERVAL));
     let endpoint = status.borrow().endpoint.clone().unwrap();
     let doubts = endpoint.doubts();
@@ -290,7 +292,7 @@ async fn a_doubt_that_is_raised_during_a_probe_is_not_cleared_by_it() {
 #[tokio::test]
 async fn a_local_shortage_does_not_change_the_state_of_the_worker() {
     let (mut owner, status) = owner();
-    owner.apply_probe(RemoteProbe::Ready { takes_our_key: true }, 0);
+    owner.apply_probe(RemoteProbe::Ready { takes_our_key: true, has_path: true }, 0);
     assert_eq!(owner.apply_probe(RemoteProbe::NotSent(nix::errno::Errno::EMFILE), 0), Some(SHORTAGE_PAUSE));
     assert_eq!(status.borrow().state, WorkerState::Ready);
 }
@@ -298,7 +300,7 @@ async fn a_local_shortage_does_not_change_the_state_of_the_worker() {
 #[tokio::test]
 async fn compute_failures_do_not_close_a_remote_worker() {
     let (mut owner, status) = owner();
-    owner.apply_probe(RemoteProbe::Ready { takes_our_key: true }, 0);
+    owner.apply_probe(RemoteProbe::Ready { takes_our_key: true, has_path: true }, 0);
     let endpoint = status.borrow().endpoint.clone().unwrap();
     for _ in 0..10 {
         Arc::clone(&endpoint).begin(RequestClass::Inference(None), None).ok().unwrap().record_compute_failure();

@@ -57,9 +57,9 @@ fn a_litellm_configuration_file_is_read_unchanged() {
     let gpt = &catalogue.models[1];
     assert_eq!((gpt.kind, gpt.aliases.as_slice()), (Some(ModelKind::Chat), ["gpt-4".to_owned()].as_slice()));
     let [openai, vllm] = gpt.remotes.as_slice() else { panic!() };
-    assert_eq!((openai.api_base.as_str(), openai.model.as_deref()), ("https://api.openai.com", None));
+    assert_eq!((openai.api_base.as_str(), openai.model.as_deref()), ("https://api.openai.com/v1", None));
     assert_eq!((&openai.api_key, openai.priority, openai.slots), (&Some(Secret("sk-openai".into())), 1, 16));
-    assert_eq!((vllm.api_base.as_str(), vllm.model.as_deref()), ("http://vllm:8000", Some("Qwen/Qwen3-32B")));
+    assert_eq!((vllm.api_base.as_str(), vllm.model.as_deref()), ("http://vllm:8000/v1", Some("Qwen/Qwen3-32B")));
     assert_eq!((&vllm.api_key, vllm.priority, vllm.slots), (&Some(Secret("sk-of-file".into())), 2, 8));
     assert_eq!((vllm.weight, openai.weight), (3.0, 1.0));
     assert_eq!(gpt.rewrite.sampling, [("temperature".to_owned(), "0.2".to_owned())]);

@@ -106,7 +106,7 @@ fn the_documented_example_gives_three_models() {
     assert_eq!((local(phi).slots, local(phi).preload), (4, false));
     assert_eq!((reranker.kind, reranker.local.is_none()), (Some(ModelKind::Rerank), true));
     let remote = &reranker.remotes[0];
-    assert_eq!((remote.api_base.as_str(), remote.model.as_deref()), ("http://server1:8000", None));
+    assert_eq!((remote.api_base.as_str(), remote.model.as_deref()), ("http://server1:8000/v1", None));
     assert_eq!(remote.api_key, Some(Secret("sk-sesame".into())));
     assert_eq!((remote.rpm.unwrap().get(), remote.tpm.unwrap().get(), remote.slots), (600, 100_000, REMOTE_SLOTS));
     assert_eq!((remote.weight, remote.priority), (2.0, 0));
@@ -170,7 +170,7 @@ fn an_entry_without_api_base_is_the_local_model_of_that_name() {
     assert_eq!((local(&a).weight, local(&a).priority), (4.0, 3));
     assert_eq!(a.aliases, ["gpt"]);
     let targets: Vec<_> = a.remotes.iter().map(|remote| (&*remote.api_base, remote.model.as_deref())).collect();
-    assert_eq!(targets, [("http://h", Some("gpt")), ("http://i", Some("big"))]);
+    assert_eq!(targets, [("http://h/v1", Some("gpt")), ("http://i/v1", Some("big"))]);
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn models_of_tiers_are_read_from_environment_variables() {
     assert_eq!((embedding.tier.as_deref(), embedding.kind), (Some("embedding"), None), "the GGUF file decides");
     assert_eq!(local(embedding).start, Start::Named("e.gguf".into()));
     assert_eq!((reranker.id.as_deref(), reranker.kind), (Some("reranker"), Some(ModelKind::Rerank)));
-    assert_eq!(reranker.remotes[0].api_base, "http://server1:8000");
+    assert_eq!(reranker.remotes[0].api_base, "http://server1:8000/v1");
 }
 
 #[test]
