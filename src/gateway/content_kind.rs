@@ -1,7 +1,7 @@
-//! The kind of body that a response has, by its `Content-Type`.
+//! The kind of body that a response has, by its `Content-Type` and `Content-Encoding`.
 
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
 /// The kind of body that a response has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,13 +10,23 @@ pub(crate) enum ContentKind {
     Stream,
     /// `application/json`: one JSON value.
     Json,
-    /// Anything else.
+    /// Anything else, and whatever is packed: it can neither be read nor changed.
     Other,
 }
 
 impl ContentKind {
     /// Reads the kind from the headers of a response.
     pub(super) fn of(headers: &HeaderMap) -> Self {
+        let is_identity = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
+        let codings =
+            || headers.get_all(CONTENT_ENCODING).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+        let is_packed =
+            headers.contains_key(CONTENT_ENCODING) && !codings().all(|coding| is_identity(coding.trim_ascii()));
+        if is_packed { Self::Other } else { Self::of_type(headers) }
+    }
+
+    /// Reads the kind from the headers of a response, whether it is packed or not.
+    pub(super) fn of_type(headers: &HeaderMap) -> Self {
         let content_type = headers.get(CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes()).trim_ascii_start();
         let is = |kind: &str| {
             content_type.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind.as_bytes()))
@@ -27,6 +37,29 @@ impl ContentKind {
             Self::Json
         } else {
             Self::Other
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn what_is_packed_is_neither_a_stream_nor_json() {
+        for (kind, coding, expected) in [
+            ("text/event-stream", None, ContentKind::Stream),
+            (" Text/Event-Stream; charset=utf-8", Some("identity"), ContentKind::Stream),
+            ("application/json", Some(" Identity , "), ContentKind::Json),
+            ("text/event-stream", Some("gzip"), ContentKind::Other),
+            ("application/json", Some("identity, br"), ContentKind::Other),
+            ("application/json", Some("zstd"), ContentKind::Other),
+            ("text/html", None, ContentKind::Other),
+        ] {
+            let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]);
+            headers.extend(coding.map(|coding| (CONTENT_ENCODING, HeaderValue::from_static(coding))));
+            assert_eq!(ContentKind::of(&headers), expected, "{kind} {coding:?}");
         }
     }
 }

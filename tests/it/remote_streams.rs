@@ -304,3 +304,34 @@ fn what_a_remote_backend_does_not_report_is_estimated() {
         assert_eq!(ask(&gateway, CHAT).status(), 200, "a short one costs little");
     }
 }
+
+/// Regression: an error event in plain text was appended to the packed bytes of a stream, which no client can read.
+#[test]
+fn nothing_is_appended_to_packed_bytes() {
+    let packed: Vec<u8> = [&b"\x1f\x8b\x08"[..], &[0xa7; 40], b"\n\ndata: x\n\n"].concat();
+    let head = |kind: &str, length: usize| {
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Encoding: gzip\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+    let remote = Remote::start(Reply::Serve);
+    let gateway = ready_with(&remote, 1000);
+    for kind in ["text/event-stream", "application/json"] {
+        for missing in [0, 9] {
+            let bytes = [head(kind, packed.len() + missing).as_bytes(), &packed].concat();
+            eventually("the backend has answered its probe", READY, || worker(&gateway)["state"] == "ready");
+            remote.set_reply(Reply::Raw(bytes));
+            let body = json!({"model": "m", "messages": [], "stream": true}).to_string();
+            let client = gateway.client().header("Accept-Encoding", "gzip, br");
+            let mut answer = client.begin("POST", CHAT, body.as_bytes()).unwrap();
+            let head = answer.read_head().unwrap();
+            assert_eq!((head.status, head.header("content-encoding")), (200, Some("gzip")));
+            let text = answer.read_exactly(packed.len()).unwrap();
+            assert_eq!(text, packed, "{kind} {missing}");
+            if missing > 0 {
+                assert_eq!(answer.read_to_close(), b"", "the connection is closed, and nothing follows");
+            }
+            assert_eq!(remote.received().last().unwrap().header("accept-encoding"), Some("identity"));
+        }
+    }
+}

@@ -338,10 +338,11 @@ mod tests {
         for is_remote in [false, true] {
             let request = request_to("/api/v4", Some("Bearer worker"), is_remote);
             assert_eq!(request.uri(), "https://host:1/api/v4/chat/completions?a=b");
-            assert_eq!((request.version(), request.headers().len()), (Version::HTTP_11, 3));
+            assert_eq!((request.version(), request.headers().len()), (Version::HTTP_11, 4));
             assert_eq!(request.headers()[AUTHORIZATION], "Bearer worker");
             assert_eq!(request.headers()[X_REQUEST_ID], "id-1");
             assert_eq!(request.headers()["x-kept"], "1");
+            assert_eq!(request.headers()["accept-encoding"], "identity");
 
             let request = request_to("/v1", None, is_remote);
             assert_eq!(request.uri(), "https://host:1/v1/chat/completions?a=b");
