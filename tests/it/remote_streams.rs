@@ -249,10 +249,8 @@ fn the_last_total_of_a_stream_counts_in_any_spelling() {
         |json| json.replace(':', " : ").replace(',', " , "),
         |json| json.replace("usage", "\\u0075sage").replace("prompt_tokens", "prompt\\u005ftokens"),
         |json| {
-            json.replace("\"prompt_tokens\":20,", "")
-                .replace("_tokens\":", "_tokens\":")
-                .replace('}', "}")
-                .replace("\"usage\":{", "\"usage\":{\"x\":{\"prompt_tokens\":9},\"prompt_tokens\":20,")
+            let usage = "\"usage\":{\"x\":{\"prompt_tokens\":9},\"prompt_tokens\":20,";
+            json.replace("\"prompt_tokens\":20,", "").replace("\"usage\":{", usage)
         },
         |json| json.replace(",\"usage\"", ",\ndata: \"usage\""),
     ];
