@@ -14,6 +14,7 @@ use crate::models::{self, ModelKind};
 use crate::settings::catalogue::{Catalogue, ModelSettings, Start};
 use crate::settings::values::ServiceKey;
 use crate::settings::{Config, Environment, RunpodQueue, SettingProblem, Settings, is_executable};
+use crate::worker::{LlamaHelp, UnknownArgument};
 
 /// The result of the checks that need no model file.
 pub struct Prepared {
@@ -84,8 +85,9 @@ const MOCK_ID: &str = "mock";
 pub fn inspect(
     config: &Config,
     environment: &Environment,
+    help: Option<&LlamaHelp>,
 ) -> Result<(Prepared, Vec<CheckedModel>), Vec<SettingProblem>> {
-    match (models(config, environment), ready(config, environment)) {
+    match (models(config, environment, help), ready(config, environment)) {
         (Ok(models), Ok(prepared)) => Ok((prepared, models)),
         (models, prepared) => {
             let model_problems = models.err().map(|unservable| unservable.problems);
@@ -121,12 +123,17 @@ pub fn ready(config: &Config, environment: &Environment) -> Result<Prepared, Vec
     }
 }
 
-/// Checks every model and the programs that serve them. Reads the headers of all model files.
+/// Checks every model and the programs that serve them. Reads the headers of all model files. `help` is what the
+/// llama-server says of its arguments; without it they are not checked.
 ///
 /// # Errors
 ///
 /// [`Unservable`] holds all problems that were found.
-pub fn models(config: &Config, environment: &Environment) -> Result<Vec<CheckedModel>, Unservable> {
+pub fn models(
+    config: &Config,
+    environment: &Environment,
+    help: Option<&LlamaHelp>,
+) -> Result<Vec<CheckedModel>, Unservable> {
     let Config { settings, catalogue } = config;
     let configured = &catalogue.models;
     if settings.engine.mock_backend {
@@ -150,6 +157,7 @@ pub fn models(config: &Config, environment: &Environment) -> Result<Vec<CheckedM
             ),
         });
     }
+    problems.extend(help.map_or_else(Vec::new, |help| unknown_arguments(config, help)));
     let needs_llama_server = configured.is_empty() || configured.iter().any(|model| file_start(model).is_some());
     let binary = match needs_llama_server {
         true => find_llama_server(settings).map_err(|problem| problems.push(problem)).ok(),
@@ -182,6 +190,35 @@ pub fn models(config: &Config, environment: &Environment) -> Result<Vec<CheckedM
     // With a problem of another kind, replacing the broken file would not be enough.
     let broken = if broken.len() == problems.len() { broken.into_iter().next() } else { None };
     Err(Unservable { problems, broken })
+}
+
+/// Returns the llama-server that serves models of this configuration; `None` if none does, or it cannot be used.
+pub fn llama_server(config: &Config) -> Option<PathBuf> {
+    let is_needed = config.catalogue.models.iter().any(|model| file_start(model).is_some());
+    let binary = is_needed.then(|| find_llama_server(&config.settings));
+    binary.filter(|_| !config.settings.engine.mock_backend)?.ok()
+}
+
+/// Returns a problem for each argument that this llama-server would not take.
+fn unknown_arguments(config: &Config, help: &LlamaHelp) -> Vec<SettingProblem> {
+    let mut problems = Vec::new();
+    for model in config.catalogue.models.iter().filter(|model| file_start(model).is_some()) {
+        let Some(local) = &model.local else { continue };
+        let words = &local.engine.extra_args.words;
+        let shared = &config.settings.engine.extra_args.words;
+        let subject = match !shared.is_empty() && words.starts_with(shared) {
+            true => "EXTRA_ARGS".to_owned(),
+            false => format!("models.{}.args", model.known_id().unwrap_or_default()),
+        };
+        for UnknownArgument { fault, hint } in help.unknown_arguments(words) {
+            let problem = SettingProblem { subject: subject.clone(), fault, hint };
+            // Models share the arguments of EXTRA_ARGS.
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+    }
+    problems
 }
 
 /// Returns warnings about configurations that work, but probably not as intended.
@@ -277,7 +314,7 @@ fn check_model(
     let (path, inspected) = find_model_file(settings, model, start)?;
     let Some(binary) = binary else { return Ok(None) };
     let id = model.id.clone().unwrap_or_else(|| models::id_of(&path));
-    let arguments = model.local.as_ref().map_or(&[][..], |local| &local.engine.extra_args.0);
+    let arguments = model.local.as_ref().map_or(&[][..], |local| &local.engine.extra_args.words);
     let kind = model.kind.or_else(|| ModelKind::of_arguments(arguments)).unwrap_or_else(|| inspected.kind());
     let modified = path.metadata().and_then(|metadata| metadata.modified()).ok();
     // Absolute, because llama-server may run in another working directory.
@@ -297,6 +334,11 @@ fn find_model_file(
     start: &Start,
 ) -> Result<(PathBuf, models::InspectedModel), ModelFlaw> {
     let subject = match (&model.id, start) {
+        // With `--alias` in EXTRA_ARGS the model of these variables has an id too.
+        (_, Start::Named(name)) if settings.files.model_name.as_ref() == Some(name) => format!("MODEL_NAME={name:?}"),
+        (_, Start::File(path)) if settings.files.model_path.as_ref() == Some(path) => {
+            format!("MODEL_PATH={:?}", path.display().to_string())
+        }
         (None, Start::Named(name)) => format!("MODEL_NAME={name:?}"),
         (None, Start::File(path)) => format!("MODEL_PATH={:?}", path.display().to_string()),
         (Some(id), Start::Named(name)) => format!("models.{id}.file: {name:?}"),
@@ -341,6 +383,10 @@ fn find_llama_server(settings: &Settings) -> Result<PathBuf, SettingProblem> {
         None => {
             Err(problem("LLAMA_SERVER".to_owned(), "no llama-server was found on PATH, beside the gateway or in /app"))
         }
+        Some(path) if path.is_dir() => Err(problem(
+            format!("LLAMA_SERVER={:?}", path.display().to_string()),
+            "this is a folder, not a program: name the llama-server in it",
+        )),
         Some(path) if !is_executable(path) => Err(problem(
             format!("LLAMA_SERVER={:?}", path.display().to_string()),
             "there is no executable file of this name",

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use llamagate::platform;
+use llamagate::settings::catalogue::LoadMode;
 use llamagate::settings::{Environment, Inputs, options::Engine, resolve};
 use llamagate::telemetry::files::{LogFolder, LogRules};
 use llamagate::telemetry::metrics::{Metrics, ModelLabels};
@@ -112,6 +113,7 @@ impl Fixture {
                 kind: llamagate::models::ModelKind::Chat,
             },
             engine: engine(),
+            load_mode: LoadMode::default(),
             environment: Environment::capture().for_child(),
             logs: LogFolder::open(
                 self.folder.path().join("logs"),

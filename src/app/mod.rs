@@ -8,6 +8,7 @@
 //! - `bounds.rs`: waits and lengths that no user needs to choose
 //! - `ending.rs`: the main wait, and why the service stops
 //! - `listeners.rs`: the listeners of the gateway port and the health port
+//! - `llama_help.rs`: what llama-server says of its arguments, without a service
 //! - `log_folder.rs`: the names of the log folders of workers
 //! - `model_reconciler.rs`: the models that are served now, and what a reload changes about them
 //! - `operator_api.rs`: connects the operator's routes with the parts that they report on
@@ -19,6 +20,7 @@
 mod bounds;
 mod ending;
 mod listeners;
+mod llama_help;
 mod log_folder;
 mod model_reconciler;
 mod operator_api;
@@ -28,6 +30,7 @@ mod signals;
 mod stages;
 
 pub use ending::RunOutcome;
+pub use llama_help::read_llama_help;
 pub use signals::{Signals, StopSignals};
 pub use stages::Startup;
 

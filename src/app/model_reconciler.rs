@@ -18,13 +18,13 @@ use crate::fleet::{Breaker, Fleet, Member, Model, ModelInfo, Quota, Rank, Routin
 use crate::gateway::{ModelQueue, ModelQueues};
 use crate::models;
 use crate::pause_clock;
-use crate::preflight::{CheckedModel, ModelFile};
+use crate::preflight::{self, CheckedModel, ModelFile};
 use crate::settings::catalogue::{LocalSettings, Start};
 use crate::settings::values::MemoryBudgetSetting;
 use crate::settings::{Config, Environment, Settings};
 use crate::telemetry::files::LogFolder;
 use crate::telemetry::metrics::Metrics;
-use crate::worker::{self, MemoryBudget, Need, Plan, Program, RemotePlan, WorkerContext};
+use crate::worker::{self, LlamaHelp, MemoryBudget, Need, Plan, Program, RemotePlan, WorkerContext};
 
 /// Creates, updates and retires models.
 pub(super) struct ModelReconciler {
@@ -125,6 +125,13 @@ impl ModelReconciler {
         if let Some(memory_budget) = stop.run_until_cancelled(MemoryBudget::find(budget)).await {
             self.worker_context.set_memory_budget(memory_budget);
         }
+    }
+
+    /// Returns what the llama-server of this configuration says of its arguments; `None` if it serves no model or says
+    /// nothing.
+    pub(super) async fn llama_help(&self, config: &Config) -> Option<Arc<LlamaHelp>> {
+        let binary = preflight::llama_server(config)?;
+        self.worker_context.help_reader().read(&binary, &self.environment.for_child()).await
     }
 
     /// Returns the number of requests in flight per worker for a model that does not configure it.
@@ -258,6 +265,7 @@ impl ModelReconciler {
             number,
             program,
             engine: local.engine.clone(),
+            load_mode: local.load_mode,
             environment,
             // The first worker of the only model logs into the service's own folder.
             logs: if is_alone && number == 0 {

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -19,7 +20,7 @@ use crate::keys::Store;
 use crate::platform::Platform;
 use crate::preflight::{self, Unservable};
 use crate::settings::options::{Change, row};
-use crate::settings::{Inputs, Resolved, SettingProblem, resolve};
+use crate::settings::{Inputs, Resolved, SettingProblem, escaped, llama_variables_warning, resolve};
 
 /// Reloads the configuration and the keys.
 pub(super) struct Reloader {
@@ -56,8 +57,14 @@ impl Reloader {
     pub(super) async fn load_models(self: Arc<Self>) -> Result<(), Unservable> {
         let current = self.current.lock().await;
         let (config, environment) = (current.config.clone(), self.inputs.environment.clone());
+        let help = self.reconciler.llama_help(&config).await;
+        let option_of = |name: &str| help.as_deref()?.option_of_variable(name);
+        if let Some(warning) = llama_variables_warning(&environment, option_of) {
+            warn!("{warning}");
+        }
         // On a blocking thread: model files may be on slow network volumes.
-        let checked = tokio::task::spawn_blocking(move || preflight::models(&config, &environment)).await;
+        let check = move || preflight::models(&config, &environment, help.as_deref());
+        let checked = tokio::task::spawn_blocking(check).await;
         // The join fails only if the runtime shuts down; then there is nothing left to report.
         let Ok(found) = checked else { return Ok(()) };
         let models = found?;
@@ -99,7 +106,9 @@ impl Reloader {
             return Err("the configuration file is gone".to_owned());
         }
         let environment = &self.inputs.environment;
-        let models = preflight::models(&resolved.config, environment);
+        let reading = self.reconciler.llama_help(&resolved.config);
+        let help = Handle::current().block_on(reading);
+        let models = preflight::models(&resolved.config, environment, help.as_deref());
         let models = models.map_err(|unservable| describe(&unservable.problems))?;
         // Keys last: reading them also puts them into effect, and nothing after this step can fail.
         let keys_loaded = match &self.keys {
@@ -150,9 +159,9 @@ fn describe(problems: &[SettingProblem]) -> String {
     let mut text = format!("{} problem(s) with the configuration", problems.len());
     for problem in problems {
         // Writing to a string cannot fail.
-        let _ = write!(text, "; {}: {}", problem.subject, problem.fault);
+        let _ = write!(text, "; {}: {}", escaped(&problem.subject), escaped(&problem.fault));
         if let Some(hint) = &problem.hint {
-            let _ = write!(text, " ({hint})");
+            let _ = write!(text, " ({})", escaped(hint));
         }
     }
     text

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use super::arguments::{ServeArgs, detect_platform};
 use super::output::{brought_names_section, models_section, print, print_stderr, report_problems, settings_table};
-use crate::preflight;
-use crate::settings::{Environment, resolve};
+use crate::settings::{Environment, llama_variables_warning, resolve};
+use crate::{app, preflight};
 
 /// Runs `llamagate check`.
 pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
@@ -17,7 +17,8 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
     };
     print(&format!("platform: {}\n{}", platform.kind, settings_table(&resolved)));
     print(&brought_names_section(&resolved));
-    let inspected = preflight::inspect(&resolved.config, &inputs.environment);
+    let help = app::read_llama_help(&resolved.config, &inputs.environment);
+    let inspected = preflight::inspect(&resolved.config, &inputs.environment, help.as_deref());
     let mut catalogue = resolved.config.catalogue.clone();
     if let Ok((_, models)) = &inspected {
         // Show also the id and kind that were read from the model files.
@@ -26,7 +27,9 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
         }
     }
     print(&models_section(&catalogue));
-    for warning in &resolved.warnings {
+    let option_of = |name: &str| help.as_deref()?.option_of_variable(name);
+    let of_llama_server = llama_variables_warning(&inputs.environment, option_of);
+    for warning in resolved.warnings.iter().chain(&of_llama_server) {
         print_stderr(&format!("warning: {warning}\n"));
     }
     match inspected {

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::settings::catalogue::Catalogue;
-use crate::settings::{Resolved, SettingProblem, models_table, remotes_table};
+use crate::settings::{Resolved, SettingProblem, escaped, models_table, remotes_table};
 
 /// Exit code of a bad configuration (`EX_CONFIG` of sysexits.h).
 pub(super) const EXIT_CONFIG: u8 = 78;
@@ -17,7 +17,8 @@ pub(super) fn settings_table(resolved: &Resolved) -> String {
     let mut text = String::new();
     for (key, value, source) in &resolved.rows {
         let value = if value.is_empty() { "-" } else { value };
-        let _ = writeln!(text, "{:<24} {value}  ({source})", key.to_ascii_uppercase());
+        let (name, value, source) = (key.to_ascii_uppercase(), escaped(value), escaped(&source.to_string()));
+        let _ = writeln!(text, "{name:<24} {value}  ({source})");
     }
     text
 }

@@ -75,7 +75,7 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
         Ok(ready) => ready,
         // Report all problems at once, including those of the model files, which are normally checked after the start.
         Err(_) => {
-            let problems = preflight::inspect(&resolved.config, &inputs.environment).err().unwrap_or_default();
+            let problems = problems_of(&resolved, &inputs);
             let queue = RunpodQueue::read(&resolved.config.settings, &inputs.environment).ok().flatten();
             report_to_platform(queue, &summary(&problems));
             return fail_misconfigured(&problems);
@@ -130,13 +130,20 @@ fn print_resolved(resolved: &Result<Resolved, Vec<SettingProblem>>, inputs: &Inp
             print(&settings_table(resolved));
             print(&brought_names_section(resolved));
             print(&models_section(&resolved.config.catalogue));
-            preflight::inspect(&resolved.config, &inputs.environment).err().unwrap_or_default()
+            problems_of(resolved, inputs)
         }
         Err(problems) => problems.clone(),
     };
     if !problems.is_empty() {
         report_problems(&problems);
     }
+}
+
+/// Returns all problems that the checks find.
+fn problems_of(resolved: &Resolved, inputs: &Inputs) -> Vec<SettingProblem> {
+    let help = app::read_llama_help(&resolved.config, &inputs.environment);
+    let inspected = preflight::inspect(&resolved.config, &inputs.environment, help.as_deref());
+    inspected.err().unwrap_or_default()
 }
 
 /// Prints the problems and logs the `fatal: ` line. Returns the exit code.

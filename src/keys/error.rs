@@ -16,7 +16,13 @@ pub enum KeyFileError {
         /// The requested file.
         path: PathBuf,
     },
-    /// A directory, a pipe or a device.
+    /// A directory.
+    #[error("{} is a folder, not a file", path.display())]
+    Folder {
+        /// The requested file.
+        path: PathBuf,
+    },
+    /// A pipe or a device.
     #[error("{} is not a regular file", path.display())]
     NotAFile {
         /// The requested file.
@@ -95,7 +101,7 @@ impl KeyFileError {
             Self::AlsoInEnvironment { same: SharedWithEnvironment::Secret, .. } => {
                 "remove the line, or leave LLAMAGATE_API_KEY out".into()
             }
-            Self::NotAFile { .. } => "name a text file with one key a line".into(),
+            Self::Folder { .. } | Self::NotAFile { .. } => "name a text file with one key a line".into(),
             Self::Unreadable { .. } => "check the owner and mode of the file and of its directory".into(),
             Self::TooLarge { .. } => "check that the path names a key file; `keyctl prune` drops expired lines".into(),
             Self::NotText { .. } => "save the file as UTF-8 in an editor, then try again".into(),

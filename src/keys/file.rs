@@ -43,7 +43,7 @@ pub(super) fn read_bytes(path: &Path) -> Result<(Vec<u8>, Metadata), KeyFileErro
     let failed = |source| failed_to_read(path, source);
     // Opening a named pipe would block until it has a writer, so check before.
     if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(KeyFileError::NotAFile { path: path.into() });
+        return Err(not_a_file(path));
     }
     let file = lock_to_read(File::open(path).map_err(failed)?);
     let metadata = file.get().metadata().map_err(failed)?;
@@ -54,6 +54,12 @@ pub(super) fn read_bytes(path: &Path) -> Result<(Vec<u8>, Metadata), KeyFileErro
         return Err(KeyFileError::TooLarge { path: path.into() });
     }
     Ok((bytes, metadata))
+}
+
+/// Returns the error for a path that is no regular file.
+pub(super) fn not_a_file(path: &Path) -> KeyFileError {
+    let path = path.to_owned();
+    if path.is_dir() { KeyFileError::Folder { path } } else { KeyFileError::NotAFile { path } }
 }
 
 pub(super) fn failed_to_read(path: &Path, source: io::Error) -> KeyFileError {
@@ -159,7 +165,7 @@ mod tests {
     #[test]
     fn a_folder_and_a_pipe_are_refused_without_blocking() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(read(dir.path()), Err(KeyFileError::NotAFile { .. })));
+        assert!(matches!(read(dir.path()), Err(KeyFileError::Folder { .. })));
         let pipe = dir.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(matches!(read(&pipe), Err(KeyFileError::NotAFile { .. })));

@@ -120,7 +120,7 @@ fn a_failed_reload_changes_nothing() {
     fs::remove_file(&fixture.path).unwrap();
     assert!(matches!(store.reload(), Err(KeyFileError::Missing { .. })));
     fs::create_dir(&fixture.path).unwrap();
-    assert!(matches!(store.reload(), Err(KeyFileError::NotAFile { .. })));
+    assert!(matches!(store.reload(), Err(KeyFileError::Folder { .. })));
     assert!(store.lookup(A, now()).is_ok());
 }
 

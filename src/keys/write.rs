@@ -18,7 +18,7 @@ use nix::fcntl::FlockArg;
 
 use super::bounds::MAX_KEY_FILE_SIZE;
 use super::error::KeyFileError;
-use super::file::{LOCK_RETRY, LockAttempt, Opened, failed_to_read, try_lock};
+use super::file::{LOCK_RETRY, LockAttempt, Opened, failed_to_read, not_a_file, try_lock};
 use super::parse::{KeyFile, parse};
 use super::secret;
 
@@ -175,7 +175,7 @@ impl LockedFile {
 /// Opens the file for writing if possible, because NFS grants exclusive locks only then; else for reading.
 fn open(path: &Path, if_missing: IfMissing) -> Result<File, KeyFileError> {
     if path.exists() && !path.is_file() {
-        return Err(KeyFileError::NotAFile { path: path.into() });
+        return Err(not_a_file(path));
     }
     let create = if_missing == IfMissing::Create;
     let mut options = OpenOptions::new();

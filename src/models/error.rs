@@ -102,7 +102,7 @@ impl ModelError {
         let Self::File { path, problem } = self else { return None };
         let is_broken = match &**problem {
             FileProblem::Gguf(error) | FileProblem::Part { source: error, .. } => {
-                !matches!(error, GgufError::Io(_) | GgufError::NotAFile)
+                !matches!(error, GgufError::Io(_) | GgufError::Folder | GgufError::NotAFile)
             }
             FileProblem::MissingParts { .. } | FileProblem::Renamed { .. } => true,
             FileProblem::NotFirst { .. } | FileProblem::NoModel { .. } => false,

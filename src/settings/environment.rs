@@ -21,8 +21,7 @@ impl Environment {
     pub fn capture() -> Self {
         // `std::env::vars` panics on text that is not UTF-8.
         let lossy = |text: &OsStr| text.to_string_lossy().into_owned();
-        let variables = std::env::vars_os().map(|(name, value)| (lossy(&name), lossy(&value))).collect();
-        Self { variables, ..Self::default() }
+        std::env::vars_os().map(|(name, value)| (lossy(&name), lossy(&value))).collect()
     }
 
     /// Returns the value of a variable. An empty value counts as unset, because `FOO=` in a compose file means that.
@@ -56,6 +55,11 @@ impl Environment {
     /// Whether `ENV_FILE` sets this variable.
     pub(super) fn is_from_file(&self, name: &str) -> bool {
         self.from_file.contains(name)
+    }
+
+    /// Returns the names of the variables that have a value, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.as_str())
     }
 
     /// Returns the first executable file of that name in the folders of `PATH`.
@@ -110,11 +114,36 @@ impl Environment {
     }
 }
 
+impl FromIterator<(String, String)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
+        let clean = |(name, value): (String, String)| {
+            let clean = as_meant(&name, &value).to_owned();
+            (name, clean)
+        };
+        Self { variables: pairs.into_iter().map(clean).collect(), ..Self::default() }
+    }
+}
+
 impl<'a> FromIterator<(&'a str, &'a str)> for Environment {
     fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(pairs: I) -> Self {
-        let variables = pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Self { variables, ..Self::default() }
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
+}
+
+/// Returns a value without what platforms and editors add to it: blanks, carriage returns and line feeds around it, a
+/// byte order mark, and quotes around the whole, which `docker --env-file` and web forms do not remove. The quotes of
+/// `EXTRA_ARGS` are a shell's, and [`ExtraArgs`](super::values::ExtraArgs) reads them.
+fn as_meant<'a>(name: &str, value: &'a str) -> &'a str {
+    let is_around = |c: char| c.is_whitespace() || c == '\u{feff}';
+    let value = value.trim_matches(is_around);
+    if name == "EXTRA_ARGS" {
+        return value;
+    }
+    let inner = ['"', '\''].iter().find_map(|quote| {
+        let inner = value.strip_prefix(*quote)?.strip_suffix(*quote)?;
+        (!inner.contains(*quote)).then_some(inner)
+    });
+    inner.map_or(value, |inner| inner.trim_matches(is_around))
 }
 
 impl<const N: usize> From<[(&str, &str); N]> for Environment {
@@ -136,6 +165,34 @@ mod tests {
     #[test]
     fn an_empty_variable_counts_as_not_set() {
         assert_eq!(Environment::from([("PORT", "")]).get("PORT"), None);
+    }
+
+    #[test]
+    fn what_platforms_add_to_a_value_was_a_part_of_it() {
+        for (delivered, meant) in [
+            ("8000\r", "8000"),
+            ("8000 \t\r\n", "8000"),
+            (" 8000", "8000"),
+            ("\u{feff}8000", "8000"),
+            ("\"8000\"", "8000"),
+            ("'8000'\r", "8000"),
+            ("\"8000\r\"", "8000"),
+            ("\"a b\"", "a b"),
+            ("a\nb", "a\nb"),
+            ("\"a\" \"b\"", "\"a\" \"b\""),
+            ("it's", "it's"),
+            ("\"", "\""),
+        ] {
+            assert_eq!(Environment::from([("X", delivered)]).get("X"), Some(meant), "{delivered:?}");
+        }
+        for blank in [" ", "\r", "\n\n", "\"\"", "' '", "\u{feff}"] {
+            assert_eq!(Environment::from([("X", blank)]).get("X"), None, "{blank:?} is unset");
+        }
+        let child = Environment::from([("CUDA_VISIBLE_DEVICES", "0\r"), ("PATH", "\"/bin\"")]).for_child();
+        let expected = [("CUDA_VISIBLE_DEVICES", "0"), ("PATH", "/bin")];
+        assert_eq!(child, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let arguments = Environment::from([("EXTRA_ARGS", "\"--jinja --temp 1\"\r")]);
+        assert_eq!(arguments.get("EXTRA_ARGS"), Some("\"--jinja --temp 1\""));
     }
 
     #[test]

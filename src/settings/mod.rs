@@ -10,6 +10,7 @@
 //! - `env_file.rs`: `ENV_FILE`, a file of variables in dotenv form
 //! - `environment.rs`: a copy of the process environment
 //! - `file/`: the configuration file
+//! - `llama_env.rs`: variables of llama-server, which have no effect here
 //! - `merge/`: builds the catalogue from all sources of models
 //! - `notes.rs`: problems and warnings, collected while the configuration is read
 //! - `options.rs`: the table of settings
@@ -28,6 +29,7 @@ mod detected;
 mod env_file;
 mod environment;
 mod file;
+mod llama_env;
 mod merge;
 mod notes;
 pub mod options;
@@ -42,8 +44,9 @@ pub mod values;
 pub use aliases::{ALIASES, AliasRow, AliasTarget};
 pub use catalogue::models_table::{models_table, remotes_table};
 pub use environment::{Environment, is_executable};
+pub use llama_env::llama_variables_warning;
 pub use options::{OPTIONS, OptionRow, Settings, Sources};
-pub use problem::SettingProblem;
+pub use problem::{SettingProblem, escaped};
 pub use reference::configuration_reference;
 #[cfg(feature = "test-support")]
 pub(crate) use resolve::resolve_text;

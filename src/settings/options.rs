@@ -203,7 +203,7 @@ options! {
         parallel: NonZeroUsize = "$MAX_CONCURRENT_REQUESTS", Reload, "llama-server slots.";
         threads: usize = "0", Reload, "CPU threads; `0` = llama-server's own choice, or the number of whole CPUs if a control group or an affinity mask allows fewer CPUs than the machine has.";
         batch: usize = "0", Reload, "Tokens that llama-server takes in one step (`-b`); `0` = llama-server's own choice. An embedding or rerank model gets at least its context, because a longer input would be refused.";
-        extra_args: ExtraArgs = "", Reload, "Additional llama-server arguments, split as a shell does; arguments that the gateway sets itself are refused.";
+        extra_args: ExtraArgs = "", Reload, "Additional llama-server arguments, split as a shell does; those that the gateway sets itself, and those that this llama-server does not know, are refused (see MODELS.md).";
         load_timeout: Seconds = "15m", Reload, "Longest model load without a sign of progress.";
         restart_limit: u32 = "5", Reload, "Restarts within `RESTART_WINDOW` before llama-server counts as failed.";
         restart_window: Seconds = "10m", Reload, "Time window in which restarts are counted.";

@@ -17,7 +17,9 @@ pub fn configuration_reference() -> String {
          Yes-or-no settings take `true`, `false`, `1`, `0`, `yes`, `no`, `on`, `off` in any case. Durations take\n\
          `300`, `300s`, `5m`, `2h`, `500ms`; sizes take `10485760`, `10MiB`, `10MB`. A value that cannot be parsed\n\
          is an error and is never replaced by the default: `llamagate check` prints all problems at once and exits with 78.\n\
-         An empty variable counts as unset.\n\n\
+         Blanks, carriage returns and line feeds around the value of a variable do not count, nor do a byte order mark or\n\
+         quotes around the whole value, as `docker --env-file` and web forms deliver them. A variable with nothing else\n\
+         counts as unset.\n\n\
          A changed value takes effect after a [reload](MODELS.md#reloading-the-configuration) or after a restart: see the\n\
          column \"change needs\".\n\n\
          To serve several models, describe them in the configuration file, where each has its own keys:\n\

@@ -100,6 +100,8 @@ fn resolve_with(
             let source = texts.get(key).map(|(_, source)| source);
             matches!(source, Some(ValueSource::Flag | ValueSource::Variable(_) | ValueSource::EnvFile(_)))
         };
+        let extra_args = global.engine.extra_args.warnings.iter();
+        warnings.extend(extra_args.map(|warning| format!("EXTRA_ARGS: {warning}")));
         let sections = std::mem::take(&mut file.model_sections);
         let catalogue = merge::assemble(&global, from_environment, sections, &is_explicit, &mut notes);
         warnings.extend(notes.take_warnings());

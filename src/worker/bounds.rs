@@ -162,6 +162,15 @@ pub const QUOTED_WORD: usize = 64;
 /// Ports that are tried from `PORT_BACKEND` upwards before the system picks one.
 pub const BACKEND_PORT_TRIES: u16 = 100;
 
+/// Longest wait for the end of `llama-server --help`. Loading the libraries of a GPU from a slow volume takes seconds.
+pub const HELP_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Longest help that is read, in bytes; that of a current llama-server has 60 KB.
+pub const HELP_SIZE: u64 = 1024 * 1024;
+
+/// Binaries whose help is remembered.
+pub const HELP_BINARIES: usize = 8;
+
 /// Orders that may wait for the thread that forks.
 pub const SPAWN_QUEUE: usize = 16;
 

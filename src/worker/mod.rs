@@ -3,13 +3,14 @@
 //! [`supervise`] starts the one task that owns a worker. Other modules hold a [`WorkerHandle`] and read a
 //! [`WorkerStatus`]. Nothing here depends on a client's HTTP request. This file only re-exports.
 //!
-//! Each part uses only the parts before it: the other files of this folder; `endpoint/`; `memory/`; `process/`;
+//! Each part uses only the parts before it: the other files of this folder; `dialect/`; `endpoint/`; `memory/`; `process/`;
 //! `diagnosis/`; `health/`; `handle.rs`; `remote/` and `supervisor/`.
 //!
 //! - `bounds.rs`: bounds of waits, queues and buffers that no setting chooses
 //! - `change_signal.rs`: wakes loads that wait for memory when something has changed
 //! - `demand.rs`: the guards that keep a worker loaded, and the last order to its owner
 //! - `diagnosis/`: why a process ended: one cause and one hint
+//! - `dialect/`: the arguments that one llama-server understands
 //! - `endpoint/`: one life of a worker as requests see it
 //! - `handle.rs`: the public view of a worker
 //! - `health/`: probes, hang detection, progress of a load
@@ -28,6 +29,7 @@ pub mod bounds;
 mod change_signal;
 mod demand;
 mod diagnosis;
+mod dialect;
 mod endpoint;
 mod handle;
 mod health;
@@ -44,6 +46,8 @@ mod worker_metrics;
 
 pub use demand::DemandGuard;
 pub use diagnosis::cause::FailureCause;
+pub use dialect::arguments::UnknownArgument;
+pub use dialect::help::LlamaHelp;
 pub use endpoint::crash_suspects::{CrashSuspects, Fingerprint};
 pub use endpoint::in_flight::InFlight;
 pub use endpoint::key_suspensions::KeySuspensions;
@@ -51,6 +55,7 @@ pub use endpoint::{Endpoint, NotAccepted, RequestClass};
 pub use handle::{LastExit, WorkerCondition, WorkerHandle, WorkerLoss, WorkerStatus};
 pub use memory::budget::MemoryBudget;
 pub use plan::{Need, Plan, Program};
+pub use process::help::HelpReader;
 pub use process::reaper::reap_orphans;
 pub use process::spawner::Spawner;
 pub use remote::{RemotePlan, supervise_remote};

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use crate::models::ModelKind;
+use crate::settings::catalogue::LoadMode;
 use crate::settings::options::Engine;
 use crate::telemetry::files::LogFolder;
 
@@ -19,6 +20,8 @@ pub struct Plan {
     pub program: Program,
     /// The engine's options.
     pub engine: Engine,
+    /// How llama-server keeps the model file in memory.
+    pub load_mode: LoadMode,
     /// Environment variables that the process inherits.
     pub environment: Vec<(String, String)>,
     /// The folder of its log files.
@@ -31,6 +34,17 @@ pub struct Plan {
     pub pinned: bool,
     /// The memory that it needs while it is loaded.
     pub need: Need,
+}
+
+impl Plan {
+    /// Returns the program's name for the model, where it differs from the id. llama-server takes a comma for the end of
+    /// a name.
+    pub(super) fn backend_name(&self) -> Option<String> {
+        match &self.program {
+            Program::LlamaServer { .. } => self.model.contains(',').then(|| self.model.replace(',', "_")),
+            Program::Command { model, .. } => model.clone(),
+        }
+    }
 }
 
 /// The program that is started for a worker.
@@ -65,14 +79,6 @@ impl Program {
                 let file = argv.first().and_then(|program| Path::new(program).file_name());
                 file.map_or(Cow::Borrowed("the command"), |file| file.to_string_lossy())
             }
-        }
-    }
-
-    /// Returns the program's name for the model, where it differs from the id.
-    pub(super) fn model(&self) -> Option<&str> {
-        match self {
-            Self::LlamaServer { .. } => None,
-            Self::Command { model, .. } => model.as_deref(),
         }
     }
 

@@ -8,7 +8,10 @@ pub enum GgufError {
     /// The operating system returned an error.
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// A folder, a pipe or a device.
+    /// A folder.
+    #[error("is a folder, not a file")]
+    Folder,
+    /// A pipe or a device.
     #[error("is not a regular file")]
     NotAFile,
     /// It does not begin with `GGUF`.
@@ -64,6 +67,7 @@ impl GgufError {
                 "let the user that runs the service read it (chmod, chown, or the container's user)"
             }
             Self::Io(_) => "check that the disk or volume is mounted and readable",
+            Self::Folder => "name a .gguf file in it",
             Self::NotAFile => "name a .gguf file",
             Self::NotGguf { first } => match first.as_slice() {
                 [] => "the download did not start or the disk was full; download it again",

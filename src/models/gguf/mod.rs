@@ -107,7 +107,11 @@ pub struct Metadata {
 /// The file cannot be read, is not a GGUF, or is cut short or damaged.
 pub fn read(path: &Path) -> Result<Metadata, GgufError> {
     // Checked before opening: opening a named pipe would block until it has a writer.
-    if !std::fs::metadata(path)?.is_file() {
+    let kind = std::fs::metadata(path)?.file_type();
+    if kind.is_dir() {
+        return Err(GgufError::Folder);
+    }
+    if !kind.is_file() {
         return Err(GgufError::NotAFile);
     }
     let file = File::open(path)?;

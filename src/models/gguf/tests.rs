@@ -115,7 +115,7 @@ fn a_header_that_promises_too_much_is_refused() {
 #[test]
 fn a_folder_or_a_missing_file_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(read(dir.path()), Err(GgufError::NotAFile)));
+    assert!(matches!(read(dir.path()), Err(GgufError::Folder)));
     assert!(matches!(read(&dir.path().join("none.gguf")), Err(GgufError::Io(_))));
     assert!(read(&GgufSample::chat().write(dir.path(), "tiny.gguf")).is_ok());
 }

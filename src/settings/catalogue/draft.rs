@@ -14,7 +14,7 @@
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
-use super::model::{LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start};
+use super::model::{LoadMode, LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start};
 use crate::models::ModelKind;
 use crate::settings::options::{Engine, Settings};
 use crate::settings::values::{Context, ExtraArgs, GpuLayers, Seconds, Strategy, ZeroIsOff};
@@ -84,6 +84,7 @@ pub(in crate::settings) struct ModelDraft {
     pub(in crate::settings) has_problem: bool,
     /// Arguments of llama-server after all others, for variables of a tier that have no setting of their own.
     pub(in crate::settings) trailing_args: Vec<String>,
+    pub(in crate::settings) load_mode: LoadMode,
 }
 
 impl ModelDraft {
@@ -111,6 +112,7 @@ impl ModelDraft {
             dimensions,
             has_problem,
             trailing_args,
+            load_mode,
         } = self.clone();
         let mut engine = engine.without_explicit(is_explicit);
         // MAX_CONCURRENT_REQUESTS sets PARALLEL too, unless that is set itself.
@@ -135,6 +137,7 @@ impl ModelDraft {
             dimensions,
             has_problem,
             trailing_args,
+            load_mode,
         }
     }
 
@@ -166,9 +169,10 @@ impl ModelDraft {
             dimensions,
             has_problem: _,
             trailing_args,
+            load_mode,
         } = self;
         let mut engine = own_engine.resolve(&defaults.engine, &settings.engine);
-        engine.extra_args.0.extend(trailing_args);
+        engine.extra_args.words.extend(trailing_args);
         // A server-wide PARALLEL is no limit of requests in flight: MAX_CONCURRENT_REQUESTS is, unless the model or
         // `defaults:` sets `parallel`.
         let slots = own_engine.parallel.or(defaults.engine.parallel);
@@ -192,6 +196,7 @@ impl ModelDraft {
             local: start.map(|start| LocalSettings {
                 start,
                 engine,
+                load_mode,
                 slots: slots.unwrap_or(settings.queue.max_concurrent_requests).get(),
                 replicas: replicas.or(defaults.replicas).unwrap_or(1),
                 preload: preload.or(defaults.preload).unwrap_or_default(),

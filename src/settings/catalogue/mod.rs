@@ -9,4 +9,4 @@ mod model;
 pub(super) mod models_table;
 
 pub(super) use model::known_id;
-pub use model::{Catalogue, LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start};
+pub use model::{Catalogue, LoadMode, LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start};

@@ -63,9 +63,19 @@ impl ModelSettings {
         let Self { id, tier: _, aliases: _, unlisted: _, strategy: _, rewrite: _, kind, local, remotes, dimensions: _ } =
             self;
         let local = local.as_ref().map(|local| {
-            let LocalSettings { start, engine, slots, replicas, preload: _, pinned, memory, weight: _, priority: _ } =
-                local;
-            (start, engine, slots, replicas, pinned, memory)
+            let LocalSettings {
+                start,
+                engine,
+                load_mode,
+                slots,
+                replicas,
+                preload: _,
+                pinned,
+                memory,
+                weight: _,
+                priority: _,
+            } = local;
+            (start, engine, load_mode, slots, replicas, pinned, memory)
         });
         (id, kind, remotes, local)
     }
@@ -97,6 +107,8 @@ pub struct LocalSettings {
     pub start: Start,
     /// The settings of the group "llama-server", resolved for this model.
     pub engine: Engine,
+    /// How llama-server keeps the model file in memory.
+    pub load_mode: LoadMode,
     /// Most requests in flight per replica.
     pub slots: usize,
     /// The number of processes that are started.
@@ -111,6 +123,15 @@ pub struct LocalSettings {
     pub weight: f64,
     /// The priority for the strategy `priority-failover`; the lowest number comes first.
     pub priority: u32,
+}
+
+/// How llama-server keeps a model file in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LoadMode {
+    /// Whether it maps the file; `None` leaves that to llama-server.
+    pub mmap: Option<bool>,
+    /// Whether the memory is locked, so that it is never swapped out.
+    pub mlock: bool,
 }
 
 /// The program that is started for a local model.

@@ -288,7 +288,11 @@ fn notes_on(path: &Path, fault: Option<String>) -> FileNotes {
 
 fn read_text(path: &Path) -> Result<String, String> {
     // The size is checked first, so that a path to a model file does not fill the memory.
-    let size = path.metadata().map_err(|error| error.to_string())?.len();
+    let metadata = path.metadata().map_err(|error| error.to_string())?;
+    if metadata.is_dir() {
+        return Err("it is a folder, not a file: name the file in it, such as llamagate.yaml".to_owned());
+    }
+    let size = metadata.len();
     if size > CONFIG_FILE_SIZE {
         return Err(format!("{size} bytes are more than the limit of a configuration file ({CONFIG_FILE_SIZE})"));
     }

@@ -10,10 +10,10 @@ use super::fields::{NodeFields, read, texts};
 use super::node::YamlNode;
 use crate::models::ModelKind;
 use crate::settings::bounds::{CONFIGURED_NAME_LENGTH, MOST_REPLICAS};
-use crate::settings::catalogue::Start;
 use crate::settings::catalogue::draft::{EngineDraft, ModelDraft};
+use crate::settings::catalogue::{LoadMode, Start};
 use crate::settings::notes::FileNotes;
-use crate::settings::values::{ByteSize, ExtraArgs, Rejected, Weight};
+use crate::settings::values::{ArgumentsPlace, ByteSize, ExtraArgs, Rejected, Weight};
 
 /// Fields that every request must set itself: they can neither have a default nor be removed.
 const REQUIRED_FIELDS: &[&str] = &["model", "messages", "prompt", "input", "stream"];
@@ -134,6 +134,7 @@ fn read_shared(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft
         dimensions: None,
         has_problem: false,
         trailing_args: Vec::new(),
+        load_mode: LoadMode::default(),
     }
 }
 
@@ -228,8 +229,11 @@ fn arguments(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> Option<Extra
         // An empty value clears the arguments of `defaults:` and of EXTRA_ARGS.
         return Some(ExtraArgs::default());
     }
-    match ExtraArgs::checked(words(&location, node, notes)?) {
-        Ok(arguments) => Some(arguments),
+    match ExtraArgs::checked(words(&location, node, notes)?, ArgumentsPlace::Model) {
+        Ok(arguments) => {
+            notes.warnings.extend(arguments.warnings.iter().map(|warning| format!("{location}: {warning}")));
+            Some(arguments)
+        }
         Err(Rejected { allowed, hint }) => {
             notes.problem(&location, format!("expected {allowed}"), hint);
             None

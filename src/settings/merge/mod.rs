@@ -79,6 +79,7 @@ pub(super) fn assemble(
     drafts.extend(sections.models.into_iter().map(from_file));
     join_model_list(&mut drafts, &sections.entries, notes);
     add_group_aliases(&mut drafts, &sections.aliases, notes);
+    name_only_model(&mut drafts, &settings.engine.extra_args.names, notes);
     check_names(&mut drafts, notes);
     let fallbacks = fallbacks(&drafts, sections.fallbacks, notes);
     // As with the settings of the table: for the file's models its own `defaults:` come first, for those of the
@@ -96,6 +97,35 @@ pub(super) fn assemble(
         models.push(finished);
     }
     Catalogue { models, fallbacks }
+}
+
+/// Gives the only model the names of `--alias` in `EXTRA_ARGS`, as llama-server would: the first is its id, unless the
+/// file names it already, and the others are aliases.
+fn name_only_model(drafts: &mut [LocatedDraft], names: &[String], notes: &mut FileNotes) {
+    let Some(first) = names.first() else { return };
+    let problem = |fault: String, hint: &str| SettingProblem {
+        subject: "EXTRA_ARGS: --alias".to_owned(),
+        fault,
+        hint: Some(hint.to_owned()),
+    };
+    if let Some(fault) = names.iter().find_map(|name| check_name(name).err()) {
+        notes.problems.push(problem(fault, "write --alias NAME"));
+    }
+    match drafts {
+        [only] => {
+            let mut names = names.iter();
+            if only.is_from_environment {
+                only.id = names.next().cloned();
+            }
+            only.draft.aliases.extend(names.cloned());
+        }
+        // The missing model is reported later, with all that is missing.
+        [] => {}
+        drafts => notes.problems.push(problem(
+            format!("{first:?} names the only model, and there are {} models", drafts.len()),
+            "name each model under models: in llamagate.yaml, with aliases: for other names",
+        )),
+    }
 }
 
 /// Returns the names that clients may use for a model of a Hugging Face repository, besides the id of its file.

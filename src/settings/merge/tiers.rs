@@ -10,7 +10,7 @@ use crate::models::{ModelKind, id_of};
 use crate::settings::aliases::{RERANKER_MODEL_NAME, RERANKER_WORKERS};
 use crate::settings::bounds::{MOST_REPLICAS, REMOTE_SLOTS};
 use crate::settings::catalogue::draft::ModelDraft;
-use crate::settings::catalogue::{RemoteSettings, Start};
+use crate::settings::catalogue::{LoadMode, RemoteSettings, Start};
 use crate::settings::environment::Environment;
 use crate::settings::file::{REMOTE_HEALTH, api_base, start_of};
 use crate::settings::notes::FileNotes;
@@ -158,12 +158,8 @@ impl Tier<'_> {
         draft.engine.threads = self.value("N_THREADS", notes);
         draft.engine.ngl = self.value::<GpuLayers>("N_GPU_LAYERS", notes);
         draft.engine.batch = self.value::<NonZeroUsize>("N_BATCH", notes).map(NonZeroUsize::get);
-        if self.value::<bool>("USE_MMAP", notes) == Some(false) {
-            draft.trailing_args.push("--no-mmap".to_owned());
-        }
-        if self.value::<bool>("USE_MLOCK", notes) == Some(true) {
-            draft.trailing_args.push("--mlock".to_owned());
-        }
+        draft.load_mode =
+            LoadMode { mmap: self.value("USE_MMAP", notes), mlock: self.value("USE_MLOCK", notes).unwrap_or_default() };
     }
 
     /// Returns the suffixes that apply to local models only.

@@ -2,13 +2,15 @@
 //!
 //! An invalid value is always an error; no type falls back to a default or to "off".
 //!
+//! - `extra_args.rs`: `EXTRA_ARGS` and `args`
 //! - `networks.rs`: `TRUSTED_PROXIES`
 //! - `origins.rs`: `CORS_ORIGINS`
-//! - `scalars.rs`: yes or no, numbers, durations, sizes, words, arguments
+//! - `scalars.rs`: yes or no, numbers, durations, sizes, words
 //! - `service_key.rs`: `LLAMAGATE_API_KEY`
 //! - `strategy.rs`: `ROUTING_STRATEGY`
 //! - `value.rs`: the trait of these types, and the error of parsing
 
+mod extra_args;
 mod networks;
 mod origins;
 mod scalars;
@@ -16,12 +18,14 @@ mod service_key;
 mod strategy;
 mod value;
 
+pub(super) use extra_args::ArgumentsPlace;
+pub use extra_args::ExtraArgs;
 pub use networks::Networks;
 pub use origins::Origins;
 pub(super) use scalars::Weight;
 pub use scalars::{
-    ByteSize, Context, ExtraArgs, GpuLayers, LONGEST_DURATION, LogFormat, LogLevel, MemoryBudgetSetting, RunpodMode,
-    Seconds, Secret, Zero, ZeroIsOff,
+    ByteSize, Context, GpuLayers, LONGEST_DURATION, LogFormat, LogLevel, MemoryBudgetSetting, RunpodMode, Seconds,
+    Secret, Zero, ZeroIsOff,
 };
 pub use service_key::ServiceKey;
 pub use strategy::Strategy;

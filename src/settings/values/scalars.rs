@@ -1,4 +1,4 @@
-//! Scalar values: yes or no, numbers, durations, sizes, words; and the arguments of llama-server.
+//! Scalar values: yes or no, numbers, durations, sizes, words.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -266,95 +266,6 @@ impl Value for Context {
     }
 }
 
-/// Additional arguments for llama-server, already split.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ExtraArgs(pub Vec<String>);
-
-/// Arguments that users may not set, each with a hint: the gateway sets them itself, or they would bypass it.
-const OWNED_ARGUMENTS: &[(&str, &str)] = &[
-    ("--host", "llama-server listens on 127.0.0.1 only; set HOST for the gateway"),
-    ("--port", "set PORT for the gateway, PORT_BACKEND for llama-server"),
-    ("--reuse-port", "a second llama-server on the port would take half of the requests"),
-    ("--api-key", "llama-server gets a key of its own; put clients' keys into AUTH_KEYS_FILE"),
-    ("--api-key-file", "llama-server gets a key of its own; put clients' keys into AUTH_KEYS_FILE"),
-    ("--api-prefix", "the gateway expects llama-server's routes without a prefix"),
-    ("--model", "set MODEL_PATH or MODEL_NAME"),
-    ("-m", "set MODEL_PATH or MODEL_NAME"),
-    ("--models-dir", "the gateway starts one llama-server per model itself"),
-    ("--models-preset", "the gateway starts one llama-server per model itself"),
-    ("--alias", "the gateway names the model"),
-    ("-a", "the gateway names the model"),
-    ("--ctx-size", "set CTX, the context per slot"),
-    ("-c", "set CTX, the context per slot"),
-    ("--parallel", "set PARALLEL"),
-    ("-np", "set PARALLEL"),
-    ("--n-gpu-layers", "set NGL"),
-    ("--gpu-layers", "set NGL"),
-    ("-ngl", "set NGL"),
-    ("--threads", "set THREADS"),
-    ("-t", "set THREADS"),
-    ("--metrics", "the gateway enables it itself"),
-    ("--slots", "the gateway enables it itself"),
-    ("--no-slots", "the gateway reads llama-server's progress from its slots"),
-    ("--props", "it would let any client change the server"),
-    ("--sleep-idle-seconds", "set IDLE_UNLOAD"),
-    ("--ssl-key-file", "llama-server speaks plain HTTP on 127.0.0.1"),
-    ("--ssl-cert-file", "llama-server speaks plain HTTP on 127.0.0.1"),
-    ("--tools", "it would let any client run tools on this machine"),
-];
-
-/// Arguments whose values must not be printed.
-const SECRET_ARGUMENTS: &[&str] = &["--hf-token", "-hft"];
-
-impl ExtraArgs {
-    /// Checks arguments that are already split.
-    ///
-    /// # Errors
-    ///
-    /// Returns the first argument of [`OWNED_ARGUMENTS`] or with a NUL byte, with a hint.
-    pub(in crate::settings) fn checked(arguments: Vec<String>) -> Result<Self, Rejected> {
-        let allowed = "llama-server arguments as a shell would split them";
-        for argument in &arguments {
-            let name = argument.split_once('=').map_or(argument.as_str(), |(name, _)| name);
-            if let Some((owned, why)) = OWNED_ARGUMENTS.iter().find(|(owned, _)| *owned == name) {
-                return Err(Rejected::new(format!("{allowed}, without {owned}")).with_hint(*why));
-            }
-            if argument.contains('\0') {
-                return Err(Rejected::new(format!("{allowed}, without NUL bytes")));
-            }
-        }
-        Ok(Self(arguments))
-    }
-}
-
-impl Value for ExtraArgs {
-    fn parse(text: &str) -> Result<Self, Rejected> {
-        let arguments = shlex::split(text).ok_or_else(|| {
-            Rejected::new("llama-server arguments as a shell would split them")
-                .with_hint("a quote is not closed, or the text ends with a backslash")
-        })?;
-        Self::checked(arguments)
-    }
-
-    fn masked(text: &str) -> String {
-        // An unclosed quote makes it impossible to tell which word is the secret, so the whole text is masked.
-        let Some(mut arguments) = shlex::split(text) else { return "***".to_owned() };
-        for i in 0..arguments.len() {
-            let name = arguments[i].split_once('=').map(|(name, _)| name.to_owned());
-            match name {
-                Some(name) if is_secret_argument(&name) => arguments[i] = format!("{name}=***"),
-                None if is_secret_argument(&arguments[i]) && i + 1 < arguments.len() => arguments[i + 1] = "***".into(),
-                _ => {}
-            }
-        }
-        shlex::try_join(arguments.iter().map(String::as_str)).unwrap_or_else(|_| "***".to_owned())
-    }
-}
-
-fn is_secret_argument(name: &str) -> bool {
-    SECRET_ARGUMENTS.contains(&name) || name.starts_with("--api-key")
-}
-
 macro_rules! words {
     ($($(#[doc = $doc:literal])+ $type:ident { $($(#[doc = $variant_doc:literal])+ $variant:ident $word:literal $(or $other:literal)*,)+ })+) => {$(
         $(#[doc = $doc])+
@@ -405,7 +316,7 @@ words! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::values::Origins;
+    use crate::settings::values::{ExtraArgs, Origins};
     use proptest::prelude::*;
 
     #[test]
@@ -450,26 +361,6 @@ mod tests {
         for text in ["0", "10M", "ten", "99999999999999999999", "18446744073709551615GiB"] {
             assert!(ByteSize::parse(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn extra_args_are_split_as_a_shell_does_and_owned_arguments_are_refused() {
-        assert_eq!(
-            ExtraArgs::parse("--jinja --grammar 'root ::= \"a b\"'").unwrap().0,
-            ["--jinja", "--grammar", "root ::= \"a b\""]
-        );
-        for text in ["--host 0.0.0.0", "--api-key-file /k", "--api-key=x", "-m other.gguf", "--port=1"] {
-            let rejected = ExtraArgs::parse(text).unwrap_err();
-            assert!(rejected.hint.is_some(), "{text} is refused with a reason");
-        }
-        assert!(ExtraArgs::parse("--grammar 'open").is_err());
-    }
-
-    #[test]
-    fn secret_arguments_are_masked() {
-        assert_eq!(ExtraArgs::masked("--hf-token hf_abc --jinja"), "--hf-token '***' --jinja");
-        assert!(!ExtraArgs::masked("--hf-token=hf_abc").contains("hf_abc"));
-        assert!(!ExtraArgs::masked("--hf-token 'hf_abc").contains("hf_abc"));
     }
 
     proptest! {

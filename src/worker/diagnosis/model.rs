@@ -50,9 +50,11 @@ fn cause_of(error: &GgufError) -> FailureCause {
         GgufError::Io(_) => FailureCause::ModelNotFound,
         GgufError::Version { .. } | GgufError::BigEndian => FailureCause::ModelUnsupported,
         GgufError::TruncatedHeader { .. } | GgufError::Truncated { .. } => FailureCause::ModelTruncated,
-        GgufError::NotAFile | GgufError::NotGguf { .. } | GgufError::TooLarge { .. } | GgufError::Malformed(_) => {
-            FailureCause::ModelNotGguf
-        }
+        GgufError::Folder
+        | GgufError::NotAFile
+        | GgufError::NotGguf { .. }
+        | GgufError::TooLarge { .. }
+        | GgufError::Malformed(_) => FailureCause::ModelNotGguf,
     }
 }
 

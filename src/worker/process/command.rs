@@ -12,6 +12,8 @@ use super::runtime_dir::{RUNTIME_DIR_VARIABLE, RuntimeDir};
 use super::spawner::CommandLine;
 use crate::models::ModelKind;
 use crate::settings::values::GpuLayers;
+use crate::worker::dialect::help::LlamaHelp;
+use crate::worker::dialect::own_flags::{load_mode, may_take};
 use crate::worker::plan::{Plan, Program};
 
 /// The inputs of a command line.
@@ -21,6 +23,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) address: SocketAddr,
     pub(crate) runtime_dir: &'a RuntimeDir,
     pub(crate) cpus: Cpus,
+    /// The arguments that its llama-server knows, if it says so.
+    pub(crate) help: Option<&'a LlamaHelp>,
 }
 
 impl Launch<'_> {
@@ -33,18 +37,26 @@ impl Launch<'_> {
     }
 
     fn llama_server(&self, binary: &Path, file: &Path, kind: ModelKind) -> CommandLine {
-        let engine = &self.plan.engine;
+        let (engine, help) = (&self.plan.engine, self.help);
         let slots = engine.parallel.get();
         let total_context = engine.ctx.0 as usize * slots;
         let mut arguments = Vec::new();
         let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
         add(&["--host", &self.address.ip().to_string(), "--port", &self.address.port().to_string()]);
-        add(&["--alias", &self.plan.model, "-np", &slots.to_string(), "-c", &total_context.to_string()]);
+        let name = self.plan.backend_name();
+        let name = name.as_deref().unwrap_or(&self.plan.model);
+        add(&["--alias", name, "-np", &slots.to_string(), "-c", &total_context.to_string()]);
         match engine.ngl {
             // With `--fit`, llama-server would shrink the given sizes when another process uses the GPU at that moment.
-            GpuLayers::Count(layers) => add(&["-ngl", &layers.to_string(), "--fit", "off"]),
+            GpuLayers::Count(layers) => {
+                add(&["-ngl", &layers.to_string()]);
+                if may_take(help, "--fit") {
+                    add(&["--fit", "off"]);
+                }
+            }
             GpuLayers::Auto => add(&["-ngl", "auto"]),
         }
+        add(load_mode(help, self.plan.load_mode));
         if let Some(threads) = Some(engine.threads).filter(|threads| *threads > 0).or_else(|| self.cpus.limit()) {
             add(&["-t", &threads.to_string()]);
         }
@@ -57,10 +69,17 @@ impl Launch<'_> {
             ModelKind::Embedding => add(&["--embedding", "-b", &batch, "-ub", &context]),
             ModelKind::Rerank => add(&["--reranking", "-b", &batch, "-ub", &context]),
         }
-        add(&["--metrics", "--slots", "--no-webui", "--offline", "--log-colors", "off"]);
+        add(&["--metrics", "--slots"]);
+        // The name that older builds know comes first.
+        let page = ["--no-webui", "--no-ui"].into_iter().find(|flag| may_take(help, flag));
+        let offline = Some("--offline").filter(|flag| may_take(help, flag));
+        add(&[page, offline].into_iter().flatten().collect::<Vec<_>>());
+        if may_take(help, "--log-colors") {
+            add(&["--log-colors", "off"]);
+        }
         arguments.extend([OsString::from("--api-key-file"), self.runtime_dir.key_file().into()]);
         arguments.extend([OsString::from("-m"), file.into()]);
-        arguments.extend(engine.extra_args.0.iter().map(OsString::from));
+        arguments.extend(engine.extra_args.words.iter().map(OsString::from));
 
         let mut environment = self.inherited();
         environment.push(("HOME".to_owned(), self.runtime_dir.home().into()));
@@ -87,6 +106,7 @@ impl Launch<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::catalogue::LoadMode;
     use crate::settings::{Environment, Inputs, resolve};
     use crate::telemetry::files::{LogFolder, LogRules};
     use crate::worker::plan::Need;
@@ -111,6 +131,7 @@ mod tests {
             number: 0,
             program,
             engine: settings.engine,
+            load_mode: LoadMode::default(),
             environment: vec![("PATH".to_owned(), "/bin".to_owned()), ("HOME".to_owned(), "/home/u".to_owned())],
             logs: LogFolder::open("/nowhere".into(), LogRules { is_written: false, keep: 1, part_size: None }),
             instance: String::new(),
@@ -120,7 +141,7 @@ mod tests {
         };
         let runtime_dir = RuntimeDir::new().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 4321));
-        let launch = Launch { plan: &plan, address, runtime_dir: &runtime_dir, cpus };
+        let launch = Launch { plan: &plan, address, runtime_dir: &runtime_dir, cpus, help: None };
         (launch.command_line(), runtime_dir.path().to_owned())
     }
 

@@ -4,6 +4,7 @@
 //! - `children.rs`: the child processes that tokio waits for; all others are reaped
 //! - `command.rs`: the arguments and the environment of a worker's process
 //! - `cpus.rs`: how many CPUs a process may use
+//! - `help.rs`: runs `llama-server --help`
 //! - `leftovers.rs`: finds and ends the processes that a llama-server left running
 //! - `ports.rs`: the port that each worker listens on
 //! - `reaper.rs`: reaps orphans as they end
@@ -14,6 +15,7 @@ pub(super) mod blocking;
 mod children;
 pub(super) mod command;
 pub(super) mod cpus;
+pub(super) mod help;
 pub(super) mod leftovers;
 pub(super) mod ports;
 pub(super) mod reaper;

@@ -12,12 +12,14 @@ use crate::worker::endpoint::key_suspensions::KeySuspensions;
 use crate::worker::health::probe::Prober;
 use crate::worker::memory::budget::MemoryBudget;
 use crate::worker::memory::scheduler::MemoryScheduler;
+use crate::worker::process::help::HelpReader;
 use crate::worker::process::ports::PortPool;
 use crate::worker::process::spawner::Spawner;
 
 /// The resources that all workers of a service share.
 pub struct WorkerContext {
     pub(super) spawner: Spawner,
+    pub(super) help: HelpReader,
     pub(super) metrics: Arc<Metrics>,
     pub(super) prober: Prober,
     pub(super) ports: PortPool,
@@ -51,8 +53,13 @@ impl WorkerContext {
         wait_before_drain: Duration,
     ) -> io::Result<Self> {
         let (prober, ports, change_signal) = (Prober::local()?, PortPool::default(), Arc::default());
-        let memory = SetOnce::new();
-        Ok(Self { spawner, metrics, prober, ports, key_suspensions, change_signal, memory, wait_before_drain })
+        let (help, memory) = (HelpReader::new(spawner.clone()), SetOnce::new());
+        Ok(Self { spawner, help, metrics, prober, ports, key_suspensions, change_signal, memory, wait_before_drain })
+    }
+
+    /// Returns the reader of what llama-servers say of their arguments.
+    pub fn help_reader(&self) -> &HelpReader {
+        &self.help
     }
 
     /// Sets how much memory models may take, and so lets workers start. Only the first call has an effect.

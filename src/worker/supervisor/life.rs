@@ -87,11 +87,16 @@ impl Owner {
         let is_llama_server = matches!(self.plan.program, Program::LlamaServer { .. });
         let authorization = is_llama_server.then(|| runtime_dir.authorization());
         let target = DialTarget::local(port.address(), authorization).map_err(io::Error::other)?;
-        let target = DialTarget { model: self.plan.program.model().map(str::to_owned), ..target };
+        let target = DialTarget { model: self.plan.backend_name(), ..target };
         let endpoint = Endpoint::at(target, Arc::clone(&self.crash_suspects));
         let endpoint = Arc::new(endpoint.with_signal(Arc::clone(&self.shared.change_signal)));
         let plan = &self.plan;
-        let launch = Launch { plan, address: port.address(), runtime_dir: &runtime_dir, cpus: Cpus::here() };
+        let help = match &plan.program {
+            Program::LlamaServer { binary, .. } => self.shared.help.read(binary, &plan.environment).await,
+            Program::Command { .. } => None,
+        };
+        let (address, cpus) = (port.address(), Cpus::here());
+        let launch = Launch { plan, address, runtime_dir: &runtime_dir, cpus, help: help.as_deref() };
         let roots = KernelRoots::here();
         // Counted before the start, so that a process that is killed at once is seen too.
         let oom_kills = OomKills::count(&roots);

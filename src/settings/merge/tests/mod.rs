@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::models::ModelKind;
 use crate::platform::Platform;
 use crate::settings::bounds::REMOTE_SLOTS;
-use crate::settings::catalogue::{Catalogue, LocalSettings, ModelSettings, Start};
+use crate::settings::catalogue::{Catalogue, LoadMode, LocalSettings, ModelSettings, Start};
 use crate::settings::values::{GpuLayers, MemoryBudgetSetting, Secret, Strategy};
 use crate::settings::{Environment, Inputs, Resolved, resolve_text};
 
@@ -96,7 +96,7 @@ fn the_documented_example_gives_three_models() {
     assert_eq!(qwen_local.start, Start::Named("Qwen3-4B-Q4_K_M.gguf".into()));
     assert_eq!((qwen_local.slots, qwen_local.replicas, qwen_local.preload, qwen_local.pinned), (4, 1, true, false));
     assert_eq!((qwen_local.engine.ctx.0, qwen_local.engine.parallel.get()), (8192, 4));
-    assert_eq!(qwen_local.engine.extra_args.0, ["--flash-attn", "on"]);
+    assert_eq!(qwen_local.engine.extra_args.words, ["--flash-attn", "on"]);
     assert_eq!(qwen_local.engine.idle_unload.duration(), Some(Duration::from_secs(600)));
     let sampling: Vec<(&str, &str)> = qwen.rewrite.sampling.iter().map(|(name, json)| (&**name, &**json)).collect();
     assert_eq!(sampling, [("temperature", "0.7"), ("top_p", "0.95"), ("max_tokens", "512")]);
@@ -123,7 +123,7 @@ fn a_models_own_keys_override_defaults_and_defaults_override_server_settings() {
     let engine = &local(&model).engine;
     assert_eq!((engine.ctx.0, engine.ngl, engine.threads), (256, GpuLayers::Count(2), 3));
     assert_eq!(engine.hang_timeout.duration(), Some(Duration::from_secs(9)));
-    assert_eq!(engine.extra_args.0, ["-b", "512"]);
+    assert_eq!(engine.extra_args.words, ["-b", "512"]);
     assert!(local(&model).preload);
     assert_eq!(local(&model).start, Start::File(PathBuf::from("/m/a.gguf")));
     assert_eq!(model.rewrite.sampling, [("n".to_owned(), "5".to_owned()), ("stop".to_owned(), "[\"x\"]".to_owned())]);

@@ -28,7 +28,8 @@ fn models_of_tiers_are_read_from_environment_variables() {
     let engine = &local(light).engine;
     assert_eq!((engine.ctx.0, engine.threads, engine.ngl), (4096, 3, GpuLayers::Count(999)));
     assert_eq!(engine.batch, 512);
-    assert_eq!(engine.extra_args.0, ["--jinja", "--no-mmap", "--mlock"]);
+    assert_eq!(engine.extra_args.words, ["--jinja"]);
+    assert_eq!(local(light).load_mode, LoadMode { mmap: Some(false), mlock: true });
     let sampling: Vec<String> = light.rewrite.sampling.iter().map(|(name, json)| format!("{name}={json}")).collect();
     assert_eq!(sampling, ["temperature=0.5", "top_p=0.9", "top_k=40", "max_tokens=256", "repeat_penalty=1.1"]);
     assert_eq!((embedding.tier.as_deref(), embedding.kind), (Some("embedding"), None), "the GGUF file decides");

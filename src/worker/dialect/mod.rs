@@ -1,0 +1,11 @@
+//! The arguments that one llama-server understands, according to its own `--help`: names change between versions.
+//!
+//! Pure; `process/help.rs` runs the program.
+//!
+//! - `arguments.rs`: words that a llama-server would not take
+//! - `help.rs`: parses the help
+//! - `own_flags.rs`: the flags that the gateway passes, as this llama-server knows them
+
+pub(super) mod arguments;
+pub(super) mod help;
+pub(super) mod own_flags;
