@@ -179,6 +179,7 @@ impl ModelReconciler {
             if !served.iter().any(|kept| kept.checked.id == old.checked.id) {
                 difference.removed += 1;
                 self.metrics.remove_model(&old.checked.id);
+                self.metrics.warnings.clear_model(&old.checked.id);
             }
         }
         let models: Vec<Arc<Model>> = served.iter().map(|served| Arc::clone(&served.model)).collect();

@@ -96,6 +96,7 @@ impl OperatorApi {
                     "waiting": self.metrics.queue_depth.get(),
                 },
                 "authentication": {"enabled": self.auth_enabled},
+                "warnings": self.metrics.warnings.texts(),
             }),
         )
     }

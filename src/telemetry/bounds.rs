@@ -19,5 +19,8 @@ pub const LOG_BATCH_SIZE: usize = 16 * 1024;
 /// that could not be made.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Maximum number of warnings that are shown on `/health`; further ones are only logged.
+pub const MOST_WARNINGS: usize = 64;
+
 /// Maximum number of models, and of keys, with metric series of their own; further ones count as `other`.
 pub const NAMED_SERIES: usize = 1024;

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use super::labels::Label;
 use super::series::{KeySeries, ModelFamilies, ModelSeries, NO_KEY, Named, OTHER, Timings};
+use super::warnings::Warnings;
 
 type Seconds = Counter<f64, AtomicU64>;
 
@@ -48,6 +49,8 @@ macro_rules! metrics {
             keys: Named<KeySeries>,
             other: Label,
             no_key: Label,
+            /// What works worse than it should.
+            pub warnings: Warnings,
             $( #[doc = $help] pub $field: $type, )+
         }
 
@@ -65,7 +68,7 @@ macro_rules! metrics {
                 let build = Family::<BuildLabels, Gauge>::default();
                 build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION"), platform: platform.to_owned() }).set(1);
                 registry.register("llamagate_build_info", "Version and platform", build);
-                Self { registry, started: Instant::now(), models: Named::default(), keys: Named::default(), other: Label::new(OTHER), no_key: Label::new(NO_KEY), $( $field, )+ }
+                Self { registry, started: Instant::now(), models: Named::default(), keys: Named::default(), other: Label::new(OTHER), no_key: Label::new(NO_KEY), warnings: Warnings::default(), $( $field, )+ }
             }
         }
     };

@@ -10,6 +10,7 @@
 //! - `metrics.rs`: every metric by name
 //! - `series.rs`: the time series of a model or a key, looked up once
 //! - `throttled_warning.rs`: repeated warnings, counted each time and logged at most once a minute
+//! - `warnings.rs`: what works worse than it should, as `/health` shows it
 
 pub mod access;
 pub mod bounds;
@@ -20,3 +21,4 @@ mod log_batch;
 pub mod metrics;
 pub mod series;
 pub mod throttled_warning;
+pub mod warnings;

@@ -82,6 +82,11 @@ impl LoadPhases {
         }
     }
 
+    /// Returns whether the load is over; later log lines may have texts of clients.
+    pub(super) fn are_over(&self) -> bool {
+        self.is_over
+    }
+
     /// Records that it loads the model, according to its log or to its response to a probe.
     pub(super) fn begin_loading(&mut self, now: Instant) {
         if self.weights_in.is_none() {

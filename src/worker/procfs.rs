@@ -2,9 +2,11 @@
 //!
 //! It ends no process; [`super::process::leftovers`] and [`super::process::reaper`] do.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -94,6 +96,41 @@ pub(super) fn has_open(pid: i32, prefixes: &[&str]) -> bool {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let mut paths = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
     paths.any(|path| path.to_str().is_some_and(|path| prefixes.iter().any(|prefix| path.starts_with(prefix))))
+}
+
+/// Returns the TCP addresses on which these processes of one network namespace listen; none where that cannot be read.
+pub(super) fn listening(pids: &[i32]) -> Vec<SocketAddr> {
+    let descriptors = |pid: &i32| fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let links = pids.iter().flat_map(descriptors).filter_map(|entry| fs::read_link(entry.path()).ok());
+    let inodes: BTreeSet<String> =
+        links.filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())).collect();
+    let Some(pid) = pids.first().filter(|_| !inodes.is_empty()) else { return Vec::new() };
+    let tables = ["tcp", "tcp6"].map(|name| fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap_or_default());
+    tables.iter().flat_map(|table| table.lines().skip(1)).filter_map(|line| listener(line, &inodes)).collect()
+}
+
+/// Parses a line of `/proc/net/tcp` or `tcp6`; `None` unless it is a listening socket with one of these inodes.
+fn listener(line: &str, inodes: &BTreeSet<String>) -> Option<SocketAddr> {
+    const LISTEN: &str = "0A";
+    let mut fields = line.split_ascii_whitespace();
+    let address = fields.nth(1)?;
+    let is_listening = fields.nth(1)? == LISTEN;
+    (is_listening && inodes.contains(fields.nth(5)?)).then(|| socket_address(address))?
+}
+
+/// Parses `0100007F:1F90`: words of 32 bits in the byte order of the machine, then the port.
+fn socket_address(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let mut bytes = Vec::new();
+    for at in (0..address.len()).step_by(8) {
+        bytes.extend(u32::from_str_radix(address.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    }
+    let ip: IpAddr = match <[u8; 4]>::try_from(bytes.as_slice()) {
+        Ok(four) => four.into(),
+        Err(_) => <[u8; 16]>::try_from(bytes).ok()?.into(),
+    };
+    Some(SocketAddr::new(ip, port))
 }
 
 /// Returns a variable of the environment that a process of this user was started with; `None` for a process of another

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::support::{
     gateway::{Backend, Builder, Gateway, real_llama_server, test_models},
-    wait::{READY, eventually, eventually_some},
+    wait::{READY, REAL_MODEL_READY, eventually, eventually_some},
 };
 
 /// The beginning of the exit message.
@@ -257,4 +257,52 @@ fn a_program_that_cannot_be_executed_is_reported() {
     let server = executable(&folder, "#!/bin/sh\nexec /nowhere/llama-server\n");
     let hint = hint_when_given_up(Gateway::builder().set("LLAMA_SERVER", server.display()), "not_started");
     assert!(hint.contains("LLAMA_SERVER") && !hint.contains("nowhere"), "{hint}");
+}
+
+/// Regression: a model ran on the CPU without a word, because `NGL` asks for a GPU by default.
+#[test]
+fn a_gpu_that_is_not_there_was_no_warning() {
+    let config = "models: {a: {file: tiny-chat.gguf, preload: true}, b: {file: tiny-embedding.gguf, preload: true}, \
+                  c: {file: tiny-rerank.gguf, preload: true, ngl: 0}}\n";
+    let gateway = Gateway::builder().reals(config).set("NGL", 99).start_ready();
+    let health = || gateway.anonymous().get("/health").json();
+    eventually("all models are ready", REAL_MODEL_READY, || {
+        health()["models"].as_array().unwrap().iter().all(|model| model["state"] == "ready")
+    });
+    let warnings = health()["warnings"].clone();
+    assert_eq!(warnings.as_array().map(Vec::len), Some(1), "{warnings}");
+    let warning = warnings[0].as_str().unwrap().to_owned();
+    assert!(warning.contains("no GPU is in use") && warning.contains("NGL=0"), "{warning}");
+    let output = gateway.output();
+    assert_eq!(output.matches("no GPU is in use").count(), 1, "{output}");
+    // Without layers for a GPU there is nothing to warn about.
+    gateway.rewrite_config(
+        &config.replace("preload: true", "preload: true, ngl: 0").replace(", ngl: 0, ngl: 0", ", ngl: 0"),
+    );
+    eventually("the warning is taken back", REAL_MODEL_READY, || health()["warnings"] == json!([]));
+}
+
+#[test]
+fn a_machine_without_warnings_shows_none() {
+    let gateway = real().start_ready();
+    assert_eq!(gateway.anonymous().get("/health").json()["warnings"], json!([]));
+    assert_eq!(gateway.health().get("/health").json()["warnings"], json!([]));
+}
+
+/// Regression: the hint was to raise LOAD_TIMEOUT.
+#[test]
+fn a_llama_server_that_listens_elsewhere_was_taken_for_a_slow_load() {
+    for (arguments, address) in [
+        ("--host ::1", "it listens on [::1]:"),
+        ("--host 127.0.0.2", "it listens on 127.0.0.2:"),
+        ("--port 0", "it listens on 127.0.0.1:"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        // The last value of an argument counts.
+        let script = format!("#!/bin/sh\nexec '{}' \"$@\" {arguments}\n", real_llama_server().display());
+        let builder = real().set("LLAMA_SERVER", executable(&folder, &script).display()).set("LOAD_TIMEOUT", "3s");
+        let hint = hint_when_given_up(builder, "listens_elsewhere");
+        assert!(hint.contains(address) && hint.contains("and not on 127.0.0.1:"), "{hint}");
+        assert!(!hint.contains("LOAD_TIMEOUT"), "{hint}");
+    }
 }

@@ -70,6 +70,8 @@ causes! {
     Unresponsive = "unresponsive",
     /// Its load made no progress.
     LoadStalled = "load_stalled",
+    /// It listens on another address than the one that it was told.
+    ListensElsewhere = "listens_elsewhere",
     /// It stopped making progress.
     Hung = "hung",
     /// It failed to compute several requests in a row.
@@ -86,7 +88,7 @@ impl FailureCause {
     /// Whether a restart cannot help a worker that has never been ready: its settings must be changed first.
     #[must_use]
     pub const fn is_lasting(self) -> bool {
-        matches!(self, Self::BadArgument)
+        matches!(self, Self::BadArgument | Self::ListensElsewhere)
     }
 }
 

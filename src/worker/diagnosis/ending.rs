@@ -73,6 +73,13 @@ fn killed_by_owner(killed: KillReason) -> Diagnosis {
             );
             Diagnosis::new(FailureCause::LoadStalled, hint)
         }
+        KillReason::ListensElsewhere { found, expected } => {
+            let hint = format!(
+                "it listens on {found} and not on {expected}, so no request can reach it, and it was killed: a script \
+                 that starts it must pass on --host and --port as they are"
+            );
+            Diagnosis::new(FailureCause::ListensElsewhere, hint)
+        }
         KillReason::Hung(time) => {
             let hint = format!(
                 "it hung: it worked for {}, nothing came of it, and it was killed; if batches take that long here, \

@@ -1,5 +1,6 @@
 //! The evidence about the end of a process, from which a cause is found.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::telemetry::files::LogTail;
@@ -32,6 +33,8 @@ pub(crate) enum KillReason {
     Closed,
     /// Its load made no progress for this long.
     LoadStalled(Duration),
+    /// It listens on `found`, and not on `expected`.
+    ListensElsewhere { found: SocketAddr, expected: SocketAddr },
     /// It was busy for this long without a result.
     Hung(Duration),
     /// It was idle and did not answer `/metrics` for this long.

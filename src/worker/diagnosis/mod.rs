@@ -8,6 +8,7 @@
 //! - `cause.rs`: the causes, their names in logs, and a cause with its hint
 //! - `ending.rs`: what signals and exit codes mean
 //! - `evidence.rs`: what is known about the end of a process
+//! - `gpu_use.rs`: whether a load found a GPU
 //! - `log.rs`: the log of a process without the lines about requests, and what may be quoted of it
 //! - `machine.rs`: libraries, GPU, port, threads, arguments
 //! - `model.rs`: model files that llama-server rejects
@@ -16,6 +17,7 @@ mod allocation;
 pub(super) mod cause;
 pub(super) mod ending;
 pub(super) mod evidence;
+pub(super) mod gpu_use;
 mod log;
 mod machine;
 pub(super) mod model;

@@ -15,12 +15,14 @@ use tracing::{error, info, warn};
 
 use super::owner::{LifeEnd, Owner, StartFailure};
 use crate::dial::DialTarget;
+use crate::settings::values::GpuLayers;
 use crate::telemetry::files::{LogTail, pump};
 use crate::telemetry::log::{CLOCK, queued_writer};
 use crate::worker::bounds::LOG_PUMP_GRACE;
 use crate::worker::demand::{Demand, DemandChange};
 use crate::worker::diagnosis::diagnose;
 use crate::worker::diagnosis::evidence::{Evidence, KillReason};
+use crate::worker::diagnosis::gpu_use::{GPU_TOPIC, NO_GPU_WARNING, says_no_gpu};
 use crate::worker::endpoint::Endpoint;
 use crate::worker::handle::LastExit;
 use crate::worker::health::load_progress::is_about_a_request;
@@ -56,7 +58,7 @@ pub(super) struct ProcessLife {
     /// The memory that it may use.
     pub(super) reservation: Reservation,
     /// Keeps the port from other workers as long as this process may listen on it.
-    _port: BackendPort,
+    pub(super) port: BackendPort,
 }
 
 /// Why watching a process ended.
@@ -126,7 +128,7 @@ impl Owner {
             log_pumps,
             oom_kills: (roots, oom_kills),
             reservation,
-            _port: port,
+            port,
         })
     }
 
@@ -284,6 +286,20 @@ impl Owner {
         }
     }
 
+    /// Returns what reads a line of the log of a load, and raises a warning if it says that layers which should be on a
+    /// GPU are not. A warning of an earlier process is taken back.
+    fn gpu_watch(&self) -> impl Fn(&[u8]) + use<> {
+        let (metrics, model) = (Arc::clone(&self.shared.metrics), self.plan.model.clone());
+        let is_llama_server = matches!(self.plan.program, Program::LlamaServer { .. });
+        let is_asked = is_llama_server && matches!(self.plan.engine.ngl, GpuLayers::Count(1..));
+        metrics.warnings.clear(GPU_TOPIC, &model);
+        move |line| {
+            if is_asked && says_no_gpu(line) {
+                metrics.warnings.raise(GPU_TOPIC, &model, NO_GPU_WARNING);
+            }
+        }
+    }
+
     /// Returns the task that writes the output of the process to a log file of its own, keeps the last lines in `tail`,
     /// and records the phases of the load. `None` if the output was taken before.
     fn log_pump(
@@ -296,8 +312,13 @@ impl Owner {
         let (writer, guard) = queued_writer(self.plan.logs.create("server", &self.plan.instance, CLOCK));
         let (dropped, errors) = (writer.error_counter(), self.plan.logs.errors());
         let (tail, phases) = (Arc::clone(tail), Arc::clone(phases));
+        let gpu = self.gpu_watch();
         let observe = move |line: &[u8]| {
-            phases.lock().unwrap_or_else(PoisonError::into_inner).read_line(line, Instant::now());
+            let mut phases = phases.lock().unwrap_or_else(PoisonError::into_inner);
+            if !phases.are_over() {
+                gpu(line);
+            }
+            phases.read_line(line, Instant::now());
             !is_about_a_request(line)
         };
         Some(async move {

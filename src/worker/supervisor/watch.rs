@@ -19,6 +19,7 @@ use crate::worker::diagnosis::evidence::KillReason;
 use crate::worker::endpoint::Endpoint;
 use crate::worker::health::cpu_time::ThreadTimes;
 use crate::worker::health::hang::{HangDetector, HangFinding};
+use crate::worker::health::listening;
 use crate::worker::health::load_progress::{LoadProgress, LoadSigns};
 use crate::worker::health::probe::{LLAMA_HEALTH, Probe, ProbeOutcome, Silence};
 use crate::worker::load_phases::LoadPhases;
@@ -49,7 +50,7 @@ struct WatchState<'a> {
 impl Owner {
     /// Probes a running process until it has ended or must be ended.
     pub(super) async fn watch(&mut self, life: &mut ProcessLife, stop: &CancellationToken) -> WatchEnd {
-        let ProcessLife { process, endpoint, log_tail, phases, prefetch, reservation, .. } = life;
+        let ProcessLife { process, endpoint, log_tail, phases, prefetch, reservation, port, .. } = life;
         let load = LoadInfo { phases, prefetch: *prefetch };
         let started = ActiveInstant::now();
         let mut seen = WatchState {
@@ -120,7 +121,10 @@ impl Owner {
                 let signs = LoadSigns::of(process.pid(), log_tail);
                 let stalled = seen.progress.stalled_for(signs, ActiveInstant::now());
                 if stalled >= load_timeout {
-                    return WatchEnd::Kill(KillReason::LoadStalled(load_timeout));
+                    let expected = port.address();
+                    let elsewhere = listening::elsewhere(process.pid(), expected);
+                    let elsewhere = elsewhere.map(|found| KillReason::ListensElsewhere { found, expected });
+                    return WatchEnd::Kill(elsewhere.unwrap_or(KillReason::LoadStalled(load_timeout)));
                 }
             }
         }

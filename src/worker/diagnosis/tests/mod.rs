@@ -245,6 +245,14 @@ fn a_kill_by_the_owner_is_not_taken_for_an_oom_kill() {
         (KillReason::Stranger, FailureCause::PortInUse, "another server"),
         (KillReason::Silent, FailureCause::Unresponsive, "no longer answered"),
         (KillReason::LoadStalled(Duration::from_secs(900)), FailureCause::LoadStalled, "LOAD_TIMEOUT"),
+        (
+            KillReason::ListensElsewhere {
+                found: "[::1]:8080".parse().unwrap(),
+                expected: "127.0.0.1:8080".parse().unwrap(),
+            },
+            FailureCause::ListensElsewhere,
+            "it listens on [::1]:8080 and not on 127.0.0.1:8080",
+        ),
         (KillReason::Hung(Duration::from_millis(840)), FailureCause::Hung, "it worked for 0.8 s"),
         (KillReason::Hung(Duration::from_millis(120_900)), FailureCause::Hung, "it worked for 120 s"),
         (KillReason::Mute(Duration::from_secs(2)), FailureCause::Hung, "did not answer /metrics for 2.0 s"),
