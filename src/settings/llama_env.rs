@@ -7,7 +7,7 @@ use super::environment::Environment;
 
 /// The variables that have a setting here, and what to write.
 const SETTINGS: &[(&str, &str)] = &[
-    ("LLAMA_API_KEY", "put the key into AUTH_KEYS_FILE"),
+    ("LLAMA_API_KEY", "set LLAMAGATE_API_KEY, or put the key into AUTH_KEYS_FILE"),
     ("LLAMA_ARG_ALIAS", "set EXTRA_ARGS=--alias NAME, or name the model under models:"),
     ("LLAMA_ARG_API_KEY_FILE", "set AUTH_KEYS_FILE"),
     ("LLAMA_ARG_API_PREFIX", "the routes have no prefix here"),
@@ -75,7 +75,7 @@ mod tests {
         let warning = llama_variables_warning(&environment, option_of).unwrap();
         assert_eq!(
             warning,
-            "variables of llama-server have no effect here: LLAMA_API_KEY (put the key into AUTH_KEYS_FILE), \
+            "variables of llama-server have no effect here: LLAMA_API_KEY (set LLAMAGATE_API_KEY, or put the key into AUTH_KEYS_FILE), \
              LLAMA_ARG_CTX_SIZE (set CTX, the context of one slot), LLAMA_ARG_MMPROJ (write --mmproj into EXTRA_ARGS), \
              LLAMA_ARG_MODEL (set MODEL_PATH), LLAMA_ARG_N_GPU_LAYERS (set NGL), \
              LLAMA_ARG_OF_TOMORROW (write its argument into EXTRA_ARGS)"
@@ -88,7 +88,8 @@ mod tests {
         let is_setting = |word: &str| crate::settings::OPTIONS.iter().any(|row| row.variable() == word);
         for (variable, advice) in SETTINGS {
             let words = advice.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
-            let named = words.filter(|word| word.len() > 2 && !["NAME", "ORG", "TLS", "POST"].contains(word));
+            let named = words
+                .filter(|word| word.len() > 2 && !["NAME", "ORG", "TLS", "POST", "LLAMAGATE_API_KEY"].contains(word));
             named.for_each(|word| assert!(is_setting(word), "{variable}: {word}"));
         }
     }
