@@ -267,7 +267,7 @@ fn a_key_of_the_environment_makes_a_file_without_keys_usable() {
         assert!(store.reload().is_ok(), "{text}");
     }
     let fixture = Fixture::new("# none\n");
-    assert!(matches!(Store::open(fixture.dir.path(), Some(SERVICE)), Err(KeyFileError::NotAFile { .. })));
+    assert!(matches!(Store::open(fixture.dir.path(), Some(SERVICE)), Err(KeyFileError::Folder { .. })));
 }
 
 #[test]

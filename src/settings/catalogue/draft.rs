@@ -82,8 +82,6 @@ pub(in crate::settings) struct ModelDraft {
     pub(in crate::settings) dimensions: Option<NonZeroU32>,
     /// Whether a problem with its file, command or backend was already recorded; prevents a second report.
     pub(in crate::settings) has_problem: bool,
-    /// Arguments of llama-server after all others, for variables of a tier that have no setting of their own.
-    pub(in crate::settings) trailing_args: Vec<String>,
     pub(in crate::settings) load_mode: LoadMode,
 }
 
@@ -111,7 +109,6 @@ impl ModelDraft {
             remotes,
             dimensions,
             has_problem,
-            trailing_args,
             load_mode,
         } = self.clone();
         let mut engine = engine.without_explicit(is_explicit);
@@ -136,7 +133,6 @@ impl ModelDraft {
             remotes,
             dimensions,
             has_problem,
-            trailing_args,
             load_mode,
         }
     }
@@ -168,11 +164,9 @@ impl ModelDraft {
             remotes,
             dimensions,
             has_problem: _,
-            trailing_args,
             load_mode,
         } = self;
-        let mut engine = own_engine.resolve(&defaults.engine, &settings.engine);
-        engine.extra_args.words.extend(trailing_args);
+        let engine = own_engine.resolve(&defaults.engine, &settings.engine);
         // A server-wide PARALLEL is no limit of requests in flight: MAX_CONCURRENT_REQUESTS is, unless the model or
         // `defaults:` sets `parallel`.
         let slots = own_engine.parallel.or(defaults.engine.parallel);

@@ -133,7 +133,6 @@ fn read_shared(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft
         remotes: Vec::new(),
         dimensions: None,
         has_problem: false,
-        trailing_args: Vec::new(),
         load_mode: LoadMode::default(),
     }
 }
