@@ -276,7 +276,7 @@ pub fn configuration(data: &[u8]) {
     let mut names = std::collections::BTreeSet::new();
     for model in &catalogue.models {
         assert!(model.local.is_some() || !model.remotes.is_empty(), "each model has a worker");
-        for name in model.known_id().iter().chain(&model.aliases) {
+        for name in model.known_id().iter().chain(&model.aliases).chain(&model.hidden_aliases) {
             assert!(names.insert(name.clone()), "{name:?} means one model");
         }
         for (_, json) in &model.rewrite.sampling {

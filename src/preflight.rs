@@ -61,6 +61,17 @@ pub struct CheckedModel {
     pub file: Option<ModelFile>,
 }
 
+impl CheckedModel {
+    /// Returns the id and all aliases.
+    fn names(&self) -> impl Iterator<Item = &String> {
+        self.settings.aliases.iter().chain(&self.settings.hidden_aliases).chain([&self.id])
+    }
+
+    fn has_name(&self, name: &str) -> bool {
+        self.names().any(|known| known == name)
+    }
+}
+
 /// A model file and the program that serves it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelFile {
@@ -184,6 +195,16 @@ pub fn models(
             }
         }
     }
+    for (kind, name) in &catalogue.default_models {
+        // A name that no model has is reported with the file, or belongs to a model with a problem of its own.
+        for model in checked.iter().filter(|model| model.has_name(name) && model.kind != *kind) {
+            problems.push(SettingProblem {
+                subject: format!("default_models.{kind}: {name:?}"),
+                fault: format!("this model is for {}", model.kind),
+                hint: Some(format!("name a model for {kind}")),
+            });
+        }
+    }
     if problems.is_empty() {
         return Ok(checked);
     }
@@ -225,7 +246,7 @@ fn unknown_arguments(config: &Config, help: &LlamaHelp) -> Vec<SettingProblem> {
 pub fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
     let mut warnings = Vec::new();
     for model in models {
-        for name in model.settings.aliases.iter().chain([&model.id]) {
+        for name in model.names() {
             if ["chat", "embeddings", "rerank"].contains(&&**name) {
                 warnings.push(format!("the model {name:?} cannot be looked up: /v1/models/{name} is a list of models"));
             } else if name.ends_with("/load") || name.ends_with("/unload") {
@@ -267,7 +288,7 @@ fn ineffective_dimensions(model: &CheckedModel) -> Option<String> {
 fn models_named<'a>(models: &'a [CheckedModel], name: &'a str) -> impl Iterator<Item = &'a CheckedModel> {
     models.iter().filter(move |model| {
         let is_of_tier = model.settings.tier.as_deref().is_some_and(|tier| tier.eq_ignore_ascii_case(name));
-        model.id == name || is_of_tier || model.settings.aliases.iter().any(|alias| alias == name)
+        is_of_tier || model.has_name(name)
     })
 }
 

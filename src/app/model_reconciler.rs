@@ -14,13 +14,13 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::log_folder;
-use crate::fleet::{Breaker, Fleet, Member, Model, ModelInfo, Quota, Rank, RoutingPolicy, WorkerKind};
+use crate::fleet::{Breaker, Fleet, Member, Model, ModelInfo, PoolRank, Quota, Rank, RoutingPolicy, WorkerKind};
 use crate::gateway::{ModelQueue, ModelQueues};
-use crate::models;
+use crate::models::{self, ModelKind};
 use crate::pause_clock;
 use crate::preflight::{self, CheckedModel, ModelFile};
-use crate::settings::catalogue::{LocalSettings, Start};
-use crate::settings::values::MemoryBudgetSetting;
+use crate::settings::catalogue::{Catalogue, EVERY_MODEL, LocalSettings, Start};
+use crate::settings::values::{MemoryBudgetSetting, NamePattern};
 use crate::settings::{Config, Environment, Settings};
 use crate::telemetry::files::LogFolder;
 use crate::telemetry::metrics::Metrics;
@@ -146,17 +146,19 @@ impl ModelReconciler {
         let mut before = std::mem::take(&mut *served);
         let mut difference = ReloadDifference::default();
         let is_alone = models.len() == 1;
+        let pools = PoolOrders::of(&models);
         for model in models {
-            let policy = policy_of(&model, config);
+            let policy = policy_of(&model, config, &pools);
+            let info = info_of(&model, config);
             let known = before.iter().position(|other| other.checked.id == model.id).map(|at| before.swap_remove(at));
             served.push(match known {
-                Some(known) if known.checked == model && known.policy == policy => {
+                Some(known) if known.checked == model && known.policy == policy && *known.model.info() == info => {
                     difference.kept += 1;
                     known
                 }
                 Some(known) if !needs_restart(&known.checked, &model) => {
                     difference.changed += 1;
-                    known.model.update(info_of(&model), policy.clone());
+                    known.model.update(info, policy.clone());
                     if let Some(local) = &model.settings.local {
                         let own = known.model.members().filter(|member| member.kind != WorkerKind::Remote);
                         own.for_each(|member| member.set_rank(rank_of(local)));
@@ -170,7 +172,7 @@ impl ModelReconciler {
                         replaced.model.remove_metrics();
                         before.push(replaced);
                     }
-                    self.start(model, policy, is_alone)
+                    self.start(model, info, policy, is_alone)
                 }
             });
         }
@@ -197,7 +199,7 @@ impl ModelReconciler {
         difference
     }
 
-    fn start(&self, checked: CheckedModel, policy: RoutingPolicy, is_alone: bool) -> ServedModel {
+    fn start(&self, checked: CheckedModel, info: ModelInfo, policy: RoutingPolicy, is_alone: bool) -> ServedModel {
         let stop = self.stop.child_token();
         let mut members = Vec::new();
         let crash_suspects = Arc::default();
@@ -243,7 +245,7 @@ impl ModelReconciler {
             let quota = Quota::new(remote.rpm, remote.tpm);
             members.push(Arc::new(Member::remote(handle, number, remote.slots, rank, breaker, quota)));
         }
-        let model = Arc::new(Model::new(info_of(&checked), policy.clone(), members));
+        let model = Arc::new(Model::new(info, policy.clone(), members));
         ServedModel { checked, policy, model, stop }
     }
 
@@ -319,27 +321,77 @@ fn rank_of(local: &LocalSettings) -> Rank {
     Rank { weight: local.weight, priority: local.priority }
 }
 
-fn policy_of(checked: &CheckedModel, config: &Config) -> RoutingPolicy {
+/// The models of each pool that have a priority, in its order.
+struct PoolOrders(Vec<(ModelKind, Vec<String>)>);
+
+impl PoolOrders {
+    fn of(models: &[CheckedModel]) -> Self {
+        let mut ranked: Vec<(ModelKind, u32, &str)> = models
+            .iter()
+            .filter_map(|model| Some((model.kind, model.settings.pool?.priority?, model.id.as_str())))
+            .collect();
+        // Stable: models of the same priority stay in the order of the list.
+        ranked.sort_by_key(|(_, priority, _)| *priority);
+        let mut orders: Vec<(ModelKind, Vec<String>)> = Vec::new();
+        for (kind, _, id) in ranked {
+            // One pool for a kind, and only if all its models are in it.
+            if models.iter().any(|model| model.kind == kind && !is_pooled_or_wildcard(model)) {
+                continue;
+            }
+            match orders.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, ids)) => ids.push(id.to_owned()),
+                None => orders.push((kind, vec![id.to_owned()])),
+            }
+        }
+        Self(orders)
+    }
+
+    /// Returns the models that take over from this one. A priority of a model has no other meaning: each has backends
+    /// of its own.
+    fn others(&self, checked: &CheckedModel) -> Option<Vec<String>> {
+        checked.settings.pool?.priority?;
+        let (_, ids) = self.0.iter().find(|(kind, _)| *kind == checked.kind)?;
+        Some(ids.iter().filter(|id| **id != checked.id).cloned().collect())
+    }
+}
+
+fn is_pooled_or_wildcard(model: &CheckedModel) -> bool {
+    model.settings.pool.is_some() || model.settings.is_wildcard
+}
+
+fn policy_of(checked: &CheckedModel, config: &Config, pools: &PoolOrders) -> RoutingPolicy {
     let model = &checked.settings;
     let Config { settings, catalogue } = config;
     let fallbacks = &catalogue.fallbacks;
     let of_tier = || model.tier.as_ref().and_then(|tier| fallbacks.get(tier));
+    let of_every_model = || fallbacks.get(EVERY_MODEL);
+    let configured = fallbacks.get(&checked.id).or_else(of_tier).or_else(of_every_model).cloned();
     RoutingPolicy {
         rewrite: model.rewrite.clone(),
         strategy: model.strategy.unwrap_or(settings.routing.routing_strategy),
         remote_first: settings.routing.fallback_to_local,
-        fallbacks: fallbacks.get(&checked.id).or_else(of_tier).cloned().unwrap_or_default(),
+        fallbacks: configured.or_else(|| pools.others(checked)).unwrap_or_default(),
     }
 }
 
-fn info_of(model: &CheckedModel) -> ModelInfo {
+fn info_of(model: &CheckedModel, config: &Config) -> ModelInfo {
     let (settings, file) = (&model.settings, model.file.as_ref());
+    let has_name =
+        |name: &String| *name == model.id || settings.aliases.contains(name) || settings.hidden_aliases.contains(name);
+    let Catalogue { fallbacks, default_models, .. } = &config.catalogue;
+    let stand_ins = fallbacks.get(EVERY_MODEL).map_or(&[][..], Vec::as_slice);
+    let strategy = config.settings.routing.routing_strategy;
     let metadata = file.map(|file| &file.model.metadata);
     let configured = settings.local.as_ref().filter(|_| file.is_some()).map(|local| u64::from(local.engine.ctx.0));
     let trained = metadata.and_then(|metadata| metadata.context_length);
     ModelInfo {
         id: model.id.clone(),
         aliases: settings.aliases.clone(),
+        hidden_aliases: settings.hidden_aliases.clone(),
+        pattern: settings.is_wildcard.then(|| NamePattern::of(&model.id)).flatten(),
+        is_default: default_models.iter().any(|(kind, name)| *kind == model.kind && has_name(name)),
+        stand_in: stand_ins.iter().position(|name| has_name(name) || settings.tier.as_ref() == Some(name)),
+        pool: settings.pool.map(|place| PoolRank { priority: place.priority, strategy }),
         kind: model.kind,
         has_known_kind: settings.kind.is_some() || file.is_some(),
         tier: settings.tier.clone(),

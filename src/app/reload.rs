@@ -90,7 +90,8 @@ impl Reloader {
         for key in restart_only_changes(&current, &resolved) {
             warn!("{} has changed, which takes effect at the next start", key.to_ascii_uppercase());
         }
-        for warning in preflight::warnings(&resolved.config.catalogue, &models) {
+        let new = resolved.warnings.iter().filter(|warning| !current.warnings.contains(warning)).cloned();
+        for warning in new.chain(preflight::warnings(&resolved.config.catalogue, &models)) {
             warn!("{warning}");
         }
         let ReloadDifference { kept, changed, started, removed } = self.reconciler.reconcile(models, &resolved.config);
@@ -118,28 +119,45 @@ impl Reloader {
         Ok((resolved, models, keys_loaded))
     }
 
-    /// Reloads when the configuration file changes, until `stop` is cancelled. Logs once when the file is gone.
+    /// Reloads when the configuration file, or a file that it includes, changes, until `stop` is cancelled. Logs once when the file is gone.
     pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let Some(file) = self.file.clone() else { return };
         let mut ticks = tokio::time::interval(CONFIG_LOOK_INTERVAL);
-        let mut seen = file_stamp(&file).await;
+        let mut seen = (file_stamp(&file).await, self.included_stamps().await);
         let mut missed = 0u32;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let found = file_stamp(&file).await;
+            let included = self.included_stamps().await;
             // A file may be missing for a moment while an editor replaces it.
             missed = if found.is_none() { missed.saturating_add(1) } else { 0 };
             if missed == CONFIG_GONE_LOOKS {
                 error!("the configuration file is gone, all stays as it was");
             }
-            if found == seen || found.is_none() {
+            if found.is_none() || (found, &included) == (seen.0, &seen.1) {
                 continue;
             }
             // Set even if the reload fails: it is repeated only when the file changes again, not every two seconds.
-            seen = found;
+            seen = (found, included);
             if let Err(problem) = self.reload().await {
                 error!("the configuration file has changed, but is not taken, all stays as it was: {problem}");
             }
+            // The file may include others now. The stamps of the same files stay those from before the reload.
+            let included = self.included_stamps().await;
+            if !included.iter().map(|(file, _)| file).eq(seen.1.iter().map(|(file, _)| file)) {
+                seen.1 = included;
+            }
         }
+    }
+
+    /// Returns the files that the configuration in effect includes, with their stamps.
+    async fn included_stamps(&self) -> Vec<(PathBuf, FileStamp)> {
+        let files = self.current.lock().await.included_files.clone();
+        let mut stamps = Vec::with_capacity(files.len());
+        for file in files {
+            let stamp = file_stamp(&file).await;
+            stamps.push((file, stamp));
+        }
+        stamps
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::settings::catalogue::Catalogue;
-use crate::settings::{Resolved, SettingProblem, escaped, models_table, remotes_table};
+use crate::settings::{Resolved, SettingProblem, additions, escaped, models_table, remotes_table};
 
 /// Exit code of a bad configuration (`EX_CONFIG` of sysexits.h).
 pub(super) const EXIT_CONFIG: u8 = 78;
@@ -29,14 +29,17 @@ pub(super) fn brought_names_section(resolved: &Resolved) -> String {
     if lines.is_empty() { lines } else { format!("\nnames of other servers:\n{lines}") }
 }
 
-/// Returns the tables of models and of remote backends, each under a heading and only if there are any.
+/// Returns the tables of models and of remote backends, and what is added to requests to these, each under a heading and
+/// only if there is any.
 pub(super) fn models_section(catalogue: &Catalogue) -> String {
     let section = |heading: &str, table: String| match table.is_empty() {
         true => String::new(),
         false => format!("\n{heading}:\n{table}"),
     };
     let models = if catalogue.models.is_empty() { String::new() } else { models_table(catalogue) };
-    section("models", models) + &section("remote backends are asked at", remotes_table(catalogue))
+    section("models", models)
+        + &section("remote backends are asked at", remotes_table(catalogue))
+        + &section("added to their requests", additions(catalogue))
 }
 
 /// Prints the problems with the configuration. Returns the exit code for them.

@@ -3,8 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 
+use http::header::AUTHORIZATION;
 use http::uri::{self, Authority, InvalidUri, PathAndQuery, Scheme};
-use http::{HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use thiserror::Error;
 
 use crate::settings::catalogue::RemoteSettings;
@@ -25,6 +26,10 @@ pub struct DialTarget {
     pub root_path: String,
     /// The value of `Authorization`, if the worker expects one. Marked sensitive, so debug output does not show it.
     pub authorization: Option<HeaderValue>,
+    /// Other headers that are set in each request. Marked sensitive like the key.
+    pub headers: HeaderMap,
+    /// Names and JSON values of fields that are added to requests that lack them.
+    pub fields: Vec<(String, String)>,
     /// The model's name on the worker, if it differs from the gateway's.
     pub model: Option<String>,
     /// Whether this is a remote backend rather than a process of this gateway.
@@ -52,6 +57,9 @@ pub enum BadRemote {
     /// `api_key` is not a valid header value.
     #[error("api_key holds characters that a header cannot carry")]
     Key,
+    /// `extra_headers` is not made of valid headers.
+    #[error("extra_headers holds a name or a value that no header can have")]
+    Header,
     /// The HTTP client that sends probes cannot be set up.
     #[error("the HTTP client cannot be set up: {0}")]
     Client(#[from] io::Error),
@@ -70,6 +78,8 @@ impl DialTarget {
             api_path: API_VERSION.to_owned(),
             root_path: String::new(),
             authorization,
+            headers: HeaderMap::new(),
+            fields: Vec::new(),
             model: None,
             is_remote: false,
         })
@@ -94,22 +104,26 @@ impl DialTarget {
         if path.query().is_some() {
             return Err(BadRemote::Query);
         }
-        let authorization = match &remote.api_key {
+        let bearer = match &remote.api_key {
             None => None,
-            Some(key) => {
-                let mut value = HeaderValue::try_from(format!("Bearer {}", key.0)).map_err(|_| BadRemote::Key)?;
-                // `Debug` output of requests must not show the key.
-                value.set_sensitive(true);
-                Some(value)
-            }
+            Some(key) => Some(sensitive(&format!("Bearer {}", key.0)).ok_or(BadRemote::Key)?),
         };
         let api_path = path.path().trim_end_matches('/').to_owned();
+        let mut headers = HeaderMap::new();
+        for (name, value) in &remote.headers {
+            let name = HeaderName::try_from(name).map_err(|_| BadRemote::Header)?;
+            headers.insert(name, sensitive(&value.0).ok_or(BadRemote::Header)?);
+        }
+        // A header of the entry replaces the key, as it does in OpenAI's client.
+        let authorization = headers.remove(AUTHORIZATION).or(bearer);
         Ok(Self {
             scheme,
             authority,
             root_path: without_version(&api_path).to_owned(),
             api_path,
             authorization,
+            headers,
+            fields: remote.fields.clone(),
             model: remote.model.clone(),
             is_remote: true,
         })
@@ -146,23 +160,20 @@ fn without_version(path: &str) -> &str {
     if is_version { parent } else { path }
 }
 
+/// Returns the header value, which debug output does not show; `None` if no header can have it.
+fn sensitive(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::settings::values::Secret;
 
     fn settings(api_base: &str) -> RemoteSettings {
-        RemoteSettings {
-            api_base: api_base.to_owned(),
-            api_key: None,
-            model: None,
-            rpm: None,
-            tpm: None,
-            slots: 1,
-            health: "/health".to_owned(),
-            weight: 1.0,
-            priority: 0,
-        }
+        RemoteSettings::at(api_base.to_owned())
     }
 
     fn target(api_base: &str) -> Result<DialTarget, BadRemote> {
@@ -223,6 +234,21 @@ mod tests {
         let key = Some(Secret("hush\n".to_owned()));
         let error = DialTarget::remote(&RemoteSettings { api_key: key, ..settings("https://host") }).unwrap_err();
         assert!(error.to_string().contains("api_key"));
+        assert!(!format!("{error} {error:?}").contains("hush"));
+    }
+
+    #[test]
+    fn headers_of_the_entry_are_sent_and_never_shown_and_one_may_replace_the_key() {
+        let with = |headers: &[(&str, &str)]| RemoteSettings {
+            api_key: Some(Secret("sk-hush".to_owned())),
+            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), Secret((*value).to_owned()))).collect(),
+            ..settings("https://host")
+        };
+        let target = DialTarget::remote(&with(&[("x-gate", "hush"), ("authorization", "Basic hush")])).unwrap();
+        assert_eq!(target.authorization.as_ref().unwrap(), "Basic hush");
+        assert_eq!((target.headers.len(), &target.headers["x-gate"]), (1, &HeaderValue::from_static("hush")));
+        assert!(!format!("{target:?}").contains("hush"));
+        let error = DialTarget::remote(&with(&[("x-gate", "hush\n")])).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hush"));
     }
 }

@@ -12,6 +12,7 @@
 //! - `model/`: one model and its workers
 //! - `model_info.rs`: the description and the routing policy of a model, as configured
 //! - `names/`: which model a request means
+//! - `pool.rs`: which model of a pool gets a request that names none
 //! - `quota.rs`: requests and tokens per minute of a remote worker
 //! - `report.rs`: the reported states of models and service
 //! - `testing.rs`: a worker without a process, for tests
@@ -27,6 +28,7 @@ mod member;
 mod model;
 mod model_info;
 pub mod names;
+mod pool;
 mod quota;
 mod report;
 #[cfg(test)]
@@ -41,7 +43,8 @@ pub use member::{Member, Rank};
 pub use model::leasing::LeaseRequest;
 pub use model::unavailable::Unavailable;
 pub use model::{Model, ModelDemand};
-pub use model_info::{ModelInfo, RoutingPolicy};
+pub use model_info::{ModelInfo, PoolRank, RoutingPolicy};
+pub use pool::ModelPool;
 pub use quota::Quota;
 pub use report::{FleetReport, ModelStatus, ServiceStatus};
 #[cfg(test)]

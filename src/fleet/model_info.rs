@@ -3,7 +3,7 @@
 
 use crate::models::ModelKind;
 use crate::settings::catalogue::Rewrite;
-use crate::settings::values::Strategy;
+use crate::settings::values::{NamePattern, Strategy};
 
 /// The description of a model, for lists of models.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +12,16 @@ pub struct ModelInfo {
     pub id: String,
     /// Other names for the model.
     pub aliases: Vec<String>,
+    /// Other names for the model that no client is shown.
+    pub hidden_aliases: Vec<String>,
+    /// The id as a pattern, if the model serves every name that matches it.
+    pub pattern: Option<NamePattern>,
+    /// Whether the model serves requests of its kind that name no model.
+    pub is_default: bool,
+    /// The place among the models that serve unknown names; the lowest comes first.
+    pub stand_in: Option<usize>,
+    /// The place in the pool of its kind, if it is in one.
+    pub pool: Option<PoolRank>,
     /// The kind of requests that the model serves.
     pub kind: ModelKind,
     /// Whether the kind was configured or read from the model's file. A remote backend or a command without a configured
@@ -31,6 +41,22 @@ pub struct ModelInfo {
     pub architecture: Option<String>,
     /// Whether the file contains a chat template.
     pub has_chat_template: Option<bool>,
+}
+
+impl ModelInfo {
+    /// Returns whether the model is for every kind of route: a pattern without a configured kind stands for models of any.
+    pub fn is_any_kind(&self) -> bool {
+        self.pattern.is_some() && !self.has_known_kind
+    }
+}
+
+/// The place of a model in the pool of its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolRank {
+    /// The lowest comes first; models without one come last.
+    pub priority: Option<u32>,
+    /// How a model is chosen among those of the same priority.
+    pub strategy: Strategy,
 }
 
 /// How a model's requests are treated.
@@ -53,6 +79,11 @@ impl ModelInfo {
         Self {
             id: id.to_owned(),
             aliases: Vec::new(),
+            hidden_aliases: Vec::new(),
+            pattern: None,
+            is_default: false,
+            stand_in: None,
+            pool: None,
             kind: ModelKind::Chat,
             has_known_kind: true,
             tier: None,

@@ -26,6 +26,9 @@ pub const ENV_FILE_VALUE_LINES: usize = 1024;
 /// Most lines of a file of variables that are reported one by one.
 pub const ENV_FILE_PROBLEMS: usize = 20;
 
+/// Most files that `include:` of a configuration file may name, with those that they include.
+pub const MOST_INCLUDED_FILES: usize = 64;
+
 /// Deepest nesting of mappings and lists in a configuration file.
 pub const CONFIG_FILE_DEPTH: usize = 64;
 
@@ -50,7 +53,10 @@ pub const MOST_REMOTES: usize = 256;
 /// Most requests in flight to a remote backend for which the configuration sets no limit.
 pub const REMOTE_SLOTS: usize = 64;
 
-/// Longest API key of a remote backend, in bytes.
+/// Most headers that are added to a request to a remote backend.
+pub const MOST_REMOTE_HEADERS: usize = 32;
+
+/// Longest API key, and longest added header, of a remote backend, in bytes.
 pub const REMOTE_KEY_LENGTH: usize = 8 * 1024;
 
 /// Length of `LLAMAGATE_API_KEY`, in characters.

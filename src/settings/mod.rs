@@ -42,7 +42,7 @@ mod source;
 pub mod values;
 
 pub use aliases::{ALIASES, AliasRow, AliasTarget};
-pub use catalogue::models_table::{models_table, remotes_table};
+pub use catalogue::models_table::{additions, models_table, remotes_table};
 pub use environment::{Environment, is_executable};
 pub use llama_env::llama_variables_warning;
 pub use options::{OPTIONS, OptionRow, Settings, Sources};

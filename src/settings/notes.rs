@@ -2,7 +2,7 @@
 //!
 //! Owns the format of locations and faults, so that all problems of the file read alike.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::problem::SettingProblem;
 
@@ -17,6 +17,27 @@ pub(super) struct FileNotes {
     pub(super) warnings: Vec<String>,
     /// Locations of LiteLLM's keys that this gateway ignores.
     pub(super) ignored: BTreeSet<String>,
+    /// Locations of LiteLLM's keys that this gateway does not obey, each with what it does in their place.
+    pub(super) advice: BTreeMap<String, String>,
+    /// The entries of `model_list` that are left out, because no backend here can serve them.
+    pub(super) left_out: Vec<LeftOutEntry>,
+}
+
+/// An entry of `model_list` that is left out.
+#[derive(Debug, Clone)]
+pub(super) struct LeftOutEntry {
+    /// The location of the entry, such as `model_list[0]`.
+    pub(super) location: String,
+    /// `model_name`.
+    pub(super) name: String,
+    pub(super) reason: LeftOutReason,
+}
+
+/// Why an entry of `model_list` cannot be served, and what to do.
+#[derive(Debug, Clone)]
+pub(super) struct LeftOutReason {
+    pub(super) fault: String,
+    pub(super) hint: String,
 }
 
 impl FileNotes {
@@ -26,9 +47,43 @@ impl FileNotes {
         self.problems.push(SettingProblem { subject: self.subject.clone(), fault, hint });
     }
 
-    /// Takes the warnings, with one more for all ignored keys together.
+    /// Adds the problems and warnings of a part of the configuration that was read apart.
+    pub(super) fn absorb(&mut self, other: Self) {
+        // No `..`: a new field does not compile until it is added here.
+        let Self { subject: _, problems, warnings, ignored, advice, left_out } = other;
+        self.problems.extend(problems);
+        self.warnings.extend(warnings);
+        self.ignored.extend(ignored);
+        self.advice.extend(advice);
+        self.left_out.extend(left_out);
+    }
+
+    /// Returns whether an entry of this name is left out.
+    pub(super) fn is_left_out(&self, name: &str) -> bool {
+        self.left_out.iter().any(|entry| entry.name == name)
+    }
+
+    /// Records a problem for each entry that was left out, in place of the warnings.
+    pub(super) fn refuse_left_out(&mut self) {
+        for LeftOutEntry { location, name, reason } in std::mem::take(&mut self.left_out) {
+            let fault = format!("{name:?} cannot be served: {}", reason.fault);
+            self.problem(&location, fault, Some(reason.hint));
+        }
+    }
+
+    /// Takes the warnings: those of the file, one for each entry that is left out and for each key that is not obeyed,
+    /// and one for all ignored keys together.
     pub(super) fn take_warnings(&mut self) -> Vec<String> {
         let mut warnings = std::mem::take(&mut self.warnings);
+        let subject = &self.subject;
+        warnings.extend(std::mem::take(&mut self.left_out).into_iter().map(
+            |LeftOutEntry { location, name, reason }| {
+                let LeftOutReason { fault, hint } = reason;
+                format!("{subject}: {}: {name:?} is left out: {fault}; {hint}", printable(&location))
+            },
+        ));
+        let advice = std::mem::take(&mut self.advice);
+        warnings.extend(advice.into_iter().map(|(key, hint)| format!("{subject}: {key} is not obeyed: {hint}")));
         if !self.ignored.is_empty() {
             let locations: Vec<&str> = self.ignored.iter().map(String::as_str).collect();
             warnings.push(format!(

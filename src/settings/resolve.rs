@@ -38,6 +38,8 @@ pub struct Config {
 pub struct Resolved {
     /// The configuration file, if one was read.
     pub config_file: Option<PathBuf>,
+    /// The files that it includes.
+    pub included_files: Vec<PathBuf>,
     /// The typed settings and the models.
     pub config: Config,
     /// Key, printable text and source of every setting, in the table's order.
@@ -115,8 +117,9 @@ fn resolve_with(
                 Some((row.key, (row.masked)(text), source.clone()))
             });
             let config_file = (!file.path.as_os_str().is_empty()).then(|| file.path.clone());
-            let config = Config { settings, catalogue };
-            Ok(Resolved { config_file, rows: rows.collect(), config, brought_names: lines, warnings })
+            let (rows, config) = (rows.collect(), Config { settings, catalogue });
+            let included_files = file.included;
+            Ok(Resolved { config_file, included_files, rows, config, brought_names: lines, warnings })
         }
         _ => Err(problems),
     }

@@ -9,7 +9,7 @@ use super::support::{
     wait::{SOON, eventually},
 };
 
-fn llamagate(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+pub(super) fn llamagate(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_llamagate"))
         .args(arguments)
         .env_clear()

@@ -31,6 +31,8 @@ mod hang;
 mod http2;
 mod leftovers;
 mod limits;
+mod litellm;
+mod litellm_check;
 mod load;
 mod model_routes;
 mod pauses;

@@ -1,4 +1,4 @@
-//! The routing strategies: which of a model's workers gets a request.
+//! The routing strategies: which of a model's workers gets a request, and which model of a pool.
 //!
 //! Owns what the strategies remember between choices. Sees workers only as [`Candidate`]s: the caller decides whether a
 //! worker can serve at all, and other files count what it does with the request.
@@ -160,7 +160,7 @@ impl Candidate {
     }
 
     /// Returns the load: the fraction of slots in use.
-    fn load(&self) -> f64 {
+    pub(super) fn load(&self) -> f64 {
         self.in_flight as f64 / self.slots as f64
     }
 

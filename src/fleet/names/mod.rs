@@ -6,19 +6,23 @@
 //! 2. one of its aliases,
 //! 3. `tier/id`,
 //! 4. a tier: the first of its models that is ready, else the first,
-//! 5. a pattern in the name that stands for a tier, if that tier exists: [`RERANKER_SIGNS`], [`EMBEDDING_SIGNS`] and
+//! 5. the pattern of a model (`openai/*`) that the name matches; of several the one with most fixed characters,
+//! 6. a pattern in the name that stands for a tier, if that tier exists: [`RERANKER_SIGNS`], [`EMBEDDING_SIGNS`] and
 //!    [`EMBEDDING_WORDS`], and sizes such as `7b`, `8x7b` or `135m` ([`LIGHT_LARGEST`], [`MEDIUM_LARGEST`]),
-//! 6. the only model of the kind that the route needs, whatever the name.
+//! 7. without a name: the default model of the kind that the route needs,
+//! 8. the only model of that kind, whatever the name,
+//! 9. with a name: the first model that stands in for unknown names.
 //!
-//! Ids and aliases are case-sensitive; tiers and patterns are not. The first three rules also find a model that the key
-//! may not use, or that is of the wrong kind: the client has named it and gets the specific error. The other rules
-//! consider only models that would do.
+//! An empty name is none. Ids and aliases are case-sensitive; tiers and the patterns of rule 6 are not. The first three
+//! rules also find a model that the key may not use, or that is of the wrong kind: the client has named it and gets the
+//! specific error. The other rules consider only models that would do.
 //!
 //! Knows neither keys nor workers: the caller passes what may be used and what is ready.
 
 use std::collections::HashMap;
 
 use crate::models::ModelKind;
+use crate::settings::values::NamePattern;
 
 /// Parts of a name that stand for the tier `reranker`.
 const RERANKER_SIGNS: [&str; 2] = ["rerank", "cross-encoder"];
@@ -41,10 +45,20 @@ pub struct NameEntry<'a> {
     pub id: &'a str,
     /// Other names for the model.
     pub aliases: &'a [String],
+    /// Other names for the model that no client is shown.
+    pub hidden_aliases: &'a [String],
+    /// The id as a pattern, if the model serves every name that matches it.
+    pub pattern: Option<&'a NamePattern>,
+    /// Whether the model serves requests of its kind without a name.
+    pub is_default: bool,
+    /// The place among the models that serve unknown names; the lowest comes first.
+    pub stand_in: Option<usize>,
+    /// Whether the model is part of the pool of its kind.
+    pub is_pooled: bool,
     /// `light`, `embedding` or any other word.
     pub tier: Option<&'a str>,
-    /// The kind of requests that the model serves.
-    pub kind: ModelKind,
+    /// The kind of requests that the model serves; `None` means any.
+    pub kind: Option<ModelKind>,
 }
 
 /// The names of all models. A model is identified by its index in the configured order.
@@ -59,7 +73,11 @@ pub struct ModelNames {
 struct NamedModel {
     id: Box<str>,
     tier: Option<Box<str>>,
-    kind: ModelKind,
+    kind: Option<ModelKind>,
+    pattern: Option<NamePattern>,
+    is_default: bool,
+    stand_in: Option<usize>,
+    is_pooled: bool,
 }
 
 /// The reasons why a request does not resolve to a model that could serve it.
@@ -80,10 +98,9 @@ impl ModelNames {
     pub fn of<'a>(entries: impl IntoIterator<Item = NameEntry<'a>>) -> Self {
         let entries: Vec<NameEntry<'a>> = entries.into_iter().collect();
         let ids = entries.iter().enumerate().map(|(index, entry)| (entry.id, index));
-        let aliases = entries
-            .iter()
-            .enumerate()
-            .flat_map(|(index, entry)| entry.aliases.iter().map(move |alias| (alias.as_str(), index)));
+        let aliases = entries.iter().enumerate().flat_map(|(index, entry)| {
+            entry.aliases.iter().chain(entry.hidden_aliases).map(move |alias| (alias.as_str(), index))
+        });
         let mut exact = HashMap::new();
         for (name, index) in ids.chain(aliases) {
             exact.entry(Box::from(name)).or_insert(index);
@@ -92,6 +109,10 @@ impl ModelNames {
             id: entry.id.into(),
             tier: entry.tier.map(Into::into),
             kind: entry.kind,
+            pattern: entry.pattern.cloned(),
+            is_default: entry.is_default,
+            stand_in: entry.stand_in,
+            is_pooled: entry.is_pooled,
         };
         Self { exact, models: entries.iter().map(model).collect() }
     }
@@ -110,12 +131,15 @@ impl ModelNames {
         is_ready: impl Fn(usize) -> bool,
         may_use: impl Fn(usize) -> bool,
     ) -> Result<usize, Unresolved> {
+        let would_do = |index: usize| self.is_of_kind(index, needs) && may_use(index);
+        let named = |asked: &str| self.exact.get(asked).copied().or_else(|| self.by_tier_and_id(asked));
+        if let Some(index) = asked.and_then(named) {
+            return if self.is_of_kind(index, needs) { Ok(index) } else { Err(Unresolved::WrongKind { index }) };
+        }
+        let asked = asked.filter(|asked| !asked.is_empty());
         if let Some(asked) = asked {
-            if let Some(index) = self.exact.get(asked).copied().or_else(|| self.by_tier_and_id(asked)) {
-                return if self.is_of_kind(index, needs) { Ok(index) } else { Err(Unresolved::WrongKind { index }) };
-            }
             let best_of = |tier: &str| {
-                let candidates = || self.tier(tier).filter(|&index| self.is_of_kind(index, needs) && may_use(index));
+                let candidates = || self.tier(tier).filter(|&index| would_do(index));
                 candidates().find(|&index| is_ready(index)).or_else(|| candidates().next())
             };
             if let Some(index) = best_of(asked) {
@@ -127,26 +151,62 @@ impl ModelNames {
             {
                 return Err(Unresolved::WrongKind { index });
             }
+            if let Some(index) = self.by_own_pattern(asked, would_do) {
+                return Ok(index);
+            }
             if let Some(index) = tiers_by_pattern(asked).find_map(best_of) {
                 return Ok(index);
             }
         }
-        let mut candidates = (0..self.models.len()).filter(|&index| self.is_of_kind(index, needs));
-        match (candidates.next(), candidates.next()) {
-            (Some(only), None) if may_use(only) => Ok(only),
-            _ => Err(Unresolved::Unknown),
+        let is_default = |model: &NamedModel| model.is_default && needs.is_some();
+        if asked.is_none()
+            && let Some(index) = self.find(is_default).find(|&index| would_do(index))
+        {
+            return Ok(index);
         }
+        let mut candidates = self.of_kind(needs);
+        match (candidates.next(), candidates.next()) {
+            (Some(only), None) if may_use(only) => return Ok(only),
+            _ => {}
+        }
+        let stand_ins = self.models.iter().enumerate().filter_map(|(index, model)| Some((model.stand_in?, index)));
+        let stand_in = stand_ins.filter(|(_, index)| asked.is_some() && would_do(*index)).min();
+        stand_in.map(|(_, index)| index).ok_or(Unresolved::Unknown)
+    }
+
+    /// Returns the models among which a request without a name is shared: all of this kind, if each is part of the pool.
+    pub fn pool(&self, needs: ModelKind) -> Vec<usize> {
+        let all: Vec<usize> = self.of_kind(Some(needs)).collect();
+        let is_pooled = |index: &usize| self.models.get(*index).is_some_and(|model| model.is_pooled);
+        if all.iter().all(is_pooled) { all } else { Vec::new() }
     }
 
     fn is_of_kind(&self, index: usize, needs: Option<ModelKind>) -> bool {
-        needs.is_none_or(|kind| self.models.get(index).is_some_and(|model| model.kind == kind))
+        let kind = self.models.get(index).map(|model| model.kind);
+        needs.is_none_or(|needs| kind.is_some_and(|kind| kind.is_none_or(|kind| kind == needs)))
+    }
+
+    /// Returns the models of this kind, without those that serve only names that match a pattern.
+    fn of_kind(&self, needs: Option<ModelKind>) -> impl Iterator<Item = usize> {
+        self.find(|model| model.pattern.is_none()).filter(move |&index| self.is_of_kind(index, needs))
+    }
+
+    fn find(&self, is_meant: impl Fn(&NamedModel) -> bool) -> impl Iterator<Item = usize> {
+        self.models.iter().enumerate().filter_map(move |(index, model)| is_meant(model).then_some(index))
+    }
+
+    /// Returns the model whose pattern the name matches.
+    fn by_own_pattern(&self, asked: &str, would_do: impl Fn(usize) -> bool) -> Option<usize> {
+        let matching = self.models.iter().enumerate().filter_map(|(index, model)| {
+            let pattern = model.pattern.as_ref().filter(|pattern| pattern.has_match(asked))?;
+            would_do(index).then(|| (pattern.fixed_length(), index))
+        });
+        matching.max_by_key(|(length, index)| (*length, std::cmp::Reverse(*index))).map(|(_, index)| index)
     }
 
     /// Returns the models of this tier.
     fn tier(&self, name: &str) -> impl Iterator<Item = usize> {
-        let is_in_tier =
-            move |model: &NamedModel| model.tier.as_deref().is_some_and(|tier| tier.eq_ignore_ascii_case(name));
-        self.models.iter().enumerate().filter_map(move |(index, model)| is_in_tier(model).then_some(index))
+        self.find(move |model| model.tier.as_deref().is_some_and(|tier| tier.eq_ignore_ascii_case(name)))
     }
 
     /// Returns the model that `tier/id` means. Both parts may contain slashes.

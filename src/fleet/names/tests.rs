@@ -30,11 +30,25 @@ fn names(rows: &[ModelRow]) -> ModelNames {
         .map(|(_, alias, _, _)| Some(*alias).filter(|alias| !alias.is_empty()).map(str::to_owned).into_iter().collect())
         .collect();
     ModelNames::of(rows.iter().zip(&aliases).map(|((id, _, tier, kind), aliases)| NameEntry {
-        id,
         aliases,
         tier: Some(*tier).filter(|tier| !tier.is_empty()),
-        kind: *kind,
+        ..plain(id, *kind)
     }))
+}
+
+/// Returns a model with this id and kind, and nothing else.
+fn plain(id: &str, kind: ModelKind) -> NameEntry<'_> {
+    NameEntry {
+        id,
+        aliases: &[],
+        hidden_aliases: &[],
+        pattern: None,
+        is_default: false,
+        stand_in: None,
+        is_pooled: false,
+        tier: None,
+        kind: Some(kind),
+    }
 }
 
 /// Resolves a name among [`MODELS`], all of them ready and allowed; returns the id.
@@ -259,6 +273,68 @@ fn any_name_or_none_means_the_only_model_of_the_kind() {
     }
 }
 
+#[test]
+fn a_name_that_is_no_models_own_means_the_longest_pattern_that_it_matches() {
+    let patterns: Vec<NamePattern> =
+        ["*", "openai/*", "openai/gpt-*", "rank/*"].iter().filter_map(|id| NamePattern::of(id)).collect();
+    let ids = ["*", "openai/*", "openai/gpt-*", "rank/*"];
+    let wild = ids.iter().zip(&patterns).map(|(id, pattern)| NameEntry {
+        pattern: Some(pattern),
+        kind: (*id == "rank/*").then_some(Rerank),
+        ..plain(id, Chat)
+    });
+    let named = [plain("openai/own", Chat), NameEntry { tier: Some("light"), ..plain("small", Chat) }];
+    let names = ModelNames::of(wild.chain(named));
+    let find = |asked, needs| names.resolve(asked, needs, ALL, ALL);
+    for (asked, needs, found) in [
+        ("anything", Some(Chat), 0),
+        ("anything", Some(Rerank), 0),
+        ("anything", None, 0),
+        ("openai/x", Some(Embedding), 1),
+        ("openai/gpt-4o", Some(Chat), 2),
+        ("openai/own", Some(Chat), 4),
+        ("light", Some(Chat), 5),
+        ("llama-3b", Some(Chat), 0),
+        ("rank/x", Some(Rerank), 3),
+        ("rank/x", Some(Chat), 0),
+    ] {
+        assert_eq!(find(Some(asked), needs), Ok(found), "{asked}");
+    }
+    assert_eq!(find(None, Some(Rerank)), Err(Unresolved::Unknown), "a pattern serves names only");
+    let without = |left: usize| names.resolve(Some("openai/x"), Some(Chat), ALL, |index| index != left);
+    assert_eq!((without(1), without(0)), (Ok(0), Ok(1)), "patterns that the key may not use are passed over");
+}
+
+#[test]
+fn without_a_name_the_default_of_the_kind_is_meant_and_unknown_names_mean_stand_ins() {
+    let models = [
+        plain("a", Chat),
+        NameEntry { is_default: true, stand_in: Some(1), ..plain("b", Chat) },
+        NameEntry { stand_in: Some(0), ..plain("c", Chat) },
+        plain("v", Embedding),
+        plain("w", Embedding),
+    ];
+    let names = ModelNames::of(models);
+    let find = |asked, needs, may_use: fn(usize) -> bool| names.resolve(asked, needs, NONE, may_use);
+    assert_eq!(find(None, Some(Chat), ALL), Ok(1));
+    assert_eq!(find(Some(""), Some(Chat), ALL), Ok(1));
+    assert_eq!(find(Some("nobody"), Some(Chat), ALL), Ok(2));
+    assert_eq!(find(Some("nobody"), Some(Chat), |index| index != 2), Ok(1));
+    assert_eq!(find(None, Some(Chat), |index| index != 1), Err(Unresolved::Unknown));
+    for asked in [None, Some("nobody")] {
+        assert_eq!(find(asked, Some(Embedding), ALL), Err(Unresolved::Unknown));
+    }
+    assert_eq!(find(None, None, ALL), Err(Unresolved::Unknown), "each kind has its own default");
+}
+
+#[test]
+fn models_are_a_pool_only_if_all_of_their_kind_are() {
+    let pooled = |id| NameEntry { is_pooled: true, ..plain(id, Rerank) };
+    assert_eq!(ModelNames::of([pooled("a"), plain("c", Chat), pooled("b")]).pool(Rerank), [0, 2]);
+    assert_eq!(ModelNames::of([pooled("a"), plain("own", Rerank), pooled("b")]).pool(Rerank), [0; 0]);
+    assert_eq!(ModelNames::of([pooled("a"), plain("c", Chat)]).pool(Chat), [0; 0]);
+}
+
 fn word() -> impl Strategy<Value = String> {
     prop_oneof![
         proptest::sample::select(vec!["light", "medium", "heavy", "embedding", "reranker", "bge", "e5", "7b", "8x7B"])
@@ -287,10 +363,9 @@ fn listed() -> impl Strategy<Value = Vec<Listed>> {
 
 fn names_of(listed: &[Listed]) -> ModelNames {
     ModelNames::of(listed.iter().map(|one| NameEntry {
-        id: &one.id,
         aliases: &one.aliases,
         tier: one.tier.as_deref(),
-        kind: one.kind,
+        ..plain(&one.id, one.kind)
     }))
 }
 

@@ -234,8 +234,17 @@ impl Caller {
     /// # Errors
     /// 403 when it may not.
     pub(crate) fn check_model(&self, model: &ModelInfo) -> Result<(), Refusal> {
-        let aliases = model.aliases.iter().chain(&model.tier).map(String::as_str);
-        let names = std::iter::once(model.id.as_str()).chain(aliases);
+        self.check_model_as(model, None)
+    }
+
+    /// Checks like [`Caller::check_model`], but for a model that is a pattern the name that the request uses counts too.
+    ///
+    /// # Errors
+    /// 403 when the caller's key may not use the model.
+    pub(crate) fn check_model_as(&self, model: &ModelInfo, asked: Option<&str>) -> Result<(), Refusal> {
+        let aliases = model.aliases.iter().chain(&model.hidden_aliases).chain(&model.tier).map(String::as_str);
+        let is_match = |asked: &&str| model.pattern.as_ref().is_some_and(|pattern| pattern.has_match(asked));
+        let names = std::iter::once(model.id.as_str()).chain(aliases).chain(asked.filter(is_match));
         match self.authenticated_key() {
             Some(authenticated) if !authenticated.key.may_use(names) => Err(Refusal::ModelNotAllowed(model.id.clone())),
             _ => Ok(()),

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, SetOnce};
 use super::job_capacity::{QueueLoad, job_capacity};
 use super::{Queue, QueueTimeouts};
 use crate::fleet::names::{ModelNames, NameEntry, Unresolved};
-use crate::fleet::{Model, ModelInfo};
+use crate::fleet::{Model, ModelInfo, ModelPool};
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::models::ModelKind;
@@ -49,6 +49,7 @@ pub struct ModelQueue {
 pub(crate) struct Snapshot {
     queues: Vec<Arc<ModelQueue>>,
     names: ModelNames,
+    pool: ModelPool,
 }
 
 impl ModelQueues {
@@ -193,19 +194,38 @@ impl Snapshot {
         let names = ModelNames::of(infos.iter().map(|info| NameEntry {
             id: &info.id,
             aliases: &info.aliases,
+            hidden_aliases: &info.hidden_aliases,
+            pattern: info.pattern.as_ref(),
+            is_default: info.is_default,
+            stand_in: info.stand_in,
+            is_pooled: info.pool.is_some(),
             tier: info.tier.as_deref(),
-            kind: info.kind,
+            kind: (!info.is_any_kind()).then_some(info.kind),
         }));
-        Self { queues, names }
+        Self { queues, names, pool: ModelPool::default() }
     }
 
     /// Returns the queue of the only model, if there is exactly one. Every request then means it, whatever name it uses,
-    /// and is refused if the model is known to be of another kind.
+    /// unless it serves only names that match its pattern, and is refused if the model is known to be of another kind.
     pub(crate) fn only(&self) -> Option<&Arc<ModelQueue>> {
         match &*self.queues {
-            [only] => Some(only),
+            [only] if only.model.info().pattern.is_none() => Some(only),
             _ => None,
         }
+    }
+
+    /// Returns the queues of the models that share the requests of this kind without a model's name, in the order in which
+    /// this one tries them; none if there is no such pool, or if the request names a model.
+    pub(crate) fn pool(&self, asked: Option<&str>, needs: Option<ModelKind>, caller: &Caller) -> Vec<&Arc<ModelQueue>> {
+        let Some(needs) = needs.filter(|_| asked.is_none_or(str::is_empty)) else { return Vec::new() };
+        let pool = self.names.pool(needs);
+        let usable: Vec<&Arc<ModelQueue>> = pool
+            .into_iter()
+            .filter_map(|index| self.queues.get(index))
+            .filter(|entry| caller.check_model(&entry.model.info()).is_ok())
+            .collect();
+        let models: Vec<&Arc<Model>> = usable.iter().map(|entry| &entry.model).collect();
+        self.pool.order(&models).into_iter().filter_map(|index| usable.get(index).copied()).collect()
     }
 
     /// Returns the queue of the model that a request means. `asked` is the requested name, `needs` the kind of model that the
@@ -221,12 +241,12 @@ impl Snapshot {
     ) -> Result<&Arc<ModelQueue>, Refusal> {
         let model = |index: usize| self.queues.get(index).map(|entry| &entry.model);
         let is_ready = |index| model(index).is_some_and(|model| model.available().is_ok());
-        let may_use = |index| model(index).is_some_and(|model| caller.check_model(&model.info()).is_ok());
+        let may_use = |index| model(index).is_some_and(|model| caller.check_model_as(&model.info(), asked).is_ok());
         let found = match self.only() {
             Some(_) => Ok(0),
             None => self.names.resolve(asked, needs, is_ready, may_use),
         };
-        let unknown = || self.model_not_found(asked, caller);
+        let unknown = || self.model_not_found(asked.filter(|asked| !asked.is_empty()), caller);
         let index = match found {
             Ok(index) | Err(Unresolved::WrongKind { index }) => index,
             Err(Unresolved::Unknown) => return Err(unknown()),
@@ -241,7 +261,10 @@ impl Snapshot {
 
     /// Returns the queue of the model with this id, or else with this alias.
     pub(crate) fn find(&self, name: &str) -> Option<&Arc<ModelQueue>> {
-        let is_alias = |entry: &&Arc<ModelQueue>| entry.model.info().aliases.iter().any(|alias| alias == name);
+        let is_alias = |entry: &&Arc<ModelQueue>| {
+            let info = entry.model.info();
+            info.aliases.iter().chain(&info.hidden_aliases).any(|alias| alias == name)
+        };
         self.queues.iter().find(|entry| entry.model.id() == name).or_else(|| self.queues.iter().find(is_alias))
     }
 
@@ -275,7 +298,7 @@ pub(crate) fn check_single_kind(model: &ModelInfo, needs: Option<ModelKind>, cal
 /// 403 when the caller's key may not use the model, whose kind is then not revealed; 400 when it is of another kind.
 fn check_kind(model: &ModelInfo, needs: Option<ModelKind>, caller: &Caller) -> Result<(), Refusal> {
     match needs {
-        Some(needs) if needs != model.kind => {
+        Some(needs) if needs != model.kind && !model.is_any_kind() => {
             caller.check_model(model)?;
             Err(Refusal::WrongKind { model: model.id.clone(), is: model.kind.as_str(), needs: needs.as_str() })
         }

@@ -104,7 +104,11 @@ impl ProxiedRequest {
     ) -> AdaptedRequest {
         let policy = model.policy();
         let client_name = self.requested_model.as_deref().unwrap_or(model.id());
-        let worker_name = lease.endpoint().target.model.as_deref().unwrap_or(model.id());
+        let target = &lease.endpoint().target;
+        let worker_name: Cow<'_, str> = match &model.info().pattern {
+            Some(pattern) => Cow::Owned(pattern.fill(target.model.as_deref(), client_name)),
+            None => Cow::Borrowed(target.model.as_deref().unwrap_or(model.id())),
+        };
         // A local llama-server has one model, ignores the model of a request, and calls its own model by the id. A
         // remote backend may use any name in its response, such as the path of the model's file.
         let is_local = lease.member().kind == WorkerKind::Local;
@@ -119,8 +123,9 @@ impl ProxiedRequest {
         let stream_options =
             is_asked_for_usage.then(|| stream_options_with_usage(&self.body, &self.envelope, strip)).flatten();
         let edit = Edit {
-            model: (is_renamed && self.route.is_post).then_some(worker_name),
-            sampling: if self.route.may_stream { &policy.rewrite.sampling } else { &[] },
+            model: (is_renamed && self.route.is_post).then_some(&*worker_name),
+            defaults: if self.route.needs_slot { [&target.fields, &policy.rewrite.sampling] } else { [&[], &[]] },
+            is_generation: self.route.may_stream,
             strip,
             stream_options: stream_options.as_deref(),
         };

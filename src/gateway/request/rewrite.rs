@@ -12,6 +12,7 @@ use super::body::RequestBody;
 use super::body_view::{BodyMember, gather, slices};
 use super::envelope::{BodyKind, Envelope};
 use crate::gateway::bounds::STREAM_OPTIONS_SIZE;
+use crate::settings::catalogue::is_generation_field;
 
 /// Members with the same meaning in the dialects of the backends. A request that has one needs no default for another.
 const SYNONYMS: [&[&str]; 2] = [
@@ -27,8 +28,10 @@ const STREAM_OPTIONS: &str = "stream_options";
 pub(super) struct Edit<'a> {
     /// The model's name at the backend, which replaces the one in the request.
     pub(super) model: Option<&'a str>,
-    /// Names and JSON values of members to add to objects that lack them.
-    pub(super) sampling: &'a [(String, String)],
+    /// Names and JSON values of members to add to objects that lack them. The first list comes before the second.
+    pub(super) defaults: [&'a [(String, String)]; 2],
+    /// Whether the members that only generation takes are added too.
+    pub(super) is_generation: bool,
     /// Names of members to remove, before defaults are added. They never remove the model's new name.
     pub(super) strip: &'a [String],
     /// The new value of `stream_options`, as JSON.
@@ -38,7 +41,10 @@ pub(super) struct Edit<'a> {
 impl Edit<'_> {
     /// Returns whether there is nothing to change.
     pub(super) fn is_empty(&self) -> bool {
-        self.model.is_none() && self.sampling.is_empty() && self.strip.is_empty() && self.stream_options.is_none()
+        self.model.is_none()
+            && self.defaults.iter().all(|list| list.is_empty())
+            && self.strip.is_empty()
+            && self.stream_options.is_none()
     }
 }
 
@@ -88,15 +94,17 @@ fn object_splices(members: &[BodyMember], opens: usize, edit: &Edit<'_>) -> Vec<
     if let Some(options) = edit.stream_options {
         set(STREAM_OPTIONS, options, &|member: &BodyMember| member.is_named(STREAM_OPTIONS));
     }
-    for (at, (name, value)) in edit.sampling.iter().enumerate() {
+    let defaults: Vec<&(String, String)> = edit.defaults.iter().flat_map(|list| list.iter()).collect();
+    for (at, (name, value)) in defaults.iter().copied().enumerate() {
         let means_the_same = |other: &str| {
             other == name || SYNONYMS.iter().any(|names| names.contains(&name.as_str()) && names.contains(&other))
         };
         let is_present =
             kept_list.iter().any(|member| member.name.as_deref().is_some_and(means_the_same) && !member.is_null());
-        let is_added = edit.sampling[..at].iter().any(|(other, _)| means_the_same(other));
+        let is_added = defaults[..at].iter().any(|(other, _)| means_the_same(other));
         let is_set = edit.model.is_some() && name.eq_ignore_ascii_case("model");
-        if is_present || is_added || is_set {
+        let is_foreign = !edit.is_generation && is_generation_field(name);
+        if is_present || is_added || is_set || is_foreign {
             continue;
         }
         // A member that is `null` counts as missing; its value is replaced.
@@ -194,7 +202,8 @@ pub(crate) fn rewrite_object(
     let pieces = pieces.iter().map(|piece| Bytes::copy_from_slice(piece));
     let body = RequestBody::default().with_pieces(pieces.collect());
     let envelope = Envelope::of(&body)?;
-    let rewritten = rewrite_body(&body, &envelope, &Edit { model, sampling, strip, stream_options: None });
+    let edit = Edit { model, defaults: [sampling, &[]], is_generation: true, strip, stream_options: None };
+    let rewritten = rewrite_body(&body, &envelope, &edit);
     let length = rewritten.length();
     let bytes: Vec<u8> = rewritten.pieces().flatten().copied().collect();
     assert_eq!(length, bytes.len() as u64);

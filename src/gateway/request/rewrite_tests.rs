@@ -86,7 +86,13 @@ fn the_commas_are_right_after_members_are_removed() {
 fn a_body_that_is_not_an_object_stays_as_it_is() {
     for text in ["", "[1]", "{\"model\":\"a\"", "{\"a\":1,}"] {
         let body = RequestBody::from_pieces(&[text]);
-        let edit = Edit { model: Some("m"), sampling: &pairs(&[("a", "1")]), strip: &names(&["a"]), ..Edit::default() };
+        let edit = Edit {
+            model: Some("m"),
+            defaults: [&pairs(&[("a", "1")]), &[]],
+            is_generation: true,
+            strip: &names(&["a"]),
+            ..Edit::default()
+        };
         let same = rewrite_body(&body, &Envelope::of(&body).unwrap(), &edit);
         assert_eq!(same.pieces().flatten().copied().collect::<Vec<u8>>(), text.as_bytes());
     }
@@ -126,7 +132,13 @@ async fn a_form_is_changed_by_its_parts() {
         let body = RequestBody::from_pieces(&[&whole(parts)]);
         let envelope = Envelope::read("/v1/audio/transcriptions", &headers, &body).await.unwrap();
         let (sampling, strip) = (pairs(&[("a", "1")]), names(&["user"]));
-        let edit = Edit { model: Some("n\r\nx"), sampling: &sampling, strip: &strip, ..Edit::default() };
+        let edit = Edit {
+            model: Some("n\r\nx"),
+            defaults: [&sampling, &[]],
+            is_generation: true,
+            strip: &strip,
+            ..Edit::default()
+        };
         let other = rewrite_body(&body, &envelope, &edit);
         let text = String::from_utf8(other.pieces().flatten().copied().collect()).unwrap();
         assert_eq!(text, whole(expected));

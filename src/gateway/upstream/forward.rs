@@ -273,6 +273,9 @@ fn upstream_request<B>(
     if let Some(authorization) = &target.authorization {
         parts.headers.insert(AUTHORIZATION, authorization.clone());
     }
+    for (name, value) in &target.headers {
+        parts.headers.insert(name, value.clone());
+    }
     parts.headers.insert(X_REQUEST_ID, request_id.clone());
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
@@ -285,6 +288,7 @@ mod tests {
     use crate::gateway::route;
     use http::Method;
     use http::uri::{Authority, Scheme};
+    use http::{HeaderMap, HeaderName};
 
     fn request_to(api_path: &str, authorization: Option<&'static str>, is_remote: bool) -> Request<()> {
         let target = DialTarget {
@@ -293,6 +297,8 @@ mod tests {
             api_path: api_path.to_owned(),
             root_path: String::new(),
             authorization: authorization.map(HeaderValue::from_static),
+            headers: HeaderMap::from_iter([(HeaderName::from_static("x-kept"), HeaderValue::from_static("2"))]),
+            fields: Vec::new(),
             model: None,
             is_remote,
         };
@@ -341,7 +347,7 @@ mod tests {
             assert_eq!((request.version(), request.headers().len()), (Version::HTTP_11, 4));
             assert_eq!(request.headers()[AUTHORIZATION], "Bearer worker");
             assert_eq!(request.headers()[X_REQUEST_ID], "id-1");
-            assert_eq!(request.headers()["x-kept"], "1");
+            assert_eq!(request.headers()["x-kept"], "2", "a header of the entry replaces the client's");
             assert_eq!(request.headers()["accept-encoding"], "identity");
 
             let request = request_to("/v1", None, is_remote);

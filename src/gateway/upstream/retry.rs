@@ -114,12 +114,23 @@ impl Retry {
             let snapshot = model_queues.snapshot();
             let mut find = || {
                 request.check_readable(&snapshot)?;
-                let model_queue = snapshot.resolve(request.requested_model.as_deref(), request.required_kind, caller);
-                let model_queue = Arc::clone(model_queue.map_err(|refusal| request.explain_refusal(refusal))?);
+                let (asked, needs) = (request.requested_model.as_deref(), request.required_kind);
+                let (model_queue, others) = match snapshot.resolve(asked, needs, caller) {
+                    Ok(model_queue) => (model_queue, Vec::new()),
+                    Err(refusal) => match snapshot.pool(asked, needs, caller).split_first() {
+                        Some((first, others)) => (*first, others.to_vec()),
+                        None => return Err(request.explain_refusal(refusal)),
+                    },
+                };
+                let model_queue = Arc::clone(model_queue);
                 record.set_model(model_queue.model.id());
-                caller.check_model(&model_queue.model.info())?;
+                caller.check_model_as(&model_queue.model.info(), asked)?;
                 let mut retry =
                     Self::new(policy, request.route, request.required_kind, Arc::clone(model_queues), model_queue);
+                // The rest of the pool comes before the fallbacks of its first model.
+                for other in others.into_iter().rev() {
+                    retry.fallbacks.push_front(other.model.id().to_owned());
+                }
                 retry.select_servable_model(caller)?;
                 let model_queue = retry.model_queue();
                 record.set_model(model_queue.model.id());

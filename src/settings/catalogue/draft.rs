@@ -14,7 +14,7 @@
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
-use super::model::{LoadMode, LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start};
+use super::model::{LoadMode, LocalSettings, ModelSettings, PoolPlace, RemoteSettings, Rewrite, Start};
 use crate::models::ModelKind;
 use crate::settings::options::{Engine, Settings};
 use crate::settings::values::{Context, ExtraArgs, GpuLayers, Seconds, Strategy, ZeroIsOff};
@@ -77,6 +77,9 @@ pub(in crate::settings) struct ModelDraft {
     pub(in crate::settings) kind: Option<ModelKind>,
     pub(in crate::settings) tier: Option<String>,
     pub(in crate::settings) aliases: Vec<String>,
+    pub(in crate::settings) hidden_aliases: Vec<String>,
+    pub(in crate::settings) is_wildcard: bool,
+    pub(in crate::settings) pool: Option<PoolPlace>,
     pub(in crate::settings) remotes: Vec<RemoteSettings>,
     /// Length of its vectors where a request names none.
     pub(in crate::settings) dimensions: Option<NonZeroU32>,
@@ -106,6 +109,9 @@ impl ModelDraft {
             kind,
             tier,
             aliases,
+            hidden_aliases,
+            is_wildcard,
+            pool,
             remotes,
             dimensions,
             has_problem,
@@ -130,6 +136,9 @@ impl ModelDraft {
             kind,
             tier,
             aliases,
+            hidden_aliases,
+            is_wildcard,
+            pool,
             remotes,
             dimensions,
             has_problem,
@@ -161,6 +170,9 @@ impl ModelDraft {
             kind,
             tier,
             aliases,
+            hidden_aliases,
+            is_wildcard,
+            pool,
             remotes,
             dimensions,
             has_problem: _,
@@ -181,6 +193,9 @@ impl ModelDraft {
             }),
             tier,
             aliases,
+            hidden_aliases,
+            is_wildcard,
+            pool,
             unlisted: unlisted.or(defaults.unlisted).unwrap_or_default(),
             strategy: strategy.or(defaults.strategy),
             rewrite: Rewrite {

@@ -9,4 +9,7 @@ mod model;
 pub(super) mod models_table;
 
 pub(super) use model::known_id;
-pub use model::{Catalogue, LoadMode, LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start};
+pub use model::{
+    Catalogue, EVERY_MODEL, LoadMode, LocalSettings, ModelSettings, PoolPlace, RemoteSettings, Rewrite, Start,
+    is_generation_field,
+};

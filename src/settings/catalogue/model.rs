@@ -7,8 +7,44 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use crate::models::{ModelKind, id_of};
+use crate::settings::bounds::REMOTE_SLOTS;
 use crate::settings::options::Engine;
 use crate::settings::values::{Secret, Strategy};
+
+/// The path at which a remote backend is probed unless its entry sets `health`. Every server with OpenAI's API has it.
+const REMOTE_HEALTH: &str = "/v1/models";
+
+/// The name that stands for every model in `fallbacks:`.
+pub const EVERY_MODEL: &str = "*";
+
+/// Fields that only routes which generate text take. As defaults they are not added to other requests.
+const GENERATION_FIELDS: &[&str] = &[
+    "chat_template_kwargs",
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_tokens",
+    "min_p",
+    "n",
+    "n_predict",
+    "parallel_tool_calls",
+    "presence_penalty",
+    "reasoning_effort",
+    "repeat_penalty",
+    "repetition_penalty",
+    "response_format",
+    "seed",
+    "stop",
+    "temperature",
+    "tool_choice",
+    "tools",
+    "top_k",
+    "top_logprobs",
+    "top_p",
+    "verbosity",
+];
 
 /// All models, in the order of the configuration.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -16,7 +52,10 @@ pub struct Catalogue {
     /// The models.
     pub models: Vec<ModelSettings>,
     /// By the name of a model or tier: the models or tiers that take over, in this order, if it cannot serve.
+    /// [`EVERY_MODEL`] stands for all that have no fallbacks of their own, and for unknown names.
     pub fallbacks: BTreeMap<String, Vec<String>>,
+    /// By kind: the id or alias of the model that serves requests without a model's name.
+    pub default_models: Vec<(ModelKind, String)>,
 }
 
 /// One model that clients can request, and all workers that serve it.
@@ -30,6 +69,12 @@ pub struct ModelSettings {
     pub tier: Option<String>,
     /// Other names that clients may use.
     pub aliases: Vec<String>,
+    /// Other names that clients may use, and that no client is shown.
+    pub hidden_aliases: Vec<String>,
+    /// Whether the id is a pattern: the model then serves every name that matches it.
+    pub is_wildcard: bool,
+    /// The place among the models of its kind, if only entries of `model_list` describe it.
+    pub pool: Option<PoolPlace>,
     /// Whether lists of models omit it; clients can still request it.
     pub unlisted: bool,
     /// How a worker is chosen, if it differs from `ROUTING_STRATEGY`.
@@ -60,8 +105,21 @@ impl ModelSettings {
     /// Returns the settings whose changes running workers cannot take over.
     fn worker_settings(&self) -> impl PartialEq {
         // No `..`: a new field does not compile until it is decided here whether it needs new workers.
-        let Self { id, tier: _, aliases: _, unlisted: _, strategy: _, rewrite: _, kind, local, remotes, dimensions: _ } =
-            self;
+        let Self {
+            id,
+            tier: _,
+            aliases: _,
+            hidden_aliases: _,
+            is_wildcard: _,
+            pool: _,
+            unlisted: _,
+            strategy: _,
+            rewrite: _,
+            kind,
+            local,
+            remotes,
+            dimensions: _,
+        } = self;
         let local = local.as_ref().map(|local| {
             let LocalSettings {
                 start,
@@ -81,6 +139,14 @@ impl ModelSettings {
     }
 }
 
+/// The place of a model among those of its kind that `model_list` alone describes. Requests that name no model go to
+/// any of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolPlace {
+    /// The lowest `priority` of its entries, if one sets it; the lowest number comes first.
+    pub priority: Option<u32>,
+}
+
 /// Returns `id`, or the id made of the file name in `start`.
 pub(in crate::settings) fn known_id(id: Option<&str>, start: Option<&Start>) -> Option<String> {
     let from_file = || match start? {
@@ -98,6 +164,11 @@ pub struct Rewrite {
     pub sampling: Vec<(String, String)>,
     /// Names of fields that are removed from requests.
     pub strip_params: Vec<String>,
+}
+
+/// Returns whether only routes that generate text take a field of this name.
+pub fn is_generation_field(name: &str) -> bool {
+    GENERATION_FIELDS.contains(&name) || name.starts_with("guided_")
 }
 
 /// Workers that the gateway starts, watches and stops.
@@ -160,7 +231,12 @@ pub struct RemoteSettings {
     pub api_base: String,
     /// The API key that is sent to it.
     pub api_key: Option<Secret>,
-    /// The name of the model in requests to it, if it differs from the id.
+    /// Names and values of headers that are set in each request to it. The names are in lower case.
+    pub headers: Vec<(String, Secret)>,
+    /// Names and JSON values of fields that are added if a request lacks them. They come before those of the model.
+    pub fields: Vec<(String, String)>,
+    /// The name of the model in requests to it, if it differs from the id. For a model whose id is a pattern, its `*`
+    /// stand for the same text as those of the id.
     pub model: Option<String>,
     /// Most requests per minute.
     pub rpm: Option<NonZeroU32>,
@@ -174,4 +250,23 @@ pub struct RemoteSettings {
     pub weight: f64,
     /// The priority for the strategy `priority-failover`; the lowest number comes first.
     pub priority: u32,
+}
+
+impl RemoteSettings {
+    /// Creates the settings of a backend at this address, with defaults for all others.
+    pub fn at(api_base: String) -> Self {
+        Self {
+            api_base,
+            api_key: None,
+            headers: Vec::new(),
+            fields: Vec::new(),
+            model: None,
+            rpm: None,
+            tpm: None,
+            slots: REMOTE_SLOTS,
+            health: REMOTE_HEALTH.to_owned(),
+            weight: 1.0,
+            priority: 0,
+        }
+    }
 }

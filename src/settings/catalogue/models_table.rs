@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::model::{Catalogue, ModelSettings, RemoteSettings, Start};
 use crate::models::ModelKind;
 use crate::models::columns::aligned;
+use crate::settings::notes::printable;
 
 const HEADINGS: [&str; 11] =
     ["ID", "KIND", "TIER", "SERVED BY", "REPLICAS", "SLOTS", "CTX", "PRELOAD", "PINNED", "TTL", "ALIASES"];
@@ -18,6 +19,26 @@ pub fn models_table(catalogue: &Catalogue) -> String {
     let rows: Vec<[String; HEADINGS.len()]> =
         std::iter::once(HEADINGS.map(str::to_owned)).chain(catalogue.models.iter().map(cells)).collect();
     aligned(&rows, &NUMBERS).iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Returns a line for each remote backend to whose requests something is added, with the names of headers and fields.
+/// Their values may be secrets.
+pub fn additions(catalogue: &Catalogue) -> String {
+    let mut text = String::new();
+    for model in &catalogue.models {
+        for remote in &model.remotes {
+            let headers: Vec<&str> = remote.headers.iter().map(|(name, _)| name.as_str()).collect();
+            let fields: Vec<&str> = remote.fields.iter().map(|(name, _)| name.as_str()).collect();
+            let parts = [("headers", headers), ("fields", fields)];
+            let parts = parts.iter().filter(|(_, names)| !names.is_empty());
+            let parts: Vec<String> = parts.map(|(what, names)| format!("{what} {}", names.join(", "))).collect();
+            if !parts.is_empty() {
+                let id = model.known_id().unwrap_or_default();
+                text += &format!("{}\n", printable(&format!("{id} ({}): {}", host(remote), parts.join("; "))));
+            }
+        }
+    }
+    text
 }
 
 fn cells(model: &ModelSettings) -> [String; HEADINGS.len()] {
@@ -44,11 +65,6 @@ fn cells(model: &ModelSettings) -> [String; HEADINGS.len()] {
         or_dash(model.aliases.join(", ")),
     ]
     .map(|cell| printable(&cell))
-}
-
-/// Returns the text without control characters, which must not reach a terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn or_dash(text: String) -> String {

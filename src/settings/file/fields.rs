@@ -35,6 +35,11 @@ impl<'a> NodeFields<'a> {
         Some(self.entries.remove(at).1).filter(|node| **node != YamlNode::Null)
     }
 
+    /// Returns whether the key is there and has not been read.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(name, _)| *name == key)
+    }
+
     /// Takes and parses the value of a key.
     pub(super) fn value<T: Value>(&mut self, key: &'static str, notes: &mut FileNotes) -> Option<T> {
         let node = self.node(key)?;
@@ -61,6 +66,20 @@ impl<'a> NodeFields<'a> {
     /// Returns the location of a key.
     pub(super) fn at(&self, key: &str) -> String {
         format!("{}.{key}", self.location)
+    }
+
+    /// Takes the entries that were not read, and returns the keys that were.
+    pub(super) fn take_unread(&mut self) -> (Vec<(&'a str, &'a YamlNode)>, Vec<&'static str>) {
+        (std::mem::take(&mut self.entries), self.known.clone())
+    }
+
+    /// Takes the entries whose keys have a hint in `hints`, and adds one piece of advice for each to the notes.
+    pub(super) fn advise(&mut self, hints: &[(&'static str, &'static str)], location: &str, notes: &mut FileNotes) {
+        for (key, hint) in hints {
+            if self.node(key).is_some() {
+                notes.advice.insert(format!("{location}.{key}"), (*hint).to_owned());
+            }
+        }
     }
 
     /// Reports the entries that were not read: keys in `ignored` are ignored with a warning, all others are problems.

@@ -1,19 +1,17 @@
 //! Names of LiteLLM's configuration that have no meaning here, so that its files can be read unchanged.
 //!
-//! A name that is neither listed here nor read is taken for a typo and refused.
+//! Names that change no response are ignored, with one warning for all of them. Those that do have a hint of their own:
+//! what llamagate does in their place, or which setting does it. Except in `litellm_params`, whose unknown names become
+//! fields of requests, a name that is neither listed here nor read is taken for a typo and refused.
 
 /// Top-level sections.
 pub(super) const SECTIONS: &[&str] = &[
     "assistant_settings",
     "callback_settings",
-    "credential_list",
     "default_vertex_config",
     "files_settings",
     "finetune_settings",
-    "general_settings",
     "guardrails",
-    "include",
-    "litellm_settings",
     "mcp_servers",
     "mcp_tools",
     "model_cost_map",
@@ -24,55 +22,109 @@ pub(super) const SECTIONS: &[&str] = &[
     "vector_store_registry",
 ];
 
-/// Keys of `router_settings`.
+/// Keys of `router_settings` that change no response.
 pub(super) const ROUTER: &[&str] = &[
     "alerting_config",
-    "allowed_fails_policy",
     "assistants_config",
+    "auto_router_capability_limit",
+    "background_health_check_model_groups",
     "cache_kwargs",
-    "cache_responses",
     "caching_groups",
     "client_ttl",
-    "content_policy_fallbacks",
-    "context_window_fallbacks",
     "debug_level",
-    "default_fallbacks",
-    "default_litellm_params",
     "default_priority",
     "deployment_affinity_ttl_seconds",
-    "disable_cooldowns",
     "enable_health_check_routing",
     "enable_pre_call_check",
     "enable_pre_call_checks",
-    "enable_tag_filtering",
-    "guardrail_list",
+    "enable_weighted_failover",
+    "fallback_access_check",
+    "fallback_budget_check",
+    "health_check_ignore_transient_errors",
     "health_check_staleness_threshold",
     "ignore_invalid_deployments",
-    "max_fallbacks",
-    "max_retries",
     "model_group_affinity_config",
-    "model_group_retry_policy",
     "optional_pre_call_checks",
+    "plugins",
     "polling_interval",
-    "provider_budget_config",
     "redis_db",
     "redis_host",
     "redis_password",
     "redis_port",
     "redis_url",
-    "retry_after",
-    "retry_policy",
     "router_general_settings",
-    "routing_groups",
     "routing_strategy_args",
     "search_tools",
     "set_verbose",
-    "stream_timeout",
-    "tag_filtering_match_any",
-    "tag_routing_prefix",
-    "timeout",
-    "weights",
 ];
+
+/// Keys of `router_settings` that llamagate does not obey, each with what it does in their place.
+pub(super) const ROUTER_HINTS: &[(&str, &str)] = &[
+    ("allowed_fails_policy", ONE_BREAKER),
+    ("cache_responses", NO_CACHE),
+    ("content_policy_fallbacks", NO_SPECIAL_FALLBACKS),
+    ("context_window_fallbacks", NO_SPECIAL_FALLBACKS),
+    ("default_litellm_params", "set fields in the litellm_params of each entry"),
+    ("disable_cooldowns", "set cooldown_time: 0 to ask a failing backend again at once"),
+    ("enable_tag_filtering", NO_TAGS),
+    ("guardrail_list", "requests are not filtered"),
+    ("max_fallbacks", "each fallback is tried once"),
+    ("max_retries", "num_retries sets the retries"),
+    ("model_group_retry_policy", RETRY_RULES),
+    ("provider_budget_config", NO_BUDGETS),
+    ("retry_after", "retry_delay sets the longest pause before a retry"),
+    ("retry_policy", RETRY_RULES),
+    ("routing_groups", "a model has one strategy"),
+    ("stream_timeout", STREAM_TIMEOUTS),
+    ("tag_filtering_match_any", NO_TAGS),
+    ("tag_routing_prefix", NO_TAGS),
+    ("timeout", TIMEOUTS),
+    ("weights", "set weight in each entry"),
+];
+
+/// Keys of `litellm_settings` that llamagate does not obey, each with what it does in their place. All others change
+/// no response.
+pub(super) const SETTINGS_HINTS: &[(&str, &str)] = &[
+    ("cache", NO_CACHE),
+    ("content_policy_fallbacks", NO_SPECIAL_FALLBACKS),
+    ("context_window_fallbacks", NO_SPECIAL_FALLBACKS),
+    ("default_max_internal_user_budget", NO_BUDGETS),
+    ("enable_json_schema_validation", "the backend alone enforces response_format"),
+    ("max_budget", NO_BUDGETS),
+    ("modify_params", "requests are not adapted to a provider"),
+    ("request_timeout", TIMEOUTS),
+    ("ssl_verify", NO_INSECURE_TLS),
+];
+
+/// Keys of `general_settings` that have a counterpart here. All others change no response.
+pub(super) const GENERAL_HINTS: &[(&str, &str)] = &[
+    ("allowed_ips", "let the proxy in front, or a firewall, filter addresses"),
+    ("background_health_checks", "remote backends are always probed, every HEALTH_CHECK_INTERVAL"),
+    ("completion_model", "set default_models: {chat: ID} in the configuration file"),
+    ("custom_auth", "clients' keys are in the key file"),
+    ("global_max_parallel_requests", "set max_parallel_requests in each entry"),
+    ("health_check_interval", "set router_settings.health_check_interval"),
+    (
+        "master_key",
+        "clients' keys are in a key file: make one with `keyctl generate --name NAME`, or set LLAMAGATE_API_KEY",
+    ),
+    ("max_parallel_requests", "set max_parallel_requests in each entry, or max_concurrent= for a key"),
+    ("max_request_size_mb", "set MAX_REQUEST_BODY_SIZE"),
+    ("pass_through_endpoints", "only the routes of OpenAI's and Anthropic's API are passed on"),
+    ("port", "set PORT"),
+];
+
+const TIMEOUTS: &str = "REQUEST_TIMEOUT bounds each request, with all its attempts";
+const STREAM_TIMEOUTS: &str =
+    "REQUEST_TIMEOUT bounds the wait for the first byte, STREAM_IDLE_TIMEOUT each pause after it";
+const NO_SPECIAL_FALLBACKS: &str = "fallbacks apply to failures only; such a response goes to the client";
+const NO_CACHE: &str = "responses are not cached";
+const NO_TAGS: &str = "backends are not chosen by tags";
+const NO_BUDGETS: &str = "costs are not counted; keys and entries have limits of requests and tokens";
+const ONE_BREAKER: &str = "allowed_fails counts all failures alike";
+const RETRY_RULES: &str = "num_retries is the same for all models, and what is safe to repeat is fixed";
+const NO_INSECURE_TLS: &str = "certificates are always verified; SSL_CERT_FILE names your own authority";
+const NO_MESSAGE_CHANGES: &str = "messages are passed on as they are";
 
 /// Routing strategies of LiteLLM that this gateway does not have.
 pub(super) const STRATEGIES: &[&str] =
@@ -81,73 +133,173 @@ pub(super) const STRATEGIES: &[&str] =
 /// Keys of an entry of `model_list`.
 pub(super) const ENTRY: &[&str] = &["access_groups", "blocked", "model_id"];
 
-/// Keys of `litellm_params`.
-pub(super) const PARAMS: &[&str] = &[
-    "additional_drop_params",
+/// Keys of `litellm_params` that change no response.
+const PARAMS: &[&str] = &[
     "allow_client_keepalive_override",
     "allowed_openai_params",
     "api_version",
+    "base_model",
+    "bucket_name",
     "budget_duration",
     "cache_control_injection_points",
+    "client_id",
+    "client_secret",
     "configurable_clientside_auth_params",
-    "cooldown_time",
-    "custom_llm_provider",
+    "cost_per_query",
+    "cost_per_second",
     "default_api_key_rpm_limit",
     "default_api_key_tpm_limit",
+    "default_image_cost_per_image",
     "drop_params",
-    "extra_body",
-    "extra_headers",
-    "headers",
-    "input_cost_per_second",
-    "input_cost_per_token",
-    "itpm",
+    "force_timeout",
+    "id",
     "keepalive_seconds",
-    "litellm_credential_name",
-    "litellm_trace_id",
-    "max_budget",
+    "logger_fn",
     "max_file_size_mb",
-    "max_retries",
-    "merge_reasoning_content_in_choices",
     "metadata",
-    "mock_response",
     "model_info",
-    "num_retries",
-    "organization",
-    "otpm",
-    "output_cost_per_second",
-    "output_cost_per_token",
+    "no-log",
     "provider_affinity_header",
     "region_name",
-    "ssl_verify",
-    "stream",
-    "stream_timeout",
-    "supports_system_message",
-    "tag_regex",
-    "tags",
-    "timeout",
+    "regional_endpoint_uplift_multiplier",
+    "regional_processing_uplift_multiplier_eu",
+    "regional_processing_uplift_multiplier_us",
+    "rust",
+    "tenant_id",
+    "text_completion",
+    "tiered_pricing",
+    "turn_off_message_logging",
     "use_chat_completions_api",
     "use_in_pass_through",
     "use_litellm_proxy",
+    "use_xai_oauth",
+    "vector_store_id",
+    "verbose",
 ];
 
-/// Keys of `litellm_params` that set default fields of requests.
-pub(super) const SAMPLING: &[&str] = &[
-    "frequency_penalty",
-    "logit_bias",
-    "max_completion_tokens",
-    "max_tokens",
-    "min_p",
-    "n",
-    "presence_penalty",
-    "reasoning_effort",
-    "repetition_penalty",
-    "repeat_penalty",
-    "response_format",
-    "seed",
-    "stop",
-    "temperature",
-    "top_k",
-    "top_p",
+/// Beginnings of keys of `litellm_params` that change no response: prices, other providers, logging.
+const PARAM_PREFIXES: &[&str] = &[
+    "adaptive_router_",
+    "annotation_cost_",
+    "anthropic_",
+    "arize_",
+    "auto_router_",
+    "aws_",
+    "azure_",
+    "bedrock_",
+    "cache_creation_",
+    "cache_read_",
+    "citation_cost_",
+    "complexity_router_",
+    "fireworks_forward_",
+    "gcs_",
+    "google_maps_grounding_",
+    "humanloop_",
+    "input_cost_per_",
+    "langfuse_",
+    "langsmith_",
+    "litellm_",
+    "milvus_",
+    "ocr_cost_",
+    "openai_",
+    "output_cost_per_",
+    "output_vector_",
+    "quality_router_",
+    "s3_",
+    "search_context_cost_",
+    "slack_",
+    "valkey_",
+    "vertex_",
+    "watsonx_",
+];
+
+/// Keys of `litellm_params` that llamagate does not obey, each with what it does in their place.
+const PARAM_HINTS: &[(&str, &str)] = &[
+    ("additional_drop_params", "list them in strip_params of the model under models:"),
+    ("cache", NO_CACHE),
+    ("caching", NO_CACHE),
+    ("context_window_fallback_dict", NO_SPECIAL_FALLBACKS),
+    ("cooldown_time", "router_settings.cooldown_time is the same for all backends"),
+    ("enable_json_schema_validation", "the backend alone enforces response_format"),
+    ("ensure_alternating_roles", NO_MESSAGE_CHANGES),
+    ("fallbacks", "set router_settings.fallbacks"),
+    ("guardrails", "requests are not filtered"),
+    ("itpm", "tpm limits input and output together"),
+    ("max_budget", NO_BUDGETS),
+    ("max_retries", RETRY_RULES),
+    ("merge_reasoning_content_in_choices", NO_MESSAGE_CHANGES),
+    ("mock_response", "every response is the backend's"),
+    ("mock_timeout", "every response is the backend's"),
+    ("num_retries", RETRY_RULES),
+    ("otpm", "tpm limits input and output together"),
+    ("prompt_id", "prompts are not managed here"),
+    ("request_timeout", TIMEOUTS),
+    ("retry_policy", RETRY_RULES),
+    ("roles", NO_MESSAGE_CHANGES),
+    ("silent_model", "requests go to one model"),
+    ("ssl_verify", NO_INSECURE_TLS),
+    ("stream", "each request sets it"),
+    ("stream_timeout", STREAM_TIMEOUTS),
+    ("stream_timeout_by_service_tier", STREAM_TIMEOUTS),
+    ("supports_system_message", NO_MESSAGE_CHANGES),
+    ("tag_regex", NO_TAGS),
+    ("tags", NO_TAGS),
+    ("timeout", TIMEOUTS),
+    ("timeout_by_service_tier", TIMEOUTS),
+];
+
+/// What an unread key of `litellm_params` is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ForeignParam {
+    /// A key of LiteLLM that changes no response.
+    WithoutEffect,
+    /// A key of LiteLLM that llamagate does not obey, with what it does in its place.
+    NotObeyed(&'static str),
+    /// A misspelt key of an entry, with the right one.
+    Misspelt(&'static str),
+    /// A field of requests.
+    RequestField,
+}
+
+/// Classifies an unread key of `litellm_params`; `read` are the keys that are read.
+pub(super) fn foreign_param(key: &str, read: &[&'static str]) -> ForeignParam {
+    if let Some((_, hint)) = PARAM_HINTS.iter().find(|(known, _)| *known == key) {
+        return ForeignParam::NotObeyed(hint);
+    }
+    if PARAMS.contains(&key) || PARAM_PREFIXES.iter().any(|prefix| key.starts_with(prefix)) {
+        return ForeignParam::WithoutEffect;
+    }
+    // A misspelt `api_key` must not become a field, and send the key to the backend in the body.
+    let letters =
+        |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let is_close = |known: &&&str| {
+        letters(known) == letters(key) || known.len() > 4 && strsim::damerau_levenshtein(known, key) == 1
+    };
+    let hinted = PARAM_HINTS.iter().map(|(known, _)| known);
+    match read.iter().chain(PARAMS).chain(hinted).find(is_close) {
+        Some(known) => ForeignParam::Misspelt(known),
+        None => ForeignParam::RequestField,
+    }
+}
+
+/// Headers that `extra_headers` cannot set: they belong to one connection, or describe the body.
+pub(super) const RESERVED_HEADERS: &[&str] = &[
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-request-id",
 ];
 
 /// Values of `model_info.mode` for which this gateway has no routes.
@@ -170,14 +322,23 @@ pub(super) const MODES: &[&str] = &[
 pub(super) const COMPATIBLE: &[&str] = &[
     "ai21",
     "ai21_chat",
+    "aiml",
+    "aiohttp_openai",
     "anyscale",
+    "apertis",
+    "baseten",
     "cerebras",
+    "chutes",
     "codestral",
     "cohere",
+    "cometapi",
+    "cortecs",
     "custom_openai",
+    "dashscope",
     "deepinfra",
     "deepseek",
     "docker_model_runner",
+    "edenai",
     "empower",
     "featherless_ai",
     "fireworks_ai",
@@ -185,66 +346,133 @@ pub(super) const COMPATIBLE: &[&str] = &[
     "galadriel",
     "github",
     "groq",
+    "helicone",
     "hosted_vllm",
     "hyperbolic",
+    "inception",
     "infinity",
     "jina_ai",
     "lambda_ai",
     "lemonade",
+    "libertai",
     "litellm_proxy",
     "llamafile",
     "lm_studio",
     "meta_llama",
     "mistral",
+    "modelscope",
     "moonshot",
+    "morph",
+    "nano-gpt",
     "nebius",
     "novita",
     "nscale",
     "nvidia_nim",
     "ollama",
     "ollama_chat",
+    "oobabooga",
     "openai",
     "openai_like",
     "openrouter",
+    "parasail",
     "perplexity",
+    "poe",
+    "publicai",
+    "qwencloud",
     "sambanova",
+    "synthetic",
+    "tencent",
+    "tensormesh",
     "text-completion-openai",
     "together_ai",
+    "v0",
+    "vercel_ai_gateway",
     "vllm",
     "volcengine",
+    "wandb",
     "xai",
     "xinference",
+    "zai",
 ];
 
 /// Providers with an API other than OpenAI's.
 pub(super) const FOREIGN: &[&str] = &[
+    "a2a",
     "aleph_alpha",
+    "amazon_nova",
     "anthropic",
+    "anthropic_text",
+    "assemblyai",
+    "auto_router",
+    "aws_polly",
     "azure",
     "azure_ai",
+    "azure_speech",
     "azure_text",
     "bedrock",
+    "bedrock_converse",
+    "bedrock_mantle",
+    "chatgpt",
     "clarifai",
     "cloudflare",
+    "cohere_chat",
     "databricks",
+    "datarobot",
+    "deepgram",
+    "elevenlabs",
+    "fal_ai",
     "gemini",
+    "gigachat",
+    "github_copilot",
+    "gradient_ai",
+    "heroku",
     "huggingface",
+    "langflow",
+    "langgraph",
+    "maritalk",
+    "milvus",
     "nlp_cloud",
     "oci",
     "palm",
     "petals",
     "predibase",
+    "recraft",
     "replicate",
+    "runwayml",
     "sagemaker",
     "sagemaker_chat",
+    "sagemaker_nova",
+    "sap",
     "snowflake",
+    "stability",
+    "text-completion-codestral",
+    "topaz",
     "triton",
     "vertex_ai",
+    "vertex_ai-anthropic_models",
     "vertex_ai_beta",
     "voyage",
     "watsonx",
     "watsonx_text",
 ];
+
+/// Beginnings of model names without a provider, and the provider that LiteLLM takes for them.
+pub(super) const INFERRED: &[(&str, &str)] = &[
+    ("gpt-", "openai"),
+    ("chatgpt-", "openai"),
+    ("o1", "openai"),
+    ("o3", "openai"),
+    ("o4", "openai"),
+    ("text-embedding-3-", "openai"),
+    ("text-embedding-ada-", "openai"),
+    ("claude-", "anthropic"),
+    ("gemini-", "vertex_ai"),
+    ("command-", "cohere_chat"),
+];
+
+/// Providers that need neither `api_base` nor API key: the name, and the URL.
+pub(super) const ON_THIS_MACHINE: &[(&str, &str)] =
+    &[("ollama", "http://localhost:11434/v1"), ("ollama_chat", "http://localhost:11434/v1")];
 
 /// Providers that need no `api_base`: the name, the URL, and the variable that holds the API key.
 pub(super) const WELL_KNOWN: &[(&str, &str, &str)] = &[
@@ -258,3 +486,42 @@ pub(super) const WELL_KNOWN: &[(&str, &str, &str)] = &[
     ("xai", "https://api.x.ai/v1", "XAI_API_KEY"),
     ("cerebras", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unread_keys_of_litellm_params_become_fields_unless_they_are_litellms_or_misspelt() {
+        use ForeignParam::{Misspelt, NotObeyed, RequestField, WithoutEffect};
+        let read = ["api_key", "api_base", "model", "max_parallel_requests", "extra_body"];
+        for (key, is) in [
+            ("chat_template_kwargs", RequestField),
+            ("dimensions", RequestField),
+            ("guided_json", RequestField),
+            ("top_n", RequestField),
+            ("stop_token_ids", RequestField),
+            ("user", RequestField),
+            ("apikey", Misspelt("api_key")),
+            ("api-key", Misspelt("api_key")),
+            ("API_KEY", Misspelt("api_key")),
+            ("api_kye", Misspelt("api_key")),
+            ("modell", Misspelt("model")),
+            ("extra_bodi", Misspelt("extra_body")),
+            ("timeouts", Misspelt("timeout")),
+            ("input_cost_per_token_above_128k_tokens", WithoutEffect),
+            ("aws_secret_access_key", WithoutEffect),
+            ("drop_params", WithoutEffect),
+            ("timeout", NotObeyed(TIMEOUTS)),
+        ] {
+            assert_eq!(foreign_param(key, &read), is, "{key}");
+        }
+    }
+
+    #[test]
+    fn no_provider_both_speaks_openais_api_and_does_not() {
+        assert!(!COMPATIBLE.iter().any(|name| FOREIGN.contains(name)));
+        let named = WELL_KNOWN.iter().map(|(name, _, _)| name).chain(ON_THIS_MACHINE.iter().map(|(name, _)| name));
+        assert!(named.into_iter().all(|name| COMPATIBLE.contains(name)));
+    }
+}

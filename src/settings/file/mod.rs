@@ -6,20 +6,26 @@
 //!
 //! - `address.rs`: normalizes the URL of a remote backend
 //! - `fields.rs`: reads the entries of one mapping by key
+//! - `include.rs`: reads files, and merges those that `include:` names
 //! - `known.rs`: names of LiteLLM's configuration that have no meaning here
 //! - `litellm.rs`: `model_list:`
 //! - `models.rs`: `models:` and `defaults:`
 //! - `node.rs`: a YAML value whose mappings keep their order
+//! - `params.rs`: `litellm_params` of an entry of `model_list:`
+//! - `sections.rs`: LiteLLM's other sections
 
 mod address;
 mod fields;
+mod include;
 mod known;
 mod litellm;
 mod models;
 mod node;
+mod params;
+mod sections;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use super::catalogue::draft::ModelDraft;
@@ -27,19 +33,24 @@ use super::environment::Environment;
 use super::notes::{FileNotes, did_you_mean};
 use super::options::{OPTIONS, OptionRow, Sources, row};
 use super::problem::SettingProblem;
-use crate::settings::bounds::CONFIG_FILE_SIZE;
-use fields::{NodeFields, texts};
+use crate::models::ModelKind;
+use fields::NodeFields;
+use include::{MergedFile, merge_included, read_text};
 use node::YamlNode;
+use params::References;
 
 pub(super) use address::api_base;
-pub(super) use litellm::{Backend, ModelListEntry, Provider, REMOTE_HEALTH};
+pub(super) use litellm::ModelListEntry;
 pub(super) use models::{check_name, start_of};
+pub(super) use params::Backend;
 
 /// The content of the configuration file.
 #[derive(Default)]
 pub(super) struct ConfigFile {
     /// The path of the file; empty if none was read.
     pub(super) path: PathBuf,
+    /// The paths of the files that it includes.
+    pub(super) included: Vec<PathBuf>,
     /// The texts of settings, by key.
     texts: BTreeMap<&'static str, String>,
     /// The sections about models.
@@ -57,10 +68,22 @@ pub(super) struct FileModels {
     pub(super) models: Vec<(String, ModelDraft)>,
     /// `model_list:`.
     pub(super) entries: Vec<ModelListEntry>,
-    /// `model_group_alias`: the location, the alias and the model's name of each.
-    pub(super) aliases: Vec<(String, String, String)>,
+    /// `model_group_alias`.
+    pub(super) aliases: Vec<GroupAlias>,
     /// `fallbacks`: the location, the name and the fallbacks of each.
     pub(super) fallbacks: Vec<(String, String, Vec<String>)>,
+    /// `default_models`: the kind and the name of each.
+    pub(super) default_models: Vec<(ModelKind, String)>,
+}
+
+/// An entry of `model_group_alias`.
+pub(super) struct GroupAlias {
+    pub(super) location: String,
+    pub(super) alias: String,
+    /// The name of the model.
+    pub(super) model: String,
+    /// Whether no client is shown the alias.
+    pub(super) is_hidden: bool,
 }
 
 impl ConfigFile {
@@ -87,14 +110,18 @@ impl ConfigFile {
         let mut file = Self { path: path.to_owned(), notes: notes_on(path, None), ..Self::default() };
         match YamlNode::parse(text) {
             Ok(YamlNode::Null) => {}
-            Ok(YamlNode::Map(sections)) => file.read_sections(&sections, environment),
+            Ok(YamlNode::Map(sections)) => {
+                let merged = merge_included(path, sections, &mut file.notes);
+                file.read_sections(&merged, environment);
+                file.included = merged.included;
+            }
             Ok(_) => file.notes = notes_on(path, Some("expected a mapping at the top level, such as server:".into())),
             Err(fault) => file.notes = notes_on(path, Some(fault)),
         }
         file
     }
 
-    fn read_sections(&mut self, sections: &[(String, YamlNode)], environment: &Environment) {
+    fn read_sections(&mut self, merged: &MergedFile, environment: &Environment) {
         const KNOWN: &[&str] = &[
             "server",
             "defaults",
@@ -104,9 +131,13 @@ impl ConfigFile {
             "model_list",
             "router_settings",
             "fallbacks",
+            "default_models",
             "environment_variables",
+            "credential_list",
+            "general_settings",
             "litellm_settings",
         ];
+        let sections = &merged.sections;
         for (name, _) in sections {
             if known::SECTIONS.contains(&name.as_str()) {
                 self.notes.ignored.insert(name.clone());
@@ -126,13 +157,22 @@ impl ConfigFile {
         let slots = self.read_router_settings(section("router_settings"));
         self.read_fallbacks("fallbacks", section("fallbacks"));
         self.read_litellm_settings(section("litellm_settings"));
+        self.read_general_settings(section("general_settings"));
+        self.read_default_models(section("default_models"));
         self.model_sections.defaults = models::defaults(section("defaults"), &mut self.notes);
         self.model_sections.models = models::models(section("models"), &mut self.notes);
-        let variables = litellm::Variables {
+        let references = References {
             environment,
             from_file: self.read_environment_variables(section("environment_variables")),
+            credentials: self.read_credentials(section("credential_list")),
+            used: RefCell::default(),
         };
-        self.model_sections.entries = litellm::entries(section("model_list"), slots, &variables, &mut self.notes);
+        let list = section("model_list");
+        self.model_sections.entries =
+            litellm::entries(list, &merged.item_locations, slots, &references, &mut self.notes);
+        let used = references.used.borrow();
+        let names = references.from_file.iter().map(|(name, _)| name.as_str());
+        self.warn_of_unused_variables(names.filter(|name| !used.contains(*name)));
     }
 
     fn read_server(&mut self, node: &YamlNode) {
@@ -159,102 +199,14 @@ impl ConfigFile {
         }
     }
 
-    /// Reads `router_settings`: the settings of its group in the table, and LiteLLM's own keys. Returns the default
-    /// number of requests in flight per remote backend, if it is set.
-    fn read_router_settings(&mut self, node: &YamlNode) -> Option<NonZeroUsize> {
-        let group = row("routing_strategy").map(|row| row.group);
-        let mut fields = NodeFields::new("router_settings", node, &mut self.notes);
-        for row in OPTIONS.iter().filter(|row| Some(row.group) == group) {
-            let Some(value) = fields.node(row.key) else { continue };
-            let location = fields.at(row.key);
-            if let Some(strategy) = value.scalar().filter(|text| known::STRATEGIES.contains(&text.as_str())) {
-                let notice =
-                    format!("{}: {location}: this gateway has no {strategy} and uses its default", self.notes.subject);
-                self.notes.warnings.push(notice);
-                continue;
-            }
-            self.read_setting(&location, row, value);
+    /// Reads `default_models`: the id of a model by its kind.
+    fn read_default_models(&mut self, node: &YamlNode) {
+        let mut fields = NodeFields::new("default_models", node, &mut self.notes);
+        for kind in [ModelKind::Chat, ModelKind::Embedding, ModelKind::Rerank] {
+            let id = fields.text(kind.as_str(), &mut self.notes);
+            self.model_sections.default_models.extend(id.map(|id| (kind, id)));
         }
-        let slots = fields.value("default_max_parallel_requests", &mut self.notes);
-        if let Some(node) = fields.node("fallbacks") {
-            self.read_fallbacks(&fields.at("fallbacks"), node);
-        }
-        if let Some(node) = fields.node("model_group_alias") {
-            let location = fields.at("model_group_alias");
-            let YamlNode::Map(entries) = node else {
-                self.notes.problem(&location, "expected a mapping from aliases to models", None);
-                return slots;
-            };
-            for (alias, target) in entries {
-                let location = format!("{location}.{alias}");
-                // LiteLLM also accepts {model: NAME, hidden: true}.
-                let target = match target {
-                    YamlNode::Map(parts) => {
-                        parts.iter().find(|(key, _)| key == "model").map_or(&YamlNode::Null, |(_, node)| node)
-                    }
-                    target => target,
-                };
-                match target {
-                    YamlNode::Text(target) => {
-                        self.model_sections.aliases.push((location, alias.clone(), target.clone()))
-                    }
-                    _ => self.notes.problem(&location, "expected the name of a model", None),
-                }
-            }
-        }
-        fields.finish(known::ROUTER, "router_settings", &mut self.notes);
-        slots
-    }
-
-    /// Reads `litellm_settings`, where LiteLLM also accepts `fallbacks`; all other keys are ignored.
-    fn read_litellm_settings(&mut self, node: &YamlNode) {
-        let YamlNode::Map(entries) = node else { return };
-        for (key, value) in entries {
-            if key == "fallbacks" {
-                self.read_fallbacks("litellm_settings.fallbacks", value);
-            } else {
-                self.notes.ignored.insert("litellm_settings".to_owned());
-            }
-        }
-    }
-
-    /// Reads fallbacks: a mapping from names to lists, or LiteLLM's list of such mappings.
-    fn read_fallbacks<'a>(&mut self, location: &str, node: &'a YamlNode) {
-        let maps: Vec<&'a [(String, YamlNode)]> = match node {
-            YamlNode::Null => return,
-            YamlNode::Map(entries) => vec![entries.as_slice()],
-            YamlNode::List(items) => {
-                let map = |item: &'a YamlNode| if let YamlNode::Map(entries) = item { entries.as_slice() } else { &[] };
-                if items.iter().any(|item| !matches!(item, YamlNode::Map(_))) {
-                    self.notes.problem(location, "expected a list of mappings from a name to a list of names", None);
-                }
-                items.iter().map(map).collect()
-            }
-            _ => {
-                self.notes.problem(location, "expected a mapping from names to lists of names", None);
-                return;
-            }
-        };
-        for (name, node) in maps.into_iter().flatten() {
-            let location = format!("{location}.{name}");
-            if let Some(names) = texts(&location, node, &mut self.notes) {
-                self.model_sections.fallbacks.push((location, name.clone(), names));
-            }
-        }
-    }
-
-    /// Returns `environment_variables`: names and values for references `os.environ/NAME`.
-    fn read_environment_variables(&mut self, node: &YamlNode) -> Vec<(String, String)> {
-        match node {
-            YamlNode::Map(entries) => {
-                entries.iter().filter_map(|(name, value)| Some((name.clone(), value.scalar()?))).collect()
-            }
-            YamlNode::Null => Vec::new(),
-            _ => {
-                self.notes.problem("environment_variables", "expected a mapping from names to values", None);
-                Vec::new()
-            }
-        }
+        fields.finish(&[], "default_models", &mut self.notes);
     }
 
     /// Records the text of a setting of the table; a list becomes a text with commas.
@@ -284,19 +236,6 @@ fn notes_on(path: &Path, fault: Option<String>) -> FileNotes {
     let mut notes = FileNotes { subject: path.display().to_string(), ..FileNotes::default() };
     notes.problems.extend(fault.map(|fault| SettingProblem { subject: notes.subject.clone(), fault, hint: None }));
     notes
-}
-
-fn read_text(path: &Path) -> Result<String, String> {
-    // The size is checked first, so that a path to a model file does not fill the memory.
-    let metadata = path.metadata().map_err(|error| error.to_string())?;
-    if metadata.is_dir() {
-        return Err("it is a folder, not a file: name the file in it, such as llamagate.yaml".to_owned());
-    }
-    let size = metadata.len();
-    if size > CONFIG_FILE_SIZE {
-        return Err(format!("{size} bytes are more than the limit of a configuration file ({CONFIG_FILE_SIZE})"));
-    }
-    std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
+use serde_json::Value as Json;
+
 use super::fields::{NodeFields, read, texts};
 use super::node::YamlNode;
 use crate::models::ModelKind;
@@ -130,6 +132,9 @@ fn read_shared(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft
         weight: None,
         priority: None,
         // Set by other sources than these sections, or later.
+        hidden_aliases: Vec::new(),
+        is_wildcard: false,
+        pool: None,
         remotes: Vec::new(),
         dimensions: None,
         has_problem: false,
@@ -259,7 +264,7 @@ fn sampling(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> Vec<(String, 
     match fields.node("sampling") {
         None => Vec::new(),
         Some(YamlNode::Map(entries)) => {
-            entries.iter().filter_map(|(name, value)| sampling_field(&location, name, value, notes)).collect()
+            entries.iter().filter_map(|(name, value)| sampling_field(&location, name, value.json(), notes)).collect()
         }
         Some(_) => {
             notes.problem(&location, "expected a mapping such as {temperature: 0.7}", None);
@@ -272,14 +277,14 @@ fn sampling(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> Vec<(String, 
 pub(super) fn sampling_field(
     location: &str,
     name: &str,
-    value: &YamlNode,
+    value: Json,
     notes: &mut FileNotes,
 ) -> Option<(String, Option<String>)> {
     if REQUIRED_FIELDS.contains(&name) || name.is_empty() {
         notes.problem(location, format!("{name:?} has no default: each request must set it"), None);
         return None;
     }
-    Some((name.to_owned(), Some(value).filter(|value| **value != YamlNode::Null).map(|value| value.json().to_string())))
+    Some((name.to_owned(), Some(value).filter(|value| !value.is_null()).map(|value| value.to_string())))
 }
 
 /// Checks that clients can request a model by this name.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::settings::bounds::CONFIG_FILE_SIZE;
 
 fn read_str(text: &str) -> (ConfigFile, Vec<String>) {
     let mut file = ConfigFile::parse(Path::new("f.yaml"), text, &Environment::default());
@@ -68,7 +69,9 @@ fn keys_of_litellm_without_meaning_here_are_ignored_with_one_warning() {
         warnings,
         [
             "f.yaml: router_settings.routing_strategy: this gateway has no usage-based-routing and uses its default",
-            "f.yaml: ignored, because they have no meaning here: general_settings, litellm_settings, router_settings.redis_host",
+            "f.yaml: general_settings.master_key is not obeyed: clients' keys are in a key file: make one with \
+             `keyctl generate --name NAME`, or set LLAMAGATE_API_KEY",
+            "f.yaml: ignored, because they have no meaning here: litellm_settings.drop_params, router_settings.redis_host",
         ]
     );
 }
@@ -90,6 +93,16 @@ fn broken_yaml_and_wrong_shapes_are_problems() {
         "router_settings: {model_group_alias: 5}\n",
         "router_settings: {fallbacks: [a]}\n",
         "memory_budget: [{}]\n",
+        "include: {a: 1}\n",
+        "credential_list: 5\n",
+        "credential_list: [{credential_values: {}}]\n",
+        "credential_list: [{credential_name: a, credential_values: 5}]\n",
+        "default_models: [a]\n",
+        "default_models: {talk: a}\n",
+        "general_settings: 5\n",
+        "litellm_settings: {default_fallbacks: {a: b}}\n",
+        "router_settings: {model_group_alias: {a: {hidden: true}}}\n",
+        "router_settings: {model_group_alias: {a: {model: b, hiden: true}}}\n",
     ] {
         let (_, problems) = read_str(text);
         assert_eq!(problems.len(), 1, "{text:?}: {problems:?}");

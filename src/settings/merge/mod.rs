@@ -10,11 +10,12 @@ pub(super) mod tiers;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::catalogue::draft::ModelDraft;
-use super::catalogue::{Catalogue, ModelSettings, Start, known_id};
-use super::file::{Backend, FileModels, ModelListEntry, Provider, check_name};
-use super::notes::{FileNotes, did_you_mean};
+use super::catalogue::{Catalogue, EVERY_MODEL, ModelSettings, PoolPlace, RemoteSettings, Start, known_id};
+use super::file::{Backend, FileModels, GroupAlias, ModelListEntry, check_name};
+use super::notes::{FileNotes, LeftOutEntry, LeftOutReason, did_you_mean};
 use super::options::Settings;
 use super::problem::SettingProblem;
+use super::values::{NamePattern, Strategy};
 use crate::models::{ModelKind, Repository};
 use crate::settings::bounds::{MOST_ALIASES, MOST_MODELS, MOST_REMOTES};
 use tiers::{FromEnvironment, TIERS};
@@ -42,6 +43,16 @@ impl LocatedDraft {
     /// Returns the id, if it is known without reading model files.
     fn name(&self) -> Option<String> {
         known_id(self.id.as_deref(), self.draft.start.as_ref())
+    }
+
+    /// Returns the aliases, the hidden ones too.
+    fn aliases(&self) -> impl Iterator<Item = &String> {
+        self.draft.aliases.iter().chain(&self.draft.hidden_aliases)
+    }
+
+    /// Returns whether this is the id or an alias of the model.
+    fn has_name(&self, name: &str) -> bool {
+        self.name().as_deref() == Some(name) || self.aliases().any(|alias| alias == name)
     }
 }
 
@@ -78,10 +89,18 @@ pub(super) fn assemble(
     };
     drafts.extend(sections.models.into_iter().map(from_file));
     join_model_list(&mut drafts, &sections.entries, notes);
+    let mut named: Vec<&str> = sections.aliases.iter().map(|alias| alias.model.as_str()).collect();
+    named.extend(sections.fallbacks.iter().flat_map(|(_, _, names)| names).map(String::as_str));
+    named.extend(sections.default_models.iter().map(|(_, name)| name.as_str()));
+    add_named_by_pattern(&mut drafts, named);
     add_group_aliases(&mut drafts, &sections.aliases, notes);
     name_only_model(&mut drafts, &settings.engine.extra_args.names, notes);
     check_names(&mut drafts, notes);
     let fallbacks = fallbacks(&drafts, sections.fallbacks, notes);
+    let default_models = default_models(&drafts, sections.default_models, notes);
+    if drafts.is_empty() {
+        notes.refuse_left_out();
+    }
     // As with the settings of the table: for the file's models its own `defaults:` come first, for those of the
     // environment the variables do.
     let mut file_defaults = sections.defaults.clone();
@@ -96,7 +115,8 @@ pub(super) fn assemble(
         check_context(&model, &finished, settings, notes);
         models.push(finished);
     }
-    Catalogue { models, fallbacks }
+    warn_of_weights(&models, settings, notes);
+    Catalogue { models, fallbacks, default_models }
 }
 
 /// Gives the only model the names of `--alias` in `EXTRA_ARGS`, as llama-server would: the first is its id, unless the
@@ -157,10 +177,22 @@ fn join_model_list(drafts: &mut Vec<LocatedDraft>, entries: &[ModelListEntry], n
         }
     }
     for entry in entries {
+        let (remote, is_local) = match remote_of(entry, &local, &locals, notes) {
+            Found::Remote(remote) => (Some(remote), false),
+            Found::Local => (None, true),
+            Found::Problem => (None, false),
+            Found::LeftOut(reason) => {
+                let (location, name) = (entry.location.clone(), entry.name.clone());
+                notes.left_out.push(LeftOutEntry { location, name, reason });
+                continue;
+            }
+        };
         let target = targets.get(entry.name.as_str()).copied().or_else(|| local(&entry.name));
         let at = target.or_else(|| drafts.iter().position(|model| model.id.as_deref() == Some(entry.name.as_str())));
         let at = at.unwrap_or_else(|| {
-            let draft = ModelDraft::default();
+            let is_wildcard = NamePattern::of(&entry.name).is_some();
+            let pool = (!is_wildcard).then(PoolPlace::default);
+            let draft = ModelDraft { is_wildcard, pool, ..ModelDraft::default() };
             let location = entry.location.clone();
             drafts.push(LocatedDraft { location, is_from_environment: false, id: Some(entry.name.clone()), draft });
             drafts.len() - 1
@@ -171,40 +203,64 @@ fn join_model_list(drafts: &mut Vec<LocatedDraft>, entries: &[ModelListEntry], n
             draft.aliases.push(entry.name.clone());
         }
         apply_entry(draft, entry, notes);
-        let remote = match &entry.backend {
-            Backend::Remote(remote) => Some(remote.clone()),
-            Backend::Invalid => None,
-            Backend::ByName(_) if find_local(entry, &local).is_some() => {
-                draft.weight = entry.weight.or(draft.weight);
-                draft.priority = entry.priority.or(draft.priority);
-                None
-            }
-            Backend::ByName(Some(Provider { remote, missing_variable: None })) => Some(remote.clone()),
-            Backend::ByName(Some(Provider { missing_variable: Some(variable), .. })) => {
-                let hint = Some(format!("set {variable}, or set api_key: os.environ/NAME"));
-                notes.problem(&format!("{}.litellm_params.api_key", entry.location), "is missing", hint);
-                None
-            }
-            Backend::ByName(None) => {
-                let known = entry.model.iter().chain([&entry.name]);
-                let hint = known.filter_map(|name| did_you_mean(name, locals.iter().map(|(id, _)| id.as_str()))).next();
-                let hint = hint.unwrap_or_else(|| "set api_base, or name a model of models:".to_owned());
-                let location = format!("{}.litellm_params.api_base", entry.location);
-                notes.problem(&location, "is missing, and no local model has this name", Some(hint));
-                None
-            }
-        };
+        if is_local {
+            draft.weight = entry.weight.or(draft.weight);
+            draft.priority = entry.priority.or(entry.order).or(draft.priority);
+            add_fields(draft, entry);
+        }
         draft.has_problem |= remote.is_none() && draft.start.is_none();
         draft.remotes.extend(remote.map(|mut remote| {
             let asked_as = remote.model.take().unwrap_or_else(|| entry.name.clone());
             remote.model = Some(asked_as).filter(|name| Some(name) != id.as_ref());
             remote.weight = entry.weight.unwrap_or(1.0);
-            remote.priority = entry.priority.unwrap_or(0);
+            remote.priority = entry.priority.or(entry.order).unwrap_or(0);
+            remote.fields =
+                entry.fields.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect();
             remote
         }));
         if draft.remotes.len() > MOST_REMOTES {
             notes.problem(&entry.location, format!("a model has {MOST_REMOTES} remote backends at most"), None);
             draft.remotes.truncate(MOST_REMOTES);
+        }
+    }
+}
+
+/// What serves an entry of `model_list`.
+enum Found {
+    Remote(RemoteSettings),
+    /// A local model.
+    Local,
+    /// Nothing here can: the entry is left out.
+    LeftOut(LeftOutReason),
+    /// A problem was recorded.
+    Problem,
+}
+
+/// Returns what serves an entry.
+fn remote_of(
+    entry: &ModelListEntry,
+    local: &dyn Fn(&str) -> Option<usize>,
+    locals: &[(String, usize)],
+    notes: &mut FileNotes,
+) -> Found {
+    match &entry.backend {
+        Backend::Remote(remote) => Found::Remote(remote.clone()),
+        Backend::Invalid => Found::Problem,
+        Backend::LeftOut(reason) => Found::LeftOut(reason.clone()),
+        Backend::ByName(_) if find_local(entry, local).is_some() => Found::Local,
+        Backend::ByName(Ok(remote)) => Found::Remote(remote.clone()),
+        Backend::ByName(Err(reason)) => {
+            let known = entry.model.iter().chain([&entry.name]);
+            let hint = known.filter_map(|name| did_you_mean(name, locals.iter().map(|(id, _)| id.as_str()))).next();
+            match hint {
+                // A name that is nearly that of a local model is a mistake of this file, and no entry of LiteLLM's.
+                Some(hint) => {
+                    let location = format!("{}.litellm_params.api_base", entry.location);
+                    notes.problem(&location, "is missing, and no local model has this name", Some(hint));
+                    Found::Problem
+                }
+                None => Found::LeftOut(reason.clone()),
+            }
         }
     }
 }
@@ -216,7 +272,7 @@ fn find_local(entry: &ModelListEntry, local: &dyn Fn(&str) -> Option<usize>) -> 
     [model, bare, Some(&entry.name)].into_iter().flatten().find_map(local)
 }
 
-/// Copies the settings of an entry that apply to the whole model: kind, tier and sampling.
+/// Copies the settings of an entry that apply to the whole model: kind, tier, and the order of its backends.
 fn apply_entry(draft: &mut ModelDraft, entry: &ModelListEntry, notes: &mut FileNotes) {
     if let (Some(earlier), Some(kind)) = (draft.kind, entry.kind)
         && earlier != kind
@@ -235,14 +291,51 @@ fn apply_entry(draft: &mut ModelDraft, entry: &ModelListEntry, notes: &mut FileN
         );
     }
     draft.tier = draft.tier.take().or_else(|| entry.tier.clone());
-    for (name, value) in &entry.sampling {
-        if !draft.sampling.iter().any(|(known, _)| known == name) {
-            draft.sampling.push((name.clone(), value.clone()));
-        }
+    if let Some(place) = draft.pool.as_mut()
+        && let Some(priority) = entry.priority
+    {
+        place.priority = Some(place.priority.map_or(priority, |lowest| lowest.min(priority)));
+    }
+    // In LiteLLM `order` decides before the strategy does.
+    if entry.order.is_some() {
+        draft.strategy = draft.strategy.or(Some(Strategy::PriorityFailover));
     }
     if draft.start.is_none() && draft.kind.is_none() && draft.tier.is_none() {
         let model = entry.model.as_deref().unwrap_or_default();
         draft.kind = kind_by_name(&entry.name).or_else(|| kind_by_name(model));
+    }
+}
+
+/// Adds the request fields of an entry that names a local model to those of the model.
+fn add_fields(draft: &mut ModelDraft, entry: &ModelListEntry) {
+    for (name, value) in &entry.fields {
+        if !draft.sampling.iter().any(|(known, _)| known == name) {
+            draft.sampling.push((name.clone(), value.clone()));
+        }
+    }
+}
+
+/// Adds a model for each of these names that only a pattern matches, so that aliases, fallbacks and defaults can name
+/// it. It has the backends of the pattern.
+fn add_named_by_pattern(drafts: &mut Vec<LocatedDraft>, names: Vec<&str>) {
+    for name in names {
+        if name == EVERY_MODEL || NamePattern::of(name).is_some() || drafts.iter().any(|model| model.has_name(name)) {
+            continue;
+        }
+        let patterns = drafts.iter().filter(|model| model.draft.is_wildcard).filter_map(|model| {
+            let pattern = NamePattern::of(model.id.as_deref()?).filter(|pattern| pattern.has_match(name))?;
+            Some((pattern, model))
+        });
+        let Some((pattern, wildcard)) = patterns.max_by_key(|(pattern, _)| pattern.fixed_length()) else { continue };
+        let pool = Some(PoolPlace::default());
+        let mut draft = ModelDraft { is_wildcard: false, pool, aliases: Vec::new(), ..wildcard.draft.clone() };
+        draft.kind = draft.kind.or_else(|| kind_by_name(name));
+        for remote in &mut draft.remotes {
+            let own = pattern.fill(remote.model.as_deref(), name);
+            remote.model = Some(own).filter(|own| own != name);
+        }
+        let location = wildcard.location.clone();
+        drafts.push(LocatedDraft { location, is_from_environment: false, id: Some(name.to_owned()), draft });
     }
 }
 
@@ -260,17 +353,17 @@ fn kind_by_name(name: &str) -> Option<ModelKind> {
 }
 
 /// Adds the aliases of `model_group_alias`.
-fn add_group_aliases(drafts: &mut [LocatedDraft], aliases: &[(String, String, String)], notes: &mut FileNotes) {
-    for (location, alias, target) in aliases {
+fn add_group_aliases(drafts: &mut [LocatedDraft], aliases: &[GroupAlias], notes: &mut FileNotes) {
+    for GroupAlias { location, alias, model, is_hidden } in aliases {
         if let Err(fault) = check_name(alias) {
             notes.problem(location, fault, None);
         }
-        let named =
-            |model: &LocatedDraft| model.name().as_ref() == Some(target) || model.draft.aliases.contains(target);
-        match drafts.iter_mut().find(|model| named(model)) {
-            Some(model) if model.draft.aliases.contains(alias) => {}
-            Some(model) => model.draft.aliases.push(alias.clone()),
-            None => notes.problem(location, format!("there is no model {target:?}"), None),
+        match drafts.iter_mut().find(|draft| draft.has_name(model)) {
+            Some(draft) if draft.has_name(alias) => {}
+            Some(draft) if *is_hidden => draft.draft.hidden_aliases.push(alias.clone()),
+            Some(draft) => draft.draft.aliases.push(alias.clone()),
+            None if notes.is_left_out(model) => notes.warnings.push(format!("{location}: {model:?} is left out")),
+            None => notes.problem(location, format!("there is no model {model:?}"), None),
         }
     }
 }
@@ -296,10 +389,10 @@ fn check_names(drafts: &mut [LocatedDraft], notes: &mut FileNotes) {
             let hint = "set file: NAME.gguf or command: [...], or add an entry with an api_base to model_list";
             model.problem(notes, "no worker serves this model".to_owned(), Some(hint.to_owned()));
         }
-        if model.draft.aliases.len() > MOST_ALIASES {
+        if model.aliases().count() > MOST_ALIASES {
             model.problem(notes, format!("a model has {MOST_ALIASES} aliases at most"), None);
         }
-        for alias in &model.draft.aliases {
+        for alias in model.aliases() {
             if let Err(fault) = check_name(alias) {
                 model.problem(notes, format!("alias {alias:?}: {fault}"), None);
             }
@@ -320,11 +413,23 @@ fn fallbacks(
     for model in drafts {
         known.extend(model.name());
         known.extend(model.draft.tier.clone());
-        known.extend(model.draft.aliases.iter().cloned());
+        known.extend(model.aliases().cloned());
     }
     let mut fallbacks = BTreeMap::new();
-    for (location, name, names) in configured {
-        for unknown in names.iter().chain([&name]).filter(|name| !known.contains(*name)) {
+    for (location, name, mut names) in configured {
+        let left_out: Vec<String> =
+            names.extract_if(.., |name| !known.contains(name) && notes.is_left_out(name)).collect();
+        notes.warnings.extend(left_out.iter().map(|name| format!("{location}: {name:?} is left out")));
+        if name != EVERY_MODEL && !known.contains(&name) && notes.is_left_out(&name) {
+            notes.warnings.push(format!("{location}: {name:?} is left out"));
+            continue;
+        }
+        if let Some(pattern) = names.iter().find(|name| NamePattern::of(name).is_some()) {
+            notes.problem(&location, format!("{pattern:?} is a pattern"), Some("name a model".to_owned()));
+            continue;
+        }
+        let is_known = |name: &&String| known.contains(*name) || *name == EVERY_MODEL;
+        for unknown in names.iter().chain([&name]).filter(|name| !is_known(name)) {
             // Fallbacks may name the five standard tiers before a model has one of them.
             if TIERS.iter().any(|(_, tier)| tier == unknown) {
                 notes.warnings.push(format!("{location}: no model has the tier {unknown}"));
@@ -341,6 +446,50 @@ fn fallbacks(
         }
     }
     fallbacks
+}
+
+/// Returns the default models; each name must be the id or an alias of a model.
+fn default_models(
+    drafts: &[LocatedDraft],
+    configured: Vec<(ModelKind, String)>,
+    notes: &mut FileNotes,
+) -> Vec<(ModelKind, String)> {
+    for (kind, name) in &configured {
+        let location = format!("default_models.{kind}");
+        match drafts.iter().find(|model| model.has_name(name)) {
+            // The kind of a model file is known only when it is read; `preflight.rs` checks it then.
+            Some(model) => {
+                if let Some(is) = model.draft.kind.filter(|is| is != kind) {
+                    notes.problem(&location, format!("the model {name:?} is for {is}"), None);
+                }
+            }
+            None => {
+                let known: Vec<String> = drafts.iter().filter_map(LocatedDraft::name).collect();
+                let hint = did_you_mean(name, known.iter().map(String::as_str));
+                notes.problem(&location, format!("there is no model {name:?}"), hint);
+            }
+        }
+    }
+    configured
+}
+
+/// Warns of weights that no strategy reads.
+fn warn_of_weights(models: &[ModelSettings], settings: &Settings, notes: &mut FileNotes) {
+    for model in models {
+        let strategy = model.strategy.unwrap_or(settings.routing.routing_strategy);
+        let mut weights = model.remotes.iter().map(|remote| remote.weight);
+        let first = weights.next().unwrap_or(1.0);
+        if strategy != Strategy::WeightedRandom && weights.any(|weight| (weight - first).abs() > f64::EPSILON) {
+            let id = model.known_id().unwrap_or_default();
+            notes.warnings.push(format!(
+                "the weights of {id:?} have no effect: routing_strategy is {}, and only weighted-random reads them",
+                serde_json::to_value(strategy)
+                    .ok()
+                    .and_then(|name| name.as_str().map(str::to_owned))
+                    .unwrap_or_default()
+            ));
+        }
+    }
 }
 
 /// Records a problem if the total context is more than llama-server's 32-bit counter takes.

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use crate::models::{ModelKind, id_of};
 use crate::settings::aliases::{RERANKER_MODEL_NAME, RERANKER_WORKERS};
-use crate::settings::bounds::{MOST_REPLICAS, REMOTE_SLOTS};
+use crate::settings::bounds::MOST_REPLICAS;
 use crate::settings::catalogue::draft::ModelDraft;
 use crate::settings::catalogue::{LoadMode, RemoteSettings, Start};
 use crate::settings::environment::Environment;
-use crate::settings::file::{REMOTE_HEALTH, api_base, start_of};
+use crate::settings::file::{api_base, start_of};
 use crate::settings::notes::FileNotes;
 use crate::settings::problem::SettingProblem;
 use crate::settings::values::{Context, GpuLayers, Rejected, Value};
@@ -104,7 +104,7 @@ impl Tier<'_> {
             (Some(url), _) => {
                 self.warn_about(self.local_variables(), "has no effect on a remote backend", notes);
                 match api_base(url, None) {
-                    Ok(api_base) => draft.remotes.push(remote(api_base)),
+                    Ok(api_base) => draft.remotes.push(RemoteSettings::at(api_base)),
                     // The URL may contain a password.
                     Err(hint) => {
                         draft.has_problem = true;
@@ -218,20 +218,6 @@ fn mlx_server(path: &Path) -> Start {
     let path = path.display().to_string();
     let argv = ["mlx_lm.server", "--model", &path, "--port", "{port}"].map(str::to_owned).to_vec();
     Start::Command { argv, health: MLX_HEALTH.to_owned(), model: Some(path) }
-}
-
-fn remote(api_base: String) -> RemoteSettings {
-    RemoteSettings {
-        api_base,
-        api_key: None,
-        model: None,
-        rpm: None,
-        tpm: None,
-        slots: REMOTE_SLOTS,
-        health: REMOTE_HEALTH.to_owned(),
-        weight: 1.0,
-        priority: 0,
-    }
 }
 
 /// A number as JSON writes it.

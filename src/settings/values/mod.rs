@@ -3,6 +3,7 @@
 //! An invalid value is always an error; no type falls back to a default or to "off".
 //!
 //! - `extra_args.rs`: `EXTRA_ARGS` and `args`
+//! - `name_pattern.rs`: model names with `*`
 //! - `networks.rs`: `TRUSTED_PROXIES`
 //! - `origins.rs`: `CORS_ORIGINS`
 //! - `scalars.rs`: yes or no, numbers, durations, sizes, words
@@ -11,6 +12,7 @@
 //! - `value.rs`: the trait of these types, and the error of parsing
 
 mod extra_args;
+mod name_pattern;
 mod networks;
 mod origins;
 mod scalars;
@@ -20,6 +22,7 @@ mod value;
 
 pub(super) use extra_args::ArgumentsPlace;
 pub use extra_args::ExtraArgs;
+pub use name_pattern::NamePattern;
 pub use networks::Networks;
 pub use origins::Origins;
 pub(super) use scalars::Weight;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use nix::errno::Errno;
 
 use super::hang::HangSample;
@@ -82,8 +82,23 @@ impl Prober {
     ///
     /// There was no response in time, or the connection failed.
     pub(crate) async fn get(&self, uri: Uri, key: Option<&HeaderValue>) -> Result<Response, HttpError> {
+        self.get_with(uri, key, HeaderMap::new()).await
+    }
+
+    /// Sends a GET request with this key and these headers.
+    ///
+    /// # Errors
+    ///
+    /// There was no response in time, or the connection failed.
+    pub(crate) async fn get_with(
+        &self,
+        uri: Uri,
+        key: Option<&HeaderValue>,
+        headers: HeaderMap,
+    ) -> Result<Response, HttpError> {
         let mut request = Request::new(Bytes::new());
         *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
         if let Some(key) = key {
             request.headers_mut().insert(AUTHORIZATION, key.clone());
         }

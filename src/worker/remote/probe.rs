@@ -43,7 +43,7 @@ pub(super) fn health_uri(target: &DialTarget, health: &str) -> Result<Uri, BadRe
 /// Sends one probe and returns what the response means.
 pub(super) async fn probe(prober: &Prober, target: &DialTarget, health: &Uri) -> RemoteProbe {
     let host = target.authority.as_str();
-    let outcome = match prober.get(health.clone(), target.authorization.as_ref()).await {
+    let outcome = match prober.get_with(health.clone(), target.authorization.as_ref(), target.headers.clone()).await {
         Ok(response) => classify(response, host).await,
         Err(error) => Err(error),
     };

@@ -16,15 +16,11 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 
 fn plan(api_base: String) -> RemotePlan {
     let remote = RemoteSettings {
-        api_base,
         api_key: Some(Secret("sk-hush".to_owned())),
-        model: None,
-        rpm: None,
-        tpm: None,
+        headers: vec![("x-gate".to_owned(), Secret("hush".to_owned()))],
         slots: 1,
         health: "/health".to_owned(),
-        weight: 1.0,
-        priority: 0,
+        ..RemoteSettings::at(api_base)
     };
     RemotePlan { model: "m".to_owned(), number: 3, remote, health_check_interval: INTERVAL, connect_timeout: DEADLINE }
 }

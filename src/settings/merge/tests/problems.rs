@@ -61,15 +61,19 @@ fn every_problem_names_its_location() {
         ("model_list: [{litellm_params: {api_base: 'http://a'}}]", &["model_list[0].model_name: is missing"]),
         (
             "models: {a: {}}\nmodel_list: [{model_name: a, litellm_params: {model: b}}]",
-            &["model_list[0].litellm_params.api_base: is missing"],
+            &["models.a: no worker serves this model"],
         ),
         (
             "model_list: [{model_name: a, litellm_params: {model: b}}]",
-            &["model_list[0].litellm_params.api_base: is missing"],
+            &["model_list[0]: \"a\" cannot be served: it has no api_base", "set api_base"],
         ),
         (
             "model_list: [{model_name: a, litellm_params: {model: openai/b}}]",
-            &["litellm_params.api_key: is missing", "OPENAI_API_KEY"],
+            &["model_list[0]: \"a\" cannot be served: it has no api_key", "OPENAI_API_KEY"],
+        ),
+        (
+            "models: {qwen: {file: a}}\nmodel_list: [{model_name: a, litellm_params: {model: qwne}}]",
+            &["model_list[0].litellm_params.api_base: is missing", "did you mean qwen?"],
         ),
         (
             "model_list: [{model_name: a, litellm_params: {api_base: 'ftp://a'}}]",
@@ -89,15 +93,68 @@ fn every_problem_names_its_location() {
         ),
         (
             "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', model: azure/x}}]",
-            &["azure speaks an API of its own"],
+            &["model_list[0]: \"a\" cannot be served: azure speaks an API of its own"],
         ),
         (
             "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', rpm: many}}]",
             &["litellm_params.rpm: expected a whole number from 1"],
         ),
         (
-            "model_list: [{model_name: '*', litellm_params: {api_base: 'http://a'}}]",
-            &["model_list[0].model_name: patterns are not supported"],
+            "model_list: [{model_name: '*', litellm_params: {model: '*'}}]",
+            &["model_list[0]: \"*\" cannot be served: it has no api_base"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', api-key: sk-x}}]",
+            &["model_list[0].litellm_params.api-key: unknown key", "did you mean api_key?"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', messages: [x]}}]",
+            &["model_list[0].litellm_params: \"messages\" has no default"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', extra_body: [x]}}]",
+            &["model_list[0].litellm_params.extra_body: expected a mapping"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', extra_body: {k: [os.environ/NOT]}}}]",
+            &["litellm_params.k: the environment variable NOT is not set"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', extra_headers: x}}]",
+            &["model_list[0].litellm_params.extra_headers: expected a mapping"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', extra_headers: {Connection: x}}}]",
+            &["model_list[0].litellm_params.extra_headers.Connection: the gateway sets this header itself"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', headers: {a b: x}}}]",
+            &["model_list[0].litellm_params.headers.a b: no header can have this name"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', headers: {x: \"a\\tb\\n\"}}}]",
+            &["model_list[0].litellm_params.headers.x: no header can have this value"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', headers: {x: os.environ/NOT}}}]",
+            &["the environment variable NOT is not set"],
+        ),
+        (
+            "credential_list: [{credential_name: cred}]\n\
+             model_list: [{model_name: a, litellm_params: {api_base: 'http://a', litellm_credential_name: crde}}]",
+            &["litellm_params.litellm_credential_name: credential_list has no \"crde\"", "did you mean cred?"],
+        ),
+        (
+            "models: {q: {file: a, kind: chat}}\ndefault_models: {rerank: q}",
+            &["default_models.rerank: the model \"q\" is for chat"],
+        ),
+        (
+            "models: {qwen: {file: a}}\ndefault_models: {chat: qwne}",
+            &["default_models.chat: there is no model \"qwne\"", "did you mean qwen?"],
+        ),
+        (
+            "model_list: [{model_name: 'x/*', litellm_params: {api_base: 'http://a'}}]\nfallbacks: {'x/*': ['x/*']}",
+            &["fallbacks.x/*: \"x/*\" is a pattern", "name a model"],
         ),
         (
             "model_list: [{model_name: a, litellm_params: {api_base: 'http://a'}, model_info: {mode: talk}}]",
