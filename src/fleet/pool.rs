@@ -59,3 +59,51 @@ fn candidate(index: usize, model: &Model, now: ActiveInstant) -> (bool, Candidat
     }
     (model.available().is_ok(), whole)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{ModelInfo, PoolRank, RoutingPolicy, StubWorker};
+    use crate::settings::values::Strategy;
+
+    /// Returns a ready model with this place in the pool.
+    fn model(strategy: Strategy, priority: Option<u32>) -> (StubWorker, Arc<Model>) {
+        let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
+        let pool = Some(PoolRank { priority, strategy });
+        model.update(ModelInfo { pool, ..ModelInfo::named("m") }, RoutingPolicy::default());
+        (worker, model)
+    }
+
+    #[test]
+    fn the_lowest_priority_comes_first_with_every_strategy_and_models_without_one_last() {
+        for strategy in [Strategy::WeightedRandom, Strategy::RoundRobin, Strategy::SimpleShuffle, Strategy::LeastBusy] {
+            let models = [None, Some(7), Some(0)].map(|priority| model(strategy, priority));
+            let order = |pool: &ModelPool| pool.order(&models.each_ref().map(|(_, model)| model));
+            let pool = ModelPool::default();
+            assert!((0..20).all(|_| order(&pool) == [2, 1, 0]), "{strategy:?}");
+            models[2].0.stop();
+            assert!((0..20).all(|_| order(&pool) == [1, 2, 0]), "{strategy:?}: the first one cannot serve");
+            models.iter().for_each(|(worker, _)| worker.stop());
+            assert_eq!(order(&pool), [2, 1, 0], "{strategy:?}: none can serve");
+            models.iter().for_each(|(worker, _)| worker.restart());
+        }
+    }
+
+    #[test]
+    fn among_equals_the_strategy_chooses_and_every_model_is_tried_once() {
+        for (strategy, is_random) in [(Strategy::RoundRobin, false), (Strategy::SimpleShuffle, true)] {
+            let models = [Some(1), Some(1), Some(1)].map(|priority| model(strategy, priority));
+            let pool = ModelPool::default();
+            let orders: Vec<Vec<usize>> =
+                (0..60).map(|_| pool.order(&models.each_ref().map(|(_, model)| model))).collect();
+            for (turn, order) in orders.iter().enumerate() {
+                assert!(is_random || order[0] == turn % 3, "{order:?}");
+                let mut sorted = order.clone();
+                sorted.sort_unstable();
+                assert_eq!(sorted, [0, 1, 2]);
+            }
+            assert!((0..3).all(|index| orders.iter().any(|order| order[0] == index)), "{strategy:?}");
+        }
+        assert_eq!(ModelPool::default().order(&[]), [0; 0]);
+    }
+}
