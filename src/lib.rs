@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`app`] | the composition root: what is started and stopped, and in which order |
 //! | [`cli`] | subcommands and their exit codes |
+//! | [`content_coding`] | content codings: what is packed with gzip, deflate or zstd is unpacked within bounds |
 //! | [`descriptors`] | the limit on open files, and how many of them client connections get |
 //! | [`dial`] | connections to workers, over TCP and TLS |
 //! | [`fleet`] | models, their workers, and the leases on workers that requests get |
@@ -30,6 +31,7 @@
 
 pub mod app;
 pub mod cli;
+pub mod content_coding;
 pub mod descriptors;
 pub mod dial;
 pub mod fleet;
