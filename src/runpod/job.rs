@@ -85,21 +85,23 @@ impl JobInput {
 
     fn from_openai(input: &InputMembers) -> Result<Self, String> {
         let route = optional_string(input, "openai_route")?;
-        let body = input.get("openai_input").filter(|body| !matches!(body.get(), "null"));
+        let body = optional_object(input, "openai_input")?;
         let is_empty = |body: &RawValue| InputMembers::read(body).is_some_and(|members| members.is_empty());
         match (route, body.filter(|body| !is_empty(body))) {
             (route, Some(body)) => {
-                let route = checked_route(route.unwrap_or_else(|| CHAT.to_owned()))?;
+                let route = checked_route("openai_route", route.unwrap_or_else(|| CHAT.to_owned()))?;
                 Ok(Self { method: Method::POST, route, body: Bytes::copy_from_slice(body.get().as_bytes()) })
             }
-            (Some(route), None) => Ok(Self { method: Method::GET, route: checked_route(route)?, body: Bytes::new() }),
+            (Some(route), None) => {
+                Ok(Self { method: Method::GET, route: checked_route("openai_route", route)?, body: Bytes::new() })
+            }
             (None, None) => Err("openai_input is empty, and there is no openai_route".to_owned()),
         }
     }
 
     fn from_route(input: &InputMembers) -> Result<Self, String> {
-        let route = checked_route(optional_string(input, "route")?.ok_or("route is not a string")?)?;
-        let body = input.get("body").map(RawValue::get).filter(|body| *body != "null");
+        let route = checked_route("route", optional_string(input, "route")?.ok_or("route is not a string")?)?;
+        let body = optional_object(input, "body")?.map(RawValue::get);
         let method = match optional_string(input, "method")?.map(|method| method.to_ascii_uppercase()).as_deref() {
             Some("POST") => Method::POST,
             Some("GET") => Method::GET,
@@ -146,14 +148,30 @@ fn optional_string(input: &InputMembers, name: &str) -> Result<Option<String>, S
     }
 }
 
-/// Checks that the route is a path of the gateway: no scheme, no host, no `.` or `..` segments.
+/// Returns a member that is an object, if there is one.
+///
+/// # Errors
+///
+/// Returns an error if the member has another type; many clients send the text of an object instead.
+fn optional_object<'a>(input: &InputMembers<'a>, name: &str) -> Result<Option<&'a RawValue>, String> {
+    let value = input.get(name).filter(|value| value.get() != "null");
+    match value.map(|value| value.get().as_bytes().first()) {
+        None | Some(Some(b'{')) => Ok(value),
+        Some(Some(b'"')) => {
+            Err(format!("{name} is a string, and must be an object: send the JSON itself, not its text"))
+        }
+        Some(_) => Err(format!("{name} is not an object")),
+    }
+}
+
+/// Checks that the route in this field is a path of the gateway: no scheme, no host, no `.` or `..` segments.
 ///
 /// # Errors
 ///
 /// Returns an error if it is not such a path.
-fn checked_route(route: String) -> Result<String, String> {
+fn checked_route(field: &str, route: String) -> Result<String, String> {
     if route.len() > JOB_ROUTE {
-        return Err(format!("The route is longer than {JOB_ROUTE} bytes"));
+        return Err(format!("{field} is longer than {JOB_ROUTE} bytes"));
     }
     let path = route.split('?').next().unwrap_or_default();
     let is_plain = route.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\'));
@@ -162,7 +180,7 @@ fn checked_route(route: String) -> Result<String, String> {
     let goes_up = lower.replace("%2e", ".").split(['/']).any(|segment| segment == ".." || segment == ".");
     let is_ours = route.starts_with('/') && !route.starts_with("//") && is_plain && !goes_up && !lower.contains("%2f");
     let is_uri = route.parse::<http::uri::PathAndQuery>().is_ok();
-    if is_ours && is_uri { Ok(route) } else { Err("The route is not a path such as /v1/models".to_owned()) }
+    if is_ours && is_uri { Ok(route) } else { Err(format!("{field} is not a path such as /v1/models")) }
 }
 
 #[cfg(test)]

@@ -41,6 +41,29 @@ fn an_openai_input_becomes_a_post_and_a_route_alone_a_get() {
     }
 }
 
+/// Regression: the text of an object went on as it was, and llama-server missed `messages` in it.
+#[test]
+fn an_error_of_the_input_names_its_field() {
+    for (input, start) in [
+        (r#"{"openai_input":"{\"messages\":[]}"}"#, "openai_input is a string, and must be an object"),
+        (r#"{"openai_route":"/v1/completions","openai_input":"{}"}"#, "openai_input is a string"),
+        (r#"{"openai_input":""}"#, "openai_input is a string"),
+        (r#"{"openai_input":[{"prompt":"s3cret"}]}"#, "openai_input is not an object"),
+        (r#"{"openai_input":7}"#, "openai_input is not an object"),
+        (r#"{"route":"/v1/completions","body":"{\"prompt\":\"s3cret\"}"}"#, "body is a string, and must be an object"),
+        (r#"{"route":"/v1/completions","body":true}"#, "body is not an object"),
+        (r#"{"openai_route":"v1/models"}"#, "openai_route is not a path"),
+        (r#"{"openai_route":"v1/completions","openai_input":{"prompt":"s3cret"}}"#, "openai_route is not a path"),
+        (r#"{"openai_route":["/v1/models"]}"#, "openai_route is not a string"),
+        (r#"{"route":"v1/models"}"#, "route is not a path"),
+    ] {
+        let why = read_job(input).unwrap_err();
+        assert!(why.starts_with(start) && !why.contains("s3cret"), "{input}: {why}");
+    }
+    let twice = read_job(r#"{"openai_route":"/v1/v1/models"}"#);
+    assert_eq!(twice, request("GET", "/v1/v1/models", ""), "the gateway reads it as /v1/models");
+}
+
 #[test]
 fn a_job_may_request_any_route() {
     for (input, expected) in [
@@ -87,7 +110,7 @@ fn other_inputs_are_refused_without_being_quoted() {
 #[test]
 fn a_route_must_be_a_plain_path() {
     for good in ["/v1/models", "/v1/models/a%20b", "/x?y=/../z", "/a..b"] {
-        assert!(checked_route(good.into()).is_ok(), "{good}");
+        assert!(checked_route("route", good.into()).is_ok(), "{good}");
     }
     let long = format!("/{}", "x".repeat(JOB_ROUTE));
     for bad in [
@@ -109,7 +132,7 @@ fn a_route_must_be_a_plain_path() {
         "*",
         &long,
     ] {
-        assert!(checked_route(bad.into()).is_err(), "{bad}");
+        assert!(checked_route("route", bad.into()).is_err(), "{bad}");
     }
 }
 
@@ -141,7 +164,7 @@ fn a_job_without_an_id_cannot_be_answered_and_one_without_an_input_can() {
 proptest! {
     #[test]
     fn no_accepted_route_leads_to_another_host_or_directory(route in "(/|//|http://|%2e|\\.|[a-z]|:|@|\\?|#|\\\\|%2f){0,12}") {
-        if let Ok(route) = checked_route(route) {
+        if let Ok(route) = checked_route("route", route) {
             let uri: http::Uri = route.parse().unwrap();
             prop_assert!(uri.scheme().is_none() && uri.authority().is_none());
             prop_assert!(uri.path().starts_with('/') && !uri.path().split('/').any(|segment| segment == ".."));
