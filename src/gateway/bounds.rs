@@ -35,6 +35,9 @@ pub const WRAPPED_ANSWER: usize = 1024 * 1024;
 /// Bytes of a request body that are scanned for its members before the task yields to others.
 pub const SCANNED_AT_ONCE: usize = 256 * 1024;
 
+/// Bytes of a packed request body that are unpacked before what came out is counted: they may become a megabyte.
+pub const UNPACKED_AT_ONCE: usize = 1024;
+
 /// Longest name of a JSON member that the gateway compares, in bytes as the name is written.
 pub const MEMBER_NAME: usize = 256;
 
@@ -79,9 +82,12 @@ pub const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
 /// Most characters of a backend's own words that an error repeats.
 pub const ERROR_WORDS: usize = 1024;
 
-/// Most requests in flight that need no slot, such as `/tokenize`. Each may take a connection to llama-server, and the
-/// number of slots does not bound them.
+/// Most requests in flight to a model that need no slot, such as `/tokenize`. Each may take a connection to llama-server,
+/// and the number of slots does not bound them.
 pub const MAX_SLOTLESS_REQUESTS: usize = 32;
+
+/// Most requests for a model that need no slot and wait for their turn.
+pub const MAX_WAITING_SLOTLESS_REQUESTS: usize = 1024;
 
 /// `Retry-After` of a refusal for which nothing has been measured yet.
 pub const RETRY_AFTER_UNKNOWN: Duration = Duration::from_secs(5);

@@ -3,7 +3,8 @@
 //! [`Queue::enter`] grants a slot, queues the request or refuses it, in one step under one lock. A released slot goes
 //! directly to the next waiting request. While the model is not ready no slot is granted, and requests wait for the model in
 //! the same queue. Dropping a [`Waiting`](ticket::Waiting) leaves the queue; dropping a [`Ticket`](ticket::Ticket) releases
-//! its slot.
+//! its slot. Requests that need no slot, such as `/tokenize`, have a line of their own, with a number of places in flight
+//! that does not depend on the workers.
 //!
 //! - `ticket.rs`: waiting requests and tickets; a response body keeps its ticket until the response ends
 //! - `fair_queue.rs`: the order of the waiting requests, fair between keys
@@ -26,7 +27,9 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::{Model, Unavailable};
-use crate::gateway::bounds::{MAX_SLOTLESS_REQUESTS, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
+use crate::gateway::bounds::{
+    MAX_SLOTLESS_REQUESTS, MAX_WAITING_SLOTLESS_REQUESTS, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN,
+};
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::Metrics;
@@ -41,7 +44,7 @@ struct QueueInner {
     state: Mutex<QueueState>,
     /// Returns the slots of all workers that can serve now; 0 while the model is not ready.
     slots: Box<dyn Fn() -> usize + Send + Sync>,
-    /// Cancelled when the queue is closed or retired, no request waits, and neither a slot nor a slotless ticket is held.
+    /// Cancelled when the queue is closed or retired, no request waits, and no ticket is held.
     drained: CancellationToken,
     /// Cancelled when the queue is closed.
     closing: CancellationToken,
@@ -66,8 +69,10 @@ struct QueueState {
     closed: Option<Refusal>,
     /// Whether the model has left the configuration: the queue gets no new requests.
     retired: bool,
-    /// Requests in flight that hold no slot. The drain waits for them, too.
-    slotless_requests: usize,
+    /// The requests that need no slot: in flight, or waiting for their turn. The drain waits for them, too.
+    slotless_line: FairQueue<oneshot::Sender<WaitOutcome>>,
+    /// Requests that have yielded their slot between two attempts. The drain waits for them, too.
+    yielded_requests: usize,
     /// When the model was first seen not ready; `None` while it is ready. Updated when a request enters and
     /// while requests wait.
     unready_since: Option<ActiveInstant>,
@@ -99,7 +104,8 @@ impl Queue {
             service_time: ServiceTime::default(),
             closed: None,
             retired: false,
-            slotless_requests: 0,
+            slotless_line: FairQueue::new(Some(MAX_WAITING_SLOTLESS_REQUESTS)),
+            yielded_requests: 0,
             unready_since: None,
             published_counts: (0, 0),
         };
@@ -132,7 +138,7 @@ impl Queue {
         }
         let (has_capacity, retry_after) = match needs_slot {
             true => (state.fair_queue.has_capacity(slots), state.estimated_wait(slots)),
-            false => (state.slotless_requests < MAX_SLOTLESS_REQUESTS, RETRY_AFTER_UNKNOWN),
+            false => (state.slotless_line.has_capacity(MAX_SLOTLESS_REQUESTS), RETRY_AFTER_UNKNOWN),
         };
         if has_capacity {
             return Ok(());
@@ -246,6 +252,15 @@ impl Queue {
         self.publish_counts(state);
     }
 
+    /// Gives free places in flight to waiting requests that need no slot.
+    fn grant_slotless(&self, state: &mut QueueState) {
+        while let Some(waiter) = state.slotless_line.grant_next(MAX_SLOTLESS_REQUESTS) {
+            // As in `grant_slots`.
+            let _ = waiter.send(WaitOutcome::Granted);
+        }
+        self.publish_counts(state);
+    }
+
     /// Grants slots after a request was put back into the queue, or refuses it if the queue has been closed since.
     fn grant_or_refuse(&self, state: &mut QueueState) {
         match state.closed.clone() {
@@ -256,7 +271,8 @@ impl Queue {
 
     /// Refuses all waiting requests.
     fn refuse_waiting(&self, state: &mut QueueState, refusal: &Refusal) {
-        for waiter in state.fair_queue.take_all() {
+        let slotless = state.slotless_line.take_all();
+        for waiter in state.fair_queue.take_all().into_iter().chain(slotless) {
             let _ = waiter.send(WaitOutcome::Refused(refusal.clone()));
         }
         self.publish_counts(state);
@@ -274,7 +290,8 @@ impl Queue {
         if now != before {
             self.0.changed.notify_waiters();
         }
-        if (state.closed.is_some() || state.retired) && now == (0, 0) && state.slotless_requests == 0 {
+        let slotless = state.slotless_line.active() + state.slotless_line.waiting() + state.yielded_requests;
+        if (state.closed.is_some() || state.retired) && now == (0, 0) && slotless == 0 {
             self.0.drained.cancel();
         }
     }

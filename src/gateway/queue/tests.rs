@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::ticket::{QueueEntry, Ticket};
@@ -337,14 +338,64 @@ async fn a_waiting_suspect_is_refused_when_the_queue_closes() {
     queue.drained().await;
 }
 
+/// Regression: a client that asked for many counts at once got 503 for the 33rd.
 #[tokio::test(start_paused = true)]
-async fn the_number_of_slotless_requests_is_bounded() {
+async fn a_burst_of_slotless_requests_waits_its_turn() {
+    let (queue, _) = queue(1, Some(0), None);
+    let enter = |key: &str| queue.enter(key, false, || Ok(()));
+    let mut in_flight: VecDeque<QueueEntry> = (0..MAX_SLOTLESS_REQUESTS).map(|_| enter("a").unwrap()).collect();
+    let mut waiting: Vec<QueueEntry> = (0..MAX_WAITING_SLOTLESS_REQUESTS).map(|_| enter("a").unwrap()).collect();
+    assert!(waiting.iter().all(|entry| !entry.is_waiting()), "none of them waits for a slot");
+    assert_eq!(enter("a").err(), Some(Refusal::QueueFull(RETRY_AFTER_UNKNOWN)));
+    assert_eq!(counts(&queue), (0, 0), "the gauges count slots");
+    assert!(queue.enter("a", true, || Ok(())).is_ok(), "a request that needs a slot has its own line");
+
+    let mut last = Box::pin(waiting.pop().unwrap().ticket());
+    assert!(is_waiting(&mut last).await);
+    // A client that leaves makes room.
+    drop(waiting.pop());
+    let mut other = Box::pin(enter("b").unwrap().ticket());
+    for _ in 0..2 {
+        assert!(is_waiting(&mut other).await);
+        drop(in_flight.pop_front());
+    }
+    assert!(other.await.is_ok(), "a key with a thousand waiting requests delays another by one");
+    assert!(is_waiting(&mut last).await);
+    drop((waiting, in_flight));
+    drop(last.await.unwrap());
+    queue.close();
+    queue.drained().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_of_a_slotless_request_ends() {
+    for (queue_timeout, is_ready, longest) in
+        [(None, true, LONG), (Some(Duration::from_secs(3)), true, Duration::from_secs(3)), (None, false, LONG)]
+    {
+        let (queue, ready) = queue(1, None, queue_timeout);
+        let _in_flight: Vec<_> = (0..MAX_SLOTLESS_REQUESTS).map(|_| queue.enter("a", false, || Ok(()))).collect();
+        ready.store(is_ready, Ordering::SeqCst);
+        let start = ActiveInstant::now();
+        let refused = queue.enter("a", false, || Ok(())).unwrap().ticket().await.err();
+        let expected = match is_ready {
+            true => Refusal::QueueTimeout(RETRY_AFTER_UNKNOWN),
+            false => Refusal::ModelLoading(RETRY_AFTER_UNKNOWN),
+        };
+        assert_eq!((refused, start.elapsed()), (Some(expected), longest));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slotless_request_that_waits_is_refused_when_the_queue_closes_and_the_drain_waits_for_the_others() {
     let (queue, _) = queue(1, None, None);
-    let enter = || queue.enter("a", false, || Ok(()));
-    let mut slotless_entries: Vec<QueueEntry> = (0..MAX_SLOTLESS_REQUESTS).map(|_| enter().unwrap()).collect();
-    assert_eq!(enter().err(), Some(Refusal::QueueFull(RETRY_AFTER_UNKNOWN)));
-    slotless_entries.pop();
-    assert!(enter().is_ok());
+    let mut entries: Vec<_> =
+        (0..=MAX_SLOTLESS_REQUESTS).map(|_| queue.enter("a", false, || Ok(())).unwrap()).collect();
+    let waiting = entries.pop().unwrap();
+    queue.close();
+    assert_eq!(waiting.ticket().await.err(), Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));
+    assert!(!queue.is_drained());
+    drop(entries);
+    assert!(queue.is_drained());
 }
 
 /// With many threads at once, the requests in flight never exceed the slots, the waiters never exceed the bound, and every

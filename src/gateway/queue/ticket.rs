@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::{Queue, WaitOutcome};
-use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
+use crate::gateway::bounds::{MAX_SLOTLESS_REQUESTS, RETRY_AFTER_UNKNOWN};
 use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::Refusal;
 
@@ -27,6 +27,7 @@ pub(crate) struct Waiting {
     pub(super) number: i64,
     pub(super) outcome: oneshot::Receiver<WaitOutcome>,
     arrival: Arrival,
+    needs_slot: bool,
 }
 
 /// The right of one request to be in flight, with a slot or without. Dropping it releases the slot.
@@ -50,9 +51,8 @@ pub(super) struct Arrival {
 
 /// A request that has yielded its slot between two attempts, and will come back to the front of the queue.
 pub(crate) struct Yielded {
-    /// A slotless ticket, so that the drain of the queue waits for the request.
+    /// What it still holds: a slotless place, or a mark that makes the drain of the queue wait for it.
     ticket: Ticket,
-    needs_slot: bool,
 }
 
 /// What the drop of a ticket releases.
@@ -62,12 +62,15 @@ pub(super) enum TicketKind {
     Slot,
     /// A place among the requests in flight without a slot.
     Slotless,
+    /// A mark that the request comes back for a slot.
+    Yielded,
     /// Nothing; it was released before.
     Released,
 }
 
 impl Queue {
-    /// Takes a slot, or joins the queue under this key. A request that needs no slot never waits.
+    /// Takes a slot, or joins the queue under this key. A request that needs no slot takes a place in flight, or joins the
+    /// line for those.
     ///
     /// Calls `charge` once there is capacity, before it is taken, so a request that finds the queue full is not charged.
     ///
@@ -86,23 +89,24 @@ impl Queue {
         state.record_readiness(slots > 0, now);
         self.check_capacity_locked(&state, needs_slot, slots)?;
         charge()?;
-        if !needs_slot {
-            // These count only for the drain; the gauges count slots.
-            state.slotless_requests += 1;
-            return Ok(QueueEntry::Granted(self.new_ticket(arrival, now, TicketKind::Slotless)));
-        }
-        if state.fair_queue.try_start(slots) {
+        // Slotless requests count only for the drain; the gauges count slots.
+        let (line, places, kind) = match needs_slot {
+            true => (&mut state.fair_queue, slots, TicketKind::Slot),
+            false => (&mut state.slotless_line, MAX_SLOTLESS_REQUESTS, TicketKind::Slotless),
+        };
+        if line.try_start(places) {
             self.publish_counts(&mut state);
-            return Ok(QueueEntry::Granted(self.new_ticket(arrival, now, TicketKind::Slot)));
+            return Ok(QueueEntry::Granted(self.new_ticket(arrival, now, kind)));
         }
         let (sender, outcome) = oneshot::channel();
         // Cannot fail: the capacity was checked under the same lock.
-        let Ok(number) = state.fair_queue.join(key, sender) else {
+        let Ok(number) = line.join(key, sender) else {
             return Err(Refusal::QueueFull(state.estimated_wait(slots)));
         };
         self.grant_slots(&mut state);
         drop(state);
-        Ok(QueueEntry::Waiting(Waiting { queue: self.clone(), key: key.to_owned(), number, outcome, arrival }))
+        let (queue, key) = (self.clone(), key.to_owned());
+        Ok(QueueEntry::Waiting(Waiting { queue, key, number, outcome, arrival, needs_slot }))
     }
 
     /// Creates the ticket of a request that arrived at `arrival` and is admitted at `granted`.
@@ -120,9 +124,9 @@ impl Ticket {
 }
 
 impl QueueEntry {
-    /// Whether the request waits.
+    /// Whether the request waits for a slot.
     pub(crate) fn is_waiting(&self) -> bool {
-        matches!(self, Self::Waiting(_))
+        matches!(self, Self::Waiting(waiting) if waiting.needs_slot)
     }
 
     /// Waits for the ticket until the queue's timeout. Dropping the future leaves the queue.
@@ -149,7 +153,8 @@ impl Waiting {
             match pause_clock::timeout_at(deadline, &mut self.outcome).await {
                 Ok(Ok(WaitOutcome::Granted)) => {
                     // The grant was taken from the channel, so the drop of `self` does not release the slot.
-                    return Ok(self.queue.new_ticket(self.arrival, ActiveInstant::now(), TicketKind::Slot));
+                    let kind = if self.needs_slot { TicketKind::Slot } else { TicketKind::Slotless };
+                    return Ok(self.queue.new_ticket(self.arrival, ActiveInstant::now(), kind));
                 }
                 Ok(Ok(WaitOutcome::Refused(refusal))) => return Err(refusal),
                 Ok(Err(_)) => return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)),
@@ -163,7 +168,8 @@ impl Waiting {
     /// Decides at a deadline whether the wait goes on. Returns the next deadline.
     ///
     /// Without `QUEUE_TIMEOUT` only the wait for a model that is not ready ends, `REQUEST_TIMEOUT` after the model was first
-    /// seen not ready. While it is ready, the next deadline is a full `REQUEST_TIMEOUT` away.
+    /// seen not ready. While it is ready, the next deadline is a full `REQUEST_TIMEOUT` away. The wait of a request that needs
+    /// no slot always ends.
     ///
     /// # Errors
     /// The refusal when the wait is over: `queue_timeout` if the model is ready, `model_loading` if it is not.
@@ -175,6 +181,9 @@ impl Waiting {
         state.record_readiness(slots > 0, now);
         let timeouts = queue.0.timeouts;
         match (slots > 0, timeouts.queue) {
+            // Those in front of it have no slot that would be measured.
+            (true, _) if !self.needs_slot => Err(Refusal::QueueTimeout(RETRY_AFTER_UNKNOWN)),
+            (false, _) if !self.needs_slot => Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)),
             (true, Some(_)) => Err(Refusal::QueueTimeout(state.estimated_wait(slots))),
             (true, None) => Ok(now + timeouts.request),
             (false, Some(_)) => Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)),
@@ -190,12 +199,16 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
-        if state.fair_queue.leave(&self.key, self.number) {
+        let line = if self.needs_slot { &mut state.fair_queue } else { &mut state.slotless_line };
+        if line.leave(&self.key, self.number) {
             self.queue.publish_counts(&mut state);
         } else if let Ok(WaitOutcome::Granted) = self.outcome.try_recv() {
             // The slot was granted at the moment the client disconnected: pass it on.
-            state.fair_queue.release_slot();
-            self.queue.grant_slots(&mut state);
+            line.release_slot();
+            match self.needs_slot {
+                true => self.queue.grant_slots(&mut state),
+                false => self.queue.grant_slotless(&mut state),
+            }
         }
     }
 }
@@ -211,18 +224,22 @@ impl Ticket {
         let number = state.fair_queue.return_to_front(key, sender);
         self.queue.grant_or_refuse(&mut state);
         drop(state);
-        Waiting { queue: self.queue.clone(), key: key.to_owned(), number, outcome, arrival: self.arrival }
+        let (queue, key, arrival) = (self.queue.clone(), key.to_owned(), self.arrival);
+        Waiting { queue, key, number, outcome, arrival, needs_slot: true }
     }
 }
 
 impl Ticket {
-    /// Releases the slot until the request comes back for its next attempt.
+    /// Releases the slot until the request comes back for its next attempt. A request without a slot keeps its place.
     pub(crate) fn yield_slot(self) -> Yielded {
+        if self.kind != TicketKind::Slot {
+            return Yielded { ticket: self };
+        }
         // Before the slot is released by the drop of `self`: the queue must not look drained in between.
-        self.queue.lock().slotless_requests += 1;
+        self.queue.lock().yielded_requests += 1;
         let now = ActiveInstant::now();
-        let ticket = self.queue.new_ticket(Arrival { at: now, waited_before: self.waited }, now, TicketKind::Slotless);
-        Yielded { ticket, needs_slot: self.kind == TicketKind::Slot }
+        let ticket = self.queue.new_ticket(Arrival { at: now, waited_before: self.waited }, now, TicketKind::Yielded);
+        Yielded { ticket }
     }
 }
 
@@ -230,19 +247,19 @@ impl Yielded {
     /// Comes back to the front of the queue, regardless of its bound: the request was accepted before. The time of its
     /// earlier attempts does not count as waiting.
     pub(crate) fn requeue(self, key: &str) -> QueueEntry {
-        let Self { ticket, needs_slot } = self;
-        if !needs_slot {
+        let Self { ticket } = self;
+        if ticket.kind != TicketKind::Yielded {
             return QueueEntry::Granted(ticket);
         }
         let queue = ticket.queue.clone();
         let arrival = Arrival { at: ActiveInstant::now(), ..ticket.arrival };
-        // `ticket` lives until the end: the slotless request is removed after the waiting one was added.
+        // `ticket` lives until the end: its mark is removed after the waiting request was added.
         let mut state = queue.lock();
         let (sender, outcome) = oneshot::channel();
         let number = state.fair_queue.join_front(key, sender);
         queue.grant_or_refuse(&mut state);
         drop(state);
-        QueueEntry::Waiting(Waiting { queue, key: key.to_owned(), number, outcome, arrival })
+        QueueEntry::Waiting(Waiting { queue, key: key.to_owned(), number, outcome, arrival, needs_slot: true })
     }
 }
 
@@ -252,14 +269,22 @@ impl Drop for Ticket {
             return;
         }
         let mut state = self.queue.lock();
-        if self.kind == TicketKind::Slotless {
-            state.slotless_requests -= 1;
-            self.queue.publish_counts(&mut state);
-            return;
+        match self.kind {
+            TicketKind::Released => {}
+            TicketKind::Yielded => {
+                state.yielded_requests -= 1;
+                self.queue.publish_counts(&mut state);
+            }
+            TicketKind::Slotless => {
+                state.slotless_line.release_slot();
+                self.queue.grant_slotless(&mut state);
+            }
+            TicketKind::Slot => {
+                // The slot is released and granted to the next request under one lock, so that no newcomer can take it.
+                state.fair_queue.release_slot();
+                state.service_time.record(self.granted.elapsed());
+                self.queue.grant_slots(&mut state);
+            }
         }
-        // The slot is released and granted to the next request under one lock, so that no newcomer can take it.
-        state.fair_queue.release_slot();
-        state.service_time.record(self.granted.elapsed());
-        self.queue.grant_slots(&mut state);
     }
 }

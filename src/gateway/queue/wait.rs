@@ -27,11 +27,12 @@ impl Queue {
         request: &LeaseRequest<'_>,
     ) -> Result<(Ticket, Lease), Refusal> {
         loop {
-            // Wakes a sleeping model, and keeps it awake while the request waits.
+            // Wakes a sleeping model, and keeps it awake while the request waits for a slot.
             let _demand = entry.is_waiting().then(|| model.demand());
             let mut ticket = entry.ticket().await.map_err(|refusal| actual_refusal(refusal, model))?;
             if ticket.kind != TicketKind::Slot {
-                return Ok((ticket, self.lease_without_slot(model, request).await?));
+                let arrival = ticket.arrival.at;
+                return Ok((ticket, self.lease_without_slot(model, request, arrival).await?));
             }
             let mut outcome = model.lease(request);
             if let (Err(Unavailable::Suspected | Unavailable::OnlyTriedBefore), Some(mut changes)) =
@@ -60,12 +61,18 @@ impl Queue {
         }
     }
 
-    /// Waits for a lease for a request that needs no slot, and so does not queue. Waits while a worker is being probed and,
-    /// unless the request is read-only, while the model loads or sleeps.
+    /// Waits for a lease for a request that needs no slot, and has its place in flight. Waits while a worker is being probed
+    /// and, unless the request is read-only, while the model loads or sleeps; that wait counts from the arrival, so that
+    /// requests that had to wait for their place wait no longer than others.
     ///
     /// # Errors
     /// The refusal when the wait times out, the queue is closed, a load fails, or the model cannot serve the request.
-    async fn lease_without_slot(&self, model: &Model, request: &LeaseRequest<'_>) -> Result<Lease, Refusal> {
+    async fn lease_without_slot(
+        &self,
+        model: &Model,
+        request: &LeaseRequest<'_>,
+        arrival: ActiveInstant,
+    ) -> Result<Lease, Refusal> {
         let or_refusal = |outcome: Result<Lease, Unavailable>| outcome.map_err(|why| refusal_of(why, model));
         let Some(mut changes) = model.subscribe() else { return or_refusal(model.lease(request)) };
         let is_inference = request.class != RequestClass::ReadOnly;
@@ -89,9 +96,10 @@ impl Queue {
                 Err(Unavailable::BeingProbed) => (Unavailable::BeingProbed, PROBED_WORKER_WAIT),
                 _ => return or_refusal(outcome),
             };
-            // Each kind of wait has its own timeout, counted from its own start.
+            // Each kind of wait has its own timeout, counted from its own start, or from the arrival.
             let since = match current_wait {
                 Some((before, since)) if before == reason => since,
+                None if reason != Unavailable::BeingProbed => arrival,
                 _ => ActiveInstant::now(),
             };
             current_wait = Some((reason, since));
