@@ -10,6 +10,7 @@
 //! - `listeners.rs`: the listeners of the gateway port and the health port
 //! - `llama_help.rs`: what llama-server says of its arguments, without a service
 //! - `log_folder.rs`: the names of the log folders of workers
+//! - `model_description.rs`: what lists of models say about a model
 //! - `model_reconciler.rs`: the models that are served now, and what a reload changes about them
 //! - `operator_api.rs`: connects the operator's routes with the parts that they report on
 //! - `reload.rs`: reads configuration and keys again, all or nothing
@@ -22,6 +23,7 @@ mod ending;
 mod listeners;
 mod llama_help;
 mod log_folder;
+mod model_description;
 mod model_reconciler;
 mod operator_api;
 mod reload;

@@ -14,13 +14,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::log_folder;
-use crate::fleet::{Breaker, Fleet, Member, Model, ModelInfo, PoolRank, Quota, Rank, RoutingPolicy, WorkerKind};
+use super::model_description::info_of;
+use crate::fleet::{Breaker, Fleet, Member, Model, ModelInfo, Quota, Rank, RoutingPolicy, WorkerKind};
 use crate::gateway::{ModelQueue, ModelQueues};
 use crate::models::{self, ModelKind};
 use crate::pause_clock;
 use crate::preflight::{self, CheckedModel, ModelFile};
-use crate::settings::catalogue::{Catalogue, EVERY_MODEL, LocalSettings, Start};
-use crate::settings::values::{MemoryBudgetSetting, NamePattern};
+use crate::settings::catalogue::{EVERY_MODEL, LocalSettings, Start};
+use crate::settings::values::MemoryBudgetSetting;
 use crate::settings::{Config, Environment, Settings};
 use crate::telemetry::files::LogFolder;
 use crate::telemetry::metrics::Metrics;
@@ -371,36 +372,5 @@ fn policy_of(checked: &CheckedModel, config: &Config, pools: &PoolOrders) -> Rou
         strategy: model.strategy.unwrap_or(settings.routing.routing_strategy),
         remote_first: settings.routing.fallback_to_local,
         fallbacks: configured.or_else(|| pools.others(checked)).unwrap_or_default(),
-    }
-}
-
-fn info_of(model: &CheckedModel, config: &Config) -> ModelInfo {
-    let (settings, file) = (&model.settings, model.file.as_ref());
-    let has_name =
-        |name: &String| *name == model.id || settings.aliases.contains(name) || settings.hidden_aliases.contains(name);
-    let Catalogue { fallbacks, default_models, .. } = &config.catalogue;
-    let stand_ins = fallbacks.get(EVERY_MODEL).map_or(&[][..], Vec::as_slice);
-    let strategy = config.settings.routing.routing_strategy;
-    let metadata = file.map(|file| &file.model.metadata);
-    let configured = settings.local.as_ref().filter(|_| file.is_some()).map(|local| u64::from(local.engine.ctx.0));
-    let trained = metadata.and_then(|metadata| metadata.context_length);
-    ModelInfo {
-        id: model.id.clone(),
-        aliases: settings.aliases.clone(),
-        hidden_aliases: settings.hidden_aliases.clone(),
-        pattern: settings.is_wildcard.then(|| NamePattern::of(&model.id)).flatten(),
-        is_default: default_models.iter().any(|(kind, name)| *kind == model.kind && has_name(name)),
-        stand_in: stand_ins.iter().position(|name| has_name(name) || settings.tier.as_ref() == Some(name)),
-        pool: settings.pool.map(|place| PoolRank { priority: place.priority, strategy }),
-        kind: model.kind,
-        has_known_kind: settings.kind.is_some() || file.is_some(),
-        tier: settings.tier.clone(),
-        unlisted: settings.unlisted,
-        size_bytes: file.map(|file| file.model.size_bytes),
-        // A context that is configured larger than the model was trained for is not usable.
-        context_length: configured.map(|configured| trained.map_or(configured, |trained| trained.min(configured))),
-        quantization: metadata.map(|metadata| metadata.quantization.clone()),
-        architecture: metadata.map(|metadata| metadata.architecture.clone()),
-        has_chat_template: metadata.map(|metadata| metadata.has_chat_template),
     }
 }

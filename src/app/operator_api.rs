@@ -39,6 +39,8 @@ pub(super) fn local_responder(api: Arc<OperatorApi>) -> LocalResponder {
             LocalRoute::Ping | LocalRoute::Livez => api.alive(),
             LocalRoute::Probe => api.probe(),
             LocalRoute::Readyz => api.ready(),
+            LocalRoute::Root => api.root(),
+            LocalRoute::Hello => api.hello(),
             LocalRoute::Health => api.health(),
             LocalRoute::Metrics => api.metrics(parts),
             LocalRoute::LbStats => api.lb_stats(),

@@ -43,7 +43,7 @@ pub use member::{Member, Rank};
 pub use model::leasing::LeaseRequest;
 pub use model::unavailable::Unavailable;
 pub use model::{Model, ModelDemand};
-pub use model_info::{ModelInfo, PoolRank, RoutingPolicy};
+pub use model_info::{ExtraInput, ModelInfo, ModelNumbers, PoolRank, RoutingPolicy};
 pub use pool::ModelPool;
 pub use quota::Quota;
 pub use report::{FleetReport, ModelStatus, ServiceStatus};

@@ -41,6 +41,38 @@ pub struct ModelInfo {
     pub architecture: Option<String>,
     /// Whether the file contains a chat template.
     pub has_chat_template: Option<bool>,
+    /// What else the file says; `None` if the model is not local.
+    pub numbers: Option<ModelNumbers>,
+    /// What the model reads beside text.
+    pub reads: ExtraInput,
+    /// Slots of each llama-server (`PARALLEL`), if llama-servers alone serve the model.
+    pub slots: Option<usize>,
+}
+
+/// What a model's file says, under the names that llama-server uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelNumbers {
+    /// Number of tokens that the model was trained for.
+    pub n_ctx_train: Option<u64>,
+    /// Length of an embedding.
+    pub n_embd: Option<u64>,
+    /// Number of tokens of the vocabulary.
+    pub n_vocab: Option<u64>,
+    /// The kind of the vocabulary, as llama.cpp numbers them (`enum llama_vocab_type`).
+    pub vocab_type: Option<u32>,
+    /// Number of weights.
+    pub n_params: u64,
+    /// Size of all weights in bytes.
+    pub size: u64,
+}
+
+/// What a model reads beside text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExtraInput {
+    /// Whether it reads images.
+    pub images: bool,
+    /// Whether it reads sound.
+    pub audio: bool,
 }
 
 impl ModelInfo {
@@ -93,6 +125,9 @@ impl ModelInfo {
             quantization: None,
             architecture: None,
             has_chat_template: None,
+            numbers: None,
+            reads: ExtraInput::default(),
+            slots: None,
         }
     }
 }

@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
 use http::uri::PathAndQuery;
+use http::{Method, Version};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 
@@ -111,6 +113,18 @@ pub(super) fn prepare_stream(headers: &mut HeaderMap) {
         headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
+}
+
+/// Returns whether a request is the opening handshake of a WebSocket (RFC 6455, section 4.1). HTTP/2 has no such request.
+pub(super) fn is_websocket_handshake(parts: &Parts) -> bool {
+    let has_token = |name: &str, token: &str| {
+        let values = parts.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|found| found.trim().eq_ignore_ascii_case(token))
+    };
+    parts.method == Method::GET
+        && parts.version != Version::HTTP_2
+        && has_token(head::HIDDEN_UPGRADE, "websocket")
+        && has_token("connection", "upgrade")
 }
 
 /// Returns for how long a worker asks for no further requests, but at most [`MAX_BACKEND_RETRY_AFTER`]: its

@@ -6,6 +6,8 @@
 //! - `pipeline.rs`: every stage of a request, in order
 //! - `service.rs`: the parts of the gateway, its drain and end, and its health port
 //! - `route.rs`: the route table
+//! - `route_path.rs`: the spellings of a path
+//! - `route_reference.rs`: the page of routes
 //! - `connection/`: sockets, and the heads and bodies of requests as bytes
 //! - `admission/`: who sends a request, and how much they may ask for
 //! - `accounting/`: the access log, metrics and token counts of each request
@@ -38,6 +40,8 @@ mod queue;
 pub(crate) mod request;
 pub(crate) mod response;
 mod route;
+mod route_path;
+mod route_reference;
 pub(crate) mod scan;
 mod service;
 #[cfg(test)]
@@ -53,4 +57,5 @@ pub use queue::model_queues::{ModelQueue, ModelQueues};
 pub use queue::{Queue, QueueTimeouts};
 pub use response::body::ResponseBody;
 pub use route::{LocalRoute, reserved_paths};
+pub use route_reference::routes_reference;
 pub use service::{Gateway, LocalResponder};

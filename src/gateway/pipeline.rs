@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONTENT_ENCODING;
 use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body_util::{Either, Full};
@@ -31,7 +32,7 @@ use super::upstream::retry::{self, Retry};
 use crate::fleet::LeaseRequest;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::models::ModelKind;
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Shape};
 
 impl Gateway {
     /// Answers one request on the gateway port, which arrived on a connection of this peer.
@@ -86,7 +87,7 @@ impl Gateway {
     /// The stages before the wait for a slot.
     async fn prepare(
         &self,
-        parts: Parts,
+        mut parts: Parts,
         source: RequestSource,
         record: &mut Record,
         context: &mut ResponseContext,
@@ -98,8 +99,12 @@ impl Gateway {
             return Ok(Prepared::Answered(self.cors.preflight(&parts.headers)));
         }
         // Stage 2, route.
-        let route = self.find_route(&parts)?;
+        let (route, deployment) = self.find_route(&mut parts)?;
         record.route = Some(route.path);
+        if route.shape == Shape::Anthropic {
+            // The path may be spelled in a way that did not show it.
+            context.shape = Shape::Anthropic;
+        }
         record.counted = !matches!(route.target, RouteTarget::Gateway(_));
         // Stage 3, authentication: before a byte of the body is read.
         let mut caller = self.authenticator.authenticate(&parts, route, source)?;
@@ -116,16 +121,21 @@ impl Gateway {
                 return Ok(Prepared::Answered(self.respond_locally(local, route, &parts).await?));
             }
             RouteTarget::Models(models_route) => {
-                return Ok(Prepared::Answered(self.respond_about_models(models_route, route, &parts, &caller)?));
+                let body = &mut context.body;
+                let response = self.respond_about_models(models_route, route, &parts, body, &caller).await?;
+                return Ok(Prepared::Answered(response));
             }
         };
         // Stage 4, body: what can be refused without it is refused before it is read, at no cost to either side.
         self.check_before_body(route, required_kind, source, &mut caller, record)?;
-        let body = body::read_body(context.body.take(), route, &self.body_limits).await?;
+        let codings = body::content_codings(&parts.headers)?;
+        let body = body::read_body(context.body.take(), route, &codings, &self.body_limits).await?;
+        parts.headers.remove(CONTENT_ENCODING);
         record.bytes_in = body.length();
         // Stage 5, model and queue.
         let envelope = Envelope::read(route.path, &parts.headers, &body).await?;
-        let requested_model = requested_model(&envelope, &parts)?.map(Cow::into_owned);
+        let named_model = requested_model(&envelope, &parts)?.map(Cow::into_owned);
+        let requested_model = deployment.or(named_model);
         let request_id = context.request_id.clone();
         let request = ProxiedRequest { route, required_kind, parts, request_id, requested_model, envelope, body };
         let (retry, queue_entry) = Retry::enqueue(self.retry_policy, &self.model_queues, &request, &caller, record)?;
@@ -237,7 +247,7 @@ impl Gateway {
         if let Some(model_queue) = self.model_queues.snapshot().only() {
             return self.check_single_model(model_queue, route, required_kind, caller, record);
         }
-        rate::check(caller.meter())?;
+        check_rate(route, caller)?;
         caller.hold_permit(rate::enter(caller.meter(), || RETRY_AFTER_UNKNOWN)?);
         Ok(())
     }
@@ -256,12 +266,18 @@ impl Gateway {
         let model = model_queue.model.info();
         caller.check_model(&model)?;
         check_single_kind(&model, required_kind, caller)?;
-        rate::check(caller.meter())?;
+        check_rate(route, caller)?;
         caller.hold_permit(rate::enter(caller.meter(), || model_queue.queue.retry_after())?);
         // A check only: `Retry::enqueue` begins the attempts that count, because a reload may add models before that.
         Retry::new(self.retry_policy, route, required_kind, Arc::clone(&self.model_queues), Arc::clone(model_queue))
             .select_servable_model(caller)
     }
+}
+
+/// Refuses a request that the key's limits a minute do not allow now. A request that needs no slot is not charged, and so
+/// not refused either.
+fn check_rate(route: &Route, caller: &Caller) -> Result<(), Refusal> {
+    if route.needs_slot { rate::check(caller.meter()) } else { Ok(()) }
 }
 
 /// What `prepare` makes of a request.

@@ -1,6 +1,7 @@
 //! The route table: which routes exist, who may use them, and which API dialect they speak.
 //!
-//! A request for any other path gets a 404 and never reaches llama-server.
+//! A request for any other path gets a 404 and never reaches llama-server. `route_path.rs` turns the spellings of a path
+//! into the form that is compared here, and `route_reference.rs` writes the table as a page.
 
 use http::Method;
 
@@ -29,6 +30,10 @@ pub enum LocalRoute {
     LbStats,
     /// `POST /keys/{id}/resume`
     ResumeKey,
+    /// `GET /`: what answers here.
+    Root,
+    /// `GET /api/hello`: whether anything answers here.
+    Hello,
 }
 
 /// Who may use a route.
@@ -66,6 +71,10 @@ pub(super) enum ModelsRoute {
     Load,
     /// `POST /v1/models/{id}/unload`
     Unload,
+    /// `POST /models/load`, which names the model in its body
+    LoadNamed,
+    /// `POST /models/unload`, which names the model in its body
+    UnloadNamed,
 }
 
 /// How an API dialect marks the end of a stream of events.
@@ -83,7 +92,7 @@ pub(super) enum StreamEnd {
 
 /// The port on which a route is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RoutePort {
+pub(super) enum RoutePort {
     Gateway,
     Health,
     Both,
@@ -96,7 +105,7 @@ pub(crate) struct Route {
     pub(super) path: &'static str,
     /// The path of the route that means the same at any server with OpenAI's API.
     canonical: &'static str,
-    port: RoutePort,
+    pub(super) port: RoutePort,
     /// Whether the method is POST. Any other request is read-only, and neither wakes a model nor keeps it awake.
     pub(super) is_post: bool,
     pub(super) access: RouteAccess,
@@ -109,9 +118,27 @@ pub(crate) struct Route {
     pub(super) may_stream: bool,
     /// Whether a request may be sent again although a worker may already have processed it.
     pub(super) is_idempotent: bool,
+    /// What a request does, for the page of routes.
+    pub(super) about: &'static str,
 }
 
-const fn worker(path: &'static str, is_post: bool, kind: Option<ModelKind>, stream_end: StreamEnd) -> Route {
+/// A path of llama-server that is no route on purpose.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClosedPath {
+    pub(super) methods: &'static str,
+    /// The path, in which `{id}` stands for any text.
+    pub(super) path: &'static str,
+    /// Why it is no route.
+    pub(super) why: &'static str,
+}
+
+const fn worker(
+    path: &'static str,
+    is_post: bool,
+    kind: Option<ModelKind>,
+    stream_end: StreamEnd,
+    about: &'static str,
+) -> Route {
     let access = RouteAccess::Key(Scope::Inference);
     let (port, target, shape) = (RoutePort::Gateway, RouteTarget::Worker(kind), Shape::OpenAi);
     Route {
@@ -126,22 +153,23 @@ const fn worker(path: &'static str, is_post: bool, kind: Option<ModelKind>, stre
         needs_slot: is_post,
         may_stream: false,
         is_idempotent: !is_post,
+        about,
     }
 }
 
 /// A route that takes text or sound and returns numbers or text.
-const fn post(path: &'static str, kind: ModelKind) -> Route {
-    worker(path, true, Some(kind), StreamEnd::Unmarked)
+const fn post(path: &'static str, kind: ModelKind, about: &'static str) -> Route {
+    worker(path, true, Some(kind), StreamEnd::Unmarked, about)
 }
 
 /// A route that returns the same numbers for the same input.
-const fn score(path: &'static str, kind: ModelKind) -> Route {
-    Route { is_idempotent: true, ..post(path, kind) }
+const fn score(path: &'static str, kind: ModelKind, about: &'static str) -> Route {
+    Route { is_idempotent: true, ..post(path, kind, about) }
 }
 
 /// A route that llama-server answers without a slot, even while all slots are busy.
-const fn helper(path: &'static str) -> Route {
-    Route { needs_slot: false, is_idempotent: true, ..worker(path, true, None, StreamEnd::Unmarked) }
+const fn helper(path: &'static str, kind: Option<ModelKind>, about: &'static str) -> Route {
+    Route { needs_slot: false, is_idempotent: true, ..worker(path, true, kind, StreamEnd::Unmarked, about) }
 }
 
 /// A route of llama-server that other servers have by another path.
@@ -149,74 +177,133 @@ const fn twin(canonical: &'static str, route: Route) -> Route {
     Route { canonical, ..route }
 }
 
-const fn stream(path: &'static str, stream_end: StreamEnd) -> Route {
-    Route { may_stream: true, ..worker(path, true, Some(ModelKind::Chat), stream_end) }
+/// A route that counts the tokens of a chat.
+const fn count(path: &'static str, about: &'static str) -> Route {
+    helper(path, Some(ModelKind::Chat), about)
 }
 
-const fn get(path: &'static str) -> Route {
-    worker(path, false, None, StreamEnd::Unmarked)
+const fn stream(path: &'static str, stream_end: StreamEnd, about: &'static str) -> Route {
+    Route { may_stream: true, ..worker(path, true, Some(ModelKind::Chat), stream_end, about) }
 }
 
-const fn models(path: &'static str, models_route: ModelsRoute) -> Route {
-    Route { target: RouteTarget::Models(models_route), ..get(path) }
+const fn get(path: &'static str, about: &'static str) -> Route {
+    worker(path, false, None, StreamEnd::Unmarked, about)
 }
 
-const fn models_command(path: &'static str, models_route: ModelsRoute) -> Route {
-    Route { is_post: true, access: ADMIN, is_idempotent: false, ..models(path, models_route) }
+const fn models(path: &'static str, models_route: ModelsRoute, about: &'static str) -> Route {
+    Route { target: RouteTarget::Models(models_route), ..get(path, about) }
 }
 
-const fn anthropic(path: &'static str) -> Route {
-    Route { shape: Shape::Anthropic, ..stream(path, StreamEnd::MessageStop) }
+const fn models_command(path: &'static str, models_route: ModelsRoute, about: &'static str) -> Route {
+    Route { is_post: true, access: ADMIN, is_idempotent: false, ..models(path, models_route, about) }
 }
 
-const fn local(port: RoutePort, path: &'static str, local: LocalRoute, access: RouteAccess) -> Route {
-    Route { port, access, target: RouteTarget::Gateway(local), ..get(path) }
+const fn local(
+    port: RoutePort,
+    path: &'static str,
+    local: LocalRoute,
+    access: RouteAccess,
+    about: &'static str,
+) -> Route {
+    Route { port, access, target: RouteTarget::Gateway(local), ..get(path, about) }
+}
+
+const fn open(port: RoutePort, path: &'static str, local_route: LocalRoute, about: &'static str) -> Route {
+    local(port, path, local_route, RouteAccess::Open, about)
+}
+
+const fn closed(methods: &'static str, path: &'static str, why: &'static str) -> ClosedPath {
+    ClosedPath { methods, path, why }
 }
 
 const ADMIN: RouteAccess = RouteAccess::Key(Scope::Admin);
 const PING: &str = "/ping";
 
-const ROUTES: &[Route] = &[
-    stream("/v1/chat/completions", StreamEnd::Done),
-    twin("/v1/chat/completions", stream("/chat/completions", StreamEnd::Done)),
-    stream("/v1/completions", StreamEnd::Done),
-    stream("/v1/responses", StreamEnd::ResponseDone),
-    twin("/v1/responses", stream("/responses", StreamEnd::ResponseDone)),
-    anthropic("/v1/messages"),
-    Route { needs_slot: false, may_stream: false, is_idempotent: true, ..anthropic("/v1/messages/count_tokens") },
-    score("/v1/embeddings", ModelKind::Embedding),
-    twin("/v1/embeddings", score("/embeddings", ModelKind::Embedding)),
-    score("/embedding", ModelKind::Embedding),
-    score("/v1/rerank", ModelKind::Rerank),
-    twin("/v1/rerank", score("/v1/reranking", ModelKind::Rerank)),
-    twin("/v1/rerank", score("/rerank", ModelKind::Rerank)),
-    twin("/v1/rerank", score("/reranking", ModelKind::Rerank)),
-    post("/v1/audio/transcriptions", ModelKind::Chat),
-    stream("/completion", StreamEnd::Unmarked),
-    twin("/v1/completions", stream("/completions", StreamEnd::Unmarked)),
-    stream("/infill", StreamEnd::Unmarked),
-    helper("/tokenize"),
-    helper("/detokenize"),
-    helper("/apply-template"),
-    models("/v1/models", ModelsRoute::All),
-    models("/models", ModelsRoute::All),
-    models("/v1/models/chat", ModelsRoute::Of(ModelKind::Chat)),
-    models("/v1/models/embeddings", ModelsRoute::Of(ModelKind::Embedding)),
-    models("/v1/models/rerank", ModelsRoute::Of(ModelKind::Rerank)),
-    models_command("/v1/models/{id}/load", ModelsRoute::Load),
-    models_command("/v1/models/{id}/unload", ModelsRoute::Unload),
-    models("/v1/models/{id}", ModelsRoute::One),
-    get("/props"),
-    Route { access: ADMIN, ..get("/slots") },
-    local(RoutePort::Gateway, PING, LocalRoute::Ping, RouteAccess::Open),
-    local(RoutePort::Health, PING, LocalRoute::Probe, RouteAccess::Open),
-    local(RoutePort::Health, "/livez", LocalRoute::Livez, RouteAccess::Open),
-    local(RoutePort::Health, "/readyz", LocalRoute::Readyz, RouteAccess::Open),
-    local(RoutePort::Both, "/health", LocalRoute::Health, RouteAccess::Open),
-    local(RoutePort::Both, "/metrics", LocalRoute::Metrics, RouteAccess::Metrics),
-    Route { is_post: true, ..local(RoutePort::Gateway, "/reload", LocalRoute::Reload, ADMIN) },
-    Route { is_post: true, ..local(RoutePort::Gateway, "/keys/{id}/resume", LocalRoute::ResumeKey, ADMIN) },
-    local(RoutePort::Gateway, "/lb/stats", LocalRoute::LbStats, ADMIN),
+/// Every route. A path without `/v1` is for clients whose base address lacks it, as at llama-server.
+pub(super) const ROUTES: &[Route] = &[
+    stream("/v1/chat/completions", StreamEnd::Done, "a chat, in OpenAI's API"),
+    twin("/v1/chat/completions", stream("/chat/completions", StreamEnd::Done, "as `/v1/chat/completions`")),
+    stream("/v1/completions", StreamEnd::Done, "a completion, in OpenAI's API"),
+    stream("/v1/responses", StreamEnd::ResponseDone, "a response, in OpenAI's API"),
+    twin("/v1/responses", stream("/responses", StreamEnd::ResponseDone, "as `/v1/responses`")),
+    Route {
+        shape: Shape::Anthropic,
+        ..stream("/v1/messages", StreamEnd::MessageStop, "a message, in Anthropic's API")
+    },
+    Route { shape: Shape::Anthropic, ..count("/v1/messages/count_tokens", "the tokens of a message") },
+    count("/v1/chat/completions/input_tokens", "the tokens of a chat"),
+    twin(
+        "/v1/chat/completions/input_tokens",
+        count("/chat/completions/input_tokens", "as `/v1/chat/completions/input_tokens`"),
+    ),
+    count("/v1/responses/input_tokens", "the tokens of a response's input"),
+    twin("/v1/responses/input_tokens", count("/responses/input_tokens", "as `/v1/responses/input_tokens`")),
+    score("/v1/embeddings", ModelKind::Embedding, "embeddings, in OpenAI's API"),
+    twin("/v1/embeddings", score("/embeddings", ModelKind::Embedding, "embeddings, in llama-server's own form")),
+    score("/embedding", ModelKind::Embedding, "as `/embeddings`"),
+    score("/v1/rerank", ModelKind::Rerank, "the relevance of documents to a query"),
+    twin("/v1/rerank", score("/v1/reranking", ModelKind::Rerank, "as `/v1/rerank`")),
+    twin("/v1/rerank", score("/rerank", ModelKind::Rerank, "as `/v1/rerank`")),
+    twin("/v1/rerank", score("/reranking", ModelKind::Rerank, "as `/v1/rerank`")),
+    post("/v1/audio/transcriptions", ModelKind::Chat, "the text of a recording, which comes as a form"),
+    twin("/v1/audio/transcriptions", post("/audio/transcriptions", ModelKind::Chat, "as `/v1/audio/transcriptions`")),
+    post("/v1/systemone", ModelKind::Chat, "a decision of a model that is made for it"),
+    stream("/completion", StreamEnd::Unmarked, "a completion, in llama-server's own form"),
+    twin("/v1/completions", stream("/completions", StreamEnd::Unmarked, "as `/completion`")),
+    stream("/infill", StreamEnd::Unmarked, "the code between a prefix and a suffix"),
+    helper("/tokenize", None, "the tokens of a text"),
+    helper("/detokenize", None, "the text of tokens"),
+    helper("/apply-template", None, "the prompt that the chat template makes of messages"),
+    models("/v1/models", ModelsRoute::All, "the models that the key may use"),
+    models("/models", ModelsRoute::All, "as `/v1/models`"),
+    models("/v1/models/chat", ModelsRoute::Of(ModelKind::Chat), "the chat models, as a plain list"),
+    models("/v1/models/embeddings", ModelsRoute::Of(ModelKind::Embedding), "the embedding models, as a plain list"),
+    models("/v1/models/rerank", ModelsRoute::Of(ModelKind::Rerank), "the rerankers, as a plain list"),
+    models_command("/v1/models/{id}/load", ModelsRoute::Load, "loads a model"),
+    models_command("/v1/models/{id}/unload", ModelsRoute::Unload, "unloads a model"),
+    models_command("/models/load", ModelsRoute::LoadNamed, "loads the model that `model` names in the body"),
+    models_command("/models/unload", ModelsRoute::UnloadNamed, "unloads the model that `model` names in the body"),
+    models("/v1/models/{id}", ModelsRoute::One, "one model; its id may have slashes"),
+    models("/models/{id}", ModelsRoute::One, "as `/v1/models/{id}`"),
+    get("/props", "llama-server's properties; `?model=ID` names the model"),
+    get("/lora-adapters", "the LoRA adapters of a model; `?model=ID` names it"),
+    Route { access: ADMIN, ..get("/slots", "llama-server's slots; `?model=ID` names the model") },
+    open(RoutePort::Gateway, PING, LocalRoute::Ping, "whether the process is alive"),
+    open(
+        RoutePort::Health,
+        PING,
+        LocalRoute::Probe,
+        "200 if a request would be served, 204 while models load, else 503",
+    ),
+    open(RoutePort::Health, "/livez", LocalRoute::Livez, "whether the process is alive"),
+    open(RoutePort::Health, "/readyz", LocalRoute::Readyz, "200 if a request is served at once, else 503"),
+    open(RoutePort::Both, "/health", LocalRoute::Health, "the state of all models"),
+    open(RoutePort::Both, "/v1/health", LocalRoute::Health, "as `/health`"),
+    open(RoutePort::Both, "/", LocalRoute::Root, "the name and the version of this program"),
+    open(RoutePort::Gateway, "/api/hello", LocalRoute::Hello, "whether anything answers, for Claude Code"),
+    local(RoutePort::Both, "/metrics", LocalRoute::Metrics, RouteAccess::Metrics, "metrics, as JSON or for Prometheus"),
+    Route {
+        is_post: true,
+        ..local(RoutePort::Gateway, "/reload", LocalRoute::Reload, ADMIN, "reads keys and configuration again")
+    },
+    Route {
+        is_post: true,
+        ..local(RoutePort::Gateway, "/keys/{id}/resume", LocalRoute::ResumeKey, ADMIN, "lifts the suspension of a key")
+    },
+    local(RoutePort::Gateway, "/lb/stats", LocalRoute::LbStats, ADMIN, "the workers and the queue of each model"),
+];
+
+/// Paths of llama-server that are no routes on purpose. Clients that ask for them get the same 404 as for any other path.
+pub(super) const CLOSED: &[ClosedPath] = &[
+    closed("POST", "/props", "it changes llama-server's settings for everybody"),
+    closed("POST", "/slots/{id}", "it saves, restores and erases what other clients have in a slot"),
+    closed("POST", "/lora-adapters", "it changes the answers to everybody; `lora` in a request does it for one"),
+    closed("GET, POST", "/tools", "it runs programs and reads files"),
+    closed("GET, POST", "/cors-proxy", "it fetches any address from inside the network"),
+    closed("GET, DELETE", "/v1/stream", "streams that can be resumed would go on after their clients have left"),
+    closed("POST", "/v1/streams/lookup", "as `/v1/stream`"),
+    closed("POST", "/v1/chat/completions/control", "it changes the requests of other clients"),
+    closed("GET", "/models/sse", "states of models are in `/health` and `/v1/models`"),
 ];
 
 /// The part of a route's path that stands for any text.
@@ -242,6 +329,28 @@ impl Route {
     }
 }
 
+/// Returns what may follow the id of a model in the paths that begin with `before`; `None` if none of them has an id
+/// there.
+pub(super) fn endings_after_id(before: &str) -> Option<impl Iterator<Item = &'static str>> {
+    let mut endings = ROUTES.iter().filter_map(move |route| {
+        let (prefix, ending) = route.path.split_once(ID_PLACEHOLDER)?;
+        (prefix.strip_suffix('/') == Some(before)).then_some(ending)
+    });
+    let first = endings.next()?;
+    Some(std::iter::once(first).chain(endings))
+}
+
+/// Returns the paths that begin with a version, and whose requests go to a worker.
+pub(super) fn inference_paths() -> impl Iterator<Item = &'static str> {
+    let is_inference = |route: &&Route| route.is_post && matches!(route.target, RouteTarget::Worker(_));
+    ROUTES.iter().filter(is_inference).map(|route| route.path).filter(|path| path.starts_with("/v1/"))
+}
+
+/// Returns whether this path of the gateway port belongs to the API, whatever the method.
+pub(super) fn is_api_path(path: &str) -> bool {
+    ROUTES.iter().any(|route| !matches!(route.target, RouteTarget::Gateway(_)) && route.id_in(path).is_some())
+}
+
 fn find_row(port: RoutePort, method: &Method, path: &str) -> Option<&'static Route> {
     let matches_request = |route: &&Route| {
         let method_fits =
@@ -251,7 +360,7 @@ fn find_row(port: RoutePort, method: &Method, path: &str) -> Option<&'static Rou
     ROUTES.iter().find(matches_request)
 }
 
-/// Finds the route of a request on the gateway port, by its method and its path without the query.
+/// Finds the route of a request on the gateway port, by its method and its canonical path without the query.
 ///
 /// # Errors
 /// [`Refusal::RouteNotFound`] if there is none.
@@ -259,7 +368,7 @@ pub(super) fn find(method: &Method, path: &str) -> Result<&'static Route, Refusa
     find_row(RoutePort::Gateway, method, path).ok_or(Refusal::RouteNotFound)
 }
 
-/// Finds the route of a request on the health port. `extra_ping` is one more path that is answered like `/ping`
+/// Finds the route of a request on the health port, by its canonical path. `extra_ping` is one more path that is answered like `/ping`
 /// (`HEALTH_CHECK_PATH`), even if it is the path of another route of this port.
 ///
 /// # Errors
@@ -274,7 +383,13 @@ pub(super) fn find_on_health_port(method: &Method, path: &str, extra_ping: &str)
 pub fn reserved_paths() -> Vec<&'static str> {
     let is_health = |target: &RouteTarget| match target {
         RouteTarget::Gateway(
-            LocalRoute::Ping | LocalRoute::Probe | LocalRoute::Health | LocalRoute::Livez | LocalRoute::Readyz,
+            LocalRoute::Ping
+            | LocalRoute::Probe
+            | LocalRoute::Health
+            | LocalRoute::Livez
+            | LocalRoute::Readyz
+            | LocalRoute::Root
+            | LocalRoute::Hello,
         ) => true,
         RouteTarget::Gateway(
             LocalRoute::Metrics | LocalRoute::Reload | LocalRoute::LbStats | LocalRoute::ResumeKey,
@@ -286,11 +401,19 @@ pub fn reserved_paths() -> Vec<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::platform::Platform;
     use crate::settings::{Environment, Inputs, resolve};
     use std::path::Path;
+
+    /// Returns every path of the table, and the paths that are closed.
+    pub(in crate::gateway) fn paths() -> Vec<String> {
+        let closed = CLOSED.iter().map(|closed| closed.path);
+        let others = ["/v1/stream/0", "/slots/0", "/nowhere", "/v1"];
+        let paths = ROUTES.iter().map(|route| route.path).chain(closed).chain(others);
+        paths.map(|path| path.replace(ID_PLACEHOLDER, "m")).collect()
+    }
 
     #[test]
     fn any_text_in_a_path_can_be_an_id() {
@@ -328,25 +451,28 @@ mod tests {
     #[test]
     fn a_path_that_could_change_or_control_llama_server_is_not_a_route() {
         for (method, path) in [
-            ("POST", "/props"),
-            ("POST", "/slots/0"),
             ("POST", "/slots"),
-            ("POST", "/lora-adapters"),
-            ("GET", "/tools"),
             ("POST", "/tools"),
-            ("GET", "/cors-proxy"),
-            ("GET", "/v1/stream"),
-            ("POST", "/v1/streams/lookup"),
-            ("POST", "/models/load"),
-            ("GET", "/"),
+            ("POST", "/v1/stream"),
+            ("GET", "/slots/0"),
             ("GET", "/v1/chat/completions"),
             ("DELETE", "/v1/models"),
-            ("POST", "/v1/chat/completions/"),
-            ("POST", "//v1/chat/completions"),
+            ("DELETE", "/v1/models/m"),
+            ("POST", "/v1/models"),
+            ("GET", "/reload"),
         ] {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
             assert_eq!(find(&method, path).unwrap_err(), Refusal::RouteNotFound, "{method} {path}");
         }
+        for closed in CLOSED.iter().filter(|closed| closed.path != "/models/sse") {
+            for method in closed.methods.split(", ") {
+                let method = Method::from_bytes(method.as_bytes()).unwrap();
+                let path = closed.path.replace(ID_PLACEHOLDER, "0");
+                assert_eq!(find(&method, &path).unwrap_err(), Refusal::RouteNotFound, "{method} {path}");
+            }
+        }
+        let target = find(&Method::GET, "/models/sse").map(|route| route.target);
+        assert_eq!(target, Ok(RouteTarget::Models(ModelsRoute::One)), "it could be the id of a model");
     }
 
     #[test]
@@ -408,8 +534,14 @@ mod tests {
             let found = problems(&route.path.replace(ID_PLACEHOLDER, "m"));
             match route.target {
                 RouteTarget::Gateway(
-                    LocalRoute::Ping | LocalRoute::Probe | LocalRoute::Health | LocalRoute::Livez | LocalRoute::Readyz,
-                ) => {
+                    LocalRoute::Ping
+                    | LocalRoute::Probe
+                    | LocalRoute::Health
+                    | LocalRoute::Livez
+                    | LocalRoute::Readyz
+                    | LocalRoute::Root
+                    | LocalRoute::Hello,
+                ) if !route.path.starts_with("/v1/") => {
                     assert_eq!(found, [""; 0], "{}", route.path);
                 }
                 _ => assert_eq!(found.len(), 1, "{}", route.path),

@@ -29,10 +29,11 @@ use super::headers::{self, X_REQUEST_ID};
 use super::malformed_request;
 use super::models_api::ModelsApi;
 use super::queue::model_queues::ModelQueues;
-use super::request::body::BodyLimits;
-use super::request::envelope;
+use super::request::body::{self, BodyLimits};
+use super::request::envelope::{self, Envelope};
 use super::response::body::ResponseBody;
 use super::route::{self, LocalRoute, ModelsRoute, Route, RouteAccess, RouteTarget};
+use super::route_path::CanonicalPath;
 use super::upstream::forward::Forwarder;
 use super::upstream::retry::RetryPolicy;
 use crate::fleet::{Fleet, KeySuspensions};
@@ -101,7 +102,7 @@ impl Gateway {
             forwarder: Forwarder::new(&settings.limits),
             accounting,
             local_responder,
-            models_api: ModelsApi::new(),
+            models_api: ModelsApi::new(settings.routing.list_aliases),
             activity: Activity::new(),
             is_closed_to_clients: AtomicBool::new(false),
             health_check_path: settings.listen.health_check_path.clone(),
@@ -164,17 +165,33 @@ impl Gateway {
         malformed_request::refusal_bytes(raw_head, refusal, &self.cors, None)
     }
 
-    /// Finds the route of a request on the gateway port.
+    /// Finds the route of a request on the gateway port, and replaces the request's path with its canonical form.
+    /// Returns also the model that the path names, if it is one of Azure's API.
     ///
     /// # Errors
-    /// [`Refusal::RouteNotFound`] if there is none with this method and path.
-    pub(super) fn find_route(&self, parts: &Parts) -> Result<&'static Route, Refusal> {
-        let (method, path) = (&parts.method, parts.uri.path());
-        let on_gateway = || route::find(method, path);
-        if !self.is_health_port {
-            return on_gateway();
+    /// [`Refusal::RouteNotFound`] if there is none with this method and path, [`Refusal::UpgradeRequired`] for a
+    /// WebSocket handshake on a path of the API.
+    pub(super) fn find_route(&self, parts: &mut Parts) -> Result<(&'static Route, Option<String>), Refusal> {
+        let is_ping = self.is_health_port && parts.uri.path() == self.health_check_path;
+        let CanonicalPath { path, deployment } = CanonicalPath::of(parts.uri.path());
+        if headers::is_websocket_handshake(parts) && route::is_api_path(&path) {
+            return Err(Refusal::UpgradeRequired);
         }
-        route::find_on_health_port(method, path, &self.health_check_path).or_else(|_| on_gateway())
+        let method = &parts.method;
+        let on_gateway = || route::find(method, &path);
+        let route = match self.is_health_port {
+            true if is_ping => route::find_on_health_port(method, &self.health_check_path, &self.health_check_path),
+            true => route::find_on_health_port(method, &path, &self.health_check_path).or_else(|_| on_gateway()),
+            false => on_gateway(),
+        }?;
+        if path != parts.uri.path() {
+            let target = match parts.uri.query() {
+                Some(query) => format!("{path}?{query}"),
+                None => path.into_owned(),
+            };
+            parts.uri = target.parse().map_err(|_| Refusal::RouteNotFound)?;
+        }
+        Ok((route, deployment))
     }
 
     /// Refuses a caller whose key is suspended because workers crashed while only its requests were in flight.
@@ -202,17 +219,28 @@ impl Gateway {
     /// Answers a route of the models API, which counts as one request of the caller's key.
     ///
     /// # Errors
-    /// A refusal if the rate limit of the key is reached, or if the caller may not use the model.
-    pub(super) fn respond_about_models(
+    /// A refusal if the rate limit of the key is reached, if the caller may not use the model, or if the body that
+    /// should name it does not.
+    pub(super) async fn respond_about_models(
         &self,
         models_route: ModelsRoute,
         route: &Route,
         parts: &Parts,
+        body: &mut Option<InboundBody>,
         caller: &Caller,
     ) -> Result<Response<Bytes>, Refusal> {
         rate::check(caller.meter())?;
         rate::charge(caller.meter())?;
-        self.models_api.respond(models_route, &id_in_path(route, parts), caller, &self.model_queues.current())
+        let name = match models_route {
+            ModelsRoute::LoadNamed | ModelsRoute::UnloadNamed => {
+                let codings = body::content_codings(&parts.headers)?;
+                let body = body::read_body(body.take(), route, &codings, &self.body_limits).await?;
+                Envelope::read(route.path, &parts.headers, &body).await?.required_model()?
+            }
+            _ => id_in_path(route, parts),
+        };
+        let query = parts.uri.query().unwrap_or_default();
+        self.models_api.respond(models_route, &name, query, caller, &self.model_queues.current())
     }
 
     /// Answers one request on a separate health port.
@@ -230,7 +258,10 @@ impl Gateway {
     }
 
     async fn respond_on_health_port(&self, parts: &Parts, client: ClientAddress) -> Result<Response<Bytes>, Refusal> {
-        let route = route::find_on_health_port(&parts.method, parts.uri.path(), &self.health_check_path)?;
+        let is_ping = parts.uri.path() == self.health_check_path;
+        let CanonicalPath { path, .. } = CanonicalPath::of(parts.uri.path());
+        let path = if is_ping { self.health_check_path.as_str() } else { &path };
+        let route = route::find_on_health_port(&parts.method, path, &self.health_check_path)?;
         if route.access == RouteAccess::Metrics {
             self.authenticator.authorize_metrics(&parts.headers, client)?;
         }

@@ -1,4 +1,4 @@
-//! The operator's API: `/ping`, `/livez`, `/readyz`, `/health`, `/metrics`, `/lb/stats`, `/reload` and
+//! The operator's API: `/`, `/ping`, `/livez`, `/readyz`, `/health`, `/metrics`, `/lb/stats`, `/reload` and
 //! `/keys/{id}/resume`.
 //!
 //! Every response is built from memory; none waits for llama-server. Access to these routes is checked before.
@@ -53,6 +53,18 @@ impl OperatorApi {
     /// Answers `/ping` on the gateway port and `/livez`: 200 as long as the process runs.
     pub fn alive(&self) -> Response<Bytes> {
         empty_response(StatusCode::OK)
+    }
+
+    /// Answers `/`: what answers here, and where to go on.
+    pub fn root(&self) -> Response<Bytes> {
+        let links = json!({"health": "/health", "models": "/v1/models", "chat": "/v1/chat/completions"});
+        let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+        json_response(StatusCode::OK, &json!({"name": name, "version": version, "links": links}))
+    }
+
+    /// Answers `/api/hello`, with which Claude Code looks whether its API can be reached.
+    pub fn hello(&self) -> Response<Bytes> {
+        json_response(StatusCode::OK, &json!({"message": "hello"}))
     }
 
     /// Answers `/ping` on the health port: 200 if requests are served, even if a sleeping model must be woken first;

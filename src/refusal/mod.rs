@@ -13,7 +13,7 @@ mod table;
 mod testing;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 pub use shape::{ANTHROPIC_VERSION, Shape, event_of_backend};
@@ -59,6 +59,17 @@ impl Refusal {
         }
         // OpenAI's and Anthropic's clients read this. Without it they repeat every 408, 409, 429 and 5xx.
         headers.insert(X_SHOULD_RETRY, HeaderValue::from_static(if row.should_retry { "true" } else { "false" }));
+        match self {
+            Self::UpgradeRequired => {
+                // RFC 9110, section 15.5.22: a 426 names a protocol that would do.
+                headers.insert(UPGRADE, HeaderValue::from_static("HTTP/2.0"));
+                headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            }
+            Self::UnsupportedContentEncoding { accepted, .. } => {
+                headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(accepted));
+            }
+            _ => {}
+        }
         if let Some(wait) = self.retry_after() {
             let wait = if wait.is_zero() { RETRY_AFTER_LEAST } else { wait };
             // Whole seconds (RFC 9110, section 10.2.3), and for those clients the exact time.

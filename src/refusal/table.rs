@@ -153,6 +153,15 @@ refusals! {
     } => BAD_REQUEST, INVALID, "wrong_model_kind", keep, final;
     /// There is no such route, or it does not allow the method.
     RouteNotFound => NOT_FOUND, INVALID, "route_not_found", keep, final;
+    /// The client wants to go on with a WebSocket, which this API does not have.
+    UpgradeRequired => UPGRADE_REQUIRED, INVALID, "upgrade_required", keep, final;
+    /// The body is packed in a way that is not unpacked.
+    UnsupportedContentEncoding {
+        /// The coding that the request names.
+        coding: String,
+        /// The codings that are unpacked.
+        accepted: &'static str,
+    } => UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_content_encoding", keep, final;
     /// The client was too slow to send its request, with the setting that limits the time.
     RequestTimeout(&'static str) => REQUEST_TIMEOUT, TIMEOUT, "request_timeout", close, again;
     /// The body is larger than this limit in bytes.
@@ -213,6 +222,8 @@ impl Refusal {
             | Self::ModelNotFound { .. }
             | Self::WrongKind { .. }
             | Self::RouteNotFound
+            | Self::UpgradeRequired
+            | Self::UnsupportedContentEncoding { .. }
             | Self::RequestTimeout(_)
             | Self::PayloadTooLarge(_)
             | Self::UriTooLong(_)
@@ -286,6 +297,10 @@ impl fmt::Display for Refusal {
                 write!(f, "The model '{model}' is for {is}, and this route is for {needs}")
             }
             Self::RouteNotFound => f.write_str("No such route, or not with this method"),
+            Self::UpgradeRequired => f.write_str("This API has no WebSocket: send the request as POST over HTTP"),
+            Self::UnsupportedContentEncoding { coding, accepted } => {
+                write!(f, "The body is packed with '{}'; accepted are: {accepted}", printable(coding))
+            }
             Self::RequestTimeout(setting) => write!(f, "The request took too long to arrive ({setting})"),
             Self::PayloadTooLarge(limit) => {
                 write!(f, "The request body is larger than {limit} bytes (MAX_REQUEST_BODY_SIZE)")
@@ -340,6 +355,8 @@ mod tests {
             (408, "request_timeout"),
             (413, "payload_too_large"),
             (414, "uri_too_long"),
+            (415, "unsupported_content_encoding"),
+            (426, "upgrade_required"),
             (429, "rate_limit_exceeded"),
             (429, "key_suspended"),
             (431, "header_fields_too_large"),

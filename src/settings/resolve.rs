@@ -21,9 +21,6 @@ use super::source::{Inputs, ValueSource};
 use super::values::Value;
 use crate::platform::Platform;
 
-/// Beginnings of paths under which all routes have an id in their path.
-const RESERVED_PREFIXES: [&str; 2] = ["/v1/", "/keys/"];
-
 /// The configuration that the service runs with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -329,10 +326,12 @@ fn contradictions(settings: &Settings, reserved_paths: &[&str]) -> Vec<SettingPr
         });
     }
     let path = &settings.listen.health_check_path;
+    // A reserved path may have a part that stands for any text.
+    let is_reserved =
+        |reserved: &&str| reserved.split_once('{').map_or(*reserved == path, |(before, _)| path.starts_with(before));
     let fault = if !path.starts_with('/') {
         Some("expected a path that starts with /")
-    } else if RESERVED_PREFIXES.iter().any(|prefix| path.starts_with(prefix)) || reserved_paths.contains(&path.as_str())
-    {
+    } else if path.starts_with("/v1/") || reserved_paths.iter().any(is_reserved) {
         Some("this path is a route of the gateway, which it would hide if PORT_HEALTH equals PORT")
     } else {
         None

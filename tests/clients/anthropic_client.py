@@ -39,6 +39,15 @@ def check_stream(client):
     assert message.stop_reason in ("end_turn", "max_tokens"), f"the stream has no end: {message}"
 
 
+def check_models(client):
+    page = client.models.list(limit=20)
+    assert page.has_more is False and page.first_id and page.last_id, page
+    models = list(page)
+    assert models and models[0].type == "model", models
+    assert models[0].display_name and models[0].created_at.year > 2000, models
+    assert client.models.retrieve(models[0].id).id == models[0].id
+
+
 def check_wrong_key(base_url):
     try:
         client_of(base_url, "wrong-secret").messages.create(**REQUEST)
@@ -56,6 +65,7 @@ def main():
     client = client_of(base_url, key)
     check_message(client)
     check_stream(client)
+    check_models(client)
     check_wrong_key(base_url)
 
 

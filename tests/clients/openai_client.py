@@ -18,6 +18,11 @@ def client_of(base_url, key):
     return openai.OpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=60)
 
 
+def check_count(client, model):
+    counted = client.responses.input_tokens.count(model=model, input="one two three")
+    assert counted.input_tokens > 0, counted
+
+
 def check_chat(client, model):
     answer = client.chat.completions.create(model=model, messages=QUESTION, max_tokens=8, temperature=0)
     choice = answer.choices[0]
@@ -123,6 +128,7 @@ def main():
     if kind == "chat":
         check_chat(client, models[0])
         check_stream(client, models[0])
+        check_count(client, models[0])
     else:
         check_embeddings(client, models[0])
     check_wrong_key(base_url)

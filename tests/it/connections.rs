@@ -135,7 +135,7 @@ fn a_response_before_the_end_of_the_body_says_connection_close() {
         queue["active"] == 1 && queue["waiting"] == 1
     });
     for _ in 0..2 {
-        assert_eq!(gateway.client_with(LIMITED).post_json("/tokenize", &json!({"content": "x"})).status(), 200);
+        assert_eq!(gateway.client_with(LIMITED).get("/v1/models").status(), 200);
     }
     let user = &format!("Authorization: Bearer {USER}\r\n");
     let limited = &format!("Authorization: Bearer {LIMITED}\r\n");

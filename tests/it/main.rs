@@ -22,6 +22,7 @@ mod descriptors;
 mod diagnosis;
 mod diagnostics;
 mod differential;
+mod discovery;
 mod docs;
 mod drain;
 mod estimate;

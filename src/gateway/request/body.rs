@@ -20,8 +20,9 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Collected, Either};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::content_coding::{ACCEPTED_CODINGS, ContentCodings, UnpackError, Unpacker, UnsupportedCoding};
 use crate::fleet::Fingerprint;
-use crate::gateway::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN, SMALL_PIECE};
+use crate::gateway::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN, SCANNED_AT_ONCE, SMALL_PIECE, UNPACKED_AT_ONCE};
 use crate::gateway::connection::discard::InboundBody;
 use crate::gateway::connection::head::HeadLimits;
 use crate::gateway::route::Route;
@@ -138,6 +139,29 @@ impl RequestBody {
         Ok(())
     }
 
+    /// Unpacks a piece and adds what comes out, if the buffer budget has room for it.
+    async fn push_unpacked(
+        &mut self,
+        packed: &[u8],
+        unpacker: &mut Unpacker,
+        limits: &BodyLimits,
+    ) -> Result<(), Refusal> {
+        let mut since_yield = 0;
+        for packed in packed.chunks(UNPACKED_AT_ONCE) {
+            let piece = unpacker.push(packed).map_err(|error| unpack_refusal(error, limits))?;
+            since_yield += piece.len();
+            if !piece.is_empty() {
+                self.push(piece.into(), limits)?;
+            }
+            // Unpacking takes time, and other tasks use this thread too.
+            if since_yield > SCANNED_AT_ONCE {
+                since_yield = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
     /// Appends a piece. Small pieces are joined, because a body of single bytes would take many times its size. A
     /// single piece stays as it is.
     fn append(&mut self, piece: Bytes) {
@@ -207,12 +231,29 @@ pub(crate) fn check_content_length(headers: &HeaderMap, limits: &BodyLimits) -> 
     Ok(())
 }
 
+/// Returns how a body with these headers is packed.
+///
+/// # Errors
+/// [`Refusal::UnsupportedContentEncoding`] if it is packed in a way that is not unpacked.
+pub(crate) fn content_codings(headers: &HeaderMap) -> Result<ContentCodings, Refusal> {
+    ContentCodings::of(headers)
+        .map_err(|UnsupportedCoding(coding)| Refusal::UnsupportedContentEncoding { coding, accepted: ACCEPTED_CODINGS })
+}
+
+/// Returns the refusal of a body that cannot be unpacked.
+fn unpack_refusal(error: UnpackError, limits: &BodyLimits) -> Refusal {
+    match error {
+        UnpackError::TooLarge => Refusal::PayloadTooLarge(limits.max_size),
+        UnpackError::Malformed(_) => Refusal::bad_request(format!("the body cannot be unpacked: {error}")),
+    }
+}
+
 /// Returns the permits that a piece needs from the buffer budget: one for each byte.
 fn permits_for(piece: &Bytes) -> u32 {
     u32::try_from(piece.len()).unwrap_or(u32::MAX)
 }
 
-/// Reads the whole body within the limits.
+/// Reads the whole body within the limits, which count after it is unpacked.
 ///
 /// The body of a job, which is already in memory, waits for the buffer budget instead of being refused. This cannot
 /// deadlock: only whole bodies wait, and every other body gives its share back when its request has been served.
@@ -223,9 +264,12 @@ fn permits_for(piece: &Bytes) -> u32 {
 pub(crate) async fn read_body(
     body: Option<InboundBody>,
     route: &Route,
+    codings: &ContentCodings,
     limits: &BodyLimits,
 ) -> Result<RequestBody, Refusal> {
     let mut received = RequestBody::for_route(route, limits);
+    let unpacker = || Unpacker::new(codings, limits.max_size).map_err(|error| unpack_refusal(error, limits));
+    let mut unpacker = if codings.is_identity() { None } else { Some(unpacker()?) };
     let mut body = match body {
         None => return Ok(received),
         Some(Either::Left(body)) => body,
@@ -245,6 +289,10 @@ pub(crate) async fn read_body(
             .map_err(|_| Refusal::RequestTimeout("CLIENT_BODY_TIMEOUT"))?;
         match frame {
             None => {
+                if let Some(unpacker) = unpacker {
+                    let last = unpacker.finish().map_err(|error| unpack_refusal(error, limits))?;
+                    received.push(last.into(), limits)?;
+                }
                 received.flush_joining();
                 return Ok(received);
             }
@@ -252,7 +300,10 @@ pub(crate) async fn read_body(
             Some(Ok(frame)) => {
                 // Trailers are not passed on.
                 let Ok(piece) = frame.into_data() else { continue };
-                received.push(piece, limits)?;
+                match &mut unpacker {
+                    None => received.push(piece, limits)?,
+                    Some(unpacker) => received.push_unpacked(&piece, unpacker, limits).await?,
+                }
             }
         }
     }
@@ -347,9 +398,10 @@ mod tests {
     async fn the_body_of_a_job_waits_for_the_buffer_budget() {
         let limits = BodyLimits { buffer_budget: Arc::new(Semaphore::new(10)), ..BodyLimits::new(10, Duration::ZERO) };
         let route = route::find(&Method::POST, "/completion").unwrap();
+        let plain = ContentCodings::default();
         let job = |text: &'static [u8]| Some(Either::Right(Full::new(Bytes::from_static(text))));
-        let first = read_body(job(b"0123456"), route, &limits).await.unwrap();
-        let mut second = pin!(read_body(job(b"01234567"), route, &limits));
+        let first = read_body(job(b"0123456"), route, &plain, &limits).await.unwrap();
+        let mut second = pin!(read_body(job(b"01234567"), route, &plain, &limits));
         tokio::select! {
             biased;
             _ = &mut second => panic!("the budget has no room"),
@@ -357,7 +409,8 @@ mod tests {
         }
         drop(first);
         assert_eq!(second.await.unwrap().length(), 8);
-        assert!(matches!(read_body(job(b"0123456789x"), route, &limits).await, Err(Refusal::PayloadTooLarge(10))));
+        let refused = read_body(job(b"0123456789x"), route, &plain, &limits).await;
+        assert!(matches!(refused, Err(Refusal::PayloadTooLarge(10))));
     }
 
     #[test]

@@ -23,6 +23,9 @@ use crate::settings::bounds::MODEL_NAME;
 /// The end of the path of the only route whose requests are forms.
 const TRANSCRIPTIONS: &str = "/audio/transcriptions";
 
+/// Longest number of answers that is read, in digits.
+const LONGEST_NUMBER: usize = 10;
+
 /// Names of the members that may hold a prompt, in the order in which a prompt is built from them.
 const PROMPT_MEMBERS: [&str; 5] = ["system", "instructions", "messages", "prompt", "input"];
 
@@ -34,7 +37,14 @@ pub(crate) struct Envelope {
     pub(super) members: Vec<BodyMember>,
     model: Option<String>,
     stream: Option<bool>,
+    /// What to say of the body if it is not readable.
+    unreadable_reason: &'static str,
 }
+
+const NO_OBJECT: &str = "the body is no JSON object";
+const NO_FORM_HERE: &str = "the body is a form, and this route takes a JSON object";
+const NO_BOUNDARY: &str = "the Content-Type of the form names no boundary";
+const NO_WHOLE_FORM: &str = "the form is cut short, or its parts are not separated by the boundary of its Content-Type";
 
 /// The format of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +53,13 @@ pub(super) enum BodyKind {
     Unknown,
     /// A JSON object; the offset is that of the byte after its opening brace.
     Object(usize),
-    /// `multipart/form-data`, whose parts are separated by this boundary line.
-    Multipart(Vec<u8>),
+    /// `multipart/form-data`.
+    Multipart {
+        /// The boundary line that separates the parts.
+        line: Vec<u8>,
+        /// The offset of the first one.
+        start: usize,
+    },
 }
 
 impl Envelope {
@@ -53,11 +68,16 @@ impl Envelope {
     /// # Errors
     /// [`Refusal::BadRequest`] for an ambiguous body, or one that exceeds a bound on members or the model's name.
     pub(crate) async fn read(path: &str, headers: &HeaderMap, body: &RequestBody) -> Result<Self, Refusal> {
-        let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
-        match content_type.and_then(multipart::boundary).filter(|_| path.ends_with(TRANSCRIPTIONS)) {
-            Some(boundary) => Self::of_form(body, &boundary),
-            None => Self::of_json(body).await,
-        }
+        let content_type = headers.get(CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes());
+        let reason = match (multipart::is_form(content_type), path.ends_with(TRANSCRIPTIONS)) {
+            (true, true) => match multipart::boundary(content_type) {
+                Some(boundary) => return Self::of_form(body, &boundary),
+                None => NO_BOUNDARY,
+            },
+            (true, false) => NO_FORM_HERE,
+            (false, _) => NO_OBJECT,
+        };
+        Ok(Self { unreadable_reason: reason, ..Self::of_json(body).await? })
     }
 
     /// Scans a body that should be JSON; see [`Envelope::read`] for the errors.
@@ -77,9 +97,11 @@ impl Envelope {
     }
 
     fn of_form(body: &RequestBody, boundary: &[u8]) -> Result<Self, Refusal> {
-        let parts = multipart::parts(body, boundary)?;
-        let kind = parts.as_ref().map_or(BodyKind::Unknown, |_| BodyKind::Multipart(boundary.to_vec()));
-        let mut envelope = Self { kind, members: parts.unwrap_or_default(), model: None, stream: None };
+        let (kind, members) = match multipart::parts(body, boundary)? {
+            Some((start, parts)) => (BodyKind::Multipart { line: boundary.to_vec(), start }, parts),
+            None => (BodyKind::Unknown, Vec::new()),
+        };
+        let mut envelope = Self { kind, members, model: None, stream: None, unreadable_reason: NO_WHOLE_FORM };
         envelope.extract_members(body)?;
         Ok(envelope)
     }
@@ -87,6 +109,18 @@ impl Envelope {
     /// Returns the requested model as the client wrote it; `None` if it is missing or not a string.
     pub(super) fn model(&self) -> Option<&str> {
         self.model.as_deref()
+    }
+
+    /// Returns the requested model of a body that must be a JSON object that names one.
+    ///
+    /// # Errors
+    /// [`Refusal::BadRequest`] if it is not.
+    pub(crate) fn required_model(self) -> Result<String, Refusal> {
+        match self.model {
+            Some(model) => Ok(model),
+            None if !self.is_readable() => Err(Refusal::bad_request(self.unreadable_reason)),
+            None => Err(Refusal::bad_request("the body has no \"model\" that is a string")),
+        }
     }
 
     /// Returns whether the body has a `model` that is neither a string nor `null`.
@@ -103,6 +137,18 @@ impl Envelope {
     /// so only a backend with a single model may get it.
     pub(super) fn is_readable(&self) -> bool {
         self.kind != BodyKind::Unknown
+    }
+
+    /// Returns the value of the member `n`, the number of answers that a client wants, if it is a whole number.
+    pub(super) fn answers_wanted(&self, body: &RequestBody) -> Option<usize> {
+        let member = self.members.iter().rfind(|member| member.is_named("n"))?;
+        let short = member.value.start..member.value.end.min(member.value.start + LONGEST_NUMBER);
+        str::from_utf8(&gather(body, short)).ok()?.parse().ok()
+    }
+
+    /// Returns what to say of a body that was not understood.
+    pub(super) fn unreadable_reason(&self) -> &'static str {
+        self.unreadable_reason
     }
 
     /// Returns the hashes of the prompt's prefixes of [`PREFIX_LENGTHS`] bytes, shortest first, up to the length of the
@@ -130,7 +176,7 @@ impl Envelope {
     fn extract_members(&mut self, body: &RequestBody) -> Result<(), Refusal> {
         if let Some(member) = single_member(&self.members, "model", BodyMember::is_model)? {
             let range = match self.kind {
-                BodyKind::Multipart(_) => Some(member.value.clone()),
+                BodyKind::Multipart { .. } => Some(member.value.clone()),
                 _ if member.first == b'"' => Some(member.value.start + 1..member.value.end - 1),
                 _ => None,
             };
@@ -139,8 +185,8 @@ impl Envelope {
         if let Some(member) = single_member(&self.members, "stream", |member| member.is_named("stream"))? {
             let short = member.value.start..member.value.end.min(member.value.start + "false".len() + 1);
             self.stream = match (&*gather(body, short), &self.kind) {
-                (b"true", _) | (b"True" | b"1", BodyKind::Multipart(_)) => Some(true),
-                (b"false", _) | (b"False" | b"0", BodyKind::Multipart(_)) => Some(false),
+                (b"true", _) | (b"True" | b"1", BodyKind::Multipart { .. }) => Some(true),
+                (b"false", _) | (b"False" | b"0", BodyKind::Multipart { .. }) => Some(false),
                 _ => None,
             };
         }
@@ -153,7 +199,7 @@ impl Envelope {
         }
         let raw = gather(body, range);
         let name = match self.kind {
-            BodyKind::Multipart(_) => String::from_utf8(raw).ok(),
+            BodyKind::Multipart { .. } => String::from_utf8(raw).ok(),
             _ => text(&raw).map(Cow::into_owned),
         };
         name.ok_or_else(|| Refusal::bad_request("the name of the model is no text"))
@@ -259,7 +305,7 @@ impl EnvelopeScanner {
         } else {
             (BodyKind::Unknown, Vec::new())
         };
-        let mut envelope = Envelope { kind, members, model: None, stream: None };
+        let mut envelope = Envelope { kind, members, model: None, stream: None, unreadable_reason: NO_OBJECT };
         envelope.extract_members(body)?;
         Ok(envelope)
     }

@@ -13,38 +13,53 @@ use crate::refusal::Refusal;
 /// Longest boundary (RFC 2046, section 5.1.1).
 const LONGEST_BOUNDARY: usize = 70;
 
+/// Most blanks between a boundary and the end of its line.
+const MOST_PADDING: usize = 64;
+
+/// Returns whether a body with this `Content-Type` is a form.
+pub(super) fn is_form(content_type: &[u8]) -> bool {
+    let kind = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    kind.trim_ascii().eq_ignore_ascii_case(b"multipart/form-data")
+}
+
 /// Returns the boundary line, without its line end, between the parts of a body with this `Content-Type`. Returns
 /// `None` if the type is not that of a form.
 pub(super) fn boundary(content_type: &[u8]) -> Option<Vec<u8>> {
     let text = str::from_utf8(content_type).ok()?;
-    let (kind, parameters) = text.split_once(';')?;
-    if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
-        return None;
-    }
-    let mut boundaries = read_parameters(parameters)?.into_iter().filter(|(name, _)| name == "boundary");
+    let (_, parameters) = text.split_once(';').filter(|_| is_form(content_type))?;
+    let parameters = read_parameters(parameters, Backslash::Plain)?;
+    let mut boundaries = parameters.into_iter().filter(|(name, _)| name == "boundary");
     let (boundary, another) = (boundaries.next()?.1, boundaries.next());
-    let fits = (1..=LONGEST_BOUNDARY).contains(&boundary.len()) && another.is_none();
+    let is_legal = !boundary.contains('\\') && (1..=LONGEST_BOUNDARY).contains(&boundary.len());
+    let fits = is_legal && another.is_none();
     fits.then(|| format!("--{boundary}").into_bytes())
 }
 
-/// Returns the parts; the `whole` of each begins with the boundary line before it. Returns `None` if the body is not a
-/// complete form with this boundary.
+/// Returns the offset of the first boundary line, and the parts; the `whole` of each begins with the boundary line before
+/// it. Returns `None` if the body is not a complete form with this boundary. What comes before the first boundary and
+/// after the last one has no meaning (RFC 2046, section 5.1.1).
 ///
 /// # Errors
 /// [`Refusal::BadRequest`] for an ambiguous form, or one with too many parts or too long a part head.
-pub(super) fn parts(body: &RequestBody, line: &[u8]) -> Result<Option<Vec<BodyMember>>, Refusal> {
+pub(super) fn parts(body: &RequestBody, line: &[u8]) -> Result<Option<(usize, Vec<BodyMember>)>, Refusal> {
     let delimiter = [b"\r\n", line].concat();
     let delimiter = memmem::Finder::new(&delimiter);
     let bytes_at = |at: usize, length: usize| gather(body, at..at + length);
-    if bytes_at(0, line.len()) != line {
-        return Ok(None);
-    }
-    let (mut members, mut whole) = (Vec::new(), 0);
+    let start = match bytes_at(0, line.len()) == line {
+        true => 0,
+        false => match find(body, 0, &delimiter) {
+            Some(at) => at + 2,
+            None => return Ok(None),
+        },
+    };
+    let (mut members, mut whole) = (Vec::new(), start);
     loop {
-        let after = whole + line.len();
+        let end_of_line = whole + line.len();
+        let padding = bytes_at(end_of_line, MOST_PADDING).iter().take_while(|byte| b" \t".contains(byte)).count();
+        let after = end_of_line + padding;
         match bytes_at(after, 2).as_slice() {
             b"\r\n" => {}
-            b"--" => return Ok(Some(members)),
+            b"--" if padding == 0 => return Ok(Some((start, members))),
             _ => return Err(Refusal::bad_request("a boundary of the form is followed by something else")),
         }
         let head = bytes_at(after + 2, PART_HEAD);
@@ -108,10 +123,10 @@ fn part_name(head: &[u8]) -> Result<Option<Box<str>>, Refusal> {
             continue;
         }
         let (kind, parameters) = value.split_once(';').ok_or_else(unreadable)?;
-        let parameters = read_parameters(parameters).ok_or_else(unreadable)?;
+        let parameters = read_disposition(parameters).ok_or_else(unreadable)?;
         let mut names = parameters.into_iter().filter(|(name, _)| name.trim_end_matches('*') == "name");
         let (found, another) = (names.next().ok_or_else(unreadable)?, names.next());
-        let is_plain = kind.trim().eq_ignore_ascii_case("form-data") && found.0 == "name";
+        let is_plain = kind.trim().eq_ignore_ascii_case("form-data") && found.0 == "name" && !found.1.contains('\\');
         if !is_plain || another.is_some() || name.is_some() {
             return Err(unreadable());
         }
@@ -121,10 +136,49 @@ fn part_name(head: &[u8]) -> Result<Option<Box<str>>, Refusal> {
     Ok((name.len() <= MEMBER_NAME).then(|| name.into_boxed_str()))
 }
 
+/// What a backslash in a quoted value means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Backslash {
+    /// Itself, as in a path of Windows.
+    Plain,
+    /// It makes the next character a plain one (RFC 9110, section 5.6.4).
+    Escape,
+}
+
+/// Reads the parameters of a `Content-Disposition`. Parsers disagree about a backslash, so a value with one is accepted
+/// only where no parser could find another `name`: other values, such as that of `filename`, do not matter.
+fn read_disposition(text: &str) -> Option<Vec<(String, String)>> {
+    if !text.contains('\\') {
+        return read_parameters(text, Backslash::Plain);
+    }
+    let parameters = read_parameters(text, Backslash::Escape).or_else(|| read_parameters(text, Backslash::Plain))?;
+    let lower = text.to_ascii_lowercase();
+    let is_name = |(at, _): &(usize, &str)| {
+        let before = lower[..*at].chars().next_back();
+        let after = lower[at + "name".len()..].trim_start_matches('*').trim_start();
+        !before.is_some_and(is_token) && after.starts_with('=')
+    };
+    (lower.match_indices("name").filter(is_name).count() == 1).then_some(parameters)
+}
+
+fn is_token(c: char) -> bool {
+    c.is_ascii_graphic() && !"()<>@,;:\\\"/[]?=".contains(c)
+}
+
+/// Splits a quoted value, without its opening quote, from what follows its closing quote.
+fn split_quoted(text: &str, backslash: Backslash) -> Option<(&str, &str)> {
+    let mut is_escaped = false;
+    let end = text.find(|c| {
+        let closes = c == '"' && !is_escaped;
+        is_escaped = backslash == Backslash::Escape && c == '\\' && !is_escaped;
+        closes
+    })?;
+    Some((&text[..end], &text[end + 1..]))
+}
+
 /// Reads parameters of the form `name=value` or `name="value"`, separated by semicolons, and returns the names in lower
 /// case. Returns `None` if the text has any other form.
-fn read_parameters(text: &str) -> Option<Vec<(String, String)>> {
-    let is_token = |c: char| c.is_ascii_graphic() && !"()<>@,;:\\\"/[]?=".contains(c);
+fn read_parameters(text: &str, backslash: Backslash) -> Option<Vec<(String, String)>> {
     let mut found = Vec::new();
     let mut rest = text.trim();
     while !rest.is_empty() {
@@ -134,10 +188,10 @@ fn read_parameters(text: &str) -> Option<Vec<(String, String)>> {
         }
         let value = value.trim_start();
         let (value, after) = match value.strip_prefix('"') {
-            // Browsers write %22 for a quote. Parsers disagree about a backslash, so it is refused.
+            // Browsers write %22 for a quote.
             Some(quoted) => {
-                let (inner, after) = quoted.split_once('"')?;
-                (Some(inner).filter(|inner| !inner.contains('\\'))?, after.trim_start())
+                let (inner, after) = split_quoted(quoted, backslash)?;
+                (inner, after.trim_start())
             }
             None => {
                 let end = value.find([';', ' ', '\t']).unwrap_or(value.len());
@@ -166,8 +220,8 @@ mod tests {
         let body = RequestBody::from_pieces(pieces);
         let text = |range| String::from_utf8(gather(&body, range)).unwrap();
         let parts = parts(&body, &boundary(TYPE).unwrap())?;
-        Ok(parts.map(|parts| {
-            let mut at = 0;
+        Ok(parts.map(|(start, parts)| {
+            let mut at = start;
             parts
                 .into_iter()
                 .map(|part| {
@@ -227,8 +281,53 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_before_the_first_and_after_the_last_boundary_has_no_meaning() {
+        let form = field("model", "m") + &field("p", "1") + "--b0--";
+        let expected = [("model", "m"), ("p", "1")].map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        for before in ["", "\r\n", "This is a form.\r\n", "\r\n\r\n", "-\r\n--b\r\n"] {
+            for after in ["", "\r\n", "\r\nThe end.\r\n--b0\r\n", "--b0\r\nContent-Disposition: form-data; name=a"] {
+                let text = format!("{before}{form}{after}");
+                assert_eq!(parts_of(&[&text]), Ok(Some(expected.clone())), "{text:?}");
+            }
+        }
+        let padded = form.replacen("--b0\r\n", "--b0 \t\r\n", 2);
+        assert_eq!(parts_of(&[&padded]), Ok(Some(expected)), "blanks after a boundary");
+    }
+
+    #[test]
+    fn a_file_name_may_have_a_backslash_and_a_quote() {
+        for parameters in [
+            r#"name="file"; filename="C:\dir\a.wav""#,
+            r#"name="file"; filename="a\"b.wav""#,
+            r#"filename="a\\"; name=file"#,
+            r#"name="file"; filename="C:\dir\""#,
+            r#"filename="C:\dir\"; name="file""#,
+            r#"name="file"; filename="\\host\share\name.wav""#,
+            r#"name="file"; filename="a\"; filename*=utf-8''a"#,
+        ] {
+            let text = part(&format!("Content-Disposition: form-data; {parameters}"), "RIFF") + "--b0--";
+            let expected = vec![("file".to_owned(), "RIFF".to_owned())];
+            assert_eq!(parts_of(&[&text]), Ok(Some(expected)), "{parameters}");
+        }
+        for parameters in [
+            r#"name="a\"b"; filename=x"#,
+            r#"name="a\b""#,
+            r#"name=a; filename="x\"; name="model""#,
+            r#"filename="x\"; name=model; y="; name=a"#,
+            r#"filename="x\"; name*=utf-8''model; y="; name=a"#,
+            r#"name=a; filename="x\"; NAME =model; y=""#,
+            r#"name=a; filename="\"#,
+        ] {
+            let text = part(&format!("Content-Disposition: form-data; {parameters}"), "RIFF") + "--b0--";
+            assert!(matches!(parts_of(&[&text]), Err(Refusal::BadRequest(_))), "{parameters}");
+        }
+    }
+
+    #[test]
     fn a_body_that_is_not_a_form_of_this_boundary_has_no_parts() {
-        for text in ["", "{}", "--b1\r\n", "\r\n--b0--", &part("Content-Disposition: form-data; name=a", "")[..40]] {
+        for text in
+            ["", "{}", "--b1\r\n", "\n--b0--", "x--b0--", &part("Content-Disposition: form-data; name=a", "")[..40]]
+        {
             let refused_or_none = parts_of(&[text]).map_or(None, |parts| parts);
             assert_eq!(refused_or_none, None, "{text}");
         }
@@ -258,7 +357,7 @@ mod tests {
         ] {
             assert!(matches!(parts_of(&[&part(head, "v"), "--b0--"]), Err(Refusal::BadRequest(_))), "{head}");
         }
-        for text in ["--b0", "--b0 \r\n", "--b0x", "--b0\r\n\r\nv\r\n--b0--"] {
+        for text in ["--b0", "--b0 ", "--b0 --", "--b0x", "\r\n--b0x", "--b0\r\n\r\nv\r\n--b0--"] {
             assert!(matches!(parts_of(&[text]), Err(Refusal::BadRequest(_))), "{text}");
         }
         assert!(parts_of(&["--b0\r\nContent-Disposition: form-data; name=a\r\n\r\n--b0--"]).is_err(), "no value");

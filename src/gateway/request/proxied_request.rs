@@ -10,7 +10,7 @@ use http::{HeaderValue, Method};
 use super::body::RequestBody;
 use super::envelope::{self, Envelope};
 use super::rewrite::{Edit, rewrite_body, stream_options_with_usage};
-use crate::fleet::{Fingerprint, Lease, Model, RequestClass, WorkerKind};
+use crate::fleet::{Fingerprint, Lease, Model, ModelInfo, RequestClass, WorkerKind};
 use crate::gateway::queue::model_queues::{ModelQueue, Snapshot};
 use crate::gateway::route::{Route, StreamEnd};
 use crate::models::ModelKind;
@@ -46,7 +46,22 @@ impl ProxiedRequest {
             |model_queue: &Arc<ModelQueue>| model_queue.model.members().all(|member| member.kind == WorkerKind::Local);
         match self.envelope.is_readable() || !self.route.is_post || table.only().is_some_and(is_local) {
             true => Ok(()),
-            false => Err(Refusal::bad_request("the body is no JSON object")),
+            false => Err(Refusal::bad_request(self.envelope.unreadable_reason())),
+        }
+    }
+
+    /// Refuses a request for more answers than a llama-server of the model has slots. llama-server would refuse it too,
+    /// without the name of the setting.
+    ///
+    /// # Errors
+    /// [`Refusal::BadRequest`].
+    pub(crate) fn check_answers_wanted(&self, model: &ModelInfo) -> Result<(), Refusal> {
+        let wanted = || self.envelope.answers_wanted(&self.body);
+        match model.slots.filter(|_| self.route.may_stream).zip(wanted()) {
+            Some((slots, wanted)) if wanted > slots => Err(Refusal::bad_request(format!(
+                "n is {wanted}, and each llama-server of this model has slots for {slots}: PARALLEL sets that number"
+            ))),
+            _ => Ok(()),
         }
     }
 
@@ -113,7 +128,8 @@ impl ProxiedRequest {
         // remote backend may use any name in its response, such as the path of the model's file.
         let is_local = lease.member().kind == WorkerKind::Local;
         let name = (!is_local || worker_name != client_name).then(|| client_name.to_owned());
-        let is_renamed = !is_local && (worker_name != client_name || self.requested_model.is_none());
+        // The body may name another model than the request means: a path may name it too.
+        let is_renamed = !is_local && self.envelope.model() != Some(&*worker_name);
         // llama-server reports its tokens unasked; others only where they are asked to.
         let is_asked_for_usage = !is_local
             && self.route_at(lease).stream_end == StreamEnd::Done

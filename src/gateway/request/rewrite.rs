@@ -54,7 +54,7 @@ pub(super) fn rewrite_body(body: &RequestBody, envelope: &Envelope, edit: &Edit<
     match &envelope.kind {
         BodyKind::Unknown => body.duplicate(),
         BodyKind::Object(opens) => apply_splices(body, object_splices(&envelope.members, *opens, edit)),
-        BodyKind::Multipart(line) => apply_splices(body, form_splices(&envelope.members, line, edit)),
+        BodyKind::Multipart { line, start } => apply_splices(body, form_splices(&envelope.members, line, *start, edit)),
     }
 }
 
@@ -117,7 +117,7 @@ fn object_splices(members: &[BodyMember], opens: usize, edit: &Edit<'_>) -> Vec<
     splices
 }
 
-fn form_splices(members: &[BodyMember], line: &[u8], edit: &Edit<'_>) -> Vec<Splice> {
+fn form_splices(members: &[BodyMember], line: &[u8], start: usize, edit: &Edit<'_>) -> Vec<Splice> {
     let kept = kept_flags(members, edit);
     let leaving = members.iter().zip(&kept).filter(|(_, kept)| !**kept);
     let mut splices: Vec<Splice> = leaving.map(|(member, _)| Splice::new(&member.whole, "")).collect();
@@ -128,7 +128,7 @@ fn form_splices(members: &[BodyMember], line: &[u8], edit: &Edit<'_>) -> Vec<Spl
             Some(member) => Splice::new(&member.value, &name),
             None => {
                 let head = b"\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n";
-                Splice { range: 0..0, new: [line, head, name.as_bytes(), b"\r\n"].concat() }
+                Splice { range: start..start, new: [line, head, name.as_bytes(), b"\r\n"].concat() }
             }
         });
     }

@@ -124,7 +124,9 @@ impl Retry {
                 };
                 let model_queue = Arc::clone(model_queue);
                 record.set_model(model_queue.model.id());
-                caller.check_model_as(&model_queue.model.info(), asked)?;
+                let info = model_queue.model.info();
+                caller.check_model_as(&info, asked)?;
+                request.check_answers_wanted(&info)?;
                 let mut retry =
                     Self::new(policy, request.route, request.required_kind, Arc::clone(model_queues), model_queue);
                 // The rest of the pool comes before the fallbacks of its first model.
@@ -135,7 +137,8 @@ impl Retry {
                 let model_queue = retry.model_queue();
                 record.set_model(model_queue.model.id());
                 check_retry(&model_queue.model, request.fingerprint())?;
-                let charge = || rate::charge(caller.meter());
+                // A request that needs no slot costs little: it waits its turn, and is not charged.
+                let charge = || if request.route.needs_slot { rate::charge(caller.meter()) } else { Ok(()) };
                 let entry = model_queue.queue.enter(caller.queue_key(), request.route.needs_slot, charge)?;
                 Ok((retry, entry))
             };

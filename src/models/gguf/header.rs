@@ -13,7 +13,9 @@ const MAGIC: &[u8] = b"GGUF";
 const READ_BUFFER: usize = 64 << 10;
 
 /// Keys that are kept by their full name. Text values are kept only for these.
-const KEPT: [&str; 9] = [
+const KEPT: [&str; 12] = [
+    "clip.has_audio_encoder",
+    "clip.has_vision_encoder",
     "general.alignment",
     "general.architecture",
     "general.file_type",
@@ -23,6 +25,7 @@ const KEPT: [&str; 9] = [
     "split.no",
     "tokenizer.chat_template",
     "tokenizer.ggml.model",
+    "tokenizer.ggml.tokens",
 ];
 /// Keys that are kept for every architecture, whose name comes before the first dot.
 const KEPT_ENDINGS: [&str; 10] = [
@@ -45,6 +48,8 @@ pub(super) enum GgufValue {
     Flag(bool),
     Text(String),
     List(Vec<u64>),
+    /// An array of this many elements, which are not kept.
+    Count(u64),
     /// The key exists, but its value is not kept.
     Present,
 }
@@ -149,13 +154,13 @@ impl<R: Read> Header<R> {
         Ok(Tensor { name, dims, rank, kind: self.u32()?, offset: self.u64()? })
     }
 
-    /// Reads an array of whole numbers; skips any other array.
+    /// Reads an array of whole numbers; counts the elements of any other array.
     fn list(&mut self) -> Result<GgufValue, GgufError> {
         let element = self.u32()?;
         let count = self.u64()?;
         if count > MAX_LAYERS || !matches!(element, 0..=5 | 10 | 11) {
             self.skip_elements(element, count, 1)?;
-            return Ok(GgufValue::Present);
+            return Ok(GgufValue::Count(count));
         }
         let mut list = Vec::new();
         for _ in 0..count {

@@ -86,6 +86,12 @@ pub struct Metadata {
     pub has_chat_template: bool,
     /// `tokenizer.ggml.model`, such as `gpt2`.
     pub tokenizer: Option<String>,
+    /// Number of tokens of the vocabulary.
+    pub vocabulary_size: Option<u64>,
+    /// `clip.has_vision_encoder`, in a multimodal projector.
+    pub has_vision_encoder: Option<bool>,
+    /// `clip.has_audio_encoder`, in a multimodal projector.
+    pub has_audio_encoder: Option<bool>,
     /// Number of files of a split model.
     pub split_count: Option<u64>,
     /// Number of this file in a split model, counted from 0.
@@ -176,6 +182,13 @@ impl Values {
         }
     }
 
+    fn flag(&self, key: &str) -> Option<bool> {
+        match self.0.get(key)? {
+            GgufValue::Flag(flag) => Some(*flag),
+            _ => None,
+        }
+    }
+
     fn per_layer(&self, key: &str) -> Option<PerLayer> {
         match self.0.get(key)? {
             GgufValue::List(values) => Some(PerLayer::Each(values.clone())),
@@ -206,12 +219,15 @@ impl Values {
             value_length: uint("attention.value_length"),
             pooling_type: small("pooling_type"),
             classifier_pooling_type: small("classifier.pooling_type"),
-            causal: match self.0.get(&of_arch("attention.causal")) {
-                Some(GgufValue::Flag(causal)) => Some(*causal),
-                _ => None,
-            },
+            causal: self.flag(&of_arch("attention.causal")),
             has_chat_template: self.0.contains_key("tokenizer.chat_template"),
             tokenizer: self.text("tokenizer.ggml.model"),
+            vocabulary_size: match self.0.get("tokenizer.ggml.tokens") {
+                Some(GgufValue::Count(count)) => Some(*count),
+                _ => None,
+            },
+            has_vision_encoder: self.flag("clip.has_vision_encoder"),
+            has_audio_encoder: self.flag("clip.has_audio_encoder"),
             split_count: self.uint("split.count"),
             split_no: self.uint("split.no"),
             tensor_count,

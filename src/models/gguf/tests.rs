@@ -22,7 +22,7 @@ fn every_field_of_the_metadata_is_read() {
     assert_eq!(metadata.version, 3);
     assert_eq!(metadata.architecture, "llama");
     assert_eq!(metadata.name.as_deref(), Some("Tiny"));
-    assert_eq!(metadata.tokenizer.as_deref(), Some("llama"));
+    assert_eq!((metadata.tokenizer.as_deref(), metadata.vocabulary_size), (Some("llama"), Some(2)));
     assert_eq!(metadata.quantization, "Q4_K_M");
     assert_eq!(metadata.context_length, Some(4096));
     assert_eq!((metadata.block_count, metadata.embedding_length), (Some(2), Some(64)));

@@ -155,6 +155,10 @@ pub(super) fn rerank(body: &Value) -> Option<Value> {
 }
 
 /// One token for each word; the token's id is the length of the word.
+pub(super) fn input_tokens(input: &Value) -> Value {
+    json!({"input_tokens": count_words(input), "object": "response.input_tokens"})
+}
+
 pub(super) fn tokenize(body: &Value) -> Value {
     let content = body["content"].as_str().unwrap_or_default();
     json!({"tokens": content.split_whitespace().map(str::len).collect::<Vec<_>>()})

@@ -48,7 +48,7 @@ pub(super) fn respond(server: &Server, request: &Request) -> Response {
     }
     match request.method.as_str() {
         "GET" | "HEAD" => get(server, path),
-        "POST" if path == "/v1/audio/transcriptions" => {
+        "POST" if path == "/v1/audio/transcriptions" || path == "/audio/transcriptions" => {
             Response::json(&json!({"text": format!("{} bytes", request.body.len())})).with_slot()
         }
         "POST" => post(server, path, request),
@@ -72,6 +72,7 @@ fn get(server: &Server, path: &str) -> Response {
         "/health" | "/v1/health" => Response::json(&json!({"status": "ok"})),
         "/models" | "/v1/models" => Response::json(&bodies::models(server)),
         "/props" => Response::json(&bodies::props(server)),
+        "/lora-adapters" => Response::json(&json!([])),
         "/slots" if server.arguments.slots_endpoint => Response::json(&bodies::slots(server)),
         "/slots" => unsupported("slots endpoint", "--slots"),
         "/metrics" if server.arguments.metrics => {
@@ -111,6 +112,12 @@ fn post(server: &Server, path: &str, request: &Request) -> Response {
         "/responses" | "/v1/responses" => generate("input", bodies::response, streams::response),
         "/v1/messages/count_tokens" => {
             Response::json(&json!({"input_tokens": bodies::count_words(&parsed["messages"])}))
+        }
+        "/chat/completions/input_tokens" | "/v1/chat/completions/input_tokens" => {
+            Response::json(&bodies::input_tokens(&parsed["messages"]))
+        }
+        "/responses/input_tokens" | "/v1/responses/input_tokens" => {
+            Response::json(&bodies::input_tokens(&parsed["input"]))
         }
         "/v1/embeddings" => compute(
             embedding,

@@ -243,7 +243,9 @@ fn parse_request_line(line: &[u8]) -> Result<HttpVersion, Refusal> {
 
 const UPGRADE: &[u8] = b"upgrade";
 
-/// A hop-by-hop header of the same length, which the gateway neither forwards nor acts on.
+/// The name that an `Upgrade` header has after [`hide_upgrade`]: a hop-by-hop header of the same length, which the gateway
+/// does not forward.
+pub(in crate::gateway) const HIDDEN_UPGRADE: &str = "trailer";
 const UPGRADE_REPLACEMENT: &[u8; UPGRADE.len()] = b"trailer";
 
 /// Renames each `Upgrade` header of a well-formed head, in place.
