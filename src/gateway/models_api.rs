@@ -202,7 +202,7 @@ impl Page {
         let mut page = Self::default();
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = String::from_utf8_lossy(&percent_decode(&value.replace('+', " "))).into_owned();
+            let value = String::from_utf8_lossy(&percent_decode(value.replace('+', " "))).into_owned();
             match name {
                 "limit" => {
                     let limit = value.parse();

@@ -104,7 +104,7 @@ impl Bare {
 }
 
 /// Members whose values differ between two runs of llama-server.
-const VOLATILE: [&str; 14] = [
+const VOLATILE: [&str; 15] = [
     "id",
     "item_id",
     "created",
@@ -119,6 +119,7 @@ const VOLATILE: [&str; 14] = [
     "media_marker",
     "build_info",
     "t_start",
+    "time_ms",
 ];
 
 /// Returns the value without its volatile members and without those with this name.
