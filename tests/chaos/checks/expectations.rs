@@ -66,12 +66,11 @@ const BACKEND_REFUSALS: &[&str] =
     &["backend_error", "queue_full", "queue_timeout", "model_loading", "backend_unavailable", "backend_timeout"];
 
 /// Messages of the errors in the fake's scripts.
-const SCRIPTED_MESSAGES: [&str; 4] =
-    ["Compute error.", "Invalid input batch.", "Context size has been exceeded.", "scripted"];
+const SCRIPTED_MESSAGES: [&str; 3] = ["Compute error.", "Invalid input batch.", "scripted"];
+/// The message of the one scripted error that the request is to blame for: the gateway answers 400.
+const SCRIPTED_FAULT: &str = "Context size has been exceeded.";
 /// A part of the message that refuses a poison request, for the Anthropic API, whose errors have no codes.
 const POISON_MESSAGE: &str = "died each time";
-/// Beginnings of the message for embeddings without `--embeddings`, of the fake and of the real llama-server.
-const UNSUPPORTED: [&str; 2] = ["This server does not support embeddings", "This model does not support embeddings"];
 
 /// Returns the shortest time after which the gateway may give up with this outcome.
 pub(crate) fn least_wait(outcome: &Outcome) -> Duration {
@@ -155,10 +154,12 @@ fn classify_error(
     if !error["message"].is_string() || !error["type"].is_string() {
         return Err("an error without a message or a type".into());
     }
+    let message = error["message"].as_str().unwrap_or_default();
+    if status == 400 && expected.is_proxied && message == SCRIPTED_FAULT {
+        return Ok(Outcome::BackendError(status));
+    }
     if let Some(number) = error["code"].as_u64() {
-        let message = error["message"].as_str().unwrap_or_default();
-        let is_known =
-            SCRIPTED_MESSAGES.contains(&message) || UNSUPPORTED.iter().any(|known| message.starts_with(known));
+        let is_known = SCRIPTED_MESSAGES.contains(&message);
         let is_backend_error = expected.is_proxied && is_known && number == u64::from(status);
         return if is_backend_error {
             Ok(Outcome::BackendError(status))

@@ -75,7 +75,7 @@ const REQUEST_MIX: &[(u64, Make)] = &[
     (6, |it, target, id| it.text_request(target, id, ResponseKind::CompletionStream)),
     (5, |it, target, id| it.text_request(target, id, ResponseKind::Messages)),
     (5, |it, target, id| it.text_request(target, id, ResponseKind::MessagesStream)),
-    (4, |it, target, id| it.small_request(target, id, "/v1/embeddings", Some("input"))),
+    (4, |it, target, id| it.misdirected_request(target, id)),
     (6, |it, target, id| it.small_request(target, id, "/tokenize", Some("content"))),
     (6, |it, target, id| it.small_request(target, id, "/v1/models", None)),
     (3, |it, target, id| it.small_request(target, id, "/health", None)),
@@ -283,7 +283,13 @@ impl<'a> TrafficClient<'a> {
         PlannedRequest::new(client, "POST", "/v1/chat/completions", body.as_bytes(), expected, true)
     }
 
-    /// Makes a request that the gateway refuses with one of `refusals`.
+    /// Makes a request that the model cannot serve, because it is of another kind.
+    fn misdirected_request(&self, target: &Target, id: String) -> PlannedRequest {
+        let request = self.refused_request(target, id, "/v1/embeddings", b"{}", &["wrong_model_kind"]);
+        PlannedRequest { is_counted: true, ..request }
+    }
+
+    /// Makes a request that the gateway refuses with one of `refusals`, before it has found out what is asked for.
     fn refused_request(
         &self,
         target: &Target,
