@@ -79,10 +79,7 @@ fn extra_input(arguments: &[String]) -> ExtraInput {
     let projector = value.and_then(|path| models::gguf::read(Path::new(path)).ok());
     let flags = projector.map(|projector| (projector.has_vision_encoder, projector.has_audio_encoder));
     match flags {
-        Some((vision, audio)) => {
-            let audio = audio.unwrap_or(false);
-            ExtraInput { images: vision.unwrap_or(!audio), audio }
-        }
+        Some((vision, audio)) => ExtraInput { images: vision || !audio, audio },
         None => ExtraInput { images: true, audio: false },
     }
 }

@@ -97,16 +97,16 @@ impl Inspection {
             metadata.parameters = metadata.parameters.saturating_add(more.parameters);
             metadata.tensor_bytes = metadata.tensor_bytes.saturating_add(more.tensor_bytes);
         }
-        match content_other_than_model(metadata) {
+        match content_other_than_model(&metadata.architecture, metadata.general_type.as_deref()) {
             Some(what) => Err(FileProblem::NoModel { what }),
             None => Ok(()),
         }
     }
 }
 
-/// Returns what the file holds instead of a model, if it holds none.
-fn content_other_than_model(metadata: &Metadata) -> Option<String> {
-    match (metadata.general_type.as_deref(), metadata.architecture.as_str()) {
+/// Returns what a file of this architecture and `general.type` holds instead of a model, if it holds none.
+pub(super) fn content_other_than_model(architecture: &str, general_type: Option<&str>) -> Option<String> {
+    match (general_type, architecture) {
         // Projectors made before `general.type` existed only have the architecture.
         (Some("mmproj"), _) | (_, "clip") => Some("a multimodal projector (mmproj)".to_owned()),
         (Some("adapter"), _) => Some("a LoRA adapter".to_owned()),

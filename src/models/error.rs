@@ -105,7 +105,7 @@ impl ModelError {
                 !matches!(error, GgufError::Io(_) | GgufError::Folder | GgufError::NotAFile)
             }
             FileProblem::MissingParts { .. } | FileProblem::Renamed { .. } => true,
-            FileProblem::NotFirst { .. } | FileProblem::NoModel { .. } => false,
+            FileProblem::NotFirst { .. } | FileProblem::NoModel { .. } | FileProblem::Draft => false,
         };
         is_broken.then_some(path)
     }
@@ -173,6 +173,9 @@ pub enum FileProblem {
         /// What it holds.
         what: String,
     },
+    /// Its name says that it is the draft model of another one.
+    #[error("is a draft model by its name, not a model of its own")]
+    Draft,
 }
 
 impl FileProblem {
@@ -187,6 +190,9 @@ impl FileProblem {
                 "give all parts their original names again, or join them with `llama-gguf-split --merge`"
             }
             Self::NoModel { .. } => "name the model that it belongs to",
+            Self::Draft => {
+                "name the model that it belongs to, and this file in EXTRA_ARGS (`-md FILE`); to serve it all the same, list it under models: in llamagate.yaml"
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Lists the models below a folder, as a table for people and for serde.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -10,18 +10,20 @@ use super::columns::aligned;
 use super::error::{FileProblem, ModelError};
 use super::folder_walk::walk;
 use super::kind::ModelKind;
+use super::shelf::ids_of;
 use super::split::{SplitPart, id_of};
 
-const HEADINGS: [&str; 6] = ["NAME", "KIND", "ARCHITECTURE", "QUANTISATION", "SIZE", "CONTEXT"];
+const HEADINGS: [&str; 7] = ["NAME", "ID", "KIND", "ARCHITECTURE", "QUANTISATION", "SIZE", "CONTEXT"];
 /// Indices of the columns that are aligned at the right.
-const NUMBER_COLUMNS: [usize; 2] = [4, 5];
+const NUMBER_COLUMNS: [usize; 2] = [5, 6];
 
 /// One model below a folder, or a file or folder with the reason why it cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ListedModel {
     /// Path relative to the folder; for a split model, that of its first part.
     pub name: String,
-    /// The id that clients would use: the file's name without `.gguf` and without the number of a part.
+    /// The id that clients use when the folder is served: the file's name without `.gguf` and without the number of a
+    /// part, with its folder if another model has that name too.
     pub id: String,
     /// What it is for; `None` if the file is not a model.
     pub kind: Option<ModelKind>,
@@ -49,6 +51,11 @@ pub struct ListedModel {
 pub fn list(dir: &Path) -> Result<Vec<ListedModel>, ModelError> {
     let below = walk(dir).map_err(|source| ModelError::Folder { dir: dir.to_owned(), source })?;
     let mut rows: Vec<ListedModel> = below.models.iter().map(|path| ListedModel::at(dir, path)).collect();
+    let served: Vec<usize> = (0..rows.len()).filter(|&row| rows[row].error.is_none()).collect();
+    let paths: Vec<PathBuf> = served.iter().map(|&row| below.models[row].clone()).collect();
+    for (row, name) in served.into_iter().zip(ids_of(&paths)) {
+        rows[row].id = name.id;
+    }
     rows.extend(below.skipped.into_iter().map(|(path, reason)| ListedModel::skipped_folder(&path, reason)));
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(rows)
@@ -97,6 +104,7 @@ impl ListedModel {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         [
             printable(&self.name),
+            or_dash(Some(printable(&self.id)).filter(|id| !id.is_empty() && self.error.is_none())),
             or_dash(self.kind.map(|kind| kind.to_string())),
             or_dash(self.architecture.as_deref().map(printable)),
             or_dash(self.quantization.clone()),
@@ -144,7 +152,8 @@ pub fn human_size(bytes: u64) -> String {
 }
 
 /// Replaces control characters. Names come from untrusted files, and an escape sequence must not reach a terminal.
-fn printable(text: &str) -> String {
+#[must_use]
+pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
@@ -224,8 +233,11 @@ mod tests {
         std::fs::write(dir.path().join("fake.gguf"), "<html>").unwrap();
         let text = table(&list(dir.path()).unwrap());
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[0].starts_with("NAME                KIND  ARCHITECTURE  QUANTISATION"), "{text}");
-        assert!(lines.iter().any(|line| line.starts_with("tiny.gguf           chat  llama         Q4_K_M")), "{text}");
+        assert!(lines[0].starts_with("NAME                ID             KIND  ARCHITECTURE  QUANTISATION"), "{text}");
+        assert!(
+            lines.iter().any(|line| line.starts_with("tiny.gguf           tiny           chat  llama         Q4_K_M")),
+            "{text}"
+        );
         assert!(lines.iter().any(|line| line.starts_with("  ! is not a GGUF file")), "{text}");
         assert!(!text.contains('\u{1b}'));
         assert_eq!(table(&[]).lines().count(), 1);

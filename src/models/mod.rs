@@ -2,8 +2,10 @@
 //!
 //! Starts no process, sends no HTTP request and keeps no file open.
 //!
+//! - `bounds.rs`: bounds on the models of a folder
 //! - `check.rs`: checks that llama-server can load a model
 //! - `columns.rs`: tables with aligned columns
+//! - `companion.rs`: names of files that belong to a model and are none
 //! - `error.rs`: why there is no model to serve, and what to do about it
 //! - `estimate.rs`: how much memory a model will need
 //! - `folder_walk.rs`: the GGUF files below a folder
@@ -11,13 +13,17 @@
 //! - `hub/`: models in Hugging Face's cache
 //! - `kind.rs`: what a model is for: chat, embedding or rerank
 //! - `list.rs`: the models below a folder, as a table or for serde
+//! - `projector.rs`: multimodal projectors, and which model each belongs to
 //! - `quant.rs`: llama.cpp's numbers for quantisations and tensor types
 //! - `resolve.rs`: finds the file that a model name means
 //! - `sample.rs`: small GGUF files for tests
+//! - `shelf.rs`: every model below a folder, under the name of its file
 //! - `split.rs`: models in several files, and model ids from file names
 
+pub mod bounds;
 pub mod check;
 pub mod columns;
+mod companion;
 mod error;
 pub mod estimate;
 mod folder_walk;
@@ -25,18 +31,23 @@ pub mod gguf;
 pub mod hub;
 pub mod kind;
 pub mod list;
+mod projector;
 pub mod quant;
 pub mod resolve;
 #[cfg(test)]
 pub(crate) mod sample;
+mod shelf;
 pub mod split;
 
 pub use check::{InspectedModel, check_readable};
+pub use companion::has_draft_name;
 pub use error::{FileProblem, ModelError};
 pub use estimate::estimate;
 pub use gguf::{GgufError, Metadata};
 pub use hub::{HubError, Repository};
 pub use kind::ModelKind;
 pub use list::{ListedModel, human_size, list, table};
+pub use projector::{InputModality, Projector, ProjectorSearch, find_projector, read_projector};
 pub use resolve::{find, resolve};
+pub use shelf::{BrokenShelfFile, Shelf, ShelfModel, ShelfScan};
 pub use split::id_of;

@@ -17,3 +17,5 @@ pub const MAX_DIMS: u32 = 8;
 pub const MAX_ARRAY_DEPTH: u32 = 4;
 /// Longest per-layer list that is kept; a longer one is skipped.
 pub const MAX_LAYERS: u64 = 512;
+/// Keys at the beginning of a file among which [`super::peek`] expects what the file says about its content.
+pub const PEEKED_KEYS: u64 = 8;

@@ -13,9 +13,11 @@ const MAGIC: &[u8] = b"GGUF";
 const READ_BUFFER: usize = 64 << 10;
 
 /// Keys that are kept by their full name. Text values are kept only for these.
-const KEPT: [&str; 12] = [
+const KEPT: [&str; 14] = [
+    "clip.audio.projection_dim",
     "clip.has_audio_encoder",
     "clip.has_vision_encoder",
+    "clip.vision.projection_dim",
     "general.alignment",
     "general.architecture",
     "general.file_type",

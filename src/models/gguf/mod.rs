@@ -21,7 +21,7 @@ use std::path::Path;
 use super::quant;
 
 pub use bounds::{
-    MAX_ARRAY_DEPTH, MAX_DIMS, MAX_KEY, MAX_KEYS, MAX_LAYERS, MAX_METADATA_BYTES, MAX_STRING, MAX_TENSORS,
+    MAX_ARRAY_DEPTH, MAX_DIMS, MAX_KEY, MAX_KEYS, MAX_LAYERS, MAX_METADATA_BYTES, MAX_STRING, MAX_TENSORS, PEEKED_KEYS,
 };
 pub use error::GgufError;
 use header::{GgufValue, Header, Tensor, bounded};
@@ -88,10 +88,6 @@ pub struct Metadata {
     pub tokenizer: Option<String>,
     /// Number of tokens of the vocabulary.
     pub vocabulary_size: Option<u64>,
-    /// `clip.has_vision_encoder`, in a multimodal projector.
-    pub has_vision_encoder: Option<bool>,
-    /// `clip.has_audio_encoder`, in a multimodal projector.
-    pub has_audio_encoder: Option<bool>,
     /// Number of files of a split model.
     pub split_count: Option<u64>,
     /// Number of this file in a split model, counted from 0.
@@ -104,6 +100,45 @@ pub struct Metadata {
     pub parameters: u64,
     /// Size in bytes of all tensors of known types, saturating.
     pub tensor_bytes: u64,
+    /// `clip.has_vision_encoder`: whether a multimodal projector reads images.
+    pub has_vision_encoder: bool,
+    /// `clip.has_audio_encoder`: whether a multimodal projector reads sound.
+    pub has_audio_encoder: bool,
+    /// `clip.vision.projection_dim` and `clip.audio.projection_dim`: the widths that a multimodal projector produces.
+    pub projection_dims: Vec<u64>,
+}
+
+/// What a file says about its content in its first keys.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct GgufContent {
+    /// `general.architecture`; empty without one.
+    pub(super) architecture: String,
+    /// `general.type`.
+    pub(super) general_type: Option<String>,
+}
+
+/// Reads what the file at `path` holds, without the long lists of its vocabulary in the usual order of keys.
+///
+/// # Errors
+///
+/// As [`read`], except that nothing after these keys is looked at.
+pub(super) fn peek(path: &Path) -> Result<GgufContent, GgufError> {
+    let mut header = Header::new(open(path)?);
+    header.read_version()?;
+    bounded("the number of tensors", header.u64()?, MAX_TENSORS)?;
+    let key_count = bounded("the number of keys", header.u64()?, MAX_KEYS)?;
+    let mut values = Values::default();
+    for index in 0..key_count {
+        let has_architecture = values.0.contains_key("general.architecture");
+        if has_architecture && (index >= PEEKED_KEYS || values.0.contains_key("general.type")) {
+            break;
+        }
+        values.0.extend(header.read_key_value()?);
+    }
+    Ok(GgufContent {
+        architecture: values.text("general.architecture").unwrap_or_default(),
+        general_type: values.text("general.type"),
+    })
 }
 
 /// Reads the metadata of the file at `path`, and checks that the file is long enough for its tensors.
@@ -112,6 +147,12 @@ pub struct Metadata {
 ///
 /// The file cannot be read, is not a GGUF, or is cut short or damaged.
 pub fn read(path: &Path) -> Result<Metadata, GgufError> {
+    let file = open(path)?;
+    let size = file.metadata()?.len();
+    parse(file, Some(size))
+}
+
+fn open(path: &Path) -> Result<File, GgufError> {
     // Checked before opening: opening a named pipe would block until it has a writer.
     let kind = std::fs::metadata(path)?.file_type();
     if kind.is_dir() {
@@ -120,9 +161,7 @@ pub fn read(path: &Path) -> Result<Metadata, GgufError> {
     if !kind.is_file() {
         return Err(GgufError::NotAFile);
     }
-    let file = File::open(path)?;
-    let size = file.metadata()?.len();
-    parse(file, Some(size))
+    Ok(File::open(path)?)
 }
 
 /// Reads the metadata from the beginning of a GGUF. With a `file_size` in bytes it also detects missing weights.
@@ -226,14 +265,18 @@ impl Values {
                 Some(GgufValue::Count(count)) => Some(*count),
                 _ => None,
             },
-            has_vision_encoder: self.flag("clip.has_vision_encoder"),
-            has_audio_encoder: self.flag("clip.has_audio_encoder"),
             split_count: self.uint("split.count"),
             split_no: self.uint("split.no"),
             tensor_count,
             has_classifier: tensors.has_classifier,
             parameters: tensors.parameters,
             tensor_bytes: tensors.bytes,
+            has_vision_encoder: self.flag("clip.has_vision_encoder").unwrap_or_default(),
+            has_audio_encoder: self.flag("clip.has_audio_encoder").unwrap_or_default(),
+            projection_dims: ["clip.vision.projection_dim", "clip.audio.projection_dim"]
+                .iter()
+                .filter_map(|key| self.uint(key))
+                .collect(),
             architecture,
         }
     }

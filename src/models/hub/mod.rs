@@ -8,14 +8,12 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use super::companion;
 use super::folder_walk::walk;
 use super::split::{SplitPart, id_of};
 
 /// Quantisations that are chosen if the name gives none, in this order, as llama.cpp does.
 const PREFERRED: [&str; 2] = ["Q4_K_M", "Q8_0"];
-/// Parts of the names, in lower case, of GGUF files that belong to a model but are not models themselves; llama.cpp
-/// excludes the same ones.
-const COMPANION_FILES: [&str; 6] = ["mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-"];
 /// Most names that an error lists.
 const MAX_LISTED_NAMES: usize = 8;
 /// Most bytes that are read from a reference. The name of a revision is shorter.
@@ -148,7 +146,8 @@ impl<'a> Repository<'a> {
     pub fn find_file(&self, cache: &Path) -> Result<PathBuf, HubError> {
         let snapshot = find_snapshot(self.find_folder(cache)?)?;
         let below = walk(&snapshot).map_err(|source| HubError::Cache { cache: cache.to_owned(), source })?;
-        let models: Vec<PathBuf> = below.models.into_iter().filter(|path| is_model(path)).collect();
+        let models: Vec<PathBuf> =
+            below.models.into_iter().filter(|path| !companion::has_companion_name(path)).collect();
         let path = choose(&models, self.quant).map_err(|reason| reason.into_error(&snapshot, &models))?;
         let path = snapshot.join(path);
         Ok(SplitPart::of_path(&path).and_then(|part| part.siblings(&path).next()).unwrap_or(path))
@@ -177,7 +176,7 @@ impl<'a> Repository<'a> {
 }
 
 /// Finds the folder of the revision that `refs/main` names, else of the newest one.
-fn find_snapshot(dir: PathBuf) -> Result<PathBuf, HubError> {
+pub(super) fn find_snapshot(dir: PathBuf) -> Result<PathBuf, HubError> {
     let snapshots = dir.join("snapshots");
     let mut main = String::new();
     // A reference that cannot be read is treated like a missing one.
@@ -193,12 +192,6 @@ fn find_snapshot(dir: PathBuf) -> Result<PathBuf, HubError> {
         Some((metadata.modified().ok(), entry.path()))
     });
     folders.max().map(|(_, path)| path).ok_or(HubError::NoSnapshot { dir })
-}
-
-/// Whether a file is a model itself, judged by its name.
-fn is_model(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    !COMPANION_FILES.iter().any(|word| name.contains(word))
 }
 
 /// Why no file was chosen.

@@ -35,7 +35,7 @@ pub(crate) fn unfit_file(problem: &ModelError) -> Diagnosis {
     let cause = match problem {
         ModelError::File { problem, .. } => match &**problem {
             FileProblem::Gguf(error) | FileProblem::Part { source: error, .. } => cause_of(error),
-            FileProblem::NoModel { .. } => FailureCause::ModelUnsupported,
+            FileProblem::NoModel { .. } | FileProblem::Draft => FailureCause::ModelUnsupported,
             FileProblem::MissingParts { .. } | FileProblem::NotFirst { .. } | FileProblem::Renamed { .. } => {
                 FailureCause::ModelNotFound
             }
@@ -89,6 +89,12 @@ pub(super) fn file(log: &WorkerLog) -> Option<Diagnosis> {
     }
     if log.has_any(&["but this software only supports up to version"]) {
         let hint = format!("{label} is of a newer GGUF version than this llama-server knows: update llama.cpp");
+        return Some(Diagnosis::new(FailureCause::ModelUnsupported, hint));
+    }
+    if log.has_any(&["you may be using wrong mmproj"]) {
+        let hint = format!(
+            "{label} belongs to another model: name the right one under mmproj: of the model in llamagate.yaml, or set `mmproj: none`"
+        );
         return Some(Diagnosis::new(FailureCause::ModelUnsupported, hint));
     }
     if log.has_any(TRUNCATED) {

@@ -151,6 +151,12 @@ const EXPECTED: &[Expected] = &[
         FailureCause::ModelNotGguf,
         &["the multimodal projector (mmproj) is not a GGUF"],
     ),
+    expected(
+        "projector-of-another-model",
+        Code(1),
+        FailureCause::ModelUnsupported,
+        &["the multimodal projector (mmproj) belongs to another model", "`mmproj: none`"],
+    ),
     at_work("texts-of-clients", Signal(11), FailureCause::Crashed, &["segmentation fault"]),
     at_work("texts-of-clients", Signal(6), FailureCause::Aborted, &["it aborted (SIGABRT); try"]),
     expected("threads-refused-at-start", Signal(6), FailureCause::OutOfThreads, &["limit on processes"]),

@@ -1,0 +1,300 @@
+//! Multimodal projectors (mmproj): which file beside a model is its projector, and which input it adds.
+//!
+//! A projector is told by its header, not by its name. Which model it belongs to is told by names: its name without
+//! words such as `mmproj` and `f16` begins like the model's. A folder with one model and one projector needs no names.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::check::content_other_than_model;
+use super::companion::{has_draft_name, lower_name, words};
+use super::error::{FileProblem, ModelError};
+use super::gguf::{self, GgufError, Metadata};
+use super::split::{SplitPart, is_gguf};
+
+/// Most entries of a folder that are looked at in search of a model's projector.
+const MAX_ENTRIES: usize = 4096;
+/// Words of a projector's name that name no model.
+const GENERIC_WORDS: [&str; 9] = ["mmproj", "model", "vision", "audio", "clip", "encoder", "projector", "gguf", "ggml"];
+/// Words of a name that tell a precision; what follows them does not name the model either.
+const PRECISIONS: [&str; 8] = ["f32", "f16", "bf16", "fp32", "fp16", "fp8", "mxfp4", "nvfp4"];
+/// Beginnings of quantisations, which a digit follows: `q4`, `iq2`, `tq1`.
+const QUANT_BEGINNINGS: [&str; 3] = ["q", "iq", "tq"];
+
+/// What a model can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InputModality {
+    /// Text, which every model reads.
+    Text,
+    /// Images, with a projector that has a vision encoder.
+    Image,
+    /// Sound, with a projector that has an audio encoder.
+    Audio,
+}
+
+/// A multimodal projector.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Projector {
+    /// The file.
+    pub path: PathBuf,
+    /// Its modification time, which tells a reload whether the file has been replaced.
+    pub modified: Option<SystemTime>,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// The input that it adds to text.
+    pub modalities: Vec<InputModality>,
+}
+
+/// A projector in the folder of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ProjectorCandidate {
+    projector: Projector,
+    /// The widths of the models that it fits; empty if the file does not say.
+    widths: Vec<u64>,
+}
+
+impl ProjectorCandidate {
+    /// Describes the projector at `path`, whose header has been read.
+    pub(super) fn new(path: &Path, metadata: &Metadata) -> Self {
+        let file = std::fs::metadata(path).ok();
+        let image = (metadata.has_vision_encoder || !metadata.has_audio_encoder).then_some(InputModality::Image);
+        let audio = metadata.has_audio_encoder.then_some(InputModality::Audio);
+        // Files of converters before `general.type` have another width under this key.
+        let is_tagged = metadata.general_type.is_some();
+        Self {
+            projector: Projector {
+                path: path.to_owned(),
+                modified: file.as_ref().and_then(|file| file.modified().ok()),
+                size_bytes: file.map_or(0, |file| file.len()),
+                modalities: image.into_iter().chain(audio).collect(),
+            },
+            widths: if is_tagged { metadata.projection_dims.clone() } else { Vec::new() },
+        }
+    }
+
+    /// Whether nothing in the headers speaks against this projector for a model of this width.
+    fn may_fit(&self, width: Option<u64>) -> bool {
+        self.widths.is_empty() || width.is_none_or(|width| self.widths.contains(&width))
+    }
+
+    /// Returns how many words the names of projector and model share, if one of the names begins with all words of the
+    /// other. `None` if they do not, or if the projector's name names no model.
+    fn common_words(&self, model: &Path) -> Option<usize> {
+        let (own, model) = (naming_words(&self.projector.path), naming_words(model));
+        let common = own.iter().zip(&model).take_while(|(one, other)| one == other).count();
+        (common > 0 && common == own.len().min(model.len())).then_some(common)
+    }
+}
+
+/// Returns the words of a file name that name a model.
+fn naming_words(path: &Path) -> Vec<String> {
+    let name = lower_name(path);
+    let is_precision = |word: &&str| {
+        let follows = |beginning: &&str| word.strip_prefix(*beginning).is_some_and(begins_with_digit);
+        PRECISIONS.contains(word) || QUANT_BEGINNINGS.iter().any(follows)
+    };
+    let names = words(&name).take_while(|word| !is_precision(word));
+    names.filter(|word| !GENERIC_WORDS.contains(word)).map(str::to_owned).collect()
+}
+
+fn begins_with_digit(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// The models and projectors that lie side by side in one folder.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ProjectorFolder {
+    /// Number of models; a split model counts once.
+    pub(super) models: usize,
+    /// The projectors, sorted by path.
+    pub(super) candidates: Vec<ProjectorCandidate>,
+}
+
+impl ProjectorFolder {
+    /// Reads what the GGUF files in `dir` are. Files that cannot be read count as neither.
+    fn read(dir: &Path) -> Self {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().take(MAX_ENTRIES).flatten();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| is_gguf(path)).collect();
+        paths.sort();
+        let (mut folder, mut sets) = (Self::default(), HashSet::new());
+        for path in paths {
+            if SplitPart::of_path(&path).is_some_and(|part| !sets.insert((part.prefix, part.count))) {
+                continue;
+            }
+            let Ok(content) = gguf::peek(&path) else { continue };
+            match content_other_than_model(&content.architecture, content.general_type.as_deref()) {
+                None if !has_draft_name(&path) => folder.models += 1,
+                _ => folder.candidates.extend(read_candidate(&path).ok()),
+            }
+        }
+        folder
+    }
+
+    /// Chooses the projector of the model at `model`, whose vectors are `width` wide.
+    pub(super) fn search(&self, model: &Path, width: Option<u64>) -> ProjectorSearch {
+        let fitting: Vec<&ProjectorCandidate> =
+            self.candidates.iter().filter(|candidate| candidate.may_fit(width)).collect();
+        let named = || fitting.iter().filter_map(|candidate| Some((candidate.common_words(model)?, *candidate)));
+        let best = named().map(|(common, _)| common).max();
+        let mut chosen: Vec<&ProjectorCandidate> =
+            named().filter(|(common, _)| Some(*common) == best).map(|(_, candidate)| candidate).collect();
+        if chosen.is_empty() && self.models == 1 {
+            chosen.clone_from(&fitting);
+        }
+        let path = |candidate: &&ProjectorCandidate| candidate.projector.path.clone();
+        let is_unused = |candidate: &&ProjectorCandidate| !chosen.iter().any(|other| std::ptr::eq(*other, *candidate));
+        ProjectorSearch {
+            unused: self.candidates.iter().filter(is_unused).map(|candidate| path(&candidate)).collect(),
+            tied: if chosen.len() > 1 { chosen.iter().map(path).collect() } else { Vec::new() },
+            found: match chosen.as_slice() {
+                [one] => Some(one.projector.clone()),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// The result of the search for a model's projector.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ProjectorSearch {
+    /// The projector.
+    pub found: Option<Projector>,
+    /// Projectors that suit the model equally well, so that none is used.
+    pub tied: Vec<PathBuf>,
+    /// Other projectors in its folder.
+    pub unused: Vec<PathBuf>,
+}
+
+/// Searches the folder of the model at `model` for its projector.
+#[must_use]
+pub fn find_projector(model: &Path, metadata: &Metadata) -> ProjectorSearch {
+    let dir = model.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    ProjectorFolder::read(dir).search(model, metadata.embedding_length)
+}
+
+/// Reads the projector at `path`.
+///
+/// # Errors
+///
+/// [`ModelError::File`] if it cannot be read or is no projector.
+pub fn read_projector(path: &Path) -> Result<Projector, ModelError> {
+    let refused = |problem| ModelError::File { path: path.to_owned(), problem: Box::new(problem) };
+    read_candidate(path).map(|candidate| candidate.projector).map_err(refused)
+}
+
+fn read_candidate(path: &Path) -> Result<ProjectorCandidate, FileProblem> {
+    let metadata = gguf::read(path).map_err(FileProblem::Gguf)?;
+    match is_projector(&metadata) {
+        true => Ok(ProjectorCandidate::new(path, &metadata)),
+        false => Err(FileProblem::Gguf(GgufError::Malformed("it is no multimodal projector (mmproj)".to_owned()))),
+    }
+}
+
+/// Whether the file is a multimodal projector. Files made before `general.type` existed only have the architecture.
+pub(super) fn is_projector(metadata: &Metadata) -> bool {
+    match metadata.general_type.as_deref() {
+        None => metadata.architecture == "clip",
+        Some(general_type) => general_type == "mmproj" || general_type == "model" && metadata.architecture == "clip",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::sample::GgufSample;
+
+    fn projector() -> GgufSample {
+        GgufSample::of("clip").text("general.type", "mmproj").flag("clip.has_vision_encoder", true)
+    }
+
+    fn model(width: u32) -> GgufSample {
+        GgufSample::chat().uint("llama.embedding_length", width)
+    }
+
+    /// Returns the name of the projector that is found for each model, or the names of those that tie.
+    fn search(models: &[(&str, u32)], projectors: &[(&str, Option<u32>)]) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, width) in models {
+            model(*width).write(dir.path(), name);
+        }
+        for (name, width) in projectors {
+            let sample = width.map_or_else(projector, |width| projector().uint("clip.vision.projection_dim", width));
+            sample.write(dir.path(), name);
+        }
+        let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+        let outcome = |(model, _): &(&str, u32)| {
+            let path = dir.path().join(model);
+            let search = find_projector(&path, &gguf::read(&path).unwrap());
+            assert!(search.found.is_none() || search.tied.is_empty());
+            let unclear = search.tied.iter().map(|path| name(path)).collect::<Vec<_>>().join(" or ");
+            search.found.map_or(unclear, |found| name(&found.path))
+        };
+        models.iter().map(outcome).collect()
+    }
+
+    #[test]
+    fn one_projector_beside_one_model_is_its_projector_whatever_the_names() {
+        for name in ["mmproj-F16.gguf", "mmproj.gguf", "vision.gguf", "other-mmproj.gguf", "x.mmproj.gguf"] {
+            assert_eq!(search(&[("gemma-3-4b-it-Q4_K_M.gguf", 64)], &[(name, Some(64))]), [name]);
+            assert_eq!(search(&[("gemma-3-4b-it-Q4_K_M.gguf", 64)], &[(name, None)]), [name]);
+        }
+        assert_eq!(search(&[("gemma-3-4b.gguf", 64)], &[]), [""]);
+        assert_eq!(search(&[("gemma-3-4b.gguf", 64)], &[("mmproj.gguf", Some(128))]), [""], "it does not fit");
+    }
+
+    #[test]
+    fn among_several_the_longest_common_name_decides() {
+        let models =
+            [("gemma-3-4b-it-Q4_K_M.gguf", 64), ("gemma-3-4b-it-UD-Q8_0.gguf", 64), ("Gemma-3-12b-it.gguf", 96)];
+        let (small, large) = ("mmproj-gemma-3-4b-it-f16.gguf", "gemma-3-12b-it-mmproj-BF16.gguf");
+        assert_eq!(search(&models, &[(small, None), (large, None)]), [small, small, large]);
+        assert_eq!(search(&models, &[(small, Some(64))]), [small, small, ""], "the prefix is not a whole name");
+        let llava = [("llava-v1.6-mistral-7b.Q4_K_M.gguf", 64), ("qwen3-8b.gguf", 64)];
+        assert_eq!(
+            search(&llava, &[("llava-v1.6-mistral-7b.mmproj-q8_0.gguf", None)]).concat(),
+            "llava-v1.6-mistral-7b.mmproj-q8_0.gguf"
+        );
+        let minicpm = [("MiniCPM-V-2_6-Q4_K_M.gguf", 64), ("MiniCPM-V-4-Q4_K_M.gguf", 64)];
+        assert_eq!(search(&minicpm, &[("mmproj-MiniCPM-V-2_6-f16.gguf", None)]), ["mmproj-MiniCPM-V-2_6-f16.gguf", ""]);
+    }
+
+    #[test]
+    fn several_equally_good_ones_and_names_without_a_model_choose_none() {
+        let three = [("mmproj-BF16.gguf", None), ("mmproj-F16.gguf", None), ("mmproj-F32.gguf", None)];
+        let all = "mmproj-BF16.gguf or mmproj-F16.gguf or mmproj-F32.gguf";
+        assert_eq!(search(&[("gemma-3-4b.gguf", 64)], &three), [all]);
+        assert_eq!(search(&[("a.gguf", 64), ("b.gguf", 64)], &three[..1]), ["", ""]);
+        let two = [("mmproj-a-f16.gguf", None), ("mmproj-a-q8_0.gguf", None)];
+        assert_eq!(search(&[("a.gguf", 64), ("b.gguf", 64)], &two), ["mmproj-a-f16.gguf or mmproj-a-q8_0.gguf", ""]);
+    }
+
+    #[test]
+    fn parts_adapters_and_drafts_count_as_no_further_model() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = model(64).uint("split.count", 2).write(dir.path(), "big-00001-of-00002.gguf");
+        GgufSample::default().write(dir.path(), "big-00002-of-00002.gguf");
+        GgufSample::chat().text("general.type", "adapter").write(dir.path(), "lora.gguf");
+        model(64).write(dir.path(), "big-draft.gguf");
+        std::fs::write(dir.path().join("broken.gguf"), "<html>").unwrap();
+        let expected = projector().flag("clip.has_audio_encoder", true).write(dir.path(), "mmproj-F16.gguf");
+        let found = find_projector(&first, &gguf::read(&first).unwrap()).found.unwrap();
+        assert_eq!((&found.path, found.size_bytes), (&expected, expected.metadata().unwrap().len()));
+        assert_eq!(found.modalities, [InputModality::Image, InputModality::Audio]);
+        assert_eq!(read_projector(&expected).unwrap(), found);
+        let refused = read_projector(&first).unwrap_err().to_string();
+        assert!(refused.contains("no multimodal projector"), "{refused}");
+    }
+
+    #[test]
+    fn a_name_with_mmproj_in_it_makes_no_projector() {
+        let dir = tempfile::tempdir().unwrap();
+        let named_so = model(64).write(dir.path(), "mmproj-study-llama.gguf");
+        let other = model(64).write(dir.path(), "llama.gguf");
+        assert_eq!(find_projector(&other, &gguf::read(&other).unwrap()), ProjectorSearch::default());
+        assert!(read_projector(&named_so).is_err());
+    }
+}
