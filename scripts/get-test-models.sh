@@ -7,6 +7,7 @@
 #   .cache/models/tiny-chat.gguf      tiny models with random weights,
 #   .cache/models/tiny-embedding.gguf made by tests/models/make_tiny_models.py
 #   .cache/models/tiny-rerank.gguf
+#   .cache/models/projector/mmproj-tiny.gguf
 #
 # Each is made again when its source file changes; otherwise the script returns at once.
 set -euo pipefail
@@ -62,6 +63,8 @@ make_models() {
   "$venv/bin/python" "$generator" "$work" >&2 || fail "$generator failed"
   rm -f "$models_stamp"
   mv "$work"/*.gguf "$models"
+  mkdir -p "$models/projector"
+  mv "$work"/projector/*.gguf "$models/projector"
   printf '%s\n' "$1" >"$models_stamp"
 }
 

@@ -6,6 +6,7 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::models::bounds::MOST_SHELF_MODELS;
 use crate::settings::bounds::{HEALTH_CONNECTIONS, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::catalogue::Catalogue;
 use crate::settings::{Config, SettingProblem};
@@ -51,7 +52,7 @@ pub fn allocate(config: &Config) -> Result<Descriptors, SettingProblem> {
 struct SlotCounts {
     /// To workers that the gateway starts.
     local: usize,
-    /// To remote backends.
+    /// To remote backends, and to models that are found below `MODELS_DIR`.
     remote: usize,
 }
 
@@ -60,13 +61,17 @@ impl SlotCounts {
     /// request at a time; but they are never fewer than those of the largest model.
     fn of(catalogue: &Catalogue, wanted: usize) -> Self {
         let sum = |slots: &mut dyn Iterator<Item = usize>| slots.fold(0, usize::saturating_add);
-        let locals = catalogue.models.iter().filter_map(|model| model.local.as_ref());
+        let shelf = catalogue.shelf.as_ref().and_then(|model| model.local.as_ref());
+        let locals = catalogue.models.iter().filter_map(|model| model.local.as_ref()).chain(shelf);
+        let shelf_slots = shelf.map(|local| local.slots.saturating_mul(MOST_SHELF_MODELS));
         let remotes = catalogue.models.iter().flat_map(|model| &model.remotes);
         let local: Vec<usize> = locals.map(|local| local.slots.saturating_mul(local.replicas as usize)).collect();
         let largest = local.iter().copied().max().unwrap_or(0);
         Self {
             local: sum(&mut local.into_iter()).min(wanted).max(largest),
-            remote: sum(&mut remotes.map(|remote| remote.slots)),
+            // How many models a shelf will have is not known, and few of them are loaded at once: like the slots of
+            // remote backends, those of all of them are never in use at the same time.
+            remote: sum(&mut remotes.map(|remote| remote.slots).chain(shelf_slots)),
         }
     }
 }
@@ -160,6 +165,9 @@ mod tests {
             (13, 4 * 3),
             "no more than MAX_CONNECTIONS, but all of one model"
         );
+        let catalogue = resolve_text(&inputs, &platform, "defaults: {parallel: 3}").unwrap().config.catalogue;
+        let slots = SlotCounts::of(&catalogue, 1024);
+        assert_eq!((slots.local, slots.remote), (3, 3 * MOST_SHELF_MODELS), "a folder of models");
     }
 
     proptest! {

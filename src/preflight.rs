@@ -3,6 +3,7 @@
 //! All problems are collected before they are returned. Also finds warnings that need the model files: configurations
 //! that work, but probably not as intended.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -10,11 +11,11 @@ use std::time::SystemTime;
 
 use crate::descriptors::{self, Descriptors};
 use crate::keys::{KeyFileError, Store};
-use crate::models::{self, ModelKind};
-use crate::settings::catalogue::{Catalogue, ModelSettings, Start};
+use crate::models::{self, ModelKind, Projector, ProjectorSearch, Shelf, ShelfModel};
+use crate::settings::catalogue::{Catalogue, EVERY_MODEL, LocalSettings, ModelSettings, ProjectorSetting, Start};
 use crate::settings::values::ServiceKey;
 use crate::settings::{Config, Environment, RunpodQueue, SettingProblem, Settings, is_executable};
-use crate::worker::{LlamaHelp, UnknownArgument};
+use crate::worker::{LlamaHelp, PROJECTOR_FLAG, UnknownArgument};
 
 /// The result of the checks that need no model file.
 pub struct Prepared {
@@ -59,6 +60,33 @@ pub struct CheckedModel {
     pub settings: ModelSettings,
     /// Its file and the llama-server binary; `None` for a model with a command of its own or only remote backends.
     pub file: Option<ModelFile>,
+    /// Projectors beside its file that suit it equally well, so that none is used.
+    pub tied_projectors: Vec<PathBuf>,
+    /// Other projectors beside its file that it does not use.
+    pub unused_projectors: Vec<PathBuf>,
+}
+
+/// The models that passed the checks.
+#[derive(Debug, Default)]
+pub struct CheckedModels {
+    /// Those that the configuration names.
+    pub named: Vec<CheckedModel>,
+    /// Those that were found below `MODELS_DIR`.
+    pub shelf: Vec<CheckedModel>,
+    /// What is left out of the models below `MODELS_DIR`, and was not left out before.
+    pub notes: Vec<String>,
+}
+
+impl CheckedModels {
+    /// Returns all models, in the order in which they are listed.
+    pub fn all(&self) -> Vec<CheckedModel> {
+        self.named.iter().chain(&self.shelf).cloned().collect()
+    }
+
+    /// Returns warnings about models that work, but probably not as intended.
+    pub fn warnings(&self, config: &Config) -> Vec<String> {
+        warnings(&config.catalogue, &self.all())
+    }
 }
 
 impl CheckedModel {
@@ -83,7 +111,12 @@ pub struct ModelFile {
     pub model: models::InspectedModel,
     /// The llama-server binary.
     pub binary: PathBuf,
+    /// The multimodal projector that llama-server gets.
+    pub projector: Option<Projector>,
 }
+
+/// Most broken files that are reported one by one if there is no other.
+const MOST_BROKEN: usize = 5;
 
 /// The model id that a service with `MOCK_BACKEND` and no configured model uses.
 const MOCK_ID: &str = "mock";
@@ -97,8 +130,8 @@ pub fn inspect(
     config: &Config,
     environment: &Environment,
     help: Option<&LlamaHelp>,
-) -> Result<(Prepared, Vec<CheckedModel>), Vec<SettingProblem>> {
-    match (models(config, environment, help), ready(config, environment)) {
+) -> Result<(Prepared, CheckedModels), Vec<SettingProblem>> {
+    match (models(config, environment, help, &mut Shelf::default()), ready(config, environment)) {
         (Ok(models), Ok(prepared)) => Ok((prepared, models)),
         (models, prepared) => {
             let model_problems = models.err().map(|unservable| unservable.problems);
@@ -134,8 +167,9 @@ pub fn ready(config: &Config, environment: &Environment) -> Result<Prepared, Vec
     }
 }
 
-/// Checks every model and the programs that serve them. Reads the headers of all model files. `help` is what the
-/// llama-server says of its arguments; without it they are not checked.
+/// Checks every model and the programs that serve them. Reads the headers of all model files; `shelf` keeps those that
+/// were found below `MODELS_DIR` for the next time. `help` is what the llama-server says of its arguments; without it
+/// they are not checked.
 ///
 /// # Errors
 ///
@@ -144,33 +178,26 @@ pub fn models(
     config: &Config,
     environment: &Environment,
     help: Option<&LlamaHelp>,
-) -> Result<Vec<CheckedModel>, Unservable> {
+    shelf: &mut Shelf,
+) -> Result<CheckedModels, Unservable> {
     let Config { settings, catalogue } = config;
     let configured = &catalogue.models;
     if settings.engine.mock_backend {
         let mock = |settings: &ModelSettings| CheckedModel {
-            id: settings.id.clone().unwrap_or_else(|| MOCK_ID.to_owned()),
             kind: settings.kind.unwrap_or(ModelKind::Chat),
             settings: ModelSettings { local: None, remotes: Vec::new(), ..settings.clone() },
-            file: None,
+            ..CheckedModel::without_file(settings.id.clone().unwrap_or_else(|| MOCK_ID.to_owned()))
         };
         let none = configured.is_empty().then(ModelSettings::default);
-        return Ok(configured.iter().chain(&none).map(mock).collect());
+        let named = configured.iter().chain(&none).map(mock).collect();
+        return Ok(CheckedModels { named, ..CheckedModels::default() });
     }
     let mut problems = Vec::new();
-    if configured.is_empty() {
-        problems.push(SettingProblem {
-            subject: "MODEL_NAME".to_owned(),
-            fault: "no model is named".to_owned(),
-            hint: Some(
-                "run `llamagate serve FILE.gguf`, set MODEL_NAME or MODEL_PATH, or list models in a configuration file"
-                    .to_owned(),
-            ),
-        });
+    if configured.is_empty() && catalogue.shelf.is_none() {
+        problems.push(no_model("no model is named".to_owned(), ""));
     }
     problems.extend(help.map_or_else(Vec::new, |help| unknown_arguments(config, help)));
-    let needs_llama_server = configured.is_empty() || configured.iter().any(|model| file_start(model).is_some());
-    let binary = match needs_llama_server {
+    let binary = match configured.is_empty() || needs_llama_server(catalogue) {
         true => find_llama_server(settings).map_err(|problem| problems.push(problem)).ok(),
         false => None,
     };
@@ -205,8 +232,18 @@ pub fn models(
             });
         }
     }
+    let mut models = CheckedModels { named: checked, ..CheckedModels::default() };
+    match scan_shelf(config, &models.named, binary.as_deref(), shelf) {
+        Ok(found) => (models.shelf, models.notes) = found,
+        Err(flaws) => {
+            for flaw in flaws {
+                problems.push(flaw.problem);
+                broken.extend(flaw.broken);
+            }
+        }
+    }
     if problems.is_empty() {
-        return Ok(checked);
+        return Ok(models);
     }
     // With a problem of another kind, replacing the broken file would not be enough.
     let broken = if broken.len() == problems.len() { broken.into_iter().next() } else { None };
@@ -215,22 +252,38 @@ pub fn models(
 
 /// Returns the llama-server that serves models of this configuration; `None` if none does, or it cannot be used.
 pub fn llama_server(config: &Config) -> Option<PathBuf> {
-    let is_needed = config.catalogue.models.iter().any(|model| file_start(model).is_some());
-    let binary = is_needed.then(|| find_llama_server(&config.settings));
+    let binary = needs_llama_server(&config.catalogue).then(|| find_llama_server(&config.settings));
     binary.filter(|_| !config.settings.engine.mock_backend)?.ok()
+}
+
+/// Whether llama-server serves a model of this catalogue, or may do so once a file comes into the models folder.
+fn needs_llama_server(catalogue: &Catalogue) -> bool {
+    catalogue.shelf.is_some() || catalogue.models.iter().any(|model| file_start(model).is_some())
 }
 
 /// Returns a problem for each argument that this llama-server would not take.
 fn unknown_arguments(config: &Config, help: &LlamaHelp) -> Vec<SettingProblem> {
+    let Config { settings, catalogue } = config;
     let mut problems = Vec::new();
-    for model in config.catalogue.models.iter().filter(|model| file_start(model).is_some()) {
+    let name = |model: &ModelSettings| format!("models.{}", model.known_id().unwrap_or_default());
+    let named = catalogue.models.iter().filter(|model| file_start(model).is_some()).map(|model| (name(model), model));
+    let of_shelf = catalogue.shelf.iter().map(|model| ("defaults".to_owned(), model));
+    for (section, model) in named.chain(of_shelf) {
         let Some(local) = &model.local else { continue };
         let words = &local.engine.extra_args.words;
-        let shared = &config.settings.engine.extra_args.words;
+        let shared = &settings.engine.extra_args.words;
         let subject = match !shared.is_empty() && words.starts_with(shared) {
             true => "EXTRA_ARGS".to_owned(),
-            false => format!("models.{}.args", model.known_id().unwrap_or_default()),
+            false => format!("{section}.args"),
         };
+        // A projector that is found without being configured is left out if llama-server takes none.
+        if matches!(local.projector, ProjectorSetting::File(_)) && !help.has(PROJECTOR_FLAG) {
+            problems.push(SettingProblem {
+                subject: format!("{section}.mmproj"),
+                fault: format!("this llama-server does not know the argument {PROJECTOR_FLAG}"),
+                hint: Some("install a newer llama.cpp, or leave mmproj out".to_owned()),
+            });
+        }
         for UnknownArgument { fault, hint } in help.unknown_arguments(words) {
             let problem = SettingProblem { subject: subject.clone(), fault, hint };
             // Models share the arguments of EXTRA_ARGS.
@@ -242,8 +295,114 @@ fn unknown_arguments(config: &Config, help: &LlamaHelp) -> Vec<SettingProblem> {
     problems
 }
 
+/// Finds the models below `MODELS_DIR` again, if they are served. `named` are the models that the configuration names.
+/// Returns them, and what is left out and was not before.
+///
+/// # Errors
+///
+/// The folder or llama-server cannot be used.
+pub fn find_shelf(
+    config: &Config,
+    named: &[CheckedModel],
+    shelf: &mut Shelf,
+) -> Result<(Vec<CheckedModel>, Vec<String>), SettingProblem> {
+    let (Some(model), false) = (&config.catalogue.shelf, config.settings.engine.mock_backend) else {
+        return Ok(Default::default());
+    };
+    let binary = find_llama_server(&config.settings)?;
+    let dir = &config.settings.files.models_dir;
+    let scan = shelf.scan(dir).map_err(|error| SettingProblem {
+        subject: format!("MODELS_DIR={:?}", dir.display().to_string()),
+        fault: error.to_string(),
+        hint: Some(error.hint().to_owned()),
+    })?;
+    Ok((shelf_models(model, scan.models, named, &binary), scan.notes))
+}
+
+/// Finds the models below `MODELS_DIR` for the first time. Without any other model there must be one.
+///
+/// # Errors
+///
+/// There is no model at all; if there are broken files, each of them is a problem.
+fn scan_shelf(
+    config: &Config,
+    named: &[CheckedModel],
+    binary: Option<&Path>,
+    shelf: &mut Shelf,
+) -> Result<(Vec<CheckedModel>, Vec<String>), Vec<ModelFlaw>> {
+    let Some(model) = &config.catalogue.shelf else { return Ok(Default::default()) };
+    let dir = &config.settings.files.models_dir;
+    let is_alone = config.catalogue.models.is_empty();
+    let flaw = |problem| vec![ModelFlaw { problem, broken: None }];
+    let hint = format!("put .gguf files into {}, set MODELS_DIR, ", dir.display());
+    let scan = match shelf.scan(dir) {
+        Ok(scan) => scan,
+        Err(error) if is_alone => return Err(flaw(no_model(format!("no model is named, and {error}"), &hint))),
+        Err(error) => return Ok((Vec::new(), vec![format!("{error}: no further model is served from there")])),
+    };
+    match (is_alone && scan.models.is_empty(), scan.broken.is_empty()) {
+        (true, true) => {
+            Err(flaw(no_model(format!("no model is named, and there is none below {}", dir.display()), &hint)))
+        }
+        (true, false) => {
+            let flaw = |broken: models::BrokenShelfFile| ModelFlaw {
+                problem: SettingProblem {
+                    subject: format!("MODELS_DIR: {:?}", broken.path.display().to_string()),
+                    fault: format!("this file {}", broken.fault),
+                    hint: Some(broken.hint.to_owned()),
+                },
+                broken: Some(BrokenFile { name: file_name(&broken.path), sentence: broken.sentence }),
+            };
+            Err(scan.broken.into_iter().take(MOST_BROKEN).map(flaw).collect())
+        }
+        (false, _) => {
+            let found = binary.map(|binary| shelf_models(model, scan.models, named, binary));
+            Ok((found.unwrap_or_default(), scan.notes))
+        }
+    }
+}
+
+/// Returns the problem that there is no model. The hint begins with `first`.
+fn no_model(fault: String, first: &str) -> SettingProblem {
+    let others =
+        "run `llamagate serve FILE.gguf`, set MODEL_NAME or MODEL_PATH, or list models in a configuration file";
+    SettingProblem { subject: "MODEL_NAME".to_owned(), fault, hint: Some(format!("{first}{others}")) }
+}
+
+/// Returns the models of the shelf with the settings of `template`, without those whose id or file the configuration
+/// names.
+fn shelf_models(
+    template: &ModelSettings,
+    found: Vec<ShelfModel>,
+    named: &[CheckedModel],
+    binary: &Path,
+) -> Vec<CheckedModel> {
+    let Some(local) = &template.local else { return Vec::new() };
+    let is_named = |id: &String| named.iter().any(|model| model.has_name(id));
+    let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let files: Vec<PathBuf> =
+        named.iter().filter_map(|model| model.file.as_ref()).map(|file| canonical(&file.path)).collect();
+    let is_own =
+        |model: &ShelfModel| !is_named(&model.id) && (files.is_empty() || !files.contains(&canonical(&model.path)));
+    let found: Vec<ShelfModel> = found.into_iter().filter(is_own).collect();
+    // The only model there is starts with the service, as one that is named does.
+    let preload = local.preload || named.is_empty() && found.len() == 1;
+    let checked = |model: ShelfModel| {
+        let local = LocalSettings { start: Start::File(model.path.clone()), preload, ..local.clone() };
+        let settings = ModelSettings {
+            id: Some(model.id),
+            aliases: model.alias.into_iter().filter(|alias| !is_named(alias)).collect(),
+            local: Some(local),
+            ..template.clone()
+        };
+        // Its projector is not configured, so nothing can be wrong with it.
+        check_file(settings, model.path, model.model, binary, |_| Ok(model.projector)).ok()
+    };
+    found.into_iter().filter_map(checked).collect()
+}
+
 /// Returns warnings about configurations that work, but probably not as intended.
-pub fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
+fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
     let mut warnings = Vec::new();
     for model in models {
         for name in model.names() {
@@ -255,6 +414,24 @@ pub fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
         }
     }
     warnings.extend(models.iter().filter_map(ineffective_dimensions));
+    if catalogue.shelf.is_some() {
+        // Without a shelf, an unknown name is a problem of the configuration.
+        for (name, others) in &catalogue.fallbacks {
+            let is_unknown = |name: &&String| *name != EVERY_MODEL && models_named(models, name).next().is_none();
+            let unknown = others.iter().chain([name]).filter(is_unknown);
+            warnings.extend(unknown.map(|other| format!("fallbacks.{name}: there is no model and no tier {other:?}")));
+        }
+        for (kind, name) in &catalogue.default_models {
+            match models.iter().find(|model| model.has_name(name)) {
+                None => warnings.push(format!("default_models.{kind}: there is no model {name:?}")),
+                Some(model) if model.kind != *kind => {
+                    warnings.push(format!("default_models.{kind}: the model {name:?} is for {}", model.kind));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    warnings.extend(projector_warnings(models));
     for (name, others) in &catalogue.fallbacks {
         let kinds: Vec<ModelKind> = models_named(models, name).map(|model| model.kind).collect();
         for other in others {
@@ -282,6 +459,42 @@ fn ineffective_dimensions(model: &CheckedModel) -> Option<String> {
         )),
         None => Some(format!("the EMBEDDING_DIMENSION={wanted} of the model {id:?} has no effect in this version")),
     }
+}
+
+/// Returns warnings about projectors that are there and not used.
+fn projector_warnings(models: &[CheckedModel]) -> Vec<String> {
+    let names = |paths: &[PathBuf]| paths.iter().map(|path| file_name(path)).collect::<Vec<_>>().join(", ");
+    let mut warnings = Vec::new();
+    let mut unused: BTreeSet<&PathBuf> = models.iter().flat_map(|model| &model.unused_projectors).collect();
+    for model in models {
+        if !model.tied_projectors.is_empty() {
+            warnings.push(format!(
+                "the model {:?} gets no multimodal projector: {} suit it equally well; keep one of them, or set mmproj: of the model in llamagate.yaml",
+                model.id,
+                names(&model.tied_projectors)
+            ));
+        }
+        let used = model.file.iter().filter_map(|file| file.projector.as_ref()).map(|projector| &projector.path);
+        for path in used.chain(&model.tied_projectors) {
+            unused.remove(path);
+        }
+        let Some(local) = &model.settings.local else { continue };
+        let is_overridden = ProjectorSetting::of_arguments(&local.engine.extra_args.words).is_some();
+        if is_overridden && local.projector != ProjectorSetting::Auto {
+            warnings.push(format!("models.{}.mmproj has no effect: args or EXTRA_ARGS name the projector", model.id));
+        }
+    }
+    warnings.extend(unused.into_iter().map(|path| {
+        format!(
+            "the multimodal projector {} is not used: by its name or its width it belongs to no model beside it; set mmproj: of a model in llamagate.yaml",
+            file_name(path)
+        )
+    }));
+    warnings
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Returns the models that this name means: the one with this id or alias, or all of a tier.
@@ -328,20 +541,100 @@ fn check_model(
     binary: Option<&Path>,
 ) -> Result<Option<CheckedModel>, ModelFlaw> {
     let Some(start) = file_start(model) else {
-        let id = model.id.clone().unwrap_or_default();
         let kind = model.kind.unwrap_or(ModelKind::Chat);
-        return Ok(Some(CheckedModel { id, kind, settings: model.clone(), file: None }));
+        let id = model.id.clone().unwrap_or_default();
+        return Ok(Some(CheckedModel { kind, settings: model.clone(), ..CheckedModel::without_file(id) }));
     };
     let (path, inspected) = find_model_file(settings, model, start)?;
     let Some(binary) = binary else { return Ok(None) };
-    let id = model.id.clone().unwrap_or_else(|| models::id_of(&path));
-    let arguments = model.local.as_ref().map_or(&[][..], |local| &local.engine.extra_args.words);
-    let kind = model.kind.or_else(|| ModelKind::of_arguments(arguments)).unwrap_or_else(|| inspected.kind());
+    let search = |path: &Path| match model.local.as_ref().map(|local| &local.projector) {
+        None | Some(ProjectorSetting::Never) => Ok(ProjectorSearch::default()),
+        Some(ProjectorSetting::Auto) => Ok(models::find_projector(path, &inspected.metadata)),
+        Some(ProjectorSetting::File(name)) => configured_projector(settings, model, path, name),
+    };
+    check_file(model.clone(), path, inspected.clone(), binary, search).map(Some)
+}
+
+/// Returns the projector that `mmproj` names.
+///
+/// # Errors
+///
+/// It cannot be found or used.
+fn configured_projector(
+    settings: &Settings,
+    model: &ModelSettings,
+    path: &Path,
+    name: &Path,
+) -> Result<ProjectorSearch, ModelFlaw> {
+    let beside = path.parent().map(|dir| dir.join(name)).filter(|path| path.is_file());
+    let found = match beside {
+        Some(path) => Ok(path),
+        None => models::resolve(&settings.files.models_dir, &name.to_string_lossy()),
+    };
+    let read = found.and_then(|path| models::read_projector(&path));
+    match read {
+        Ok(projector) => Ok(ProjectorSearch { found: Some(projector), ..ProjectorSearch::default() }),
+        Err(error) => {
+            let id = model.id.as_deref().unwrap_or_default();
+            let subject = format!("models.{id}.mmproj: {:?}", name.display().to_string());
+            let hint = "name a projector in the model's folder or under MODELS_DIR, give its full path, or set none";
+            let problem = SettingProblem { subject, fault: error.to_string(), hint: Some(hint.to_owned()) };
+            Err(ModelFlaw { problem, broken: None })
+        }
+    }
+}
+
+/// Describes a model whose file has been read. `search` finds its projector, unless llama-server's arguments decide.
+///
+/// # Errors
+///
+/// The projector that is configured cannot be used.
+fn check_file(
+    settings: ModelSettings,
+    path: PathBuf,
+    inspected: models::InspectedModel,
+    binary: &Path,
+    search: impl FnOnce(&Path) -> Result<ProjectorSearch, ModelFlaw>,
+) -> Result<CheckedModel, ModelFlaw> {
+    let id = settings.id.clone().unwrap_or_else(|| models::id_of(&path));
+    let arguments = settings.local.as_ref().map_or(&[][..], |local| &local.engine.extra_args.words);
+    let kind = settings.kind.or_else(|| ModelKind::of_arguments(arguments)).unwrap_or_else(|| inspected.kind());
     let modified = path.metadata().and_then(|metadata| metadata.modified()).ok();
+    let projectors = match ProjectorSetting::of_arguments(arguments) {
+        None => search(&path)?,
+        // If it is unusable, llama-server says so.
+        Some(ProjectorSetting::File(path)) => {
+            ProjectorSearch { found: models::read_projector(&path).ok(), ..ProjectorSearch::default() }
+        }
+        Some(ProjectorSetting::Auto | ProjectorSetting::Never) => ProjectorSearch::default(),
+    };
     // Absolute, because llama-server may run in another working directory.
-    let path = std::path::absolute(&path).unwrap_or(path);
-    let file = ModelFile { path, modified, model: inspected, binary: binary.to_owned() };
-    Ok(Some(CheckedModel { id, kind, settings: model.clone(), file: Some(file) }))
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let ProjectorSearch { found, tied, unused } = projectors;
+    let projector = found.map(|found| Projector { path: absolute(found.path), ..found });
+    let file = ModelFile { path: absolute(path), modified, model: inspected, binary: binary.to_owned(), projector };
+    Ok(CheckedModel {
+        kind,
+        settings,
+        file: Some(file),
+        tied_projectors: tied,
+        unused_projectors: unused,
+        ..CheckedModel::without_file(id)
+    })
+}
+
+impl CheckedModel {
+    /// Returns a model for chat that nothing serves yet.
+    fn without_file(id: String) -> Self {
+        Self {
+            id,
+            kind: ModelKind::Chat,
+            settings: ModelSettings::default(),
+            file: None,
+            tied_projectors: Vec::new(),
+            unused_projectors: Vec::new(),
+        }
+    }
 }
 
 /// Finds a model's file and reads its metadata.
@@ -370,10 +663,7 @@ fn find_model_file(
         let hint = error.hint();
         let hint = (!hint.is_empty()).then(|| hint.to_owned());
         let problem = SettingProblem { subject: subject.clone(), fault: error.to_string(), hint };
-        let broken = error.broken_file().map(|path| BrokenFile {
-            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            sentence: error.sentence(),
-        });
+        let broken = error.broken_file().map(|path| BrokenFile { name: file_name(path), sentence: error.sentence() });
         ModelFlaw { problem, broken }
     };
     let path = match start {
@@ -384,6 +674,10 @@ fn find_model_file(
         Start::Command { .. } => PathBuf::new(),
     };
     let inspected = models::check_readable(&path).map_err(problem)?;
+    // Under `models:` it was chosen with its id, so it may be served all the same.
+    if model.id.is_none() && models::has_draft_name(&path) {
+        return Err(problem(models::ModelError::File { path, problem: Box::new(models::FileProblem::Draft) }));
+    }
     Ok((path, inspected))
 }
 

@@ -114,6 +114,7 @@ impl Fixture {
             },
             engine: engine(),
             load_mode: LoadMode::default(),
+            projector: None,
             environment: Environment::capture().for_child(),
             logs: LogFolder::open(
                 self.folder.path().join("logs"),

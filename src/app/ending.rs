@@ -11,6 +11,8 @@ use super::reload::Reloader;
 use super::signals::Signals;
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
+use crate::gateway::bounds::RESCAN_WAIT;
+use crate::pause_clock;
 use crate::preflight::Unservable;
 use crate::settings::SettingProblem;
 use crate::worker::WorkerLoss;
@@ -83,6 +85,12 @@ pub(super) async fn wait_for_stop(
                 return StopCause { outcome: RunOutcome::Stopped, reason: None };
             }
             loss = &mut lost => {
+                // The last model may only have left the models folder, or have been replaced there.
+                let _ = pause_clock::timeout(RESCAN_WAIT, reloader.rescan()).await;
+                if !fleet.is_lost() {
+                    lost.set(fleet.lost());
+                    continue;
+                }
                 let WorkerLoss::GivenUp(exit) = loss else {
                     error!("fatal: a worker is no longer watched; this is a defect, please report it");
                     return StopCause::new(RunOutcome::Broken, "a worker is no longer watched");

@@ -15,6 +15,7 @@
 //! - `operator_api.rs`: connects the operator's routes with the parts that they report on
 //! - `reload.rs`: reads configuration and keys again, all or nothing
 //! - `reports.rs`: what the service logs about itself while it runs
+//! - `shelf_watch.rs`: scans the models folder when a request or a failed load asks for it
 //! - `signals.rs`: the signals that the service handles
 //! - `stages.rs`: what each stage of the startup passes to the next
 
@@ -28,6 +29,7 @@ mod model_reconciler;
 mod operator_api;
 mod reload;
 mod reports;
+mod shelf_watch;
 mod signals;
 mod stages;
 
@@ -63,6 +65,7 @@ use listeners::{Listeners, serve_gateway, serve_health_on_its_own_thread, write_
 use model_reconciler::{ModelReconciler, ReconcilerParts};
 use reload::Reloader;
 use reports::{log_when_ready, report_lost_lines};
+use shelf_watch::watch_shelf;
 use stages::{Accounts, ModelServices, RunContext, Service};
 
 /// Runs the service until it is stopped or cannot continue.
@@ -162,6 +165,7 @@ fn start_models(
     let reloader = Reloader::new(inputs, platform.clone(), ready.keys.clone(), Arc::clone(&reconciler), resolved);
     let reloader = Arc::new(reloader);
     tasks.spawn(Arc::clone(&reloader).watch(stop_rest.clone()));
+    tasks.spawn(watch_shelf(Arc::clone(&reloader), queues.rescan(), Arc::clone(&fleet), stop_rest.clone()));
     Ok(ModelServices { fleet, key_suspensions, queues, reconciler, reloader, worker_logs })
 }
 

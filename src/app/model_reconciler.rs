@@ -20,7 +20,7 @@ use crate::gateway::{ModelQueue, ModelQueues};
 use crate::models::{self, ModelKind};
 use crate::pause_clock;
 use crate::preflight::{self, CheckedModel, ModelFile};
-use crate::settings::catalogue::{EVERY_MODEL, LocalSettings, Start};
+use crate::settings::catalogue::{EVERY_MODEL, LocalSettings, ProjectorSetting, Start};
 use crate::settings::values::MemoryBudgetSetting;
 use crate::settings::{Config, Environment, Settings};
 use crate::telemetry::files::LogFolder;
@@ -186,7 +186,7 @@ impl ModelReconciler {
             }
         }
         let models: Vec<Arc<Model>> = served.iter().map(|served| Arc::clone(&served.model)).collect();
-        let (new, retired) = self.queues.replace(&models);
+        let (new, retired) = self.queues.replace(&models, serves_folder(config));
         self.fleet.replace(models);
         for added in new {
             let (queue, model, stop) = (added.queue.clone(), Arc::clone(&added.model), self.stop.clone());
@@ -205,6 +205,9 @@ impl ModelReconciler {
         let mut members = Vec::new();
         let crash_suspects = Arc::default();
         let mut number = 0..;
+        if let Some(projector) = checked.file.as_ref().and_then(|file| file.projector.as_ref()) {
+            info!(model = checked.id, projector = %projector.path.display(), "the model uses a multimodal projector");
+        }
         if let Some(local) = &checked.settings.local {
             for number in number.by_ref().take(local.replicas as usize) {
                 let plan = self.plan(&checked, local, number, is_alone);
@@ -270,6 +273,7 @@ impl ModelReconciler {
             program,
             engine: local.engine.clone(),
             load_mode: local.load_mode,
+            projector: projector_to_pass(checked, local),
             environment,
             // The first worker of the only model logs into the service's own folder.
             logs: if is_alone && number == 0 {
@@ -311,11 +315,24 @@ fn needs_restart(before: &CheckedModel, now: &CheckedModel) -> bool {
     before.kind != now.kind || before.file != now.file || before.settings.workers_differ(&now.settings)
 }
 
-/// Returns the estimated memory of a llama-server for this file, in bytes.
+/// Whether every model below `MODELS_DIR` is served, so that a scan may find more.
+fn serves_folder(config: &Config) -> bool {
+    config.catalogue.shelf.is_some() && !config.settings.engine.mock_backend
+}
+
+/// Returns the projector of a model, unless its own arguments name it already.
+fn projector_to_pass(checked: &CheckedModel, local: &LocalSettings) -> Option<PathBuf> {
+    let projector = checked.file.as_ref()?.projector.as_ref()?;
+    let is_named = ProjectorSetting::of_arguments(&local.engine.extra_args.words).is_some();
+    (!is_named).then(|| projector.path.clone())
+}
+
+/// Returns the estimated memory of a llama-server for this file and its projector, in bytes.
 fn memory_need(file: &ModelFile, local: &LocalSettings) -> u64 {
     let slots = local.engine.parallel.get() as u64;
     let context = u64::from(local.engine.ctx.0).saturating_mul(slots);
-    models::estimate::estimate(&file.model.metadata, file.model.size_bytes, context, slots)
+    let projector = file.projector.as_ref().map_or(0, |projector| projector.size_bytes);
+    models::estimate::estimate(&file.model.metadata, file.model.size_bytes, context, slots).saturating_add(projector)
 }
 
 fn rank_of(local: &LocalSettings) -> Rank {
@@ -372,5 +389,27 @@ fn policy_of(checked: &CheckedModel, config: &Config, pools: &PoolOrders) -> Rou
         strategy: model.strategy.unwrap_or(settings.routing.routing_strategy),
         remote_first: settings.routing.fallback_to_local,
         fallbacks: configured.or_else(|| pools.others(checked)).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::{InspectedModel, Metadata, Projector};
+    use crate::platform::Platform;
+    use crate::settings::{Inputs, resolve_text};
+
+    #[test]
+    fn the_projector_of_a_model_counts_in_the_memory_that_it_needs() {
+        let platform = Platform::plain("/nowhere".as_ref());
+        let resolved = resolve_text(&Inputs::default(), &platform, "models: {m: {file: /m.gguf}}").unwrap();
+        let local = resolved.config.catalogue.models[0].local.clone().unwrap();
+        let model = InspectedModel { metadata: Metadata::default(), size_bytes: 1 << 30 };
+        let mut file =
+            ModelFile { path: "/m.gguf".into(), modified: None, model, binary: PathBuf::new(), projector: None };
+        let without = memory_need(&file, &local);
+        file.projector =
+            Some(Projector { path: "/p.gguf".into(), modified: None, size_bytes: 1 << 29, modalities: Vec::new() });
+        assert_eq!(memory_need(&file, &local), without + (1 << 29));
     }
 }

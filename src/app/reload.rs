@@ -2,12 +2,12 @@
 //!
 //! Everything is read and checked before anything changes, so a mistake anywhere leaves everything as it was. A reload
 //! can change the models, how they are served, and the keys; changes of other settings are logged and take effect at
-//! the next start.
+//! the next start. Where every model below `MODELS_DIR` is served, that folder alone may be scanned again.
 
 use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -17,8 +17,9 @@ use tracing::{error, info, warn};
 use super::model_reconciler::{ModelReconciler, ReloadDifference};
 use crate::app::bounds::{CONFIG_GONE_LOOKS, CONFIG_LOOK_INTERVAL};
 use crate::keys::Store;
+use crate::models::Shelf;
 use crate::platform::Platform;
-use crate::preflight::{self, Unservable};
+use crate::preflight::{self, CheckedModels, Unservable};
 use crate::settings::options::{Change, row};
 use crate::settings::{Inputs, Resolved, SettingProblem, escaped, llama_variables_warning, resolve};
 
@@ -28,9 +29,27 @@ pub(super) struct Reloader {
     platform: Platform,
     keys: Option<Store>,
     reconciler: Arc<ModelReconciler>,
-    /// The configuration in effect. Locked for the whole reload, so that two reloads never run at once.
-    current: Mutex<Resolved>,
+    /// What is in effect. Locked for the whole reload, so that two reloads never run at once.
+    current: Mutex<InEffect>,
+    /// What is known about the files below `MODELS_DIR`. Used on blocking threads only.
+    shelf: Arc<std::sync::Mutex<Shelf>>,
+    /// Locked for a scan of the models folder alone, so that an older scan is never applied after a newer one.
+    scanning: Mutex<()>,
     file: Option<PathBuf>,
+}
+
+/// The configuration in effect, and the models of its last check.
+struct InEffect {
+    resolved: Resolved,
+    models: CheckedModels,
+    /// Number of reloads before it.
+    generation: u64,
+}
+
+/// The result of reading everything again.
+struct ReadAgain {
+    in_effect: InEffect,
+    keys_loaded: usize,
 }
 
 /// Identifies one state of a file: modification time in seconds and nanoseconds, length in bytes, inode. `None` if
@@ -46,7 +65,8 @@ impl Reloader {
         current: Resolved,
     ) -> Self {
         let file = current.config_file.clone();
-        Self { inputs, platform, keys, reconciler, current: Mutex::new(current), file }
+        let current = Mutex::new(InEffect { resolved: current, models: CheckedModels::default(), generation: 0 });
+        Self { inputs, platform, keys, reconciler, current, shelf: Arc::default(), scanning: Mutex::default(), file }
     }
 
     /// Serves the models of the configuration in effect.
@@ -55,23 +75,21 @@ impl Reloader {
     ///
     /// Returns what is wrong with the models if they cannot be served.
     pub(super) async fn load_models(self: Arc<Self>) -> Result<(), Unservable> {
-        let current = self.current.lock().await;
-        let (config, environment) = (current.config.clone(), self.inputs.environment.clone());
+        let mut current = self.current.lock().await;
+        let (config, environment) = (current.resolved.config.clone(), self.inputs.environment.clone());
         let help = self.reconciler.llama_help(&config).await;
         let option_of = |name: &str| help.as_deref()?.option_of_variable(name);
         if let Some(warning) = llama_variables_warning(&environment, option_of) {
             warn!("{warning}");
         }
+        let shelf = Arc::clone(&self.shelf);
         // On a blocking thread: model files may be on slow network volumes.
-        let check = move || preflight::models(&config, &environment, help.as_deref());
-        let checked = tokio::task::spawn_blocking(check).await;
+        let check = move || preflight::models(&config, &environment, help.as_deref(), &mut lock(&shelf));
+        let checked = tokio::task::spawn_blocking(check);
         // The join fails only if the runtime shuts down; then there is nothing left to report.
-        let Ok(found) = checked else { return Ok(()) };
-        let models = found?;
-        for warning in preflight::warnings(&current.config.catalogue, &models) {
-            warn!("{warning}");
-        }
-        self.reconciler.reconcile(models, &current.config);
+        let Ok(found) = checked.await else { return Ok(()) };
+        current.models = found?;
+        current.apply(&self.reconciler);
         Ok(())
     }
 
@@ -83,24 +101,70 @@ impl Reloader {
     pub(super) async fn reload(self: &Arc<Self>) -> Result<usize, String> {
         let mut current = self.current.lock().await;
         let reloader = Arc::clone(self);
-        let had_config_file = current.config_file.is_some();
+        let had_config_file = current.resolved.config_file.is_some();
         // On a blocking thread: files may be on slow network volumes.
         let read = tokio::task::spawn_blocking(move || reloader.read(had_config_file)).await;
-        let (resolved, models, keys_loaded) = read.map_err(|_| "the reload was interrupted".to_owned())??;
-        for key in restart_only_changes(&current, &resolved) {
+        let ReadAgain { in_effect, keys_loaded } = read.map_err(|_| "the reload was interrupted".to_owned())??;
+        for key in restart_only_changes(&current.resolved, &in_effect.resolved) {
             warn!("{} has changed, which takes effect at the next start", key.to_ascii_uppercase());
         }
-        let new = resolved.warnings.iter().filter(|warning| !current.warnings.contains(warning)).cloned();
-        for warning in new.chain(preflight::warnings(&resolved.config.catalogue, &models)) {
+        let new = in_effect.resolved.warnings.iter().filter(|warning| !current.resolved.warnings.contains(warning));
+        for warning in new {
             warn!("{warning}");
         }
-        let ReloadDifference { kept, changed, started, removed } = self.reconciler.reconcile(models, &resolved.config);
+        let ReloadDifference { kept, changed, started, removed } = in_effect.apply(&self.reconciler);
         info!(keys_loaded, kept, changed, started, removed, "configuration and keys reloaded");
-        *current = resolved;
+        *current = InEffect { generation: current.generation + 1, ..in_effect };
         Ok(keys_loaded)
     }
 
-    fn read(&self, had_config_file: bool) -> Result<(Resolved, Vec<preflight::CheckedModel>, usize), String> {
+    /// Scans the models folder again and serves what it holds now, if the folder is served. Everything else stays.
+    pub(super) async fn rescan(&self) {
+        let _alone = self.scanning.lock().await;
+        let (config, named, generation) = {
+            let current = self.current.lock().await;
+            if current.resolved.config.catalogue.shelf.is_none() {
+                return;
+            }
+            (current.resolved.config.clone(), current.models.named.clone(), current.generation)
+        };
+        // Without the lock: a volume that does not answer must not hold up a reload, nor a stop.
+        let (shelf, scanned) = (Arc::clone(&self.shelf), config.clone());
+        let scan =
+            tokio::task::spawn_blocking(move || preflight::find_shelf(&scanned, &named, &mut lock(&shelf))).await;
+        let (found, notes) = match scan {
+            Ok(Ok(scan)) => scan,
+            Ok(Err(problem)) => {
+                warn!(
+                    "the models folder cannot be scanned, all stays as it was: {}: {}",
+                    problem.subject, problem.fault
+                );
+                return;
+            }
+            Err(_) => return,
+        };
+        let mut current = self.current.lock().await;
+        // A reload in between has scanned itself.
+        if current.generation != generation {
+            return;
+        }
+        for note in notes {
+            warn!("{note}");
+        }
+        if current.models.shelf == found {
+            return;
+        }
+        let before = current.models.warnings(&config);
+        current.models.shelf = found;
+        for warning in current.models.warnings(&config).iter().filter(|warning| !before.contains(warning)) {
+            warn!("{warning}");
+        }
+        let ReloadDifference { kept, changed, started, removed } =
+            self.reconciler.reconcile(current.models.all(), &config);
+        info!(kept, changed, started, removed, "the models folder has changed");
+    }
+
+    fn read(&self, had_config_file: bool) -> Result<ReadAgain, String> {
         let resolved = resolve(&self.inputs, &self.platform).map_err(|problems| describe(&problems))?;
         // The service would otherwise go on with the models of the environment alone.
         if had_config_file && resolved.config_file.is_none() {
@@ -109,14 +173,14 @@ impl Reloader {
         let environment = &self.inputs.environment;
         let reading = self.reconciler.llama_help(&resolved.config);
         let help = Handle::current().block_on(reading);
-        let models = preflight::models(&resolved.config, environment, help.as_deref());
+        let models = preflight::models(&resolved.config, environment, help.as_deref(), &mut lock(&self.shelf));
         let models = models.map_err(|unservable| describe(&unservable.problems))?;
         // Keys last: reading them also puts them into effect, and nothing after this step can fail.
         let keys_loaded = match &self.keys {
             None => 0,
             Some(keys) => keys.reload().map_err(|problem| format!("the key file: {problem}"))?,
         };
-        Ok((resolved, models, keys_loaded))
+        Ok(ReadAgain { in_effect: InEffect { resolved, models, generation: 0 }, keys_loaded })
     }
 
     /// Reloads when the configuration file, or a file that it includes, changes, until `stop` is cancelled. Logs once when the file is gone.
@@ -151,7 +215,7 @@ impl Reloader {
 
     /// Returns the files that the configuration in effect includes, with their stamps.
     async fn included_stamps(&self) -> Vec<(PathBuf, FileStamp)> {
-        let files = self.current.lock().await.included_files.clone();
+        let files = self.current.lock().await.resolved.included_files.clone();
         let mut stamps = Vec::with_capacity(files.len());
         for file in files {
             let stamp = file_stamp(&file).await;
@@ -159,6 +223,21 @@ impl Reloader {
         }
         stamps
     }
+}
+
+impl InEffect {
+    /// Logs warnings about the models and serves them. Returns the difference from those that were served before.
+    fn apply(&self, reconciler: &ModelReconciler) -> ReloadDifference {
+        let config = &self.resolved.config;
+        for warning in self.models.notes.iter().chain(&self.models.warnings(config)) {
+            warn!("{warning}");
+        }
+        reconciler.reconcile(self.models.all(), config)
+    }
+}
+
+fn lock(shelf: &std::sync::Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
+    shelf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn file_stamp(file: &Path) -> FileStamp {

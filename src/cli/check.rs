@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use super::arguments::{ServeArgs, detect_platform};
-use super::output::{brought_names_section, models_section, print, print_stderr, report_problems, settings_table};
+use super::output::{
+    brought_names_section, models_section, print, print_stderr, projectors_section, report_problems, settings_table,
+};
+use crate::settings::catalogue::ModelSettings;
 use crate::settings::{Environment, llama_variables_warning, resolve};
 use crate::{app, preflight};
 
@@ -20,13 +23,18 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
     let help = app::read_llama_help(&resolved.config, &inputs.environment);
     let inspected = preflight::inspect(&resolved.config, &inputs.environment, help.as_deref());
     let mut catalogue = resolved.config.catalogue.clone();
+    let mut projectors = String::new();
     if let Ok((_, models)) = &inspected {
-        // Show also the id and kind that were read from the model files.
-        for (model, found) in catalogue.models.iter_mut().zip(models) {
-            (model.id, model.kind) = (Some(found.id.clone()), Some(found.kind));
-        }
+        let models = models.all();
+        // Show the models of the folder, and the ids and kinds that were read from files.
+        catalogue.models = models
+            .iter()
+            .map(|found| ModelSettings { id: Some(found.id.clone()), kind: Some(found.kind), ..found.settings.clone() })
+            .collect();
+        projectors = projectors_section(&models);
     }
     print(&models_section(&catalogue));
+    print(&projectors);
     let option_of = |name: &str| help.as_deref()?.option_of_variable(name);
     let of_llama_server = llama_variables_warning(&inputs.environment, option_of);
     for warning in resolved.warnings.iter().chain(&of_llama_server) {
@@ -34,8 +42,8 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
     }
     match inspected {
         Ok((ready, models)) => {
-            let warnings = preflight::warnings(&resolved.config.catalogue, &models);
-            for warning in warnings.into_iter().chain(ready.descriptors.warning) {
+            let warnings = models.warnings(&resolved.config);
+            for warning in models.notes.into_iter().chain(warnings).chain(ready.descriptors.warning) {
                 print_stderr(&format!("warning: {warning}\n"));
             }
             ExitCode::SUCCESS

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use crate::models::list::printable;
+use crate::preflight::CheckedModel;
 use crate::settings::catalogue::Catalogue;
 use crate::settings::{Resolved, SettingProblem, additions, escaped, models_table, remotes_table};
 
@@ -40,6 +42,20 @@ pub(super) fn models_section(catalogue: &Catalogue) -> String {
     section("models", models)
         + &section("remote backends are asked at", remotes_table(catalogue))
         + &section("added to their requests", additions(catalogue))
+}
+
+/// Returns the multimodal projectors under a heading, one line for each model that has one, or nothing.
+pub(super) fn projectors_section(models: &[CheckedModel]) -> String {
+    let mut text = String::new();
+    for model in models {
+        let Some(projector) = model.file.as_ref().and_then(|file| file.projector.as_ref()) else { continue };
+        if text.is_empty() {
+            text.push_str("\nprojectors:\n");
+        }
+        let file = projector.path.file_name().unwrap_or_default().to_string_lossy();
+        let _ = writeln!(text, "{}  {}", printable(&model.id), printable(&file));
+    }
+    text
 }
 
 /// Prints the problems with the configuration. Returns the exit code for them.

@@ -43,7 +43,7 @@ pub use member::{Member, Rank};
 pub use model::leasing::LeaseRequest;
 pub use model::unavailable::Unavailable;
 pub use model::{Model, ModelDemand};
-pub use model_info::{ExtraInput, ModelInfo, ModelNumbers, PoolRank, RoutingPolicy};
+pub use model_info::{ModelInfo, ModelNumbers, PoolRank, RoutingPolicy};
 pub use pool::ModelPool;
 pub use quota::Quota;
 pub use report::{FleetReport, ModelStatus, ServiceStatus};
@@ -189,6 +189,16 @@ impl Fleet {
                 },
             }
         }
+    }
+
+    /// Returns the number of loads that have failed since the service started, over all workers that there are now.
+    pub fn failed_loads(&self) -> u64 {
+        self.snapshot().members().map(|member| member.handle().status().failed_loads).sum()
+    }
+
+    /// Whether there are workers and all are lost now.
+    pub fn is_lost(&self) -> bool {
+        self.snapshot().loss().is_some()
     }
 
     /// Waits until all workers are lost, that is, until none will serve again without being woken explicitly. Returns

@@ -1,7 +1,7 @@
 //! The description and the routing policy of a model, as configured. A reload can change both without a restart of the
 //! workers.
 
-use crate::models::ModelKind;
+use crate::models::{InputModality, ModelKind};
 use crate::settings::catalogue::Rewrite;
 use crate::settings::values::{NamePattern, Strategy};
 
@@ -43,8 +43,8 @@ pub struct ModelInfo {
     pub has_chat_template: Option<bool>,
     /// What else the file says; `None` if the model is not local.
     pub numbers: Option<ModelNumbers>,
-    /// What the model reads beside text.
-    pub reads: ExtraInput,
+    /// What the model reads; empty if that is not known, because its file is not here.
+    pub input_modalities: Vec<InputModality>,
     /// Slots of each llama-server (`PARALLEL`), if llama-servers alone serve the model.
     pub slots: Option<usize>,
 }
@@ -64,15 +64,6 @@ pub struct ModelNumbers {
     pub n_params: u64,
     /// Size of all weights in bytes.
     pub size: u64,
-}
-
-/// What a model reads beside text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ExtraInput {
-    /// Whether it reads images.
-    pub images: bool,
-    /// Whether it reads sound.
-    pub audio: bool,
 }
 
 impl ModelInfo {
@@ -126,7 +117,7 @@ impl ModelInfo {
             architecture: None,
             has_chat_template: None,
             numbers: None,
-            reads: ExtraInput::default(),
+            input_modalities: Vec::new(),
             slots: None,
         }
     }

@@ -13,6 +13,13 @@ pub const DEAD_WORKER_RESPONSE_WAIT: Duration = Duration::from_millis(500);
 /// the probe, or counts as unhealthy.
 pub const PROBED_WORKER_WAIT: Duration = Duration::from_secs(5);
 
+/// Shortest time between the end of a scan of the models folder for an unknown name and the next such scan.
+pub const RESCAN_PAUSE: Duration = Duration::from_secs(2);
+
+/// Longest wait of a request for a scan of the models folder. The scan itself goes on: the folder may be on a volume that
+/// does not answer.
+pub const RESCAN_WAIT: Duration = Duration::from_secs(1);
+
 /// Pause after `accept` has failed, for instance because all file descriptors are in use.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

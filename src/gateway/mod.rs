@@ -54,6 +54,7 @@ pub use connection::head::HeadLimits;
 pub use connection::listen;
 pub use connection::wire::WireLimits;
 pub use queue::model_queues::{ModelQueue, ModelQueues};
+pub use queue::rescan::Rescan;
 pub use queue::{Queue, QueueTimeouts};
 pub use response::body::ResponseBody;
 pub use route::{LocalRoute, reserved_paths};

@@ -16,6 +16,7 @@ use super::queue::model_queues::{ModelQueue, Snapshot};
 use super::request::envelope::percent_decode;
 use super::route::ModelsRoute;
 use crate::fleet::{Model, WorkerState};
+use crate::models::InputModality;
 use crate::refusal::Refusal;
 
 /// What the model list needs beside the models.
@@ -96,8 +97,8 @@ impl ModelsApi {
     /// Returns a model as OpenAI's, Anthropic's, llama.cpp's and vLLM's clients read it; each knows some members.
     fn entry(&self, model: &Model) -> Value {
         let info = model.info();
-        let inputs = [("text", true), ("image", info.reads.images), ("audio", info.reads.audio)];
-        let inputs: Vec<&str> = inputs.iter().filter(|(_, reads)| *reads).map(|(name, _)| *name).collect();
+        // Every model reads text, also one whose file is not here.
+        let inputs = if info.input_modalities.is_empty() { &[InputModality::Text] } else { &info.input_modalities[..] };
         let numbers = info.numbers.as_ref();
         let mut entry = json!({
             "id": info.id,

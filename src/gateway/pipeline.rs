@@ -136,6 +136,9 @@ impl Gateway {
         let envelope = Envelope::read(route.path, &parts.headers, &body).await?;
         let named_model = requested_model(&envelope, &parts)?.map(Cow::into_owned);
         let requested_model = deployment.or(named_model);
+        if let Some(name) = requested_model.as_deref().filter(|name| !name.is_empty()) {
+            self.model_queues.scan_for(Some(name)).await;
+        }
         let request_id = context.request_id.clone();
         let request = ProxiedRequest { route, required_kind, parts, request_id, requested_model, envelope, body };
         let (retry, queue_entry) = Retry::enqueue(self.retry_policy, &self.model_queues, &request, &caller, record)?;

@@ -216,7 +216,8 @@ impl Gateway {
         (self.local_responder)(local, &id_in_path(route, parts), parts).await
     }
 
-    /// Answers a route of the models API, which counts as one request of the caller's key.
+    /// Answers a route of the models API, which counts as one request of the caller's key. Lists show models that have
+    /// come into the models folder since the last scan.
     ///
     /// # Errors
     /// A refusal if the rate limit of the key is reached, if the caller may not use the model, or if the body that
@@ -239,6 +240,11 @@ impl Gateway {
             }
             _ => id_in_path(route, parts),
         };
+        let is_list = matches!(models_route, ModelsRoute::All | ModelsRoute::Of(_));
+        // Unlike inference, these routes look up no pattern.
+        if is_list || self.model_queues.current().find(&name).is_none() {
+            self.model_queues.scan_for(None).await;
+        }
         let query = parts.uri.query().unwrap_or_default();
         self.models_api.respond(models_route, &name, query, caller, &self.model_queues.current())
     }

@@ -1,7 +1,7 @@
 //! Reads settings from flags, the environment and the configuration file into one typed, checked value.
 //!
 //! Owns the name, default and bounds of every setting, and is the only module that reads the environment.
-//! `preflight.rs`, not this module, checks whether a model or a key file that a setting names can be used.
+//! `preflight`, not this module, checks whether a model or a key file that a setting names can be used.
 //!
 //! - `aliases.rs`: the table of names of other servers
 //! - `bounds.rs`: bounds of settings, and bounds that several modules share

@@ -48,6 +48,7 @@ pub use demand::DemandGuard;
 pub use diagnosis::cause::FailureCause;
 pub use dialect::arguments::UnknownArgument;
 pub use dialect::help::LlamaHelp;
+pub use dialect::own_flags::PROJECTOR_FLAG;
 pub use endpoint::crash_suspects::{CrashSuspects, Fingerprint};
 pub use endpoint::in_flight::InFlight;
 pub use endpoint::key_suspensions::KeySuspensions;

@@ -22,6 +22,8 @@ pub struct Plan {
     pub engine: Engine,
     /// How llama-server keeps the model file in memory.
     pub load_mode: LoadMode,
+    /// The multimodal projector that llama-server gets.
+    pub projector: Option<PathBuf>,
     /// Environment variables that the process inherits.
     pub environment: Vec<(String, String)>,
     /// The folder of its log files.

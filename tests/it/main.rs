@@ -53,7 +53,7 @@ mod runpod_queue;
 mod runpod_sdk;
 mod runpod_worker;
 mod secrets;
-
+mod shelf;
 mod sleep;
 mod stalled;
 mod startup;

@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Writes three tiny GGUF models that a real llama-server loads in a tenth of a second.
+"""Writes three tiny GGUF models, and a projector, that a real llama-server loads in a tenth of a second.
 
     make_tiny_models.py OUTDIR
 
     tiny-chat.gguf        chat; with a JSON schema or a required tool it produces valid JSON and stops
     tiny-embedding.gguf   sentence embeddings (mean pooling)
     tiny-rerank.gguf      relevance scores (classification head)
+    projector/mmproj-tiny.gguf   a multimodal projector for tiny-chat.gguf, in a folder of its own because a
+                                 projector beside a model is used with it
 
 The weights are random numbers from a fixed seed: responses make no sense, but they are fast, well formed and always the
-same. All models share one vocabulary and have two layers of width 64.
+same. All models share one vocabulary and have two layers of width 64; the
+projector has one layer and reads images of 16 by 16 pixels.
 
 A random chat model would either continue a JSON string for ever or end its turn at once. A few *hidden channels* of the
 residual stream control this model. No layer reads or writes them, so they carry values of the last token's embedding
@@ -338,6 +341,62 @@ def write_bert(path: Path, vocabulary: Vocabulary, *, rerank: bool) -> None:
     finish(writer, bert_tensors(vocabulary, rerank=rerank))
 
 
+def write_projector(path: Path) -> None:
+    """Writes a SigLIP tower with Gemma 3's projector, which needs the fewest tensors."""
+    random = np.random.default_rng(SEED)
+    image, patch, width, feed_forward = 16, 8, 32, 64
+
+    def weights(*shape: int) -> Weights:
+        return (random.standard_normal(shape) * 0.02).astype(np.float32)
+
+    def ones(size: int) -> Weights:
+        return np.ones(size, np.float32)
+
+    writer = gguf.GGUFWriter(path, "clip")
+    writer.add_type(gguf.GGUFType.MMPROJ)
+    writer.add_name(path.stem)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_bool("clip.has_vision_encoder", True)
+    writer.add_bool("clip.use_gelu", True)
+    writer.add_string("clip.projector_type", "gemma3")
+    for key, value in {
+        "image_size": image,
+        "patch_size": patch,
+        "embedding_length": width,
+        "feed_forward_length": feed_forward,
+        "projection_dim": WIDTH,
+        "block_count": 1,
+        "attention.head_count": 2,
+        "projector.scale_factor": 2,
+    }.items():
+        writer.add_uint32(f"clip.vision.{key}", value)
+    writer.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-6)
+    writer.add_array("clip.vision.image_mean", [0.5] * 3)
+    writer.add_array("clip.vision.image_std", [0.5] * 3)
+
+    block = "v.blk.0."
+    tensors = {
+        "v.patch_embd.weight": weights(width, 3, patch, patch),
+        "v.patch_embd.bias": weights(width),
+        "v.position_embd.weight": weights((image // patch) ** 2, width),
+        block + "ffn_up.weight": weights(feed_forward, width),
+        block + "ffn_up.bias": weights(feed_forward),
+        block + "ffn_down.weight": weights(width, feed_forward),
+        block + "ffn_down.bias": weights(width),
+        "v.post_ln.weight": ones(width),
+        "v.post_ln.bias": weights(width),
+        "mm.input_projection.weight": weights(width, WIDTH),
+        "mm.soft_emb_norm.weight": ones(width),
+    }
+    for name in ("attn_q", "attn_k", "attn_v", "attn_out"):
+        tensors[f"{block}{name}.weight"] = weights(width, width)
+        tensors[f"{block}{name}.bias"] = weights(width)
+    for name in ("ln1", "ln2"):
+        tensors[f"{block}{name}.weight"] = ones(width)
+        tensors[f"{block}{name}.bias"] = weights(width)
+    finish(writer, tensors)
+
+
 def main() -> int:
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         print(__doc__, file=sys.stderr)
@@ -348,6 +407,8 @@ def main() -> int:
     write_chat(folder / "tiny-chat.gguf", vocabulary)
     write_bert(folder / "tiny-embedding.gguf", vocabulary, rerank=False)
     write_bert(folder / "tiny-rerank.gguf", vocabulary, rerank=True)
+    (folder / "projector").mkdir(exist_ok=True)
+    write_projector(folder / "projector" / "mmproj-tiny.gguf")
     return 0
 
 

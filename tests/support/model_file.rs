@@ -30,6 +30,20 @@ pub(crate) fn write(path: &Path, kind: Kind) {
         Kind::Embedding => pairs.push(uint32("bert.pooling_type", 1)),
         Kind::Rerank => pairs.push(uint32("bert.pooling_type", 4)),
     }
+    write_pairs(path, &pairs);
+}
+
+/// Writes a multimodal projector for images, without tensors.
+pub(crate) fn write_projector(path: &Path) {
+    write_pairs(path, &[string("general.architecture", "clip"), string("general.type", "mmproj")]);
+}
+
+/// Writes a LoRA adapter without tensors.
+pub(crate) fn write_adapter(path: &Path) {
+    write_pairs(path, &[string("general.architecture", "llama"), string("general.type", "adapter")]);
+}
+
+fn write_pairs(path: &Path, pairs: &[Vec<u8>]) {
     let mut file = b"GGUF".to_vec();
     file.extend(3_u32.to_le_bytes());
     file.extend(0_u64.to_le_bytes()); // tensors

@@ -181,6 +181,14 @@ impl ModelNames {
         if all.iter().all(is_pooled) { all } else { Vec::new() }
     }
 
+    /// Whether a model or a tier has this name, or the pattern of a model matches it.
+    pub fn is_known(&self, asked: &str) -> bool {
+        self.exact.contains_key(asked)
+            || self.by_tier_and_id(asked).is_some()
+            || self.tier(asked).next().is_some()
+            || self.by_own_pattern(asked, |_| true).is_some()
+    }
+
     fn is_of_kind(&self, index: usize, needs: Option<ModelKind>) -> bool {
         let kind = self.models.get(index).map(|model| model.kind);
         needs.is_none_or(|needs| kind.is_some_and(|kind| kind.is_none_or(|kind| kind == needs)))

@@ -11,11 +11,13 @@
 //! - `wait.rs`: waits for a slot and for a worker to use it with
 //! - `unavailable.rs`: the refusal for each reason why a model cannot serve
 //! - `model_queues.rs`: the queues of all models, and which model a request means
+//! - `rescan.rs`: scans of the models folder that requests ask for
 //! - `job_capacity.rs`: how many more jobs of a platform's queue may be taken
 
 mod fair_queue;
 mod job_capacity;
 pub(super) mod model_queues;
+pub(super) mod rescan;
 pub(super) mod ticket;
 pub(super) mod unavailable;
 mod wait;

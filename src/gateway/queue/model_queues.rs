@@ -11,6 +11,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Notify, SetOnce};
 
 use super::job_capacity::{QueueLoad, job_capacity};
+use super::rescan::Rescan;
 use super::{Queue, QueueTimeouts};
 use crate::fleet::names::{ModelNames, NameEntry, Unresolved};
 use crate::fleet::{Model, ModelInfo, ModelPool};
@@ -35,6 +36,8 @@ pub struct ModelQueues {
     changed: Arc<Notify>,
     /// Set once the models are known, or the service stops before that.
     models_known: SetOnce<()>,
+    /// The scans of the models folder.
+    rescan: Arc<Rescan>,
 }
 
 /// A model and its queue.
@@ -50,13 +53,15 @@ pub(crate) struct Snapshot {
     queues: Vec<Arc<ModelQueue>>,
     names: ModelNames,
     pool: ModelPool,
+    /// Whether a scan of the models folder may find more models.
+    may_grow: bool,
 }
 
 impl ModelQueues {
     /// Creates an empty set of queues. In each later one, at most `bound` requests wait.
     pub fn new(bound: Option<usize>, timeouts: QueueTimeouts, metrics: Arc<Metrics>) -> Self {
         Self {
-            snapshot: ArcSwap::from_pointee(Snapshot::of(Vec::new())),
+            snapshot: ArcSwap::from_pointee(Snapshot::of(Vec::new(), false)),
             retired: Mutex::default(),
             is_closed: AtomicBool::new(false),
             bound,
@@ -64,6 +69,23 @@ impl ModelQueues {
             metrics,
             changed: Arc::default(),
             models_known: SetOnce::new(),
+            rescan: Arc::default(),
+        }
+    }
+
+    /// Returns the orders for scans of the models folder.
+    pub fn rescan(&self) -> Arc<Rescan> {
+        Arc::clone(&self.rescan)
+    }
+
+    /// Scans the models folder, if it is served and no model has this name; without a name, in any case.
+    pub(crate) async fn scan_for(&self, name: Option<&str>) {
+        let is_due = {
+            let now = self.current();
+            now.may_grow && !name.is_some_and(|name| now.names.is_known(name))
+        };
+        if is_due {
+            self.rescan.scan().await;
         }
     }
 
@@ -85,9 +107,9 @@ impl ModelQueues {
         }
     }
 
-    /// Replaces the models that are served. Returns the queues of new models, which the caller must
+    /// Replaces the models that are served; `may_grow` says whether a scan of the models folder may find more. Returns the queues of new models, which the caller must
     /// [follow](Queue::follow), and those of removed models, which [drain](Queue::drained).
-    pub fn replace(&self, models: &[Arc<Model>]) -> (Vec<Arc<ModelQueue>>, Vec<Arc<ModelQueue>>) {
+    pub fn replace(&self, models: &[Arc<Model>], may_grow: bool) -> (Vec<Arc<ModelQueue>>, Vec<Arc<ModelQueue>>) {
         let before = self.snapshot.load_full();
         let kept = |model: &Arc<Model>| before.queues.iter().find(|entry| Arc::ptr_eq(&entry.model, model)).cloned();
         let (mut queues, mut new) = (Vec::with_capacity(models.len()), Vec::new());
@@ -101,7 +123,7 @@ impl ModelQueues {
         }
         let is_removed = |entry: &&Arc<ModelQueue>| !queues.iter().any(|kept| Arc::ptr_eq(kept, entry));
         let removed: Vec<_> = before.queues.iter().filter(is_removed).cloned().collect();
-        self.snapshot.store(Arc::new(Snapshot::of(queues)));
+        self.snapshot.store(Arc::new(Snapshot::of(queues, may_grow)));
         // After the store: a `drain` that starts later sees the new queues itself, and one that started before has set
         // `is_closed`.
         if self.is_closed.load(Ordering::SeqCst) {
@@ -189,7 +211,7 @@ impl ModelQueues {
 
 impl Snapshot {
     /// Creates a snapshot of these queues, with an index of the models' names.
-    fn of(queues: Vec<Arc<ModelQueue>>) -> Self {
+    fn of(queues: Vec<Arc<ModelQueue>>, may_grow: bool) -> Self {
         let infos: Vec<Arc<ModelInfo>> = queues.iter().map(|entry| entry.model.info()).collect();
         let names = ModelNames::of(infos.iter().map(|info| NameEntry {
             id: &info.id,
@@ -202,14 +224,15 @@ impl Snapshot {
             tier: info.tier.as_deref(),
             kind: (!info.is_any_kind()).then_some(info.kind),
         }));
-        Self { queues, names, pool: ModelPool::default() }
+        Self { queues, names, pool: ModelPool::default(), may_grow }
     }
 
     /// Returns the queue of the only model, if there is exactly one. Every request then means it, whatever name it uses,
     /// unless it serves only names that match its pattern, and is refused if the model is known to be of another kind.
+    /// While there may be more models, a name may mean one of those.
     pub(crate) fn only(&self) -> Option<&Arc<ModelQueue>> {
         match &*self.queues {
-            [only] if only.model.info().pattern.is_none() => Some(only),
+            [only] if !self.may_grow && only.model.info().pattern.is_none() => Some(only),
             _ => None,
         }
     }
@@ -320,7 +343,7 @@ mod tests {
     async fn a_request_before_any_model_is_known_waits_but_not_forever() {
         let queues = queues(Some(Duration::from_secs(7)));
         assert_eq!(queues.models_known().await, Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
-        let (waited, _) = tokio::join!(queues.models_known(), async { queues.replace(&[]) });
+        let (waited, _) = tokio::join!(queues.models_known(), async { queues.replace(&[], false) });
         assert_eq!(waited, Ok(()));
         assert_eq!(queues.models_known().await, Ok(()));
     }

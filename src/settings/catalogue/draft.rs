@@ -14,7 +14,9 @@
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
-use super::model::{LoadMode, LocalSettings, ModelSettings, PoolPlace, RemoteSettings, Rewrite, Start};
+use super::model::{
+    LoadMode, LocalSettings, ModelSettings, PoolPlace, ProjectorSetting, RemoteSettings, Rewrite, Start,
+};
 use crate::models::ModelKind;
 use crate::settings::options::{Engine, Settings};
 use crate::settings::values::{Context, ExtraArgs, GpuLayers, Seconds, Strategy, ZeroIsOff};
@@ -74,6 +76,7 @@ pub(in crate::settings) struct ModelDraft {
     /// Names and JSON values; `None` removes the value of `defaults:`.
     pub(in crate::settings) sampling: Vec<(String, Option<String>)>,
     pub(in crate::settings) start: Option<Start>,
+    pub(in crate::settings) projector: Option<ProjectorSetting>,
     pub(in crate::settings) kind: Option<ModelKind>,
     pub(in crate::settings) tier: Option<String>,
     pub(in crate::settings) aliases: Vec<String>,
@@ -106,6 +109,7 @@ impl ModelDraft {
             strip_params,
             sampling,
             start,
+            projector,
             kind,
             tier,
             aliases,
@@ -133,6 +137,7 @@ impl ModelDraft {
             strip_params,
             sampling,
             start,
+            projector,
             kind,
             tier,
             aliases,
@@ -167,6 +172,7 @@ impl ModelDraft {
             strip_params,
             sampling,
             start,
+            projector,
             kind,
             tier,
             aliases,
@@ -204,6 +210,7 @@ impl ModelDraft {
             },
             local: start.map(|start| LocalSettings {
                 start,
+                projector: projector.unwrap_or_default(),
                 engine,
                 load_mode,
                 slots: slots.unwrap_or(settings.queue.max_concurrent_requests).get(),

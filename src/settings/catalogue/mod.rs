@@ -10,6 +10,6 @@ pub(super) mod models_table;
 
 pub(super) use model::known_id;
 pub use model::{
-    Catalogue, EVERY_MODEL, LoadMode, LocalSettings, ModelSettings, PoolPlace, RemoteSettings, Rewrite, Start,
-    is_generation_field,
+    Catalogue, EVERY_MODEL, LoadMode, LocalSettings, ModelSettings, PoolPlace, ProjectorSetting, RemoteSettings,
+    Rewrite, Start, is_generation_field,
 };

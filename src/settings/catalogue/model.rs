@@ -1,6 +1,6 @@
 //! The resolved settings of models: one from the environment, or many from the configuration file.
 //!
-//! Owns the types that the rest of the program uses. `preflight.rs` checks whether the model files exist and are valid.
+//! Owns the types that the rest of the program uses. `preflight` checks whether the model files exist and are valid.
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -56,6 +56,8 @@ pub struct Catalogue {
     pub fallbacks: BTreeMap<String, Vec<String>>,
     /// By kind: the id or alias of the model that serves requests without a model's name.
     pub default_models: Vec<(ModelKind, String)>,
+    /// The settings of each model that is found below `MODELS_DIR`; `None` if only the models above are served.
+    pub shelf: Option<ModelSettings>,
 }
 
 /// One model that clients can request, and all workers that serve it.
@@ -85,7 +87,7 @@ pub struct ModelSettings {
     pub local: Option<LocalSettings>,
     /// The remote backends that serve it.
     pub remotes: Vec<RemoteSettings>,
-    /// Length of its vectors where a request names none. Not obeyed yet: `preflight.rs` warns of it.
+    /// Length of its vectors where a request names none. Not obeyed yet: `preflight` warns of it.
     pub dimensions: Option<NonZeroU32>,
 }
 
@@ -121,8 +123,10 @@ impl ModelSettings {
             dimensions: _,
         } = self;
         let local = local.as_ref().map(|local| {
+            // The projector that is chosen counts, not how it is chosen: `preflight` compares it.
             let LocalSettings {
                 start,
+                projector: _,
                 engine,
                 load_mode,
                 slots,
@@ -176,6 +180,8 @@ pub fn is_generation_field(name: &str) -> bool {
 pub struct LocalSettings {
     /// The program, and the model file.
     pub start: Start,
+    /// Which multimodal projector llama-server gets.
+    pub projector: ProjectorSetting,
     /// The settings of the group "llama-server", resolved for this model.
     pub engine: Engine,
     /// How llama-server keeps the model file in memory.
@@ -221,6 +227,36 @@ pub enum Start {
         /// The name of the model in requests to it, if it differs from the id.
         model: Option<String>,
     },
+}
+
+/// `mmproj`: which multimodal projector llama-server gets with a model.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ProjectorSetting {
+    /// The one beside the model, if there is one.
+    #[default]
+    Auto,
+    /// None.
+    Never,
+    /// This file: an absolute path, or a name in the model's folder or under `MODELS_DIR`.
+    File(PathBuf),
+}
+
+impl ProjectorSetting {
+    /// Returns what llama-server's own arguments say about the projector, such as `--no-mmproj`; `None` if they say
+    /// nothing.
+    pub fn of_arguments(arguments: &[String]) -> Option<Self> {
+        let mut words = arguments.iter();
+        let (mut file, mut other) = (None, None);
+        while let Some(word) = words.next() {
+            match word.replace('_', "-").as_str() {
+                // The last one counts.
+                "--mmproj" | "-mm" => file = words.next().map(|path| Self::File(path.into())),
+                "--no-mmproj" | "--no-mmproj-auto" | "--mmproj-url" | "-mmu" => other = Some(Self::Never),
+                _ => {}
+            }
+        }
+        file.or(other)
+    }
 }
 
 /// A backend that runs outside of the gateway and is reached by URL.

@@ -74,6 +74,8 @@ pub(super) struct FileModels {
     pub(super) fallbacks: Vec<(String, String, Vec<String>)>,
     /// `default_models`: the kind and the name of each.
     pub(super) default_models: Vec<(ModelKind, String)>,
+    /// Whether the file has `models:` or `model_list:`, even if none of its models can be served.
+    pub(super) has_section: bool,
 }
 
 /// An entry of `model_group_alias`.
@@ -161,6 +163,8 @@ impl ConfigFile {
         self.read_default_models(section("default_models"));
         self.model_sections.defaults = models::defaults(section("defaults"), &mut self.notes);
         self.model_sections.models = models::models(section("models"), &mut self.notes);
+        self.model_sections.has_section =
+            ["models", "model_list"].into_iter().any(|name| *section(name) != YamlNode::Null);
         let references = References {
             environment,
             from_file: self.read_environment_variables(section("environment_variables")),

@@ -13,7 +13,7 @@ use super::node::YamlNode;
 use crate::models::ModelKind;
 use crate::settings::bounds::{CONFIGURED_NAME_LENGTH, MOST_REPLICAS};
 use crate::settings::catalogue::draft::{EngineDraft, ModelDraft};
-use crate::settings::catalogue::{LoadMode, Start};
+use crate::settings::catalogue::{LoadMode, ProjectorSetting, Start};
 use crate::settings::notes::FileNotes;
 use crate::settings::values::{ArgumentsPlace, ByteSize, ExtraArgs, Rejected, Weight};
 
@@ -21,8 +21,19 @@ use crate::settings::values::{ArgumentsPlace, ByteSize, ExtraArgs, Rejected, Wei
 const REQUIRED_FIELDS: &[&str] = &["model", "messages", "prompt", "input", "stream"];
 
 /// Keys that `defaults:` refuses, because they belong to a single model.
-const SINGLE_MODEL_KEYS: &[&str] =
-    &["file", "command", "health", "served_model_name", "kind", "tier", "aliases", "memory", "weight", "priority"];
+const SINGLE_MODEL_KEYS: &[&str] = &[
+    "file",
+    "mmproj",
+    "command",
+    "health",
+    "served_model_name",
+    "kind",
+    "tier",
+    "aliases",
+    "memory",
+    "weight",
+    "priority",
+];
 
 /// The path at which a server started by `command:` is probed unless `health` is set.
 const COMMAND_HEALTH: &str = "/health";
@@ -62,6 +73,11 @@ fn read_model(id: &str, node: &YamlNode, notes: &mut FileNotes) -> ModelDraft {
     let before = notes.problems.len();
     draft.start = read_start(&mut fields, notes);
     draft.has_problem = notes.problems.len() > before;
+    draft.projector = read_projector_setting(&mut fields, notes);
+    if draft.projector.is_some() && draft.start.is_none() && !draft.has_problem {
+        let hint = Some("llama-server gets it, with the GGUF file under file".to_owned());
+        notes.problem(&fields.at("mmproj"), "there is no file", hint);
+    }
     draft.kind = fields.value::<ModelKind>("kind", notes);
     draft.tier = fields.text("tier", notes).filter(|tier| {
         let fault = check_tier(tier).err();
@@ -74,6 +90,7 @@ fn read_model(id: &str, node: &YamlNode, notes: &mut FileNotes) -> ModelDraft {
     // Only llama-server takes these settings; for a command they would silently have no effect.
     if matches!(draft.start, Some(Start::Command { .. })) {
         for (key, is_set) in [
+            ("mmproj", draft.projector.is_some()),
             ("args", draft.engine.extra_args.is_some()),
             ("ctx", draft.engine.ctx.is_some()),
             ("ngl", draft.engine.ngl.is_some()),
@@ -125,6 +142,7 @@ fn read_shared(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft
         sampling: sampling(fields, notes),
         // Read by `read_model` alone: see SINGLE_MODEL_KEYS.
         start: None,
+        projector: None,
         kind: None,
         tier: None,
         aliases: Vec::new(),
@@ -199,6 +217,16 @@ fn read_start(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> Option<Star
             Some(Start::Command { argv, health: health.unwrap_or_else(|| COMMAND_HEALTH.to_owned()), model })
         }
     }
+}
+
+/// Reads `mmproj`: the file of a projector, or `none`.
+fn read_projector_setting(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> Option<ProjectorSetting> {
+    let text = fields.text("mmproj", notes)?;
+    if text.is_empty() {
+        notes.problem(&fields.at("mmproj"), "expected the file of a multimodal projector, or none", None);
+        return None;
+    }
+    Some(if text.eq_ignore_ascii_case("none") { ProjectorSetting::Never } else { ProjectorSetting::File(text.into()) })
 }
 
 /// Returns an absolute path unchanged, and any other path as a name under `MODELS_DIR`.

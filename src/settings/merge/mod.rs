@@ -18,6 +18,7 @@ use super::problem::SettingProblem;
 use super::values::{NamePattern, Strategy};
 use crate::models::{ModelKind, Repository};
 use crate::settings::bounds::{MOST_ALIASES, MOST_MODELS, MOST_REMOTES};
+use crate::settings::values::ServeModelsDir;
 use tiers::{FromEnvironment, TIERS};
 
 /// The draft of one model, with the location that describes it.
@@ -67,6 +68,7 @@ pub(super) fn assemble(
     let files = &settings.files;
     let start = files.model_path.clone().map(|path| ("MODEL_PATH", Start::File(path)));
     let start = start.or_else(|| files.model_name.clone().map(|name| ("MODEL_NAME", Start::Named(name))));
+    let is_any_named = start.is_some() || !from_environment.tiers.is_empty() || sections.has_section;
     let mut drafts: Vec<LocatedDraft> = Vec::new();
     drafts.extend(start.map(|(variable, start)| LocatedDraft {
         location: variable.to_owned(),
@@ -94,11 +96,16 @@ pub(super) fn assemble(
     named.extend(sections.default_models.iter().map(|(_, name)| name.as_str()));
     add_named_by_pattern(&mut drafts, named);
     add_group_aliases(&mut drafts, &sections.aliases, notes);
-    name_only_model(&mut drafts, &settings.engine.extra_args.names, notes);
+    let has_shelf = match files.serve_models_dir {
+        ServeModelsDir::Auto => !is_any_named,
+        ServeModelsDir::Always => true,
+        ServeModelsDir::Never => false,
+    };
+    name_only_model(&mut drafts, &settings.engine.extra_args.names, has_shelf, notes);
     check_names(&mut drafts, notes);
-    let fallbacks = fallbacks(&drafts, sections.fallbacks, notes);
-    let default_models = default_models(&drafts, sections.default_models, notes);
-    if drafts.is_empty() {
+    let fallbacks = fallbacks(&drafts, sections.fallbacks, has_shelf, notes);
+    let default_models = default_models(&drafts, sections.default_models, has_shelf, notes);
+    if drafts.is_empty() && !has_shelf {
         notes.refuse_left_out();
     }
     // As with the settings of the table: for the file's models its own `defaults:` come first, for those of the
@@ -116,12 +123,21 @@ pub(super) fn assemble(
         models.push(finished);
     }
     warn_of_weights(&models, settings, notes);
-    Catalogue { models, fallbacks, default_models }
+    let shelf = has_shelf.then(|| {
+        let start = Some(Start::File(files.models_dir.clone()));
+        let draft = ModelDraft { start, ..ModelDraft::default() };
+        let location = "defaults".to_owned();
+        let located = LocatedDraft { location, is_from_environment: false, id: None, draft: ModelDraft::default() };
+        let model = draft.into_model(None, &environment_defaults, settings);
+        check_context(&located, &model, settings, notes);
+        model
+    });
+    Catalogue { models, fallbacks, default_models, shelf }
 }
 
 /// Gives the only model the names of `--alias` in `EXTRA_ARGS`, as llama-server would: the first is its id, unless the
-/// file names it already, and the others are aliases.
-fn name_only_model(drafts: &mut [LocatedDraft], names: &[String], notes: &mut FileNotes) {
+/// file names it already, and the others are aliases. Models of a shelf have the names of their files.
+fn name_only_model(drafts: &mut [LocatedDraft], names: &[String], has_shelf: bool, notes: &mut FileNotes) {
     let Some(first) = names.first() else { return };
     let problem = |fault: String, hint: &str| SettingProblem {
         subject: "EXTRA_ARGS: --alias".to_owned(),
@@ -139,6 +155,12 @@ fn name_only_model(drafts: &mut [LocatedDraft], names: &[String], notes: &mut Fi
             }
             only.draft.aliases.extend(names.cloned());
         }
+        [] if has_shelf => notes.problems.push(problem(
+            format!(
+                "{first:?} names the only model, and every model below MODELS_DIR is served by the name of its file"
+            ),
+            "name the model with MODEL_NAME or MODEL_PATH too",
+        )),
         // The missing model is reported later, with all that is missing.
         [] => {}
         drafts => notes.problems.push(problem(
@@ -403,10 +425,12 @@ fn check_names(drafts: &mut [LocatedDraft], notes: &mut FileNotes) {
     }
 }
 
-/// Returns the fallbacks by name; every name must be that of a model or a tier.
+/// Returns the fallbacks by name; every name must be that of a model or a tier. With a shelf, whose models are not known
+/// yet, `preflight` warns about names that nothing has.
 fn fallbacks(
     drafts: &[LocatedDraft],
     configured: Vec<(String, String, Vec<String>)>,
+    has_shelf: bool,
     notes: &mut FileNotes,
 ) -> BTreeMap<String, Vec<String>> {
     let mut known: BTreeSet<String> = BTreeSet::new();
@@ -428,7 +452,7 @@ fn fallbacks(
             notes.problem(&location, format!("{pattern:?} is a pattern"), Some("name a model".to_owned()));
             continue;
         }
-        let is_known = |name: &&String| known.contains(*name) || *name == EVERY_MODEL;
+        let is_known = |name: &&String| has_shelf || known.contains(*name) || *name == EVERY_MODEL;
         for unknown in names.iter().chain([&name]).filter(|name| !is_known(name)) {
             // Fallbacks may name the five standard tiers before a model has one of them.
             if TIERS.iter().any(|(_, tier)| tier == unknown) {
@@ -448,21 +472,23 @@ fn fallbacks(
     fallbacks
 }
 
-/// Returns the default models; each name must be the id or an alias of a model.
+/// Returns the default models; each name must be the id or an alias of a model, as with [`fallbacks`].
 fn default_models(
     drafts: &[LocatedDraft],
     configured: Vec<(ModelKind, String)>,
+    has_shelf: bool,
     notes: &mut FileNotes,
 ) -> Vec<(ModelKind, String)> {
     for (kind, name) in &configured {
         let location = format!("default_models.{kind}");
         match drafts.iter().find(|model| model.has_name(name)) {
-            // The kind of a model file is known only when it is read; `preflight.rs` checks it then.
+            // The kind of a model file is known only when it is read; `preflight` checks it then.
             Some(model) => {
                 if let Some(is) = model.draft.kind.filter(|is| is != kind) {
                     notes.problem(&location, format!("the model {name:?} is for {is}"), None);
                 }
             }
+            None if has_shelf => {}
             None => {
                 let known: Vec<String> = drafts.iter().filter_map(LocatedDraft::name).collect();
                 let hint = did_you_mean(name, known.iter().map(String::as_str));

@@ -28,7 +28,7 @@ pub use origins::Origins;
 pub(super) use scalars::Weight;
 pub use scalars::{
     ByteSize, Context, GpuLayers, LONGEST_DURATION, LogFormat, LogLevel, MemoryBudgetSetting, RunpodMode, Seconds,
-    Secret, Zero, ZeroIsOff,
+    Secret, ServeModelsDir, Zero, ZeroIsOff,
 };
 pub use service_key::ServiceKey;
 pub use strategy::Strategy;

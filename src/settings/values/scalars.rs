@@ -19,6 +19,30 @@ impl Value for bool {
     }
 }
 
+/// `SERVE_MODELS_DIR`: whether the models below `MODELS_DIR` are served under the names of their files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServeModelsDir {
+    /// If no model is named otherwise.
+    Auto,
+    /// Also beside models that are named.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+impl Value for ServeModelsDir {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        if text.eq_ignore_ascii_case("auto") {
+            return Ok(Self::Auto);
+        }
+        match bool::parse(text) {
+            Ok(true) => Ok(Self::Always),
+            Ok(false) => Ok(Self::Never),
+            Err(_) => Err(Rejected::new("auto, true or false")),
+        }
+    }
+}
+
 impl Value for String {
     fn parse(text: &str) -> Result<Self, Rejected> {
         Ok(text.to_owned())

@@ -3,6 +3,9 @@
 use super::help::LlamaHelp;
 use crate::settings::catalogue::LoadMode;
 
+/// The flag that names a multimodal projector.
+pub const PROJECTOR_FLAG: &str = "--mmproj";
+
 /// Returns whether this llama-server takes a flag. One whose help is unknown is taken for one that does.
 pub(crate) fn may_take(help: Option<&LlamaHelp>, flag: &str) -> bool {
     help.is_none_or(|help| help.has(flag))

@@ -13,7 +13,7 @@ use super::spawner::CommandLine;
 use crate::models::ModelKind;
 use crate::settings::values::GpuLayers;
 use crate::worker::dialect::help::LlamaHelp;
-use crate::worker::dialect::own_flags::{load_mode, may_take};
+use crate::worker::dialect::own_flags::{PROJECTOR_FLAG, load_mode, may_take};
 use crate::worker::plan::{Plan, Program};
 
 /// The inputs of a command line.
@@ -79,6 +79,9 @@ impl Launch<'_> {
         }
         arguments.extend([OsString::from("--api-key-file"), self.runtime_dir.key_file().into()]);
         arguments.extend([OsString::from("-m"), file.into()]);
+        // One that `mmproj` names is refused before the start if llama-server takes none.
+        let projector = self.plan.projector.as_ref().filter(|_| may_take(help, PROJECTOR_FLAG));
+        arguments.extend(projector.iter().flat_map(|path| [OsString::from(PROJECTOR_FLAG), path.into()]));
         arguments.extend(engine.extra_args.words.iter().map(OsString::from));
 
         let mut environment = self.inherited();
@@ -132,6 +135,7 @@ mod tests {
             program,
             engine: settings.engine,
             load_mode: LoadMode::default(),
+            projector: Some("/mmproj.gguf".into()),
             environment: vec![("PATH".to_owned(), "/bin".to_owned()), ("HOME".to_owned(), "/home/u".to_owned())],
             logs: LogFolder::open("/nowhere".into(), LogRules { is_written: false, keep: 1, part_size: None }),
             instance: String::new(),
@@ -203,6 +207,7 @@ mod tests {
             PathBuf::from(&line.arguments[at + 1])
         };
         assert_eq!((after("--port"), after("-m")), ("4321".into(), "/m.gguf".into()));
+        assert_eq!(after("--mmproj"), Path::new("/mmproj.gguf"));
         assert!(after("--api-key-file").starts_with(&runtime_dir));
         assert_eq!(variable(&line, RUNTIME_DIR_VARIABLE).unwrap(), &runtime_dir);
         assert!(Path::new(variable(&line, "HOME").unwrap()).starts_with(&runtime_dir));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::models::ModelKind;
 use crate::platform::Platform;
 use crate::settings::bounds::REMOTE_SLOTS;
-use crate::settings::catalogue::{Catalogue, LoadMode, LocalSettings, ModelSettings, Start};
+use crate::settings::catalogue::{Catalogue, LoadMode, LocalSettings, ModelSettings, ProjectorSetting, Start};
 use crate::settings::values::{GpuLayers, MemoryBudgetSetting, Secret, Strategy};
 use crate::settings::{Environment, Inputs, Resolved, resolve_text};
 
@@ -182,8 +182,18 @@ fn a_model_of_the_file_may_have_only_remote_backends() {
 }
 
 #[test]
-fn an_empty_configuration_gives_an_empty_catalogue() {
-    assert_eq!(catalogue("", []), Catalogue::default());
+fn an_empty_configuration_names_no_model_and_leaves_the_folder() {
+    let found = catalogue("", []);
+    let shelf = found.shelf.clone().unwrap();
+    assert_eq!(found, Catalogue { shelf: Some(shelf.clone()), ..Catalogue::default() });
+    let local = shelf.local.unwrap();
+    assert_eq!((shelf.id, local.preload, local.projector), (None, false, ProjectorSetting::Auto));
+    assert_eq!(catalogue("server: {serve_models_dir: false}", []), Catalogue::default());
+    assert!(catalogue("models: {}", []).shelf.is_none(), "an empty list of models names none on purpose");
+    let defaults = catalogue("defaults: {ctx: 96, preload: true, sampling: {top_k: 5}}", [("NGL", "7")]).shelf.unwrap();
+    let local = defaults.local.unwrap();
+    assert_eq!((local.engine.ctx.0, local.preload, local.engine.ngl), (96, true, GpuLayers::Count(7)));
+    assert_eq!(defaults.rewrite.sampling, [("top_k".to_owned(), "5".to_owned())]);
 }
 
 #[test]
