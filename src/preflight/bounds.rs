@@ -1,0 +1,4 @@
+//! Bounds on what the checks report.
+
+/// Most broken files that are reported one by one if there is no other.
+pub(super) const MOST_BROKEN: usize = 5;

@@ -1,0 +1,109 @@
+//! What the checks of models return: the models that passed them, and what is wrong with the others.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::models::{self, ModelKind, Projector};
+use crate::settings::SettingProblem;
+use crate::settings::catalogue::ModelSettings;
+
+/// A model that passed the checks. Its load may still fail.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckedModel {
+    /// The id that clients use.
+    pub id: String,
+    /// What the model is for.
+    pub kind: ModelKind,
+    /// Its configuration.
+    pub settings: ModelSettings,
+    /// Its file and the llama-server binary; `None` for a model with a command of its own or only remote backends.
+    pub file: Option<ModelFile>,
+    /// Projectors beside its file that suit it equally well, so that none is used.
+    pub tied_projectors: Vec<PathBuf>,
+    /// Other projectors beside its file that it does not use.
+    pub unused_projectors: Vec<PathBuf>,
+}
+
+impl CheckedModel {
+    /// Returns a model for chat that nothing serves yet.
+    pub(super) fn without_file(id: String) -> Self {
+        Self {
+            id,
+            kind: ModelKind::Chat,
+            settings: ModelSettings::default(),
+            file: None,
+            tied_projectors: Vec::new(),
+            unused_projectors: Vec::new(),
+        }
+    }
+
+    /// Returns the id and all aliases.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.settings.aliases.iter().chain(&self.settings.hidden_aliases).chain([&self.id])
+    }
+
+    /// Returns whether this is the id or an alias.
+    pub(super) fn has_name(&self, name: &str) -> bool {
+        self.names().any(|known| known == name)
+    }
+}
+
+/// The models that passed the checks.
+#[derive(Debug, Default)]
+pub struct CheckedModels {
+    /// Those that the configuration names.
+    pub named: Vec<CheckedModel>,
+    /// Those that were found below `MODELS_DIR`.
+    pub shelf: Vec<CheckedModel>,
+    /// What is left out of the models below `MODELS_DIR`, and was not left out before.
+    pub notes: Vec<String>,
+}
+
+impl CheckedModels {
+    /// Returns all models, in the order in which they are listed.
+    pub fn all(&self) -> Vec<CheckedModel> {
+        self.named.iter().chain(&self.shelf).cloned().collect()
+    }
+}
+
+/// A model file and the program that serves it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelFile {
+    /// Absolute path of the file, or of its first part.
+    pub path: PathBuf,
+    /// Its modification time, which tells a reload whether the file has been replaced.
+    pub modified: Option<SystemTime>,
+    /// Its metadata and size.
+    pub model: models::InspectedModel,
+    /// The llama-server binary.
+    pub binary: PathBuf,
+    /// The multimodal projector that llama-server gets.
+    pub projector: Option<Projector>,
+}
+
+/// Why the models cannot be served.
+pub struct Unservable {
+    /// All problems with them.
+    pub problems: Vec<SettingProblem>,
+    /// The first broken file, if broken files are the only problems.
+    pub broken: Option<BrokenFile>,
+}
+
+/// A model file that exists but cannot be served.
+pub struct BrokenFile {
+    /// Its name, without a path.
+    pub name: String,
+    /// What is wrong with it and what to do, without a path either.
+    pub sentence: String,
+}
+
+/// A problem with one model.
+pub(super) struct ModelFlaw {
+    pub(super) problem: SettingProblem,
+    pub(super) broken: Option<BrokenFile>,
+}
+
+/// Returns the name of a file, without its folder.
+pub(super) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

@@ -1,0 +1,105 @@
+//! The llama-server: where it is, whether the configuration needs one, and whether it takes the arguments.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use crate::settings::catalogue::{Catalogue, ModelSettings, ProjectorSetting, Start};
+use crate::settings::{Config, SettingProblem, Settings, is_executable};
+use crate::worker::{LlamaHelp, PROJECTOR_FLAG, UnknownArgument};
+
+/// Returns the llama-server that serves models of this configuration; `None` if none does, or it cannot be used.
+pub fn llama_server(config: &Config) -> Option<PathBuf> {
+    let binary = needs_llama_server(&config.catalogue).then(|| find_llama_server(&config.settings));
+    binary.filter(|_| !config.settings.engine.mock_backend)?.ok()
+}
+
+/// Whether llama-server serves a model of this catalogue, or may do so once a file comes into the models folder.
+pub(super) fn needs_llama_server(catalogue: &Catalogue) -> bool {
+    catalogue.shelf.is_some() || catalogue.models.iter().any(|model| file_start(model).is_some())
+}
+
+/// Returns how a model is started, if llama-server serves it from a file.
+pub(super) fn file_start(model: &ModelSettings) -> Option<&Start> {
+    let start = &model.local.as_ref()?.start;
+    (!matches!(start, Start::Command { .. })).then_some(start)
+}
+
+/// Returns the absolute path of llama-server.
+///
+/// # Errors
+///
+/// There is none, or `LLAMA_SERVER` names a file that cannot be executed.
+pub(super) fn find_llama_server(settings: &Settings) -> Result<PathBuf, SettingProblem> {
+    let problem = |subject: String, fault: &str| {
+        SettingProblem {
+        subject,
+        fault: fault.to_owned(),
+        hint: Some("install llama.cpp (brew install llama.cpp, your distribution's package, or a release build) and put llama-server on PATH, or set LLAMA_SERVER".to_owned()),
+    }
+    };
+    match &settings.engine.llama_server {
+        None => {
+            Err(problem("LLAMA_SERVER".to_owned(), "no llama-server was found on PATH, beside the gateway or in /app"))
+        }
+        Some(path) if path.is_dir() => Err(problem(
+            format!("LLAMA_SERVER={:?}", path.display().to_string()),
+            "this is a folder, not a program: name the llama-server in it",
+        )),
+        Some(path) if !is_executable(path) => Err(problem(
+            format!("LLAMA_SERVER={:?}", path.display().to_string()),
+            "there is no executable file of this name",
+        )),
+        // execvp runs a file that it does not recognise as a shell script, so check its first bytes.
+        Some(path) if !is_program(path) => {
+            Err(problem(format!("LLAMA_SERVER={:?}", path.display().to_string()), "this file is no program"))
+        }
+        // Absolute, because llama-server may run in another working directory.
+        Some(path) => Ok(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+    }
+}
+
+/// Whether a file begins like an ELF program or a script with `#!`. A file that may be executed but not read counts
+/// too.
+fn is_program(path: &Path) -> bool {
+    let mut start = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    match read {
+        Ok(()) => start.starts_with(b"#!") || start == *b"\x7fELF",
+        Err(error) => error.kind() == ErrorKind::PermissionDenied,
+    }
+}
+
+/// Returns a problem for each argument that this llama-server would not take.
+pub(super) fn unknown_arguments(config: &Config, help: &LlamaHelp) -> Vec<SettingProblem> {
+    let Config { settings, catalogue } = config;
+    let mut problems = Vec::new();
+    let name = |model: &ModelSettings| format!("models.{}", model.known_id().unwrap_or_default());
+    let named = catalogue.models.iter().filter(|model| file_start(model).is_some()).map(|model| (name(model), model));
+    let of_shelf = catalogue.shelf.iter().map(|model| ("defaults".to_owned(), model));
+    for (section, model) in named.chain(of_shelf) {
+        let Some(local) = &model.local else { continue };
+        let words = &local.engine.extra_args.words;
+        let shared = &settings.engine.extra_args.words;
+        let subject = match !shared.is_empty() && words.starts_with(shared) {
+            true => "EXTRA_ARGS".to_owned(),
+            false => format!("{section}.args"),
+        };
+        // A projector that is found without being configured is left out if llama-server takes none.
+        if matches!(local.projector, ProjectorSetting::File(_)) && !help.has(PROJECTOR_FLAG) {
+            problems.push(SettingProblem {
+                subject: format!("{section}.mmproj"),
+                fault: format!("this llama-server does not know the argument {PROJECTOR_FLAG}"),
+                hint: Some("install a newer llama.cpp, or leave mmproj out".to_owned()),
+            });
+        }
+        for UnknownArgument { fault, hint } in help.unknown_arguments(words) {
+            let problem = SettingProblem { subject: subject.clone(), fault, hint };
+            // Models share the arguments of EXTRA_ARGS.
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+    }
+    problems
+}

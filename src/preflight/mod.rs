@@ -1,0 +1,51 @@
+//! Checks before the start: model files, programs, keys, file descriptors. Starts nothing.
+//!
+//! All problems are collected before they are returned. Also finds warnings that need the model files: configurations
+//! that work, but probably not as intended.
+//!
+//! - `bounds.rs`: bounds on what the checks report
+//! - `checked.rs`: what the checks of models return
+//! - `llama_server.rs`: the program, and whether it takes the arguments
+//! - `model.rs`: one model, its file and its projector
+//! - `models.rs`: all models
+//! - `ready.rs`: everything that needs no model file
+//! - `shelf.rs`: the models below `MODELS_DIR`
+//! - `warnings.rs`: models that work, but probably not as intended
+
+mod bounds;
+mod checked;
+mod llama_server;
+mod model;
+mod models;
+mod ready;
+mod shelf;
+mod warnings;
+
+use crate::models::Shelf;
+use crate::settings::{Config, Environment, SettingProblem};
+use crate::worker::LlamaHelp;
+
+pub use checked::{BrokenFile, CheckedModel, CheckedModels, ModelFile, Unservable};
+pub use llama_server::llama_server;
+pub use models::models;
+pub use ready::{Prepared, ready};
+pub use shelf::find_shelf;
+
+/// Runs all checks.
+///
+/// # Errors
+///
+/// All problems that were found, those of models first.
+pub fn inspect(
+    config: &Config,
+    environment: &Environment,
+    help: Option<&LlamaHelp>,
+) -> Result<(Prepared, CheckedModels), Vec<SettingProblem>> {
+    match (models(config, environment, help, &mut Shelf::default()), ready(config, environment)) {
+        (Ok(models), Ok(prepared)) => Ok((prepared, models)),
+        (models, prepared) => {
+            let model_problems = models.err().map(|unservable| unservable.problems);
+            Err(model_problems.into_iter().chain(prepared.err()).flatten().collect())
+        }
+    }
+}

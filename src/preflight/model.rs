@@ -1,0 +1,146 @@
+//! Checks one model: finds its file and its projector, and reads their headers.
+
+use std::path::{Path, PathBuf};
+
+use super::checked::{BrokenFile, CheckedModel, ModelFile, ModelFlaw, file_name};
+use super::llama_server::file_start;
+use crate::models::{self, ModelKind, Projector, ProjectorSearch};
+use crate::settings::catalogue::{ModelSettings, ProjectorSetting, Start};
+use crate::settings::{SettingProblem, Settings};
+
+/// Checks one model. Returns `None` if its file is good but there is no llama-server, which is a separate problem.
+///
+/// # Errors
+///
+/// The file cannot be found or served.
+pub(super) fn check_model(
+    settings: &Settings,
+    model: &ModelSettings,
+    binary: Option<&Path>,
+) -> Result<Option<CheckedModel>, ModelFlaw> {
+    let Some(start) = file_start(model) else {
+        let kind = model.kind.unwrap_or(ModelKind::Chat);
+        let id = model.id.clone().unwrap_or_default();
+        return Ok(Some(CheckedModel { kind, settings: model.clone(), ..CheckedModel::without_file(id) }));
+    };
+    let (path, inspected) = find_model_file(settings, model, start)?;
+    let Some(binary) = binary else { return Ok(None) };
+    let search = |path: &Path| match model.local.as_ref().map(|local| &local.projector) {
+        None | Some(ProjectorSetting::Never) => Ok(ProjectorSearch::default()),
+        Some(ProjectorSetting::Auto) => Ok(models::find_projector(path, &inspected.metadata)),
+        Some(ProjectorSetting::File(name)) => configured_projector(settings, model, path, name),
+    };
+    check_file(model.clone(), path, inspected.clone(), binary, search).map(Some)
+}
+
+/// Returns the projector that `mmproj` names.
+///
+/// # Errors
+///
+/// It cannot be found or used.
+fn configured_projector(
+    settings: &Settings,
+    model: &ModelSettings,
+    path: &Path,
+    name: &Path,
+) -> Result<ProjectorSearch, ModelFlaw> {
+    let beside = path.parent().map(|dir| dir.join(name)).filter(|path| path.is_file());
+    let found = match beside {
+        Some(path) => Ok(path),
+        None => models::resolve(&settings.files.models_dir, &name.to_string_lossy()),
+    };
+    let read = found.and_then(|path| models::read_projector(&path));
+    match read {
+        Ok(projector) => Ok(ProjectorSearch { found: Some(projector), ..ProjectorSearch::default() }),
+        Err(error) => {
+            let id = model.id.as_deref().unwrap_or_default();
+            let subject = format!("models.{id}.mmproj: {:?}", name.display().to_string());
+            let hint = "name a projector in the model's folder or under MODELS_DIR, give its full path, or set none";
+            let problem = SettingProblem { subject, fault: error.to_string(), hint: Some(hint.to_owned()) };
+            Err(ModelFlaw { problem, broken: None })
+        }
+    }
+}
+
+/// Describes a model whose file has been read. `search` finds its projector, unless llama-server's arguments decide.
+///
+/// # Errors
+///
+/// The projector that is configured cannot be used.
+pub(super) fn check_file(
+    settings: ModelSettings,
+    path: PathBuf,
+    inspected: models::InspectedModel,
+    binary: &Path,
+    search: impl FnOnce(&Path) -> Result<ProjectorSearch, ModelFlaw>,
+) -> Result<CheckedModel, ModelFlaw> {
+    let id = settings.id.clone().unwrap_or_else(|| models::id_of(&path));
+    let arguments = settings.local.as_ref().map_or(&[][..], |local| &local.engine.extra_args.words);
+    let kind = settings.kind.or_else(|| ModelKind::of_arguments(arguments)).unwrap_or_else(|| inspected.kind());
+    let modified = path.metadata().and_then(|metadata| metadata.modified()).ok();
+    let projectors = match ProjectorSetting::of_arguments(arguments) {
+        None => search(&path)?,
+        // If it is unusable, llama-server says so.
+        Some(ProjectorSetting::File(path)) => {
+            ProjectorSearch { found: models::read_projector(&path).ok(), ..ProjectorSearch::default() }
+        }
+        Some(ProjectorSetting::Auto | ProjectorSetting::Never) => ProjectorSearch::default(),
+    };
+    // Absolute, because llama-server may run in another working directory.
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let ProjectorSearch { found, tied, unused } = projectors;
+    let projector = found.map(|found| Projector { path: absolute(found.path), ..found });
+    let file = ModelFile { path: absolute(path), modified, model: inspected, binary: binary.to_owned(), projector };
+    Ok(CheckedModel {
+        kind,
+        settings,
+        file: Some(file),
+        tied_projectors: tied,
+        unused_projectors: unused,
+        ..CheckedModel::without_file(id)
+    })
+}
+
+/// Finds a model's file and reads its metadata.
+///
+/// # Errors
+///
+/// The file cannot be found or served.
+fn find_model_file(
+    settings: &Settings,
+    model: &ModelSettings,
+    start: &Start,
+) -> Result<(PathBuf, models::InspectedModel), ModelFlaw> {
+    let subject = match (&model.id, start) {
+        // With `--alias` in EXTRA_ARGS the model of these variables has an id too.
+        (_, Start::Named(name)) if settings.files.model_name.as_ref() == Some(name) => format!("MODEL_NAME={name:?}"),
+        (_, Start::File(path)) if settings.files.model_path.as_ref() == Some(path) => {
+            format!("MODEL_PATH={:?}", path.display().to_string())
+        }
+        (None, Start::Named(name)) => format!("MODEL_NAME={name:?}"),
+        (None, Start::File(path)) => format!("MODEL_PATH={:?}", path.display().to_string()),
+        (Some(id), Start::Named(name)) => format!("models.{id}.file: {name:?}"),
+        (Some(id), Start::File(path)) => format!("models.{id}.file: {:?}", path.display().to_string()),
+        (_, Start::Command { .. }) => String::new(),
+    };
+    let problem = |error: models::ModelError| {
+        let hint = error.hint();
+        let hint = (!hint.is_empty()).then(|| hint.to_owned());
+        let problem = SettingProblem { subject: subject.clone(), fault: error.to_string(), hint };
+        let broken = error.broken_file().map(|path| BrokenFile { name: file_name(path), sentence: error.sentence() });
+        ModelFlaw { problem, broken }
+    };
+    let path = match start {
+        Start::Named(name) => {
+            models::find(&settings.files.models_dir, &settings.files.hf_hub_cache, name).map_err(problem)?
+        }
+        Start::File(path) => path.clone(),
+        Start::Command { .. } => PathBuf::new(),
+    };
+    let inspected = models::check_readable(&path).map_err(problem)?;
+    // Under `models:` it was chosen with its id, so it may be served all the same.
+    if model.id.is_none() && models::has_draft_name(&path) {
+        return Err(problem(models::ModelError::File { path, problem: Box::new(models::FileProblem::Draft) }));
+    }
+    Ok((path, inspected))
+}

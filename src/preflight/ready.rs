@@ -1,0 +1,68 @@
+//! The checks that need no model file: keys, file descriptors, the queue, the log file.
+
+use crate::descriptors::{self, Descriptors};
+use crate::keys::{KeyFileError, Store};
+use crate::settings::values::ServiceKey;
+use crate::settings::{Config, Environment, RunpodQueue, SettingProblem, Settings};
+
+/// The result of the checks that need no model file.
+pub struct Prepared {
+    /// The API keys, if any route asks for one.
+    pub keys: Option<Store>,
+    /// How the file descriptors are divided.
+    pub descriptors: Descriptors,
+    /// The RunPod queue that jobs are polled from.
+    pub queue: Option<RunpodQueue>,
+}
+
+/// Checks everything except the models. Fast even if the disk with the models is slow.
+///
+/// # Errors
+///
+/// All problems that were found.
+pub fn ready(config: &Config, environment: &Environment) -> Result<Prepared, Vec<SettingProblem>> {
+    let settings = &config.settings;
+    let mut problems = Vec::new();
+    let queue = RunpodQueue::read(settings, environment).map_err(|found| problems.extend(found)).ok().flatten();
+    let asks_for_keys = settings.access.auth_enabled || settings.access.metrics_auth_enabled;
+    // A queue worker gets its requests as jobs, so it may start without a key: HTTP requests that need one are then all
+    // refused.
+    let has_key = settings.access.llamagate_api_key.is_some() || settings.access.auth_keys_file.exists();
+    let keys = if asks_for_keys && (queue.is_none() || has_key) {
+        open_keys(settings).map_err(|problem| problems.push(problem)).ok()
+    } else {
+        None
+    };
+    problems.extend(bad_log_file(settings));
+    // Even with other problems, so that all of them are reported at once.
+    let descriptors = descriptors::allocate(config).map_err(|problem| problems.push(problem)).ok();
+    match descriptors {
+        Some(descriptors) if problems.is_empty() => Ok(Prepared { keys, descriptors, queue }),
+        _ => Err(problems),
+    }
+}
+
+fn open_keys(settings: &Settings) -> Result<Store, SettingProblem> {
+    let service_key = settings.access.llamagate_api_key.as_ref().map(ServiceKey::reveal);
+    Store::open(&settings.access.auth_keys_file, service_key).map_err(|error| {
+        let or_variable = match error {
+            KeyFileError::Missing { .. } => "; or set LLAMAGATE_API_KEY to a secret of your own",
+            _ => "",
+        };
+        SettingProblem {
+            subject: format!("AUTH_KEYS_FILE={:?}", settings.access.auth_keys_file.display().to_string()),
+            fault: error.to_string(),
+            hint: Some(error.hint() + or_variable),
+        }
+    })
+}
+
+/// Returns a problem if `LOG_FILE` names a folder.
+fn bad_log_file(settings: &Settings) -> Option<SettingProblem> {
+    let path = settings.logs.log_file.as_ref().filter(|path| settings.logs.log_to_file && path.is_dir())?;
+    Some(SettingProblem {
+        subject: format!("LOG_FILE={:?}", path.display().to_string()),
+        fault: "is a folder".to_owned(),
+        hint: Some("name a file; LOG_DIR names the folder of all other logs".to_owned()),
+    })
+}

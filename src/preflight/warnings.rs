@@ -1,0 +1,116 @@
+//! Warnings that need the model files: about models that work, but probably not as intended.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::checked::{CheckedModel, CheckedModels, file_name};
+use crate::models::ModelKind;
+use crate::settings::Config;
+use crate::settings::catalogue::{Catalogue, EVERY_MODEL, ProjectorSetting};
+
+impl CheckedModels {
+    /// Returns warnings about models that work, but probably not as intended.
+    pub fn warnings(&self, config: &Config) -> Vec<String> {
+        warnings(&config.catalogue, &self.all())
+    }
+}
+
+/// Returns warnings about configurations that work, but probably not as intended.
+fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for model in models {
+        for name in model.names() {
+            if ["chat", "embeddings", "rerank"].contains(&&**name) {
+                warnings.push(format!("the model {name:?} cannot be looked up: /v1/models/{name} is a list of models"));
+            } else if name.ends_with("/load") || name.ends_with("/unload") {
+                warnings.push(format!("the model {name:?} has a name that is a command at /v1/models/{name}"));
+            }
+        }
+    }
+    warnings.extend(models.iter().filter_map(ineffective_dimensions));
+    if catalogue.shelf.is_some() {
+        // Without a shelf, an unknown name is a problem of the configuration.
+        for (name, others) in &catalogue.fallbacks {
+            let is_unknown = |name: &&String| *name != EVERY_MODEL && models_named(models, name).next().is_none();
+            let unknown = others.iter().chain([name]).filter(is_unknown);
+            warnings.extend(unknown.map(|other| format!("fallbacks.{name}: there is no model and no tier {other:?}")));
+        }
+        for (kind, name) in &catalogue.default_models {
+            match models.iter().find(|model| model.has_name(name)) {
+                None => warnings.push(format!("default_models.{kind}: there is no model {name:?}")),
+                Some(model) if model.kind != *kind => {
+                    warnings.push(format!("default_models.{kind}: the model {name:?} is for {}", model.kind));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    warnings.extend(projector_warnings(models));
+    for (name, others) in &catalogue.fallbacks {
+        let kinds: Vec<ModelKind> = models_named(models, name).map(|model| model.kind).collect();
+        for other in others {
+            let mut found = models_named(models, other).peekable();
+            let Some(kind) = found.peek().map(|model| model.kind) else { continue };
+            if let Some(own) = kinds.first().filter(|_| !found.any(|model| kinds.contains(&model.kind))) {
+                warnings.push(format!("fallbacks.{name}: {other} never takes over: its kind is {kind}, not {own}"));
+            }
+        }
+    }
+    warnings
+}
+
+/// Returns a warning if a model has a default length of its vectors that it does not have anyway.
+fn ineffective_dimensions(model: &CheckedModel) -> Option<String> {
+    let (wanted, id) = (model.settings.dimensions?.get(), &model.id);
+    if model.kind != ModelKind::Embedding {
+        return Some(format!("the model {id:?} has no vectors: its EMBEDDING_DIMENSION={wanted} has no effect"));
+    }
+    let own = model.file.as_ref().and_then(|file| file.model.metadata.embedding_length);
+    match own {
+        Some(own) if own == u64::from(wanted) => None,
+        Some(own) => Some(format!(
+            "the vectors of the model {id:?} have {own} numbers: its EMBEDDING_DIMENSION={wanted} has no effect in this version"
+        )),
+        None => Some(format!("the EMBEDDING_DIMENSION={wanted} of the model {id:?} has no effect in this version")),
+    }
+}
+
+/// Returns warnings about projectors that are there and not used.
+fn projector_warnings(models: &[CheckedModel]) -> Vec<String> {
+    let names = |paths: &[PathBuf]| paths.iter().map(|path| file_name(path)).collect::<Vec<_>>().join(", ");
+    let mut warnings = Vec::new();
+    let mut unused: BTreeSet<&PathBuf> = models.iter().flat_map(|model| &model.unused_projectors).collect();
+    for model in models {
+        if !model.tied_projectors.is_empty() {
+            warnings.push(format!(
+                "the model {:?} gets no multimodal projector: {} suit it equally well; keep one of them, or set mmproj: of the model in llamagate.yaml",
+                model.id,
+                names(&model.tied_projectors)
+            ));
+        }
+        let used = model.file.iter().filter_map(|file| file.projector.as_ref()).map(|projector| &projector.path);
+        for path in used.chain(&model.tied_projectors) {
+            unused.remove(path);
+        }
+        let Some(local) = &model.settings.local else { continue };
+        let is_overridden = ProjectorSetting::of_arguments(&local.engine.extra_args.words).is_some();
+        if is_overridden && local.projector != ProjectorSetting::Auto {
+            warnings.push(format!("models.{}.mmproj has no effect: args or EXTRA_ARGS name the projector", model.id));
+        }
+    }
+    warnings.extend(unused.into_iter().map(|path| {
+        format!(
+            "the multimodal projector {} is not used: by its name or its width it belongs to no model beside it; set mmproj: of a model in llamagate.yaml",
+            file_name(path)
+        )
+    }));
+    warnings
+}
+
+/// Returns the models that this name means: the one with this id or alias, or all of a tier.
+fn models_named<'a>(models: &'a [CheckedModel], name: &'a str) -> impl Iterator<Item = &'a CheckedModel> {
+    models.iter().filter(move |model| {
+        let is_of_tier = model.settings.tier.as_deref().is_some_and(|tier| tier.eq_ignore_ascii_case(name));
+        is_of_tier || model.has_name(name)
+    })
+}
