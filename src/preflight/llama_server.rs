@@ -103,3 +103,30 @@ pub(super) fn unknown_arguments(config: &Config, help: &LlamaHelp) -> Vec<Settin
     }
     problems
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::Platform;
+    use crate::settings::{Inputs, resolve_text};
+
+    #[test]
+    fn a_projector_that_is_configured_is_refused_for_a_build_that_takes_none() {
+        let words = "--host H\n--port N\n-c, --ctx-size N\n-m, --model F\n";
+        let (without, with) = (words.to_owned(), format!("{words}-mm, --mmproj F\n"));
+        for (setting, help, subjects) in [
+            ("mmproj: p.gguf", &without, &["models.m.mmproj"][..]),
+            ("mmproj: p.gguf", &with, &[]),
+            ("mmproj: none", &without, &[]),
+            ("ctx: 64", &without, &[]),
+            ("args: [--mmproj, p.gguf]", &without, &["models.m.args"]),
+            ("args: [--mmproj, p.gguf]", &with, &[]),
+        ] {
+            let text = format!("models: {{m: {{file: m.gguf, {setting}}}}}");
+            let resolved = resolve_text(&Inputs::default(), &Platform::plain("/nowhere".as_ref()), &text).unwrap();
+            let problems = unknown_arguments(&resolved.config, &LlamaHelp::parse(help).unwrap());
+            let found: Vec<&str> = problems.iter().map(|problem| problem.subject.as_str()).collect();
+            assert_eq!(found, subjects, "{setting}");
+        }
+    }
+}

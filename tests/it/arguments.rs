@@ -108,6 +108,26 @@ fn an_argument_that_this_llama_server_does_not_know_is_named_before_the_start() 
 }
 
 #[test]
+fn an_unknown_argument_is_named_before_the_start_when_only_a_folder_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(test_models().join("tiny-chat.gguf"), folder.path().join("tiny.gguf")).unwrap();
+    let config = folder.path().join("llamagate.yaml");
+    fs::write(&config, "defaults: {args: [--jinjo]}").unwrap();
+    let (folder, config) = (folder.path().to_str().unwrap(), config.to_str().unwrap());
+    for (variable, value, parts) in [
+        ("EXTRA_ARGS", "--flash-atn on", ["EXTRA_ARGS: ", "did you mean --flash-attn?"]),
+        ("CONFIG_FILE", config, ["defaults.args: ", "--jinja?"]),
+    ] {
+        let output = check(&[("MODEL_PATH", ""), ("MODELS_DIR", folder), (variable, value)]);
+        let found = text(&output);
+        assert_eq!(output.status.code(), Some(78), "{found}");
+        assert!(parts.iter().all(|part| found.contains(part)), "{found}");
+    }
+    let output = check(&[("MODEL_PATH", ""), ("MODELS_DIR", folder), ("EXTRA_ARGS", "--jinja")]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+}
+
+#[test]
 fn an_unknown_argument_in_the_file_is_refused_at_a_reload() {
     let config = |args: &str| format!("models: {{m: {{file: tiny-chat.gguf, preload: true, args: {args}}}}}\n");
     let gateway = Gateway::builder().reals(&config("[--jinja]")).start_ready();

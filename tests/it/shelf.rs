@@ -424,6 +424,25 @@ fn of_several_projectors_none_is_passed_unless_the_model_names_one() {
 }
 
 #[test]
+fn a_request_without_a_name_goes_to_the_default_of_a_folder_and_a_name_that_nothing_has_is_a_warning() {
+    let models = ["one.gguf", "two.gguf"].map(|name| (name.to_owned(), json!({}), Kind::Chat)).to_vec();
+    let config = "default_models: {chat: two, rerank: one, embedding: none}\nfallbacks: {'*': [two], one: [three]}\n";
+    let gateway = Gateway::builder().backend(Backend::Fakes { config: config.into(), models }).start_ready();
+    let client = gateway.client();
+    assert_eq!(answered_by(&client.post_json(CHAT, &json!({"messages": []}))), "two");
+    assert_eq!(answered_by(&ask(&client, "unknown")), "two", "it stands in for unknown names");
+    let output = gateway.output();
+    for warning in [
+        "default_models.embedding: there is no model \"none\"",
+        "default_models.rerank: the model \"one\" is for chat",
+        "fallbacks.one: there is no model and no tier \"three\"",
+    ] {
+        assert!(output.contains(warning), "{output}");
+    }
+    assert!(!output.contains("tier \"*\""), "{output}");
+}
+
+#[test]
 fn check_names_projectors_and_refuses_what_is_no_model_of_its_own() {
     let files = tempfile::tempdir().unwrap();
     let path = |name: &str| files.path().join(name);
@@ -511,6 +530,9 @@ mod real {
         let vectors = client.post_json(EMBEDDINGS, &json!({"model": "vectors", "input": "x"}));
         assert_eq!(answered_by(&vectors), "vectors");
         assert_eq!(answered_by(&client.post_json(CHAT, &image("sees"))), "sees");
+        let reads =
+            |id: &str| client.get(&format!("/v1/models/{id}")).json()["architecture"]["input_modalities"].clone();
+        assert_eq!((reads("sees"), reads("blind")), (json!(["text", "image"]), json!(["text"])));
         let refusal = client.post_json(CHAT, &image("blind"));
         assert!(
             refusal.status() >= 400 && refusal.text().contains("image input is not supported"),
@@ -522,5 +544,6 @@ mod real {
             ids(&client);
             client.post_json(CHAT, &image("blind")).status() == 200
         });
+        assert_eq!(reads("blind"), json!(["text", "image"]));
     }
 }

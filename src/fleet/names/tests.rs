@@ -299,6 +299,7 @@ fn a_name_that_is_no_models_own_means_the_longest_pattern_that_it_matches() {
         ("rank/x", Some(Chat), 0),
     ] {
         assert_eq!(find(Some(asked), needs), Ok(found), "{asked}");
+        assert!(names.is_known(asked), "{asked}: no scan of a folder delays such a name");
     }
     assert_eq!(find(None, Some(Rerank)), Err(Unresolved::Unknown), "a pattern serves names only");
     let without = |left: usize| names.resolve(Some("openai/x"), Some(Chat), ALL, |index| index != left);
@@ -316,6 +317,7 @@ fn without_a_name_the_default_of_the_kind_is_meant_and_unknown_names_mean_stand_
     ];
     let names = ModelNames::of(models);
     let find = |asked, needs, may_use: fn(usize) -> bool| names.resolve(asked, needs, NONE, may_use);
+    assert!(names.is_known("a") && !names.is_known("nobody"), "a stand-in has a name of its own");
     assert_eq!(find(None, Some(Chat), ALL), Ok(1));
     assert_eq!(find(Some(""), Some(Chat), ALL), Ok(1));
     assert_eq!(find(Some("nobody"), Some(Chat), ALL), Ok(2));

@@ -306,3 +306,26 @@ impl RemoteSettings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_that_name_a_projector_come_before_those_that_forbid_one_and_the_last_one_counts() {
+        let file = |path: &str| Some(ProjectorSetting::File(path.into()));
+        for (arguments, expected) in [
+            ("", None),
+            ("--jinja", None),
+            ("--no-mmproj", Some(ProjectorSetting::Never)),
+            ("--mmproj_url https://h/p.gguf", Some(ProjectorSetting::Never)),
+            ("--mmproj a.gguf", file("a.gguf")),
+            ("-mm a.gguf --jinja", file("a.gguf")),
+            ("--mmproj a.gguf --no-mmproj-auto", file("a.gguf")),
+            ("--no-mmproj-auto --mmproj a.gguf -mm b.gguf", file("b.gguf")),
+        ] {
+            let words: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(ProjectorSetting::of_arguments(&words), expected, "{arguments}");
+        }
+    }
+}

@@ -126,6 +126,15 @@ mod tests {
     }
 
     fn command_line_with(cpus: Cpus, variables: &[(&str, &str)], program: Program) -> (CommandLine, PathBuf) {
+        command_line_for(cpus, variables, program, None)
+    }
+
+    fn command_line_for(
+        cpus: Cpus,
+        variables: &[(&str, &str)],
+        program: Program,
+        help: Option<&LlamaHelp>,
+    ) -> (CommandLine, PathBuf) {
         let environment: Environment = variables.iter().copied().chain([("MODEL_PATH", "/m.gguf")]).collect();
         let platform = crate::platform::detect(|name| environment.get(name), Path::new("/nowhere"));
         let settings = resolve(&Inputs { environment, ..Inputs::default() }, &platform).unwrap().config.settings;
@@ -145,7 +154,7 @@ mod tests {
         };
         let runtime_dir = RuntimeDir::new().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 4321));
-        let launch = Launch { plan: &plan, address, runtime_dir: &runtime_dir, cpus, help: None };
+        let launch = Launch { plan: &plan, address, runtime_dir: &runtime_dir, cpus, help };
         (launch.command_line(), runtime_dir.path().to_owned())
     }
 
@@ -195,6 +204,18 @@ mod tests {
                 line.arguments[at + 1].to_str()
             };
             assert_eq!(["-b", "-ub"].map(value), expected, "{kind}, BATCH={batch}");
+        }
+    }
+
+    #[test]
+    fn a_projector_that_was_found_ended_every_start_of_a_build_that_takes_none() {
+        let words = "--host H\n--port N\n-c, --ctx-size N\n-m, --model F\n";
+        for (help, is_passed) in [(words.to_owned(), false), (format!("{words}-mm, --mmproj F\n"), true)] {
+            let (binary, file) = ("/bin/llama-server".into(), "/m.gguf".into());
+            let program = Program::LlamaServer { binary, file, kind: ModelKind::Chat };
+            let help = LlamaHelp::parse(&help).unwrap();
+            let line = command_line_for(ALL, &[], program, Some(&help)).0;
+            assert_eq!(line.arguments.iter().any(|word| word == "--mmproj"), is_passed, "{:?}", line.arguments);
         }
     }
 

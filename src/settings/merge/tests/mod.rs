@@ -197,6 +197,22 @@ fn an_empty_configuration_names_no_model_and_leaves_the_folder() {
 }
 
 #[test]
+fn names_of_models_that_only_the_folder_has_were_refused() {
+    let names = "fallbacks: {one: [two], '*': [two]}\ndefault_models: {chat: one}\n";
+    let found = catalogue(names, []);
+    assert_eq!((found.fallbacks.len(), found.default_models.len(), found.models.len()), (2, 1, 0));
+    let beside = format!("server: {{serve_models_dir: true}}\nmodels: {{m: {{file: m.gguf}}}}\n{names}");
+    assert_eq!(catalogue(&beside, []).default_models, [(ModelKind::Chat, "one".to_owned())]);
+    let without = format!("models: {{m: {{file: m.gguf}}}}\n{names}");
+    assert_eq!(resolved(&without, []).map(|_| ()).unwrap_err().len(), 4);
+    // Its models have names already.
+    let problems = resolved("", [("EXTRA_ARGS", "--alias mine")]).map(|_| ()).unwrap_err();
+    assert!(problems[0].contains("EXTRA_ARGS: --alias") && problems[0].contains("MODELS_DIR"), "{problems:?}");
+    let named = catalogue("", [("EXTRA_ARGS", "--alias mine"), ("MODEL_NAME", "m"), ("SERVE_MODELS_DIR", "true")]);
+    assert_eq!((named.models[0].id.as_deref(), named.shelf.is_some()), (Some("mine"), true));
+}
+
+#[test]
 fn workers_differ_only_for_changes_that_need_new_workers() {
     let base = "models: {a: {file: a, ctx: 64}}\n";
     for (changed, differ) in [
