@@ -36,6 +36,8 @@ pub(super) struct Reloader {
     /// Locked for a scan of the models folder alone, so that an older scan is never applied after a newer one.
     scanning: Mutex<()>,
     file: Option<PathBuf>,
+    /// The files that `file` includes at the start.
+    included_at_start: Vec<PathBuf>,
 }
 
 /// The configuration in effect, and the models of its last check.
@@ -64,9 +66,19 @@ impl Reloader {
         reconciler: Arc<ModelReconciler>,
         current: Resolved,
     ) -> Self {
-        let file = current.config_file.clone();
+        let (file, included_at_start) = (current.config_file.clone(), current.included_files.clone());
         let current = Mutex::new(InEffect { resolved: current, models: CheckedModels::default(), generation: 0 });
-        Self { inputs, platform, keys, reconciler, current, shelf: Arc::default(), scanning: Mutex::default(), file }
+        Self {
+            inputs,
+            platform,
+            keys,
+            reconciler,
+            current,
+            shelf: Arc::default(),
+            scanning: Mutex::default(),
+            file,
+            included_at_start,
+        }
     }
 
     /// Serves the models of the configuration in effect.
@@ -187,7 +199,8 @@ impl Reloader {
     pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let Some(file) = self.file.clone() else { return };
         let mut ticks = tokio::time::interval(CONFIG_LOOK_INTERVAL);
-        let mut seen = (file_stamp(&file).await, self.included_stamps().await);
+        // Without a wait for the first models: a change after they are served must not be in the first stamps.
+        let mut seen = (file_stamp(&file).await, stamps(&self.included_at_start).await);
         let mut missed = 0u32;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let found = file_stamp(&file).await;
@@ -216,12 +229,7 @@ impl Reloader {
     /// Returns the files that the configuration in effect includes, with their stamps.
     async fn included_stamps(&self) -> Vec<(PathBuf, FileStamp)> {
         let files = self.current.lock().await.resolved.included_files.clone();
-        let mut stamps = Vec::with_capacity(files.len());
-        for file in files {
-            let stamp = file_stamp(&file).await;
-            stamps.push((file, stamp));
-        }
-        stamps
+        stamps(&files).await
     }
 }
 
@@ -238,6 +246,14 @@ impl InEffect {
 
 fn lock(shelf: &std::sync::Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
     shelf.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn stamps(files: &[PathBuf]) -> Vec<(PathBuf, FileStamp)> {
+    let mut stamps = Vec::with_capacity(files.len());
+    for file in files {
+        stamps.push((file.clone(), file_stamp(file).await));
+    }
+    stamps
 }
 
 async fn file_stamp(file: &Path) -> FileStamp {
