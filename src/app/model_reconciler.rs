@@ -1,7 +1,8 @@
 //! Creates the models that are served, and applies a reload to them by difference.
 //!
 //! A model that has not changed keeps its workers and its requests. A model that was removed, or that needs new
-//! workers, gets no new requests; its workers are stopped once its requests have finished.
+//! workers, gets no new requests; its workers are stopped once its requests have finished. The requests that wait for a
+//! model that needs new workers wait for these.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -194,8 +195,8 @@ impl ModelReconciler {
         }
         for leaving in retired {
             let Some(old) = before.iter().find(|old| Arc::ptr_eq(&old.model, &leaving.model)) else { continue };
-            let (stop, drain_timeout, fleet) = (old.stop.clone(), self.drain_timeout, Arc::clone(&self.fleet));
-            self.workers.spawn(async move { retire(&leaving, drain_timeout, &fleet, &stop).await });
+            let (stop, drain_timeout) = (old.stop.clone(), self.drain_timeout);
+            self.workers.spawn(async move { retire(&leaving, drain_timeout, &stop).await });
         }
         difference
     }
@@ -298,14 +299,12 @@ impl ModelReconciler {
 
 /// Stops the workers of a model that is no longer served, once its requests have finished, at the latest after
 /// `drain_timeout`.
-async fn retire(retired: &ModelQueue, drain_timeout: Duration, fleet: &Fleet, stop: &CancellationToken) {
+async fn retire(retired: &ModelQueue, drain_timeout: Duration, stop: &CancellationToken) {
     let model = &retired.model;
-    info!(model = model.id(), "the model is no longer served; waiting for its requests to finish");
+    info!(model = model.id(), "workers are no longer needed; waiting for their requests to finish");
     if pause_clock::timeout(drain_timeout, retired.queue.drained()).await.is_err() {
-        warn!(model = model.id(), "DRAIN_TIMEOUT has passed: requests for a model that is no longer served are cut");
-        // `None` if a new model has the same id: then the model was not removed, and its requests must not get 404.
-        let is_replaced = fleet.snapshot().models().iter().any(|other| other.id() == model.id());
-        retired.queue.close_for_worker_stop((!is_replaced).then_some(model.id()));
+        warn!(model = model.id(), "DRAIN_TIMEOUT has passed: requests at workers that are no longer needed are cut");
+        retired.queue.close_for_worker_stop(model.id());
     }
     stop.cancel();
 }

@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::admission::auth::Caller;
-use super::queue::model_queues::{ModelQueue, Snapshot};
+use super::queue::ModelQueue;
+use super::queue::model_queues::Snapshot;
 use super::request::envelope::percent_decode;
 use super::route::ModelsRoute;
 use crate::fleet::{Model, WorkerState};

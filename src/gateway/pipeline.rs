@@ -18,8 +18,9 @@ use super::accounting::record::Record;
 use super::admission::auth::{Caller, RequestSource};
 use super::admission::rate::{self, Meter};
 use super::connection::discard::InboundBody;
-use super::queue::model_queues::{ModelQueue, check_single_kind};
-use super::queue::ticket::QueueEntry;
+use super::queue::ModelQueue;
+use super::queue::model_queues::check_single_kind;
+use super::queue::ticket::{QueueEntry, WaitEnd};
 use super::request::body;
 use super::request::envelope::Envelope;
 use super::request::proxied_request::{ProxiedRequest, requested_model};
@@ -190,7 +191,15 @@ impl Gateway {
             let wait = model_queue.queue.ticket_and_lease(queue_entry, caller.queue_key(), model, &lease_request);
             let (ticket, mut lease) = match retry.within_deadline(wait).await {
                 Ok(tokens) => tokens,
-                Err(refusal) => match retry.next_after_refusal(&refusal, &caller) {
+                // A reload has given the model new workers while the request waited.
+                Err(WaitEnd::Moved(moved)) => match retry.follow(*moved, &caller) {
+                    Ok(next) => {
+                        queue_entry = next;
+                        continue;
+                    }
+                    Err(refusal) => return Err((refusal, record)),
+                },
+                Err(WaitEnd::Refused(refusal)) => match retry.next_after_refusal(&refusal, &caller) {
                     Some(next) => {
                         record.set_model(retry.model_queue().model.id());
                         queue_entry = next;

@@ -102,9 +102,10 @@ mod tests {
     #[test]
     fn codes_are_stable_and_unique() {
         let codes: std::collections::BTreeSet<_> = Refusal::all().iter().map(Refusal::code).collect();
-        // Five refusals share the code of another one: a backend that rejects the gateway's key, a model that has failed
-        // for good, a model that was removed, a request that the backend finds fault with, and a route that it lacks.
-        assert_eq!(codes.len(), Refusal::all().len() - 5);
+        // Six refusals share the code of another one: a backend that rejects the gateway's key, a model that has failed
+        // for good, a model that was removed or replaced, a request that the backend finds fault with, and a route that it
+        // lacks.
+        assert_eq!(codes.len(), Refusal::all().len() - 6);
         assert_eq!(Refusal::BackendRefusesKey.code(), Refusal::BackendError.code());
         let wait = Duration::from_secs(1);
         assert_eq!(Refusal::BackendFailed.code(), Refusal::BackendUnavailable(wait).code());

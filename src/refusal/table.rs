@@ -142,6 +142,9 @@ refusals! {
     } => NOT_FOUND, INVALID, "model_not_found", keep, final;
     /// The model with this id was removed from the configuration, and `DRAIN_TIMEOUT` for its requests has passed.
     ModelRemoved(String) => NOT_FOUND, INVALID, "model_not_found", keep, final;
+    /// A reload has given the model with this id new workers, and `DRAIN_TIMEOUT` for its requests at the old ones has
+    /// passed. A repetition is served after this time.
+    ModelReplaced(String, Duration) => SERVICE_UNAVAILABLE, SERVER, "backend_unavailable", keep, again, wait in (_, wait);
     /// The model is not of the kind that the route needs.
     WrongKind {
         /// The id of the model.
@@ -208,7 +211,11 @@ impl Refusal {
     /// The `match` is exhaustive, so that a new refusal cannot be forgotten here.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::BackendUnavailable(_) | Self::BackendFailed | Self::QueueFull(_) | Self::ModelRemoved(_) => true,
+            Self::BackendUnavailable(_)
+            | Self::BackendFailed
+            | Self::QueueFull(_)
+            | Self::ModelRemoved(_)
+            | Self::ModelReplaced(..) => true,
             Self::BadRequest(_)
             | Self::RequestFault(_)
             | Self::RouteNotAtBackend(_)
@@ -293,6 +300,9 @@ impl fmt::Display for Refusal {
                 }
             }
             Self::ModelRemoved(model) => write!(f, "The model '{model}' is no longer served"),
+            Self::ModelReplaced(model, _) => {
+                write!(f, "The model '{model}' was restarted with a new configuration: send the request again")
+            }
             Self::WrongKind { model, is, needs } => {
                 write!(f, "The model '{model}' is for {is}, and this route is for {needs}")
             }

@@ -331,6 +331,124 @@ fn a_request_of_a_removed_model_without_an_answer_yet_gets_404_after_drain_timeo
     assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (404, Some("model_not_found")));
 }
 
+/// A configuration with one model whose workers `ctx` replaces.
+fn with_context(ctx: u32) -> String {
+    format!("defaults: {{preload: true}}\nmodels:\n  m: {{file: m.gguf, ctx: {ctx}}}\n  stays: {{file: stays.gguf}}\n")
+}
+
+/// Starts a gateway whose model `m` follows `first` until it is replaced, and is healthy then.
+fn replaceable(first: &Value, settings: &[(&str, &str)]) -> Gateway {
+    let files = [("m.gguf", json!({"starts": [first, {}]})), ("stays.gguf", json!({}))];
+    let gateway = Gateway::builder().fakes(&with_context(1024), &files).set_all(settings).start_ready();
+    wait_all_ready(&gateway, &["m", "stays"]);
+    gateway
+}
+
+#[track_caller]
+fn replace_workers(gateway: &Gateway) {
+    gateway.rewrite_config(&with_context(2048));
+    reload_ok(gateway);
+}
+
+/// Regression: requests that waited for a model whose workers a reload replaced waited for the old ones, and were refused
+/// when `DRAIN_TIMEOUT` had passed.
+#[test]
+fn requests_that_wait_for_a_replaced_model_are_served_by_its_new_workers() {
+    let gateway = replaceable(&held_script(), &[("DRAIN_TIMEOUT", "10m")]);
+    let mut stream = held_stream(&gateway, "m");
+    let mut waiting = ["m", "m", "m"].map(|model| begin(&gateway, model));
+    eventually("the requests wait behind the stream", SOON, || waiting.len() as u64 == self::waiting(&gateway));
+    let old = Control::of(&journal(&gateway, "m").starts()[0]);
+    replace_workers(&gateway);
+    for client in &mut waiting {
+        let answer = client.read_response().unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+    }
+    let starts = pids(&gateway, "m");
+    assert!(starts.len() == 2 && !pid_gone(starts[0]), "the old worker still serves the stream");
+    let mut old = old;
+    old.release_all_requests();
+    assert_ends_with_done(&mut stream);
+    eventually("the old worker ends", STOPS, || pid_gone(starts[0]));
+    assert_eq!(journal(&gateway, "m").requests(CHAT).len(), 4, "each is sent once");
+}
+
+/// Siblings of the case above: the old workers are loading, or have failed for good.
+#[test]
+fn requests_for_a_model_whose_workers_cannot_serve_go_on_at_the_new_ones_after_a_reload() {
+    let gateway = {
+        let files = [("m.gguf", json!({"starts": [{"never_ready": true}, {}]})), ("stays.gguf", json!({}))];
+        Gateway::builder().fakes(&with_context(1024), &files).set("LOAD_TIMEOUT", "10m").start()
+    };
+    journal(&gateway, "m").wait_for_event("start");
+    let tokenize = json!({"model": "m", "content": "x"}).to_string();
+    let mut clients = [begin(&gateway, "m"), gateway.client().begin("POST", "/tokenize", tokenize.as_bytes()).unwrap()];
+    eventually("the chat waits", SOON, || waiting(&gateway) == 1);
+    replace_workers(&gateway);
+    for client in &mut clients {
+        let answer = client.read_response().unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+    }
+    eventually("the old worker ends", STOPS, || pid_gone(pids(&gateway, "m")[0]));
+}
+
+/// Regression: it was 502 `backend_error`.
+#[test]
+fn a_request_that_is_cut_by_a_reload_goes_on_at_the_new_workers_if_it_may_be_repeated() {
+    for (path, body, is_repeated) in [
+        ("/v1/embeddings", json!({"model": "m", "input": "x"}), true),
+        ("/tokenize", json!({"model": "m", "content": "x"}), true),
+        ("/apply-template", json!({"model": "m", "messages": [{"role": "user", "content": "x"}]}), true),
+        (CHAT, chat("m", false), false),
+        (CHAT, chat("m", true), false),
+    ] {
+        let arguments = if path == "/v1/embeddings" { "m.gguf, args: [--embeddings]" } else { "m.gguf" };
+        let config = |ctx: u32| with_context(ctx).replace("m.gguf", arguments);
+        let files = [("m.gguf", json!({"starts": [{"hold_requests": [path]}, {}]})), ("stays.gguf", json!({}))];
+        let gateway = Gateway::builder().fakes(&config(1024), &files).set("DRAIN_TIMEOUT", "300ms").start_ready();
+        wait_all_ready(&gateway, &["m", "stays"]);
+        let mut client = gateway.client().begin("POST", path, body.to_string().as_bytes()).unwrap();
+        journal(&gateway, "m").wait_for_requests(path, 1);
+        gateway.rewrite_config(&config(2048));
+        reload_ok(&gateway);
+        let answer = client.read_response().unwrap();
+        let sent = journal(&gateway, "m").requests(path).len();
+        if is_repeated {
+            assert_eq!((answer.status(), sent), (200, 2), "{path}: {}", answer.text());
+            assert_eq!(answer.header("x-llamagate-attempts"), Some("2"));
+            continue;
+        }
+        let error = answer.json();
+        assert_eq!((answer.status(), &error["error"]["code"]), (503, &json!("backend_unavailable")), "{path}: {error}");
+        assert!(error.to_string().contains("restarted with a new configuration"), "{error}");
+        assert!(answer.header("retry-after").is_some());
+        assert_eq!(sent, 1, "what may have begun is not computed twice");
+    }
+}
+
+#[test]
+fn a_stream_that_is_cut_by_a_reload_says_that_its_model_was_restarted() {
+    let gateway = replaceable(&held_script(), &[("DRAIN_TIMEOUT", "300ms")]);
+    let mut stream = held_stream(&gateway, "m");
+    replace_workers(&gateway);
+    let error = stream.events().last().unwrap().json();
+    assert_eq!(error["error"]["code"], "backend_unavailable", "{error}");
+    assert_served(&gateway, "m");
+}
+
+/// The new configuration counts for a request that waited for the old one.
+#[test]
+fn a_request_that_waits_is_refused_if_the_new_model_is_of_another_kind() {
+    let gateway = replaceable(&held_script(), &[]);
+    let _stream = held_stream(&gateway, "m");
+    let mut waits = begin(&gateway, "m");
+    eventually("the request waits behind the stream", SOON, || waiting(&gateway) == 1);
+    gateway.rewrite_config(&with_context(1024).replace("m.gguf", "m.gguf, kind: embedding"));
+    reload_ok(&gateway);
+    let refused = waits.read_response().unwrap();
+    assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (400, Some("wrong_model_kind")));
+}
+
 #[test]
 fn a_change_of_drain_timeout_takes_effect_at_the_next_start() {
     let with_timeout = |timeout: &str, text: &str| format!("server: {{drain_timeout: {timeout}}}\n{text}");

@@ -142,6 +142,18 @@ impl<W> FairQueue<W> {
         std::iter::from_fn(|| self.pop()).collect()
     }
 
+    /// Removes all waiters and returns them with their keys: key by key in the order of their turns, each key's in order.
+    /// Joined at the front of another queue in the reverse order, they are served there in the order that they had here.
+    pub(super) fn take_by_key(&mut self) -> Vec<(String, W)> {
+        let mut taken = Vec::with_capacity(self.waiting);
+        for key in std::mem::take(&mut self.key_rotation) {
+            let waiters = self.waiters.remove(&key).unwrap_or_default();
+            taken.extend(waiters.into_iter().map(|(_, waiter)| (key.clone(), waiter)));
+        }
+        self.waiting = 0;
+        taken
+    }
+
     /// Removes the next waiter, and moves its key to the end of the rotation.
     fn pop(&mut self) -> Option<W> {
         let key = self.key_rotation.pop_front()?;

@@ -4,7 +4,8 @@
 //! directly to the next waiting request. While the model is not ready no slot is granted, and requests wait for the model in
 //! the same queue. Dropping a [`Waiting`](ticket::Waiting) leaves the queue; dropping a [`Ticket`](ticket::Ticket) releases
 //! its slot. Requests that need no slot, such as `/tokenize`, have a line of their own, with a number of places in flight
-//! that does not depend on the workers.
+//! that does not depend on the workers. When a reload gives a model new workers, the requests that wait move to the queue
+//! of the new model.
 //!
 //! - `ticket.rs`: waiting requests and tickets; a response body keeps its ticket until the response ends
 //! - `fair_queue.rs`: the order of the waiting requests, fair between keys
@@ -25,7 +26,7 @@ mod wait;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, SetOnce, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::{Model, Unavailable};
@@ -42,6 +43,14 @@ use unavailable::refusal_of;
 #[derive(Clone)]
 pub struct Queue(Arc<QueueInner>);
 
+/// A model and its queue.
+pub struct ModelQueue {
+    /// The model.
+    pub model: Arc<Model>,
+    /// The requests that wait for the model or hold one of its slots.
+    pub queue: Queue,
+}
+
 struct QueueInner {
     state: Mutex<QueueState>,
     /// Returns the slots of all workers that can serve now; 0 while the model is not ready.
@@ -50,6 +59,8 @@ struct QueueInner {
     drained: CancellationToken,
     /// Cancelled when the queue is closed.
     closing: CancellationToken,
+    /// The model that a reload has put in the place of this queue's model. Set under the lock of `state`.
+    replacement: SetOnce<Arc<ModelQueue>>,
     timeouts: QueueTimeouts,
     metrics: Arc<Metrics>,
     /// Notified when the number of active or waiting requests changes.
@@ -62,17 +73,46 @@ enum WaitOutcome {
     Granted,
     /// The request gets no slot.
     Refused(Refusal),
+    /// The request waits in the queue of another model now.
+    Moved(NewPlace),
+}
+
+/// The place of a request that has moved to the queue of another model.
+struct NewPlace {
+    model_queue: Arc<ModelQueue>,
+    place: Place,
+}
+
+/// A place in a fair queue.
+struct Place {
+    /// The number to leave the fair queue with.
+    number: i64,
+    outcome: oneshot::Receiver<WaitOutcome>,
+}
+
+/// When a request came to its queue.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    at: ActiveInstant,
+    /// How long the request had waited in queues before that.
+    waited_before: Duration,
+}
+
+/// A request that waits, as its queue sees it.
+struct Waiter {
+    arrival: Arrival,
+    outcome: oneshot::Sender<WaitOutcome>,
 }
 
 struct QueueState {
-    fair_queue: FairQueue<oneshot::Sender<WaitOutcome>>,
+    fair_queue: FairQueue<Waiter>,
     service_time: ServiceTime,
     /// The refusal of every request once the queue is closed.
     closed: Option<Refusal>,
     /// Whether the model has left the configuration: the queue gets no new requests.
     retired: bool,
     /// The requests that need no slot: in flight, or waiting for their turn. The drain waits for them, too.
-    slotless_line: FairQueue<oneshot::Sender<WaitOutcome>>,
+    slotless_line: FairQueue<Waiter>,
     /// Requests that have yielded their slot between two attempts. The drain waits for them, too.
     yielded_requests: usize,
     /// When the model was first seen not ready; `None` while it is ready. Updated when a request enters and
@@ -116,6 +156,7 @@ impl Queue {
             slots: Box::new(slots),
             drained: CancellationToken::new(),
             closing: CancellationToken::new(),
+            replacement: SetOnce::new(),
             timeouts,
             metrics,
             changed,
@@ -125,7 +166,7 @@ impl Queue {
     /// Checks that [`Queue::enter`] would accept one more request now.
     ///
     /// # Errors
-    /// The refusal that [`Queue::enter`] would return: the queue is full, closed, or drained after it was retired.
+    /// The refusal that [`Queue::enter`] would return: the queue is full, closed, replaced, or drained after it was retired.
     pub(super) fn check_capacity(&self, needs_slot: bool) -> Result<(), Refusal> {
         self.check_capacity_locked(&self.lock(), needs_slot, (self.0.slots)())
     }
@@ -134,8 +175,9 @@ impl Queue {
         if let Some(refusal) = &state.closed {
             return Err(refusal.clone());
         }
-        // The workers of a drained queue may be stopped, so the client has to resolve the model again.
-        if self.is_drained() {
+        // The workers of a drained queue may be stopped, so the client has to resolve the model again. A queue that was
+        // replaced has handed its requests on.
+        if self.is_drained() || self.0.replacement.initialized() {
             return Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN));
         }
         let (has_capacity, retry_after) = match needs_slot {
@@ -153,11 +195,13 @@ impl Queue {
         self.close_with(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
     }
 
-    /// Refuses all waiting and future requests, because the workers are being stopped: those of the model `removed` from the
-    /// configuration, or, with `None`, those of a model that has new workers in another queue.
-    pub fn close_for_worker_stop(&self, removed: Option<&str>) {
-        let replaced = Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN);
-        self.close_with(removed.map_or(replaced, |model| Refusal::ModelRemoved(model.to_owned())));
+    /// Refuses all waiting and future requests, because the workers of the model are being stopped: it was removed from the
+    /// configuration, or has new workers in another queue.
+    pub fn close_for_worker_stop(&self, model: &str) {
+        self.close_with(match self.0.replacement.initialized() {
+            true => Refusal::ModelReplaced(model.to_owned(), RETRY_AFTER_UNKNOWN),
+            false => Refusal::ModelRemoved(model.to_owned()),
+        });
     }
 
     fn close_with(&self, refusal: Refusal) {
@@ -175,10 +219,37 @@ impl Queue {
     }
 
     /// Marks the queue as getting no new requests. It is drained once all its requests have been served.
-    pub(super) fn retire(&self) {
+    ///
+    /// With a `replacement`, the requests that wait move to its queue, in their order, before those that wait there. Their
+    /// timeouts go on.
+    pub(super) fn retire(&self, replacement: Option<&Arc<ModelQueue>>) {
         let mut state = self.lock();
         state.retired = true;
+        if let Some(replacement) = replacement {
+            let _ = self.0.replacement.set(Arc::clone(replacement)); // a queue is retired once
+            self.hand_on(&mut state, replacement);
+        }
         self.publish_counts(&mut state);
+    }
+
+    /// Moves all waiting requests to the front of another queue.
+    fn hand_on(&self, state: &mut QueueState, replacement: &Arc<ModelQueue>) {
+        let queue = &replacement.queue;
+        // Always the older queue's lock first.
+        let mut target = queue.lock();
+        let mut moved = Vec::new();
+        for needs_slot in [true, false] {
+            for (key, Waiter { arrival, outcome }) in state.line(needs_slot).take_by_key().into_iter().rev() {
+                let place = target.join_front(&key, needs_slot, arrival);
+                moved.push((outcome, NewPlace { model_queue: Arc::clone(replacement), place }));
+            }
+        }
+        queue.grant_or_refuse(&mut target);
+        drop(target);
+        for (outcome, moved) in moved {
+            // Cannot fail: a dropped `Waiting` leaves this queue under the lock of `state`.
+            let _ = outcome.send(WaitOutcome::Moved(moved));
+        }
     }
 
     /// Waits until the queue is closed or retired and no request is waiting or in flight, with a slot or without.
@@ -248,7 +319,7 @@ impl Queue {
             while let Some(waiter) = state.fair_queue.grant_next(slots) {
                 // Cannot fail: a dropped `Waiting` leaves the queue under this lock. One that is dropped after this finds the
                 // grant in its channel and releases the slot.
-                let _ = waiter.send(WaitOutcome::Granted);
+                let _ = waiter.outcome.send(WaitOutcome::Granted);
             }
         }
         self.publish_counts(state);
@@ -258,7 +329,7 @@ impl Queue {
     fn grant_slotless(&self, state: &mut QueueState) {
         while let Some(waiter) = state.slotless_line.grant_next(MAX_SLOTLESS_REQUESTS) {
             // As in `grant_slots`.
-            let _ = waiter.send(WaitOutcome::Granted);
+            let _ = waiter.outcome.send(WaitOutcome::Granted);
         }
         self.publish_counts(state);
     }
@@ -267,7 +338,10 @@ impl Queue {
     fn grant_or_refuse(&self, state: &mut QueueState) {
         match state.closed.clone() {
             Some(refusal) => self.refuse_waiting(state, &refusal),
-            None => self.grant_slots(state),
+            None => {
+                self.grant_slotless(state);
+                self.grant_slots(state);
+            }
         }
     }
 
@@ -275,7 +349,7 @@ impl Queue {
     fn refuse_waiting(&self, state: &mut QueueState, refusal: &Refusal) {
         let slotless = state.slotless_line.take_all();
         for waiter in state.fair_queue.take_all().into_iter().chain(slotless) {
-            let _ = waiter.send(WaitOutcome::Refused(refusal.clone()));
+            let _ = waiter.outcome.send(WaitOutcome::Refused(refusal.clone()));
         }
         self.publish_counts(state);
     }
@@ -304,6 +378,18 @@ impl Queue {
 }
 
 impl QueueState {
+    /// Returns the line of the requests that need a slot, or of those that need none.
+    fn line(&mut self, needs_slot: bool) -> &mut FairQueue<Waiter> {
+        if needs_slot { &mut self.fair_queue } else { &mut self.slotless_line }
+    }
+
+    /// Adds a request at the front of its line, regardless of the bound: it was accepted before.
+    fn join_front(&mut self, key: &str, needs_slot: bool, arrival: Arrival) -> Place {
+        let (sender, outcome) = oneshot::channel();
+        let number = self.line(needs_slot).join_front(key, Waiter { arrival, outcome: sender });
+        Place { number, outcome }
+    }
+
     /// Records whether the model is ready now.
     fn record_readiness(&mut self, is_ready: bool, now: ActiveInstant) {
         match is_ready {

@@ -1,7 +1,7 @@
 //! The queues of all models, and which model a request means.
 //!
-//! A [`ModelQueue`] is a model with its queue. A reload replaces the [`Snapshot`] of all of them. A model that stays keeps
-//! its queue; the queue of a removed model still serves the requests in it.
+//! A reload replaces the [`Snapshot`] of all of them. A model that stays keeps its queue; the queue of a removed model still
+//! serves the requests in it. If another model takes over the id, the requests that wait move to its queue.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use tokio::sync::{Notify, SetOnce};
 
 use super::job_capacity::{QueueLoad, job_capacity};
 use super::rescan::Rescan;
-use super::{Queue, QueueTimeouts};
+use super::{ModelQueue, Queue, QueueTimeouts};
 use crate::fleet::names::{ModelNames, NameEntry, Unresolved};
 use crate::fleet::{Model, ModelInfo, ModelPool};
 use crate::gateway::admission::auth::Caller;
@@ -38,14 +38,6 @@ pub struct ModelQueues {
     models_known: SetOnce<()>,
     /// The scans of the models folder.
     rescan: Arc<Rescan>,
-}
-
-/// A model and its queue.
-pub struct ModelQueue {
-    /// The model.
-    pub model: Arc<Model>,
-    /// The requests that wait for the model or hold one of its slots.
-    pub queue: Queue,
 }
 
 /// The queues of all models between two reloads of the configuration.
@@ -107,8 +99,9 @@ impl ModelQueues {
         }
     }
 
-    /// Replaces the models that are served; `may_grow` says whether a scan of the models folder may find more. Returns the queues of new models, which the caller must
-    /// [follow](Queue::follow), and those of removed models, which [drain](Queue::drained).
+    /// Replaces the models that are served; `may_grow` says whether a scan of the models folder may find more. Returns
+    /// the queues of new models, which the caller must [follow](Queue::follow), and those of removed and replaced models,
+    /// which [drain](Queue::drained).
     pub fn replace(&self, models: &[Arc<Model>], may_grow: bool) -> (Vec<Arc<ModelQueue>>, Vec<Arc<ModelQueue>>) {
         let before = self.snapshot.load_full();
         let kept = |model: &Arc<Model>| before.queues.iter().find(|entry| Arc::ptr_eq(&entry.model, model)).cloned();
@@ -123,7 +116,8 @@ impl ModelQueues {
         }
         let is_removed = |entry: &&Arc<ModelQueue>| !queues.iter().any(|kept| Arc::ptr_eq(kept, entry));
         let removed: Vec<_> = before.queues.iter().filter(is_removed).cloned().collect();
-        self.snapshot.store(Arc::new(Snapshot::of(queues, may_grow)));
+        let current = Arc::new(Snapshot::of(queues, may_grow));
+        self.snapshot.store(Arc::clone(&current));
         // After the store: a `drain` that starts later sees the new queues itself, and one that started before has set
         // `is_closed`.
         if self.is_closed.load(Ordering::SeqCst) {
@@ -135,7 +129,8 @@ impl ModelQueues {
         // Each reload drops the queues that have drained since the last one.
         retired.retain(|queue| !queue.is_drained());
         for entry in &removed {
-            entry.queue.retire();
+            // After the store: a request that finds the queue replaced resolves its model again, with the new snapshot.
+            entry.queue.retire(current.queues.iter().find(|other| other.model.id() == entry.model.id()));
             retired.push(entry.queue.clone());
         }
         (new, removed)
@@ -275,11 +270,24 @@ impl Snapshot {
             Err(Unresolved::Unknown) => return Err(unknown()),
         };
         let entry = self.queues.get(index).ok_or_else(unknown)?;
-        match self.only() {
-            Some(only) => check_single_kind(&only.model.info(), needs, caller)?,
-            None => check_kind(&entry.model.info(), needs, caller)?,
-        }
+        self.check_kind_of(entry, needs, caller)?;
         Ok(entry)
+    }
+
+    /// Checks that one of these models is of the kind that a route needs.
+    ///
+    /// # Errors
+    /// As [`check_kind`].
+    pub(crate) fn check_kind_of(
+        &self,
+        entry: &ModelQueue,
+        needs: Option<ModelKind>,
+        caller: &Caller,
+    ) -> Result<(), Refusal> {
+        match self.only() {
+            Some(_) => check_single_kind(&entry.model.info(), needs, caller),
+            None => check_kind(&entry.model.info(), needs, caller),
+        }
     }
 
     /// Returns the queue of the model with this id, or else with this alias.

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::ticket::{QueueEntry, Ticket};
+use super::ticket::{Moved, QueueEntry, Ticket, TicketKind, WaitEnd};
 use super::*;
 use crate::fleet::{Fingerprint, Lease, LeaseRequest, ModelInfo, RequestClass, RoutingPolicy, StubWorker};
 
@@ -33,7 +33,29 @@ fn counts(queue: &Queue) -> (usize, usize) {
     (state.fair_queue.active(), state.fair_queue.waiting())
 }
 
-async fn is_waiting(future: &mut (impl Future<Output = Result<Ticket, Refusal>> + Unpin)) -> bool {
+/// Returns the refusal that ended a wait.
+fn refusal<T>(outcome: Result<T, WaitEnd>) -> Option<Refusal> {
+    match outcome {
+        Err(WaitEnd::Refused(refusal)) => Some(refusal),
+        Err(WaitEnd::Moved(_)) | Ok(_) => None,
+    }
+}
+
+/// Returns the entry in the other queue that ended a wait.
+fn moved<T>(outcome: Result<T, WaitEnd>) -> Moved {
+    match outcome {
+        Err(WaitEnd::Moved(moved)) => *moved,
+        Err(WaitEnd::Refused(refusal)) => panic!("{refusal}"),
+        Ok(_) => panic!("the request did not move"),
+    }
+}
+
+/// Returns a model with this queue.
+fn model_queue(queue: Queue) -> Arc<ModelQueue> {
+    Arc::new(ModelQueue { model: StubWorker::ready(([127, 0, 0, 1], 1)).1, queue })
+}
+
+async fn is_waiting(future: &mut (impl Future<Output = Result<Ticket, WaitEnd>> + Unpin)) -> bool {
     tokio::select! {
         biased;
         _ = future => false,
@@ -66,7 +88,7 @@ async fn a_request_whose_charge_is_refused_takes_no_place() {
 #[tokio::test(start_paused = true)]
 async fn retry_after_follows_the_time_that_slots_are_held() {
     let (queue, _) = queue(2, Some(0), None);
-    let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();
+    let ticket = enter(&queue, "a").unwrap().ticket().await.ok().unwrap();
     tokio::time::advance(Duration::from_secs(8)).await;
     drop(ticket);
     let _held = (enter(&queue, "a").unwrap(), enter(&queue, "a").unwrap());
@@ -76,14 +98,14 @@ async fn retry_after_follows_the_time_that_slots_are_held() {
 #[tokio::test(start_paused = true)]
 async fn a_freed_slot_goes_to_the_next_waiter_and_not_to_one_that_left() {
     let (queue, _) = queue(1, None, None);
-    let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();
+    let ticket = enter(&queue, "a").unwrap().ticket().await.ok().unwrap();
     let gone = enter(&queue, "a").unwrap();
     let mut next = Box::pin(enter(&queue, "a").unwrap().ticket());
     assert!(is_waiting(&mut next).await);
     drop(gone);
     assert_eq!(counts(&queue), (1, 1));
     drop(ticket);
-    let ticket = next.await.unwrap();
+    let ticket = next.await.ok().unwrap();
     assert_eq!(counts(&queue), (1, 0));
     drop(ticket);
     assert_eq!(counts(&queue), (0, 0));
@@ -92,7 +114,7 @@ async fn a_freed_slot_goes_to_the_next_waiter_and_not_to_one_that_left() {
 #[tokio::test(start_paused = true)]
 async fn a_waiter_that_leaves_while_it_is_granted_a_slot_passes_it_on() {
     let (queue, _) = queue(1, None, None);
-    let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();
+    let ticket = enter(&queue, "a").unwrap().ticket().await.ok().unwrap();
     let leaving = enter(&queue, "a").unwrap();
     let staying = enter(&queue, "b").unwrap();
     drop(ticket);
@@ -107,7 +129,7 @@ async fn the_wait_ends_with_queue_timeout() {
     let (queue, _) = queue(1, None, Some(Duration::from_secs(3)));
     let _slot = enter(&queue, "a").unwrap();
     let start = ActiveInstant::now();
-    let refused = enter(&queue, "a").unwrap().ticket().await.err();
+    let refused = refusal(enter(&queue, "a").unwrap().ticket().await);
     assert_eq!(refused, Some(Refusal::QueueTimeout(RETRY_AFTER_UNKNOWN)));
     assert_eq!(start.elapsed(), Duration::from_secs(3));
     assert_eq!(counts(&queue).1, 0);
@@ -126,7 +148,7 @@ async fn without_queue_timeout_only_the_wait_for_a_model_that_is_not_ready_ends(
     assert!(waiting.await.is_ok());
     ready.store(false, Ordering::SeqCst);
     let start = ActiveInstant::now();
-    let refused = enter(&queue, "a").unwrap().ticket().await.err();
+    let refused = refusal(enter(&queue, "a").unwrap().ticket().await);
     assert_eq!(refused, Some(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
     assert_eq!(start.elapsed(), LONG);
 }
@@ -145,15 +167,15 @@ async fn requests_wait_for_a_model_that_is_not_ready_even_when_slots_are_free() 
 #[tokio::test(start_paused = true)]
 async fn a_ticket_for_a_worker_that_went_away_goes_back_to_the_front() {
     let (queue, ready) = queue(1, None, None);
-    let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();
+    let ticket = enter(&queue, "a").unwrap().ticket().await.ok().unwrap();
     let mut second = Box::pin(enter(&queue, "a").unwrap().ticket());
     ready.store(false, Ordering::SeqCst);
-    let mut first = Box::pin(ticket.requeue("a").ticket());
+    let mut first = Box::pin(ticket.requeue("a").ok().unwrap().ticket());
     assert!(is_waiting(&mut first).await && is_waiting(&mut second).await);
     assert_eq!(counts(&queue), (0, 2));
     ready.store(true, Ordering::SeqCst);
     queue.grant_slots(&mut queue.lock());
-    let ticket = first.await.unwrap();
+    let ticket = first.await.ok().unwrap();
     assert!(is_waiting(&mut second).await);
     drop(ticket);
     assert!(second.await.is_ok());
@@ -165,9 +187,9 @@ async fn closing_refuses_all_waiters_and_newcomers() {
     let _slot = enter(&queue, "a").unwrap();
     let waiting = enter(&queue, "a").unwrap();
     queue.close();
-    let refusal = Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
-    assert_eq!(waiting.ticket().await.err(), refusal);
-    assert_eq!(enter(&queue, "b").err(), refusal);
+    let expected = Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
+    assert_eq!(refusal(waiting.ticket().await), expected);
+    assert_eq!(enter(&queue, "b").err(), expected);
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,13 +210,13 @@ async fn a_retired_queue_waits_for_yielded_requests_and_then_accepts_none() {
     for needs_slot in [true, false] {
         let (queue, _) = queue(1, None, None);
         let entry = queue.enter("a", needs_slot, || Ok(())).unwrap();
-        let yielded = entry.ticket().await.unwrap().yield_slot();
-        queue.retire();
+        let yielded = entry.ticket().await.ok().unwrap().yield_slot();
+        queue.retire(None);
         assert!(!queue.is_drained(), "the yielded request comes back");
         let other = enter(&queue, "b").unwrap();
-        let ticket = yielded.requeue("a");
+        let ticket = yielded.requeue("a").ok().unwrap();
         drop(other);
-        drop(ticket.ticket().await.unwrap());
+        drop(ticket.ticket().await.ok().unwrap());
         assert!(queue.is_drained());
         assert_eq!(enter(&queue, "a").err(), Some(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
     }
@@ -203,24 +225,156 @@ async fn a_retired_queue_waits_for_yielded_requests_and_then_accepts_none() {
 #[tokio::test(start_paused = true)]
 async fn a_queue_closed_for_a_worker_stop_does_not_say_that_the_service_stops() {
     let (queue, _) = queue(1, None, None);
-    let slot = enter(&queue, "a").unwrap().ticket().await.unwrap();
+    let slot = enter(&queue, "a").unwrap().ticket().await.ok().unwrap();
     let waiting = enter(&queue, "a").unwrap();
-    queue.retire();
-    queue.close_for_worker_stop(None);
-    let refusal = Some(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
-    assert_eq!(waiting.ticket().await.err(), refusal);
-    assert_eq!(slot.requeue("a").ticket().await.err(), refusal);
+    queue.retire(None);
+    queue.close_for_worker_stop("m");
+    let expected = Some(Refusal::ModelRemoved("m".to_owned()));
+    assert_eq!(slot.stop_refusal(), expected);
+    assert_eq!(refusal(waiting.ticket().await), expected);
+    assert_eq!(refusal(slot.requeue("a").ok().unwrap().ticket().await), expected);
     assert!(queue.is_drained());
+}
+
+/// Regression: requests that waited for a model that a reload gave new workers were refused, or served by the old workers
+/// as long as `DRAIN_TIMEOUT` allowed.
+#[tokio::test(start_paused = true)]
+async fn requests_that_wait_for_a_replaced_model_move_in_their_order_and_keep_their_timeouts() {
+    let timeout = Duration::from_secs(9);
+    let (old, _) = queue(1, None, Some(timeout));
+    let (new, ready) = queue(1, Some(1), Some(timeout));
+    ready.store(false, Ordering::SeqCst);
+    let slot = enter(&old, "a").unwrap().ticket().await.ok().unwrap();
+    let start = ActiveInstant::now();
+    let waiting = ["a", "a", "b", "a", "c"].map(|key| enter(&old, key).unwrap());
+    let newcomer = enter(&new, "b").unwrap();
+    tokio::time::advance(Duration::from_secs(4)).await;
+    let replacement = model_queue(new.clone());
+    old.retire(Some(&replacement));
+    assert_eq!((counts(&old), counts(&new)), ((1, 0), (0, 6)), "they move whatever the bound is");
+    assert!(!old.is_drained(), "the request in flight goes on");
+    assert_eq!(enter(&old, "a").err(), Some(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
+
+    let mut entries = Vec::new();
+    for (at, entry) in waiting.into_iter().enumerate() {
+        let Moved { model_queue, entry } = moved(entry.ticket().await);
+        assert!(Arc::ptr_eq(&model_queue, &replacement));
+        entries.push((at, Box::pin(entry.ticket())));
+    }
+    entries.push((9, Box::pin(newcomer.ticket())));
+    ready.store(true, Ordering::SeqCst);
+    new.grant_slots(&mut new.lock());
+    // Round robin between the keys: a, b, c; then a, and the newcomer of b; then a.
+    for expected in [0, 2, 4, 1, 9] {
+        let (mut granted, mut held) = (Vec::new(), Vec::new());
+        for (at, entry) in &mut entries {
+            tokio::select! {
+                biased;
+                ticket = entry => {
+                    granted.push(*at);
+                    held.extend(ticket.ok());
+                }
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        assert_eq!((granted, held.len()), (vec![expected], 1));
+        entries.retain(|(at, _)| *at != expected);
+    }
+    let (_, last) = entries.pop().unwrap();
+    drop(last.await.ok().unwrap());
+    ready.store(false, Ordering::SeqCst);
+
+    // The timeout counts from the arrival at the old queue.
+    let waiting = enter(&new, "a").unwrap();
+    let second = model_queue(queue(0, None, Some(timeout)).0);
+    tokio::time::advance(Duration::from_secs(7)).await;
+    new.retire(Some(&second));
+    let arrival = ActiveInstant::now();
+    assert!(refusal(moved(waiting.ticket().await).entry.ticket().await).is_some());
+    assert_eq!((arrival.elapsed(), start.elapsed()), (Duration::from_secs(2), Duration::from_secs(13)));
+    drop(slot);
+    assert!(old.is_drained() && new.is_drained());
+    assert_eq!(counts(&second.queue), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_leaves_while_it_moves_leaves_the_new_queue() {
+    let (old, _) = queue(1, None, None);
+    let _slot = enter(&old, "a").unwrap();
+    let waiting = [enter(&old, "a").unwrap(), enter(&old, "b").unwrap()];
+    let [first, second] = [1, 1].map(|slots| model_queue(queue(slots, None, None).0));
+    old.retire(Some(&first));
+    assert_eq!(counts(&first.queue), (1, 1), "the new workers are ready: one has a slot");
+    first.queue.retire(Some(&second));
+    assert_eq!((counts(&first.queue), counts(&second.queue)), ((1, 0), (1, 0)));
+    drop(waiting);
+    assert_eq!((counts(&first.queue), counts(&second.queue)), ((0, 0), (0, 0)));
+    assert!(first.queue.is_drained());
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_without_a_slot_that_wait_for_a_replaced_model_move_to_the_line_of_the_new_one() {
+    let (old, _) = queue(1, None, None);
+    let enter = |queue: &Queue| queue.enter("a", false, || Ok(())).unwrap();
+    let in_flight: Vec<_> = (0..MAX_SLOTLESS_REQUESTS).map(|_| enter(&old)).collect();
+    let waiting = [enter(&old), enter(&old)];
+    let replacement = model_queue(queue(1, None, None).0);
+    let mut first_ones: Vec<_> = (1..MAX_SLOTLESS_REQUESTS).map(|_| enter(&replacement.queue)).collect();
+    old.retire(Some(&replacement));
+    let [first, second] = waiting;
+    let ticket = moved(first.ticket().await).entry.ticket().await.ok().unwrap();
+    let mut second = Box::pin(moved(second.ticket().await).entry.ticket());
+    assert!(ticket.kind == TicketKind::Slotless && is_waiting(&mut second).await, "there is one place");
+    first_ones.pop();
+    assert!(second.await.is_ok());
+    drop((in_flight, ticket, first_ones));
+    assert!(old.is_drained());
+    replacement.queue.close();
+    assert!(replacement.queue.is_drained());
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_with_a_ticket_of_a_replaced_model_come_back_to_the_front_of_the_new_one() {
+    let (old, _) = queue(2, None, Some(Duration::from_secs(9)));
+    let [granted, yielded] = [enter(&old, "a"), enter(&old, "b")].map(Result::unwrap);
+    let slotless = old.enter("c", false, || Ok(())).unwrap().ticket().await.ok().unwrap().yield_slot();
+    let (granted, yielded) = (granted.ticket().await.ok().unwrap(), yielded.ticket().await.ok().unwrap().yield_slot());
+    let (new, ready) = queue(1, None, Some(Duration::from_secs(9)));
+    ready.store(false, Ordering::SeqCst);
+    let newcomer = enter(&new, "d").unwrap();
+    let replacement = model_queue(new.clone());
+    old.retire(Some(&replacement));
+    assert!(granted.is_replaced() && granted.stop_refusal().is_none());
+    old.close_for_worker_stop("m");
+    assert_eq!(granted.stop_refusal(), Some(Refusal::ModelReplaced("m".to_owned(), RETRY_AFTER_UNKNOWN)));
+    tokio::time::advance(Duration::from_secs(20)).await;
+    let slotless = slotless.requeue("c").err().unwrap();
+    assert!(!slotless.entry.is_waiting());
+    let mut first = Box::pin(yielded.requeue("b").err().unwrap().entry.ticket());
+    assert!(is_waiting(&mut first).await, "the time of its attempts is no waiting time");
+    let refused = refusal(granted.requeue("a").err().unwrap().entry.ticket().await);
+    assert_eq!(refused, Some(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)), "its whole wait was");
+    assert!(old.is_drained());
+    ready.store(true, Ordering::SeqCst);
+    new.grant_slots(&mut new.lock());
+    assert!(first.await.is_ok(), "it is before the newcomer");
+    drop(newcomer);
+    drop(slotless);
+    let (other, _) = queue(1, None, None);
+    let ticket = enter(&other, "a").unwrap().ticket().await.ok().unwrap();
+    other.retire(Some(&replacement));
+    new.retire(None);
+    assert!(ticket.move_to_replacement("a").is_none(), "the model was removed since");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_ticket_that_comes_back_to_a_closed_queue_is_refused_at_once() {
     let (queue, ready) = queue(1, None, None);
-    let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();
+    let ticket = enter(&queue, "a").unwrap().ticket().await.ok().unwrap();
     ready.store(false, Ordering::SeqCst);
     queue.close();
     let start = ActiveInstant::now();
-    let refused = ticket.requeue("a").ticket().await.err();
+    let refused = refusal(ticket.requeue("a").ok().unwrap().ticket().await);
     assert_eq!(refused, Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));
     assert_eq!(start.elapsed(), Duration::ZERO);
     queue.drained().await;
@@ -239,7 +393,7 @@ async fn a_waiter_has_the_whole_timeout_from_the_crash_of_a_model_that_was_ready
         drop(slot);
     };
     let (refused, ()) = tokio::join!(waiting, crash_later);
-    assert_eq!(refused.err(), Some(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
+    assert_eq!(refusal(refused), Some(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
     assert_eq!(start.elapsed(), crash + LONG);
 }
 
@@ -257,7 +411,7 @@ async fn the_timeout_for_a_model_restarts_when_the_model_was_ready_in_between() 
         }
     };
     let (refused, ()) = tokio::join!(waiting, changes);
-    assert_eq!(refused.err(), Some(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
+    assert_eq!(refusal(refused), Some(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
     assert_eq!(start.elapsed(), Duration::from_secs(300) + LONG);
 }
 
@@ -318,7 +472,7 @@ async fn a_suspect_waits_until_its_timeout() {
         let start = ActiveInstant::now();
         let request = lease_request(RequestClass::Inference(Some(OTHER_SUSPECT)));
         let waiting = queue.ticket_and_lease(enter(&queue, "a").unwrap(), "a", &model, &request);
-        assert!(matches!(waiting.await.err(), Some(Refusal::QueueTimeout(_))));
+        assert!(matches!(refusal(waiting.await), Some(Refusal::QueueTimeout(_))));
         assert_eq!(start.elapsed(), expected);
         assert_eq!(counts(&queue), (0, 0));
     }
@@ -334,7 +488,7 @@ async fn a_waiting_suspect_is_refused_when_the_queue_closes() {
         queue.close();
     };
     let (refused, ()) = tokio::join!(waiting, close_later);
-    assert_eq!(refused.err(), Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));
+    assert_eq!(refusal(refused), Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));
     queue.drained().await;
 }
 
@@ -362,7 +516,7 @@ async fn a_burst_of_slotless_requests_waits_its_turn() {
     assert!(other.await.is_ok(), "a key with a thousand waiting requests delays another by one");
     assert!(is_waiting(&mut last).await);
     drop((waiting, in_flight));
-    drop(last.await.unwrap());
+    drop(last.await.ok().unwrap());
     queue.close();
     queue.drained().await;
 }
@@ -376,7 +530,7 @@ async fn the_wait_of_a_slotless_request_ends() {
         let _in_flight: Vec<_> = (0..MAX_SLOTLESS_REQUESTS).map(|_| queue.enter("a", false, || Ok(()))).collect();
         ready.store(is_ready, Ordering::SeqCst);
         let start = ActiveInstant::now();
-        let refused = queue.enter("a", false, || Ok(())).unwrap().ticket().await.err();
+        let refused = refusal(queue.enter("a", false, || Ok(())).unwrap().ticket().await);
         let expected = match is_ready {
             true => Refusal::QueueTimeout(RETRY_AFTER_UNKNOWN),
             false => Refusal::ModelLoading(RETRY_AFTER_UNKNOWN),
@@ -392,7 +546,7 @@ async fn a_slotless_request_that_waits_is_refused_when_the_queue_closes_and_the_
         (0..=MAX_SLOTLESS_REQUESTS).map(|_| queue.enter("a", false, || Ok(())).unwrap()).collect();
     let waiting = entries.pop().unwrap();
     queue.close();
-    assert_eq!(waiting.ticket().await.err(), Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));
+    assert_eq!(refusal(waiting.ticket().await), Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));
     assert!(!queue.is_drained());
     drop(entries);
     assert!(queue.is_drained());
@@ -429,7 +583,7 @@ fn no_interleaving_breaks_a_bound() {
                     if random % 5 == 0 {
                         return 0; // a client that disconnects at once
                     }
-                    let ticket = entry.ticket().await.unwrap();
+                    let ticket = entry.ticket().await.ok().unwrap();
                     peak.fetch_max(in_flight.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     for _ in 0..random % 3 {
                         tokio::task::yield_now().await;
@@ -467,7 +621,7 @@ async fn waiters_for_a_model_that_goes_down_are_refused_if_it_has_a_fallback() {
         worker.stop();
         tokio::time::sleep(Duration::from_millis(1)).await; // on a paused clock this ends once all other tasks wait
         match has_fallback {
-            true => assert!(matches!(waiting.await, Err(Refusal::BackendUnavailable(_)))),
+            true => assert!(matches!(refusal(waiting.await), Some(Refusal::BackendUnavailable(_)))),
             false => assert!(is_waiting(&mut waiting).await),
         }
         stop.cancel();

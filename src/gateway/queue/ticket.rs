@@ -1,12 +1,14 @@
-//! Queue tickets: a request that waits, holds a slot, or has yielded its slot and will come back.
+//! Queue tickets: a request that waits, holds a slot, has yielded its slot and will come back, or has moved to the queue
+//! of the model that replaces its own.
 //!
 //! Dropping any of them releases what it holds. `mod.rs` and `fair_queue.rs` decide which request gets a slot.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Queue, WaitOutcome};
+use super::{Arrival, ModelQueue, NewPlace, Place, Queue, WaitOutcome, Waiter};
 use crate::gateway::bounds::{MAX_SLOTLESS_REQUESTS, RETRY_AFTER_UNKNOWN};
 use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::Refusal;
@@ -23,11 +25,29 @@ pub(crate) enum QueueEntry {
 pub(crate) struct Waiting {
     pub(super) queue: Queue,
     pub(super) key: String,
-    /// The number to leave the fair queue with.
-    pub(super) number: i64,
-    pub(super) outcome: oneshot::Receiver<WaitOutcome>,
+    place: Place,
     arrival: Arrival,
     needs_slot: bool,
+}
+
+/// A request whose model got new workers in a reload, and its entry in the queue of the new model.
+pub(crate) struct Moved {
+    pub(crate) model_queue: Arc<ModelQueue>,
+    pub(crate) entry: QueueEntry,
+}
+
+/// How a wait ended without a slot.
+pub(crate) enum WaitEnd {
+    /// The request is refused.
+    Refused(Refusal),
+    /// The request goes on in the queue of another model.
+    Moved(Box<Moved>),
+}
+
+impl From<Refusal> for WaitEnd {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 /// The right of one request to be in flight, with a slot or without. Dropping it releases the slot.
@@ -39,14 +59,6 @@ pub(crate) struct Ticket {
     /// When the ticket was granted.
     pub(super) granted: ActiveInstant,
     pub(super) kind: TicketKind,
-}
-
-/// When a request came to this queue.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Arrival {
-    pub(super) at: ActiveInstant,
-    /// How long the request had waited in queues before that.
-    pub(super) waited_before: Duration,
 }
 
 /// A request that has yielded its slot between two attempts, and will come back to the front of the queue.
@@ -100,13 +112,16 @@ impl Queue {
         }
         let (sender, outcome) = oneshot::channel();
         // Cannot fail: the capacity was checked under the same lock.
-        let Ok(number) = line.join(key, sender) else {
+        let Ok(number) = line.join(key, Waiter { arrival, outcome: sender }) else {
             return Err(Refusal::QueueFull(state.estimated_wait(slots)));
         };
         self.grant_slots(&mut state);
         drop(state);
-        let (queue, key) = (self.clone(), key.to_owned());
-        Ok(QueueEntry::Waiting(Waiting { queue, key, number, outcome, arrival, needs_slot }))
+        Ok(QueueEntry::Waiting(self.waiting(key, needs_slot, Place { number, outcome }, arrival)))
+    }
+
+    fn waiting(&self, key: &str, needs_slot: bool, place: Place, arrival: Arrival) -> Waiting {
+        Waiting { queue: self.clone(), key: key.to_owned(), place, arrival, needs_slot }
     }
 
     /// Creates the ticket of a request that arrived at `arrival` and is admitted at `granted`.
@@ -117,9 +132,11 @@ impl Queue {
 }
 
 impl Ticket {
-    /// Returns the refusal for a request whose worker is stopped because its model was removed; `None` if it was not.
-    pub(crate) fn removal_refusal(&self) -> Option<Refusal> {
-        self.queue.lock().closed.clone().filter(|refusal| matches!(refusal, Refusal::ModelRemoved(_)))
+    /// Returns the refusal for a request whose worker is stopped because a reload has removed or replaced its model; `None`
+    /// if none has, or its time to finish is not over.
+    pub(crate) fn stop_refusal(&self) -> Option<Refusal> {
+        let is_by_reload = |refusal: &Refusal| matches!(refusal, Refusal::ModelRemoved(_) | Refusal::ModelReplaced(..));
+        self.queue.lock().closed.clone().filter(is_by_reload)
     }
 }
 
@@ -132,8 +149,9 @@ impl QueueEntry {
     /// Waits for the ticket until the queue's timeout. Dropping the future leaves the queue.
     ///
     /// # Errors
-    /// The refusal when the wait times out or the queue refuses its waiting requests.
-    pub(crate) async fn ticket(self) -> Result<Ticket, Refusal> {
+    /// The refusal when the wait times out or the queue refuses its waiting requests; the new entry when the request has
+    /// moved to another queue.
+    pub(crate) async fn ticket(self) -> Result<Ticket, WaitEnd> {
         match self {
             Self::Granted(ticket) => Ok(ticket),
             Self::Waiting(waiting) => waiting.ticket().await,
@@ -146,18 +164,19 @@ impl Waiting {
     ///
     /// # Errors
     /// As [`QueueEntry::ticket`].
-    pub(super) async fn ticket(mut self) -> Result<Ticket, Refusal> {
+    pub(super) async fn ticket(mut self) -> Result<Ticket, WaitEnd> {
         let timeouts = self.queue.0.timeouts;
         let mut deadline = self.arrival.at + timeouts.queue.unwrap_or(timeouts.request);
         loop {
-            match pause_clock::timeout_at(deadline, &mut self.outcome).await {
+            match pause_clock::timeout_at(deadline, &mut self.place.outcome).await {
                 Ok(Ok(WaitOutcome::Granted)) => {
                     // The grant was taken from the channel, so the drop of `self` does not release the slot.
                     let kind = if self.needs_slot { TicketKind::Slot } else { TicketKind::Slotless };
                     return Ok(self.queue.new_ticket(self.arrival, ActiveInstant::now(), kind));
                 }
-                Ok(Ok(WaitOutcome::Refused(refusal))) => return Err(refusal),
-                Ok(Err(_)) => return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)),
+                Ok(Ok(WaitOutcome::Refused(refusal))) => return Err(refusal.into()),
+                Ok(Ok(WaitOutcome::Moved(place))) => return Err(WaitEnd::Moved(Box::new(self.moved_to(place)))),
+                Ok(Err(_)) => return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN).into()),
                 Err(_) => deadline = self.next_deadline()?,
             }
         }
@@ -165,6 +184,13 @@ impl Waiting {
 }
 
 impl Waiting {
+    /// Returns the request at its place in the queue of another model.
+    fn moved_to(&self, NewPlace { model_queue, place }: NewPlace) -> Moved {
+        let waiting = model_queue.queue.waiting(&self.key, self.needs_slot, place, self.arrival);
+        let entry = QueueEntry::Waiting(waiting);
+        Moved { model_queue, entry }
+    }
+
     /// Decides at a deadline whether the wait goes on. Returns the next deadline.
     ///
     /// Without `QUEUE_TIMEOUT` only the wait for a model that is not ready ends, `REQUEST_TIMEOUT` after the model was first
@@ -199,16 +225,25 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
-        let line = if self.needs_slot { &mut state.fair_queue } else { &mut state.slotless_line };
-        if line.leave(&self.key, self.number) {
+        if state.line(self.needs_slot).leave(&self.key, self.place.number) {
             self.queue.publish_counts(&mut state);
-        } else if let Ok(WaitOutcome::Granted) = self.outcome.try_recv() {
-            // The slot was granted at the moment the client disconnected: pass it on.
-            line.release_slot();
-            match self.needs_slot {
-                true => self.queue.grant_slots(&mut state),
-                false => self.queue.grant_slotless(&mut state),
+            return;
+        }
+        match self.place.outcome.try_recv() {
+            Ok(WaitOutcome::Granted) => {
+                // The slot was granted at the moment the client disconnected: pass it on.
+                state.line(self.needs_slot).release_slot();
+                match self.needs_slot {
+                    true => self.queue.grant_slots(&mut state),
+                    false => self.queue.grant_slotless(&mut state),
+                }
             }
+            Ok(WaitOutcome::Moved(place)) => {
+                // It leaves the other queue, which takes the lock of that.
+                drop(state);
+                drop(self.moved_to(place));
+            }
+            Ok(WaitOutcome::Refused(_)) | Err(_) => {}
         }
     }
 }
@@ -216,16 +251,67 @@ impl Drop for Waiting {
 impl Ticket {
     /// Releases the slot and waits at the front of the queue, because the worker went away before the slot was used. If the
     /// queue has been closed since, the wait ends at once with its refusal.
-    pub(crate) fn requeue(mut self, key: &str) -> Waiting {
+    ///
+    /// # Errors
+    /// The entry in the queue of the model that replaces this one, if a reload came in between.
+    pub(crate) fn requeue(mut self, key: &str) -> Result<Waiting, Moved> {
+        let queue = self.queue.clone();
+        let mut state = queue.lock();
+        if queue.0.replacement.initialized() {
+            drop(state);
+            if let Some(moved) = self.move_to_replacement(key) {
+                return Err(moved);
+            }
+            state = queue.lock();
+        }
         // The fair queue takes the slot back itself, so the drop must not release it again.
         self.kind = TicketKind::Released;
         let (sender, outcome) = oneshot::channel();
-        let mut state = self.queue.lock();
-        let number = state.fair_queue.return_to_front(key, sender);
-        self.queue.grant_or_refuse(&mut state);
+        let number = state.fair_queue.return_to_front(key, Waiter { arrival: self.arrival, outcome: sender });
+        queue.grant_or_refuse(&mut state);
         drop(state);
-        let (queue, key, arrival) = (self.queue.clone(), key.to_owned(), self.arrival);
-        Waiting { queue, key, number, outcome, arrival, needs_slot: true }
+        Ok(queue.waiting(key, true, Place { number, outcome }, self.arrival))
+    }
+
+    /// Whether a reload has given the model new workers since.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.queue.0.replacement.initialized()
+    }
+
+    /// Releases the slot and enters the queue of the model that replaces this one, at the front: the request has had its
+    /// turn. `None` if its model was not replaced, or the new one was removed since.
+    pub(crate) fn move_to_replacement(&self, key: &str) -> Option<Moved> {
+        self.queue.enter_replacement(key, self.arrival, self.kind == TicketKind::Slot)
+    }
+}
+
+impl Queue {
+    /// Waits until a reload gives the model new workers.
+    pub(super) async fn replaced(&self) {
+        self.0.replacement.wait().await;
+    }
+
+    /// Enters the queue of the model that replaces this one, or of the one that replaces that.
+    fn enter_replacement(&self, key: &str, arrival: Arrival, needs_slot: bool) -> Option<Moved> {
+        let mut model_queue = Arc::clone(self.0.replacement.get()?);
+        loop {
+            let queue = &model_queue.queue;
+            let mut state = queue.lock();
+            // Read under the lock: a request that enters before the next replacement moves with the others.
+            if let Some(next) = queue.0.replacement.get().cloned() {
+                drop(state);
+                model_queue = next;
+                continue;
+            }
+            if state.retired {
+                return None;
+            }
+            let place = state.join_front(key, needs_slot, arrival);
+            queue.grant_or_refuse(&mut state);
+            drop(state);
+            let entry = QueueEntry::Waiting(queue.waiting(key, needs_slot, place, arrival));
+            return Some(Moved { model_queue, entry });
+        }
     }
 }
 
@@ -246,20 +332,31 @@ impl Ticket {
 impl Yielded {
     /// Comes back to the front of the queue, regardless of its bound: the request was accepted before. The time of its
     /// earlier attempts does not count as waiting.
-    pub(crate) fn requeue(self, key: &str) -> QueueEntry {
+    ///
+    /// # Errors
+    /// The entry in the queue of the model that replaces this one, if a reload came in between.
+    pub(crate) fn requeue(self, key: &str) -> Result<QueueEntry, Moved> {
         let Self { ticket } = self;
-        if ticket.kind != TicketKind::Yielded {
-            return QueueEntry::Granted(ticket);
-        }
+        let needs_slot = ticket.kind == TicketKind::Yielded;
         let queue = ticket.queue.clone();
         let arrival = Arrival { at: ActiveInstant::now(), ..ticket.arrival };
         // `ticket` lives until the end: its mark is removed after the waiting request was added.
         let mut state = queue.lock();
-        let (sender, outcome) = oneshot::channel();
-        let number = state.fair_queue.join_front(key, sender);
+        if queue.0.replacement.initialized() {
+            drop(state);
+            if let Some(moved) = queue.enter_replacement(key, arrival, needs_slot) {
+                return Err(moved);
+            }
+            state = queue.lock();
+        }
+        if !needs_slot {
+            drop(state);
+            return Ok(QueueEntry::Granted(ticket));
+        }
+        let place = state.join_front(key, true, arrival);
         queue.grant_or_refuse(&mut state);
         drop(state);
-        QueueEntry::Waiting(Waiting { queue, key: key.to_owned(), number, outcome, arrival, needs_slot: true })
+        Ok(QueueEntry::Waiting(queue.waiting(key, true, place, arrival)))
     }
 }
 

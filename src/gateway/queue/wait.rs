@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use super::ticket::{QueueEntry, Ticket, TicketKind};
+use super::ticket::{QueueEntry, Ticket, TicketKind, WaitEnd};
 use super::unavailable::refusal_of;
 use super::{Queue, QueueTimeouts};
 use crate::fleet::{Lease, LeaseRequest, Model, RequestClass, Unavailable, WorkerChanges};
@@ -18,27 +18,52 @@ impl Queue {
     /// until a worker at which it has not failed has a free slot.
     ///
     /// # Errors
-    /// The refusal when the wait times out, the queue is closed, or the model cannot serve the request.
+    /// The refusal when the wait times out, the queue is closed, or the model cannot serve the request; the entry in the
+    /// queue of the new model when a reload replaces this one.
     pub(crate) async fn ticket_and_lease(
         &self,
         mut entry: QueueEntry,
         key: &str,
         model: &Model,
         request: &LeaseRequest<'_>,
-    ) -> Result<(Ticket, Lease), Refusal> {
+    ) -> Result<(Ticket, Lease), WaitEnd> {
         loop {
             // Wakes a sleeping model, and keeps it awake while the request waits for a slot.
             let _demand = entry.is_waiting().then(|| model.demand());
-            let mut ticket = entry.ticket().await.map_err(|refusal| actual_refusal(refusal, model))?;
+            let mut ticket = entry.ticket().await.map_err(|end| match end {
+                WaitEnd::Refused(refusal) => actual_refusal(refusal, model).into(),
+                moved @ WaitEnd::Moved(_) => moved,
+            })?;
             if ticket.kind != TicketKind::Slot {
                 let arrival = ticket.arrival.at;
-                return Ok((ticket, self.lease_without_slot(model, request, arrival).await?));
+                let lease = tokio::select! {
+                    biased;
+                    () = self.replaced() => None,
+                    lease = self.lease_without_slot(model, request, arrival) => Some(lease?),
+                };
+                if let Some(lease) = lease {
+                    return Ok((ticket, lease));
+                }
+                let moved = ticket.move_to_replacement(key);
+                return Err(match moved {
+                    Some(moved) => WaitEnd::Moved(Box::new(moved)),
+                    None => Refusal::ModelRemoved(model.id().to_owned()).into(),
+                });
             }
             let mut outcome = model.lease(request);
             if let (Err(Unavailable::Suspected | Unavailable::OnlyTriedBefore), Some(mut changes)) =
                 (&outcome, model.subscribe())
             {
-                outcome = ticket.worker_available(model, request, &mut changes).await?;
+                outcome = tokio::select! {
+                    biased;
+                    () = self.replaced() => outcome,
+                    outcome = ticket.worker_available(model, request, &mut changes) => outcome?,
+                };
+            }
+            if outcome.is_err()
+                && let Some(moved) = ticket.move_to_replacement(key)
+            {
+                return Err(WaitEnd::Moved(Box::new(moved)));
             }
             match outcome {
                 Ok(lease) => {
@@ -54,9 +79,10 @@ impl Queue {
                     | Unavailable::QuotaExhausted,
                 ) => {
                     // The worker may serve again soon: it loads, is probed, or has no slot or quota left for now.
-                    entry = QueueEntry::Waiting(ticket.requeue(key));
+                    let waiting = ticket.requeue(key).map_err(|moved| WaitEnd::Moved(Box::new(moved)))?;
+                    entry = QueueEntry::Waiting(waiting);
                 }
-                Err(unavailable) => return Err(refusal_of(unavailable, model)),
+                Err(unavailable) => return Err(refusal_of(unavailable, model).into()),
             }
         }
     }

@@ -267,7 +267,7 @@ impl InProgress {
             Refusal::BackendError => {
                 self.lease.record_broken_connection();
                 // A model that was removed or stopped closes its connections on purpose.
-                return self.close_with(self.ticket.removal_refusal().unwrap_or(refusal));
+                return self.close_with(self.ticket.stop_refusal().unwrap_or(refusal));
             }
             Refusal::BackendTimeout => self.lease.mark_timed_out(),
             _ => {}

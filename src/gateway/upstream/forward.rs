@@ -151,7 +151,7 @@ impl Forwarder {
             () = lease.gone() => match pause_clock::timeout(DEAD_WORKER_RESPONSE_WAIT, response).await {
                 Ok(response) => response,
                 Err(_) => {
-                    let refusal = ticket.removal_refusal().unwrap_or(Refusal::BackendError);
+                    let refusal = ticket.stop_refusal().unwrap_or(Refusal::BackendError);
                     return Err(fail(refusal, RetryRule::IfIdempotent, lease, (caller, ticket, record)));
                 }
             },
@@ -166,7 +166,7 @@ impl Forwarder {
                 let rule = RetryRule::of(!is_connect && !was_never_sent(&error));
                 let worker_refusal =
                     if is_connect { Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN) } else { Refusal::BackendError };
-                let refusal = ticket.removal_refusal().unwrap_or(worker_refusal);
+                let refusal = ticket.stop_refusal().unwrap_or(worker_refusal);
                 return Err(fail(refusal, rule, lease, (caller, ticket, record)));
             }
             Err(_) => {

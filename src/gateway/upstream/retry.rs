@@ -3,7 +3,7 @@
 //!
 //! A request that a worker may have begun to process is retried only if its route is idempotent. After a failed local
 //! worker, which the request may have killed, it is retried once. No attempt begins after `REQUEST_TIMEOUT`, which
-//! counts from the first attempt.
+//! counts from the first attempt. A request whose model gets new workers in a reload goes on there.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,8 +18,9 @@ use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::admission::rate;
 use crate::gateway::bounds::RETRY_PAUSE_FIRST;
-use crate::gateway::queue::model_queues::{ModelQueue, ModelQueues};
-use crate::gateway::queue::ticket::{QueueEntry, Ticket};
+use crate::gateway::queue::ModelQueue;
+use crate::gateway::queue::model_queues::ModelQueues;
+use crate::gateway::queue::ticket::{Moved, QueueEntry, Ticket};
 use crate::gateway::queue::unavailable::refusal_of;
 use crate::gateway::request::proxied_request::ProxiedRequest;
 use crate::gateway::route::Route;
@@ -225,10 +226,11 @@ impl Retry {
         may_repeat && self.has_time() && (self.has_another_worker() || self.has_another_model(caller))
     }
 
-    /// Returns whether this attempt is certainly the last one, so that no copy of the request has to be kept.
+    /// Returns whether this attempt is certainly the last one, so that no copy of the request has to be kept. An
+    /// idempotent request may have another one at any time, after a reload.
     pub(crate) fn is_last_attempt(&self) -> bool {
         let only = self.model_queue.model.members().count() <= 1;
-        self.fallbacks.is_empty() && (only || self.attempts > self.policy.max_retries)
+        !self.route.is_idempotent && self.fallbacks.is_empty() && (only || self.attempts > self.policy.max_retries)
     }
 
     fn has_another_worker(&self) -> bool {
@@ -254,6 +256,9 @@ impl Retry {
         ticket: Ticket,
         caller: &Caller,
     ) -> Option<QueueEntry> {
+        if ticket.is_replaced() && rule != RetryRule::Never && self.route.is_idempotent && self.has_time() {
+            return self.enter_replacement(rule, ticket, caller);
+        }
         if !self.can_retry(rule, caller) {
             return None;
         }
@@ -266,7 +271,35 @@ impl Retry {
         // Another request may use the slot during the pause.
         let yielded = ticket.yield_slot();
         self.pause().await;
-        Some(yielded.requeue(caller.queue_key()))
+        match yielded.requeue(caller.queue_key()) {
+            Ok(entry) => Some(entry),
+            Err(moved) => self.follow(moved, caller).ok(),
+        }
+    }
+
+    /// Returns the entry of an idempotent request in the queue of the model that a reload has put in the place of its own,
+    /// after an attempt failed at the old one. `None` if it may have killed a worker before, or cannot be served there.
+    fn enter_replacement(&mut self, rule: RetryRule, ticket: Ticket, caller: &Caller) -> Option<QueueEntry> {
+        // A worker that is stopped by the reload was not killed by the request.
+        let is_accused = rule == RetryRule::IfIdempotent && !self.is_remote && ticket.stop_refusal().is_none();
+        if is_accused && std::mem::replace(&mut self.is_suspected, true) {
+            return None;
+        }
+        let moved = ticket.yield_slot().requeue(caller.queue_key()).err()?;
+        self.follow(moved, caller).ok()
+    }
+
+    /// Goes on with the model that a reload has put in the place of this one. Returns the entry in its queue.
+    ///
+    /// # Errors
+    /// The refusal if the new model is of another kind, or the caller may not use it.
+    pub(crate) fn follow(&mut self, moved: Moved, caller: &Caller) -> Result<QueueEntry, Refusal> {
+        let Moved { model_queue, entry } = moved;
+        self.model_queues.snapshot().check_kind_of(&model_queue, self.required_kind, caller)?;
+        caller.check_model(&model_queue.model.info())?;
+        self.model_queue = model_queue;
+        self.failed_workers.clear();
+        Ok(entry)
     }
 
     /// Returns an entry in the queue of a fallback after this model's queue has refused the request, if there is a
@@ -309,14 +342,16 @@ impl Retry {
     /// Waits for `wait`, but after the first attempt no longer than until the deadline.
     ///
     /// # Errors
-    /// The refusal of `wait`, or [`Refusal::BackendTimeout`] at the deadline.
-    pub(crate) async fn within_deadline<T>(
+    /// The error of `wait`, or [`Refusal::BackendTimeout`] at the deadline.
+    pub(crate) async fn within_deadline<T, E: From<Refusal>>(
         &self,
-        wait: impl Future<Output = Result<T, Refusal>>,
-    ) -> Result<T, Refusal> {
+        wait: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         match self.deadline {
             None => wait.await,
-            Some(deadline) => pause_clock::timeout_at(deadline, wait).await.unwrap_or(Err(Refusal::BackendTimeout)),
+            Some(deadline) => {
+                pause_clock::timeout_at(deadline, wait).await.unwrap_or(Err(Refusal::BackendTimeout.into()))
+            }
         }
     }
 
