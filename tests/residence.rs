@@ -324,6 +324,30 @@ fn the_hint_for_a_command_that_cannot_be_started_names_it() {
     assert_eq!(hint, "`command` (server), or the interpreter that it names, is missing: check the file");
 }
 
+/// Regression: it was stopped after its requests although the load that it was evicted for had given up, and was loaded
+/// again for the next request.
+#[test]
+fn a_draining_model_serves_on_without_a_restart_when_the_load_that_it_was_evicted_for_gives_up() {
+    let fixture = Fixture::new(SHORT);
+    let (a, b) = (fixture.add_worker("a", json!({}), |_| {}), fixture.add_worker("b", json!({}), |_| {}));
+    let want_a = a.handle.demand();
+    a.wait_ready();
+    let request = a.begin().ok().unwrap();
+    let want_b = b.handle.demand();
+    a.wait_state(WorkerState::Draining);
+    assert_eq!(a.begin().err(), Some(None), "new requests wait in the queue");
+    drop(want_b);
+    a.wait_ready();
+    assert_eq!(a.handle.state(), WorkerCondition { state: WorkerState::Ready, is_asleep: false });
+    let more = a.begin().ok().unwrap();
+    b.wait_asleep();
+    drop((request, more, want_a));
+    assert_eq!((a.journal().starts().len(), b.journal().starts().len()), (1, 0));
+    let _want_b = b.handle.demand();
+    b.wait_ready();
+    a.wait_asleep();
+}
+
 #[test]
 fn a_busy_model_drains_and_is_evicted_when_another_has_waited_long_enough() {
     let fixture = Fixture::new(SHORT);

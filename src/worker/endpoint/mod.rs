@@ -97,7 +97,7 @@ struct Serving {
     failed_to_compute: Vec<RequestIdentity>,
     /// Since when no inference request is in flight.
     idle_since: Option<ActiveInstant>,
-    /// Whether it accepts no new requests, for good.
+    /// Whether it accepts no new requests: for good, or until its owner reopens it.
     is_closed: bool,
 }
 
@@ -187,9 +187,24 @@ impl Endpoint {
         is_idle
     }
 
+    /// Closes all these endpoints if none of them has requests; returns whether none has. Otherwise closes none.
+    pub(super) fn close_all_if_idle(endpoints: &[&Self]) -> bool {
+        // All locks are held at once only here, and only under the lock of the memory ledger.
+        let mut all: Vec<MutexGuard<'_, Serving>> = endpoints.iter().map(|endpoint| endpoint.serving()).collect();
+        let is_idle = all.iter().all(|serving| serving.is_empty());
+        all.iter_mut().for_each(|serving| serving.is_closed |= is_idle);
+        is_idle
+    }
+
     /// Accepts no new requests; those in flight go on.
     pub(super) fn close_to_new(&self) {
         self.serving().is_closed = true;
+    }
+
+    /// Accepts new requests again after [`Self::close_to_new`], unless it has ended.
+    pub(super) fn reopen(&self) {
+        let mut serving = self.serving();
+        serving.is_closed = self.gone.is_cancelled();
     }
 
     /// Waits until nothing is in flight, after [`Self::close_to_new`]. Only its owner may wait: one task is notified.

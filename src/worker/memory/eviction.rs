@@ -5,7 +5,8 @@
 //!   itself has served for that long. Two busy models that do not fit together thus take turns, and each serves
 //!   requests before it is evicted. It finishes its requests first.
 //! - Idle workers keep serving until the workers in use have left.
-//! - No worker is evicted whose memory is not needed, or for another worker of the same model.
+//! - No worker is evicted whose memory is not needed, or for another worker of the same model. An evicted worker whose
+//!   memory is not needed any more is recalled, as long as it has not stopped.
 //!
 //! Owns no process and no clock.
 
@@ -166,6 +167,28 @@ fn select_for<'a, 'b>(
         }
     }
     Some(selected)
+}
+
+/// Whether the claim needs the memory of this evicted worker, which is given as it was before its eviction: the claim may
+/// evict it, and does not fit beside it and the workers that stay.
+pub(crate) fn is_needed(
+    budget: u64,
+    patience: Duration,
+    now: ActiveInstant,
+    claim: MemoryClaim<'_>,
+    evicted: &MemoryHolder<'_>,
+    holders: &[MemoryHolder<'_>],
+) -> bool {
+    let may_evict = match EvictionOrder::of(evicted, claim, patience) {
+        Some(EvictionOrder::Idle(_)) => true,
+        Some(EvictionOrder::InUse { due, .. }) => due <= now,
+        None => false,
+    };
+    let staying = holders
+        .iter()
+        .filter(|holder| holder.stage != HolderStage::Leaving)
+        .fold(evicted.need, |sum, holder| sum.saturating_add(holder.need));
+    may_evict && is_admissible(budget, claim, holders) && claim.need.min(budget) > budget.saturating_sub(staying)
 }
 
 /// Whether the claim fits beside the workers that are never evicted for it.

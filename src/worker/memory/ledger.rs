@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 use tracing::info;
 
 use super::eviction::{EvictionMode, HolderStage, MemoryClaim, MemoryHolder};
@@ -74,15 +74,25 @@ pub(super) struct Grant {
     /// When the wait for this memory had begun.
     since: ActiveInstant,
     stage: GrantStage,
-    /// Cancelled when the worker is evicted.
-    evicted: CancellationToken,
+    /// Whether the worker is evicted. Its owner follows each change.
+    evicted: watch::Sender<bool>,
 }
 
 /// The stage of a worker that has memory.
 pub(super) enum GrantStage {
     Loading,
-    Ready { endpoint: Arc<Endpoint>, since: ActiveInstant },
+    Ready(ReadyWorker),
+    /// Evicted; it may finish requests, and is recalled if its memory is not needed any more before it stops.
+    Evicted(ReadyWorker, EvictionMode),
+    /// It stops, for whatever reason.
     Leaving,
+}
+
+/// A worker that is ready: where it serves, and since when.
+#[derive(Clone)]
+pub(super) struct ReadyWorker {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) since: ActiveInstant,
 }
 
 /// When the waits began of loads that gave up before they were ready. Each entry is kept for [`CLAIM_GRACE`]: requests
@@ -149,25 +159,59 @@ impl Ledger {
         self.assert_consistent();
     }
 
-    /// Grants memory to a waiting load. Returns the token that is cancelled when its worker is evicted.
-    pub(super) fn grant(&mut self, id: u64) -> Option<CancellationToken> {
+    /// Grants memory to a waiting load. Returns the channel that says whether its worker is evicted.
+    pub(super) fn grant(&mut self, id: u64) -> Option<watch::Receiver<bool>> {
         let at = self.waiting.iter().position(|waiter| waiter.id == id)?;
         let MemoryWaiter { request, since, .. } = self.waiting.remove(at);
         self.reported_crowded_out.remove(&request.model);
-        let evicted = CancellationToken::new();
-        self.grants.push(Grant { id, request, since, stage: GrantStage::Loading, evicted: evicted.clone() });
+        let (evicted, receiver) = watch::channel(false);
+        self.grants.push(Grant { id, request, since, stage: GrantStage::Loading, evicted });
         self.assert_consistent();
-        Some(evicted)
+        Some(receiver)
     }
 
-    /// Sets the stage of a grant, unless its worker is already leaving.
-    pub(super) fn set_stage(&mut self, id: u64, stage: GrantStage) {
-        // A worker that is leaving stays so: a late `mark_ready` must not make its memory look evictable again.
+    /// Records that the worker of a grant is ready, if its load is not over.
+    pub(super) fn mark_ready(&mut self, id: u64, worker: ReadyWorker) {
+        // A worker that is evicted or leaving stays so: its memory must not look evictable again.
         if let Some(grant) =
-            self.grants.iter_mut().find(|grant| grant.id == id && !matches!(grant.stage, GrantStage::Leaving))
+            self.grants.iter_mut().find(|grant| grant.id == id && matches!(grant.stage, GrantStage::Loading))
         {
-            grant.stage = stage;
+            grant.stage = GrantStage::Ready(worker);
         }
+    }
+
+    /// Records that the worker of a grant has begun to end, for any reason.
+    pub(super) fn mark_leaving(&mut self, id: u64) {
+        if let Some(grant) = self.grants.iter_mut().find(|grant| grant.id == id) {
+            grant.stage = GrantStage::Leaving;
+        }
+    }
+
+    /// Marks an evicted worker as leaving; it cannot be recalled from then on. Returns whether it leaves: false if it was
+    /// recalled before.
+    pub(super) fn confirm_leaving(&mut self, id: u64) -> bool {
+        let Some(grant) = self.grants.iter_mut().find(|grant| grant.id == id) else { return true };
+        if matches!(grant.stage, GrantStage::Evicted(..)) {
+            grant.stage = GrantStage::Leaving;
+        }
+        matches!(grant.stage, GrantStage::Leaving)
+    }
+
+    /// Returns the evicted workers that can be recalled, as they were before. Those that were in use come first.
+    pub(super) fn evicted(&self) -> Vec<MemoryHolder<'_>> {
+        let as_before = |grant| Grant::holder_before_eviction(grant);
+        let mut evicted: Vec<MemoryHolder<'_>> = self.grants.iter().filter_map(as_before).collect();
+        evicted.sort_by_key(|holder| matches!(holder.stage, HolderStage::Idle { .. }));
+        evicted
+    }
+
+    /// Recalls an evicted worker: its owner lets it serve again.
+    pub(super) fn recall(&mut self, id: u64) {
+        let Some(grant) = self.grants.iter_mut().find(|grant| grant.id == id) else { return };
+        let GrantStage::Evicted(worker, _) = &grant.stage else { return };
+        grant.stage = GrantStage::Ready(worker.clone());
+        grant.evicted.send_replace(false);
+        info!(model = grant.request.model, "its memory is no longer needed by another model, it stays");
     }
 
     /// Removes a grant: its memory has been released.
@@ -183,11 +227,7 @@ impl Ledger {
 
     /// Keeps the age of a load that ended before it was ready, unless another worker serves its model.
     fn keep_age(&mut self, request: MemoryRequest, since: ActiveInstant) {
-        if !self
-            .grants
-            .iter()
-            .any(|grant| grant.request.model == request.model && !matches!(grant.stage, GrantStage::Leaving))
-        {
+        if !self.grants.iter().any(|grant| grant.request.model == request.model && !grant.is_leaving()) {
             self.ages.keep(request, since);
         }
     }
@@ -196,26 +236,29 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`NoLongerIdle`] if a worker that was selected as idle is in use again. Those before it in `selected` have been
-    /// evicted.
+    /// [`NoLongerIdle`] if a worker that was selected as idle is in use again. None has been evicted then, because the
+    /// others alone might not be enough.
     pub(super) fn evict(&mut self, selected: &[(u64, EvictionMode)]) -> Result<(), NoLongerIdle> {
+        let is_idle = |grant: &&Grant| selected.contains(&(grant.id, EvictionMode::Idle));
+        let idle: Vec<&Grant> = self.grants.iter().filter(is_idle).collect();
+        // Requests do not take the ledger's lock, so one may have begun since the selection. Closing the endpoints checks
+        // that under their own locks.
+        let endpoints: Vec<&Endpoint> = idle.iter().filter_map(|grant| grant.ready_endpoint()).collect();
+        if idle.iter().any(|grant| !grant.request.demand.is_empty()) || !Endpoint::close_all_if_idle(&endpoints) {
+            return Err(NoLongerIdle);
+        }
         for (id, mode) in selected {
             let Some(grant) = self.grants.iter_mut().find(|grant| grant.id == *id) else { continue };
-            let GrantStage::Ready { endpoint, .. } = &grant.stage else { continue };
+            let GrantStage::Ready(worker) = &grant.stage else { continue };
             match mode {
-                // Requests do not take the ledger's lock, so one may have begun since the selection. Closing the
-                // endpoint checks that under its own lock.
-                EvictionMode::Idle if !grant.request.demand.is_empty() || !endpoint.close_if_idle(Duration::ZERO) => {
-                    return Err(NoLongerIdle);
-                }
                 EvictionMode::Idle => info!(model = grant.request.model, "it makes room for another model"),
                 EvictionMode::Finishing => {
-                    endpoint.close_to_new();
+                    worker.endpoint.close_to_new();
                     info!(model = grant.request.model, "it finishes what it serves and makes room for another model");
                 }
             }
-            grant.stage = GrantStage::Leaving;
-            grant.evicted.cancel();
+            grant.stage = GrantStage::Evicted(worker.clone(), *mode);
+            grant.evicted.send_replace(true);
             // This model has had its turn: its waiting loads queue behind the load that it is evicted for.
             let model = &grant.request.model;
             for waiter in self.waiting.iter_mut().filter(|waiter| waiter.request.model == *model) {
@@ -265,14 +308,38 @@ impl MemoryWaiter {
 
 impl Grant {
     pub(super) fn holder(&self) -> MemoryHolder<'_> {
-        let stage = match &self.stage {
+        self.holder_in(match &self.stage {
             GrantStage::Loading => HolderStage::Loading,
-            GrantStage::Leaving => HolderStage::Leaving,
-            GrantStage::Ready { endpoint, since } => match endpoint.idle_since() {
+            GrantStage::Evicted(..) | GrantStage::Leaving => HolderStage::Leaving,
+            GrantStage::Ready(worker) => match worker.endpoint.idle_since() {
                 Some(idle) if self.request.demand.is_empty() => HolderStage::Idle { since: idle },
-                _ => HolderStage::InUse { ready: *since },
+                _ => HolderStage::InUse { ready: worker.since },
             },
-        };
+        })
+    }
+
+    /// Returns an evicted worker in the stage in which it was evicted; `None` if it is not evicted, or leaves already.
+    fn holder_before_eviction(&self) -> Option<MemoryHolder<'_>> {
+        let GrantStage::Evicted(worker, mode) = &self.stage else { return None };
+        Some(self.holder_in(match mode {
+            EvictionMode::Idle => HolderStage::Idle { since: worker.since },
+            EvictionMode::Finishing => HolderStage::InUse { ready: worker.since },
+        }))
+    }
+
+    fn ready_endpoint(&self) -> Option<&Endpoint> {
+        match &self.stage {
+            GrantStage::Ready(worker) => Some(&worker.endpoint),
+            _ => None,
+        }
+    }
+
+    /// Whether the worker gives its memory back.
+    fn is_leaving(&self) -> bool {
+        matches!(self.stage, GrantStage::Evicted(..) | GrantStage::Leaving)
+    }
+
+    fn holder_in(&self, stage: HolderStage) -> MemoryHolder<'_> {
         let MemoryRequest { need, is_pinned, is_preloaded, .. } = self.request;
         MemoryHolder { id: self.id, model: &self.request.model, need, is_pinned, is_preloaded, stage }
     }

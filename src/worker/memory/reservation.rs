@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio::sync::watch;
 
-use super::ledger::{GrantStage, SharedLedger};
+use super::ledger::{ReadyWorker, SharedLedger};
 use crate::pause_clock::ActiveInstant;
 use crate::worker::endpoint::Endpoint;
 
@@ -12,28 +12,42 @@ use crate::worker::endpoint::Endpoint;
 pub(crate) struct Reservation {
     pub(super) id: u64,
     pub(super) shared: Arc<SharedLedger>,
-    pub(super) evicted: CancellationToken,
+    pub(super) evicted: watch::Receiver<bool>,
 }
 
 impl Reservation {
     /// Records that the load is over and that `endpoint` serves requests. From now on the worker may be evicted.
     pub(crate) fn mark_ready(&self, endpoint: &Arc<Endpoint>) {
-        self.set_stage(GrantStage::Ready { endpoint: Arc::clone(endpoint), since: ActiveInstant::now() });
+        let worker = ReadyWorker { endpoint: Arc::clone(endpoint), since: ActiveInstant::now() };
+        self.shared.ledger().mark_ready(self.id, worker);
+        self.shared.change_signal.notify();
     }
 
     /// Records that the worker has begun to end, for any reason.
     pub(crate) fn mark_leaving(&self) {
-        self.set_stage(GrantStage::Leaving);
-    }
-
-    /// Waits until the worker is evicted. By then its endpoint accepts no new requests.
-    pub(crate) fn evicted(&self) -> WaitForCancellationFuture<'_> {
-        self.evicted.cancelled()
-    }
-
-    fn set_stage(&self, stage: GrantStage) {
-        self.shared.ledger().set_stage(self.id, stage);
+        let mut ledger = self.shared.ledger();
+        ledger.mark_leaving(self.id);
+        // Its memory may be enough for a load that others are evicted for.
+        self.shared.recall_unneeded(&mut ledger);
+        drop(ledger);
         self.shared.change_signal.notify();
+    }
+
+    /// Waits until the worker is evicted or recalled. Returns whether it is evicted. By then its endpoint accepts no new
+    /// requests; after a recall its owner opens it again.
+    pub(crate) async fn eviction_change(&mut self) -> bool {
+        if self.evicted.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        *self.evicted.borrow_and_update()
+    }
+
+    /// Records that the evicted worker stops now. Returns false if it is not to stop after all, because its memory is not
+    /// needed any more; it has been recalled then.
+    pub(crate) fn confirm_leaving(&self) -> bool {
+        let mut ledger = self.shared.ledger();
+        self.shared.recall_unneeded(&mut ledger);
+        ledger.confirm_leaving(self.id)
     }
 }
 
@@ -41,6 +55,7 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         let mut ledger = self.shared.ledger();
         ledger.release(self.id);
+        self.shared.recall_unneeded(&mut ledger);
         self.shared.publish_metrics(&ledger);
         // Unlock before waking: every load that wakes takes the lock first.
         drop(ledger);

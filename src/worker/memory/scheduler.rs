@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::eviction::{EvictionStep, is_admissible, next_step, pinned_in_the_way};
+use super::eviction::{EvictionStep, MemoryHolder, is_admissible, is_needed, next_step, pinned_in_the_way};
 use super::ledger::{CrowdedOut, Ledger, MemoryRequest, MemoryWaiter, SharedLedger};
 use super::reservation::Reservation;
 use crate::pause_clock::{self, ActiveInstant};
@@ -112,6 +112,8 @@ impl MemoryScheduler {
             match shared.step(&ledger, id) {
                 EvictionStep::Grant => {
                     let evicted = ledger.grant(id);
+                    // The memory may have come from elsewhere than from the workers that were evicted for it.
+                    shared.recall_unneeded(&mut ledger);
                     shared.publish_metrics(&ledger);
                     return evicted
                         .map(|evicted| Reservation { id, shared: Arc::clone(shared), evicted })
@@ -188,6 +190,24 @@ impl SharedLedger {
         pinned.into_iter().map(str::to_owned).collect()
     }
 
+    /// Recalls the evicted workers whose memory no waiting load needs: the load that they were evicted for has gone, has
+    /// lost its demand, or finds enough memory elsewhere.
+    pub(super) fn recall_unneeded(&self, ledger: &mut Ledger) {
+        let Some(budget) = self.budget else { return };
+        // One after the other: with one of them back, another may be needed.
+        while let Some(id) = {
+            let holders = ledger.holders();
+            let claims: Vec<_> = ledger.waiting.iter().map(MemoryWaiter::claim).collect();
+            let now = ActiveInstant::now();
+            let is_unneeded = |evicted: &MemoryHolder<'_>| {
+                !claims.iter().any(|claim| is_needed(budget, self.patience, now, *claim, evicted, &holders))
+            };
+            ledger.evicted().into_iter().find(is_unneeded).map(|evicted| evicted.id)
+        } {
+            ledger.recall(id);
+        }
+    }
+
     /// Whether a waiting load uses none of the shared budget.
     fn needs_no_shared_memory(&self, ledger: &Ledger, id: u64) -> bool {
         self.budget.is_none() || ledger.waiter(id).is_none_or(|waiter| waiter.request.need == 0)
@@ -206,11 +226,16 @@ impl Drop for WaitingGuard<'_> {
     fn drop(&mut self) {
         let mut ledger = self.shared.ledger();
         ledger.leave(self.id);
+        self.shared.recall_unneeded(&mut ledger);
         drop(ledger);
         // It may have been ahead of others.
         self.shared.change_signal.notify();
     }
 }
+
+#[cfg(test)]
+#[path = "recall_tests.rs"]
+mod recall_tests;
 
 #[cfg(test)]
 #[path = "scheduler_tests.rs"]

@@ -14,27 +14,27 @@ use crate::worker::demand::{Demand, DemandGuard};
 use crate::worker::endpoint::in_flight::InFlight;
 use crate::worker::endpoint::{Endpoint, RequestClass};
 
-const BUDGET: u64 = 100;
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const BUDGET: u64 = 100;
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A scheduler and the workers that share its memory.
-struct Fixture {
-    scheduler: MemoryScheduler,
+pub(super) struct Fixture {
+    pub(super) scheduler: MemoryScheduler,
     models: AtomicU64,
     change_signal: Arc<ChangeSignal>,
 }
 
 /// A worker that reserves memory.
-struct Worker {
-    request: MemoryRequest,
+pub(super) struct Worker {
+    pub(super) request: MemoryRequest,
     change_signal: Arc<ChangeSignal>,
     scheduler: MemoryScheduler,
 }
 
 /// A worker that is ready.
-struct Loaded {
-    reservation: Reservation,
-    endpoint: Arc<Endpoint>,
+pub(super) struct Loaded {
+    pub(super) reservation: Reservation,
+    pub(super) endpoint: Arc<Endpoint>,
 }
 
 fn metrics() -> Arc<Metrics> {
@@ -42,7 +42,7 @@ fn metrics() -> Arc<Metrics> {
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let change_signal = Arc::<ChangeSignal>::default();
         Self {
             scheduler: MemoryScheduler::new(Some(BUDGET), PATIENCE, Arc::clone(&change_signal), metrics()),
@@ -52,7 +52,7 @@ impl Fixture {
     }
 
     /// Creates the only worker of a model.
-    fn worker(&self, need: u64) -> Worker {
+    pub(super) fn worker(&self, need: u64) -> Worker {
         self.replica(&format!("m{}", self.models.fetch_add(1, Ordering::Relaxed)), need)
     }
 
@@ -63,17 +63,17 @@ impl Fixture {
     }
 
     /// Returns the bytes that are granted.
-    fn used(&self) -> u64 {
+    pub(super) fn used(&self) -> u64 {
         self.scheduler.0.ledger().grants.iter().map(|grant| grant.request.need).sum()
     }
 }
 
 impl Worker {
-    fn take_demand(&self) -> DemandGuard {
+    pub(super) fn take_demand(&self) -> DemandGuard {
         Demand::guard(&self.request.demand)
     }
 
-    fn spawn_reserve(&self) -> JoinHandle<Reservation> {
+    pub(super) fn spawn_reserve(&self) -> JoinHandle<Reservation> {
         let (scheduler, request) = (self.scheduler.clone(), self.request.clone());
         TaskTracker::new()
             .spawn(async move { scheduler.reserve(request).await.expect("no pinned model is in the way") })
@@ -100,16 +100,16 @@ impl Worker {
         let _request = busy.begin();
         tokio::time::advance(2 * PATIENCE).await;
         let (_demand, reserving, began) = (self.take_demand(), self.spawn_reserve(), ActiveInstant::now());
-        busy.reservation.evicted().await;
+        busy.evicted().await;
         assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
         reserving.abort();
     }
 
-    async fn load(&self) -> Loaded {
+    pub(super) async fn load(&self) -> Loaded {
         self.mark_ready(self.granted().await)
     }
 
-    fn mark_ready(&self, reservation: Reservation) -> Loaded {
+    pub(super) fn mark_ready(&self, reservation: Reservation) -> Loaded {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let endpoint = Endpoint::new(address, HeaderValue::from_static("x"), Arc::default()).unwrap();
         let endpoint = Arc::new(endpoint.with_signal(Arc::clone(&self.change_signal)));
@@ -119,22 +119,32 @@ impl Worker {
 }
 
 impl Loaded {
-    fn begin(&self) -> InFlight {
-        Arc::clone(&self.endpoint).begin(RequestClass::Inference(None), None).ok().unwrap()
+    pub(super) fn begin(&self) -> InFlight {
+        self.try_begin().unwrap()
     }
 
-    fn is_evicted(&self) -> bool {
-        self.reservation.evicted.is_cancelled()
+    pub(super) fn try_begin(&self) -> Option<InFlight> {
+        Arc::clone(&self.endpoint).begin(RequestClass::Inference(None), None).ok()
+    }
+
+    pub(super) fn is_evicted(&self) -> bool {
+        *self.reservation.evicted.borrow()
+    }
+
+    /// Waits until it is evicted.
+    async fn evicted(&self) {
+        let mut evicted = self.reservation.evicted.clone();
+        evicted.wait_for(|is_evicted| *is_evicted).await.unwrap();
     }
 }
 
 /// Returns the reservation, which must be granted well before `PATIENCE` has passed.
-async fn granted(reserving: JoinHandle<Reservation>) -> Reservation {
+pub(super) async fn granted(reserving: JoinHandle<Reservation>) -> Reservation {
     tokio::time::timeout(PATIENCE / 2, reserving).await.expect("memory is granted in time").unwrap()
 }
 
 /// Runs all tasks as far as they get without time passing.
-async fn settle() {
+pub(super) async fn settle() {
     for _ in 0..100 {
         yield_now().await;
     }
@@ -195,7 +205,7 @@ async fn a_busy_worker_is_drained_for_a_load_that_has_waited_and_then_the_two_ta
     let request = first.begin();
     let began = ActiveInstant::now();
     let reserving = b.spawn_reserve();
-    first.reservation.evicted().await;
+    first.evicted().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
     assert!(
         Arc::clone(&first.endpoint).begin(RequestClass::Inference(None), None).is_err(),
@@ -208,7 +218,7 @@ async fn a_busy_worker_is_drained_for_a_load_that_has_waited_and_then_the_two_ta
     let second = b.mark_ready(granted(reserving).await);
     // The first model has demand again at once, and waits for its turn.
     let (again, began) = (a.spawn_reserve(), ActiveInstant::now());
-    second.reservation.evicted().await;
+    second.evicted().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
     drop(second);
     granted(again).await;
@@ -308,7 +318,7 @@ async fn a_replica_waits_while_its_model_is_loaded_and_queues_behind_the_load_th
     settle().await;
     assert!(!loaded.is_evicted() && !replica.is_finished(), "replacing a worker of the same model gains nothing");
     let (reserving, began) = (other.spawn_reserve(), ActiveInstant::now());
-    loaded.reservation.evicted().await;
+    loaded.evicted().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
     drop(request);
     drop(loaded);
@@ -316,7 +326,7 @@ async fn a_replica_waits_while_its_model_is_loaded_and_queues_behind_the_load_th
     settle().await;
     assert!(!replica.is_finished(), "it has waited longer, but its model has had its turn");
     let began = ActiveInstant::now();
-    other.reservation.evicted().await;
+    other.evicted().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
     drop(other);
     granted(replica).await;

@@ -23,7 +23,6 @@ use crate::worker::health::listening;
 use crate::worker::health::load_progress::{LoadProgress, LoadSigns};
 use crate::worker::health::probe::{LLAMA_HEALTH, Probe, ProbeOutcome, Silence};
 use crate::worker::load_phases::LoadPhases;
-use crate::worker::memory::reservation::Reservation;
 use crate::worker::plan::Program;
 use crate::worker::state::{WorkerEvent, WorkerState};
 
@@ -34,6 +33,15 @@ struct LoadInfo<'a> {
     phases: &'a Mutex<LoadPhases>,
     /// How long the prefetch of the model took, if there was one.
     prefetch: Option<Duration>,
+}
+
+/// Why a worker accepts no new requests and stops once it has finished those in flight.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DrainCause {
+    /// Another load needs its memory. It is recalled if that changes.
+    Evicted,
+    /// An order to unload it.
+    Ordered,
 }
 
 /// What was observed in one life so far.
@@ -61,7 +69,7 @@ impl Owner {
             warning: ThrottledWarning::default(),
             ticks: ticks_every(PROBE_INTERVAL_LOADING, Duration::ZERO),
         };
-        let mut is_draining = false;
+        let mut draining = None;
         loop {
             let is_doubtful = endpoint.is_doubted() || seen.silence.is_refused();
             // Hang samples are taken only in probes that are due by the clock: their interval is a part of
@@ -70,18 +78,35 @@ impl Owner {
                 status = process.wait() => return WatchEnd::Exited(status),
                 () = stop.cancelled() => return WatchEnd::StopAsked,
                 () = self.unused(endpoint) => return WatchEnd::Unused,
-                () = endpoint.idle(), if is_draining => return WatchEnd::PutAway,
-                () = reservation.evicted(), if !is_draining => {
-                    is_draining = true;
-                    self.begin_draining(endpoint, reservation);
+                () = endpoint.idle(), if draining.is_some() => {
+                    // Its memory may not be needed any more; then it is told so.
+                    if draining == Some(DrainCause::Evicted) && !reservation.confirm_leaving() {
+                        draining = None;
+                        self.end_draining(endpoint);
+                        continue;
+                    }
+                    return WatchEnd::PutAway;
+                }
+                is_evicted = reservation.eviction_change(), if draining != Some(DrainCause::Ordered) => {
+                    match is_evicted {
+                        true => {
+                            draining = Some(DrainCause::Evicted);
+                            self.begin_draining(endpoint);
+                        }
+                        false => {
+                            draining = None;
+                            self.end_draining(endpoint);
+                        }
+                    }
                     continue;
                 }
                 change = self.demand.shared().next_change() => {
                     match change {
-                        DemandChange::PutAway if !is_draining => {
+                        DemandChange::PutAway if draining != Some(DrainCause::Ordered) => {
                             info!(model = self.plan.model, "{} is unloaded by an order", self.plan.program.name());
-                            is_draining = true;
-                            self.begin_draining(endpoint, reservation);
+                            draining = Some(DrainCause::Ordered);
+                            reservation.mark_leaving();
+                            self.begin_draining(endpoint);
                         }
                         DemandChange::PutAway => self.demand.release(),
                         // A ready process needs no guard. One that drains is started again after its end.
@@ -226,13 +251,24 @@ impl Owner {
     }
 
     /// Closes the endpoint to new requests; requests in flight go on.
-    fn begin_draining(&mut self, endpoint: &Endpoint, reservation: &Reservation) {
+    fn begin_draining(&mut self, endpoint: &Endpoint) {
         endpoint.close_to_new();
-        reservation.mark_leaving();
         self.demand.clear();
         self.apply_with(WorkerEvent::StopAsked, |status| {
             status.endpoint = None;
             status.asleep = true;
+        });
+    }
+
+    /// Lets a worker serve again that was evicted and is not to leave after all.
+    fn end_draining(&self, endpoint: &Arc<Endpoint>) {
+        endpoint.reopen();
+        self.apply_with(WorkerEvent::Recalled, |status| {
+            status.asleep = false;
+            // Published even if the state is the same: requests wait for the endpoint to accept them again.
+            if status.state == WorkerState::Ready {
+                status.endpoint = Some(Arc::clone(endpoint));
+            }
         });
     }
 
