@@ -26,8 +26,8 @@ use llamagate::settings::{Environment, Inputs, options::Engine, resolve};
 use llamagate::telemetry::files::{LogFolder, LogRules};
 use llamagate::telemetry::metrics::{Metrics, ModelLabels};
 use llamagate::worker::{
-    InFlight, KeySuspensions, MemoryBudget, Need, NotAccepted, Plan, Program, RequestClass, Spawner, WorkerCondition,
-    WorkerContext, WorkerHandle, WorkerLoss, WorkerState, supervise,
+    InFlight, KeySuspensions, LearnedMemory, MemoryBudget, Need, NotAccepted, Plan, Program, RequestClass, Spawner,
+    WorkerCondition, WorkerContext, WorkerHandle, WorkerLoss, WorkerState, supervise,
 };
 use support::model_file::Kind;
 use support::resources::{cmdline, environ, pid_gone};
@@ -56,6 +56,7 @@ fn shared() -> &'static (Runtime, Spawner) {
 struct Fixture {
     workers: Arc<WorkerContext>,
     metrics: Arc<Metrics>,
+    learned: LearnedMemory,
     folder: TempDir,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -82,12 +83,12 @@ impl Fixture {
         let suspensions = Arc::new(KeySuspensions::new(Duration::from_secs(600)));
         let workers =
             Arc::new(WorkerContext::new(spawner.clone(), Arc::clone(&metrics), suspensions, patience).unwrap());
-        let folder = tempfile::tempdir().unwrap();
-        Self { workers, metrics, folder, stop: CancellationToken::new(), tasks: TaskTracker::new() }
+        let (folder, learned) = (tempfile::tempdir().unwrap(), LearnedMemory::without_file());
+        Self { workers, metrics, learned, folder, stop: CancellationToken::new(), tasks: TaskTracker::new() }
     }
 
     fn set_budget(&self) {
-        self.workers.set_memory_budget(MemoryBudget { bytes: Some(BUDGET), is_of_gpus: false });
+        self.workers.set_memory_budget(MemoryBudget { bytes: Some(BUDGET), is_of_gpus: false }, self.learned.clone());
     }
 
     /// Starts to supervise a worker with this script; `change` adapts its plan.
@@ -449,16 +450,86 @@ fn the_memory_that_a_load_used_counts_for_the_next_load() {
     let small = fixture.add_worker("small", json!({}), |plan| plan.need = Need::Estimated(40));
     let other = fixture.add_worker("other", json!({}), |plan| plan.need = Need::Configured(40));
     drop(small.handle.demand());
-    let wants = [small.handle.demand(), other.handle.demand()];
-    small.wait_ready();
+    let want_other = other.handle.demand();
     other.wait_ready();
-    drop(wants);
+    let want_small = small.handle.demand();
+    small.wait_ready();
+    // The load has used far more than 60 bytes, so the other model no longer fits beside it.
+    eventually("the memory in use is known", SOON, || fixture.metrics.memory_used.get() == 140);
+    drop((want_other, want_small));
     small.handle.unload();
     small.wait_asleep();
-    // The load has used far more than 60 bytes, so the other model no longer fits beside it.
+    assert!(other.handle.endpoint().is_some(), "nothing is evicted for memory that is already in use");
     let _want = small.handle.demand();
     small.wait_ready();
     other.wait_asleep();
+}
+
+/// Regression: after a restart of the service the first load of each model counted for the estimate again.
+#[test]
+fn the_memory_that_a_load_used_counts_after_a_restart_of_the_service() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("learned.json");
+    let model = ScriptedModel::create(data.path(), "small.gguf", Kind::Chat, &json!({}));
+    for is_restarted in [false, true] {
+        let mut fixture = Fixture::without_budget(LONG);
+        fixture.learned = LearnedMemory::load(&file);
+        fixture.set_budget();
+        let handle = fixture.add_replica("small", 0, &model, |plan| plan.need = Need::Estimated(40));
+        let small = Worker { handle, model: model.clone() };
+        let other = fixture.add_worker("other", json!({}), |plan| plan.need = Need::Configured(40));
+        drop(other.handle.demand());
+        other.handle.wake();
+        other.wait_ready();
+        let _want = small.handle.demand();
+        small.wait_ready();
+        match is_restarted {
+            false => assert!(other.handle.endpoint().is_some(), "the estimate fits beside it"),
+            true => other.wait_asleep(),
+        }
+        eventually("the memory is kept", SOON, || file.exists());
+    }
+    // Another context is another memory.
+    let mut fixture = Fixture::without_budget(LONG);
+    fixture.learned = LearnedMemory::load(&file);
+    fixture.set_budget();
+    let change = |plan: &mut Plan| (plan.need, plan.engine.ctx.0) = (Need::Estimated(40), plan.engine.ctx.0 + 1);
+    let handle = fixture.add_replica("small", 0, &model, change);
+    let small = Worker { handle, model: model.clone() };
+    let other = fixture.add_worker("other", json!({}), |plan| plan.need = Need::Configured(40));
+    other.handle.wake();
+    other.wait_ready();
+    let _want = small.handle.demand();
+    small.wait_ready();
+    assert!(other.handle.endpoint().is_some(), "nothing is known about this context");
+}
+
+#[test]
+fn a_command_without_memory_counts_for_what_it_uses_from_its_first_load_on() {
+    let fixture = Fixture::new(LONG);
+    let model = ScriptedModel::create(fixture.folder.path(), "c.gguf", Kind::Chat, &json!({}));
+    let path = model.path.to_str().unwrap();
+    let argv = [fake_server::program(), "-m", path, "--host", "127.0.0.1", "--port", "{port}"];
+    let program =
+        Program::Command { argv: argv.map(str::to_owned).to_vec(), health: "/v1/models".to_owned(), model: None };
+    let handle = fixture.add_replica("c", 0, &model, |plan| (plan.program, plan.need) = (program, Need::Estimated(0)));
+    let command = Worker { handle, model };
+    let large = fixture.add_worker("large", json!({}), |plan| plan.need = Need::Configured(100));
+    large.handle.wake();
+    large.wait_ready();
+    command.handle.wake();
+    command.wait_ready();
+    assert!(large.handle.endpoint().is_some(), "its memory is not known before it was loaded");
+    eventually("its memory counts at once", SOON, || fixture.metrics.memory_used.get() == 200);
+    large.handle.unload();
+    large.wait_asleep();
+    let want = large.handle.demand();
+    large.wait_ready();
+    command.wait_asleep();
+    drop(want);
+    command.handle.wake();
+    command.wait_ready();
+    large.wait_asleep();
 }
 
 #[test]

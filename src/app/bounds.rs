@@ -1,4 +1,4 @@
-//! Bounds of the composition root: waits and lengths that no user needs to choose.
+//! Bounds and names of the composition root that no user needs to choose.
 
 use std::time::Duration;
 
@@ -11,3 +11,6 @@ pub(super) const CONFIG_GONE_LOOKS: u32 = 2;
 /// Longest folder name that is derived from a model's id, in bytes. The number of a worker may be appended to it, and
 /// file systems allow 255 bytes.
 pub(super) const LOG_FOLDER_NAME: usize = 200;
+
+/// The file below `DATA_DIR` with the memory that models used when they were loaded.
+pub(super) const LEARNED_MEMORY_FILE: &str = "learned_memory.json";

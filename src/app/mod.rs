@@ -5,7 +5,7 @@
 //! gateway's port, stop llama-server, close the health port. If both ports are the same, nothing listens while
 //! llama-server is stopped.
 //!
-//! - `bounds.rs`: waits and lengths that no user needs to choose
+//! - `bounds.rs`: waits, lengths and names that no user needs to choose
 //! - `ending.rs`: the main wait, and why the service stops
 //! - `listeners.rs`: the listeners of the gateway port and the health port
 //! - `llama_help.rs`: what llama-server says of its arguments, without a service
@@ -60,6 +60,7 @@ use crate::telemetry::files::{LogFolder, LogRules};
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{self, Spawner, WorkerContext};
+use bounds::LEARNED_MEMORY_FILE;
 use ending::{StopCause, wait_for_stop};
 use listeners::{Listeners, serve_gateway, serve_health_on_its_own_thread, write_port_file};
 use model_reconciler::{ModelReconciler, ReconcilerParts};
@@ -161,7 +162,10 @@ fn start_models(
     };
     let reconciler = Arc::new(ModelReconciler::new(parts, settings));
     // In the background: the ports must answer while the available memory is determined.
-    tasks.spawn(Arc::clone(&reconciler).find_memory_budget(settings.routing.memory_budget, stop_rest.clone()));
+    let learned_file = settings.files.data_dir.join(LEARNED_MEMORY_FILE);
+    let finding =
+        Arc::clone(&reconciler).find_memory_budget(settings.routing.memory_budget, learned_file, stop_rest.clone());
+    tasks.spawn(finding);
     let reloader = Reloader::new(inputs, platform.clone(), ready.keys.clone(), Arc::clone(&reconciler), resolved);
     let reloader = Arc::new(reloader);
     tasks.spawn(Arc::clone(&reloader).watch(stop_rest.clone()));

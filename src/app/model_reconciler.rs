@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -26,7 +27,8 @@ use crate::settings::values::MemoryBudgetSetting;
 use crate::settings::{Config, Environment, Settings};
 use crate::telemetry::files::LogFolder;
 use crate::telemetry::metrics::Metrics;
-use crate::worker::{self, LlamaHelp, MemoryBudget, Need, Plan, Program, RemotePlan, WorkerContext};
+use crate::worker::bounds::LEARNED_FILE_PATIENCE;
+use crate::worker::{self, LearnedMemory, LlamaHelp, MemoryBudget, Need, Plan, Program, RemotePlan, WorkerContext};
 
 /// Creates, updates and retires models.
 pub(super) struct ModelReconciler {
@@ -121,11 +123,28 @@ impl ModelReconciler {
         }
     }
 
-    /// Determines the memory budget and passes it to the workers, which may load from then on. Cancelling `stop` ends
-    /// the search.
-    pub(super) async fn find_memory_budget(self: Arc<Self>, budget: MemoryBudgetSetting, stop: CancellationToken) {
-        if let Some(memory_budget) = stop.run_until_cancelled(MemoryBudget::find(budget)).await {
-            self.worker_context.set_memory_budget(memory_budget);
+    /// Determines the memory budget and passes it to the workers, which may load from then on, together with the memory that
+    /// they used before, according to `learned_file`. Cancelling `stop` ends the search.
+    pub(super) async fn find_memory_budget(
+        self: Arc<Self>,
+        budget: MemoryBudgetSetting,
+        learned_file: PathBuf,
+        stop: CancellationToken,
+    ) {
+        // On a blocking thread: the folder may be on a slow network volume.
+        let learned = spawn_blocking(move || LearnedMemory::load(&learned_file));
+        let learned = async {
+            match tokio::time::timeout(LEARNED_FILE_PATIENCE, learned).await {
+                Ok(Ok(learned)) => learned,
+                _ => {
+                    warn!("the file with the memory that models used before was not read in time");
+                    LearnedMemory::without_file()
+                }
+            }
+        };
+        let found = async { tokio::join!(MemoryBudget::find(budget), learned) };
+        if let Some((memory_budget, learned)) = stop.run_until_cancelled(found).await {
+            self.worker_context.set_memory_budget(memory_budget, learned);
         }
     }
 

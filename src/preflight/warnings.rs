@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::checked::{CheckedModel, CheckedModels, file_name};
 use crate::models::ModelKind;
 use crate::settings::Config;
-use crate::settings::catalogue::{Catalogue, EVERY_MODEL, ProjectorSetting};
+use crate::settings::catalogue::{Catalogue, EVERY_MODEL, LocalSettings, ProjectorSetting, Start};
 
 impl CheckedModels {
     /// Returns warnings about models that work, but probably not as intended.
@@ -28,6 +28,13 @@ fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
         }
     }
     warnings.extend(models.iter().filter_map(ineffective_dimensions));
+    for model in models.iter().filter(|model| has_unknown_memory(model)) {
+        warnings.push(format!(
+            "models.{}: a `command` without `memory` counts as 0 in MEMORY_BUDGET until a load of it has been measured; \
+             set `memory`",
+            model.id
+        ));
+    }
     if catalogue.shelf.is_some() {
         // Without a shelf, an unknown name is a problem of the configuration.
         for (name, others) in &catalogue.fallbacks {
@@ -105,6 +112,12 @@ fn projector_warnings(models: &[CheckedModel]) -> Vec<String> {
         )
     }));
     warnings
+}
+
+/// Whether nothing tells how much memory a model needs before it has been loaded.
+fn has_unknown_memory(model: &CheckedModel) -> bool {
+    let is_unknown = |local: &LocalSettings| matches!(local.start, Start::Command { .. }) && local.memory.is_none();
+    model.settings.local.as_ref().is_some_and(is_unknown)
 }
 
 /// Returns the models that this name means: the one with this id or alias, or all of a tier.

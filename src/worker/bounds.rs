@@ -147,6 +147,18 @@ pub const MEMORY_RESERVE: u64 = 20;
 /// Longest wait for the answer to how much memory a llama-server uses.
 pub const FOOTPRINT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Workers whose memory is remembered for the next start of the service.
+pub const LEARNED_MODELS: usize = 256;
+
+/// Largest file of remembered memory that is read, in bytes.
+pub const LEARNED_FILE_BYTES: u64 = 256 * 1024;
+
+/// The share by which a measurement has to differ from the remembered one to replace it, as a divisor: 1/16.
+pub const LEARNED_TOLERANCE: u64 = 16;
+
+/// Longest wait for the file of remembered memory.
+pub const LEARNED_FILE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Longest wait for the last output of a llama-server that has ended.
 pub const LOG_PUMP_GRACE: Duration = Duration::from_secs(2);
 

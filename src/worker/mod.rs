@@ -55,6 +55,7 @@ pub use endpoint::key_suspensions::KeySuspensions;
 pub use endpoint::{Endpoint, NotAccepted, RequestClass};
 pub use handle::{LastExit, WorkerCondition, WorkerHandle, WorkerLoss, WorkerStatus};
 pub use memory::budget::MemoryBudget;
+pub use memory::learned::LearnedMemory;
 pub use plan::{Need, Plan, Program};
 pub use process::help::HelpReader;
 pub use process::reaper::reap_orphans;

@@ -182,3 +182,82 @@ fn a_finished_stream_without_an_end_mark_is_whole_for_a_command_and_cut_for_a_ll
     let [own, _] = stream(json!({"truncate_mid_stream": {"after_frames": frames - 1}}));
     assert_eq!(own.last().unwrap().json()["error"]["code"], "backend_error", "no choice has finished: {own:?}");
 }
+
+/// Regression: a `command` without `memory` counted as nothing for as long as its first process ran, and after each
+/// restart of the service.
+#[test]
+fn a_command_without_memory_is_measured_at_its_first_load_and_warned_about_once() {
+    let config = format!(
+        "memory_budget: 1GiB\nmodels:\n  own: {{command: {}, health: /v1/models}}\n  large: {{file: large.gguf, memory: 1GiB}}\n",
+        command("own.gguf")
+    );
+    let files = [("own.gguf", json!({})), ("large.gguf", json!({}))];
+    let mut gateway = Gateway::builder().fakes(&config, &files).start_ready();
+    let serve = |gateway: &Gateway, id: &str| {
+        let answer = gateway.client().post_json(CHAT, &chat(id));
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+    };
+    let unload = |gateway: &Gateway, id: &str| {
+        gateway.client_with(ADMIN).send("POST", &format!("/v1/models/{id}/unload"), b"");
+        eventually("it is unloaded", STOPS, || model(gateway, id)["state"] == "stopped");
+    };
+    let counted = |gateway: &Gateway| {
+        let metrics = gateway.anonymous().get("/metrics?format=prometheus").text();
+        let line = metrics.lines().find_map(|line| line.strip_prefix("llamagate_model_memory_bytes{model=\"own\"} "));
+        line.map_or(0, |bytes| bytes.parse::<u64>().unwrap())
+    };
+    let warnings = |gateway: &Gateway| gateway.output().matches("counted as 0: set `memory`").count();
+    assert!(gateway.output().contains("counts as 0 in MEMORY_BUDGET"), "{}", gateway.output());
+    serve(&gateway, "large");
+    serve(&gateway, "own");
+    assert_eq!(model(&gateway, "large")["state"], "ready", "it was loaded beside it");
+    eventually("its memory is measured", READY, || counted(&gateway) > 0 && warnings(&gateway) == 1);
+    unload(&gateway, "own");
+    serve(&gateway, "own");
+    assert_eq!(model(&gateway, "large")["state"], "stopped", "the two do not fit together");
+    serve(&gateway, "large");
+    assert_eq!(model(&gateway, "own")["state"], "stopped");
+    assert_eq!(warnings(&gateway), 1);
+    let measured = counted(&gateway);
+
+    let file = gateway.data_dir().join("learned_memory.json");
+    let kept: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!((&kept["version"], &kept["entries"][0]["model"]), (&json!(1), &json!("own")), "{kept}");
+    assert_eq!(gateway.stop().code(), Some(0));
+    // The next run of the service knows it from the start.
+    let data = gateway.data_dir().to_str().unwrap().to_owned();
+    let again = Gateway::builder().fakes(&config, &files).set("DATA_DIR", &data).start_ready();
+    serve(&again, "large");
+    serve(&again, "own");
+    assert_eq!(model(&again, "large")["state"], "stopped", "{}", again.output());
+    assert!(measured > 0 && counted(&again) > 0 && warnings(&again) == 0);
+}
+
+#[test]
+fn a_broken_file_of_learned_memory_is_ignored_with_one_warning_and_a_read_only_one_is_no_fault() {
+    let config = "memory_budget: 1GiB\nmodels:\n  a: {file: a.gguf}\n  b: {file: b.gguf}\n";
+    let files = [("a.gguf", json!({})), ("b.gguf", json!({}))];
+    let mut first = Gateway::builder().fakes(config, &files).start_ready();
+    let path = first.data_dir().join("learned_memory.json");
+    assert_eq!(first.stop().code(), Some(0));
+    std::fs::write(&path, "{\"version\": 1, \"entries\": [{\"key\"").unwrap();
+    let data = first.data_dir().to_str().unwrap().to_owned();
+    let second = Gateway::builder().fakes(config, &files).set("DATA_DIR", &data).start_ready();
+    for id in ["a", "b"] {
+        assert_eq!(second.client().post_json(CHAT, &chat(id)).status(), 200);
+    }
+    assert_eq!(second.output().matches("the file is ignored").count(), 1, "{}", second.output());
+    eventually("the file is replaced", READY, || {
+        let text = std::fs::read_to_string(&path).unwrap();
+        serde_json::from_str::<Value>(&text).is_ok_and(|kept| kept["entries"].as_array().map(Vec::len) == Some(2))
+    });
+    // A folder in its place can be neither read nor replaced.
+    drop(second);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let third = Gateway::builder().fakes(config, &files).set("DATA_DIR", &data).start_ready();
+    for id in ["a", "b"] {
+        assert_eq!(third.client().post_json(CHAT, &chat(id)).status(), 200);
+    }
+    assert_eq!(third.output().matches("WARN").count(), 1, "{}", third.output());
+}

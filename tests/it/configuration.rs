@@ -141,6 +141,17 @@ fn a_command_whose_program_does_not_exist_is_a_problem_with_its_key() {
 }
 
 #[test]
+fn a_command_without_memory_causes_a_warning() {
+    let warning =
+        "models.own: a `command` without `memory` counts as 0 in MEMORY_BUDGET until a load of it has been measured";
+    for (memory, is_warned) in [("", true), (", memory: 1GiB", false)] {
+        let output = check_of(&format!("models: {{own: {{command: [sh, '{{port}}']{memory}}}}}\n"));
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(stderr(&output).contains(warning), is_warned, "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn names_that_clash_with_routes_and_fallbacks_of_another_kind_cause_warnings() {
     let output = check_of(
         "models:\n  chat: {file: tiny-chat.gguf, tier: light, aliases: [a/load, embeddings]}\n\

@@ -180,6 +180,13 @@ impl Ledger {
         }
     }
 
+    /// Sets the bytes of a grant.
+    pub(super) fn set_need(&mut self, id: u64, need: u64) {
+        if let Some(grant) = self.grants.iter_mut().find(|grant| grant.id == id) {
+            grant.request.need = need;
+        }
+    }
+
     /// Records that the worker of a grant has begun to end, for any reason.
     pub(super) fn mark_leaving(&mut self, id: u64) {
         if let Some(grant) = self.grants.iter_mut().find(|grant| grant.id == id) {

@@ -6,6 +6,7 @@
 //! - `gpu.rs`: the GPUs' memory, and the wait until it has been released
 //! - `host.rs`: how much host memory is still available
 //! - `kernel.rs`: where the kernel shows its counters
+//! - `learned.rs`: what loaded workers really used, kept across restarts of the service
 //! - `ledger.rs`: which workers have memory, which wait for it, and since when
 //! - `oom_kills.rs`: counts processes that the kernel killed because memory was short (`OomKill`)
 //! - `prefetch.rs`: reads a model ahead of its load
@@ -18,6 +19,7 @@ mod eviction;
 pub(super) mod gpu;
 mod host;
 pub(super) mod kernel;
+pub(super) mod learned;
 pub(super) mod ledger;
 pub(super) mod oom_kills;
 pub(super) mod prefetch;

@@ -23,6 +23,16 @@ impl Reservation {
         self.shared.change_signal.notify();
     }
 
+    /// Records that the worker uses this many bytes. More than the budget counts as all of it.
+    pub(crate) fn set_need(&self, bytes: u64) {
+        let mut ledger = self.shared.ledger();
+        ledger.set_need(self.id, self.shared.budget.map_or(bytes, |budget| bytes.min(budget)));
+        self.shared.recall_unneeded(&mut ledger);
+        self.shared.publish_metrics(&ledger);
+        drop(ledger);
+        self.shared.change_signal.notify();
+    }
+
     /// Records that the worker has begun to end, for any reason.
     pub(crate) fn mark_leaving(&self) {
         let mut ledger = self.shared.ledger();

@@ -11,6 +11,7 @@ use crate::worker::change_signal::ChangeSignal;
 use crate::worker::endpoint::key_suspensions::KeySuspensions;
 use crate::worker::health::probe::Prober;
 use crate::worker::memory::budget::MemoryBudget;
+use crate::worker::memory::learned::LearnedMemory;
 use crate::worker::memory::scheduler::MemoryScheduler;
 use crate::worker::process::help::HelpReader;
 use crate::worker::process::ports::PortPool;
@@ -33,10 +34,11 @@ pub struct WorkerContext {
     wait_before_drain: Duration,
 }
 
-/// The memory budget for models, and the scheduler that grants it.
+/// The memory budget for models, the scheduler that grants it, and what models used before.
 pub(super) struct SharedMemory {
     pub(super) budget: MemoryBudget,
     pub(super) scheduler: MemoryScheduler,
+    pub(super) learned: LearnedMemory,
 }
 
 impl WorkerContext {
@@ -62,10 +64,11 @@ impl WorkerContext {
         &self.help
     }
 
-    /// Sets how much memory models may take, and so lets workers start. Only the first call has an effect.
-    pub fn set_memory_budget(&self, budget: MemoryBudget) {
+    /// Sets how much memory models may take and what they took before, and so lets workers start. Only the first call has an
+    /// effect.
+    pub fn set_memory_budget(&self, budget: MemoryBudget, learned: LearnedMemory) {
         let (signal, metrics) = (Arc::clone(&self.change_signal), Arc::clone(&self.metrics));
         let scheduler = MemoryScheduler::new(budget.bytes, self.wait_before_drain, signal, metrics);
-        let _ = self.memory.set(SharedMemory { budget, scheduler });
+        let _ = self.memory.set(SharedMemory { budget, scheduler, learned });
     }
 }

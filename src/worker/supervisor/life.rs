@@ -219,7 +219,7 @@ impl Owner {
         });
         if to_sleep {
             // It may use more memory now than right after its load.
-            self.measure_memory(life.process.pid(), self.measured_memory).await;
+            self.measure_memory(life.process.pid(), self.measured_memory, &life.reservation).await;
         }
         if let Err(error) = life.process.stop().await {
             self.log_missing_exit(life.process.pid(), &error);

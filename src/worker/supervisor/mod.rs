@@ -68,6 +68,7 @@ pub fn supervise(
         plan,
         shared: Arc::clone(shared),
         measured_memory: None,
+        memory_key: None,
         metrics,
         status: sender,
         shortage: Shortage::default(),

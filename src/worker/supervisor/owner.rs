@@ -23,6 +23,7 @@ use crate::worker::diagnosis::ending::not_started;
 use crate::worker::endpoint::crash_suspects::CrashSuspects;
 use crate::worker::handle::{LastExit, WorkerStatus};
 use crate::worker::local_errors::shortage;
+use crate::worker::memory::learned::{FileState, MemoryKey};
 use crate::worker::memory::ledger::CrowdedOut;
 use crate::worker::plan::Plan;
 use crate::worker::process::blocking::BlockingTask;
@@ -33,8 +34,10 @@ use crate::worker::worker_metrics::WorkerMetrics;
 pub(super) struct Owner {
     pub(super) plan: Plan,
     pub(super) shared: Arc<WorkerContext>,
-    /// The memory that its process used the last time, in bytes.
+    /// The memory that its process used the last time, in bytes, also in an earlier run of the service.
     pub(super) measured_memory: Option<u64>,
+    /// What that memory depends on; `None` before the first preparation of a start.
+    pub(super) memory_key: Option<MemoryKey>,
     pub(super) status: watch::Sender<WorkerStatus>,
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) restart_budget: RestartBudget,
@@ -96,7 +99,7 @@ pub(super) enum LifeEnd {
 }
 
 /// The result of a check of the model file.
-pub(super) type FileCheck = Result<(), ModelError>;
+pub(super) type FileCheck = Result<FileState, ModelError>;
 
 impl Owner {
     /// Returns the current state.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::owner::{Owner, StartFailure};
 use crate::models;
@@ -16,6 +16,7 @@ use crate::settings::values::GpuLayers;
 use crate::worker::diagnosis::model::{unfit_file, unread_file};
 use crate::worker::local_errors::shortage;
 use crate::worker::memory::budget::MemoryBudget;
+use crate::worker::memory::learned::{FileState, MemoryKey};
 use crate::worker::memory::ledger::MemoryRequest;
 use crate::worker::memory::prefetch::{PrefetchOutcome, prefetch};
 use crate::worker::memory::reservation::Reservation;
@@ -46,11 +47,19 @@ impl Owner {
             Program::LlamaServer { file, .. } => Some(file.clone()),
             Program::Command { .. } => None,
         };
-        if let Some(file) = &file {
-            self.check_file(file).await?;
+        let file_state = match &file {
+            Some(file) => Some(self.check_file(file).await?),
+            None => None,
+        };
+        let shared = Arc::clone(&self.shared);
+        let memory = shared.memory.wait().await;
+        let key = MemoryKey::of(&self.plan, file_state, memory.budget.is_of_gpus);
+        if self.memory_key.as_ref() != Some(&key) {
+            // Before its first load, and after its file was replaced.
+            self.measured_memory = memory.learned.bytes(&key);
+            self.memory_key = Some(key);
         }
         self.metrics.set_need(self.need());
-        let memory = self.shared.memory.wait().await;
         let reservation = memory.scheduler.reserve(self.memory_request()).await.map_err(StartFailure::CrowdedOut)?;
         // The prefetch comes after the reservation, because it fills memory (the page cache) with the model.
         let Some(file) = file.filter(|_| self.plan.engine.prefetch) else { return Ok((reservation, None)) };
@@ -86,27 +95,44 @@ impl Owner {
     }
 
     /// Measures how much memory this process uses, where the configuration does not say how much it needs. `before` is
-    /// an earlier measurement of the same process, in bytes; the larger of the two counts.
-    pub(super) async fn measure_memory(&mut self, pid: i32, before: Option<u64>) {
+    /// an earlier measurement of the same process, in bytes; the larger of the two counts. From now on the process counts
+    /// for so much.
+    pub(super) async fn measure_memory(&mut self, pid: i32, before: Option<u64>, reservation: &Reservation) {
         let budget = self.memory_budget();
-        if budget.bytes.is_some() && matches!(self.plan.need, Need::Estimated(_)) {
-            let used = budget.used_by(pid).await;
-            self.measured_memory = used.max(before).or(self.measured_memory);
-            self.metrics.set_need(self.need());
+        if budget.bytes.is_none() || !matches!(self.plan.need, Need::Estimated(_)) {
+            return;
+        }
+        let Some(used) = budget.used_by(pid).await.max(before) else { return };
+        if self.need() == 0 && matches!(self.plan.program, Program::Command { .. }) {
+            warn!(
+                model = self.plan.model,
+                bytes = used,
+                "its memory was not known before this load and counted as 0: set `memory`"
+            );
+        }
+        self.measured_memory = Some(used);
+        reservation.set_need(self.need());
+        self.metrics.set_need(self.need());
+        if let (Some(memory), Some(key)) = (self.shared.memory.get(), &self.memory_key) {
+            memory.learned.record(key, &self.plan.model, used);
         }
     }
 
-    /// Checks that the model file and all its parts can still be read and are GGUF files. They may have changed since
-    /// the service started.
+    /// Checks that the model file and all its parts can still be read and are GGUF files, and returns its present state.
+    /// They may have changed since the service started.
     ///
     /// # Errors
     ///
     /// The files are unusable, reading them takes longer than `LOAD_TIMEOUT`, or this machine is short of something.
-    async fn check_file(&mut self, file: &Path) -> Result<(), StartFailure> {
+    async fn check_file(&mut self, file: &Path) -> Result<FileState, StartFailure> {
         let (file, longest) = (file.to_owned(), self.plan.engine.load_timeout.0);
-        let check = self.file_check.run(move || models::check_readable(&file).map(drop), longest);
-        match check.await {
-            Ok(Ok(())) => Ok(()),
+        let read = move || {
+            let size = models::check_readable(&file)?.size_bytes;
+            let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
+            Ok(FileState { size, modified })
+        };
+        match self.file_check.run(read, longest).await {
+            Ok(Ok(state)) => Ok(state),
             Ok(Err(problem)) => {
                 if let Some(code) = problem.io().and_then(|error| shortage(error)) {
                     return Err(StartFailure::Shortage(code.into()));

@@ -138,7 +138,7 @@ impl Owner {
                 self.demand.release();
                 if !had_served {
                     reservation.mark_ready(endpoint);
-                    self.measure_memory(process.pid(), None).await;
+                    self.measure_memory(process.pid(), None, reservation).await;
                 }
             }
             let load_timeout = self.plan.engine.load_timeout.0;
