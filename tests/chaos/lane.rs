@@ -27,11 +27,11 @@ const CLIENTS: u64 = 12;
 const ROUND: usize = 12;
 
 /// The longest that clients may take to finish their requests.
-const FINISH_TIME: Duration = Duration::from_secs(20);
+pub(crate) const FINISH_TIME: Duration = Duration::from_secs(20);
 
 /// How much the gateway's resident memory may grow after the first tenth of the faults. The allocator keeps the memory
 /// of a peak, and a longer run meets higher peaks.
-const MAX_GROWTH_KIB: u64 = 24 * 1024;
+pub(crate) const MAX_GROWTH_KIB: u64 = 24 * 1024;
 
 /// How long descriptors are counted for the baseline: several probe intervals.
 const BASELINE_WINDOW: Duration = Duration::from_secs(1);
@@ -147,19 +147,25 @@ impl Lane {
 fn check_round(gateway: &mut TestGateway, shared: &Shared) -> Result<Duration, String> {
     let took = gateway.recover(shared)?;
     shared.set_paused(true);
-    let begin = Instant::now();
-    while !shared.is_idle() {
-        if begin.elapsed() > wait::patient(FINISH_TIME) {
-            return Err("clients are still waiting".into());
-        }
-        thread::sleep(wait::POLL);
-    }
+    wait_until_idle(shared, FINISH_TIME)?;
     gateway.check_idle(shared)?;
     gateway.check_sleep(shared)?;
     gateway.truncate_journal();
     gateway.empty_disk();
     shared.set_paused(false);
     Ok(took)
+}
+
+/// Waits until no client has a request in flight.
+pub(crate) fn wait_until_idle(shared: &Shared, longest: Duration) -> Result<(), String> {
+    let begin = Instant::now();
+    while !shared.is_idle() {
+        if begin.elapsed() > wait::patient(longest) {
+            return Err("clients are still waiting".into());
+        }
+        thread::sleep(wait::POLL);
+    }
+    Ok(())
 }
 
 /// Counts the descriptors of an idle gateway before its first request; with IDLE_UNLOAD, its llama-server is unloaded.

@@ -11,12 +11,15 @@
 //! each client sends in which order. It does not decide which request meets which fault: that depends on the kernel's
 //! scheduler and on the load of the machine, so a failure may need several replays.
 //!
-//! A *lane* is one gateway with its clients and its faults; several lanes run at the same time.
+//! A *lane* is one gateway with its clients and its faults; several lanes run at the same time. Most have one model; one
+//! has six under a memory budget for three, and one takes jobs from RunPod's queue.
 //!
 //! - `checks/`: which responses are allowed, and what must hold during and after the faults
 //! - `clients/`: the requests that clients send
 //! - `faults/`: the kinds of faults
-//! - `lane.rs`: one lane from its start to its end
+//! - `fleet/`: the lane with six models under a memory budget for three
+//! - `jobs/`: the lane with jobs of RunPod's queue
+//! - `lane.rs`: one lane with a single model, from its start to its end
 //! - `plan.rs`: how often each kind of fault comes
 //! - `random.rs`: random numbers from the seed
 //! - `setup.rs`: the settings of the gateways
@@ -32,6 +35,8 @@ mod support;
 mod checks;
 mod clients;
 mod faults;
+mod fleet;
+mod jobs;
 mod lane;
 mod plan;
 mod random;
@@ -55,6 +60,8 @@ const LANES: u64 = 3;
 /// Faults in a short run, over all lanes; `CHAOS_FAULTS` and `CHAOS_REAL_FAULTS` override them.
 const SHORT_FAKE: u64 = 150;
 const SHORT_REAL: u64 = 36;
+const SHORT_FLEET: u64 = 36;
+const SHORT_JOBS: u64 = 24;
 
 #[test]
 fn every_client_gets_one_outcome_whatever_the_fake_does() {
@@ -71,15 +78,41 @@ fn every_client_gets_one_outcome_whatever_happens_to_llama_server() {
     run("every_client_gets_one_outcome_whatever_happens_to_llama_server", true, 1, SHORT_REAL);
 }
 
+#[test]
+fn no_request_is_lost_and_no_budget_is_exceeded_while_models_come_and_go() {
+    run_alone("no_request_is_lost_and_no_budget_is_exceeded_while_models_come_and_go", SHORT_FLEET, fleet::run);
+}
+
+#[test]
+fn every_job_that_is_taken_is_answered_once_whatever_the_platform_does() {
+    run_alone("every_job_that_is_taken_is_answered_once_whatever_the_platform_does", SHORT_JOBS, jobs::run);
+}
+
+/// Runs a lane of another kind.
+fn run_alone(test: &str, short: u64, lane: fn(Random, usize) -> Result<String, String>) {
+    let (seed, faults) = (seed(), number("CHAOS_FAULTS").unwrap_or(short));
+    let replay = format!("CHAOS_SEED={seed} CHAOS_FAULTS={faults} cargo test --test chaos {test} -- --nocapture");
+    println!("chaos: {replay}");
+    let begin = Instant::now();
+    match lane(Random::new(seed, 1), faults as usize) {
+        Ok(report) => println!("{test}: {report}\nchaos: {faults} faults in {:.1?}", begin.elapsed()),
+        Err(problem) => panic!("{problem}\n{}\nreplay: {replay}", problem.lines().next().unwrap_or("")),
+    }
+}
+
+fn seed() -> u64 {
+    let clock =
+        || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64 % 1_000_000_007);
+    number("CHAOS_SEED").unwrap_or_else(clock)
+}
+
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
 }
 
 fn run(test: &str, is_real: bool, lanes: u64, short: u64) {
-    let clock =
-        || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64 % 1_000_000_007);
-    let seed = number("CHAOS_SEED").unwrap_or_else(clock);
+    let seed = seed();
     let faults = number(if is_real { "CHAOS_REAL_FAULTS" } else { "CHAOS_FAULTS" }).unwrap_or(short);
     let variable = if is_real { "CHAOS_REAL_FAULTS" } else { "CHAOS_FAULTS" };
     let replay = format!(

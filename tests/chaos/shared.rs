@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     /// Begin and end of each suspension that is long enough for the gateway to notice; no end while it lasts.
     suspensions: Mutex<Vec<(Instant, Option<Instant>)>>,
     violations: Mutex<Vec<String>>,
+    /// The ids of requests that were cut since the last `take_cut`.
+    cut: Mutex<Vec<String>>,
     pub(crate) counts: Mutex<ClientCounts>,
 }
 
@@ -55,6 +57,7 @@ impl Shared {
             active_clients: AtomicUsize::new(0),
             suspensions: Mutex::default(),
             violations: Mutex::default(),
+            cut: Mutex::default(),
             counts: Mutex::default(),
         }
     }
@@ -132,6 +135,16 @@ impl Shared {
 
     pub(crate) fn report_violation(&self, violation: String) {
         self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
+    }
+
+    /// Records that the worker of this request has gone.
+    pub(crate) fn report_cut(&self, id: &str) {
+        self.cut.lock().unwrap_or_else(PoisonError::into_inner).push(id.to_owned());
+    }
+
+    /// Returns the requests that were cut since the last call.
+    pub(crate) fn take_cut(&self) -> Vec<String> {
+        std::mem::take(&mut self.cut.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn violations(&self) -> Vec<String> {

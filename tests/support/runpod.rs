@@ -68,6 +68,14 @@ struct State {
     scripted: BTreeMap<Route, VecDeque<ScriptedResponse>>,
     /// Routes whose calls are not answered until `release`.
     held: BTreeSet<Route>,
+    /// Routes whose connections are closed without an answer until `restore`.
+    dropped: BTreeSet<Route>,
+    /// How often each job was handed out.
+    handed_out: BTreeMap<String, usize>,
+    /// How often the result of each job was taken, and the last one.
+    results: BTreeMap<String, (usize, Value)>,
+    /// Whether calls are not remembered, because there would be too many.
+    is_forgetful: bool,
     connections: Vec<TcpStream>,
     has_ended: bool,
 }
@@ -123,6 +131,36 @@ impl Platform {
     pub(crate) fn release(&self, route: Route) {
         self.state().held.remove(&route);
         self.shared.changed.notify_all();
+    }
+
+    /// Closes the connections of a route without an answer until `restore`.
+    pub(crate) fn drop_calls(&self, route: Route) {
+        self.state().dropped.insert(route);
+        self.shared.changed.notify_all();
+    }
+
+    pub(crate) fn restore(&self, route: Route) {
+        self.state().dropped.remove(&route);
+    }
+
+    /// Remembers no more calls: for long runs.
+    pub(crate) fn forget_calls(&self) {
+        self.state().is_forgetful = true;
+    }
+
+    /// Returns the number of jobs that wait to be taken.
+    pub(crate) fn waiting_jobs(&self) -> usize {
+        self.state().jobs.len()
+    }
+
+    /// Returns how often each job was handed out.
+    pub(crate) fn handed_out(&self) -> BTreeMap<String, usize> {
+        self.state().handed_out.clone()
+    }
+
+    /// Returns how often the result of each job was taken, and the last one.
+    pub(crate) fn results(&self) -> BTreeMap<String, (usize, Value)> {
+        self.state().results.clone()
     }
 
     /// Returns the calls of these routes so far.
@@ -217,6 +255,15 @@ impl Call {
         &self.request.body
     }
 
+    /// Returns the job and its result, if the call posts one.
+    fn result(&self) -> Option<(String, Value)> {
+        if self.route != Route::Done {
+            return None;
+        }
+        let value: Value = serde_json::from_str(self.body()).unwrap_or_default();
+        (value["status"] != "IN_PROGRESS").then(|| Some((self.job()?.to_owned(), value)))?
+    }
+
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(self.body()).unwrap_or_else(|error| panic!("{error}: {}", self.body()))
@@ -246,7 +293,12 @@ impl Shared {
             let route = route_of(&request.path);
             let call = Call { route, method, request };
             let batch = call.parameter("batch_size").and_then(|count| count.parse().ok()).unwrap_or(1);
-            self.state.lock().unwrap().calls.push(call);
+            let result = call.result();
+            let mut state = self.state.lock().unwrap();
+            if !state.is_forgetful {
+                state.calls.push(call);
+            }
+            drop(state);
             let Some(response) = self.wait_response(route, batch) else { return Ok(()) };
             let ScriptedResponse { status, content_type, body } = response;
             let length = body.len();
@@ -257,16 +309,20 @@ impl Shared {
                 )
                 .as_bytes(),
             )?;
+            if status == 200 {
+                self.state.lock().unwrap().record(route, &body, result);
+            }
         }
         Ok(())
     }
 
-    /// Waits until there is a response; returns `None` at the end of the API.
+    /// Waits until there is a response; returns `None` at the end of the API, and if the connection is to be closed.
     fn wait_response(&self, route: Route, batch: usize) -> Option<ScriptedResponse> {
-        let waits = |state: &mut State| !state.has_ended && !state.has_response(route);
+        let is_cut = |state: &State| state.has_ended || state.dropped.contains(&route);
+        let waits = |state: &mut State| !is_cut(state) && !state.has_response(route);
         let state = self.state.lock().unwrap();
         let (mut state, waited) = self.changed.wait_timeout_while(state, patient(wait::PROBES_FAIL), waits).unwrap();
-        if state.has_ended {
+        if is_cut(&state) {
             return None;
         }
         if waited.timed_out() {
@@ -288,6 +344,26 @@ impl Shared {
 }
 
 impl State {
+    /// Records what a call with an answer of 200 has brought: jobs that were handed out, or the result of one.
+    fn record(&mut self, route: Route, answer: &str, result: Option<(String, Value)>) {
+        match route {
+            Route::Take | Route::TakeBatch => {
+                let given: Value = serde_json::from_str(answer).unwrap_or_default();
+                let jobs = given.as_array().map_or(std::slice::from_ref(&given), Vec::as_slice);
+                for id in jobs.iter().filter_map(|job| job["id"].as_str()) {
+                    *self.handed_out.entry(id.to_owned()).or_default() += 1;
+                }
+            }
+            Route::Done => {
+                if let Some((id, value)) = result {
+                    let times = self.results.get(&id).map_or(0, |(times, _)| *times);
+                    self.results.insert(id, (times + 1, value));
+                }
+            }
+            Route::Stop | Route::Stream | Route::Ping => {}
+        }
+    }
+
     fn has_response(&self, route: Route) -> bool {
         if self.held.contains(&route) {
             return false;

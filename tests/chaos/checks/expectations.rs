@@ -61,6 +61,16 @@ pub(crate) enum Outcome {
     Abandoned,
 }
 
+impl Outcome {
+    /// Whether the worker is gone that had begun to serve the request.
+    pub(crate) fn is_cut_at_backend(&self) -> bool {
+        match self {
+            Outcome::Refused(_, code) | Outcome::StreamError(code) => code == "backend_error" || code == "anthropic",
+            outcome => *outcome == Outcome::Cut,
+        }
+    }
+}
+
 /// Refusals that any request for llama-server may get during faults.
 const BACKEND_REFUSALS: &[&str] =
     &["backend_error", "queue_full", "queue_timeout", "model_loading", "backend_unavailable", "backend_timeout"];

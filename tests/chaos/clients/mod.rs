@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     checks::expectations::{Expectation, Outcome, ResponseKind, classify, least_wait},
@@ -49,6 +49,10 @@ pub(crate) struct TrafficClient<'a> {
     name: String,
     sent_requests: u64,
     is_real: bool,
+    /// The secret that it sends.
+    key: String,
+    /// The models that it asks for; empty if there is only one.
+    models: &'static [&'static str],
     connection: Option<(u64, RawClient)>,
 }
 
@@ -89,12 +93,35 @@ const REQUEST_MIX: &[(u64, Make)] = &[
     }),
 ];
 
+/// The kinds of requests to a gateway with several models, with their weights.
+const FLEET_MIX: &[(u64, Make)] = &[
+    (16, |it, target, id| it.text_request(target, id, ResponseKind::Chat)),
+    (16, |it, target, id| it.text_request(target, id, ResponseKind::ChatStream)),
+    (6, |it, target, id| it.text_request(target, id, ResponseKind::Completion)),
+    (6, |it, target, id| it.text_request(target, id, ResponseKind::CompletionStream)),
+    (5, |it, target, id| it.text_request(target, id, ResponseKind::Messages)),
+    (5, |it, target, id| it.text_request(target, id, ResponseKind::MessagesStream)),
+    (6, |it, target, id| it.small_request(target, id, "/tokenize", Some("content"))),
+    (3, |it, target, id| it.small_request(target, id, "/health", None)),
+    (3, |it, target, id| it.refused_request(target, id, "/no/such/route", b"{}", &["route_not_found"])),
+];
+
+/// Refusals of a request to a gateway whose models come and go: the model is not there now, or three llama-servers that
+/// were killed in a row had only requests of this key.
+const FLEET_REFUSALS: &[&str] = &["model_not_found", "key_suspended"];
+
 /// Refusals of a key that the key file does not contain; repeated ones are rate limited.
 const KEY_REFUSALS: &[&str] = &["invalid_api_key", "rate_limit_exceeded"];
 
 impl<'a> TrafficClient<'a> {
     pub(crate) fn new(shared: &'a Shared, random: Random, name: String, is_real: bool) -> Self {
-        TrafficClient { shared, random, name, sent_requests: 0, is_real, connection: None }
+        let key = USER.to_owned();
+        TrafficClient { shared, random, name, sent_requests: 0, is_real, key, models: &[], connection: None }
+    }
+
+    /// Makes it ask for these models, with a key of its own.
+    pub(crate) fn with_models(self, models: &'static [&'static str], key: String) -> Self {
+        Self { models, key, ..self }
     }
 
     /// Sends requests and checks the responses until the lane is finished.
@@ -119,7 +146,7 @@ impl<'a> TrafficClient<'a> {
 
     /// Makes the next request, with a unique id.
     pub(crate) fn next_request(&mut self, target: &Target) -> PlannedRequest {
-        let make = *self.random.weighted(REQUEST_MIX);
+        let make = *self.random.weighted(if self.models.is_empty() { REQUEST_MIX } else { FLEET_MIX });
         self.sent_requests += 1;
         let id = format!("{}-{}-{}", self.name, target.gateway_number, self.sent_requests);
         make(self, target, id)
@@ -237,20 +264,27 @@ impl<'a> TrafficClient<'a> {
             _ => ("/v1/chat/completions", json!({"messages": message, "max_tokens": tokens}), words + 1),
         };
         let counts = (!self.is_real).then_some((prompt_tokens, tokens));
-        let client = Client::new(&target.url).key(USER);
-        PlannedRequest::new(
-            client,
-            "POST",
-            path,
-            body.to_string().as_bytes(),
-            Expectation::proxied(id, kind, counts),
-            true,
-        )
+        let client = Client::new(&target.url).key(&self.key);
+        let body = self.with_model_name(body).to_string();
+        let expected = Expectation { refusals: self.fleet_refusals(), ..Expectation::proxied(id, kind, counts) };
+        PlannedRequest::new(client, "POST", path, body.as_bytes(), expected, true)
+    }
+
+    /// Adds the name of one of its models to a body.
+    fn with_model_name(&mut self, mut body: Value) -> Value {
+        if !self.models.is_empty() {
+            body["model"] = (*self.random.pick(self.models)).into();
+        }
+        body
+    }
+
+    fn fleet_refusals(&self) -> &'static [&'static str] {
+        if self.models.is_empty() { &[] } else { FLEET_REFUSALS }
     }
 
     /// Makes a cheap request; `body_field` is the field of its body that holds the unique id.
     fn small_request(
-        &self,
+        &mut self,
         target: &Target,
         id: String,
         path: &'static str,
@@ -258,10 +292,11 @@ impl<'a> TrafficClient<'a> {
     ) -> PlannedRequest {
         let is_local = ["/health", "/metrics"].contains(&path);
         let kind = if path == "/health" { ResponseKind::Health } else { ResponseKind::Json };
-        let body = body_field.map(|field| json!({ field: id }).to_string()).unwrap_or_default();
-        let expected = Expectation { is_proxied: !is_local, ..Expectation::proxied(id, kind, None) };
+        let body = body_field.map(|field| self.with_model_name(json!({ field: id })).to_string()).unwrap_or_default();
+        let refusals = if is_local { &[] } else { self.fleet_refusals() };
+        let expected = Expectation { is_proxied: !is_local, refusals, ..Expectation::proxied(id, kind, None) };
         let method = if body_field.is_some() { "POST" } else { "GET" };
-        PlannedRequest::new(Client::new(&target.url).key(USER), method, path, body.as_bytes(), expected, !is_local)
+        PlannedRequest::new(Client::new(&target.url).key(&self.key), method, path, body.as_bytes(), expected, !is_local)
     }
 
     /// Makes a chat request with another key, or with none.
@@ -300,7 +335,7 @@ impl<'a> TrafficClient<'a> {
     ) -> PlannedRequest {
         let expected =
             Expectation { refusals, is_proxied: false, ..Expectation::proxied(id, ResponseKind::Refusal, None) };
-        PlannedRequest::new(Client::new(&target.url).key(USER), "POST", path, body, expected, false)
+        PlannedRequest::new(Client::new(&target.url).key(&self.key), "POST", path, body, expected, false)
     }
 }
 
@@ -337,6 +372,9 @@ impl PlannedRequest {
             return Err(format!("the gateway gave up too early, after {took:?}: {outcome:?} to {:?}", self.expected));
         }
         let length = (outcome != Outcome::Cut).then_some(response.body.len());
+        if outcome.is_cut_at_backend() {
+            shared.report_cut(&self.expected.id);
+        }
         self.record_outcome(shared, target, outcome, length);
         Ok(())
     }
