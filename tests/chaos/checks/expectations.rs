@@ -62,11 +62,11 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// Whether the worker is gone that had begun to serve the request.
+    /// Whether the worker is certainly gone that had begun to serve the request.
     pub(crate) fn is_cut_at_backend(&self) -> bool {
         match self {
-            Outcome::Refused(_, code) | Outcome::StreamError(code) => code == "backend_error" || code == "anthropic",
-            outcome => *outcome == Outcome::Cut,
+            Outcome::Refused(_, code) | Outcome::StreamError(code) => code == "backend_error",
+            _ => false,
         }
     }
 }

@@ -20,10 +20,12 @@ pub(crate) struct JournalReader {
     offset: u64,
     /// Whether llama-servers of other models, or of an earlier configuration, may run at the same time.
     may_run_beside: bool,
-    /// The request ids that were sent to a llama-server, and the process that got each.
-    sent: HashMap<String, u32>,
-    /// The processes that got SIGTERM.
-    terminated: HashSet<u32>,
+    /// The request ids that were sent to a llama-server.
+    sent: HashSet<String>,
+    /// The requests in flight, by process and number, where several processes write to this journal.
+    in_flight: HashMap<(u64, u64), String>,
+    /// The requests that were in flight when their process got SIGTERM.
+    terminated: HashSet<String>,
     start: Option<Value>,
     /// The processes that llama-servers have started.
     started: BTreeSet<u32>,
@@ -59,12 +61,12 @@ impl JournalReader {
                 let record: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
                 self.started.extend(record["grandchild"].as_u64().and_then(|pid| u32::try_from(pid).ok()));
             }
-            if line.contains("\"event\":\"sigterm\"") {
-                self.terminated.extend(pid_of(line));
+            if self.may_run_beside {
+                self.follow_request(line)?;
             }
             let id = line.split("\"x-request-id\":\"").nth(1).and_then(|rest| rest.split('"').next());
             if let Some(id) = id
-                && self.sent.insert(id.to_owned(), pid_of(line).unwrap_or(0)).is_some()
+                && !self.sent.insert(id.to_owned())
                 && !(self.may_run_beside && line.contains(REPEATABLE))
             {
                 return Err(format!("{id} was sent to llama-server twice"));
@@ -73,9 +75,30 @@ impl JournalReader {
         Ok(())
     }
 
-    /// Whether this request was sent to a process that was told to end (SIGTERM) afterwards.
+    /// Follows the requests of each process from their arrival to their end.
+    fn follow_request(&mut self, line: &str) -> Result<(), String> {
+        let record: Value = serde_json::from_str(line).map_err(|error| format!("{error}: {line}"))?;
+        let pid = record["pid"].as_u64().unwrap_or(0);
+        let key = (pid, record["n"].as_u64().unwrap_or(0));
+        match record["event"].as_str() {
+            Some("request") => {
+                let id = record["headers"]["x-request-id"].as_str().unwrap_or_default();
+                self.in_flight.insert(key, id.to_owned());
+            }
+            Some("finished" | "disconnect") => _ = self.in_flight.remove(&key),
+            Some("sigterm") => {
+                let of_process = self.in_flight.iter().filter(|((owner, _), _)| *owner == pid);
+                self.terminated.extend(of_process.map(|(_, id)| id.clone()));
+            }
+            Some("start") => self.in_flight.retain(|(owner, _), _| *owner != pid),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether this request was in flight when its process was told to end (SIGTERM).
     pub(crate) fn was_terminated(&self, request: &str) -> bool {
-        self.sent.get(request).is_some_and(|pid| self.terminated.contains(pid))
+        self.terminated.contains(request)
     }
 
     /// Empties the journal, to keep it short: the fake reads all of it at each start. The gateway must be idle, because
@@ -97,10 +120,4 @@ impl JournalReader {
     pub(crate) fn latest_start(&self) -> Option<&Value> {
         self.start.as_ref()
     }
-}
-
-/// Returns the process that has written a record.
-fn pid_of(line: &str) -> Option<u32> {
-    let record: Value = serde_json::from_str(line).ok()?;
-    record["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())
 }
