@@ -22,9 +22,9 @@ pub(crate) struct JournalReader {
     may_run_beside: bool,
     /// The request ids that were sent to a llama-server.
     sent: HashSet<String>,
-    /// The requests in flight, by process and number, where several processes write to this journal.
-    in_flight: HashMap<(u64, u64), String>,
-    /// The requests that were in flight when their process got SIGTERM.
+    /// The requests without a complete answer, by process and number, where several processes write to this journal.
+    unanswered: HashMap<(u64, u64), String>,
+    /// The requests without a complete answer whose process got SIGTERM.
     terminated: HashSet<String>,
     start: Option<Value>,
     /// The processes that llama-servers have started.
@@ -83,20 +83,21 @@ impl JournalReader {
         match record["event"].as_str() {
             Some("request") => {
                 let id = record["headers"]["x-request-id"].as_str().unwrap_or_default();
-                self.in_flight.insert(key, id.to_owned());
+                self.unanswered.insert(key, id.to_owned());
             }
-            Some("finished" | "disconnect") => _ = self.in_flight.remove(&key),
+            // Not after `disconnect`: a gateway that stops a worker leaves its requests first.
+            Some("finished") => _ = self.unanswered.remove(&key),
             Some("sigterm") => {
-                let of_process = self.in_flight.iter().filter(|((owner, _), _)| *owner == pid);
+                let of_process = self.unanswered.iter().filter(|((owner, _), _)| *owner == pid);
                 self.terminated.extend(of_process.map(|(_, id)| id.clone()));
             }
-            Some("start") => self.in_flight.retain(|(owner, _), _| *owner != pid),
+            Some("start") => self.unanswered.retain(|(owner, _), _| *owner != pid),
             _ => {}
         }
         Ok(())
     }
 
-    /// Whether this request was in flight when its process was told to end (SIGTERM).
+    /// Whether this request had no complete answer when its process was told to end (SIGTERM).
     pub(crate) fn was_terminated(&self, request: &str) -> bool {
         self.terminated.contains(request)
     }
