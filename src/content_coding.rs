@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io::{self, Write};
 
+use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 use flate2::{Decompress, FlushDecompress, Status};
 use http::HeaderMap;
@@ -24,6 +25,10 @@ const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// How many more bytes than the whole message what lies between two codings may have: packing makes some bytes more.
 const PACKED_EXCESS: usize = 64 * 1024;
+
+/// Most bytes that one step of [`Unpacker::step`] gives. The decoders hold back a block at most, and zstd's are the
+/// largest: 128 KiB (RFC 8878, section 3.1.1.2.4).
+pub const LARGEST_STEP: usize = 256 * 1024;
 
 /// Bytes that a deflate stream is unpacked to at once.
 const INFLATED_AT_ONCE: usize = 16 * 1024;
@@ -106,11 +111,13 @@ impl ContentCodings {
 
 /// Unpacks a message whose bytes arrive in pieces.
 ///
-/// One call unpacks all that it is given: feed small pieces where no total is set, because a packed piece may become
-/// many thousand times as large.
+/// A packed piece may become many thousand times as large. Where no total is set, take what comes out step by step; each
+/// step is small. [`Unpacker::push`] takes all steps at once.
 pub struct Unpacker {
     /// The coding that was applied last comes first.
     stages: Vec<Stage>,
+    /// What waits for each stage, and at the end what all of them have unpacked.
+    waiting: Vec<Bytes>,
     has_input: bool,
 }
 
@@ -123,7 +130,37 @@ impl Unpacker {
         // The coding that was applied first is unpacked last, and gives the message itself.
         let limit = |at: usize| if at == 0 { total } else { total.saturating_add(PACKED_EXCESS) };
         let stages = codings.0.iter().enumerate().rev().map(|(at, coding)| Stage::new(*coding, limit(at)));
-        Ok(Self { stages: stages.collect::<Result<_, _>>()?, has_input: false })
+        let stages = stages.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { waiting: vec![Bytes::new(); stages.len() + 1], stages, has_input: false })
+    }
+
+    /// Takes the next packed bytes, after [`Unpacker::step`] has returned `None` for those before.
+    pub fn feed(&mut self, packed: Bytes) {
+        self.has_input |= !packed.is_empty();
+        if let Some(first) = self.waiting.first_mut() {
+            *first = packed;
+        }
+    }
+
+    /// Unpacks a part of what was fed, and returns what came out: at most [`LARGEST_STEP`] bytes, perhaps none. Returns
+    /// `None` once everything that was fed has been unpacked.
+    ///
+    /// # Errors
+    /// Why the message cannot be unpacked. Nothing may be called after an error.
+    pub fn step(&mut self) -> Option<Result<Bytes, UnpackError>> {
+        // What is nearest to the end goes first, so that no stage has more waiting than one step gives.
+        let at = self.waiting.iter().rposition(|bytes| !bytes.is_empty())?;
+        let mut packed = std::mem::take(self.waiting.get_mut(at)?);
+        let Some(stage) = self.stages.get_mut(at) else { return Some(Ok(packed)) };
+        match stage.step(&packed) {
+            Ok((read, unpacked)) => {
+                _ = packed.split_to(read);
+                *self.waiting.get_mut(at)? = packed;
+                *self.waiting.get_mut(at + 1)? = unpacked.into();
+                Some(Ok(Bytes::new()))
+            }
+            Err(error) => Some(Err(error)),
+        }
     }
 
     /// Returns all bytes to which the message unpacks so far, since the last call.
@@ -131,10 +168,10 @@ impl Unpacker {
     /// # Errors
     /// Why the message cannot be unpacked. Nothing may be pushed after an error.
     pub fn push(&mut self, packed: &[u8]) -> Result<Vec<u8>, UnpackError> {
-        self.has_input |= !packed.is_empty();
-        let mut bytes = packed.to_vec();
-        for stage in &mut self.stages {
-            bytes = stage.push(&bytes)?;
+        self.feed(Bytes::copy_from_slice(packed));
+        let mut bytes = Vec::new();
+        while let Some(unpacked) = self.step() {
+            bytes.extend_from_slice(&unpacked?);
         }
         Ok(bytes)
     }
@@ -155,6 +192,11 @@ impl Unpacker {
             bytes = unpacked;
         }
         Ok(bytes)
+    }
+
+    /// Returns whether anything has been fed.
+    pub fn has_input(&self) -> bool {
+        self.has_input
     }
 }
 
@@ -180,13 +222,30 @@ impl Stage {
         })
     }
 
-    fn push(&mut self, packed: &[u8]) -> Result<Vec<u8>, UnpackError> {
+    /// Unpacks the beginning of `packed`. Returns how many bytes of it were read, at least one, and all to which the
+    /// message unpacks up to there.
+    fn step(&mut self, packed: &[u8]) -> Result<(usize, Vec<u8>), UnpackError> {
         let outcome = match self {
-            Self::Gzip(decoder) => decoder.write_all(packed).and_then(|()| decoder.flush()),
-            Self::Deflate(inflater, unpacked) => inflater.push(packed, unpacked),
-            Self::Zstd(decoder) => decoder.write_all(packed).and_then(|()| decoder.flush()),
+            Self::Gzip(decoder) => decoder.write(packed).and_then(|read| decoder.flush().map(|()| read)),
+            Self::Deflate(inflater, unpacked) => inflater.step(packed, unpacked),
+            Self::Zstd(decoder) => decoder.write(packed).and_then(|read| decoder.flush().map(|()| read)),
         };
-        self.take(outcome)
+        match outcome {
+            Ok(0) => self.take(Err(io::ErrorKind::InvalidData.into())).map(|unpacked| (0, unpacked)),
+            Ok(read) => self.take(Ok(())).map(|unpacked| (read, unpacked)),
+            Err(error) => self.take(Err(error)).map(|unpacked| (0, unpacked)),
+        }
+    }
+
+    /// Unpacks all of `packed`.
+    fn push(&mut self, mut packed: &[u8]) -> Result<Vec<u8>, UnpackError> {
+        let mut bytes = Vec::new();
+        while !packed.is_empty() {
+            let (read, unpacked) = self.step(packed)?;
+            packed = packed.get(read..).unwrap_or_default();
+            bytes.extend(unpacked);
+        }
+        Ok(bytes)
     }
 
     fn finish(&mut self) -> Result<Vec<u8>, UnpackError> {
@@ -247,36 +306,47 @@ struct Inflater {
 }
 
 impl Inflater {
-    fn push(&mut self, packed: &[u8], unpacked: &mut Unpacked) -> io::Result<()> {
+    /// Unpacks the beginning of `packed`, and returns how many bytes of it were read.
+    fn step(&mut self, packed: &[u8], unpacked: &mut Unpacked) -> io::Result<usize> {
         if self.stream.is_some() {
             return self.inflate(packed, unpacked);
         }
-        self.first.extend_from_slice(packed);
-        let [first, second, ..] = *self.first else { return Ok(()) };
-        // RFC 1950, section 2.2: the method is 8, and the two bytes are a multiple of 31.
-        let is_zlib = first & 0x0f == 8 && u16::from_be_bytes([first, second]) % 31 == 0;
-        self.stream = Some(Decompress::new(is_zlib));
-        let held = std::mem::take(&mut self.first);
-        self.inflate(&held, unpacked)
+        let read = packed.len().min(2 - self.first.len());
+        self.first.extend_from_slice(packed.get(..read).unwrap_or_default());
+        if let [first, second] = *self.first {
+            // RFC 1950, section 2.2: the method is 8, and the two bytes are a multiple of 31.
+            let is_zlib = first & 0x0f == 8 && u16::from_be_bytes([first, second]) % 31 == 0;
+            self.stream = Some(Decompress::new(is_zlib));
+            let mut held = &[first, second][..];
+            while !held.is_empty() {
+                let read = self.inflate(held, unpacked)?;
+                held = held.get(read..).unwrap_or_default();
+            }
+        }
+        Ok(read)
     }
 
-    fn inflate(&mut self, mut packed: &[u8], unpacked: &mut Unpacked) -> io::Result<()> {
+    /// Unpacks until some of `packed` has been read, at least one byte, and nothing more comes out.
+    fn inflate(&mut self, packed: &[u8], unpacked: &mut Unpacked) -> io::Result<usize> {
         let malformed = || io::Error::from(io::ErrorKind::InvalidData);
         let stream = self.stream.as_mut().ok_or_else(malformed)?;
         let mut buffer = vec![0; INFLATED_AT_ONCE];
+        let mut all_read = 0;
         while !self.has_ended {
+            // What has been unpacked already comes out before more is read.
+            let rest = if all_read == 0 { packed } else { &[] };
             let (read, written) = (stream.total_in(), stream.total_out());
-            let status = stream.decompress(packed, &mut buffer, FlushDecompress::None)?;
+            let status = stream.decompress(rest, &mut buffer, FlushDecompress::None)?;
             // Both differ by at most the length of a slice.
             let (read, written) = ((stream.total_in() - read) as usize, (stream.total_out() - written) as usize);
-            packed = packed.get(read..).unwrap_or_default();
+            all_read += read;
             unpacked.write_all(buffer.get(..written).unwrap_or_default())?;
             self.has_ended = status == Status::StreamEnd;
             if read == 0 && written == 0 {
                 break;
             }
         }
-        if packed.is_empty() { Ok(()) } else { Err(malformed()) }
+        if all_read > 0 { Ok(all_read) } else { Err(malformed()) }
     }
 
     fn check_end(&self) -> io::Result<()> {
@@ -407,6 +477,70 @@ mod tests {
             ("zstd, gzip", gzip(&zstandard(&zeros))),
         ] {
             assert_eq!(unpack_in_pieces(value, &packed, 1_024, 1_000_000), Err(UnpackError::TooLarge), "{value}");
+        }
+    }
+
+    #[test]
+    fn each_step_of_a_bomb_is_small_whatever_the_codings() {
+        let zeros = vec![0; 20_000_000];
+        for (value, packed) in [
+            ("gzip", gzip(&zeros)),
+            ("deflate", zlib(&zeros)),
+            ("deflate", bare_deflate(&zeros)),
+            ("zstd", zstandard(&zeros)),
+            ("zstd, gzip", gzip(&zstandard(&zeros))),
+            ("gzip, gzip, zstd", zstandard(&gzip(&gzip(&zeros)))),
+        ] {
+            let mut unpacker = Unpacker::new(&codings(&[value]).unwrap(), usize::MAX).unwrap();
+            unpacker.feed(packed.into());
+            let mut length = 0;
+            while let Some(bytes) = unpacker.step() {
+                let bytes = bytes.unwrap();
+                assert!(bytes.len() <= LARGEST_STEP && bytes.iter().all(|byte| *byte == 0), "{value}: {}", bytes.len());
+                assert!(unpacker.waiting.iter().skip(1).all(|bytes| bytes.len() <= LARGEST_STEP), "{value}");
+                length += bytes.len();
+            }
+            length += unpacker.finish().unwrap().len();
+            assert_eq!(length, zeros.len(), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_was_flushed_comes_out_at_once() {
+        let piece = b"data: {\"choices\":[]}\n\n";
+        let mut encoders: Vec<(&str, Box<dyn Write>, _)> = Vec::new();
+        for value in ["gzip", "deflate", "zstd"] {
+            let sink = Sink::default();
+            let encoder: Box<dyn Write> = match value {
+                "gzip" => Box::new(GzEncoder::new(sink.clone(), Compression::fast())),
+                "deflate" => Box::new(ZlibEncoder::new(sink.clone(), Compression::fast())),
+                _ => Box::new(zstd::Encoder::new(sink.clone(), 1).unwrap()),
+            };
+            encoders.push((value, encoder, sink));
+        }
+        for (value, mut encoder, sink) in encoders {
+            let mut unpacker = Unpacker::new(&codings(&[value]).unwrap(), usize::MAX).unwrap();
+            for _ in 0..3 {
+                encoder.write_all(piece).unwrap();
+                encoder.flush().unwrap();
+                let packed = std::mem::take(&mut *sink.0.lock().unwrap());
+                assert_eq!(unpacker.push(&packed).unwrap(), piece, "{value}");
+            }
+        }
+    }
+
+    /// What an encoder has written.
+    #[derive(Clone, Default)]
+    struct Sink(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
         }
     }
 
