@@ -85,6 +85,12 @@ impl Lease {
         self.in_flight.record_broken_connection();
     }
 
+    /// Records that the worker sent a packed body that cannot be unpacked.
+    pub fn record_malformed_body(&mut self) {
+        self.fail("sent a packed body that cannot be unpacked");
+        self.in_flight.record_answer_end();
+    }
+
     /// Records why a request to the worker failed. The worker is probed, unless the cause is on this machine.
     pub fn record_failure(&mut self, error: &(dyn Error + 'static), text: &str) {
         self.fail(text);

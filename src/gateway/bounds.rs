@@ -45,6 +45,10 @@ pub const SCANNED_AT_ONCE: usize = 256 * 1024;
 /// Bytes of a packed request body that are unpacked before what came out is counted: they may become a megabyte.
 pub const UNPACKED_AT_ONCE: usize = 1024;
 
+/// Steps in which a packed answer is unpacked before the task yields to others, if nothing comes out of them. Each reads or
+/// gives at most `content_coding::LARGEST_STEP` bytes.
+pub const UNPACK_STEPS: usize = 16;
+
 /// Longest name of a JSON member that the gateway compares, in bytes as the name is written.
 pub const MEMBER_NAME: usize = 256;
 

@@ -10,7 +10,7 @@ pub(crate) enum ContentKind {
     Stream,
     /// `application/json`: one JSON value.
     Json,
-    /// Anything else, and whatever is packed: it can neither be read nor changed.
+    /// Anything else, and whatever is still packed: it can neither be read nor changed.
     Other,
 }
 

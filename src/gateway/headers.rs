@@ -6,13 +6,14 @@ use std::time::Duration;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Method, Version};
+use http::{Method, StatusCode, Version};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 
 use super::connection::head;
 use super::content_kind::ContentKind;
 use super::credentials::{KEY_HEADERS, PresentedSecrets};
+use crate::content_coding::ContentCodings;
 use crate::gateway::bounds::MAX_BACKEND_RETRY_AFTER;
 
 /// Hop-by-hop headers (RFC 9110, section 7.6.1), including older ones that RFC 9110 no longer lists.
@@ -46,6 +47,18 @@ static NOT_FOR_REMOTE: [HeaderName; 2] = [header::COOKIE, HeaderName::from_stati
 /// Response headers with which a remote backend speaks for its own host, not for this one.
 static NOT_FROM_REMOTE: [HeaderName; 3] =
     [header::SET_COOKIE, header::STRICT_TRANSPORT_SECURITY, HeaderName::from_static("alt-svc")];
+
+/// Response headers that describe the packed bytes, and are wrong once these are unpacked (RFC 9530, sections 2 and 3, and
+/// older names).
+static OF_PACKED_BYTES: [HeaderName; 7] = [
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::ACCEPT_RANGES,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+];
 
 /// The header that carries the request id.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -104,6 +117,29 @@ pub(super) fn prepare_for_client(headers: &mut HeaderMap, is_remote: bool) {
     for name in unwanted {
         headers.remove(name);
     }
+}
+
+/// Returns how a worker's response is packed, and changes its headers to those of the unpacked response. Returns `None`,
+/// and changes nothing, if it is not packed, in a way that is not unpacked, or a part of something packed (206).
+pub(super) fn take_content_codings(status: StatusCode, headers: &mut HeaderMap) -> Option<ContentCodings> {
+    if !headers.contains_key(header::CONTENT_ENCODING) || status == StatusCode::PARTIAL_CONTENT {
+        return None;
+    }
+    let codings = ContentCodings::of(headers).ok()?;
+    if codings.is_identity() {
+        headers.remove(header::CONTENT_ENCODING);
+        return None;
+    }
+    for name in &OF_PACKED_BYTES {
+        headers.remove(name);
+    }
+    // Other bytes with the same meaning may share a weak tag only (RFC 9110, section 8.8.1).
+    if let Some(tag) = headers.get(header::ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"))
+        && let Ok(tag) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
+    {
+        headers.insert(header::ETAG, tag);
+    }
+    Some(codings)
 }
 
 /// Tells proxies in front of the gateway to pass on the events of a stream as they come, and to keep none. Does nothing
@@ -233,6 +269,39 @@ fn random_bytes() -> Random {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn the_headers_of_a_packed_response_become_those_of_the_unpacked_one() {
+        let coding = "content-encoding";
+        for (status, given, is_packed, expected) in [
+            (200, vec![("x", "1"), ("etag", "\"1\"")], false, vec![("x", "1"), ("etag", "\"1\"")]),
+            (200, vec![(coding, "gzip"), ("content-length", "9"), ("vary", "a")], true, vec![("vary", "a")]),
+            (500, vec![(coding, "identity"), (coding, "zstd"), ("digest", "x")], true, vec![]),
+            (304, vec![(coding, "X-GZIP"), ("etag", "\"1\"")], true, vec![("etag", "W/\"1\"")]),
+            (200, vec![(coding, "deflate"), ("etag", "W/\"1\"")], true, vec![("etag", "W/\"1\"")]),
+            (200, vec![(coding, "identity"), ("content-length", "9")], false, vec![("content-length", "9")]),
+            (200, vec![(coding, ""), ("etag", "\"1\"")], false, vec![("etag", "\"1\"")]),
+            (200, vec![(coding, "br"), ("digest", "x")], false, vec![(coding, "br"), ("digest", "x")]),
+            (200, vec![(coding, "gzip, br")], false, vec![(coding, "gzip, br")]),
+            (
+                206,
+                vec![(coding, "gzip"), ("content-length", "9")],
+                false,
+                vec![(coding, "gzip"), ("content-length", "9")],
+            ),
+        ] {
+            let map = |list: &[(&'static str, &'static str)]| {
+                let mut headers = HeaderMap::new();
+                for (name, value) in list {
+                    headers.append(*name, HeaderValue::from_static(value));
+                }
+                headers
+            };
+            let mut headers = map(&given);
+            let codings = take_content_codings(StatusCode::from_u16(status).unwrap(), &mut headers);
+            assert_eq!((codings.is_some(), headers), (is_packed, map(&expected)), "{given:?}");
+        }
+    }
 
     #[test]
     fn headers_named_by_connection_are_removed_like_hop_by_hop_headers() {

@@ -143,7 +143,7 @@ impl TestGateway {
         };
         let ticket = self.enter_queue().ticket().await.ok().unwrap();
         let lease = self.model.lease(&RequestClass::Inference(Some(FINGERPRINT)).into()).unwrap();
-        let (body, caller) = (RenamedBody::new(UpstreamBody::new(upstream), None), Caller::anonymous());
+        let (body, caller) = (RenamedBody::new(UpstreamBody::new(upstream, None), None), Caller::anonymous());
         let answer =
             UpstreamAnswer { status, body, route, hides_usage: false, timeouts, caller, record, ticket, lease };
         (ProxiedBody::new(answer), llama)

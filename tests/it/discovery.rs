@@ -1,8 +1,6 @@
 //! What clients try before and beside inference: spellings of paths, probes, lists of models, packed bodies, and many
 //! small requests at once.
 
-use std::io::Write;
-
 use serde_json::{Value, json};
 
 use super::routing::{answered_by, chat, refused};
@@ -10,6 +8,7 @@ use super::support::{
     client::{Client, RawClient, Response},
     gateway::{ADMIN, Backend, Gateway, LIMITED, USER},
     model_file::Kind,
+    packing::{bare_deflate, gzip, zlib, zstandard},
     remote::{Remote, Reply},
     wait::{READY, SOON, eventually},
 };
@@ -365,28 +364,6 @@ fn small_requests_wait_for_a_model_that_loads_or_sleeps() {
             assert_eq!(answer.status(), 200, "{}", answer.text());
         }
     }
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn zlib(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn bare_deflate(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn zstandard(bytes: &[u8]) -> Vec<u8> {
-    zstd::encode_all(bytes, 1).unwrap()
 }
 
 /// Regression: a packed body was "no JSON object" with several models, and went on packed with one.

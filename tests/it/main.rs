@@ -36,6 +36,7 @@ mod litellm;
 mod litellm_check;
 mod load;
 mod model_routes;
+mod packed_answers;
 mod pauses;
 mod platforms;
 mod poison;

@@ -303,13 +303,14 @@ fn what_a_remote_backend_does_not_report_is_estimated() {
     }
 }
 
-/// Regression: an error event in plain text was appended to the packed bytes of a stream, which no client can read.
+/// Regression: an error event in plain text was appended to the packed bytes of a stream, which no client can read. What is
+/// packed in a way that is not unpacked goes on as it is.
 #[test]
 fn nothing_is_appended_to_packed_bytes() {
-    let packed: Vec<u8> = [&b"\x1f\x8b\x08"[..], &[0xa7; 40], b"\n\ndata: x\n\n"].concat();
+    let packed: Vec<u8> = [&[0xa7; 40][..], b"\n\ndata: x\n\n"].concat();
     let head = |kind: &str, length: usize| {
         format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Encoding: gzip\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+            "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Encoding: br\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
         )
     };
     let remote = Remote::start(Reply::Serve);
@@ -323,7 +324,7 @@ fn nothing_is_appended_to_packed_bytes() {
             let client = gateway.client().header("Accept-Encoding", "gzip, br");
             let mut answer = client.begin("POST", CHAT, body.as_bytes()).unwrap();
             let head = answer.read_head().unwrap();
-            assert_eq!((head.status, head.header("content-encoding")), (200, Some("gzip")));
+            assert_eq!((head.status, head.header("content-encoding")), (200, Some("br")));
             let text = answer.read_exactly(packed.len()).unwrap();
             assert_eq!(text, packed, "{kind} {missing}");
             if missing > 0 {

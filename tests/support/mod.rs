@@ -4,6 +4,7 @@
 //! - `fake_server.rs`: the fake llama-server without a gateway
 //! - `gateway.rs`: the gateway as a process
 //! - `model_file.rs`: GGUF files without tensors
+//! - `packing.rs`: packing with each content coding
 //! - `process.rs`: child processes and their output
 //! - `real_server.rs`: the real llama-server without a gateway
 //! - `remote.rs`: a remote backend
@@ -24,6 +25,7 @@ pub(crate) mod client;
 pub(crate) mod fake_server;
 pub(crate) mod gateway;
 pub(crate) mod model_file;
+pub(crate) mod packing;
 pub(crate) mod process;
 pub(crate) mod real_server;
 pub(crate) mod remote;

@@ -30,6 +30,8 @@ pub(crate) enum Reply {
     Busy(u16, &'static str),
     /// These bytes, which are a whole response or a part of one. Then it closes the connection in an orderly way.
     Raw(Vec<u8>),
+    /// The first bytes, and once `release` is called the others. Then it closes the connection in an orderly way.
+    HoldBetween(Vec<u8>, Vec<u8>),
     /// Sends the head and one event of a stream, then closes the connection.
     DieMidStream,
     /// Sends the head and one event of a stream, and the rest once `release` is called.
@@ -231,13 +233,14 @@ impl Shared {
                     let head = format!("HTTP/1.1 {status} X\r\nRetry-After: {wait}\r\nContent-Length: 0\r\n\r\n");
                     connection.write_all(head.as_bytes())?;
                 }
-                Reply::Raw(bytes) => {
-                    let mut connection = connection;
-                    connection.write_all(&bytes)?;
-                    connection.shutdown(Shutdown::Write)?;
-                    // Until the gateway has read everything.
-                    _ = reader.read_to_end(&mut Vec::new());
-                    return Ok(());
+                Reply::Raw(bytes) => return send_all(connection, &bytes, &mut reader),
+                Reply::HoldBetween(first, others) => {
+                    let mut unheld = connection;
+                    unheld.write_all(&first)?;
+                    if !self.wait_release() {
+                        return Ok(());
+                    }
+                    return send_all(connection, &others, &mut reader);
                 }
                 Reply::DieMidStream => return begin_stream(connection, &body),
                 Reply::HoldMidStream => {
@@ -319,6 +322,14 @@ fn begin_stream(mut connection: &TcpStream, body: &Value) -> std::io::Result<()>
 
 fn end_stream(mut connection: &TcpStream) -> std::io::Result<()> {
     connection.write_all(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+}
+
+/// Sends these bytes and ends the connection once the gateway has read everything.
+fn send_all(mut connection: &TcpStream, bytes: &[u8], reader: &mut impl Read) -> std::io::Result<()> {
+    connection.write_all(bytes)?;
+    connection.shutdown(Shutdown::Write)?;
+    _ = reader.read_to_end(&mut Vec::new());
+    Ok(())
 }
 
 fn send_whole(mut connection: &TcpStream, status: u16, body: &Value) -> std::io::Result<()> {

@@ -18,7 +18,7 @@ use super::compute_failure::ComputeFailure;
 use super::rename::RenamedBody;
 use super::sse::{SseTail, StreamOutcome, StreamWatcher, data_event};
 use super::stall_sweeper::{PollStep, StallSweeper, Sweepable, TerminationReason};
-use super::upstream_body::UpstreamBody;
+use super::upstream_body::{UpstreamBody, UpstreamError};
 use crate::fleet::{Lease, WorkerKind};
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
@@ -172,7 +172,14 @@ impl InProgress {
                     // Trailers are not passed on.
                     Err(_) => Ok(()),
                 },
-                Poll::Ready(Some(Err(_))) => self.fail(Refusal::BackendError),
+                Poll::Ready(Some(Err(UpstreamError::Connection(_)))) => self.fail(Refusal::BackendError),
+                Poll::Ready(Some(Err(UpstreamError::Packed(_)))) => {
+                    // Some proxies leave out the end of the packed bytes. After the end mark nothing is missing.
+                    if !self.has_sent_end_mark() {
+                        self.lease.record_malformed_body();
+                    }
+                    self.close_with(Refusal::BackendError)
+                }
                 Poll::Ready(None) => self.end(),
             };
             if let Err(abort) = outcome {

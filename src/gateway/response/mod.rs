@@ -8,7 +8,7 @@
 //! - `stream_finish.rs`: whether a stream has finished, though its end mark is missing
 //! - `error_cause.rs`: whose fault an error is, by its words
 //! - `compute_failure.rs`: whether a response shows that its llama-server cannot compute
-//! - `upstream_body.rs`: the body of a worker's response, of which a part may have been read
+//! - `upstream_body.rs`: the body of a worker's response, unpacked; a part may have been read
 //! - `rename.rs`: puts the client's name of the model into a response
 
 pub(super) mod body;

@@ -177,7 +177,9 @@ impl Forwarder {
         };
         let is_remote = lease.endpoint().target.is_remote;
         let (mut head, upstream) = response.into_parts();
-        let mut upstream = UpstreamBody::new(upstream);
+        // First of all, because everything that follows reads the body.
+        let codings = headers::take_content_codings(head.status, &mut head.headers);
+        let mut upstream = UpstreamBody::new(upstream, codings.as_ref());
         let may_lack_route = lease.member().kind != WorkerKind::Local
             && matches!(
                 head.status,
