@@ -174,7 +174,8 @@ bounded() {
   watchdog=$!
   wait "$job" 2>/dev/null
   status=$?
-  kill "$watchdog" 2>/dev/null
+  # Not SIGTERM: in the moment after the fork the watchdog still has this script's traps, which remove its folder.
+  kill -KILL "$watchdog" 2>/dev/null
   wait "$watchdog" 2>/dev/null
   ((status != 137)) || printf '(ended after %s s)\n' "$seconds"
   return "$status"
