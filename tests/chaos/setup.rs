@@ -41,6 +41,11 @@ pub(crate) struct Setup {
     pub(crate) unloads_idle: bool,
 }
 
+/// Sets each of these variables to a time.
+pub(crate) fn set_times(builder: Builder, times: &[(&str, Duration)]) -> Builder {
+    times.iter().fold(builder, |builder, (name, time)| builder.set(name, format!("{}ms", time.as_millis())))
+}
+
 impl Setup {
     /// Returns variant `n`: three combinations take turns.
     pub(crate) fn nth(n: u64, is_real: bool, has_disk: bool) -> Self {
@@ -73,15 +78,16 @@ impl Setup {
             ("LOG_LEVEL", "debug"),
             ("LOG_FORMAT", "json"),
         ]);
-        let builder = [
-            ("LOAD_TIMEOUT", load_timeout),
-            ("QUEUE_TIMEOUT", QUEUE_TIMEOUT),
-            ("REQUEST_TIMEOUT", REQUEST_TIMEOUT),
-            ("STREAM_IDLE_TIMEOUT", STREAM_IDLE_TIMEOUT),
-            ("IDLE_UNLOAD", if self.unloads_idle { IDLE_UNLOAD } else { Duration::ZERO }),
-        ]
-        .into_iter()
-        .fold(builder, |builder, (name, time)| builder.set(name, format!("{}ms", time.as_millis())));
+        let builder = set_times(
+            builder,
+            &[
+                ("LOAD_TIMEOUT", load_timeout),
+                ("QUEUE_TIMEOUT", QUEUE_TIMEOUT),
+                ("REQUEST_TIMEOUT", REQUEST_TIMEOUT),
+                ("STREAM_IDLE_TIMEOUT", STREAM_IDLE_TIMEOUT),
+                ("IDLE_UNLOAD", if self.unloads_idle { IDLE_UNLOAD } else { Duration::ZERO }),
+            ],
+        );
         let builder = builder.set("MAX_REQUEST_BODY_SIZE", MAX_BODY).set("MAX_CONCURRENT_REQUESTS", SLOTS);
         let builder = builder.set("MAX_QUEUE_SIZE", QUEUE_SIZE);
         if self.has_disk { builder.log_disk(DISK_KIB) } else { builder }

@@ -38,6 +38,18 @@ fn recovery_bound() -> Duration {
     PROBE_INTERVAL_READY + PROBE_TIMEOUT + LOG_PUMP_GRACE + LOAD_TIMEOUT + backoff + STARTING
 }
 
+/// Repeats a check until it passes; returns its problem if it still fails after [`SOON`].
+pub(crate) fn until_soon(mut check: impl FnMut() -> Result<(), String>) -> Result<(), String> {
+    let begin = Instant::now();
+    loop {
+        match check() {
+            Err(problem) if begin.elapsed() > wait::patient(SOON) => return Err(problem),
+            Err(_) => std::thread::sleep(wait::POLL),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
 impl TestGateway {
     /// Ends all faults and waits until the gateway serves again; returns how long that took.
     pub(crate) fn recover(&mut self, shared: &Shared) -> Result<Duration, String> {
@@ -72,17 +84,7 @@ impl TestGateway {
 
     /// Waits until nothing is in flight and the counts agree, once no client sends requests.
     pub(crate) fn check_idle(&mut self, shared: &Shared) -> Result<(), String> {
-        let begin = Instant::now();
-        loop {
-            let problem = match self.check_idle_once(shared) {
-                Ok(()) => break,
-                Err(problem) => problem,
-            };
-            if begin.elapsed() > wait::patient(SOON) {
-                return Err(problem);
-            }
-            std::thread::sleep(wait::POLL);
-        }
+        until_soon(|| self.check_idle_once(shared))?;
         self.check_journal()
     }
 

@@ -15,13 +15,10 @@ use super::{
     config::{BUDGET_GIB, MODELS, memory_gib},
 };
 use crate::{
+    checks::recovery::until_soon,
     setup::{LOAD_TIMEOUT, QUEUE_TIMEOUT},
     shared::Shared,
-    support::{
-        client::Client,
-        resources,
-        wait::{self, SOON},
-    },
+    support::{client::Client, resources, wait},
     test_gateway::worker_pids,
 };
 use llamagate::worker::bounds::{BACKOFF_FIRST, LOG_PUMP_GRACE, PROBE_INTERVAL_READY, PROBE_TIMEOUT};
@@ -124,17 +121,7 @@ impl FleetGateway {
 
     /// Checks the gateway while no client sends requests.
     fn check_idle(&mut self, shared: &Shared) -> Result<(), String> {
-        let begin = Instant::now();
-        loop {
-            let problem = match self.check_idle_once(shared) {
-                Ok(()) => break,
-                Err(problem) => problem,
-            };
-            if begin.elapsed() > wait::patient(SOON) {
-                return Err(problem);
-            }
-            thread::sleep(wait::POLL);
-        }
+        until_soon(|| self.check_idle_once(shared))?;
         self.read_journals()?;
         // A worker that is evicted, unloaded or replaced by a reload finishes its requests first.
         let is_terminated = |id: &String| self.journals.values().any(|journal| journal.was_terminated(id));

@@ -22,7 +22,7 @@ use crate::{
     clients::{MAX_BODY, TrafficClient},
     lane::{FINISH_TIME, MAX_GROWTH_KIB, wait_until_idle},
     random::Random,
-    setup::{LOAD_TIMEOUT, QUEUE_TIMEOUT, REQUEST_TIMEOUT, STREAM_IDLE_TIMEOUT},
+    setup::{LOAD_TIMEOUT, QUEUE_TIMEOUT, REQUEST_TIMEOUT, STREAM_IDLE_TIMEOUT, set_times},
     shared::{FinishOnDrop, Shared, Target},
     support::{
         gateway::{ADMIN, Gateway, USER},
@@ -167,16 +167,17 @@ impl FleetGateway {
             ("HANG_TIMEOUT", "1s"),
             ("LOG_KEEP", "3"),
         ]);
-        let builder = [
-            ("LOAD_TIMEOUT", LOAD_TIMEOUT),
-            ("QUEUE_TIMEOUT", QUEUE_TIMEOUT),
-            ("REQUEST_TIMEOUT", REQUEST_TIMEOUT),
-            ("STREAM_IDLE_TIMEOUT", STREAM_IDLE_TIMEOUT),
-            ("DRAIN_TIMEOUT", DRAIN_TIMEOUT),
-            ("MAX_WAIT_BEFORE_DRAIN", WAIT_BEFORE_DRAIN),
-        ]
-        .into_iter()
-        .fold(builder, |builder, (name, time)| builder.set(name, format!("{}ms", time.as_millis())));
+        let builder = set_times(
+            builder,
+            &[
+                ("LOAD_TIMEOUT", LOAD_TIMEOUT),
+                ("QUEUE_TIMEOUT", QUEUE_TIMEOUT),
+                ("REQUEST_TIMEOUT", REQUEST_TIMEOUT),
+                ("STREAM_IDLE_TIMEOUT", STREAM_IDLE_TIMEOUT),
+                ("DRAIN_TIMEOUT", DRAIN_TIMEOUT),
+                ("MAX_WAIT_BEFORE_DRAIN", WAIT_BEFORE_DRAIN),
+            ],
+        );
         let process = builder.set("MAX_REQUEST_BODY_SIZE", MAX_BODY).start_ready();
         FleetGateway {
             process,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     lane::MAX_GROWTH_KIB,
     random::Random,
-    setup::{LOAD_TIMEOUT, QUEUE_TIMEOUT, REQUEST_TIMEOUT, STREAM_IDLE_TIMEOUT},
+    setup::{LOAD_TIMEOUT, QUEUE_TIMEOUT, REQUEST_TIMEOUT, STREAM_IDLE_TIMEOUT, set_times},
     shared::IDLE_POLL,
     support::{
         gateway::Gateway,
@@ -143,15 +143,16 @@ impl JobLane {
             ("HANG_TIMEOUT", "1s"),
             ("LOG_KEEP", "3"),
         ]);
-        let builder = [
-            ("LOAD_TIMEOUT", LOAD_TIMEOUT),
-            ("QUEUE_TIMEOUT", QUEUE_TIMEOUT),
-            ("REQUEST_TIMEOUT", REQUEST_TIMEOUT),
-            ("STREAM_IDLE_TIMEOUT", STREAM_IDLE_TIMEOUT),
-            ("DRAIN_TIMEOUT", DRAIN_TIMEOUT),
-        ]
-        .into_iter()
-        .fold(builder, |builder, (name, time)| builder.set(name, format!("{}ms", time.as_millis())));
+        let builder = set_times(
+            builder,
+            &[
+                ("LOAD_TIMEOUT", LOAD_TIMEOUT),
+                ("QUEUE_TIMEOUT", QUEUE_TIMEOUT),
+                ("REQUEST_TIMEOUT", REQUEST_TIMEOUT),
+                ("STREAM_IDLE_TIMEOUT", STREAM_IDLE_TIMEOUT),
+                ("DRAIN_TIMEOUT", DRAIN_TIMEOUT),
+            ],
+        );
         let gateway = builder.set("MAX_CONCURRENT_REQUESTS", SLOTS).start_ready();
         let (offered, cancelled, repairs, notes) = (Vec::new(), BTreeSet::new(), Vec::new(), BTreeMap::new());
         Self { platform, gateway, random, offered, cancelled, repairs, notes }
