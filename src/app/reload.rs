@@ -195,7 +195,8 @@ impl Reloader {
         Ok(ReadAgain { in_effect: InEffect { resolved, models, generation: 0 }, keys_loaded })
     }
 
-    /// Reloads when the configuration file, or a file that it includes, changes, until `stop` is cancelled. Logs once when the file is gone.
+    /// Reloads when the configuration file, or a file that it includes, changes, until `stop` is cancelled. Logs once when
+    /// the file is gone.
     pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let Some(file) = self.file.clone() else { return };
         let mut ticks = tokio::time::interval(CONFIG_LOOK_INTERVAL);

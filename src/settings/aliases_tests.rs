@@ -1,3 +1,5 @@
+//! Tests of the names of other servers: what is read, what wins, and what is said.
+
 use std::collections::BTreeSet;
 use std::path::Path;
 

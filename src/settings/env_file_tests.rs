@@ -1,3 +1,5 @@
+//! Tests of the dotenv form of `ENV_FILE`.
+
 use std::fs;
 use std::path::Path;
 

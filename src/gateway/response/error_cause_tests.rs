@@ -1,3 +1,5 @@
+//! Tests of which errors of a backend are the fault of the request.
+
 use super::*;
 
 fn cause(body: &str) -> Option<ErrorCause> {
