@@ -48,13 +48,13 @@ fn stream(body: &str, framing: Framing) -> Reply {
 
 /// Starts a gateway with one remote backend, which is out for good after one failure.
 fn ready(remote: &Remote) -> Gateway {
-    ready_with(remote, 1)
+    ready_with(remote, 1, &[])
 }
 
-fn ready_with(remote: &Remote, allowed_fails: u32) -> Gateway {
+fn ready_with(remote: &Remote, allowed_fails: u32, settings: &[(&str, &str)]) -> Gateway {
     let config = format!("model_list:\n  - {{model_name: m, litellm_params: {{api_base: \"{}\"}}}}\n", remote.url());
     let gateway = Gateway::builder().fakes(&config, &[]).set("ALLOWED_FAILS", allowed_fails).set("COOLDOWN_TIME", "1h");
-    let gateway = gateway.start_ready();
+    let gateway = settings.iter().fold(gateway, |gateway, (name, value)| gateway.set(name, value)).start_ready();
     eventually("the backend is ready", READY, || worker(&gateway)["state"] == "ready");
     gateway
 }
@@ -130,6 +130,24 @@ fn a_whole_stream_of_a_remote_backend_is_a_success_in_every_spelling() {
     assert_eq!((&worker(&gateway)["failures"], &worker(&gateway)["breaker"]), (&json!(0), &json!("closed")));
 }
 
+/// Regression: a backend that broke the connection after the end mark, or kept it open, had failed each time.
+#[test]
+fn what_happens_after_the_end_mark_is_no_failure() {
+    let remote = Remote::start(Reply::Serve);
+    let gateway = ready_with(&remote, 1, &[("STREAM_IDLE_TIMEOUT", "1s")]);
+    let body = format!("data: {{\"model\":\"m\",\"choices\":[]}}\n\n{DONE}");
+    let Reply::Raw(bytes) = stream(&body, Framing::LengthCut) else { unreachable!() };
+    let stays_open = Reply::HoldBetween(bytes, Vec::new());
+    let replies = [stream(&body, Framing::ChunkedCut), stream(&body, Framing::LengthCut), stays_open];
+    for (served, reply) in (1..).zip(replies) {
+        remote.set_reply(reply);
+        let answer = ask(&gateway, CHAT);
+        assert_eq!((answer.status(), answer.text()), (200, body.clone()));
+        eventually("it is counted as served", SOON, || worker(&gateway)["served"] == served);
+    }
+    assert_eq!((&worker(&gateway)["failures"], &worker(&gateway)["breaker"]), (&json!(0), &json!("closed")));
+}
+
 #[test]
 fn a_stream_that_has_not_finished_or_whose_body_breaks_off_is_cut() {
     let chat = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n";
@@ -153,7 +171,7 @@ fn a_stream_that_has_not_finished_or_whose_body_breaks_off_is_cut() {
         cases.push((CHAT, format!("{chat}{stop}"), framing));
     }
     let remote = Remote::start(Reply::Serve);
-    let gateway = ready_with(&remote, 1000);
+    let gateway = ready_with(&remote, 1000, &[]);
     for (failures, (path, body, framing)) in cases.into_iter().enumerate() {
         eventually("the backend has answered its probe", READY, || worker(&gateway)["state"] == "ready");
         remote.set_reply(stream(&body, framing));
@@ -314,7 +332,7 @@ fn nothing_is_appended_to_packed_bytes() {
         )
     };
     let remote = Remote::start(Reply::Serve);
-    let gateway = ready_with(&remote, 1000);
+    let gateway = ready_with(&remote, 1000, &[]);
     for kind in ["text/event-stream", "application/json"] {
         for missing in [0, 9] {
             let bytes = [head(kind, packed.len() + missing).as_bytes(), &packed].concat();

@@ -270,7 +270,11 @@ impl InProgress {
 
     /// Records that the upstream has failed, and ends the response with an error.
     fn fail(&mut self, refusal: Refusal) -> Result<(), ResponseAborted> {
+        // After the end mark nothing is missing of the answer, so it is no failure of the worker. Of a llama-server it
+        // may still be the first sign that its process is dying.
+        let is_whole = self.has_sent_end_mark() && self.lease.member().kind != WorkerKind::Local;
         match refusal {
+            _ if is_whole => self.lease.record_answer_end(),
             Refusal::BackendError => {
                 self.lease.record_broken_connection();
                 // A model that was removed or stopped closes its connections on purpose.
