@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tracing::{error, info};
 
 use super::reload::Reloader;
@@ -62,6 +63,8 @@ pub(super) async fn wait_for_stop(
             None => std::future::pending().await,
         }
     };
+    // At most one, in a task of its own: a volume that does not answer holds up a reload, but no stop.
+    let mut reloads = JoinSet::new();
     tokio::pin!(lost, loading, idle);
     let mut is_loaded = false;
     loop {
@@ -101,13 +104,14 @@ pub(super) async fn wait_for_stop(
                 error!(model, "fatal: {program} could not be kept running: {hint}");
                 return StopCause::new(RunOutcome::BackendFailed, hint);
             }
-            // Not while the models are loading: `loading` holds the reloader's lock and is not polled in this branch,
-            // so a reload would wait for ever.
-            _ = signals.hangup.recv(), if is_loaded => {
-                if let Err(problem) = reloader.reload().await {
-                    error!("SIGHUP received, but all stays as it was: {problem}");
-                }
+            // Not while the models are loading: `loading` holds the reloader's lock.
+            _ = signals.hangup.recv(), if is_loaded && reloads.is_empty() => {
+                let reloader = Arc::clone(reloader);
+                reloads.spawn(async move { reloader.reload().await });
             }
+            Some(outcome) = reloads.join_next() => if let Ok(Err(problem)) = outcome {
+                error!("SIGHUP received, but all stays as it was: {problem}");
+            },
         }
     }
 }

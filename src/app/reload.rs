@@ -58,6 +58,10 @@ struct ReadAgain {
 /// there is no file.
 type FileStamp = Option<(i64, i64, u64, u64)>;
 
+/// The topics of warnings that are raised here.
+const LLAMA_VARIABLES_TOPIC: &str = "llama_variables";
+const MODELS_TOPIC: &str = "models";
+
 impl Reloader {
     pub(super) fn new(
         inputs: Inputs,
@@ -92,7 +96,7 @@ impl Reloader {
         let help = self.reconciler.llama_help(&config).await;
         let option_of = |name: &str| help.as_deref()?.option_of_variable(name);
         if let Some(warning) = llama_variables_warning(&environment, option_of) {
-            warn!("{warning}");
+            self.reconciler.metrics.warnings.raise(LLAMA_VARIABLES_TOPIC, "", &warning);
         }
         let shelf = Arc::clone(&self.shelf);
         // On a blocking thread: model files may be on slow network volumes.
@@ -166,11 +170,8 @@ impl Reloader {
         if current.models.shelf == found {
             return;
         }
-        let before = current.models.warnings(&config);
         current.models.shelf = found;
-        for warning in current.models.warnings(&config).iter().filter(|warning| !before.contains(warning)) {
-            warn!("{warning}");
-        }
+        self.reconciler.metrics.warnings.replace(MODELS_TOPIC, &current.models.warnings(&config));
         let ReloadDifference { kept, changed, started, removed } =
             self.reconciler.reconcile(current.models.all(), &config);
         info!(kept, changed, started, removed, "the models folder has changed");
@@ -198,12 +199,17 @@ impl Reloader {
     /// Reloads when the configuration file, or a file that it includes, changes, until `stop` is cancelled. Logs once when
     /// the file is gone.
     pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        stop.run_until_cancelled(self.watch_on()).await;
+    }
+
+    async fn watch_on(self: Arc<Self>) {
         let Some(file) = self.file.clone() else { return };
         let mut ticks = tokio::time::interval(CONFIG_LOOK_INTERVAL);
         // Without a wait for the first models: a change after they are served must not be in the first stamps.
         let mut seen = (file_stamp(&file).await, stamps(&self.included_at_start).await);
         let mut missed = 0u32;
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        loop {
+            ticks.tick().await;
             let found = file_stamp(&file).await;
             let included = self.included_stamps().await;
             // A file may be missing for a moment while an editor replaces it.
@@ -235,12 +241,13 @@ impl Reloader {
 }
 
 impl InEffect {
-    /// Logs warnings about the models and serves them. Returns the difference from those that were served before.
+    /// Raises warnings about the models and serves them. Returns the difference from those that were served before.
     fn apply(&self, reconciler: &ModelReconciler) -> ReloadDifference {
         let config = &self.resolved.config;
-        for warning in self.models.notes.iter().chain(&self.models.warnings(config)) {
-            warn!("{warning}");
+        for note in &self.models.notes {
+            warn!("{note}");
         }
+        reconciler.metrics.warnings.replace(MODELS_TOPIC, &self.models.warnings(config));
         reconciler.reconcile(self.models.all(), config)
     }
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::support::{
     client::{RawClient, Response, Stream},
+    file_lease::FileLease,
     gateway::{ADMIN, Gateway, USER},
     resources::pid_gone,
     scripted::{Control, Journal},
@@ -468,6 +469,21 @@ fn a_change_of_drain_timeout_takes_effect_at_the_next_start() {
     let old = pids(&gateway, "goes")[0];
     eventually("the process of the model ends", STOPS, || pid_gone(old));
     assert!(stream.events().last().is_some_and(|event| event.json()["error"]["code"].is_string()));
+}
+
+/// Regression: stop signals were not handled before a reload had read its files, which a hanging volume can delay for ever.
+#[test]
+fn a_reload_whose_files_cannot_be_read_holds_up_no_stop() {
+    let causes: [fn(&Gateway); 2] =
+        [|gateway| gateway.signal(Signal::SIGHUP), |gateway| gateway.rewrite_config(AFTER)];
+    for cause in causes {
+        let mut gateway = before(&[]);
+        let mut lease = FileLease::take(&gateway.keys_file());
+        cause(&gateway);
+        lease.wait_asked();
+        assert_eq!(gateway.stop().code(), Some(0), "{}", gateway.output());
+        assert!(!gateway.output().contains("did not end in time"), "{}", gateway.output());
+    }
 }
 
 #[test]

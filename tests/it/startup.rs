@@ -1,61 +1,18 @@
 //! The first second of a start: the ports answer even if the disk with the models hangs, and requests wait until the
 //! models are known.
 
-use std::{
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::support::{
     client::Client,
-    gateway::{Gateway, python},
+    file_lease::FileLease,
+    gateway::Gateway,
     model_file::Kind,
     scripted::ScriptedModel,
     wait::assert_throughout,
 };
-
-/// A process that holds a write lease on a file. Until it ends, other processes block in `open`, for at most
-/// `/proc/sys/fs/lease-break-time` (45 s).
-struct Lease(Child);
-
-/// Takes a write lease (`F_SETLEASE`, fcntl(2)), prints `held`, and releases it when stdin ends.
-const HOLD: &str = "
-import fcntl, signal, sys
-signal.signal(signal.SIGIO, signal.SIG_IGN)
-file = open(sys.argv[1], 'r+b')
-fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-print('held', flush=True)
-sys.stdin.read()
-";
-
-impl Lease {
-    fn take(path: &Path) -> Self {
-        let mut command = Command::new(python());
-        command.args(["-c", HOLD]).arg(path).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("Python starts");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("stdout is piped");
-        BufReader::new(stdout).read_line(&mut line).expect("Python reports that it holds the lease");
-        assert_eq!(line, "held\n");
-        Self(child)
-    }
-
-    fn release(mut self) {
-        drop(self.0.stdin.take());
-        self.0.wait().expect("Python ends");
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn chat(client: &Client) -> u16 {
     let body = json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2});
@@ -66,7 +23,7 @@ fn chat(client: &Client) -> u16 {
 fn a_model_file_that_cannot_be_read_yet_delays_no_probe_and_loses_no_request() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let model = ScriptedModel::create(folder.path(), "slow.gguf", Kind::Chat, &json!({}));
-    let lease = Lease::take(&model.path);
+    let lease = FileLease::take(&model.path);
     let gateway = Gateway::builder().set("MODEL_PATH", model.path.display()).start();
     let probe = |path: &str| gateway.health().get(path).status();
     assert_eq!((probe("/ping"), probe("/livez"), probe("/readyz")), (204, 200, 503));
@@ -89,7 +46,7 @@ fn a_model_file_that_cannot_be_read_yet_delays_no_probe_and_loses_no_request() {
 fn the_service_stops_before_its_models_are_known() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let model = ScriptedModel::create(folder.path(), "slow.gguf", Kind::Chat, &json!({}));
-    let _lease = Lease::take(&model.path);
+    let _lease = FileLease::take(&model.path);
     let mut gateway = Gateway::builder().set("MODEL_PATH", model.path.display()).start();
     assert_eq!(gateway.stop().code(), Some(0), "{}", gateway.output());
     assert!(model.journal().starts().is_empty());

@@ -23,6 +23,7 @@
 
 pub(crate) mod client;
 pub(crate) mod fake_server;
+pub(crate) mod file_lease;
 pub(crate) mod gateway;
 pub(crate) mod model_file;
 pub(crate) mod packing;
