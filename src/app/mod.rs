@@ -126,6 +126,9 @@ fn bind(settings: &Settings, inputs: &Inputs) -> io::Result<Listeners> {
 /// Creates the metrics and opens the access log.
 fn open_accounts(context: &RunContext) -> Accounts {
     let metrics = Arc::new(Metrics::new(&context.platform.kind.to_string()));
+    if let Some(warning) = context.settings.open_to_network() {
+        metrics.warnings.show("open_to_network", &warning);
+    }
     let (access, access_guard) = AccessLog::open(&context.settings.logs);
     Accounts { accounting: Arc::new(Accounting { metrics, access }), access_guard }
 }

@@ -31,8 +31,28 @@ impl Warnings {
     /// Raises a warning, in place of an earlier one of the same topic and model, and logs its text unless it was logged
     /// before. `model` is empty for the whole service. Beyond [`MOST_WARNINGS`] a warning is only logged.
     pub fn raise(&self, topic: &'static str, model: &str, text: &str) {
+        self.clear(topic, model);
+        self.add(topic, model, text);
+    }
+
+    /// Raises all warnings of a topic about the whole service, in place of the earlier ones.
+    pub fn replace(&self, topic: &'static str, texts: &[String]) {
+        self.clear(topic, "");
+        texts.iter().for_each(|text| self.add(topic, "", text));
+    }
+
+    /// Raises a warning that is logged elsewhere.
+    pub fn show(&self, topic: &'static str, text: &str) {
         let mut list = self.list();
-        list.raised.retain(|known| known.topic != topic || known.model != model);
+        if list.logged.len() < MOST_WARNINGS {
+            list.logged.push(text.to_owned());
+        }
+        drop(list);
+        self.raise(topic, "", text);
+    }
+
+    fn add(&self, topic: &'static str, model: &str, text: &str) {
+        let mut list = self.list();
         if list.raised.len() < MOST_WARNINGS {
             list.raised.push(RaisedWarning { topic, model: model.to_owned(), text: text.to_owned() });
         }
@@ -94,6 +114,16 @@ mod tests {
         assert_eq!(warnings.texts(), ["open", "other words"].map(str::to_owned));
         warnings.clear_model("b");
         assert_eq!(warnings.texts(), ["open".to_owned()]);
+    }
+
+    #[test]
+    fn the_warnings_of_a_topic_are_replaced_together() {
+        let warnings = Warnings::default();
+        warnings.raise("gpu", "m", "no GPU");
+        for texts in [&["one", "two"][..], &["two", "three"], &[]] {
+            warnings.replace("models", &texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>());
+            assert_eq!(warnings.texts(), [&["no GPU"], texts].concat());
+        }
     }
 
     #[test]

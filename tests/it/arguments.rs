@@ -218,6 +218,8 @@ fn variables_of_llama_server_are_named_and_never_reach_it() {
     let warnings: Vec<&str> = output.lines().filter(|line| line.contains("LLAMA_ARG_")).collect();
     assert!(warnings.len() == 1 && parts.iter().all(|part| warnings[0].contains(part)), "{output}");
     assert!(!output.contains("sk-other"), "{output}");
+    let health = gateway.anonymous().get("/health").json()["warnings"].to_string();
+    assert!(parts.iter().all(|part| health.contains(part)), "{health}");
     let inherited = environ(gateway.child_pids().remove(0));
     assert!(!inherited.iter().any(|entry| entry.starts_with("LLAMA_A")), "{inherited:?}");
     assert_eq!(gateway.client().get("/props").json()["default_generation_settings"]["n_ctx"], 1024);
