@@ -85,8 +85,9 @@ impl Forwarder {
             .pool_idle_timeout(UPSTREAM_IDLE)
             .pool_max_idle_per_host(UPSTREAM_IDLE_CONNECTIONS)
             .pool_timer(TokioTimer::new())
-            // hyper would otherwise retry by itself, unseen by `Retry` and its limits.
-            .retry_canceled_requests(false)
+            // A request of which no byte was written, because the worker closed the idle connection just then, gets another
+            // connection. Everything else is for `Retry` to decide.
+            .retry_canceled_requests(true)
             .build(Dialer::new(limits.backend_connect_timeout.0));
         let abort = CancellationToken::new();
         Self {
