@@ -45,6 +45,12 @@ prerequisites() {
   cargo --version
 }
 
+# The lock file of the fuzz targets is not used by the other stages, and would go stale unnoticed.
+check_format_and_locks() {
+  cargo fmt --all --check
+  cargo tree --quiet --locked --manifest-path fuzz/Cargo.toml >/dev/null
+}
+
 get_test_programs() {
   LLAMA_SERVER=$(scripts/get-llama-server.sh)
   LLAMAGATE_TEST_MODELS=$(scripts/get-test-models.sh)
@@ -75,7 +81,7 @@ check_scripts() {
 }
 
 stage "prerequisites" prerequisites
-stage "format" cargo fmt --all --check
+stage "format, lock files" check_format_and_locks
 stage "clippy" cargo clippy --all-targets --locked -- -D warnings
 stage "llama-server, models, Python packages" get_test_programs
 stage "scripts and Dockerfiles" check_scripts
