@@ -474,8 +474,7 @@ fn a_change_of_drain_timeout_takes_effect_at_the_next_start() {
 /// Regression: stop signals were not handled before a reload had read its files, which a hanging volume can delay for ever.
 #[test]
 fn a_reload_whose_files_cannot_be_read_holds_up_no_stop() {
-    let causes: [fn(&Gateway); 2] =
-        [|gateway| gateway.signal(Signal::SIGHUP), |gateway| gateway.rewrite_config(AFTER)];
+    let causes: [fn(&Gateway); 2] = [|gateway| gateway.signal(Signal::SIGHUP), |gateway| gateway.rewrite_config(AFTER)];
     for cause in causes {
         let mut gateway = before(&[]);
         let mut lease = FileLease::take(&gateway.keys_file());

@@ -6,11 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::support::{
-    client::Client,
-    file_lease::FileLease,
-    gateway::Gateway,
-    model_file::Kind,
-    scripted::ScriptedModel,
+    client::Client, file_lease::FileLease, gateway::Gateway, model_file::Kind, scripted::ScriptedModel,
     wait::assert_throughout,
 };
 
