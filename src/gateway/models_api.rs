@@ -111,7 +111,7 @@ impl ModelsApi {
             "created_at": format!("{:.0}", self.created),
             "aliases": info.aliases,
             "tags": info.tier.as_slice(),
-            "status": {"value": load_status(model.state())},
+            "status": {"value": load_status(model.load_state())},
             "architecture": {"input_modalities": inputs, "output_modalities": ["text"]},
             "max_model_len": info.context_length,
             "meta": {

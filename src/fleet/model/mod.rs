@@ -195,6 +195,15 @@ impl Model {
         closest_to_serving(self.members().map(|member| member.handle().state().state))
     }
 
+    /// Returns the state as clients of llama.cpp's router mean it. A remote backend that does not answer has failed: unlike
+    /// a llama-server in that state, nothing here has it loaded or is about to restart it.
+    pub fn load_state(&self) -> WorkerState {
+        closest_to_serving(self.members().map(|member| match member.handle().state().state {
+            WorkerState::Unhealthy if member.is_remote() => WorkerState::Failed,
+            state => state,
+        }))
+    }
+
     /// Returns the statistics of the workers, for `/lb/stats`.
     pub fn stats(&self) -> Vec<WorkerStats> {
         self.members().map(|member| member.snapshot()).collect()

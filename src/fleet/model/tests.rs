@@ -267,6 +267,22 @@ async fn a_failed_load_is_hopeless_unless_another_worker_serves_or_loads() {
 }
 
 /// Regression: status and state were read separately, so `/health` reported 200 for a model that was starting.
+/// Regression: a backend that refuses connections was listed as loaded.
+#[test]
+fn a_remote_backend_that_does_not_answer_is_not_reported_as_loaded() {
+    use WorkerState::{Failed, Ready, Stopped, Unhealthy};
+    let (far, other, own) = (remote(0, 1, None), remote(1, 1, None), local(2, 1));
+    for (states, expected) in [([Unhealthy, Unhealthy], Failed), ([Unhealthy, Ready], Ready)] {
+        set_state(&far.0, states[0], false);
+        set_state(&other.0, states[1], false);
+        assert_eq!(model(&[&far, &other]).load_state(), expected, "{states:?}");
+    }
+    set_state(&own.0, Stopped, true);
+    assert_eq!(model(&[&own, &far]).load_state(), Stopped, "the llama-server can be loaded");
+    set_state(&own.0, Unhealthy, false);
+    assert_eq!(model(&[&own, &far]).load_state(), Unhealthy, "its model is loaded, and it is restarted");
+}
+
 #[test]
 fn a_report_is_consistent_while_a_worker_changes() {
     const LOOKS: usize = 20_000;
