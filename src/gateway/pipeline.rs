@@ -136,8 +136,9 @@ impl Gateway {
         // Stage 5, model and queue.
         let envelope = Envelope::read(route.path, &parts.headers, &body).await?;
         let named_model = requested_model(&envelope, &parts)?.map(Cow::into_owned);
-        let requested_model = deployment.or(named_model);
-        if let Some(name) = requested_model.as_deref().filter(|name| !name.is_empty()) {
+        // An empty name is none.
+        let requested_model = deployment.or(named_model).filter(|name| !name.is_empty());
+        if let Some(name) = requested_model.as_deref() {
             self.model_queues.scan_for(Some(name)).await;
         }
         let request_id = context.request_id.clone();

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::support::{
     client::{Client, Event, Response},
     gateway::{ADMIN, Backend, Gateway, USER, backend_port},
+    remote::{Remote, Reply},
     wait::{REAL_MODEL_READY, SOON, eventually},
 };
 
@@ -338,6 +339,28 @@ fallbacks: {{far: [chat]}}
         // The numbers of a model's own workers come before those of its remote ones.
         (name.to_owned(), if name == "both" { "1" } else { "0" }.to_owned())
     }
+}
+
+/// Regression: a request with an empty name got an answer with an empty name.
+#[test]
+fn an_answer_names_the_model_for_a_request_that_names_none() {
+    let gateway = Gateway::builder().backend(Backend::Real { model: "tiny-chat.gguf" }).set("CTX", 512).start_ready();
+    let client = gateway.client();
+    let mut unnamed = chat("", false);
+    unnamed.as_object_mut().unwrap().remove("model");
+    for (body, expected) in [(chat("", false), "tiny-chat"), (unnamed, "tiny-chat"), (chat("any", false), "any")] {
+        assert_ok(&client.post_json("/v1/chat/completions", &body), expected);
+    }
+    let deployment = "/openai/deployments/tiny-chat/chat/completions";
+    assert_ok(&client.post_json(deployment, &chat("other", false)), "tiny-chat");
+    let mut stream = client.stream("/v1/chat/completions", &chat("", true));
+    let events = stream.events();
+    let pieces: Vec<Value> = events.iter().filter(|event| !event.is_done()).map(Event::json).collect();
+    assert!(pieces.len() > 1 && pieces.iter().all(|piece| piece["model"] == "tiny-chat"), "{pieces:?}");
+    let remote = Remote::start(Reply::Serve);
+    let config = format!("model_list:\n- {{model_name: far, litellm_params: {{api_base: \"{}\"}}}}\n", remote.url());
+    let gateway = Gateway::builder().reals(&config).start_ready();
+    assert_ok(&gateway.client().post_json("/v1/chat/completions", &chat("", false)), "far");
 }
 
 /// Sends a chat request and returns the model and the worker that have served it.

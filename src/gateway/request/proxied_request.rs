@@ -125,10 +125,12 @@ impl ProxiedRequest {
             Some(pattern) => Cow::Owned(pattern.fill(target.model.as_deref(), client_name)),
             None => Cow::Borrowed(target.model.as_deref().unwrap_or(model.id())),
         };
-        // A local llama-server has one model, ignores the model of a request, and calls its own model by the id. A
-        // remote backend may use any name in its response, such as the path of the model's file.
+        // A local llama-server has one model, and calls it in its response by the id, or by the name in the body, even if
+        // that is empty. A remote backend may use any name in its response, such as the path of the model's file.
         let is_local = lease.member().kind == WorkerKind::Local;
-        let name = (!is_local || worker_name != client_name).then(|| client_name.to_owned());
+        let is_named_so = |name: &str| name == client_name;
+        let is_right = is_local && is_named_so(&worker_name) && self.envelope.model().is_none_or(is_named_so);
+        let name = (!is_right).then(|| client_name.to_owned());
         // The body may name another model than the request means: a path may name it too.
         let is_renamed = !is_local && self.envelope.model() != Some(&*worker_name);
         // llama-server reports its tokens unasked; others only where they are asked to.
