@@ -14,7 +14,12 @@ pub(super) fn info_of(model: &CheckedModel, config: &Config) -> ModelInfo {
         |name: &String| *name == model.id || settings.aliases.contains(name) || settings.hidden_aliases.contains(name);
     let Catalogue { fallbacks, default_models, .. } = &config.catalogue;
     let stand_ins = fallbacks.get(EVERY_MODEL).map_or(&[][..], Vec::as_slice);
-    let strategy = config.settings.routing.routing_strategy;
+    let routing = &config.settings.routing;
+    let pool = settings.pool_role(routing.fallback_to_local).map(|role| PoolRank {
+        role,
+        priority: settings.pool.and_then(|place| place.priority),
+        strategy: routing.routing_strategy,
+    });
     let metadata = file.map(|file| &file.model.metadata);
     let configured = settings.local.as_ref().filter(|_| file.is_some()).map(|local| u64::from(local.engine.ctx.0));
     let trained = metadata.and_then(|metadata| metadata.context_length);
@@ -25,7 +30,7 @@ pub(super) fn info_of(model: &CheckedModel, config: &Config) -> ModelInfo {
         pattern: settings.is_wildcard.then(|| NamePattern::of(&model.id)).flatten(),
         is_default: default_models.iter().any(|(kind, name)| *kind == model.kind && has_name(name)),
         stand_in: stand_ins.iter().position(|name| has_name(name) || settings.tier.as_ref() == Some(name)),
-        pool: settings.pool.map(|place| PoolRank { priority: place.priority, strategy }),
+        pool,
         kind: model.kind,
         has_known_kind: settings.kind.is_some() || file.is_some(),
         tier: settings.tier.clone(),

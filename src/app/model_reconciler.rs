@@ -22,7 +22,7 @@ use crate::gateway::{ModelQueue, ModelQueues};
 use crate::models::{self, ModelKind};
 use crate::pause_clock;
 use crate::preflight::{self, CheckedModel, ModelFile};
-use crate::settings::catalogue::{EVERY_MODEL, LocalSettings, ProjectorSetting, Start};
+use crate::settings::catalogue::{EVERY_MODEL, LocalSettings, PoolRole, ProjectorSetting, Start};
 use crate::settings::values::MemoryBudgetSetting;
 use crate::settings::{Config, Environment, Settings};
 use crate::telemetry::files::LogFolder;
@@ -167,7 +167,7 @@ impl ModelReconciler {
         let mut before = std::mem::take(&mut *served);
         let mut difference = ReloadDifference::default();
         let is_alone = models.len() == 1;
-        let pools = PoolOrders::of(&models);
+        let pools = PoolOrders::of(&models, config.settings.routing.fallback_to_local);
         for model in models {
             let policy = policy_of(&model, config, &pools);
             let info = info_of(&model, config);
@@ -357,27 +357,27 @@ fn rank_of(local: &LocalSettings) -> Rank {
     Rank { weight: local.weight, priority: local.priority }
 }
 
-/// The models of each pool that have a priority, in its order.
+/// The models of each pool that have a priority, in its order, and its last resorts.
 struct PoolOrders(Vec<(ModelKind, Vec<String>)>);
 
 impl PoolOrders {
-    fn of(models: &[CheckedModel]) -> Self {
-        let mut ranked: Vec<(ModelKind, u32, &str)> = models
-            .iter()
-            .filter_map(|model| Some((model.kind, model.settings.pool?.priority?, model.id.as_str())))
-            .collect();
-        // Stable: models of the same priority stay in the order of the list.
-        ranked.sort_by_key(|(_, priority, _)| *priority);
+    fn of(models: &[CheckedModel], fallback_to_local: bool) -> Self {
+        let role = |model: &CheckedModel| model.settings.pool_role(fallback_to_local);
         let mut orders: Vec<(ModelKind, Vec<String>)> = Vec::new();
-        for (kind, _, id) in ranked {
-            // One pool for a kind, and only if all its models are in it.
-            if models.iter().any(|model| model.kind == kind && !is_pooled_or_wildcard(model)) {
+        for CheckedModel { kind, .. } in models {
+            let of_kind: Vec<&CheckedModel> =
+                models.iter().filter(|model| model.kind == *kind && !model.settings.is_wildcard).collect();
+            let is_known = orders.iter().any(|(known, _)| known == kind);
+            if is_known || !PoolRole::make_pool(of_kind.iter().map(|model| role(model))) {
                 continue;
             }
-            match orders.iter_mut().find(|(known, _)| *known == kind) {
-                Some((_, ids)) => ids.push(id.to_owned()),
-                None => orders.push((kind, vec![id.to_owned()])),
-            }
+            let priority = |model: &&CheckedModel| Some((model.settings.pool?.priority?, model.id.clone()));
+            let mut ranked: Vec<(u32, String)> = of_kind.iter().filter_map(priority).collect();
+            // Stable: models of the same priority stay in the order of the list.
+            ranked.sort_by_key(|(priority, _)| *priority);
+            let last = of_kind.iter().filter(|model| role(model) == Some(PoolRole::LastResort));
+            let ids = ranked.into_iter().map(|(_, id)| id).chain(last.map(|model| model.id.clone()));
+            orders.push((*kind, ids.collect()));
         }
         Self(orders)
     }
@@ -389,10 +389,6 @@ impl PoolOrders {
         let (_, ids) = self.0.iter().find(|(kind, _)| *kind == checked.kind)?;
         Some(ids.iter().filter(|id| **id != checked.id).cloned().collect())
     }
-}
-
-fn is_pooled_or_wildcard(model: &CheckedModel) -> bool {
-    model.settings.pool.is_some() || model.settings.is_wildcard
 }
 
 fn policy_of(checked: &CheckedModel, config: &Config, pools: &PoolOrders) -> RoutingPolicy {

@@ -2,7 +2,7 @@
 //! workers.
 
 use crate::models::{InputModality, ModelKind};
-use crate::settings::catalogue::Rewrite;
+use crate::settings::catalogue::{PoolRole, Rewrite};
 use crate::settings::values::{NamePattern, Strategy};
 
 /// The description of a model, for lists of models.
@@ -76,6 +76,8 @@ impl ModelInfo {
 /// The place of a model in the pool of its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolRank {
+    /// Whether it is one of those that share the requests, or serves when none of them can.
+    pub role: PoolRole,
     /// The lowest comes first; models without one come last.
     pub priority: Option<u32>,
     /// How a model is chosen among those of the same priority.

@@ -1,13 +1,14 @@
 //! Which model of a pool gets a request that names none.
 //!
-//! A pool is all models of one kind, if `model_list` alone describes them. Owns the order in which they are tried; the
-//! workers of each model are chosen in `choice/`.
+//! A pool is all models of one kind, if `model_list` alone describes them, beside local ones for the case that all of
+//! them fail. Owns the order in which they are tried; the workers of each model are chosen in `choice/`.
 
 use std::sync::Arc;
 
 use super::choice::{Candidate, WorkerChoice};
 use super::model::Model;
 use crate::pause_clock::ActiveInstant;
+use crate::settings::catalogue::PoolRole;
 
 /// Chooses among the models of a pool.
 #[derive(Debug, Default)]
@@ -15,11 +16,16 @@ pub struct ModelPool(WorkerChoice);
 
 impl ModelPool {
     /// Returns the order in which these models are tried, as indexes. Those with the lowest priority come first. Among
-    /// equals the routing strategy chooses the first one, from those that can serve now; the least busy ones follow.
+    /// equals the routing strategy chooses the first one, from those that can serve now; the least busy ones follow. Last
+    /// resorts come after all others, those that can serve now before those that have to be loaded.
     pub fn order(&self, models: &[&Arc<Model>]) -> Vec<usize> {
         let now = ActiveInstant::now();
-        let mut candidates: Vec<(bool, Candidate)> =
-            models.iter().enumerate().map(|(at, model)| candidate(at, model, now)).collect();
+        let (last, members): (Vec<usize>, Vec<usize>) = (0..models.len()).partition(|at| is_last_resort(models[*at]));
+        let of = |indexes: Vec<usize>| indexes.into_iter().map(|at| candidate(at, models[at], now)).collect();
+        let (mut last, mut candidates): (Vec<(bool, Candidate)>, Vec<(bool, Candidate)>) = (of(last), of(members));
+        last.sort_by(|(one_serves, one), (other_serves, other)| {
+            other_serves.cmp(one_serves).then_with(|| one.load().total_cmp(&other.load()))
+        });
         candidates.sort_by(|(_, one), (_, other)| {
             one.priority.cmp(&other.priority).then_with(|| one.load().total_cmp(&other.load()))
         });
@@ -33,8 +39,12 @@ impl ModelPool {
             self.0.pick(strategy, &serving, &[])
         });
         let rest = candidates.iter().map(|(_, candidate)| candidate.index).filter(|index| Some(*index) != first);
-        first.into_iter().chain(rest).collect()
+        first.into_iter().chain(rest).chain(last.iter().map(|(_, candidate)| candidate.index)).collect()
     }
+}
+
+fn is_last_resort(model: &Model) -> bool {
+    model.info().pool.is_some_and(|rank| rank.role == PoolRole::LastResort)
 }
 
 /// Returns a model as the strategies see a worker, and whether it can serve now.
@@ -68,8 +78,12 @@ mod tests {
 
     /// Returns a ready model with this place in the pool.
     fn model(strategy: Strategy, priority: Option<u32>) -> (StubWorker, Arc<Model>) {
+        in_role(PoolRole::Member, strategy, priority)
+    }
+
+    fn in_role(role: PoolRole, strategy: Strategy, priority: Option<u32>) -> (StubWorker, Arc<Model>) {
         let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
-        let pool = Some(PoolRank { priority, strategy });
+        let pool = Some(PoolRank { role, priority, strategy });
         model.update(ModelInfo { pool, ..ModelInfo::named("m") }, RoutingPolicy::default());
         (worker, model)
     }
@@ -105,5 +119,21 @@ mod tests {
             assert!((0..3).all(|index| orders.iter().any(|order| order[0] == index)), "{strategy:?}");
         }
         assert_eq!(ModelPool::default().order(&[]), [0; 0]);
+    }
+
+    #[test]
+    fn last_resorts_come_after_all_others_even_while_only_they_can_serve() {
+        for strategy in [Strategy::WeightedRandom, Strategy::RoundRobin, Strategy::LeastBusy] {
+            let own = |_| in_role(PoolRole::LastResort, strategy, None);
+            let models = [own(0), model(strategy, None), own(2), model(strategy, Some(3))];
+            let pool = ModelPool::default();
+            let order = || pool.order(&models.each_ref().map(|(_, model)| model));
+            assert!((0..20).all(|_| order() == [3, 1, 0, 2]), "{strategy:?}");
+            models[0].0.stop();
+            assert_eq!(order(), [3, 1, 2, 0], "{strategy:?}: the first last resort has to be loaded");
+            models[1].0.stop();
+            models[3].0.stop();
+            assert_eq!(order(), [3, 1, 2, 0], "{strategy:?}: none of the others can serve");
+        }
     }
 }

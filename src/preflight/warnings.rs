@@ -11,7 +11,10 @@ use crate::settings::catalogue::{Catalogue, EVERY_MODEL, LocalSettings, Projecto
 impl CheckedModels {
     /// Returns warnings about models that work, but probably not as intended.
     pub fn warnings(&self, config: &Config) -> Vec<String> {
-        warnings(&config.catalogue, &self.all())
+        let models = self.all();
+        let mut warnings = warnings(&config.catalogue, &models);
+        warnings.extend(broken_pools(config, &models));
+        warnings
     }
 }
 
@@ -62,6 +65,28 @@ fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
                 warnings.push(format!("fallbacks.{name}: {other} never takes over: its kind is {kind}, not {own}"));
             }
         }
+    }
+    warnings
+}
+
+/// Returns a warning for each kind whose models of `model_list` have priorities, but are no pool because of another model.
+fn broken_pools(config: &Config, models: &[CheckedModel]) -> Vec<String> {
+    let fallback_to_local = config.settings.routing.fallback_to_local;
+    let mut warnings = Vec::new();
+    for kind in BTreeSet::from_iter(models.iter().map(|model| model.kind.as_str())) {
+        let of_kind = || models.iter().filter(|model| model.kind.as_str() == kind && !model.settings.is_wildcard);
+        let has_default = config.catalogue.default_models.iter().any(|(of, _)| of.as_str() == kind);
+        let has_priority = of_kind().any(|model| model.settings.pool.is_some_and(|place| place.priority.is_some()));
+        let other = of_kind().find(|model| model.settings.pool_role(fallback_to_local).is_none());
+        let Some(other) = other.filter(|_| has_priority && !has_default) else { continue };
+        let reason = match &other.settings.local {
+            Some(_) => "is local and FALLBACK_TO_LOCAL is false",
+            None => "is not one of model_list alone",
+        };
+        warnings.push(format!(
+            "requests for {kind} that name no model get 404, because the model {:?} {reason}; set default_models.{kind}",
+            other.id
+        ));
     }
     warnings
 }

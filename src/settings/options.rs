@@ -221,7 +221,7 @@ options! {
         routing_strategy: Strategy = "least-busy", Reload, "How one of a model's workers is chosen: `least-busy`, `round-robin`, `weighted-random`, `simple-shuffle`, `latency-based-routing`, `priority-failover` or `prefix-affinity`.";
         num_retries: u32 = "3", Restart, "Most retries of a request that another worker can still serve.";
         retry_delay: Seconds = "1s", Restart, "Longest pause before a retry.";
-        fallback_to_local: bool = "true", Reload, "Send requests to a model's own llama-server when none of its remote backends can serve.";
+        fallback_to_local: bool = "true", Reload, "Send requests to a model's own llama-server when none of its remote backends can serve, and those for a pool of `model_list` to the local models of its kind when none of the pool can.";
         list_aliases: bool = "false", Restart, "List the aliases of models as models of their own on `GET /v1/models`, for front ends that offer only ids.";
         health_check_interval: Seconds = "60s", Restart, "Time between two probes of a remote backend; 0 for none before a failure.";
         allowed_fails: NonZeroU32 = "3", Restart, "Consecutive failures after which a remote backend gets no requests for `COOLDOWN_TIME`.";

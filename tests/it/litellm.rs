@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::routing::{answered_by, chat, refused};
 use super::support::{
     client::Client,
-    gateway::{ADMIN, Builder, Gateway, USER},
+    gateway::{ADMIN, Backend, Builder, Gateway, USER},
+    model_file::Kind,
     remote::{ReceivedRequest, Remote, Reply},
     wait::{READY, eventually},
 };
@@ -90,6 +91,43 @@ fn a_pool_of_rerankers_did_not_serve_requests_without_a_model() {
     for body in [documents(), named("primary-reranker"), named("backup-reranker")] {
         assert_eq!(post(&client, RERANK, &body), "backup-reranker");
     }
+}
+
+/// Regression: beside a local reranker, a pool served no request without a name, and nothing took over when all of its
+/// backends were down.
+#[test]
+fn a_local_reranker_beside_the_pool_is_its_last_resort() {
+    let (mut primary, mut backup) = (Remote::start(Reply::Serve), Remote::start(Reply::Serve));
+    let config = pool_example(&primary, &backup);
+    let local = |config: &str| {
+        let models = vec![("local.gguf".to_owned(), json!({}), Kind::Rerank)];
+        let builder = Gateway::builder().backend(Backend::Fakes { config: config.into(), models });
+        builder.set("RERANKER_MODEL_PATH", "local.gguf").set("COOLDOWN_TIME", NEVER)
+    };
+    let gateway = ready(local(&config));
+    let client = gateway.client();
+    let named = |name: &str| json!({"model": name, "query": "q", "documents": ["a"]});
+    assert_eq!(post(&client, "/rerank", &documents()), "primary-reranker");
+    assert_eq!(post(&client, RERANK, &named("local")), "local");
+    assert!(gateway.child_pids().len() == 1, "only its own name has loaded it");
+    primary.end();
+    assert_eq!(post(&client, "/rerank", &documents()), "backup-reranker");
+    assert_eq!(post(&client, RERANK, &named("primary-reranker")), "backup-reranker");
+    backup.end();
+    for body in [documents(), named(""), named("primary-reranker"), named("backup-reranker")] {
+        for _ in 0..2 {
+            assert_eq!(post(&client, "/rerank", &body), "local", "{body}");
+        }
+    }
+    assert_eq!(refused(&client.post_json(RERANK, &named("none")), 404), "model_not_found");
+    let list = client.get("/v1/models").json();
+    let status = |id: &str| list["data"].as_array().unwrap().iter().find(|m| m["id"] == id).unwrap()["status"].clone();
+    assert_eq!(status("local"), json!({"value": "loaded"}));
+    assert_eq!(status("primary-reranker"), json!({"value": "failed"}), "it refuses connections");
+
+    let gateway = local(&config.replace("fallback_to_local: true", "fallback_to_local: false")).start_ready();
+    assert_eq!(refused(&gateway.client().post_json("/rerank", &documents()), 404), "model_not_found");
+    eventually("the log says what to set", READY, || gateway.output().contains("set default_models.rerank"));
 }
 
 #[test]

@@ -22,6 +22,7 @@
 use std::collections::HashMap;
 
 use crate::models::ModelKind;
+use crate::settings::catalogue::PoolRole;
 use crate::settings::values::NamePattern;
 
 /// Parts of a name that stand for the tier `reranker`.
@@ -53,8 +54,8 @@ pub struct NameEntry<'a> {
     pub is_default: bool,
     /// The place among the models that serve unknown names; the lowest comes first.
     pub stand_in: Option<usize>,
-    /// Whether the model is part of the pool of its kind.
-    pub is_pooled: bool,
+    /// What the model is in the pool of its kind.
+    pub pool_role: Option<PoolRole>,
     /// `light`, `embedding` or any other word.
     pub tier: Option<&'a str>,
     /// The kind of requests that the model serves; `None` means any.
@@ -77,7 +78,7 @@ struct NamedModel {
     pattern: Option<NamePattern>,
     is_default: bool,
     stand_in: Option<usize>,
-    is_pooled: bool,
+    pool_role: Option<PoolRole>,
 }
 
 /// The reasons why a request does not resolve to a model that could serve it.
@@ -112,7 +113,7 @@ impl ModelNames {
             pattern: entry.pattern.cloned(),
             is_default: entry.is_default,
             stand_in: entry.stand_in,
-            is_pooled: entry.is_pooled,
+            pool_role: entry.pool_role,
         };
         Self { exact, models: entries.iter().map(model).collect() }
     }
@@ -174,11 +175,11 @@ impl ModelNames {
         stand_in.map(|(_, index)| index).ok_or(Unresolved::Unknown)
     }
 
-    /// Returns the models among which a request without a name is shared: all of this kind, if each is part of the pool.
+    /// Returns the models among which a request without a name is shared: all of this kind, if they make a pool.
     pub fn pool(&self, needs: ModelKind) -> Vec<usize> {
         let all: Vec<usize> = self.of_kind(Some(needs)).collect();
-        let is_pooled = |index: &usize| self.models.get(*index).is_some_and(|model| model.is_pooled);
-        if all.iter().all(is_pooled) { all } else { Vec::new() }
+        let roles = all.iter().map(|index| self.models.get(*index).and_then(|model| model.pool_role));
+        if PoolRole::make_pool(roles) { all } else { Vec::new() }
     }
 
     /// Whether a model or a tier has this name, or the pattern of a model matches it.

@@ -45,7 +45,7 @@ fn plain(id: &str, kind: ModelKind) -> NameEntry<'_> {
         pattern: None,
         is_default: false,
         stand_in: None,
-        is_pooled: false,
+        pool_role: None,
         tier: None,
         kind: Some(kind),
     }
@@ -331,10 +331,14 @@ fn without_a_name_the_default_of_the_kind_is_meant_and_unknown_names_mean_stand_
 
 #[test]
 fn models_are_a_pool_only_if_all_of_their_kind_are() {
-    let pooled = |id| NameEntry { is_pooled: true, ..plain(id, Rerank) };
+    let with = |id, role| NameEntry { pool_role: Some(role), ..plain(id, Rerank) };
+    let pooled = |id| with(id, PoolRole::Member);
+    let own = || with("own", PoolRole::LastResort);
     assert_eq!(ModelNames::of([pooled("a"), plain("c", Chat), pooled("b")]).pool(Rerank), [0, 2]);
     assert_eq!(ModelNames::of([pooled("a"), plain("own", Rerank), pooled("b")]).pool(Rerank), [0; 0]);
     assert_eq!(ModelNames::of([pooled("a"), plain("c", Chat)]).pool(Chat), [0; 0]);
+    assert_eq!(ModelNames::of([own(), pooled("a")]).pool(Rerank), [0, 1]);
+    assert_eq!(ModelNames::of([own(), own()]).pool(Rerank), [0; 0]);
 }
 
 fn word() -> impl Strategy<Value = String> {

@@ -215,7 +215,7 @@ impl Snapshot {
             pattern: info.pattern.as_ref(),
             is_default: info.is_default,
             stand_in: info.stand_in,
-            is_pooled: info.pool.is_some(),
+            pool_role: info.pool.map(|rank| rank.role),
             tier: info.tier.as_deref(),
             kind: (!info.is_any_kind()).then_some(info.kind),
         }));

@@ -130,7 +130,8 @@ impl Retry {
                 request.check_answers_wanted(&info)?;
                 let mut retry =
                     Self::new(policy, request.route, request.required_kind, Arc::clone(model_queues), model_queue);
-                // The rest of the pool comes before the fallbacks of its first model.
+                // The rest of the pool comes before the fallbacks of its first model, which may name it again.
+                retry.fallbacks.retain(|name| others.iter().all(|other| other.model.id() != name));
                 for other in others.into_iter().rev() {
                     retry.fallbacks.push_front(other.model.id().to_owned());
                 }

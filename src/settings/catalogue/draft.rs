@@ -14,9 +14,8 @@
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
-use super::model::{
-    LoadMode, LocalSettings, ModelSettings, PoolPlace, ProjectorSetting, RemoteSettings, Rewrite, Start,
-};
+use super::model::{LoadMode, LocalSettings, ModelSettings, ProjectorSetting, RemoteSettings, Rewrite, Start};
+use super::pool::PoolPlace;
 use crate::models::ModelKind;
 use crate::settings::options::{Engine, Settings};
 use crate::settings::values::{Context, ExtraArgs, GpuLayers, Seconds, Strategy, ZeroIsOff};

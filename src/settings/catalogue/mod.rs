@@ -3,13 +3,16 @@
 //! - `draft.rs`: the unresolved settings of one model, and which source wins
 //! - `model.rs`: the resolved types that the rest of the program uses
 //! - `models_table.rs`: the tables of models and of remote backends that `llamagate check` prints
+//! - `pool.rs`: which models share the requests that name none
 
 pub(super) mod draft;
 mod model;
 pub(super) mod models_table;
+mod pool;
 
 pub(super) use model::known_id;
 pub use model::{
-    Catalogue, EVERY_MODEL, LoadMode, LocalSettings, ModelSettings, PoolPlace, ProjectorSetting, RemoteSettings,
-    Rewrite, Start, is_generation_field,
+    Catalogue, EVERY_MODEL, LoadMode, LocalSettings, ModelSettings, ProjectorSetting, RemoteSettings, Rewrite, Start,
+    is_generation_field,
 };
+pub use pool::{PoolPlace, PoolRole};

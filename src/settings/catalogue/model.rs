@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
+use super::pool::{PoolPlace, PoolRole};
 use crate::models::{ModelKind, id_of};
 use crate::settings::bounds::REMOTE_SLOTS;
 use crate::settings::options::Engine;
@@ -97,6 +98,15 @@ impl ModelSettings {
         known_id(self.id.as_deref(), self.local.as_ref().map(|local| &local.start))
     }
 
+    /// Returns what the model is in the pool of its kind; `None` if no pool can have it. A local model is the last resort
+    /// if `FALLBACK_TO_LOCAL` is set.
+    pub fn pool_role(&self, fallback_to_local: bool) -> Option<PoolRole> {
+        match self.pool {
+            Some(_) => Some(PoolRole::Member),
+            None => (fallback_to_local && self.local.is_some()).then_some(PoolRole::LastResort),
+        }
+    }
+
     /// Returns whether a change from `self` to `other` needs new workers and new connections to remote backends.
     /// Running workers can take over changes of aliases, tier, rewrites, listing and strategy, and local ones also of
     /// preload, weight and priority.
@@ -141,14 +151,6 @@ impl ModelSettings {
         });
         (id, kind, remotes, local)
     }
-}
-
-/// The place of a model among those of its kind that `model_list` alone describes. Requests that name no model go to
-/// any of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PoolPlace {
-    /// The lowest `priority` of its entries, if one sets it; the lowest number comes first.
-    pub priority: Option<u32>,
 }
 
 /// Returns `id`, or the id made of the file name in `start`.
