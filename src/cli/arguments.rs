@@ -3,14 +3,19 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser};
+use clap::error::ErrorKind;
+use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 
-use crate::settings::{Environment, Inputs, OPTIONS, OptionRow, Sources};
+use crate::models::list::printable;
+use crate::settings::{Environment, Inputs, OPTIONS, OptionRow, Sources, resolve_only};
 use crate::{gateway, models, platform};
+
+/// Most typing mistakes by which a word still looks like a subcommand.
+const LARGEST_TYPO: usize = 2;
 
 /// A gateway for llama.cpp's llama-server: starts, watches and restarts it, and forwards requests to it
 #[derive(Parser)]
-#[command(name = "llamagate", version, about, args_conflicts_with_subcommands = true)]
+#[command(name = "llamagate", version, about)]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Option<CliCommand>,
@@ -86,6 +91,73 @@ impl FromArgMatches for Flags {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+impl Cli {
+    /// Returns the subcommand, by default `serve`, with the flags that were given before it.
+    ///
+    /// # Errors
+    ///
+    /// A usage error if something before the subcommand does not belong to it, or if MODEL is a subcommand that was
+    /// misspelt or given in the wrong place.
+    pub(super) fn into_command(self, environment: &Environment) -> Result<CliCommand, clap::Error> {
+        let Self { command, serve } = self;
+        let Some(mut command) = command else {
+            misplaced_subcommand(&serve, environment, LARGEST_TYPO)?;
+            return Ok(CliCommand::Serve(serve));
+        };
+        if let Some(model) = serve.model {
+            let order = format!("MODEL comes after the subcommand: {}", printable(&model));
+            return Err(usage_error(ErrorKind::ArgumentConflict, &order));
+        }
+        let flags = match &mut command {
+            CliCommand::Serve(serve) | CliCommand::Check(serve) => &mut serve.flags,
+            CliCommand::Health(flags) => flags,
+            CliCommand::Models(models) => &mut models.flags,
+        };
+        for (key, value) in serve.flags.0 {
+            if flags.0.insert(key, value).is_some() {
+                let twice = format!("--{} is given twice", key.replace('_', "-"));
+                return Err(usage_error(ErrorKind::ArgumentConflict, &twice));
+            }
+        }
+        if let CliCommand::Serve(serve) | CliCommand::Check(serve) = &command {
+            misplaced_subcommand(serve, environment, 0)?;
+        }
+        Ok(command)
+    }
+}
+
+/// Checks that MODEL is not a subcommand in the wrong place, or a word that is at most `distance` typing mistakes away
+/// from one, unless there is such a model. So a mistyped `check` does not start a service.
+///
+/// # Errors
+///
+/// A usage error that names the subcommand.
+fn misplaced_subcommand(serve: &ServeArgs, environment: &Environment, distance: usize) -> Result<(), clap::Error> {
+    let Some(model) = serve.model.as_deref().filter(|model| !model.contains(['.', '/', ':'])) else { return Ok(()) };
+    let names = Cli::command().get_subcommands().map(|one| one.get_name().to_owned()).collect::<Vec<_>>();
+    let mistakes = |name: &String| strsim::damerau_levenshtein(name, &model.to_ascii_lowercase());
+    let nearest = names.iter().chain([&"help".to_owned()]).min_by_key(|name| mistakes(name)).cloned();
+    let Some(name) = nearest.filter(|name| mistakes(name) <= distance) else { return Ok(()) };
+    if Path::new(model).is_file() || has_model(serve, environment, model) {
+        return Ok(());
+    }
+    Err(usage_error(
+        ErrorKind::InvalidSubcommand,
+        &format!("there is no model {:?}; did you mean: llamagate {name}", printable(model)),
+    ))
+}
+
+/// Whether a file below `MODELS_DIR` has this name.
+fn has_model(serve: &ServeArgs, environment: &Environment, name: &str) -> bool {
+    let inputs = resolve_inputs(serve.flags.0.clone(), environment.clone());
+    let settings = resolve_only(&inputs, &detect_platform(&inputs.environment), &["models_dir"]);
+    settings.is_ok_and(|(settings, _)| models::resolve::resolve(&settings.files.models_dir, name).is_ok())
+}
+
+fn usage_error(kind: ErrorKind, message: &str) -> clap::Error {
+    Cli::command().error(kind, message)
 }
 
 /// Returns the settings that have a flag.

@@ -31,7 +31,11 @@ pub fn main() -> ExitCode {
         Err(error) => return output::print_usage(&error),
     };
     let environment = Environment::capture();
-    match cli.command.unwrap_or(CliCommand::Serve(cli.serve)) {
+    let command = match cli.into_command(&environment) {
+        Ok(command) => command,
+        Err(error) => return output::print_usage(&error),
+    };
+    match command {
         CliCommand::Serve(serve) => serve::run(serve, environment),
         CliCommand::Check(serve) => check::run(serve, environment),
         CliCommand::Health(flags) => health::run(flags, environment),

@@ -280,6 +280,62 @@ fn the_subcommands_health_and_models_work_despite_unrelated_mistakes() {
     }
 }
 
+/// Regression: `llamagate --env-file FILE check` took `check` for a model, opened the ports and then ended.
+#[test]
+fn flags_before_a_subcommand_made_it_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("settings.env");
+    std::fs::write(&file, "CTX=4711\n").unwrap();
+    let file = file.to_str().unwrap();
+    let variables = [("DATA_DIR", "/nonexistent"), ("AUTH_ENABLED", "false"), ("MOCK_BACKEND", "true")];
+    for arguments in [
+        &["--env-file", file, "check"][..],
+        &["--env-file", file, "check", "--port", "0"],
+        &["--port", "0", "check", "--env-file", file],
+        &["--list-aliases=true", "--env-file", file, "check"],
+    ] {
+        let output = llamagate(arguments, &variables);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {text}{}", stderr(&output));
+        assert!(text.lines().any(|line| line.starts_with("CTX ") && line.contains("4711")), "{arguments:?}: {text}");
+    }
+    let output = llamagate(&["--models-dir", folder.path().to_str().unwrap(), "models"], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for (arguments, part) in [
+        (&["m.gguf", "check"][..], "MODEL comes after the subcommand: m.gguf"),
+        (&["--port", "1", "check", "--port", "2"], "--port is given twice"),
+        (&["serve", "--port", "0", "check"], "did you mean: llamagate check"),
+        (&["check", "check"], "did you mean: llamagate check"),
+    ] {
+        let output = llamagate(arguments, &variables);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(part), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+/// Regression: a mistyped subcommand opened both ports as if it were a model.
+#[test]
+fn a_mistyped_subcommand_started_the_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = folder.path().to_str().unwrap();
+    let variables = [("DATA_DIR", "/nonexistent"), ("AUTH_ENABLED", "false"), ("MODELS_DIR", models)];
+    for (word, meant) in [("chekc", "check"), ("Helth", "health"), ("model", "models"), ("sevre", "serve")] {
+        for arguments in [&[word][..], &["--port", "0", "--port-health", "0", word]] {
+            let output = llamagate(arguments, &variables);
+            let text = stderr(&output);
+            assert_eq!(output.status.code(), Some(2), "{text}");
+            assert!(text.contains(&format!("did you mean: llamagate {meant}")), "{text}");
+            assert!(!text.contains("listens"), "{text}");
+        }
+    }
+    // What may be a model is one: a name with an ending, and a file that is there.
+    std::fs::write(folder.path().join("chekc.gguf"), "").unwrap();
+    for word in ["chekc", "chekc.gguf", "modles.gguf", "tiny"] {
+        let output = llamagate(&["--port", "0", "--port-health", "0", word], &variables);
+        assert_eq!(output.status.code(), Some(78), "{word}: {}", stderr(&output));
+    }
+}
+
 #[test]
 fn llamagate_models_lists_the_files_in_models_dir() {
     let folder = super::support::gateway::test_models();
