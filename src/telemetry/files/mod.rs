@@ -11,6 +11,7 @@
 //! - `lines.rs`: copies the output of a child process line by line and keeps the last lines
 //! - `named.rs`: the file whose name the user chooses
 //! - `names.rs`: the names of log files
+//! - `output.rs`: the open file of a writer
 //! - `writers.rs`: the two writers, one file per start and one file per day
 
 mod errors;
@@ -18,6 +19,7 @@ mod folder;
 mod lines;
 mod named;
 mod names;
+mod output;
 mod writers;
 
 pub use errors::WriteErrors;
@@ -25,7 +27,8 @@ pub use folder::{LATEST, LogClock, LogFolder, LogRules};
 pub use lines::{LogTail, MAX_LOG_LINE, TAIL_LINES, pump};
 pub use named::NamedFile;
 pub use names::{MAX_INSTANCE, sanitise};
-pub use writers::{DailyFile, LogFile, RETRY_INTERVAL};
+pub use output::RETRY_INTERVAL;
+pub use writers::{DailyFile, LogFile};
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::errors::WriteErrors;
 use super::folder::{DIRECTORY_MODE, FILE_MODE, LogClock, LogFolder, LogRules};
-use super::writers::Output;
+use super::output::Output;
 
 /// A log file with a name of the user's choice. Never fails its caller.
 #[derive(Debug)]
