@@ -318,7 +318,7 @@ fn flags_before_a_subcommand_made_it_a_model() {
 fn a_mistyped_subcommand_started_the_service() {
     let folder = tempfile::tempdir().unwrap();
     let models = folder.path().to_str().unwrap();
-    let variables = [("DATA_DIR", "/nonexistent"), ("AUTH_ENABLED", "false"), ("MODELS_DIR", models)];
+    let variables = [("DATA_DIR", models), ("AUTH_ENABLED", "false"), ("MODELS_DIR", models)];
     for (word, meant) in [("chekc", "check"), ("Helth", "health"), ("model", "models"), ("sevre", "serve")] {
         for arguments in [&[word][..], &["--port", "0", "--port-health", "0", word]] {
             let output = llamagate(arguments, &variables);
