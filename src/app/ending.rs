@@ -16,6 +16,7 @@ use crate::gateway::bounds::RESCAN_WAIT;
 use crate::pause_clock;
 use crate::preflight::Unservable;
 use crate::settings::SettingProblem;
+use crate::telemetry::files::look_at_log_files;
 use crate::worker::WorkerLoss;
 
 /// How a run of the service ended.
@@ -45,7 +46,7 @@ impl StopCause {
 }
 
 /// Loads the models, then waits for a stop signal, for `idle_limit` without a request, or for the loss of all workers.
-/// Reloads on SIGHUP.
+/// Reloads on SIGHUP, and has log files opened again that were renamed.
 ///
 /// `idle_limit` is `SHUTDOWN_TIMEOUT`, or `None` if the service runs on without requests.
 pub(super) async fn wait_for_stop(
@@ -106,6 +107,7 @@ pub(super) async fn wait_for_stop(
             }
             // Not while the models are loading: `loading` holds the reloader's lock.
             _ = signals.hangup.recv(), if is_loaded && reloads.is_empty() => {
+                look_at_log_files();
                 let reloader = Arc::clone(reloader);
                 reloads.spawn(async move { reloader.reload().await });
             }

@@ -8,11 +8,13 @@ use std::process::Command;
 
 use llamagate::platform;
 use llamagate::settings::{ALIASES, AliasTarget, Environment, Inputs, OPTIONS, Sources, resolve};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::support::{
     gateway::{Backend, Gateway, test_models},
     resources,
+    wait::{SOON, eventually},
 };
 
 /// A secret in place of the placeholders of examples.
@@ -426,6 +428,19 @@ fn the_programs_own_log_goes_to_log_file_too_in_json_lines_and_in_parts() {
     );
     let latest = fs::read_to_string(gateway.data_dir().join("logs/access/latest.txt")).unwrap();
     assert_eq!(Some(latest.trim()), access.last().unwrap().file_name().unwrap().to_str());
+}
+
+/// Regression: after logrotate had renamed the file and sent SIGHUP, the log went on in the renamed one.
+#[test]
+fn a_renamed_log_file_got_the_lines_after_sighup() {
+    let gateway = Gateway::builder().set("LOG_FILE", "own.log").start_ready();
+    let (path, renamed) = (gateway.data_dir().join("own.log"), gateway.data_dir().join("own.log.1"));
+    let text = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    eventually("the log is written", SOON, || text(&path).contains("llamagate is ready"));
+    fs::rename(&path, &renamed).unwrap();
+    gateway.signal(Signal::SIGHUP);
+    eventually("a new file has the line of the reload", SOON, || text(&path).contains("keys reloaded"));
+    assert!(!text(&renamed).contains("keys reloaded"), "{}", text(&renamed));
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub use folder::{LATEST, LogClock, LogFolder, LogRules};
 pub use lines::{LogTail, MAX_LOG_LINE, TAIL_LINES, pump};
 pub use named::NamedFile;
 pub use names::{MAX_INSTANCE, sanitise};
-pub use output::RETRY_INTERVAL;
+pub use output::{RETRY_INTERVAL, look_at_log_files};
 pub use writers::{DailyFile, LogFile};
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The log file whose name the user chooses (`LOG_FILE`).
 //!
 //! The file keeps its name, so that `tail -F` and log shippers find it. When it becomes too large it is renamed to
-//! `NAME.part0001.EXTENSION` and so on, and a new one begins. Anything but a regular file, such as `/dev/stdout` or a named
+//! `NAME.part0001.EXTENSION` and so on, and a new one begins. If another program renames it, it begins again, too. Anything but a regular file, such as `/dev/stdout` or a named
 //! pipe, is only written to.
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -53,7 +53,7 @@ impl NamedFile {
                 piece = rest;
             }
             let path = &self.path;
-            self.output.write(now, piece, |_| open_to_append(path));
+            self.output.write(now, piece, |_| Ok((path.clone(), open_to_append(path)?)));
             rest = &rest[piece.len()..];
             if rest.is_empty() {
                 return;
@@ -190,6 +190,34 @@ mod tests {
         file.write_all(LINE).unwrap();
         assert_eq!(fs::read(&path).unwrap(), LINE);
         assert!(!dir.path().join("own.part0001.log").exists());
+    }
+
+    /// Regression: after logrotate had renamed the file, its lines went on into the renamed one.
+    #[test]
+    fn a_file_that_was_renamed_got_the_lines_until_the_next_part() {
+        use crate::telemetry::files::look_at_log_files;
+        // Stands still, so that only the order makes the writer look.
+        let still: LogClock = || jiff::Timestamp::UNIX_EPOCH;
+        let dir = tempfile::tempdir().unwrap();
+        let (path, renamed) = (dir.path().join("own.log"), dir.path().join("own.log.1"));
+        let mut file = NamedFile::open(&path, rules(9, 1 << 20), still);
+        file.write_all(LINE).unwrap();
+        for is_made_again in [false, true] {
+            fs::rename(&path, &renamed).unwrap();
+            if is_made_again {
+                fs::write(&path, "").unwrap();
+            }
+            look_at_log_files();
+            file.write_all(LINE).unwrap();
+            assert_eq!([fs::read(&path).unwrap(), fs::read(&renamed).unwrap()], [LINE, LINE], "{is_made_again}");
+        }
+        // A link in its place is followed, and the file behind it is the same.
+        fs::rename(&path, &renamed).unwrap();
+        std::os::unix::fs::symlink(&renamed, &path).unwrap();
+        look_at_log_files();
+        file.write_all(LINE).unwrap();
+        assert_eq!(fs::read(&renamed).unwrap(), LINE.repeat(2));
+        assert_eq!(file.errors().lost(), 0);
     }
 
     #[test]

@@ -1,31 +1,46 @@
-//! The open file of a writer: opened when it is needed, opened again after a failure or when it is gone, and counted in
-//! lines that could not be written. Which file that is, and when the next part begins, is up to the writers.
+//! The open file of a writer: opened when it is needed, opened again after a failure or when its path names another file
+//! or none, and counted in lines that could not be written. Which file that is, and when the next part begins, is up to
+//! the writers.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::errors::WriteErrors;
 use super::folder::{LogClock, LogFolder};
 
-/// Minimum time between two attempts to open a file, and between two checks whether it was deleted.
+/// Minimum time between two attempts to open a file, and between two checks whether it was renamed or deleted.
 pub const RETRY_INTERVAL: SignedDuration = SignedDuration::from_secs(1);
+
+/// Number of calls of [`look_at_log_files`]. One for the process, because a signal is for the process.
+static LOOK_ORDERS: AtomicU64 = AtomicU64::new(0);
+
+/// Makes each writer check before its next line whether its file was renamed or deleted, without waiting for
+/// [`RETRY_INTERVAL`]. Programs that rotate logs send SIGHUP after they have renamed a file.
+pub fn look_at_log_files() {
+    LOOK_ORDERS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A file that a writer has opened, and its path.
+pub(super) type OpenedFile = (PathBuf, File);
 
 /// The open file, or the time of the last failure to open or write it.
 #[derive(Debug)]
 pub(super) struct Output {
     folder: LogFolder,
     clock: LogClock,
-    file: Option<File>,
+    file: Option<OpenedFile>,
     /// The size of the open file, in bytes, as far as this writer knows.
     size: u64,
     /// When the last attempt failed.
     last_failure: Option<Timestamp>,
-    /// When the file was last known to be in its folder.
-    last_seen: Option<Timestamp>,
+    /// When the path was last known to name the open file, and after how many [`look_at_log_files`].
+    last_seen: Option<(Timestamp, u64)>,
     /// Whether the last write ended inside a line.
     is_torn: bool,
 }
@@ -52,7 +67,7 @@ impl Output {
 
     /// Returns the metadata of the open file, if there is one.
     pub(super) fn metadata(&self) -> Option<Metadata> {
-        self.file.as_ref()?.metadata().ok()
+        self.file.as_ref()?.1.metadata().ok()
     }
 
     pub(super) fn close(&mut self) {
@@ -78,11 +93,16 @@ impl Output {
     }
 
     /// Writes `bytes`; opens the file first if needed. Lines that cannot be written are counted and dropped.
-    pub(super) fn write(&mut self, now: Timestamp, bytes: &[u8], open: impl FnOnce(&LogFolder) -> io::Result<File>) {
+    pub(super) fn write(
+        &mut self,
+        now: Timestamp,
+        bytes: &[u8],
+        mut open: impl FnMut(&LogFolder) -> io::Result<OpenedFile>,
+    ) {
         if !self.folder.rules.is_written {
             return;
         }
-        self.look_at_file(now);
+        self.look_at_file(now, &mut open);
         if self.file.is_none() && self.last_failure.is_some_and(|last_failure| within_interval(last_failure, now)) {
             self.folder.errors.add(lines(bytes));
             return;
@@ -102,35 +122,55 @@ impl Output {
         &mut self,
         now: Timestamp,
         bytes: &[u8],
-        open: impl FnOnce(&LogFolder) -> io::Result<File>,
+        open: impl FnOnce(&LogFolder) -> io::Result<OpenedFile>,
     ) -> io::Result<()> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => {
-                let file = none.insert(open(&self.folder)?);
-                self.last_seen = Some(now);
-                self.size = file.metadata().map_or(0, |metadata| metadata.len());
-                file
-            }
-        };
+        if self.file.is_none() {
+            let opened = open(&self.folder)?;
+            self.begin(now, opened);
+        }
+        let Some((_, file)) = &mut self.file else { return Ok(()) };
         write_whole(file, bytes, &mut self.is_torn)?;
         self.size += bytes.len() as u64;
         Ok(())
     }
 
-    /// Closes the file if it was deleted, alone or with its folder: what is written to it from then on is lost. Learns
-    /// its size otherwise, because other instances may write to it too.
-    fn look_at_file(&mut self, now: Timestamp) {
-        let Some(file) = &self.file else { return };
-        if self.last_seen.is_some_and(|last_seen| within_interval(last_seen, now)) {
+    fn begin(&mut self, now: Timestamp, opened: OpenedFile) {
+        self.last_seen = Some((now, LOOK_ORDERS.load(Ordering::Relaxed)));
+        self.size = opened.1.metadata().map_or(0, |metadata| metadata.len());
+        self.file = Some(opened);
+    }
+
+    /// Begins the file again if it was renamed or deleted, alone or with its folder: another program reads only what is
+    /// at the path. Learns its size otherwise, because other instances may write to it too.
+    fn look_at_file(&mut self, now: Timestamp, open: impl FnOnce(&LogFolder) -> io::Result<OpenedFile>) {
+        let Some((path, file)) = &self.file else { return };
+        let orders = LOOK_ORDERS.load(Ordering::Relaxed);
+        if self.last_seen.is_some_and(|(time, seen)| seen == orders && within_interval(time, now)) {
             return;
         }
-        self.last_seen = Some(now);
+        self.last_seen = Some((now, orders));
         match file.metadata() {
-            Ok(metadata) if metadata.nlink() == 0 => self.close(),
-            Ok(metadata) => self.size = metadata.len(),
+            Ok(own) if own.is_file() && !is_at(path, &own) => match open(&self.folder) {
+                Ok(opened) => {
+                    self.close();
+                    self.begin(now, opened);
+                }
+                // What is written to a deleted file is lost, and counted as lost. A renamed one still takes the lines, if
+                // no new file may be made in its place.
+                Err(_) if own.nlink() == 0 => self.close(),
+                Err(_) => self.size = own.len(),
+            },
+            Ok(own) => self.size = own.len(),
             Err(_) => {}
         }
+    }
+}
+
+/// Whether this path names the file with this metadata, or it cannot be found out.
+fn is_at(path: &Path, own: &Metadata) -> bool {
+    match path.metadata() {
+        Ok(found) => (found.dev(), found.ino()) == (own.dev(), own.ino()),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }
 

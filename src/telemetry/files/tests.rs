@@ -158,6 +158,48 @@ fn a_deleted_folder_is_created_again() {
     assert_eq!(text(&dir, "20260102_000000_server_pod.log"), "two\n");
 }
 
+/// Regression: files that another program had renamed were written on, and their own names never came back.
+#[test]
+fn a_renamed_file_begins_again_within_a_second() {
+    let dir = tempfile::tempdir().unwrap();
+    set("2026-01-02T00:00:00Z");
+    let folder = LogFolder::open(dir.path().to_owned(), rules(9));
+    let mut files: [(Box<dyn Write>, &str); 2] = [
+        (Box::new(folder.create("server", "pod", clock)), "20260102_000000_server_pod.log"),
+        (Box::new(folder.daily("access", "pod", clock)), "20260102_access_pod.log"),
+    ];
+    for (file, name) in &mut files {
+        let old = format!("{name}.old");
+        file.write_all(b"one\n").unwrap();
+        fs::rename(dir.path().join(&*name), dir.path().join(&old)).unwrap();
+        wait(1);
+        file.write_all(b"two\n").unwrap();
+        assert_eq!([text(dir.path(), name), text(dir.path(), &old)], ["two\n", "one\n"]);
+    }
+    assert_eq!(folder.errors().lost(), 0);
+}
+
+/// A program that rotates logs may own the folder and make no new file: the renamed one is better than none.
+#[test]
+fn a_renamed_file_takes_the_lines_while_no_new_one_can_be_made() {
+    let dir = tempfile::tempdir().unwrap();
+    set("2026-01-02T00:00:00Z");
+    let folder = LogFolder::open(dir.path().to_owned(), rules(9));
+    let mut file = folder.daily("access", "pod", clock);
+    file.write_all(b"one\n").unwrap();
+    let path = dir.path().join("20260102_access_pod.log");
+    fs::rename(&path, dir.path().join("old")).unwrap();
+    // Nothing can be made behind this link.
+    symlink(dir.path().join("no folder/file"), &path).unwrap();
+    wait(1);
+    file.write_all(b"two\n").unwrap();
+    fs::remove_file(&path).unwrap();
+    wait(1);
+    file.write_all(b"three\n").unwrap();
+    assert_eq!([text(dir.path(), "old"), fs::read_to_string(&path).unwrap()], ["one\ntwo\n", "three\n"]);
+    assert_eq!(folder.errors().lost(), 0);
+}
+
 #[test]
 fn a_file_opened_again_does_not_hide_a_newer_one() {
     let dir = tempfile::tempdir().unwrap();

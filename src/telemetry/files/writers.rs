@@ -1,12 +1,11 @@
 //! The two writers: one file per start, and one file per day. Neither ever fails its caller. Both go on in a new part
 //! before a file becomes too large, always at the end of a line.
 
-use std::fs::File;
 use std::io::{self, Write};
 
 use super::folder::{LogClock, LogFolder};
 use super::names::{self, sanitise};
-use super::output::Output;
+use super::output::{OpenedFile, Output};
 
 const SECONDS_A_DAY: i64 = 86_400;
 
@@ -70,7 +69,7 @@ impl LogFile {
                     // Another start within the same second may have taken the name.
                     *stem = created.strip_suffix(".log").unwrap_or(&created).to_owned();
                     *is_created = true;
-                    return Ok(file);
+                    return Ok((folder.dir().join(created), file));
                 }
                 open_part(folder, kind, stem, *part)
             });
@@ -83,14 +82,14 @@ impl LogFile {
 }
 
 /// Opens a part for appending. Deletes old files if it is a new one.
-fn open_part(folder: &LogFolder, kind: &str, stem: &str, part: u32) -> io::Result<File> {
+fn open_part(folder: &LogFolder, kind: &str, stem: &str, part: u32) -> io::Result<OpenedFile> {
     let name = names::part_name(stem, part);
     let file = folder.append(&name)?;
     if part > 1 && file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
         folder.prune_parts(kind, stem, &name);
     }
     folder.write_latest(&name);
-    Ok(file)
+    Ok((folder.dir().join(name), file))
 }
 
 impl Write for LogFile {
