@@ -226,7 +226,9 @@ impl ModelReconciler {
         let crash_suspects = Arc::default();
         let mut number = 0..;
         if let Some(projector) = checked.file.as_ref().and_then(|file| file.projector.as_ref()) {
-            info!(model = checked.id, projector = %projector.path.display(), "the model uses a multimodal projector");
+            let others = Some(checked.passed_over_names()).filter(|names| !names.is_empty());
+            let preferred_to = others.map(tracing::field::display);
+            info!(model = checked.id, projector = %projector.path.display(), preferred_to, "the model uses a multimodal projector");
         }
         if let Some(local) = &checked.settings.local {
             for number in number.by_ref().take(local.replicas as usize) {

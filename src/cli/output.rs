@@ -53,7 +53,9 @@ pub(super) fn projectors_section(models: &[CheckedModel]) -> String {
             text.push_str("\nprojectors:\n");
         }
         let file = projector.path.file_name().unwrap_or_default().to_string_lossy();
-        let _ = writeln!(text, "{}  {}", printable(&model.id), printable(&file));
+        let others = model.passed_over_names();
+        let others = if others.is_empty() { others } else { format!(" (preferred to {others})") };
+        let _ = writeln!(text, "{}  {}{}", printable(&model.id), printable(&file), printable(&others));
     }
     text
 }

@@ -1,7 +1,8 @@
 //! Multimodal projectors (mmproj): which file beside a model is its projector, and which input it adds.
 //!
 //! A projector is told by its header, not by its name. Which model it belongs to is told by names: its name without
-//! words such as `mmproj` and `f16` begins like the model's. A folder with one model and one projector needs no names.
+//! words such as `mmproj` and `f16` begins like the model's. A folder with one model and one projector needs no names. Of
+//! projectors that differ in precision alone one is preferred (`precision.rs`).
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -13,16 +14,13 @@ use super::check::content_other_than_model;
 use super::companion::{has_draft_name, lower_name, words};
 use super::error::{FileProblem, ModelError};
 use super::gguf::{self, GgufError, Metadata};
+use super::precision::{begins_precision, split_precision};
 use super::split::{SplitPart, is_gguf};
 
 /// Most entries of a folder that are looked at in search of a model's projector.
 const MAX_ENTRIES: usize = 4096;
 /// Words of a projector's name that name no model.
 const GENERIC_WORDS: [&str; 9] = ["mmproj", "model", "vision", "audio", "clip", "encoder", "projector", "gguf", "ggml"];
-/// Words of a name that tell a precision; what follows them does not name the model either.
-const PRECISIONS: [&str; 8] = ["f32", "f16", "bf16", "fp32", "fp16", "fp8", "mxfp4", "nvfp4"];
-/// Beginnings of quantisations, which a digit follows: `q4`, `iq2`, `tq1`.
-const QUANT_BEGINNINGS: [&str; 3] = ["q", "iq", "tq"];
 
 /// What a model can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -93,16 +91,9 @@ impl ProjectorCandidate {
 /// Returns the words of a file name that name a model.
 fn naming_words(path: &Path) -> Vec<String> {
     let name = lower_name(path);
-    let is_precision = |word: &&str| {
-        let follows = |beginning: &&str| word.strip_prefix(*beginning).is_some_and(begins_with_digit);
-        PRECISIONS.contains(word) || QUANT_BEGINNINGS.iter().any(follows)
-    };
-    let names = words(&name).take_while(|word| !is_precision(word));
+    // What follows the precision does not name the model either.
+    let names = words(&name).take_while(|word| !begins_precision(word));
     names.filter(|word| !GENERIC_WORDS.contains(word)).map(str::to_owned).collect()
-}
-
-fn begins_with_digit(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_digit())
 }
 
 /// The models and projectors that lie side by side in one folder.
@@ -145,10 +136,18 @@ impl ProjectorFolder {
         if chosen.is_empty() && self.models == 1 {
             chosen.clone_from(&fitting);
         }
+        let passed_over = prefer_precision(&mut chosen);
         let path = |candidate: &&ProjectorCandidate| candidate.projector.path.clone();
         let is_unused = |candidate: &&ProjectorCandidate| !chosen.iter().any(|other| std::ptr::eq(*other, *candidate));
         ProjectorSearch {
-            unused: self.candidates.iter().filter(is_unused).map(|candidate| path(&candidate)).collect(),
+            unused: self
+                .candidates
+                .iter()
+                .filter(is_unused)
+                .map(|candidate| path(&candidate))
+                .filter(|path| !passed_over.contains(path))
+                .collect(),
+            passed_over,
             tied: if chosen.len() > 1 { chosen.iter().map(path).collect() } else { Vec::new() },
             found: match chosen.as_slice() {
                 [one] => Some(one.projector.clone()),
@@ -158,11 +157,37 @@ impl ProjectorFolder {
     }
 }
 
+/// If these projectors differ in precision alone, leaves the one with the preferred precision. Returns the paths of the
+/// others.
+fn prefer_precision(chosen: &mut Vec<&ProjectorCandidate>) -> Vec<PathBuf> {
+    let names: Vec<String> = chosen.iter().map(|candidate| lower_name(&candidate.projector.path)).collect();
+    let Some(split) = names.iter().map(|name| split_precision(name)).collect::<Option<Vec<_>>>() else {
+        return Vec::new();
+    };
+    let reads_the_same = chosen.windows(2).all(|two| two[0].projector.modalities == two[1].projector.modalities);
+    if !reads_the_same || split.windows(2).any(|two| two[0].words != two[1].words) {
+        return Vec::new();
+    }
+    let Some(best) = split.iter().map(|name| name.rank).min() else { return Vec::new() };
+    if split.iter().filter(|name| name.rank == best).count() != 1 {
+        return Vec::new();
+    }
+    let of_rank = |is_best: bool| {
+        let ranked = chosen.iter().zip(&split).filter(move |(_, name)| (name.rank == best) == is_best);
+        ranked.map(|(candidate, _)| *candidate).collect::<Vec<_>>()
+    };
+    let (preferred, others) = (of_rank(true), of_rank(false));
+    *chosen = preferred;
+    others.iter().map(|candidate| candidate.projector.path.clone()).collect()
+}
+
 /// The result of the search for a model's projector.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ProjectorSearch {
     /// The projector.
     pub found: Option<Projector>,
+    /// Projectors that differ from it in precision alone.
+    pub passed_over: Vec<PathBuf>,
     /// Projectors that suit the model equally well, so that none is used.
     pub tied: Vec<PathBuf>,
     /// Other projectors in its folder.
@@ -264,12 +289,35 @@ mod tests {
 
     #[test]
     fn several_equally_good_ones_and_names_without_a_model_choose_none() {
-        let three = [("mmproj-BF16.gguf", None), ("mmproj-F16.gguf", None), ("mmproj-F32.gguf", None)];
-        let all = "mmproj-BF16.gguf or mmproj-F16.gguf or mmproj-F32.gguf";
-        assert_eq!(search(&[("gemma-3-4b.gguf", 64)], &three), [all]);
-        assert_eq!(search(&[("a.gguf", 64), ("b.gguf", 64)], &three[..1]), ["", ""]);
+        for (two, both) in [
+            (["mmproj-F16.gguf", "mmproj.gguf"], "mmproj-F16.gguf or mmproj.gguf"),
+            (["mmproj-F16.gguf", "vision-BF16.gguf"], "mmproj-F16.gguf or vision-BF16.gguf"),
+            (["mmproj-F16.gguf", "mmproj-fp16.gguf"], "mmproj-F16.gguf or mmproj-fp16.gguf"),
+            (["mmproj-Q4_K_M.gguf", "mmproj-Q4_0.gguf"], "mmproj-Q4_0.gguf or mmproj-Q4_K_M.gguf"),
+        ] {
+            assert_eq!(search(&[("gemma-3-4b.gguf", 64)], &two.map(|name| (name, None))), [both]);
+        }
+        assert_eq!(search(&[("a.gguf", 64), ("b.gguf", 64)], &[("mmproj-F16.gguf", None)]), ["", ""]);
+    }
+
+    /// Regression: a model beside the projectors of a whole repository was served without vision.
+    #[test]
+    fn of_projectors_that_differ_in_precision_alone_one_is_preferred() {
+        let all = ["mmproj-Q8_0.gguf", "mmproj-F32.gguf", "mmproj-BF16.gguf", "mmproj-F16.gguf"];
+        for count in 1..=all.len() {
+            let projectors: Vec<_> = all[..count].iter().map(|name| (*name, None)).collect();
+            assert_eq!(search(&[("gemma-3-4b.gguf", 64)], &projectors), [all[count - 1]]);
+        }
         let two = [("mmproj-a-f16.gguf", None), ("mmproj-a-q8_0.gguf", None)];
-        assert_eq!(search(&[("a.gguf", 64), ("b.gguf", 64)], &two), ["mmproj-a-f16.gguf or mmproj-a-q8_0.gguf", ""]);
+        assert_eq!(search(&[("a.gguf", 64), ("b.gguf", 64)], &two), ["mmproj-a-f16.gguf", ""]);
+        let dir = tempfile::tempdir().unwrap();
+        let path = model(64).write(dir.path(), "a.gguf");
+        let [first, second] = ["mmproj-BF16.gguf", "mmproj-F16.gguf"].map(|name| projector().write(dir.path(), name));
+        let search = find_projector(&path, &gguf::read(&path).unwrap());
+        assert_eq!((search.found.unwrap().path, search.passed_over, search.unused), (second, vec![first], vec![]));
+        // One that reads something else does not differ in precision alone.
+        projector().flag("clip.has_audio_encoder", true).write(dir.path(), "mmproj-F16.gguf");
+        assert_eq!(find_projector(&path, &gguf::read(&path).unwrap()).tied.len(), 2);
     }
 
     #[test]

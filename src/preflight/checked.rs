@@ -18,6 +18,8 @@ pub struct CheckedModel {
     pub settings: ModelSettings,
     /// Its file and the llama-server binary; `None` for a model with a command of its own or only remote backends.
     pub file: Option<ModelFile>,
+    /// Projectors beside its file that differ from the one it uses in precision alone.
+    pub passed_over_projectors: Vec<PathBuf>,
     /// Projectors beside its file that suit it equally well, so that none is used.
     pub tied_projectors: Vec<PathBuf>,
     /// Other projectors beside its file that it does not use.
@@ -32,9 +34,16 @@ impl CheckedModel {
             kind: ModelKind::Chat,
             settings: ModelSettings::default(),
             file: None,
+            passed_over_projectors: Vec::new(),
             tied_projectors: Vec::new(),
             unused_projectors: Vec::new(),
         }
+    }
+
+    /// Returns the names of the projectors that differ from its own in precision alone, separated by commas; empty if
+    /// there are none.
+    pub fn passed_over_names(&self) -> String {
+        self.passed_over_projectors.iter().map(|path| file_name(path)).collect::<Vec<_>>().join(", ")
     }
 
     /// Returns the id and all aliases.

@@ -88,13 +88,14 @@ pub(super) fn check_file(
     };
     // Absolute, because llama-server may run in another working directory.
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-    let ProjectorSearch { found, tied, unused } = projectors;
+    let ProjectorSearch { found, passed_over, tied, unused } = projectors;
     let projector = found.map(|found| Projector { path: absolute(found.path), ..found });
     let file = ModelFile { path: absolute(path), modified, model: inspected, binary: binary.to_owned(), projector };
     Ok(CheckedModel {
         kind,
         settings,
         file: Some(file),
+        passed_over_projectors: passed_over,
         tied_projectors: tied,
         unused_projectors: unused,
         ..CheckedModel::without_file(id)

@@ -121,7 +121,7 @@ fn projector_warnings(models: &[CheckedModel]) -> Vec<String> {
             ));
         }
         let used = model.file.iter().filter_map(|file| file.projector.as_ref()).map(|projector| &projector.path);
-        for path in used.chain(&model.tied_projectors) {
+        for path in used.chain(&model.passed_over_projectors).chain(&model.tied_projectors) {
             unused.remove(path);
         }
         let Some(local) = &model.settings.local else { continue };

@@ -389,12 +389,29 @@ fn a_projector_beside_a_model_is_passed_and_named_in_the_log() {
     assert_eq!(found, ["mmproj-gemma-3-4b-f16.gguf", ""]);
 }
 
+/// Regression: a model with all projectors of its repository beside it, one for each precision, got none.
+#[test]
+fn the_projectors_of_a_whole_repository_left_a_model_without_vision() {
+    let files = ["see.gguf", "mmproj-BF16.gguf", "mmproj-F32.gguf", "mmproj-F16.gguf"];
+    let (found, log) = projectors("", &[], &files, &["see"]);
+    assert_eq!(found, ["mmproj-F16.gguf"]);
+    assert!(log.contains("preferred_to=mmproj-BF16.gguf, mmproj-F32.gguf"), "{log}");
+    assert!(!log.contains("is not used") && !log.contains("equally well"), "{log}");
+    let folder = tempfile::tempdir().unwrap();
+    for name in &files[1..] {
+        model_file::write_projector(&folder.path().join(name));
+    }
+    model_file::write(&folder.path().join("see.gguf"), Kind::Chat);
+    let (_, output) = llamagate("check", folder.path(), &[]);
+    assert!(output.contains("see  mmproj-F16.gguf (preferred to mmproj-BF16.gguf, mmproj-F32.gguf)"), "{output}");
+}
+
 #[test]
 fn of_several_projectors_none_is_passed_unless_the_model_names_one() {
-    let files = ["see.gguf", "mmproj-BF16.gguf", "mmproj-F16.gguf"];
+    let files = ["see.gguf", "mmproj.gguf", "mmproj-F16.gguf"];
     let (found, log) = projectors("", &[], &files, &["see"]);
     assert_eq!(found, [""]);
-    assert!(log.contains("gets no multimodal projector: mmproj-BF16.gguf, mmproj-F16.gguf suit it"), "{log}");
+    assert!(log.contains("gets no multimodal projector: mmproj-F16.gguf, mmproj.gguf suit it"), "{log}");
     for (setting, variables, expected) in [
         ("mmproj: mmproj-F16.gguf", &[][..], "mmproj-F16.gguf"),
         ("mmproj: mmproj-BF16", &[], "mmproj-BF16.gguf"),
