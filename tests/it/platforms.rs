@@ -24,7 +24,7 @@ use super::support::{
     scripted::ScriptedModel,
     wait::{READY, REAL_MODEL_ANSWERS, REAL_MODEL_READY, SOON, STARTS, eventually, eventually_some},
 };
-use llamagate::gateway::bounds::AUTH_FAILURES_PER_MINUTE;
+use llamagate::{gateway::bounds::AUTH_FAILURES_PER_MINUTE, settings::OPTIONS};
 
 const CHAT: &str = "/v1/chat/completions";
 const READY_LINE: &str = "llamagate is ready";
@@ -339,4 +339,66 @@ fn a_debug_shell_shows_the_settings_without_secrets_and_starts_nothing() {
     assert_eq!(process.wait_exit().code(), Some(0));
     assert!(!folder.path().join("logs").exists() && !folder.path().join(".port").exists());
     assert!(ScriptedModel { path: folder.path().join("models/dummy.gguf") }.journal().starts().is_empty());
+}
+
+/// Returns `docker-compose.yml`, with each variable replaced as compose does if nothing sets it.
+fn compose_file() -> Value {
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docker-compose.yml")).unwrap();
+    let mut pieces = text.split("${");
+    let mut replaced = pieces.next().unwrap().to_owned();
+    for piece in pieces {
+        let (variable, rest) = piece.split_once('}').unwrap();
+        let (_, default) = variable.split_once(":-").unwrap_or_else(|| panic!("{variable} has to be set"));
+        replaced += default;
+        replaced += rest;
+    }
+    serde_saphyr::from_str(&replaced).unwrap()
+}
+
+/// Regression: of the settings in `.env` only three reached the container, and without `MODEL_NAME` compose refused to
+/// start anything.
+#[test]
+fn compose_passed_three_settings_of_the_env_file() {
+    let compose = compose_file();
+    for service in ["inference-cpu", "inference-gpu"] {
+        let service = &compose["services"][service];
+        let shared = if service["env_file"].is_null() { &compose["x-inference"] } else { service };
+        assert_eq!(shared["env_file"], json!([{"path": ".env", "required": false}]));
+        assert_eq!(shared["ports"], json!(["0.0.0.0:8000:8000", "127.0.0.1:8001:8001"]));
+    }
+    // Compose lets these win over .env.
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir_all(data.join("models")).unwrap();
+    fs::copy(test_models().join("tiny-chat.gguf"), data.join("models/tiny-chat.gguf")).unwrap();
+    let inside = |value: &Value| {
+        let text = value
+            .as_str()
+            .map_or_else(|| if value.is_null() { String::new() } else { value.to_string() }, str::to_owned);
+        if text.starts_with("/data") { format!("{}{text}", folder.path().display()) } else { text }
+    };
+    let environment = compose["x-inference"]["environment"].as_object().unwrap();
+    for (name, value) in environment {
+        let is_setting = OPTIONS.iter().any(|row| row.key.eq_ignore_ascii_case(name));
+        assert!(is_setting, "{name}={value} is no setting");
+    }
+    let path = folder.path().join(".env");
+    let lines = "HOST=127.0.0.1\nPORT=9000\nN_CTX=512\nIDLE_UNLOAD=7m\nLLAMAGATE_API_KEY=s3cr3t-of-a-test-0123\n";
+    fs::write(&path, lines).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_llamagate"))
+        .args(["check", "--env-file", path.to_str().unwrap()])
+        .env_clear()
+        .env("LLAMA_SERVER", real_llama_server())
+        .envs(environment.iter().map(|(name, value)| (name, inside(value))))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    for (name, value) in
+        [("HOST", "0.0.0.0"), ("PORT", "8000"), ("CTX", "512"), ("IDLE_UNLOAD", "7m"), ("LLAMAGATE_API_KEY", "***")]
+    {
+        let row = text.lines().find(|line| line.split_whitespace().next() == Some(name)).unwrap();
+        assert_eq!(row.split_whitespace().nth(1), Some(value), "{row}");
+    }
+    assert!(text.lines().any(|line| line.starts_with("tiny-chat ")), "the folder is served: {text}");
 }
