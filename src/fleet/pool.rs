@@ -20,9 +20,9 @@ impl ModelPool {
     /// resorts come after all others, those that can serve now before those that have to be loaded.
     pub fn order(&self, models: &[&Arc<Model>]) -> Vec<usize> {
         let now = ActiveInstant::now();
-        let (last, members): (Vec<usize>, Vec<usize>) = (0..models.len()).partition(|at| is_last_resort(models[*at]));
-        let of = |indexes: Vec<usize>| indexes.into_iter().map(|at| candidate(at, models[at], now)).collect();
-        let (mut last, mut candidates): (Vec<(bool, Candidate)>, Vec<(bool, Candidate)>) = (of(last), of(members));
+        let all = models.iter().enumerate().map(|(at, model)| candidate(at, model, now));
+        let (mut last, mut candidates): (Vec<_>, Vec<_>) =
+            all.partition(|(_, candidate)| is_last_resort(models[candidate.index]));
         last.sort_by(|(one_serves, one), (other_serves, other)| {
             other_serves.cmp(one_serves).then_with(|| one.load().total_cmp(&other.load()))
         });

@@ -171,7 +171,7 @@ fn a_renamed_file_begins_again_within_a_second() {
     for (file, name) in &mut files {
         let old = format!("{name}.old");
         file.write_all(b"one\n").unwrap();
-        fs::rename(dir.path().join(&*name), dir.path().join(&old)).unwrap();
+        fs::rename(dir.path().join(*name), dir.path().join(&old)).unwrap();
         wait(1);
         file.write_all(b"two\n").unwrap();
         assert_eq!([text(dir.path(), name), text(dir.path(), &old)], ["two\n", "one\n"]);
