@@ -13,7 +13,6 @@
 //! - `hub/`: models in Hugging Face's cache
 //! - `kind.rs`: what a model is for: chat, embedding or rerank
 //! - `list.rs`: the models below a folder, as a table or for serde
-//! - `precision.rs`: the precision in the name of a projector
 //! - `projector.rs`: multimodal projectors, and which model each belongs to
 //! - `quant.rs`: llama.cpp's numbers for quantisations and tensor types
 //! - `resolve.rs`: finds the file that a model name means
@@ -32,7 +31,6 @@ pub mod gguf;
 pub mod hub;
 pub mod kind;
 pub mod list;
-mod precision;
 mod projector;
 pub mod quant;
 pub mod resolve;

@@ -2,7 +2,7 @@
 //!
 //! A projector is told by its header, not by its name. Which model it belongs to is told by names: its name without
 //! words such as `mmproj` and `f16` begins like the model's. A folder with one model and one projector needs no names. Of
-//! projectors that differ in precision alone one is preferred (`precision.rs`).
+//! projectors that differ in precision alone one is preferred (`companion.rs`).
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,9 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::check::content_other_than_model;
-use super::companion::{has_draft_name, lower_name, words};
+use super::companion::{begins_precision, has_draft_name, lower_name, split_precision, words};
 use super::error::{FileProblem, ModelError};
 use super::gguf::{self, GgufError, Metadata};
-use super::precision::{begins_precision, split_precision};
 use super::split::{SplitPart, is_gguf};
 
 /// Most entries of a folder that are looked at in search of a model's projector.
