@@ -93,10 +93,6 @@ pub const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
 /// Most characters of a backend's own words that an error repeats.
 pub const ERROR_WORDS: usize = 1024;
 
-/// Most requests in flight to a model that need no slot, such as `/tokenize`. Each may take a connection to llama-server,
-/// and the number of slots does not bound them.
-pub const MAX_SLOTLESS_REQUESTS: usize = 32;
-
 /// Most requests for a model that need no slot and wait for their turn.
 pub const MAX_WAITING_SLOTLESS_REQUESTS: usize = 1024;
 

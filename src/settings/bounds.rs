@@ -5,6 +5,10 @@ use std::time::Duration;
 /// Most idle connections to one llama-server.
 pub const UPSTREAM_IDLE_CONNECTIONS: usize = 32;
 
+/// Most requests in flight to a model that need no slot, such as `/tokenize`. Each may take a connection to llama-server,
+/// and the number of slots does not bound them.
+pub const MAX_SLOTLESS_REQUESTS: usize = 32;
+
 /// Time that open connections get to finish sending after everything else has stopped.
 pub const CONNECTION_GRACE: Duration = Duration::from_secs(1);
 

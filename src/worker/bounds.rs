@@ -31,6 +31,10 @@ pub const PROBE_INTERVAL_DOUBTED: Duration = Duration::from_millis(100);
 /// sooner.
 pub const DOUBT_GRACE: Duration = Duration::from_secs(1);
 
+/// Most connections to one llama-server that probes use at once: for its health, its slots and its metrics, and one that
+/// has timed out and is not closed yet.
+pub const PROBE_CONNECTIONS: usize = 4;
+
 /// Timeout of one probe of a local worker.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 

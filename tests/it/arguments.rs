@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 use super::support::{
+    client::RawClient,
     fake_server,
     gateway::{ADMIN, Backend, Builder, Gateway, real_llama_server, test_models},
     resources::{cmdline, environ},
@@ -73,6 +74,39 @@ fn the_variables_for_mapping_and_locking_memory_ended_every_start() {
         let words = cmdline(gateway.child_pids().remove(0));
         let mode = words.iter().position(|word| word == "--load-mode").map(|at| words[at + 1].as_str());
         assert_eq!(mode, expected, "{settings:?}");
+    }
+}
+
+/// Regression: each connection occupies a thread of llama-server, which had few more of them than slots. A burst of small
+/// requests left none for chats, and none for the probes.
+#[test]
+fn connections_of_small_requests_left_llama_server_no_thread_for_a_chat() {
+    /// Connections that the gateway may have open to llama-server for requests without a slot, and idle ones.
+    const OTHERS: usize = 32 + 32;
+    let gateway = real().start_ready();
+    let words = cmdline(gateway.child_pids()[0]);
+    let port = words.iter().position(|word| word == "--port").map(|at| words[at + 1].as_str()).unwrap();
+    let others: Vec<RawClient> = std::iter::repeat_with(|| {
+        let mut client = RawClient::connect(&format!("http://127.0.0.1:{port}"));
+        client.write(b"POST /tokenize HTTP/1.1\r\nHost: ").unwrap();
+        client
+    })
+    .take(OTHERS)
+    .collect();
+    // All slots at once, while a thread waits for the rest of each of the other requests.
+    let answer = gateway.client().post_json(CHAT, &chat("tiny-chat"));
+    assert_eq!(answer.status(), 200, "{}\n{}", answer.text(), gateway.output());
+    assert!(others.iter().all(|other| !other.has_news()), "none of them has been given up");
+}
+
+#[test]
+fn a_number_of_http_threads_in_extra_args_is_llama_servers_only_one() {
+    for name in ["--threads-http", "--threads_http"] {
+        let gateway = real().set("EXTRA_ARGS", format!("{name} 9")).start_ready();
+        let words = cmdline(gateway.child_pids()[0]);
+        let numbers: Vec<_> = words.windows(2).filter(|pair| pair[0].contains("http")).collect();
+        assert_eq!(numbers, [[name, "9"]]);
+        assert_eq!(gateway.client().post_json(CHAT, &chat("tiny-chat")).status(), 200);
     }
 }
 

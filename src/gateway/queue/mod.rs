@@ -30,11 +30,10 @@ use tokio::sync::{Notify, SetOnce, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::{Model, Unavailable};
-use crate::gateway::bounds::{
-    MAX_SLOTLESS_REQUESTS, MAX_WAITING_SLOTLESS_REQUESTS, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN,
-};
+use crate::gateway::bounds::{MAX_WAITING_SLOTLESS_REQUESTS, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
+use crate::settings::bounds::MAX_SLOTLESS_REQUESTS;
 use crate::telemetry::metrics::Metrics;
 use fair_queue::FairQueue;
 use unavailable::refusal_of;

@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::{Arrival, ModelQueue, NewPlace, Place, Queue, WaitOutcome, Waiter};
-use crate::gateway::bounds::{MAX_SLOTLESS_REQUESTS, RETRY_AFTER_UNKNOWN};
+use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::Refusal;
+use crate::settings::bounds::MAX_SLOTLESS_REQUESTS;
 
 /// The result of entering a queue.
 pub(crate) enum QueueEntry {

@@ -163,6 +163,8 @@ pub(crate) mod tests {
                                         (env: LLAMA_ARG_HOST)
 --port PORT                             port to listen (default: 9931)
                                         (env: LLAMA_ARG_PORT)
+--threads-http N                        number of threads used to process HTTP requests (default: -1)
+                                        (env: LLAMA_ARG_THREADS_HTTP)
 --hf-token TOKEN                        Hugging Face access token
 --ui,  --webui, --no-ui, --no-webui     whether to enable the Web UI (default: enabled)
                                         (env: LLAMA_ARG_UI)

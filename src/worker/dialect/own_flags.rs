@@ -1,10 +1,15 @@
 //! The flags that the gateway passes by itself, as one llama-server knows them.
 
 use super::help::LlamaHelp;
+use crate::settings::bounds::{MAX_SLOTLESS_REQUESTS, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::catalogue::LoadMode;
+use crate::worker::bounds::PROBE_CONNECTIONS;
 
 /// The flag that names a multimodal projector.
 pub const PROJECTOR_FLAG: &str = "--mmproj";
+
+/// The flag for the number of threads that read requests and write responses.
+const HTTP_THREADS_FLAG: &str = "--threads-http";
 
 /// Returns whether this llama-server takes a flag. One whose help is unknown is taken for one that does.
 pub(crate) fn may_take(help: Option<&LlamaHelp>, flag: &str) -> bool {
@@ -27,10 +32,40 @@ pub(crate) fn load_mode(help: Option<&LlamaHelp>, mode: LoadMode) -> &'static [&
     }
 }
 
+/// Returns the arguments for the threads of llama-server that serve connections: one for each connection that the gateway
+/// may have open to a llama-server with this many slots. Returns none if `extra`, the user's own arguments, has the flag.
+///
+/// Each connection occupies a thread, even while it is idle, and without this flag a llama-server has few more threads
+/// than slots: a burst of small requests would leave none for a chat, or for the probes (`ThreadPool` in cpp-httplib).
+pub(crate) fn http_threads(help: Option<&LlamaHelp>, slots: usize, extra: &[String]) -> Vec<String> {
+    // llama-server takes `_` for `-` in long options.
+    if !may_take(help, HTTP_THREADS_FLAG) || extra.iter().any(|word| word.replace('_', "-") == HTTP_THREADS_FLAG) {
+        return Vec::new();
+    }
+    let connections = slots + MAX_SLOTLESS_REQUESTS + UPSTREAM_IDLE_CONNECTIONS + PROBE_CONNECTIONS;
+    vec![HTTP_THREADS_FLAG.to_owned(), connections.to_string()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::help::tests::{CURRENT, OLDER};
     use super::*;
+
+    #[test]
+    fn each_connection_gets_a_thread_unless_the_user_chose_a_number_or_the_build_has_no_flag() {
+        let (current, older) = (LlamaHelp::parse(CURRENT), LlamaHelp::parse(OLDER));
+        let own = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        for (help, slots, extra, expected) in [
+            (current.as_ref(), 1, own(&[]), "--threads-http 69"),
+            (current.as_ref(), 8, own(&["--jinja"]), "--threads-http 76"),
+            (None, 1, own(&[]), "--threads-http 69"),
+            (older.as_ref(), 1, own(&[]), ""),
+            (current.as_ref(), 1, own(&["--threads-http", "3"]), ""),
+            (current.as_ref(), 1, own(&["--threads_http", "3"]), ""),
+        ] {
+            assert_eq!(http_threads(help, slots, &extra).join(" "), expected, "{slots} {extra:?}");
+        }
+    }
 
     #[test]
     fn switches_that_current_builds_do_not_know_ended_every_start() {

@@ -13,7 +13,7 @@ use super::spawner::CommandLine;
 use crate::models::ModelKind;
 use crate::settings::values::GpuLayers;
 use crate::worker::dialect::help::LlamaHelp;
-use crate::worker::dialect::own_flags::{PROJECTOR_FLAG, load_mode, may_take};
+use crate::worker::dialect::own_flags::{PROJECTOR_FLAG, http_threads, load_mode, may_take};
 use crate::worker::plan::{Plan, Program};
 
 /// The inputs of a command line.
@@ -70,6 +70,8 @@ impl Launch<'_> {
             ModelKind::Rerank => add(&["--reranking", "-b", &batch, "-ub", &context]),
         }
         add(&["--metrics", "--slots"]);
+        let connections = http_threads(help, slots, &engine.extra_args.words);
+        add(&connections.iter().map(String::as_str).collect::<Vec<_>>());
         // The name that older builds know comes first.
         let page = ["--no-webui", "--no-ui"].into_iter().find(|flag| may_take(help, flag));
         let offline = Some("--offline").filter(|flag| may_take(help, flag));
