@@ -102,10 +102,10 @@ mod tests {
     #[test]
     fn codes_are_stable_and_unique() {
         let codes: std::collections::BTreeSet<_> = Refusal::all().iter().map(Refusal::code).collect();
-        // Six refusals share the code of another one: a backend that rejects the gateway's key, a model that has failed
-        // for good, a model that was removed or replaced, a request that the backend finds fault with, and a route that it
-        // lacks.
-        assert_eq!(codes.len(), Refusal::all().len() - 6);
+        // Seven refusals share the code of another one: a backend that rejects the gateway's key, a model that has failed
+        // for good, one that is not loaded, one that was removed or replaced, a request that the backend finds fault with,
+        // and a route that it lacks.
+        assert_eq!(codes.len(), Refusal::all().len() - 7);
         assert_eq!(Refusal::BackendRefusesKey.code(), Refusal::BackendError.code());
         let wait = Duration::from_secs(1);
         assert_eq!(Refusal::BackendFailed.code(), Refusal::BackendUnavailable(wait).code());
@@ -139,7 +139,7 @@ mod tests {
                 (_, "key_suspended") => false,
                 (408 | 429, _) => true,
                 (502, "backend_error") => refusal == Refusal::BackendError,
-                (503, _) => refusal != Refusal::BackendFailed,
+                (503, _) => !matches!(refusal, Refusal::BackendFailed | Refusal::ModelNotLoaded(_)),
                 _ => false,
             };
             assert_eq!(should_retry, expected, "{refusal:?}");

@@ -186,6 +186,8 @@ refusals! {
     QueueTimeout(Duration) => SERVICE_UNAVAILABLE, SERVER, "queue_timeout", keep, again, wait in (wait);
     /// The model is loading.
     ModelLoading(Duration) => SERVICE_UNAVAILABLE, SERVER, "model_loading", keep, again, wait in (wait);
+    /// The model with this id is not loaded, and the request is of a kind that loads none.
+    ModelNotLoaded(String) => SERVICE_UNAVAILABLE, SERVER, "backend_unavailable", keep, final;
     /// No backend can serve the request now.
     BackendUnavailable(Duration) => SERVICE_UNAVAILABLE, SERVER, "backend_unavailable", keep, again, wait in (wait);
     /// All backends of the model have failed permanently.
@@ -240,6 +242,7 @@ impl Refusal {
             | Self::KeyNotSuspended(_)
             | Self::QueueTimeout(_)
             | Self::ModelLoading(_)
+            | Self::ModelNotLoaded(_)
             | Self::ShuttingDown(_)
             | Self::BackendError
             | Self::BackendRefusesKey
@@ -327,6 +330,11 @@ impl fmt::Display for Refusal {
             Self::QueueFull(_) => f.write_str("Too many requests are waiting, try again later"),
             Self::QueueTimeout(_) => f.write_str("The request has waited too long for its turn, try again later"),
             Self::ModelLoading(_) => f.write_str("The model is being loaded, try again later"),
+            Self::ModelNotLoaded(model) => write!(
+                f,
+                "The model '{model}' is not loaded, and a GET does not load it: a request that needs it does, or POST \
+                 /v1/models/{model}/load"
+            ),
             Self::BackendUnavailable(_) => f.write_str("No backend can take the request now, try again later"),
             Self::BackendFailed => f.write_str(
                 "The model has failed and is not tried again before POST /v1/models/{id}/load asks for it, or a restart",

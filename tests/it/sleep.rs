@@ -150,8 +150,12 @@ fn a_request_without_a_slot_wakes_a_model_and_a_read_only_one_does_not() {
     }
     for path in ["/props", "/slots"] {
         let answer = client.get(path);
-        assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("model_loading")), "{path}");
-        assert!(answer.header("retry-after").is_some());
+        let error = answer.json()["error"].clone();
+        assert_eq!((answer.status(), error["code"].as_str()), (503, Some("backend_unavailable")), "{path}");
+        // Regression: it said that the model was being loaded, and clients repeated the request forever.
+        assert_eq!((answer.header("x-should-retry"), answer.header("retry-after")), (Some("false"), None), "{path}");
+        let load = format!("POST /v1/models/{}/load", awake.as_str().unwrap());
+        assert!(error["message"].as_str().is_some_and(|words| words.contains(&load)), "{error}");
     }
     assert_eq!((state(&gateway), gateway.journal().starts().len()), ("stopped".to_owned(), 1));
     assert_eq!(client.post_json("/tokenize", &json!({"content": "x"})).status(), 200);

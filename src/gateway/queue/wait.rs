@@ -99,9 +99,15 @@ impl Queue {
         request: &LeaseRequest<'_>,
         arrival: ActiveInstant,
     ) -> Result<Lease, Refusal> {
-        let or_refusal = |outcome: Result<Lease, Unavailable>| outcome.map_err(|why| refusal_of(why, model));
-        let Some(mut changes) = model.subscribe() else { return or_refusal(model.lease(request)) };
         let is_inference = request.class != RequestClass::ReadOnly;
+        let or_refusal = |outcome: Result<Lease, Unavailable>| {
+            outcome.map_err(|why| match why {
+                // Nothing loads it for this request, so a client that repeats it would do so forever.
+                Unavailable::Asleep if !is_inference => Refusal::ModelNotLoaded(model.id().to_owned()),
+                why => refusal_of(why, model),
+            })
+        };
+        let Some(mut changes) = model.subscribe() else { return or_refusal(model.lease(request)) };
         let _demand = is_inference.then(|| model.demand());
         let (failed_loads, mut current_wait) = (changes.failed_loads(), None);
         loop {
