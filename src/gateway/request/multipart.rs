@@ -101,39 +101,78 @@ fn find(body: &RequestBody, from: usize, finder: &memmem::Finder<'_>) -> Option<
     None
 }
 
-/// Returns the name of a part from its head, or `None` if the name is longer than [`MEMBER_NAME`].
+/// Returns the name of a part from its head, or `None` if the name is longer than [`MEMBER_NAME`]. Only the name has to be
+/// text: some clients write file names in other encodings than UTF-8.
 ///
 /// # Errors
 /// [`Refusal::BadRequest`] if the head is malformed, ambiguous, or has no name.
 fn part_name(head: &[u8]) -> Result<Option<Box<str>>, Refusal> {
-    let unreadable = || Refusal::bad_request("the head of a part of the form cannot be read");
-    let head = str::from_utf8(head).map_err(|_| unreadable())?;
     let mut name = None;
-    for line in head.split("\r\n") {
-        let (field, value) = line.split_once(':').ok_or_else(unreadable)?;
-        if line.contains(['\r', '\n', '\0']) || field.contains(char::is_whitespace) {
-            return Err(unreadable());
+    // What is no UTF-8 becomes a replacement character. No byte of ASCII does, so the structure stays the same.
+    let text = String::from_utf8_lossy(head);
+    if ["\r\n ", "\r\n\t"].iter().any(|fold| text.contains(fold)) {
+        return refuse("a line in the head of a part of the form goes on in the next one");
+    }
+    for line in text.split("\r\n") {
+        if line.contains(['\r', '\n', '\0']) {
+            return refuse("the head of a part of the form has a line break or a NUL within a line");
+        }
+        let Some((field, value)) = line.split_once(':') else {
+            return refuse("a line in the head of a part of the form has no colon");
+        };
+        if field.contains(char::is_whitespace) {
+            return refuse("a line in the head of a part of the form has a blank before its colon");
         }
         if field.eq_ignore_ascii_case("content-transfer-encoding") {
             // Go's multipart reader decodes encoded parts, so such a part would have another value there.
             let plain = ["binary", "8bit", "7bit"].iter().any(|plain| value.trim().eq_ignore_ascii_case(plain));
-            plain.then_some(()).ok_or_else(unreadable)?;
+            if !plain {
+                return refuse("a part of the form has a Content-Transfer-Encoding: send it as it is");
+            }
         }
         if !field.eq_ignore_ascii_case("content-disposition") {
             continue;
         }
-        let (kind, parameters) = value.split_once(';').ok_or_else(unreadable)?;
-        let parameters = read_disposition(parameters).ok_or_else(unreadable)?;
-        let mut names = parameters.into_iter().filter(|(name, _)| name.trim_end_matches('*') == "name");
-        let (found, another) = (names.next().ok_or_else(unreadable)?, names.next());
-        let is_plain = kind.trim().eq_ignore_ascii_case("form-data") && found.0 == "name" && !found.1.contains('\\');
-        if !is_plain || another.is_some() || name.is_some() {
-            return Err(unreadable());
+        if name.replace(name_in_disposition(value, head)?).is_some() {
+            return refuse("a part of the form has more than one Content-Disposition");
         }
-        name = Some(found.1);
     }
-    let name = name.ok_or_else(unreadable)?;
+    let Some(name) = name else { return refuse("a part of the form has no Content-Disposition") };
     Ok((name.len() <= MEMBER_NAME).then(|| name.into_boxed_str()))
+}
+
+/// Returns the name in the value of a `Content-Disposition` of this head; see [`part_name`] for the errors.
+fn name_in_disposition(value: &str, head: &[u8]) -> Result<String, Refusal> {
+    let (kind, parameters) = value.split_once(';').unwrap_or((value, ""));
+    if !kind.trim().eq_ignore_ascii_case("form-data") {
+        return refuse("the Content-Disposition of a part of the form is not form-data");
+    }
+    let Some(parameters) = read_disposition(parameters) else {
+        return refuse(
+            "the Content-Disposition of a part of the form cannot be read: its parameters must be name=value or \
+             name=\"value\", without a blank before the equals sign, and with semicolons in between",
+        );
+    };
+    let mut names = parameters.into_iter().filter(|(name, _)| name.trim_end_matches('*') == "name");
+    let (found, another) = (names.next(), names.next());
+    let Some((parameter, name)) = found else { return refuse("a part of the form has no name") };
+    if another.is_some() {
+        return refuse("a part of the form has more than one name");
+    }
+    if parameter != "name" {
+        return refuse("a part of the form has its name as name*=, and not as name=");
+    }
+    if name.contains('\\') {
+        return refuse("the name of a part of the form has a backslash");
+    }
+    if name.contains(char::REPLACEMENT_CHARACTER) && str::from_utf8(head).is_err() {
+        return refuse("the name of a part of the form is not UTF-8");
+    }
+    Ok(name)
+}
+
+fn refuse<T>(why: &str) -> Result<T, Refusal> {
+    Err(Refusal::bad_request(why))
 }
 
 /// What a backslash in a quoted value means.
@@ -320,6 +359,54 @@ mod tests {
         ] {
             let text = part(&format!("Content-Disposition: form-data; {parameters}"), "RIFF") + "--b0--";
             assert!(matches!(parts_of(&[&text]), Err(Refusal::BadRequest(_))), "{parameters}");
+        }
+    }
+
+    /// Returns the name of a part with this head, or what is said of the head.
+    fn name_or_reason(head: &[u8]) -> Result<String, String> {
+        match part_name(head) {
+            Ok(name) => Ok(name.unwrap().into_string()),
+            Err(refusal) => Err(refusal.to_string()),
+        }
+    }
+
+    #[test]
+    fn a_form_with_a_file_name_in_another_encoding_than_utf_8_was_refused() {
+        for name in [&b"\xe4.wav"[..], b"\x83\x5c.wav", b"\xff\xfe", b"a\xc3.wav", b"\xe4\x22; x=\"y"] {
+            for (before, after) in [("name=file; filename=\"", "\""), ("filename=\"", "\"; name=\"file\"")] {
+                let start = format!("Content-Disposition: form-data; {before}");
+                let head = [start.as_bytes(), name, after.as_bytes(), b"\r\nX-Note: \xe4"].concat();
+                assert_eq!(name_or_reason(&head), Ok("file".to_owned()), "{}", head.escape_ascii());
+            }
+        }
+        let in_name = name_or_reason(b"Content-Disposition: form-data; name=\"\xe4\"");
+        assert!(in_name.as_ref().is_err_and(|reason| reason.contains("is not UTF-8")), "{in_name:?}");
+        let hidden = name_or_reason(b"Content-Disposition: form-data; name=a; filename=\"\xe4\"; name=\"model\"");
+        assert!(hidden.as_ref().is_err_and(|reason| reason.contains("more than one name")), "{hidden:?}");
+    }
+
+    #[test]
+    fn ten_faults_of_a_forms_part_had_one_sentence() {
+        let good = "Content-Disposition: form-data; name=a";
+        for (head, reason) in [
+            ("Content-Type: text/plain", "no Content-Disposition"),
+            ("Content-Disposition", "no colon"),
+            ("Content-Disposition : form-data; name=a", "blank before its colon"),
+            ("Content-Disposition: form-data;\r\n\tname=a:b", "goes on in the next one"),
+            ("Content-Disposition: form-data;\r\n name=a", "goes on in the next one"),
+            (&format!("X: a\nb\r\n{good}"), "line break or a NUL"),
+            (&format!("{good}\r\nContent-Transfer-Encoding: base64"), "Content-Transfer-Encoding"),
+            ("Content-Disposition: attachment; name=a", "not form-data"),
+            ("Content-Disposition: form-data", "has no name"),
+            ("Content-Disposition: form-data; filename=a", "has no name"),
+            ("Content-Disposition: form-data; name = \"x\"", "without a blank before the equals sign"),
+            ("Content-Disposition: form-data; name=a; name=b", "more than one name"),
+            (&format!("{good}\r\n{good}"), "more than one Content-Disposition"),
+            ("Content-Disposition: form-data; name*=utf-8''b", "name*="),
+            ("Content-Disposition: form-data; name=\"a\\b\"", "backslash"),
+        ] {
+            let found = name_or_reason(head.as_bytes());
+            assert!(found.as_ref().is_err_and(|found| found.contains(reason)), "{head}: {found:?}");
         }
     }
 
