@@ -1,7 +1,7 @@
 //! Every error that the gateway answers in its own name: one closed enum, one table.
 //!
 //! Owns how a row of the table becomes a response: body, headers, and the last event of a stream. Errors of
-//! llama-server are passed through and never come here.
+//! llama-server are passed through and never come here, except for those that have no body.
 //!
 //! - `shape.rs`: the two shapes in which clients expect errors
 //! - `table.rs`: the refusals with status, type, code, message, and whether and when to retry
@@ -92,6 +92,12 @@ impl Refusal {
         };
         shape.error(row.status, row.kind, row.code, param, &self.to_string())
     }
+}
+
+/// Returns the body of a backend's error that was sent with this status and without a body.
+pub fn body_of_silent_error(status: StatusCode, shape: Shape) -> Bytes {
+    let message = format!("The backend answered with status {} and gave no reason", status.as_u16());
+    Bytes::from(shape.error(status, table::kind_of(status), table::BACKEND_ERROR, None, &message).to_string())
 }
 
 #[cfg(test)]

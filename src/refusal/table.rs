@@ -21,12 +21,26 @@ pub(super) const RETRY_AFTER_LEAST: Duration = Duration::from_secs(1);
 /// The code of [`Refusal::QueueFull`].
 pub const QUEUE_FULL: &str = "queue_full";
 
+/// The code of [`Refusal::BackendError`].
+pub(super) const BACKEND_ERROR: &str = "backend_error";
+
 // The error types of OpenAI's API.
 const INVALID: &str = "invalid_request_error";
 const PERMISSION: &str = "permission_error";
 const RATE_LIMIT: &str = "rate_limit_error";
 const SERVER: &str = "server_error";
 const TIMEOUT: &str = "timeout_error";
+
+/// Returns the error type of OpenAI's API for a backend's status.
+pub(super) fn kind_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::FORBIDDEN => PERMISSION,
+        StatusCode::TOO_MANY_REQUESTS => RATE_LIMIT,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => TIMEOUT,
+        status if status.is_client_error() => INVALID,
+        _ => SERVER,
+    }
+}
 
 /// One row of the table of errors.
 pub(super) struct RefusalRow {
@@ -195,9 +209,9 @@ refusals! {
     /// The service is shutting down.
     ShuttingDown(Duration) => SERVICE_UNAVAILABLE, SERVER, "shutting_down", close, again, wait in (wait);
     /// The backend broke the connection.
-    BackendError => BAD_GATEWAY, SERVER, "backend_error", keep, again;
+    BackendError => BAD_GATEWAY, SERVER, BACKEND_ERROR, keep, again;
     /// The backend rejects the key that the gateway is configured with for it.
-    BackendRefusesKey => BAD_GATEWAY, SERVER, "backend_error", keep, final;
+    BackendRefusesKey => BAD_GATEWAY, SERVER, BACKEND_ERROR, keep, final;
     /// The backend died each time it served this request.
     RequestKillsBackend => BAD_GATEWAY, SERVER, "request_kills_backend", keep, final;
     /// The backend did not answer in time.

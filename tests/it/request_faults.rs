@@ -226,7 +226,11 @@ fn an_error_without_such_words_is_still_a_failure_and_reaches_the_client_whole()
     {
         first.set_reply(Reply::whole(500, JSON, &body));
         let answer = client.post_json(CHAT, &json!({"model": "m", "messages": []}));
-        assert_eq!((answer.status(), answer.text()), (500, body));
+        assert_eq!(answer.status(), 500);
+        match body.is_empty() {
+            true => assert_eq!(answer.json()["error"]["code"], "backend_error"),
+            false => assert_eq!(answer.text(), body),
+        }
         eventually("the failure is counted", SOON, || worker(&gateway, "m")["failures"] == failures + 1);
     }
     assert_eq!(second.received().len(), 0, "a chat is not sent again");
@@ -289,4 +293,61 @@ fn a_backend_without_the_route_is_told_in_the_shape_of_the_client() {
     assert_eq!(client.post_json(CHAT, &json!({"model": "m", "messages": []})).status(), 200);
     let worker = worker(&gateway, "m");
     assert_eq!((&worker["breaker"], &worker["failures"], second.received().len()), (&json!("closed"), &json!(0), 0));
+}
+
+/// Checks that the client can read an error that the backend has sent with this status and without a body.
+#[track_caller]
+fn assert_has_a_body(answer: &Response, path: &str, status: u16) {
+    let what = format!("{path} {status}: {} {:?}", answer.text(), answer.head);
+    assert_eq!((answer.status(), answer.header("content-type")), (status, Some("application/json")), "{what}");
+    assert!(answer.complete, "{what}");
+    let error = &answer.json()["error"];
+    assert!(error["message"].as_str().unwrap().contains(&status.to_string()), "{what}");
+    match path.starts_with("/v1/messages") {
+        true => assert_eq!(answer.json()["type"], "error", "{what}"),
+        false => assert_eq!(error["code"], "backend_error", "{what}"),
+    }
+}
+
+/// Regression: such an error reached the client as it was, and its library failed at reading JSON from nothing.
+#[test]
+fn an_error_without_a_body_was_passed_on_without_one() {
+    let (first, second) = (Remote::start(Reply::Serve), Remote::start(Reply::Close));
+    let gateway = ready(two_remotes(&first, &second).set("ALLOWED_FAILS", 1000));
+    let client = gateway.client();
+    for status in [400, 403, 413, 422, 500] {
+        let line = format!("HTTP/1.1 {status} X\r\n");
+        for (what, head, body) in [
+            ("a length of 0", "Content-Length: 0\r\n", ""),
+            ("another type", "Content-Type: text/html\r\nETag: \"x\"\r\nContent-Length: 0\r\n", ""),
+            ("no piece", "Transfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+            ("until the close", "", ""),
+            ("a coding", "Content-Encoding: br\r\nContent-Length: 0\r\n", ""),
+            ("a stream", "Content-Type: text/event-stream\r\n", ""),
+        ] {
+            first.set_reply(Reply::Raw(format!("{line}{head}Connection: close\r\n\r\n{body}").into_bytes()));
+            for path in [CHAT, "/v1/messages", "/v1/responses"] {
+                let answer = client.post_json(path, &json!({"model": "m", "messages": [], "max_tokens": 1}));
+                assert_has_a_body(&answer, path, status);
+                assert_eq!(answer.header("content-encoding"), None, "{what}");
+            }
+        }
+    }
+    // A body in any format stays as it is.
+    first.set_reply(Reply::whole(400, "Content-Type: text/plain", "no"));
+    assert_eq!(client.post_json(CHAT, &json!({"model": "m", "messages": []})).text(), "no");
+}
+
+#[test]
+fn an_empty_error_of_llama_server_gets_a_body_but_not_for_head() {
+    let gateway = Gateway::builder().reals("models: {chat: {file: tiny-chat.gguf, preload: true}}").start_ready();
+    let form = gateway.client().header("Content-Type", "multipart/form-data; boundary=X");
+    let path = "/v1/audio/transcriptions";
+    assert_has_a_body(&form.send("POST", path, b"--X--\r\n"), path, 400);
+
+    let script = json!({"error_status": [{"path": "/lora-adapters", "status": 500, "body": ""}]});
+    let gateway = Gateway::builder().script(script).start_ready();
+    assert_has_a_body(&gateway.client().get("/lora-adapters"), "/lora-adapters", 500);
+    let head = gateway.client().send("HEAD", "/lora-adapters", b"");
+    assert_eq!((head.status(), head.text()), (500, String::new()));
 }

@@ -20,6 +20,8 @@ use crate::pause_clock::{self, ActiveInstant};
 pub(crate) struct UpstreamBody {
     /// What has been read already.
     start: Bytes,
+    /// Whether the body ended while the start was read.
+    has_ended: bool,
     /// What broke the body while the start was read.
     failure: Option<UpstreamError>,
     /// For a packed body, until its end.
@@ -45,7 +47,14 @@ impl UpstreamBody {
     pub(crate) fn new(body: Incoming, codings: Option<&ContentCodings>) -> Self {
         // No total: a piece is gone when the next one comes.
         let unpacker = codings.map(|codings| Unpacker::new(codings, usize::MAX));
-        Self { start: Bytes::new(), failure: None, is_packed: unpacker.is_some(), unpacker, rest: body }
+        Self {
+            start: Bytes::new(),
+            has_ended: false,
+            failure: None,
+            is_packed: unpacker.is_some(),
+            unpacker,
+            rest: body,
+        }
     }
 
     /// Waits for the first `limit` bytes, for the end of the body, or until `deadline`. Returns what has arrived; it is
@@ -56,11 +65,25 @@ impl UpstreamBody {
             match pause_clock::timeout_at(deadline, self.frame()).await {
                 Ok(Some(Ok(frame))) => start.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
                 Ok(Some(Err(error))) => self.failure = Some(error),
-                Ok(None) | Err(_) => break,
+                Ok(None) => {
+                    self.has_ended = true;
+                    break;
+                }
+                Err(_) => break,
             }
         }
         self.start = start.freeze();
         self.start.clone()
+    }
+
+    /// Returns whether [`Self::read_start`] has found that there is no body.
+    pub(crate) fn is_known_empty(&self) -> bool {
+        self.has_ended && self.start.is_empty()
+    }
+
+    /// Gives the response a body in place of the empty one.
+    pub(crate) fn fill(&mut self, body: Bytes) {
+        self.start = body;
     }
 
     /// Returns the next bytes of a packed body.
@@ -125,7 +148,8 @@ impl Body for UpstreamBody {
             Some(Err(_)) => true,
             None => false,
         };
-        self.start.is_empty() && self.failure.is_none() && !has_more && self.rest.is_end_stream()
+        let is_read = self.has_ended || self.rest.is_end_stream();
+        self.start.is_empty() && self.failure.is_none() && !has_more && is_read
     }
 
     /// Returns the length, which is unknown for a packed body.

@@ -7,10 +7,11 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, response};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -38,7 +39,7 @@ use crate::gateway::response::stall_sweeper::StallSweeper;
 use crate::gateway::response::upstream_body::UpstreamBody;
 use crate::gateway::route::Route;
 use crate::pause_clock::{self, ActiveInstant};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Shape, body_of_silent_error};
 use crate::settings::bounds::{CLIENT_WRITE_STALL, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::options::Limits;
 use crate::telemetry::throttled_warning::ThrottledWarning;
@@ -133,6 +134,7 @@ impl Forwarder {
             drop(lease);
             Box::new(FailedAttempt { refusal, retry, tokens })
         };
+        let is_head = parts.method == Method::HEAD;
         let mut request = match upstream_request(parts, route, request_id, body, &lease.endpoint().target) {
             Ok(request) => request,
             Err(error) => {
@@ -187,9 +189,11 @@ impl Forwarder {
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
             );
         let (mut cause, mut missing_route) = (None, None);
-        if head.status.is_server_error() || may_lack_route {
+        if head.status.is_client_error() || head.status.is_server_error() {
             let wait = deadline.min(ActiveInstant::now() + ERROR_BODY_WAIT);
-            let start = upstream.read_start(ERROR_BODY, wait).await;
+            // Of other errors it only matters whether they have a body.
+            let length = if head.status.is_server_error() || may_lack_route { ERROR_BODY } else { 1 };
+            let start = upstream.read_start(length, wait).await;
             cause = error_cause::read(&start).filter(|_| head.status.is_server_error());
             missing_route = error_cause::missing_route(&start, route.shape).filter(|_| may_lack_route);
         }
@@ -224,6 +228,9 @@ impl Forwarder {
         if is_remote && has_failed && retry.can_retry(rule, &caller) {
             return Err(fail(Refusal::BackendError, rule, lease, (caller, ticket, record)));
         }
+        if upstream.is_known_empty() && !is_head {
+            upstream.fill(describe_silent_error(&mut head, route.shape));
+        }
         headers::prepare_for_client(&mut head.headers, is_remote);
         head.version = Version::default();
         let kind = ContentKind::of(&head.headers);
@@ -246,6 +253,14 @@ impl Forwarder {
             UpstreamAnswer { status: head.status, body, route, hides_usage, timeouts, caller, record, ticket, lease };
         Ok(Response::from_parts(head, ResponseBody::Proxied(ProxiedBody::new(response))))
     }
+}
+
+/// Returns the body for an error that has none, in the shape that the client expects, and changes the headers to match it.
+/// Clients that read a reason from JSON would fail at an empty body.
+fn describe_silent_error(head: &mut response::Parts, shape: Shape) -> Bytes {
+    let body = body_of_silent_error(head.status, shape);
+    headers::describe_json(&mut head.headers, body.len());
+    body
 }
 
 /// Returns whether the connection ended before any byte of the request was written.
@@ -289,7 +304,6 @@ fn upstream_request<B>(
 mod tests {
     use super::*;
     use crate::gateway::route;
-    use http::Method;
     use http::uri::{Authority, Scheme};
     use http::{HeaderMap, HeaderName};
 
