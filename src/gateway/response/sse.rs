@@ -71,7 +71,8 @@ impl StreamWatcher {
     /// Watches the stream of a worker that may leave out the end mark. `hides_usage` says whether to drop the event that
     /// only reports token counts.
     pub(super) fn lenient(ending: StreamEnd, hides_usage: bool) -> Self {
-        Self { finish: Some(FinishWatch::new(ending)), hides_usage, ..Self::new(ending) }
+        let end = EndWatch { trusts_beginning: false, ..EndWatch::new(ending) };
+        Self { end, finish: Some(FinishWatch::new(ending)), hides_usage, ..Self::new(ending) }
     }
 
     /// Returns the length of the generated text so far, if the stream is read for it.
@@ -186,6 +187,9 @@ pub(super) enum StreamOutcome {
 /// Looks for the event that ends a stream: the end mark of its dialect, or an error of llama-server.
 struct EndWatch {
     ending: StreamEnd,
+    /// Whether the beginning of an event's data tells an error, as that of llama-server's own events does. Of other
+    /// servers the whole event has to be read: some write `error` into each of them, without an error in it.
+    trusts_beginning: bool,
     /// Whether the end has been released.
     has_ended: bool,
     /// What a released error event shows about llama-server.
@@ -194,11 +198,21 @@ struct EndWatch {
     is_end: bool,
     /// What the unfinished event shows about llama-server, if it is an error.
     held_error: Option<ComputeFailure>,
+    /// What it shows if it turns out to be one.
+    possible_error: Option<ComputeFailure>,
 }
 
 impl EndWatch {
     fn new(ending: StreamEnd) -> Self {
-        Self { ending, has_ended: false, error: None, is_end: false, held_error: None }
+        Self {
+            ending,
+            trusts_beginning: true,
+            has_ended: false,
+            error: None,
+            is_end: false,
+            held_error: None,
+            possible_error: None,
+        }
     }
 
     /// Checks the beginning of a line's value. Anywhere else a mark would be text of the model.
@@ -212,7 +226,10 @@ impl EndWatch {
             SseField::Data => b"{\"error\"",
         };
         let (field, marks) = self.ending.end_marks();
-        if line.head.starts_with(begins_error) || (line.field == SseField::Data && self.held_error.is_some()) {
+        let is_error_event = line.head.starts_with(begins_error);
+        if is_error_event && line.field == SseField::Data && !self.trusts_beginning {
+            self.possible_error = Some(ComputeFailure::of_error(line.head));
+        } else if is_error_event || (line.field == SseField::Data && self.held_error.is_some()) {
             self.is_end = true;
             if self.held_error != Some(ComputeFailure::Confirmed) {
                 self.held_error = Some(ComputeFailure::of_error(line.head));
@@ -229,7 +246,7 @@ impl EndWatch {
             EventMeaning::Ends => self.is_end = true,
             EventMeaning::Fails => {
                 self.is_end = true;
-                self.held_error = self.held_error.or(Some(ComputeFailure::NotApplicable));
+                self.held_error = self.held_error.or(self.possible_error).or(Some(ComputeFailure::NotApplicable));
             }
         }
     }
@@ -241,7 +258,7 @@ impl EndWatch {
     }
 
     fn begin_event(&mut self) {
-        (self.is_end, self.held_error) = (false, None);
+        (self.is_end, self.held_error, self.possible_error) = (false, None, None);
     }
 }
 

@@ -49,15 +49,28 @@ struct CompletionEvent<'a> {
     #[serde(borrow, default)]
     choices: Option<Vec<EventChoice<'a>>>,
     #[serde(default)]
-    error: Option<IgnoredAny>,
-    #[serde(default)]
     usage: Option<IgnoredAny>,
+}
+
+/// The member of an event, in any dialect, that says that the stream has failed.
+#[derive(Deserialize)]
+struct ErrorEvent<'a> {
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+/// What an error says.
+#[derive(Deserialize)]
+struct ErrorMessage<'a> {
+    #[serde(borrow, default)]
+    message: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
 struct EventChoice<'a> {
-    #[serde(default)]
-    index: Option<u64>,
+    /// A number, which some servers write as a text or with a fraction.
+    #[serde(borrow, default)]
+    index: Option<&'a RawValue>,
     #[serde(borrow, default)]
     finish_reason: Option<&'a RawValue>,
     /// The text of a chat.
@@ -157,7 +170,7 @@ impl FinishWatch {
     /// Returns whether the unfinished event is only a part of a JSON value.
     pub(super) fn has_half_event(&self) -> bool {
         let data = self.data.trim_ascii();
-        self.is_too_long || data.starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(data).is_err()
+        self.is_too_long || data.starts_with(b"{") && serde_json::from_str::<IgnoredAny>(&strict_json(data)).is_err()
     }
 
     /// Returns whether everything that has begun has finished: each choice, or the message.
@@ -176,29 +189,32 @@ impl FinishWatch {
     }
 
     fn read_event(&mut self, data: &[u8]) -> EventMeaning {
-        match self.stream_end {
-            StreamEnd::Done => self.read_completion(data),
-            StreamEnd::MessageStop => self.read_message(data),
-            StreamEnd::ResponseDone => self.read_response(data),
+        let data = strict_json(data);
+        let meaning = match self.stream_end {
+            StreamEnd::Done => self.read_completion(&data),
+            StreamEnd::MessageStop => self.read_message(&data),
+            StreamEnd::ResponseDone => self.read_response(&data),
             StreamEnd::Unmarked => EventMeaning::Goes,
+        };
+        // Most events have no such text at all, so nearly none is read twice.
+        if data.contains("\"error\"") && serde_json::from_str(&data).is_ok_and(|event| has_failed(&event)) {
+            return EventMeaning::Fails;
         }
+        meaning
     }
 
-    fn read_completion(&mut self, data: &[u8]) -> EventMeaning {
-        let Ok(event) = serde_json::from_slice::<CompletionEvent<'_>>(data) else { return EventMeaning::Goes };
+    fn read_completion(&mut self, data: &str) -> EventMeaning {
+        let Ok(event) = serde_json::from_str::<CompletionEvent<'_>>(data) else { return EventMeaning::Goes };
         let has_choices = event.choices.is_some();
         let choices = event.choices.unwrap_or_default();
         if choices.is_empty() {
-            return match (event.error, event.usage) {
-                (Some(_), _) => EventMeaning::Fails,
-                (None, Some(_)) if has_choices => EventMeaning::ReportsUsage,
-                _ => EventMeaning::Goes,
-            };
+            let reports_usage = has_choices && event.usage.is_some();
+            return if reports_usage { EventMeaning::ReportsUsage } else { EventMeaning::Goes };
         }
         for choice in choices {
             let delta = choice.delta.and_then(|delta| serde_json::from_str::<TextDelta<'_>>(delta.get()).ok());
             self.text_bytes += written_length(choice.text) + delta.map_or(0, |delta| delta.text_bytes());
-            let index = choice.index.unwrap_or(0);
+            let index = choice.index.map_or(0, written_index);
             if self.choices.len() < MOST_CHOICES || self.choices.contains_key(&index) {
                 // A later event of a choice that has finished may carry its usage.
                 *self.choices.entry(index).or_default() |= is_reason(choice.finish_reason);
@@ -207,8 +223,8 @@ impl FinishWatch {
         EventMeaning::Goes
     }
 
-    fn read_message(&mut self, data: &[u8]) -> EventMeaning {
-        let Ok(event) = serde_json::from_slice::<MessageEvent<'_>>(data) else { return EventMeaning::Goes };
+    fn read_message(&mut self, data: &str) -> EventMeaning {
+        let Ok(event) = serde_json::from_str::<MessageEvent<'_>>(data) else { return EventMeaning::Goes };
         self.text_bytes += event.delta.as_ref().map_or(0, TextDelta::text_bytes);
         match event.kind.as_deref() {
             Some("message_stop") => return EventMeaning::Ends,
@@ -221,8 +237,8 @@ impl FinishWatch {
         EventMeaning::Goes
     }
 
-    fn read_response(&mut self, data: &[u8]) -> EventMeaning {
-        let Ok(event) = serde_json::from_slice::<ResponseEvent<'_>>(data) else { return EventMeaning::Goes };
+    fn read_response(&mut self, data: &str) -> EventMeaning {
+        let Ok(event) = serde_json::from_str::<ResponseEvent<'_>>(data) else { return EventMeaning::Goes };
         self.text_bytes += written_length(event.delta);
         match event.kind.as_deref() {
             Some("response.completed" | "response.incomplete" | "response.failed") => EventMeaning::Ends,
@@ -230,6 +246,47 @@ impl FinishWatch {
             _ => EventMeaning::Goes,
         }
     }
+}
+
+/// Returns whether the `error` of an event says that something has failed. Some servers write it into every event, as
+/// `null`, empty, or without a message.
+fn has_failed(event: &ErrorEvent<'_>) -> bool {
+    let Some(error) = event.error.map(RawValue::get) else { return false };
+    let message = serde_json::from_str::<ErrorMessage<'_>>(error).ok().and_then(|error| error.message);
+    !matches!(error, "null" | "\"\"" | "false" | "{}" | "[]") && message.is_none_or(|message| !message.is_empty())
+}
+
+/// Returns the number of a choice, as servers write it: `1`, `1.0` or `"1"`.
+fn written_index(index: &RawValue) -> u64 {
+    let text = index.get().trim_matches('"');
+    text.split_once('.').map_or(text, |(whole, _)| whole).parse().unwrap_or(0)
+}
+
+/// Returns JSON that is strict where the data are not, as that of Python's `json`: `NaN` and infinite numbers become
+/// `null`, and what is no UTF-8 becomes a replacement character.
+fn strict_json(data: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(data);
+    // In JSON these letters stand in strings only.
+    if !text.contains("NaN") && !text.contains("Infinity") {
+        return text;
+    }
+    let (mut strict, mut rest, mut is_string) = (String::with_capacity(text.len()), &*text, false);
+    while let Some(first) = rest.chars().next() {
+        let lax = ["NaN", "-Infinity", "Infinity"].into_iter().find(|lax| !is_string && rest.starts_with(lax));
+        let (length, written) = match (lax, first) {
+            (Some(lax), _) => (lax.len(), "null"),
+            // An escaped character, which may be a quote.
+            (None, '\\') => {
+                let length = rest.char_indices().nth(2).map_or(rest.len(), |(at, _)| at);
+                (length, &rest[..length])
+            }
+            (None, first) => (first.len_utf8(), &rest[..first.len_utf8()]),
+        };
+        is_string ^= first == '"';
+        strict.push_str(written);
+        rest = &rest[length..];
+    }
+    Cow::Owned(strict)
 }
 
 /// Returns the length of a string without its quotes, or of another value.
@@ -322,6 +379,48 @@ mod tests {
         ),
         ("data: {\"choices\":[]}\n\n", StreamEnd::Done, false, EventMeaning::Goes),
         ("data: {\"code\": 500, \"error\": {\"message\": \"x\"}}\n\n", StreamEnd::Done, false, EventMeaning::Fails),
+        ("data: {\"error\":{\"message\":\"x\"},\"choices\":[{}]}\n\n", StreamEnd::Done, false, EventMeaning::Fails),
+        (
+            "data: {\"error\":null,\"choices\":[{\"finish_reason\":null}]}\n\n",
+            StreamEnd::Done,
+            false,
+            EventMeaning::Goes,
+        ),
+        (
+            "data: {\"error\":\"\",\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n",
+            StreamEnd::Done,
+            true,
+            EventMeaning::Goes,
+        ),
+        (
+            "data: {\"error\":{\"code\":0,\"message\":\"\"},\"choices\":[]}\n\n",
+            StreamEnd::Done,
+            false,
+            EventMeaning::Goes,
+        ),
+        ("data: {\"error\":null,\"type\":\"ping\"}\n\n", StreamEnd::MessageStop, false, EventMeaning::Goes),
+        ("data: {\"error\":\"x\"}\n\n", StreamEnd::MessageStop, false, EventMeaning::Fails),
+        ("data: {\"error\":{\"message\":\"x\"}}\n\n", StreamEnd::ResponseDone, false, EventMeaning::Fails),
+        ("data: {\"error\":{\"message\":\"x\"}}\n\n", StreamEnd::Unmarked, false, EventMeaning::Fails),
+        // JSON as lax servers write it.
+        (
+            "data: {\"choices\":[{\"index\":\"0\",\"finish_reason\":\"stop\"}]}\n\n",
+            StreamEnd::Done,
+            true,
+            EventMeaning::Goes,
+        ),
+        (
+            "data: {\"choices\":[{\"index\":1.0},{\"index\":1,\"finish_reason\":\"stop\"}]}\n\n",
+            StreamEnd::Done,
+            true,
+            EventMeaning::Goes,
+        ),
+        (
+            "data: {\"choices\":[{\"logprobs\":[-Infinity,NaN,Infinity],\"text\":\"\\\"NaN\",\"finish_reason\":\"stop\"}]}\n\n",
+            StreamEnd::Done,
+            true,
+            EventMeaning::Goes,
+        ),
         ("data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n", StreamEnd::Done, false, EventMeaning::Goes),
         (
             "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n",
@@ -361,6 +460,25 @@ mod tests {
             }
             let bytes: Vec<&[u8]> = stream.as_bytes().chunks(1).collect();
             assert_eq!(read(&bytes, *stream_end), (*is_finished, *meaning), "{stream:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_utf_8_hid_the_end_of_a_stream() {
+        let event = b"data: {\"choices\":[{\"delta\":{\"content\":\"\xff\xe4\"},\"finish_reason\":\"stop\"}]}\n\n";
+        assert_eq!(read(&[event], StreamEnd::Done), (true, EventMeaning::Goes));
+    }
+
+    #[test]
+    fn only_numbers_that_are_not_json_are_replaced() {
+        for (lax, strict) in [
+            ("{\"a\":NaN,\"b\":[-Infinity,Infinity]}", "{\"a\":null,\"b\":[null,null]}"),
+            ("{\"NaN\":\"-Infinity \\\" NaN\",\"b\":NaN}", "{\"NaN\":\"-Infinity \\\" NaN\",\"b\":null}"),
+            ("\"\\", "\"\\"),
+            ("NaN\\", "null\\"),
+            ("{\"ä\":1}", "{\"ä\":1}"),
+        ] {
+            assert_eq!(strict_json(lax.as_bytes()), strict, "{lax}");
         }
     }
 
