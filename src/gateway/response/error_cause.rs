@@ -6,6 +6,7 @@
 
 use std::ops::ControlFlow;
 
+use http::StatusCode;
 use serde_json::Value;
 
 use crate::gateway::bounds::ERROR_WORDS;
@@ -47,6 +48,11 @@ const TEXTS: &[(ErrorCause, &str)] = &[
     (ErrorCause::Machine, "connection"),
     (ErrorCause::Machine, "upstream"),
     (ErrorCause::Machine, "timed out"),
+    (ErrorCause::Machine, "overloaded"),
+    (ErrorCause::Machine, "no space left"),
+    (ErrorCause::Machine, "worker died"),
+    (ErrorCause::Machine, "environment variable"),
+    (ErrorCause::Machine, "missing required env"),
     (ErrorCause::Output, "the model produced output that does not match"),
     (ErrorCause::Output, "failed to parse input at pos"),
     // Too much input.
@@ -66,6 +72,10 @@ const TEXTS: &[(ErrorCause, &str)] = &[
     (ErrorCause::Request, "maximum context"),
     (ErrorCause::Request, "exceed_context_size"),
     (ErrorCause::Request, "exceeds the context"),
+    (ErrorCause::Request, "tokens, which exceeds"),
+    (ErrorCause::Request, "token count exceeds"),
+    (ErrorCause::Request, "prompt length exceeds"),
+    (ErrorCause::Request, "max_model_len"),
     // What this model, or this server, cannot do.
     (ErrorCause::Request, "input is not supported"),
     (ErrorCause::Request, "is not supported by this model"),
@@ -79,13 +89,21 @@ const TEXTS: &[(ErrorCause, &str)] = &[
     (ErrorCause::Request, "is not a multimodal model"),
     (ErrorCause::Request, "failed to load image"),
     (ErrorCause::Request, "failed to decode image"),
+    (ErrorCause::Request, "failed to download image"),
+    (ErrorCause::Request, "could not process image"),
     (ErrorCause::Request, "cannot identify image"),
+    (ErrorCause::Request, "unknown image format"),
+    (ErrorCause::Request, "image: unknown format"),
+    (ErrorCause::Request, "image(s) may be provided"),
+    // Ollama's runner, about the prompt and the images of a request.
+    (ErrorCause::Request, "failed to process inputs"),
     (ErrorCause::Request, "invalid image"),
     (ErrorCause::Request, "invalid audio"),
     (ErrorCause::Request, "unsupported content"),
     (ErrorCause::Request, "unsupported tool"),
     (ErrorCause::Request, "unsupported parameter"),
     (ErrorCause::Request, "unsupported value"),
+    (ErrorCause::Request, "unsupported response_format"),
     (ErrorCause::Request, "unsupported image"),
     (ErrorCause::Request, "unsupported format"),
     (ErrorCause::Request, "unsupported media"),
@@ -118,7 +136,15 @@ const TEXTS: &[(ErrorCause, &str)] = &[
     (ErrorCause::Request, "expecting value: line"),
     (ErrorCause::Request, "missing 'role'"),
     (ErrorCause::Request, "missing required"),
+    (ErrorCause::Request, "cannot unmarshal"),
+    (ErrorCause::Request, "invalid character '"),
     (ErrorCause::Request, "top_n"),
+    (ErrorCause::Request, "logit_bias"),
+    (ErrorCause::Request, "max_tokens must"),
+    (ErrorCause::Request, "max_completion_tokens must"),
+    (ErrorCause::Request, "must be a non-empty"),
+    (ErrorCause::Request, "must not be empty"),
+    (ErrorCause::Request, "must be an array of"),
     (ErrorCause::Request, "invalid parameter"),
     (ErrorCause::Request, "invalid value for"),
     (ErrorCause::Request, "invalid type for"),
@@ -167,11 +193,16 @@ pub(super) fn compute_errors() -> impl Iterator<Item = &'static str> {
 }
 
 /// Reads the body of an error, or what has arrived of it. Returns whose fault it is, and the backend's words for it;
-/// `None` if its words say neither.
-pub(crate) fn read(body: &[u8]) -> Option<(ErrorCause, String)> {
+/// `None` if its words say neither. `status` is that of the response, and `asks_to_wait` says whether it has a
+/// `Retry-After`.
+pub(crate) fn read(status: StatusCode, asks_to_wait: bool, body: &[u8]) -> Option<(ErrorCause, String)> {
     let (words, names_request) = words(body)?;
+    // These statuses speak of the machine. Some servers send them with the same type as every other error.
+    let is_of_machine = matches!(status.as_u16(), 502..=504 | 529);
     let cause = match cause_of(&words) {
-        None if names_request => Some(ErrorCause::Request),
+        None if names_request && !is_of_machine => Some(ErrorCause::Request),
+        // A repetition of a request that is at fault would fail too.
+        Some(ErrorCause::Request) if is_of_machine && asks_to_wait => None,
         cause => cause,
     };
     Some((cause?, cut(&words)))
@@ -236,13 +267,16 @@ fn words_of(error: &Value) -> Option<(String, bool)> {
     let places = [inner, &inner["message"], &inner["detail"], &inner["detail"]["message"], &inner["detail"][0]["msg"]];
     let words = places.into_iter().find_map(Value::as_str)?;
     let kinds = [&inner["type"], &inner["code"], &inner["status"], &error["error_type"], &error["code"]];
-    let names_request = kinds.into_iter().any(|kind| match kind {
+    let is_request_status = |status: u64| REQUEST_STATUSES.contains(&status);
+    let is_of_request = |kind: &Value| match kind {
         Value::String(kind) => {
             let kind = kind.to_lowercase();
-            REQUEST_KINDS.iter().any(|known| kind.contains(known))
+            REQUEST_KINDS.iter().any(|known| kind.contains(known)) || kind.parse().is_ok_and(is_request_status)
         }
-        kind => kind.as_u64().is_some_and(|status| REQUEST_STATUSES.contains(&status)),
-    });
+        kind => kind.as_u64().is_some_and(is_request_status),
+    };
+    // FastAPI names the member of the request at which its validation failed.
+    let names_request = inner["detail"][0]["loc"].is_array() || kinds.into_iter().any(is_of_request);
     Some((words.to_owned(), names_request))
 }
 

@@ -3,7 +3,33 @@
 use super::*;
 
 fn cause(body: &str) -> Option<ErrorCause> {
-    read(body.as_bytes()).map(|(cause, _)| cause)
+    cause_at(500, false, body)
+}
+
+fn read_500(body: &[u8]) -> Option<(ErrorCause, String)> {
+    read(StatusCode::INTERNAL_SERVER_ERROR, false, body)
+}
+
+fn cause_at(status: u16, asks_to_wait: bool, body: &str) -> Option<ErrorCause> {
+    read(StatusCode::from_u16(status).unwrap(), asks_to_wait, body.as_bytes()).map(|(cause, _)| cause)
+}
+
+/// Regression: a type that every error of a server has made its 502 and 503 a fault of the request.
+#[test]
+fn an_overloaded_server_that_calls_its_errors_those_of_the_request_was_believed() {
+    let typed =
+        |message: &str, kind: &str| serde_json::json!({"error": {"message": message, "type": kind}}).to_string();
+    for kind in ["invalid_request_error", "bad_request"] {
+        assert_eq!(cause_at(500, false, &typed("no", kind)), Some(ErrorCause::Request), "{kind}");
+        for status in [502, 503, 504, 529] {
+            assert_eq!(cause_at(status, false, &typed("no", kind)), None, "{status} {kind}");
+            let overloaded = cause_at(status, false, &typed("Service is overloaded, try later", kind));
+            assert_eq!(overloaded, Some(ErrorCause::Machine), "{status} {kind}");
+        }
+    }
+    let words = typed("input is too large to process", "server_error");
+    assert_eq!(cause_at(503, false, &words), Some(ErrorCause::Request));
+    assert_eq!(cause_at(503, true, &words), None, "it asks for a repetition");
 }
 
 /// Messages of real servers. Those of llama-server are from b11669.
@@ -38,10 +64,25 @@ fn errors_that_name_the_requests_own_fault_are_told_from_failures() {
         "the input length exceeds the context length",
         "this model is missing data required for image input",
         "litellm.BadRequestError: OpenAIException - no",
+        "Failed to create new sequence: failed to process inputs: image: unknown format",
+        "unknown image format",
+        "Could not process image",
+        "At most 1 image(s) may be provided in one request.",
+        "the prompt has 5000 tokens, which exceeds the limit",
+        "prompt length exceeds max_model_len",
+        "Requested token count exceeds the model's maximum",
+        "documents must be a non-empty array of strings",
+        "max_tokens must be at least 1, got 0",
+        "Input must not be empty",
+        "unsupported response_format",
+        "logit_bias must be an array",
+        "Failed to download image: connection refused",
+        "json: cannot unmarshal string into Go struct field",
+        "invalid character 'x' looking for beginning of value",
     ] {
         let body = serde_json::json!({"error": {"code": 500, "message": message, "type": "server_error"}}).to_string();
         assert_eq!(cause(&body), Some(ErrorCause::Request), "{message}");
-        assert!(read(body.as_bytes()).unwrap().1.starts_with(&message[..20.min(message.len())]), "{message}");
+        assert!(read_500(body.as_bytes()).unwrap().1.starts_with(&message[..20.min(message.len())]), "{message}");
     }
     for message in [
         "Compute error.",
@@ -56,6 +97,10 @@ fn errors_that_name_the_requests_own_fault_are_told_from_failures() {
         "The server had an error while processing your request. Sorry about that!",
         "EngineCore encountered an issue. See stack trace (above) for the root cause.",
         "of the backend",
+        "worker died: invalid parameter in config",
+        "missing required env var OPENAI_API_KEY",
+        "ENOSPC: no space left, invalid request log",
+        "Service overloaded; context window manager failed",
         "",
     ] {
         let body = serde_json::json!({"error": {"code": 500, "message": message, "type": "server_error"}}).to_string();
@@ -79,6 +124,11 @@ fn the_words_of_an_error_are_found_in_the_shapes_of_many_servers() {
         (r#"[{"error":{"code":500,"message":"no","status":"INVALID_ARGUMENT"}}]"#, "no"),
         (r#"{"detail":"invalid parameter x"}"#, "invalid parameter x"),
         (r#"{"detail":[{"msg":"validation error","loc":["a"]}]}"#, "validation error"),
+        (r#"{"error":{"message":"no","code":"400"}}"#, "no"),
+        (
+            r#"{"detail":[{"loc":["body","n"],"msg":"Input should be a valid integer","type":"int_parsing"}]}"#,
+            "Input should be a valid integer",
+        ),
         (r#"{"detail":{"message":"unknown role"}}"#, "unknown role"),
         ("  input is too large to process\r\n", "input is too large to process"),
         ("\u{feff}{\"error\":{\"message\":\"bad\\ngrammar\"}}", "bad grammar"),
@@ -89,14 +139,14 @@ fn the_words_of_an_error_are_found_in_the_shapes_of_many_servers() {
             "500 image input is not supported",
         ),
     ] {
-        assert_eq!(read(body.as_bytes()), Some((ErrorCause::Request, words.to_owned())), "{body}");
+        assert_eq!(read_500(body.as_bytes()), Some((ErrorCause::Request, words.to_owned())), "{body}");
     }
     for body in
         ["<html><h1>502 Bad Gateway</h1><hr>nginx</html>", "", "{}", "[]", "null", "7", "{\"error\":{}}", "\u{0}"]
     {
-        assert_eq!(read(body.as_bytes()), None, "{body}");
+        assert_eq!(read_500(body.as_bytes()), None, "{body}");
     }
-    assert_eq!(read(b"\xff\xfe\xff"), None);
+    assert_eq!(read_500(b"\xff\xfe\xff"), None);
 }
 
 #[test]
@@ -104,7 +154,7 @@ fn an_error_that_has_arrived_only_in_part_is_read_as_far_as_it_goes() {
     let whole = r#"{"error":{"code":500,"message":"Failed to parse tools: \u00e4 \"x\" too","type":"server_error"}}"#;
     for end in whole.find("tools").unwrap() + 5..=whole.len() {
         let Some(part) = whole.get(..end) else { continue };
-        let (cause, words) = read(part.as_bytes()).unwrap();
+        let (cause, words) = read_500(part.as_bytes()).unwrap();
         assert!(cause == ErrorCause::Request && words.starts_with("Failed to parse tools"), "{part}: {words}");
     }
 }
@@ -112,7 +162,7 @@ fn an_error_that_has_arrived_only_in_part_is_read_as_far_as_it_goes() {
 #[test]
 fn the_words_of_an_error_are_one_line_of_bounded_length() {
     let body = serde_json::json!({"error": {"message": format!("bad grammar\n\t\u{7}{}", "ä".repeat(100_000))}});
-    let (_, words) = read(body.to_string().as_bytes()).unwrap();
+    let (_, words) = read_500(body.to_string().as_bytes()).unwrap();
     assert_eq!(words.chars().count(), ERROR_WORDS);
     assert!(words.chars().all(|char| !char.is_control()));
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, response};
@@ -194,7 +194,8 @@ impl Forwarder {
             // Of other errors it only matters whether they have a body.
             let length = if head.status.is_server_error() || may_lack_route { ERROR_BODY } else { 1 };
             let start = upstream.read_start(length, wait).await;
-            cause = error_cause::read(&start).filter(|_| head.status.is_server_error());
+            let asks_to_wait = head.headers.contains_key(RETRY_AFTER);
+            cause = error_cause::read(head.status, asks_to_wait, &start).filter(|_| head.status.is_server_error());
             missing_route = error_cause::missing_route(&start, route.shape).filter(|_| may_lack_route);
         }
         // Neither is a failure of the worker, whatever its status says: other clients are not to lose it.
