@@ -90,6 +90,9 @@ pub const ERROR_BODY: usize = 64 * 1024;
 /// Longest wait for those bytes.
 pub const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
 
+/// Shortest key of a backend that is looked for in its answers, in bytes. A shorter one would be found in any text.
+pub const LEAST_KEY_LENGTH: usize = 8;
+
 /// Most characters of a backend's own words that an error repeats.
 pub const ERROR_WORDS: usize = 1024;
 

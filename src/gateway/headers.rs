@@ -142,13 +142,18 @@ pub(super) fn take_content_codings(status: StatusCode, headers: &mut HeaderMap) 
     Some(codings)
 }
 
-/// Changes the headers of a response without a body to those of JSON of this length, in bytes.
-pub(super) fn describe_json(headers: &mut HeaderMap, length: usize) {
+/// Changes the headers of a response whose body is replaced by another of the same type and this length, in bytes.
+pub(super) fn describe_replaced_body(headers: &mut HeaderMap, length: usize) {
     for name in OF_PACKED_BYTES.iter().chain([&header::TRANSFER_ENCODING, &header::ETAG]) {
         headers.remove(name);
     }
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+}
+
+/// Changes the headers of a response whose body is replaced by JSON of this length, in bytes.
+pub(super) fn describe_json(headers: &mut HeaderMap, length: usize) {
+    describe_replaced_body(headers, length);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
 }
 
 /// Tells proxies in front of the gateway to pass on the events of a stream as they come, and to keep none. Does nothing

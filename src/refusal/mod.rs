@@ -23,7 +23,7 @@ use shape::error_event;
 use table::RETRY_AFTER_LEAST;
 
 /// Whether a client should repeat the request.
-const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+pub const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// `Retry-After` in milliseconds.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
@@ -94,9 +94,22 @@ impl Refusal {
     }
 }
 
-/// Returns the body of a backend's error that was sent with this status and without a body.
-pub fn body_of_silent_error(status: StatusCode, shape: Shape) -> Bytes {
-    let message = format!("The backend answered with status {} and gave no reason", status.as_u16());
+/// Why a client gets another body than that of a backend's error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SilentError {
+    /// The error has no body.
+    NoReason,
+    /// Its body has a secret in it, such as the key with which the backend was asked.
+    HasSecret,
+}
+
+/// Returns the body for an error of a backend that was sent with this status.
+pub fn body_of_silent_error(status: StatusCode, shape: Shape, why: SilentError) -> Bytes {
+    let why = match why {
+        SilentError::NoReason => "gave no reason",
+        SilentError::HasSecret => "gave a reason with a secret in it, which is not shown",
+    };
+    let message = format!("The backend answered with status {} and {why}", status.as_u16());
     Bytes::from(shape.error(status, table::kind_of(status), table::BACKEND_ERROR, None, &message).to_string())
 }
 

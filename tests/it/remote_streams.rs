@@ -362,3 +362,16 @@ fn nothing_is_appended_to_packed_bytes() {
         }
     }
 }
+
+/// Regression: the client read a 400 about a member that it had not sent, and the log said nothing.
+#[test]
+fn a_backend_that_does_not_know_stream_options_is_named_in_the_log() {
+    let remote = Remote::start(Reply::Serve);
+    let gateway = metered(&remote, 100_000, "");
+    let words = "Unrecognized request argument supplied: stream_options";
+    remote.set_reply(Reply::Status(400, json!({"error": {"message": words}})));
+    let answer = ask(&gateway, CHAT);
+    assert_eq!((answer.status(), answer.json()["error"]["message"].as_str()), (400, Some(words)));
+    let is_named = |output: &str| output.contains("does not take stream_options") && output.contains("strip_params");
+    eventually("the log says what to do", SOON, || is_named(&gateway.output()));
+}

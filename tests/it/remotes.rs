@@ -467,6 +467,69 @@ fn a_backend_gets_its_own_key_and_model_name_and_the_client_sees_its_own() {
     assert_eq!(worker(&gateway, 0)["last_error"], "does not take its api_key");
 }
 
+/// Regression: only a 401 was kept from the client. A 403, or any other error, could repeat the key.
+#[test]
+fn the_key_of_a_backend_reached_clients_in_its_errors() {
+    const KEY: &str = "sk-of-the-backend";
+    let (first, second) = (Remote::start(Reply::Serve), Remote::start(Reply::Serve));
+    let config = format!(
+        "model_list:\n{}{}",
+        entry("m", &first, &format!(", api_key: {KEY}"), "priority: 0,"),
+        entry("m", &second, "", "priority: 1,"),
+    );
+    let gateway = ready(builder(&config).set("ALLOWED_FAILS", 1000));
+    let client = gateway.client();
+    let error = |words: &str| json!({"error": {"message": words}}).to_string();
+    let headers = format!("Content-Type: application/json\r\nX-Echo: Bearer {KEY}\r\nX-Kept: 1\r\nX-Echo: 2");
+
+    first.set_reply(Reply::whole(403, &headers, error(&format!("API key {KEY} is disabled"))));
+    assert_eq!(worker_and_attempts(&post_chat(&client)), ("1", "2"), "as after a 401, another backend is asked");
+    first.set_reply(Reply::whole(403, &headers, error("This region is not served")));
+    assert_eq!(post_chat(&client).text(), error("This region is not served"));
+
+    let long = format!("{{\"error\":{{\"message\":\"{KEY}{}{KEY}\"}}}}", "x".repeat(200_000));
+    let chunked = format!(
+        "HTTP/1.1 422 X\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n{:x}\r\n{KEY}\r\n0\r\n\r\n",
+        KEY.len()
+    );
+    for (status, reply, expected) in [
+        (400, Reply::whole(400, &headers, error(&format!("{KEY}: {KEY}"))), error("[api_key]: [api_key]")),
+        (
+            400,
+            Reply::whole(500, &headers, error(&format!("invalid request of {KEY}"))),
+            "invalid request of [api_key]".to_owned(),
+        ),
+        (500, Reply::whole(500, &headers, error(&format!("no machine for {KEY}"))), error("no machine for [api_key]")),
+        (422, Reply::Raw(chunked.into_bytes()), "[api_key]".to_owned()),
+        (400, Reply::whole(400, &headers, long), "a reason with a secret in it".to_owned()),
+        (200, Reply::whole(200, &headers, "{}"), "{}".to_owned()),
+    ] {
+        first.set_reply(reply);
+        let answer = post_chat(&client);
+        let what = format!("{status} {expected}: {:?} {}", answer.head, answer.text());
+        assert_eq!((answer.status(), answer.complete), (status, true), "{what}");
+        assert!(answer.text().contains(&expected) && !what.contains(KEY), "{what}");
+    }
+    assert!(!gateway.output().contains(KEY));
+}
+
+/// Regression: clients repeated a chat after the 504 of a proxy in front of a backend, and each was computed to the limit.
+#[test]
+fn a_504_of_a_backend_said_nothing_of_a_repetition() {
+    let remote = Remote::start(Reply::Serve);
+    let gateway = ready(builder(&in_order(&[&remote])).set("ALLOWED_FAILS", 1000));
+    let client = gateway.client();
+    for (headers, of_chat, of_embedding) in
+        [("X-A: b", Some("false"), None), ("X-Should-Retry: true", Some("true"), Some("true"))]
+    {
+        remote.set_reply(Reply::whole(504, headers, "<html>504</html>"));
+        let chat = post_chat(&client);
+        assert_eq!((chat.status(), chat.header("x-should-retry")), (504, of_chat));
+        let embedding = post_embedding(&client);
+        assert_eq!((embedding.status(), embedding.header("x-should-retry")), (504, of_embedding));
+    }
+}
+
 #[test]
 fn a_gateway_behind_a_gateway() {
     let inner = Gateway::builder().start_ready();

@@ -20,7 +20,7 @@ use crate::pause_clock::{self, ActiveInstant};
 pub(crate) struct UpstreamBody {
     /// What has been read already.
     start: Bytes,
-    /// Whether the body ended while the start was read.
+    /// Whether nothing follows the start: the body ended while it was read, or was replaced.
     has_ended: bool,
     /// What broke the body while the start was read.
     failure: Option<UpstreamError>,
@@ -76,14 +76,19 @@ impl UpstreamBody {
         self.start.clone()
     }
 
+    /// Returns whether [`Self::read_start`] has read the whole body.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
     /// Returns whether [`Self::read_start`] has found that there is no body.
     pub(crate) fn is_known_empty(&self) -> bool {
         self.has_ended && self.start.is_empty()
     }
 
-    /// Gives the response a body in place of the empty one.
-    pub(crate) fn fill(&mut self, body: Bytes) {
-        self.start = body;
+    /// Gives the response this body in place of its own, of which nothing has been passed on.
+    pub(crate) fn replace(&mut self, body: Bytes) {
+        (self.start, self.has_ended, self.failure, self.unpacker) = (body, true, None, None);
     }
 
     /// Returns the next bytes of a packed body.
@@ -135,6 +140,9 @@ impl Body for UpstreamBody {
         if let Some(failure) = this.failure.take() {
             return Poll::Ready(Some(Err(failure)));
         }
+        if this.has_ended {
+            return Poll::Ready(None);
+        }
         if this.is_packed {
             return this.poll_unpacked(context).map(|next| next.map(|bytes| bytes.map(Frame::data)));
         }
@@ -154,6 +162,9 @@ impl Body for UpstreamBody {
 
     /// Returns the length, which is unknown for a packed body.
     fn size_hint(&self) -> SizeHint {
+        if self.has_ended {
+            return SizeHint::with_exact(self.start.len() as u64);
+        }
         if self.is_packed && !self.is_end_stream() {
             return SizeHint::default();
         }

@@ -7,11 +7,10 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, RETRY_AFTER};
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, response};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -20,26 +19,25 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::retry::{Retry, RetryRule};
+use super::worker_error::{Asked, WorkerError};
 use crate::dial::{DialTarget, Dialer, explain};
-use crate::fleet::{Lease, WorkerKind};
+use crate::fleet::Lease;
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
-use crate::gateway::bounds::{
-    DEAD_WORKER_RESPONSE_WAIT, ERROR_BODY, ERROR_BODY_WAIT, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE,
-};
+use crate::gateway::bounds::{DEAD_WORKER_RESPONSE_WAIT, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE};
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::headers::{self, X_REQUEST_ID};
 use crate::gateway::queue::ticket::Ticket;
 use crate::gateway::request::body::RequestBody;
 use crate::gateway::response::body::{ProxiedBody, ResponseBody};
-use crate::gateway::response::error_cause::{self, ErrorCause};
+use crate::gateway::response::error_cause::ErrorCause;
 use crate::gateway::response::in_progress::{ResponseTimeouts, UpstreamAnswer};
 use crate::gateway::response::rename::{ModelRenamer, RenamedBody};
 use crate::gateway::response::stall_sweeper::StallSweeper;
 use crate::gateway::response::upstream_body::UpstreamBody;
 use crate::gateway::route::Route;
-use crate::pause_clock::{self, ActiveInstant};
-use crate::refusal::{Refusal, Shape, body_of_silent_error};
+use crate::pause_clock;
+use crate::refusal::Refusal;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::options::Limits;
 use crate::telemetry::throttled_warning::ThrottledWarning;
@@ -50,6 +48,7 @@ pub(crate) struct Forwarder {
     /// `STREAM_IDLE_TIMEOUT`
     stream_idle_timeout: Duration,
     rejected_key_warning: Mutex<ThrottledWarning>,
+    rejected_usage_warning: Mutex<ThrottledWarning>,
     /// Cancelled when the drain is over; requests still in flight then end with `shutting_down`.
     abort: CancellationToken,
     /// Ends responses that their clients do not read.
@@ -95,8 +94,16 @@ impl Forwarder {
             client,
             stream_idle_timeout: limits.stream_idle_timeout.0,
             rejected_key_warning: Mutex::default(),
+            rejected_usage_warning: Mutex::default(),
             sweeper: StallSweeper::new(CLIENT_WRITE_STALL, abort.clone()),
             abort,
+        }
+    }
+
+    fn warn_rejected_usage(&self, host: &str) {
+        if let Some(times) = self.rejected_usage_warning.lock().unwrap_or_else(PoisonError::into_inner).report_due() {
+            let hint = "strip_params: [stream_options] of the model leaves it out";
+            warn!(host, times, hint, "a backend does not take stream_options, which asks for token counts");
         }
     }
 
@@ -183,23 +190,20 @@ impl Forwarder {
         // First of all, because everything that follows reads the body.
         let codings = headers::take_content_codings(head.status, &mut head.headers);
         let mut upstream = UpstreamBody::new(upstream, codings.as_ref());
-        let may_lack_route = lease.member().kind != WorkerKind::Local
-            && matches!(
-                head.status,
-                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
-            );
-        let (mut cause, mut missing_route) = (None, None);
-        if head.status.is_client_error() || head.status.is_server_error() {
-            let wait = deadline.min(ActiveInstant::now() + ERROR_BODY_WAIT);
-            // Of other errors it only matters whether they have a body.
-            let length = if head.status.is_server_error() || may_lack_route { ERROR_BODY } else { 1 };
-            let start = upstream.read_start(length, wait).await;
-            let asks_to_wait = head.headers.contains_key(RETRY_AFTER);
-            cause = error_cause::read(head.status, asks_to_wait, &start).filter(|_| head.status.is_server_error());
-            missing_route = error_cause::missing_route(&start, route.shape).filter(|_| may_lack_route);
+        let asked = Asked {
+            route,
+            target: &lease.endpoint().target,
+            kind: lease.member().kind,
+            asks_for_usage: hides_usage,
+            is_head,
+            deadline,
+        };
+        let error = WorkerError::read(&mut head, &mut upstream, &asked).await;
+        if error.rejects_usage {
+            self.warn_rejected_usage(lease.endpoint().target.authority.as_str());
         }
         // Neither is a failure of the worker, whatever its status says: other clients are not to lose it.
-        let refusal = match (&cause, missing_route) {
+        let refusal = match (&error.cause, error.missing_route) {
             (Some((ErrorCause::Request, words)), _) => Some(Refusal::RequestFault(words.clone())),
             (_, Some(words)) => Some(Refusal::RouteNotAtBackend(words)),
             _ => None,
@@ -209,12 +213,12 @@ impl Forwarder {
             lease.record_answer_end();
             return Err(fail(refusal, RetryRule::Never, lease, (caller, ticket, record)));
         }
-        let is_faultless = may_lack_route || matches!(cause, Some((ErrorCause::Output, _)));
+        let is_faultless = error.may_lack_route || matches!(error.cause, Some((ErrorCause::Output, _)));
         match is_faultless {
             true => lease.record_faultless_response(),
             false => lease.record_response(head.status, headers::retry_after(&head.headers, Timestamp::now())),
         }
-        if is_remote && head.status == StatusCode::UNAUTHORIZED {
+        if error.rejects_key {
             // The configured key is wrong, not the client's. The response is not passed on because it may quote the
             // key.
             lease.record_rejected_key();
@@ -228,9 +232,6 @@ impl Forwarder {
         let rule = RetryRule::of(!has_refused);
         if is_remote && has_failed && retry.can_retry(rule, &caller) {
             return Err(fail(Refusal::BackendError, rule, lease, (caller, ticket, record)));
-        }
-        if upstream.is_known_empty() && !is_head {
-            upstream.fill(describe_silent_error(&mut head, route.shape));
         }
         headers::prepare_for_client(&mut head.headers, is_remote);
         head.version = Version::default();
@@ -254,14 +255,6 @@ impl Forwarder {
             UpstreamAnswer { status: head.status, body, route, hides_usage, timeouts, caller, record, ticket, lease };
         Ok(Response::from_parts(head, ResponseBody::Proxied(ProxiedBody::new(response))))
     }
-}
-
-/// Returns the body for an error that has none, in the shape that the client expects, and changes the headers to match it.
-/// Clients that read a reason from JSON would fail at an empty body.
-fn describe_silent_error(head: &mut response::Parts, shape: Shape) -> Bytes {
-    let body = body_of_silent_error(head.status, shape);
-    headers::describe_json(&mut head.headers, body.len());
-    body
 }
 
 /// Returns whether the connection ended before any byte of the request was written.
