@@ -5,7 +5,9 @@
 //!
 //! - `pipeline.rs`: every stage of a request, in order
 //! - `service.rs`: the parts of the gateway, its drain and end, and its health port
-//! - `route.rs`: the route table
+//! - `route.rs`: what a route is
+//! - `route_table.rs`: the table of routes
+//! - `route_lookup.rs`: finds the route of a request
 //! - `route_path.rs`: the spellings of a path
 //! - `route_reference.rs`: the page of routes
 //! - `connection/`: sockets, and the heads and bodies of requests as bytes
@@ -40,8 +42,10 @@ mod queue;
 pub(crate) mod request;
 pub(crate) mod response;
 mod route;
+mod route_lookup;
 mod route_path;
 mod route_reference;
+mod route_table;
 pub(crate) mod scan;
 mod service;
 #[cfg(test)]
@@ -58,6 +62,7 @@ pub use queue::model_queues::ModelQueues;
 pub use queue::rescan::Rescan;
 pub use queue::{Queue, QueueTimeouts};
 pub use response::body::ResponseBody;
-pub use route::{LocalRoute, reserved_paths};
+pub use route::LocalRoute;
+pub use route_lookup::reserved_paths;
 pub use route_reference::routes_reference;
 pub use service::{Gateway, LocalResponder};

@@ -32,7 +32,8 @@ use super::queue::model_queues::ModelQueues;
 use super::request::body::{self, BodyLimits};
 use super::request::envelope::{self, Envelope};
 use super::response::body::ResponseBody;
-use super::route::{self, LocalRoute, ModelsRoute, Route, RouteAccess, RouteTarget};
+use super::route::{LocalRoute, ModelsRoute, Route, RouteAccess, RouteTarget};
+use super::route_lookup;
 use super::route_path::CanonicalPath;
 use super::upstream::forward::Forwarder;
 use super::upstream::retry::RetryPolicy;
@@ -174,14 +175,16 @@ impl Gateway {
     pub(super) fn find_route(&self, parts: &mut Parts) -> Result<(&'static Route, Option<String>), Refusal> {
         let is_ping = self.is_health_port && parts.uri.path() == self.health_check_path;
         let CanonicalPath { path, deployment } = CanonicalPath::of(parts.uri.path());
-        if headers::is_websocket_handshake(parts) && route::is_api_path(&path) {
+        if headers::is_websocket_handshake(parts) && route_lookup::is_api_path(&path) {
             return Err(Refusal::UpgradeRequired);
         }
         let method = &parts.method;
-        let on_gateway = || route::find(method, &path);
+        let on_gateway = || route_lookup::find(method, &path);
         let route = match self.is_health_port {
-            true if is_ping => route::find_on_health_port(method, &self.health_check_path, &self.health_check_path),
-            true => route::find_on_health_port(method, &path, &self.health_check_path).or_else(|_| on_gateway()),
+            true if is_ping => {
+                route_lookup::find_on_health_port(method, &self.health_check_path, &self.health_check_path)
+            }
+            true => route_lookup::find_on_health_port(method, &path, &self.health_check_path).or_else(|_| on_gateway()),
             false => on_gateway(),
         }?;
         if path != parts.uri.path() {
@@ -267,7 +270,7 @@ impl Gateway {
         let is_ping = parts.uri.path() == self.health_check_path;
         let CanonicalPath { path, .. } = CanonicalPath::of(parts.uri.path());
         let path = if is_ping { self.health_check_path.as_str() } else { &path };
-        let route = route::find_on_health_port(&parts.method, path, &self.health_check_path)?;
+        let route = route_lookup::find_on_health_port(&parts.method, path, &self.health_check_path)?;
         if route.access == RouteAccess::Metrics {
             self.authenticator.authorize_metrics(&parts.headers, client)?;
         }

@@ -297,7 +297,7 @@ fn upstream_request<B>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::route;
+    use crate::gateway::route_lookup;
     use http::uri::{Authority, Scheme};
     use http::{HeaderMap, HeaderName};
 
@@ -320,7 +320,7 @@ mod tests {
             .header("x-request-id", "theirs")
             .header("x-kept", "1");
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let route = route::find(&Method::POST, "/v1/chat/completions").unwrap();
+        let route = route_lookup::find(&Method::POST, "/v1/chat/completions").unwrap();
         upstream_request(parts, route, &HeaderValue::from_static("id-1"), (), &target).unwrap()
     }
 

@@ -1,0 +1,183 @@
+//! The table of routes: which exist, and which paths of llama-server are closed on purpose.
+//!
+//! A request for any other path gets a 404 and never reaches llama-server. `route_reference.rs` writes the table as a
+//! page.
+
+use super::route::{ClosedPath, LocalRoute, ModelsRoute, Route, RouteAccess, RoutePort, RouteTarget, StreamEnd};
+use crate::keys::Scope;
+use crate::models::ModelKind;
+use crate::refusal::Shape;
+
+const fn worker(
+    path: &'static str,
+    is_post: bool,
+    kind: Option<ModelKind>,
+    stream_end: StreamEnd,
+    about: &'static str,
+) -> Route {
+    let access = RouteAccess::Key(Scope::Inference);
+    let (port, target, shape) = (RoutePort::Gateway, RouteTarget::Worker(kind), Shape::OpenAi);
+    Route {
+        path,
+        canonical: path,
+        port,
+        is_post,
+        access,
+        target,
+        shape,
+        stream_end,
+        needs_slot: is_post,
+        may_stream: false,
+        is_idempotent: !is_post,
+        about,
+    }
+}
+
+/// A route that takes text or sound and returns numbers or text.
+const fn post(path: &'static str, kind: ModelKind, about: &'static str) -> Route {
+    worker(path, true, Some(kind), StreamEnd::Unmarked, about)
+}
+
+/// A route that returns the same numbers for the same input.
+const fn score(path: &'static str, kind: ModelKind, about: &'static str) -> Route {
+    Route { is_idempotent: true, ..post(path, kind, about) }
+}
+
+/// A route that llama-server answers without a slot, even while all slots are busy.
+const fn helper(path: &'static str, kind: Option<ModelKind>, about: &'static str) -> Route {
+    Route { needs_slot: false, is_idempotent: true, ..worker(path, true, kind, StreamEnd::Unmarked, about) }
+}
+
+/// A route of llama-server that other servers have by another path.
+const fn twin(canonical: &'static str, route: Route) -> Route {
+    Route { canonical, ..route }
+}
+
+/// A route that counts the tokens of a chat.
+const fn count(path: &'static str, about: &'static str) -> Route {
+    helper(path, Some(ModelKind::Chat), about)
+}
+
+const fn stream(path: &'static str, stream_end: StreamEnd, about: &'static str) -> Route {
+    Route { may_stream: true, ..worker(path, true, Some(ModelKind::Chat), stream_end, about) }
+}
+
+const fn get(path: &'static str, about: &'static str) -> Route {
+    worker(path, false, None, StreamEnd::Unmarked, about)
+}
+
+const fn models(path: &'static str, models_route: ModelsRoute, about: &'static str) -> Route {
+    Route { target: RouteTarget::Models(models_route), ..get(path, about) }
+}
+
+const fn models_command(path: &'static str, models_route: ModelsRoute, about: &'static str) -> Route {
+    Route { is_post: true, access: ADMIN, is_idempotent: false, ..models(path, models_route, about) }
+}
+
+const fn local(
+    port: RoutePort,
+    path: &'static str,
+    local: LocalRoute,
+    access: RouteAccess,
+    about: &'static str,
+) -> Route {
+    Route { port, access, target: RouteTarget::Gateway(local), ..get(path, about) }
+}
+
+const fn open(port: RoutePort, path: &'static str, local_route: LocalRoute, about: &'static str) -> Route {
+    local(port, path, local_route, RouteAccess::Open, about)
+}
+
+const fn closed(methods: &'static str, path: &'static str, why: &'static str) -> ClosedPath {
+    ClosedPath { methods, path, why }
+}
+
+const ADMIN: RouteAccess = RouteAccess::Key(Scope::Admin);
+pub(super) const PING: &str = "/ping";
+
+/// Every route. A path without `/v1` is for clients whose base address lacks it, as at llama-server.
+pub(super) const ROUTES: &[Route] = &[
+    stream("/v1/chat/completions", StreamEnd::Done, "a chat, in OpenAI's API"),
+    twin("/v1/chat/completions", stream("/chat/completions", StreamEnd::Done, "as `/v1/chat/completions`")),
+    stream("/v1/completions", StreamEnd::Done, "a completion, in OpenAI's API"),
+    stream("/v1/responses", StreamEnd::ResponseDone, "a response, in OpenAI's API"),
+    twin("/v1/responses", stream("/responses", StreamEnd::ResponseDone, "as `/v1/responses`")),
+    Route {
+        shape: Shape::Anthropic,
+        ..stream("/v1/messages", StreamEnd::MessageStop, "a message, in Anthropic's API")
+    },
+    Route { shape: Shape::Anthropic, ..count("/v1/messages/count_tokens", "the tokens of a message") },
+    count("/v1/chat/completions/input_tokens", "the tokens of a chat"),
+    twin(
+        "/v1/chat/completions/input_tokens",
+        count("/chat/completions/input_tokens", "as `/v1/chat/completions/input_tokens`"),
+    ),
+    count("/v1/responses/input_tokens", "the tokens of a response's input"),
+    twin("/v1/responses/input_tokens", count("/responses/input_tokens", "as `/v1/responses/input_tokens`")),
+    score("/v1/embeddings", ModelKind::Embedding, "embeddings, in OpenAI's API"),
+    twin("/v1/embeddings", score("/embeddings", ModelKind::Embedding, "embeddings, in llama-server's own form")),
+    score("/embedding", ModelKind::Embedding, "as `/embeddings`"),
+    score("/v1/rerank", ModelKind::Rerank, "the relevance of documents to a query"),
+    twin("/v1/rerank", score("/v1/reranking", ModelKind::Rerank, "as `/v1/rerank`")),
+    twin("/v1/rerank", score("/rerank", ModelKind::Rerank, "as `/v1/rerank`")),
+    twin("/v1/rerank", score("/reranking", ModelKind::Rerank, "as `/v1/rerank`")),
+    post("/v1/audio/transcriptions", ModelKind::Chat, "the text of a recording, which comes as a form"),
+    twin("/v1/audio/transcriptions", post("/audio/transcriptions", ModelKind::Chat, "as `/v1/audio/transcriptions`")),
+    post("/v1/systemone", ModelKind::Chat, "a decision of a model that is made for it"),
+    stream("/completion", StreamEnd::Unmarked, "a completion, in llama-server's own form"),
+    twin("/v1/completions", stream("/completions", StreamEnd::Unmarked, "as `/completion`")),
+    stream("/infill", StreamEnd::Unmarked, "the code between a prefix and a suffix"),
+    helper("/tokenize", None, "the tokens of a text"),
+    helper("/detokenize", None, "the text of tokens"),
+    helper("/apply-template", None, "the prompt that the chat template makes of messages"),
+    models("/v1/models", ModelsRoute::All, "the models that the key may use"),
+    models("/models", ModelsRoute::All, "as `/v1/models`"),
+    models("/v1/models/chat", ModelsRoute::Of(ModelKind::Chat), "the chat models, as a plain list"),
+    models("/v1/models/embeddings", ModelsRoute::Of(ModelKind::Embedding), "the embedding models, as a plain list"),
+    models("/v1/models/rerank", ModelsRoute::Of(ModelKind::Rerank), "the rerankers, as a plain list"),
+    models_command("/v1/models/{id}/load", ModelsRoute::Load, "loads a model"),
+    models_command("/v1/models/{id}/unload", ModelsRoute::Unload, "unloads a model"),
+    models_command("/models/load", ModelsRoute::LoadNamed, "loads the model that `model` names in the body"),
+    models_command("/models/unload", ModelsRoute::UnloadNamed, "unloads the model that `model` names in the body"),
+    models("/v1/models/{id}", ModelsRoute::One, "one model; its id may have slashes"),
+    models("/models/{id}", ModelsRoute::One, "as `/v1/models/{id}`"),
+    get("/props", "llama-server's properties; `?model=ID` names the model"),
+    get("/lora-adapters", "the LoRA adapters of a model; `?model=ID` names it"),
+    Route { access: ADMIN, ..get("/slots", "llama-server's slots; `?model=ID` names the model") },
+    open(RoutePort::Gateway, PING, LocalRoute::Ping, "whether the process is alive"),
+    open(
+        RoutePort::Health,
+        PING,
+        LocalRoute::Probe,
+        "200 if a request would be served, 204 while models load, else 503",
+    ),
+    open(RoutePort::Health, "/livez", LocalRoute::Livez, "whether the process is alive"),
+    open(RoutePort::Health, "/readyz", LocalRoute::Readyz, "200 if a request is served at once, else 503"),
+    open(RoutePort::Both, "/health", LocalRoute::Health, "the state of all models"),
+    open(RoutePort::Both, "/v1/health", LocalRoute::Health, "as `/health`"),
+    open(RoutePort::Both, "/", LocalRoute::Root, "the name and the version of this program"),
+    open(RoutePort::Gateway, "/api/hello", LocalRoute::Hello, "whether anything answers, for Claude Code"),
+    local(RoutePort::Both, "/metrics", LocalRoute::Metrics, RouteAccess::Metrics, "metrics, as JSON or for Prometheus"),
+    Route {
+        is_post: true,
+        ..local(RoutePort::Gateway, "/reload", LocalRoute::Reload, ADMIN, "reads keys and configuration again")
+    },
+    Route {
+        is_post: true,
+        ..local(RoutePort::Gateway, "/keys/{id}/resume", LocalRoute::ResumeKey, ADMIN, "lifts the suspension of a key")
+    },
+    local(RoutePort::Gateway, "/lb/stats", LocalRoute::LbStats, ADMIN, "the workers and the queue of each model"),
+];
+
+/// Paths of llama-server that are no routes on purpose. Clients that ask for them get the same 404 as for any other path.
+pub(super) const CLOSED: &[ClosedPath] = &[
+    closed("POST", "/props", "it changes llama-server's settings for everybody"),
+    closed("POST", "/slots/{id}", "it saves, restores and erases what other clients have in a slot"),
+    closed("POST", "/lora-adapters", "it changes the answers to everybody; `lora` in a request does it for one"),
+    closed("GET, POST", "/tools", "it runs programs and reads files"),
+    closed("GET, POST", "/cors-proxy", "it fetches any address from inside the network"),
+    closed("GET, DELETE", "/v1/stream", "streams that can be resumed would go on after their clients have left"),
+    closed("POST", "/v1/streams/lookup", "as `/v1/stream`"),
+    closed("POST", "/v1/chat/completions/control", "it changes the requests of other clients"),
+    closed("GET", "/models/sse", "states of models are in `/health` and `/v1/models`"),
+];
