@@ -46,6 +46,27 @@ pub struct Platform {
     pub instance_id: String,
 }
 
+impl Platform {
+    /// Returns the names under which clients reach this machine: its own, and those that the platform's proxies have. One
+    /// that begins with a dot stands for all names that end so.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<String> {
+        // Only the platform's name servers answer for these names, and no page of theirs is on this machine.
+        let of_platform: &[&str] = match self.kind {
+            PlatformKind::RunpodServerless | PlatformKind::RunpodPod => &[".runpod.net", ".runpod.ai", ".runpod.io"],
+            PlatformKind::Vast => &[".trycloudflare.com", ".vast.ai"],
+            PlatformKind::Docker | PlatformKind::Local => &[],
+        };
+        host_name().into_iter().chain(of_platform.iter().map(ToString::to_string)).collect()
+    }
+}
+
+/// Returns the name of this machine.
+fn host_name() -> Option<String> {
+    let name = nix::unistd::gethostname().ok()?.into_string().ok();
+    name.filter(|name| !name.is_empty())
+}
+
 #[cfg(any(test, feature = "test-support"))]
 impl Platform {
     /// Returns a plain machine with its data in this folder, for tests and fuzzing.
@@ -86,7 +107,7 @@ pub fn detect<'a>(variable: impl Fn(&str) -> Option<&'a str>, root: &Path) -> Pl
     let instance_id = variable("RUNPOD_POD_ID")
         .or_else(|| variable("CONTAINER_ID"))
         .map(str::to_owned)
-        .or_else(|| nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()))
+        .or_else(host_name)
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "unknown".to_owned());
 
@@ -187,6 +208,20 @@ mod tests {
             let lookup = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
             let found = public_address(lookup, 8000).map(|address| address.to_string());
             assert_eq!(found.as_deref(), address, "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn the_names_of_a_platforms_proxies_belong_to_the_machine_on_that_platform_only() {
+        for (variables, ending, is_there) in [
+            (&[("RUNPOD_POD_ID", "p")][..], ".runpod.net", true),
+            (&[("RUNPOD_ENDPOINT_ID", "e")], ".runpod.ai", true),
+            (&[("VAST_CONTAINERLABEL", "C.1")], ".trycloudflare.com", true),
+            (&[("VAST_CONTAINERLABEL", "C.1")], ".runpod.net", false),
+            (&[], ".runpod.net", false),
+        ] {
+            let hosts = detect_with(variables, &[]).0.hosts();
+            assert_eq!(hosts.iter().any(|host| host == ending), is_there, "{variables:?} {hosts:?}");
         }
     }
 

@@ -126,8 +126,8 @@ fn bind(settings: &Settings, inputs: &Inputs) -> io::Result<Listeners> {
 /// Creates the metrics and opens the access log.
 fn open_accounts(context: &RunContext) -> Accounts {
     let metrics = Arc::new(Metrics::new(&context.platform.kind.to_string()));
-    if let Some(warning) = context.settings.open_to_network() {
-        metrics.warnings.show("open_to_network", &warning);
+    for (topic, warning) in context.settings.exposures() {
+        metrics.warnings.show(topic, &warning);
     }
     let (access, access_guard) = AccessLog::open(&context.settings.logs);
     Accounts { accounting: Arc::new(Accounting { metrics, access }), access_guard }
@@ -187,7 +187,7 @@ fn serve(
     let (accounting, fleet) = (&accounts.accounting, &models.fleet);
     let operator_api = operator_api::build(context, accounts, models);
     let is_behind_edge = platform.kind == platform::PlatformKind::RunpodServerless;
-    let authenticator = Authenticator::new(ready.keys.clone(), &settings.access, is_behind_edge);
+    let authenticator = Authenticator::new(ready.keys.clone(), &settings.access, is_behind_edge, &platform.hosts());
     let (queues, responder) = (Arc::clone(&models.queues), operator_api::local_responder(Arc::clone(&operator_api)));
     let suspensions = Arc::clone(&models.key_suspensions);
     let (fleet_of_gateway, accounting_of_gateway) = (Arc::clone(fleet), Arc::clone(accounting));

@@ -141,6 +141,8 @@ refusals! {
         /// Whether no page may send this request, because it is an order.
         is_order: bool,
     } => FORBIDDEN, PERMISSION, "origin_not_allowed", keep, final;
+    /// The gateway has no keys, and the request names this host, which a web page may have chosen.
+    HostNotAllowed(String) => FORBIDDEN, PERMISSION, "origin_not_allowed", keep, final;
     /// The gateway has no keys, and an order was not sent from its own machine, with the reason.
     LoopbackRequired(&'static str) => FORBIDDEN, PERMISSION, "loopback_required", keep, final;
     /// The key may not use this model.
@@ -240,6 +242,7 @@ impl Refusal {
             | Self::ExpiredKey
             | Self::ScopeRequired(_)
             | Self::OriginNotAllowed { .. }
+            | Self::HostNotAllowed(_)
             | Self::LoopbackRequired(_)
             | Self::ModelNotAllowed(_)
             | Self::ModelNotFound { .. }
@@ -294,6 +297,15 @@ impl fmt::Display for Refusal {
                     true => ": without API keys no page may",
                     false => ": without API keys the origin must be in CORS_ORIGINS",
                 })
+            }
+            Self::HostNotAllowed(host) => {
+                let host = printable(host);
+                write!(
+                    f,
+                    "The host '{host}' is refused: without API keys only addresses and local names are served, because \
+                     a web page can have any other name; list http://{host} in CORS_ORIGINS, name the proxy in \
+                     TRUSTED_PROXIES, or set up API keys"
+                )
             }
             Self::LoopbackRequired(why) => write!(
                 f,

@@ -18,7 +18,7 @@ use super::problem::SettingProblem;
 use super::reader::Reader;
 use super::runpod;
 use super::source::{Inputs, ValueSource};
-use super::values::Value;
+use super::values::{Origins, Value};
 use crate::platform::Platform;
 
 /// The configuration that the service runs with.
@@ -88,7 +88,7 @@ fn resolve_with(
     let settings = Settings::read(&mut Reader { texts: &texts, problems: &mut problems });
     if let Some(settings) = &settings {
         problems.extend(contradictions(settings, &inputs.reserved_paths));
-        warnings.extend(settings.open_to_network());
+        warnings.extend(settings.exposures().map(|(_, warning)| warning));
         warnings.extend(cautions(settings, &inputs.environment));
     }
     // If a setting is invalid, the defaults stand in, so that problems of models are reported in the same run.
@@ -274,15 +274,25 @@ fn expand(default: &str, texts: &BTreeMap<&'static str, (String, ValueSource)>) 
 }
 
 impl Settings {
-    /// Returns a warning if every machine that reaches the port can use the models.
-    pub fn open_to_network(&self) -> Option<String> {
-        let host = self.listen.host;
-        (!self.access.auth_enabled && !host.to_canonical().is_loopback()).then(|| {
-            format!(
+    /// Returns a warning for each way in which others than the user can use the models without a key: its topic and its
+    /// text.
+    pub fn exposures(&self) -> impl Iterator<Item = (&'static str, String)> + use<> {
+        let (host, access) = (self.listen.host, &self.access);
+        let to_network = (!host.to_canonical().is_loopback()).then(|| {
+            let text = format!(
                 "AUTH_ENABLED=false and HOST={host}: every machine that reaches the port can use the models; set \
                  HOST=127.0.0.1, or AUTH_ENABLED=true with API keys"
-            )
-        })
+            );
+            ("open_to_network", text)
+        });
+        let to_pages = (access.cors_origins == Origins::Any).then(|| {
+            let text = "AUTH_ENABLED=false and CORS_ORIGINS=*: every web page that a browser near this machine shows can \
+                        use the models and read the responses; list the origins of your pages, or set AUTH_ENABLED=true \
+                        with API keys";
+            ("open_to_pages", text.to_owned())
+        });
+        let is_keyless = !access.auth_enabled;
+        to_network.into_iter().chain(to_pages).filter(move |_| is_keyless)
     }
 }
 

@@ -80,6 +80,24 @@ fn a_gateway_that_every_machine_can_use_without_a_key_is_warned_about() {
     process.wait_for_line("WARN AUTH_ENABLED=false and HOST=0.0.0.0");
 }
 
+/// Regression: with CORS_ORIGINS=* and without keys every page could chat and read the answers, and nothing said so.
+#[test]
+fn a_gateway_that_every_web_page_can_use_without_a_key_is_warned_about() {
+    let warns = |origins, auth| {
+        let settings = [("DATA_DIR", "/nonexistent"), ("MODEL_NAME", "x.gguf"), ("HOST", "127.0.0.1")];
+        let access = [("CORS_ORIGINS", origins), ("AUTH_ENABLED", auth)];
+        let output = llamagate(&["check"], &[&settings[..], &access[..]].concat());
+        stderr(&output).contains("warning: AUTH_ENABLED=false and CORS_ORIGINS=*")
+    };
+    assert!(warns("*", "false") && warns("https://a.example, *", "false"));
+    assert!(!warns("*", "true") && !warns("https://a.example", "false") && !warns("", "false"));
+    let gateway = Gateway::builder().without_keys().set("CORS_ORIGINS", "*").start_ready();
+    let warnings = gateway.anonymous().get("/health").json()["warnings"].to_string();
+    assert!(warnings.contains("AUTH_ENABLED=false and CORS_ORIGINS=*"), "{warnings}");
+    let output = gateway.output();
+    assert_eq!(output.matches("WARN AUTH_ENABLED=false and CORS_ORIGINS=*").count(), 1, "{output}");
+}
+
 #[test]
 fn check_prints_every_model_with_the_data_of_its_file_and_no_keys() {
     let folder = tempfile::tempdir().unwrap();

@@ -70,11 +70,14 @@ impl Authenticator {
     ///
     /// Behind a platform's edge (`is_behind_edge`) wrong keys are not limited by address: all clients share the edge's
     /// address, and the edge has already checked a key of its own.
-    pub fn new(keys: Option<Store>, access: &Access, is_behind_edge: bool) -> Self {
+    ///
+    /// `own_hosts` are the names under which clients reach this machine; one that begins with a dot stands for all names
+    /// that end so.
+    pub fn new(keys: Option<Store>, access: &Access, is_behind_edge: bool, own_hosts: &[String]) -> Self {
         Self {
             keys,
             metrics_auth_enabled: access.metrics_auth_enabled,
-            keyless_guard: (!access.auth_enabled).then(|| KeylessGuard::new(access.cors_origins.clone())),
+            keyless_guard: (!access.auth_enabled).then(|| KeylessGuard::new(access.cors_origins.clone(), own_hosts)),
             default_rate: access.max_requests_per_minute,
             meters: Meters::new(DefaultClock::default()),
             auth_failures: (!is_behind_edge).then(|| AuthFailures::new(DefaultClock::default())),
@@ -106,12 +109,15 @@ impl Authenticator {
     /// Authorizes a request for `/metrics` on the health port, which has no route table.
     ///
     /// # Errors
-    /// 401 and 429 as [`Authenticator::authenticate`]; 403 when the key lacks the scope `metrics`.
-    pub(crate) fn authorize_metrics(&self, headers: &HeaderMap, client: ClientAddress) -> Result<(), Refusal> {
-        if self.metrics_auth_enabled {
-            self.authenticate_key(headers, client.address)?.require_scope(Scope::Metrics)
-        } else {
-            Ok(())
+    /// 401 and 429 as [`Authenticator::authenticate`]; 403 when the key lacks the scope `metrics`, or when there are no
+    /// keys and a web page may have sent the request.
+    pub(crate) fn authorize_metrics(&self, parts: &Parts, client: ClientAddress) -> Result<(), Refusal> {
+        match &self.keyless_guard {
+            _ if self.metrics_auth_enabled => {
+                self.authenticate_key(&parts.headers, client.address)?.require_scope(Scope::Metrics)
+            }
+            Some(guard) => guard.check_host(parts, client),
+            None => Ok(()),
         }
     }
 

@@ -5,16 +5,18 @@
 //! chat has been computed and a model unloaded by then. So a request that changes something must not come from a page of
 //! another origin. Reading requests are left to CORS.
 //!
-//! Orders, the POST routes of the scope `admin`, are accepted from programs on the same machine only, and only under a name
-//! that a page cannot give to this machine (DNS rebinding).
-
-use std::net::IpAddr;
+//! All of that rests on origins, which a page can forge by giving its own name to this machine (DNS rebinding). So each
+//! request, a reading one too, must name a host that no page can have chosen; `local_hosts.rs` knows these. Routes that
+//! are open with keys, such as `/health`, tell nothing worth it.
+//!
+//! Orders, the POST routes of the scope `admin`, are accepted from programs on the same machine only.
 
 use http::header::{FORWARDED, HOST, ORIGIN};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
+use super::local_hosts::{LocalHosts, is_address_or_localhost};
 use crate::gateway::client_address::{AddressProof, ClientAddress};
 use crate::gateway::route::{Route, RouteAccess};
 use crate::keys::Scope;
@@ -35,21 +37,24 @@ static SET_BY_PROXIES: [HeaderName; 3] =
 pub(super) struct KeylessGuard {
     /// `CORS_ORIGINS`
     origins: Origins,
+    hosts: LocalHosts,
 }
 
 impl KeylessGuard {
-    pub(super) fn new(origins: Origins) -> Self {
-        Self { origins }
+    /// `own_hosts` are the names under which clients reach this machine; one that begins with a dot stands for all names
+    /// that end so.
+    pub(super) fn new(origins: Origins, own_hosts: &[String]) -> Self {
+        Self { hosts: LocalHosts::new(own_hosts, &origins), origins }
     }
 
     /// Checks that a request may do what it asks for.
     ///
     /// # Errors
-    /// [`Refusal::OriginNotAllowed`] for a page of another origin, [`Refusal::LoopbackRequired`] for an order that does not
-    /// come from this machine.
+    /// [`Refusal::OriginNotAllowed`] for a page of another origin, [`Refusal::HostNotAllowed`] for a host that a page may
+    /// have chosen, [`Refusal::LoopbackRequired`] for an order that does not come from this machine.
     pub(super) fn check(&self, parts: &Parts, route: &Route, client: ClientAddress) -> Result<(), Refusal> {
         if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) {
-            return Ok(());
+            return if route.access == RouteAccess::Open { Ok(()) } else { self.check_host(parts, client) };
         }
         let is_order = route.access == RouteAccess::Key(Scope::Admin);
         let is_from_page = is_from_another_site(&parts.headers);
@@ -64,7 +69,22 @@ impl KeylessGuard {
                 return Err(Refusal::OriginNotAllowed { origin, is_order });
             }
         }
-        if is_order { check_is_local(parts, client) } else { Ok(()) }
+        if is_order { check_is_local(parts, client) } else { self.check_host(parts, client) }
+    }
+
+    /// Checks that a page cannot have chosen the host that a request names. A trusted proxy has decided that itself. A
+    /// request that names none (HTTP/1.0) is no browser's.
+    ///
+    /// # Errors
+    /// [`Refusal::HostNotAllowed`] with the host.
+    pub(super) fn check_host(&self, parts: &Parts, client: ClientAddress) -> Result<(), Refusal> {
+        let is_named = parts.uri.authority().is_some() || parts.headers.contains_key(HOST);
+        let requested = requested_authority(parts);
+        let host = requested.as_ref().map_or("", |authority| authority.host());
+        if !is_named || client.proof == AddressProof::Proxy || self.hosts.contains(host) {
+            return Ok(());
+        }
+        Err(Refusal::HostNotAllowed(host.to_owned()))
     }
 
     /// Whether a page of this origin may send requests that change something.
@@ -130,7 +150,6 @@ fn is_same_host(origin: &HeaderValue, requested: Option<Authority>) -> bool {
 
 /// Checks that an order comes from a program on this machine.
 fn check_is_local(parts: &Parts, client: ClientAddress) -> Result<(), Refusal> {
-    let is_local_name = |authority: &Authority| is_local_name(authority.host());
     let is_from_unknown_client = match client.proof {
         AddressProof::Connection => SET_BY_PROXIES.iter().any(|name| parts.headers.contains_key(name)),
         AddressProof::Proxy => false,
@@ -142,21 +161,11 @@ fn check_is_local(parts: &Parts, client: ClientAddress) -> Result<(), Refusal> {
         Err(Refusal::LoopbackRequired(
             "it came through a proxy that is not in TRUSTED_PROXIES or does not name its client",
         ))
-    } else if !requested_authority(parts).is_some_and(|authority| is_local_name(&authority)) {
+    } else if !requested_authority(parts).is_some_and(|authority| is_address_or_localhost(authority.host())) {
         Err(Refusal::LoopbackRequired("its Host is neither an address nor localhost"))
     } else {
         Ok(())
     }
-}
-
-/// Whether a host is an address or a name that always means this machine (RFC 6761, section 6.3). Any other name could be
-/// that of a page whose name server has made it mean this machine.
-fn is_local_name(host: &str) -> bool {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    let localhost = "localhost";
-    let last_label = host.rsplit('.').next().unwrap_or_default();
-    last_label.eq_ignore_ascii_case(localhost) || address.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]

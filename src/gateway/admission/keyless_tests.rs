@@ -16,8 +16,12 @@ fn code(origins: &str, method: &str, path: &'static str, headers: &[(&str, &str)
     }
     let (parts, ()) = request.body(()).unwrap().into_parts();
     let route = route_lookup::find(&parts.method, path).unwrap();
-    let guard = KeylessGuard::new(Origins::parse(origins).unwrap());
+    let guard = KeylessGuard::new(Origins::parse(origins).unwrap(), &own_hosts());
     guard.check(&parts, route, direct(client)).map_or_else(|refusal| refusal.code(), |()| "")
+}
+
+fn own_hosts() -> [String; 1] {
+    ["box.example".to_owned()]
 }
 
 fn direct(client: &str) -> ClientAddress {
@@ -32,7 +36,7 @@ fn is_accepted(path: &'static str, headers: &[(&str, &str)], client: &str, proof
     }
     let (parts, ()) = request.body(()).unwrap().into_parts();
     let route = route_lookup::find(&Method::POST, path).unwrap();
-    KeylessGuard::new(Origins::Off)
+    KeylessGuard::new(Origins::Off, &own_hosts())
         .check(&parts, route, ClientAddress { address: client.parse().unwrap(), proof })
         .is_ok()
 }
@@ -64,6 +68,7 @@ fn a_page_of_another_origin_cannot_send_a_request() {
         ("http://localhost:8000", "127.0.0.1:8000", "origin_not_allowed"),
         ("http://box.example.evil.example:8000", "box.example:8000", "origin_not_allowed"),
         ("https://box.example", "box.example:8000", "origin_not_allowed"),
+        ("http://evil.example:8000", "evil.example:8000", "origin_not_allowed"),
         ("chrome-extension://abc", "abc", "origin_not_allowed"),
         ("https://app.example.org.evil.example", "x", "origin_not_allowed"),
         ("https://app.example.org:8443", "x", "origin_not_allowed"),
@@ -97,12 +102,58 @@ fn a_browser_that_sends_no_origin_still_tells_that_another_site_asks() {
 }
 
 #[test]
-fn reading_is_left_to_cors() {
-    let headers = [("host", "evil.example"), ("origin", "https://evil.example:1"), ("sec-fetch-site", "cross-site")];
-    for path in ["/v1/models", "/props", "/slots", "/lb/stats", "/health"] {
+fn reading_under_a_host_of_this_machine_is_left_to_cors() {
+    let headers = [("host", "127.0.0.1"), ("origin", "https://evil.example:1"), ("sec-fetch-site", "cross-site")];
+    for path in ["/v1/models", "/props", "/slots", "/lb/stats", "/metrics", "/health"] {
         for method in ["GET", "HEAD"] {
             assert_eq!(code("", method, path, &headers, "192.0.2.1"), "", "{method} {path}");
         }
+    }
+}
+
+/// Regression: a page whose name server says that its name is this machine's could chat and read everything, because to
+/// its browser it was no other site.
+#[test]
+fn a_page_that_gives_its_own_name_to_this_machine_is_refused() {
+    let page =
+        [("host", "evil.example:8000"), ("origin", "http://evil.example:8000"), ("sec-fetch-site", "same-origin")];
+    let routes = [
+        ("GET", "/v1/models"),
+        ("HEAD", "/v1/models"),
+        ("GET", "/v1/models/m"),
+        ("GET", "/props"),
+        ("GET", "/slots"),
+        ("GET", "/lb/stats"),
+        ("GET", "/metrics"),
+        ("POST", CHAT),
+        ("POST", "/v1/embeddings"),
+        ("POST", "/tokenize"),
+    ];
+    for (method, path) in routes {
+        for headers in [&page[..], &page[..1], &page[..2], &[("host", "")]] {
+            assert_eq!(code("", method, path, headers, LOOPBACK), "origin_not_allowed", "{method} {path} {headers:?}");
+        }
+        assert_eq!(code("*", method, path, &page, LOOPBACK), "", "CORS_ORIGINS=* lets every page in");
+        assert_eq!(code("http://evil.example:8000", method, path, &page, LOOPBACK), "", "it is listed");
+        let names =
+            ["localhost", "192.0.2.7:8000", "llamagate:8000", "box.example", "host.docker.internal", "[::1]:8000"];
+        for host in names {
+            assert_eq!(code("", method, path, &[("host", host)], "192.0.2.1"), "", "{method} {path} {host}");
+        }
+        assert_eq!(code("", method, path, &[], LOOPBACK), "", "a browser sends a Host");
+    }
+    for path in ["/", "/ping", "/health", "/api/hello"] {
+        assert_eq!(code("", "GET", path, &page, LOOPBACK), "", "{path} is open with keys too");
+    }
+}
+
+#[test]
+fn a_trusted_proxy_decides_itself_which_hosts_it_serves() {
+    let headers = [("host", "chat.example"), ("x-forwarded-for", "192.0.2.1")];
+    for (proof, expected) in
+        [(AddressProof::Proxy, true), (AddressProof::Connection, false), (AddressProof::Unclear, false)]
+    {
+        assert_eq!(is_accepted(CHAT, &headers, "192.0.2.1", proof), expected, "{proof:?}");
     }
 }
 
@@ -148,7 +199,7 @@ fn over_http2_the_authority_is_the_requested_host() {
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let route = route_lookup::find(&Method::POST, path).unwrap();
-        KeylessGuard::new(Origins::Off).check(&parts, route, direct(LOOPBACK)).is_ok()
+        KeylessGuard::new(Origins::Off, &own_hosts()).check(&parts, route, direct(LOOPBACK)).is_ok()
     };
     assert!(check(CHAT, "http://box.example:8000/v1/chat/completions", Some("http://box.example:8000")));
     assert!(!check(CHAT, "http://box.example:8000/v1/chat/completions", Some("http://evil.example")));

@@ -3,6 +3,7 @@
 //! - `auth.rs`: API keys and their scopes
 //! - `auth_failures.rs`: limits the wrong keys that a client address may send
 //! - `keyless.rs`: what protects a gateway without keys from web pages
+//! - `local_hosts.rs`: the hosts that requests to a gateway without keys may name
 //! - `rate.rs`: the limits and the usage of each key: requests and tokens a minute, requests in flight
 //! - `rate_headers.rs`: the `x-ratelimit-*` headers
 //! - `ticks.rs`: the clock of the limits
@@ -12,6 +13,7 @@ pub(super) mod auth;
 mod auth_failures;
 pub(crate) mod cors;
 mod keyless;
+mod local_hosts;
 pub(super) mod rate;
 mod rate_headers;
 mod ticks;
