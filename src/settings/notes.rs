@@ -38,6 +38,8 @@ pub(super) struct LeftOutEntry {
 pub(super) struct LeftOutReason {
     pub(super) fault: String,
     pub(super) hint: String,
+    /// Whether nothing but the name says what is meant, so that the user may mean a similar one.
+    pub(super) is_name_unknown: bool,
 }
 
 impl FileNotes {
@@ -78,7 +80,7 @@ impl FileNotes {
         let subject = &self.subject;
         warnings.extend(std::mem::take(&mut self.left_out).into_iter().map(
             |LeftOutEntry { location, name, reason }| {
-                let LeftOutReason { fault, hint } = reason;
+                let LeftOutReason { fault, hint, .. } = reason;
                 format!("{subject}: {}: {name:?} is left out: {fault}; {hint}", printable(&location))
             },
         ));

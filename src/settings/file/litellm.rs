@@ -117,10 +117,15 @@ fn entry(
         headers,
         ..remote
     };
+    let backend = match params.unset() {
+        Some(unset) if !is_foreign => unset.backend(backend, &own),
+        _ => backend,
+    };
     let backend = match (backend, unserved_mode) {
         (_, Some(mode)) => Backend::LeftOut(LeftOutReason {
             fault: format!("there are no routes for its mode, {mode}"),
             hint: "ask its backend directly".to_owned(),
+            is_name_unknown: false,
         }),
         (Backend::Remote(remote), None) => Backend::Remote(complete(remote)),
         (Backend::ByName(Ok(remote)), None) => Backend::ByName(Ok(complete(remote))),

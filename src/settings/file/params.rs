@@ -19,7 +19,7 @@ use super::node::YamlNode;
 use crate::settings::bounds::{MOST_REMOTE_HEADERS, REMOTE_KEY_LENGTH};
 use crate::settings::catalogue::RemoteSettings;
 use crate::settings::environment::Environment;
-use crate::settings::notes::{FileNotes, LeftOutReason, did_you_mean};
+use crate::settings::notes::{FileNotes, LeftOutReason, did_you_mean, printable};
 use crate::settings::values::{Secret, Value};
 
 /// The prefix of a value that refers to an environment variable.
@@ -61,7 +61,7 @@ pub(in crate::settings) enum Backend {
     Remote(RemoteSettings),
     /// The local model of that name if it exists, else the provider's own address, or the reason why there is none.
     ByName(Result<RemoteSettings, LeftOutReason>),
-    /// None: no backend here can serve the entry.
+    /// None: no backend here can serve the entry, or it refers to a variable that is not set.
     LeftOut(LeftOutReason),
     /// None: a problem was recorded.
     Invalid,
@@ -73,6 +73,28 @@ pub(super) struct Params<'a> {
     references: &'a References<'a>,
     /// The values of the credential that `litellm_credential_name` names.
     credential: &'a [(String, YamlNode)],
+    /// The keys that refer to an environment variable that is not set, and its name.
+    unset: RefCell<Vec<(String, String)>>,
+}
+
+/// The environment variables that an entry refers to and that are not set.
+pub(super) struct UnsetVariables {
+    reason: LeftOutReason,
+    /// Whether a local model of that name needs none of them.
+    is_for_remotes: bool,
+}
+
+impl UnsetVariables {
+    /// Returns the backend of an entry that refers to these variables, in place of the one that was read without them.
+    /// Problems of the entry in `notes` come first: a mistake beside an unset variable is one all the same.
+    pub(super) fn backend(self, without: Backend, notes: &FileNotes) -> Backend {
+        match without {
+            Backend::Remote(_) | Backend::ByName(_) if !notes.problems.is_empty() => Backend::Invalid,
+            Backend::ByName(_) if self.is_for_remotes => Backend::ByName(Err(self.reason)),
+            Backend::Remote(_) | Backend::ByName(_) => Backend::LeftOut(self.reason),
+            Backend::LeftOut(_) | Backend::Invalid => without,
+        }
+    }
 }
 
 impl<'a> Params<'a> {
@@ -82,7 +104,12 @@ impl<'a> Params<'a> {
         references: &'a References<'a>,
         notes: &mut FileNotes,
     ) -> Self {
-        let mut params = Self { fields: NodeFields::new(location, node, notes), references, credential: &[] };
+        let mut params = Self {
+            fields: NodeFields::new(location, node, notes),
+            references,
+            credential: &[],
+            unset: RefCell::default(),
+        };
         if let Some(name) = params.text("litellm_credential_name", notes) {
             match references.credentials.iter().find(|(known, _)| *known == name) {
                 Some((_, values)) => params.credential = values,
@@ -104,7 +131,7 @@ impl<'a> Params<'a> {
 
     pub(super) fn text(&mut self, key: &'static str, notes: &mut FileNotes) -> Option<String> {
         match self.node(key)? {
-            YamlNode::Text(text) => self.resolved(key, text.clone(), notes),
+            YamlNode::Text(text) => self.resolved(key, text.clone()),
             YamlNode::Null => None,
             _ => {
                 notes.problem(&self.fields.at(key), "expected a string", Some("put it into quotes".to_owned()));
@@ -116,40 +143,53 @@ impl<'a> Params<'a> {
     pub(super) fn value<T: Value>(&mut self, key: &'static str, notes: &mut FileNotes) -> Option<T> {
         match self.fields.node(key)? {
             YamlNode::Text(text) => {
-                let text = self.resolved(key, text.clone(), notes)?;
+                let text = self.resolved(key, text.clone())?;
                 read(&self.fields.at(key), &YamlNode::Text(text), notes)
             }
             node => read(&self.fields.at(key), node, notes),
         }
     }
 
-    /// Replaces a reference `os.environ/NAME` by the value of the variable.
-    fn resolved(&self, key: &str, text: String, notes: &mut FileNotes) -> Option<String> {
+    /// Replaces a reference `os.environ/NAME` by the value of the variable; `None` if it is not set, which
+    /// [`Self::unset`] tells.
+    fn resolved(&self, key: &str, text: String) -> Option<String> {
         let Some(name) = text.strip_prefix(REFERENCE) else { return Some(text) };
         let value = self.references.get(name);
         if value.is_none() {
-            let hint = Some(format!("set {name}, or remove the key"));
-            notes.problem(&self.fields.at(key), format!("the environment variable {name} is not set"), hint);
+            self.unset.borrow_mut().push((key.to_owned(), name.to_owned()));
         }
         value
     }
 
-    /// Returns the value as JSON, with all references in it resolved; `None` after a problem was recorded.
-    fn resolved_json(&self, key: &str, node: &YamlNode, notes: &mut FileNotes) -> Option<Json> {
+    /// Returns the value as JSON, with all references in it resolved; `None` if a variable is not set.
+    fn resolved_json(&self, key: &str, node: &YamlNode) -> Option<Json> {
         match node {
-            YamlNode::Text(text) => self.resolved(key, text.clone(), notes).map(Json::String),
-            YamlNode::List(items) => items
-                .iter()
-                .map(|item| self.resolved_json(key, item, notes))
-                .collect::<Option<Vec<_>>>()
-                .map(Json::Array),
+            YamlNode::Text(text) => self.resolved(key, text.clone()).map(Json::String),
+            YamlNode::List(items) => {
+                items.iter().map(|item| self.resolved_json(key, item)).collect::<Option<Vec<_>>>().map(Json::Array)
+            }
             YamlNode::Map(entries) => {
-                let resolved =
-                    |(name, node): &(String, YamlNode)| Some((name.clone(), self.resolved_json(key, node, notes)?));
+                let resolved = |(name, node): &(String, YamlNode)| Some((name.clone(), self.resolved_json(key, node)?));
                 entries.iter().map(resolved).collect::<Option<_>>().map(Json::Object)
             }
             other => Some(other.json()),
         }
+    }
+
+    /// Returns the variables that are not set, if there are any. Call it after all keys have been read.
+    pub(super) fn unset(&self) -> Option<UnsetVariables> {
+        let unset = self.unset.borrow();
+        if unset.is_empty() {
+            return None;
+        }
+        let faults: Vec<String> = unset
+            .iter()
+            .map(|(key, name)| format!("{key}: the environment variable {} is not set", printable(name)))
+            .collect();
+        let names: Vec<String> = unset.iter().map(|(_, name)| printable(name)).collect();
+        let hint = format!("set {}, or remove what refers to it", names.join(", "));
+        let reason = LeftOutReason { fault: faults.join(", "), hint, is_name_unknown: false };
+        Some(UnsetVariables { reason, is_for_remotes: unset.iter().all(|(key, _)| key == "api_key") })
     }
 
     /// Returns the provider of `model`: `custom_llm_provider`, else its prefix, else the one that LiteLLM infers.
@@ -184,6 +224,7 @@ impl<'a> Params<'a> {
             let reason = LeftOutReason {
                 fault: format!("{foreign} speaks an API of its own, not OpenAI's"),
                 hint: "if its server has OpenAI's API too, name it openai/... with an api_base".to_owned(),
+                is_name_unknown: false,
             };
             return if has_base { Backend::LeftOut(reason) } else { Backend::ByName(Err(reason)) };
         }
@@ -231,6 +272,7 @@ impl<'a> Params<'a> {
             return Err(LeftOutReason {
                 fault: "it has no api_base, and no local model has this name".to_owned(),
                 hint: "set api_base, or name a model of models:".to_owned(),
+                is_name_unknown: true,
             });
         };
         match api_key.or_else(|| self.references.get(variable).map(Secret)) {
@@ -238,6 +280,7 @@ impl<'a> Params<'a> {
             None => Err(LeftOutReason {
                 fault: format!("it has no api_key, and {variable} is not set"),
                 hint: format!("set {variable}, or api_key: os.environ/NAME"),
+                is_name_unknown: false,
             }),
         }
     }
@@ -282,14 +325,13 @@ impl<'a> Params<'a> {
             notes.problem(location, "expected a single value", None);
             return None;
         };
-        let before = notes.problems.len();
-        let value = self.resolved("extra_headers", text, notes);
-        let value = value.filter(|value| HeaderValue::try_from(value).is_ok() && value.len() <= REMOTE_KEY_LENGTH);
-        if value.is_none() && notes.problems.len() == before {
+        let value = self.resolved("extra_headers", text)?;
+        if HeaderValue::try_from(&value).is_err() || value.len() > REMOTE_KEY_LENGTH {
             // The value is not quoted: it may be a secret.
             notes.problem(location, "no header can have this value", None);
+            return None;
         }
-        Some((name.as_str().to_owned(), Secret(value?)))
+        Some((name.as_str().to_owned(), Secret(value)))
     }
 
     /// Returns the fields that are added to requests that lack them: `extra_body`, and all keys that are not LiteLLM's
@@ -326,7 +368,7 @@ impl<'a> Params<'a> {
             if found.iter().any(|(known, _)| known == key) {
                 continue;
             }
-            let Some(json) = self.resolved_json(key, node, notes) else { continue };
+            let Some(json) = self.resolved_json(key, node) else { continue };
             found.extend(sampling_field(&location, key, json, notes));
         }
         found

@@ -272,7 +272,7 @@ fn remote_of(
         Backend::ByName(_) if find_local(entry, local).is_some() => Found::Local,
         Backend::ByName(Ok(remote)) => Found::Remote(remote.clone()),
         Backend::ByName(Err(reason)) => {
-            let known = entry.model.iter().chain([&entry.name]);
+            let known = entry.model.iter().chain([&entry.name]).filter(|_| reason.is_name_unknown);
             let hint = known.filter_map(|name| did_you_mean(name, locals.iter().map(|(id, _)| id.as_str()))).next();
             match hint {
                 // A name that is nearly that of a local model is a mistake of this file, and no entry of LiteLLM's.

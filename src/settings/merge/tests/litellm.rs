@@ -128,6 +128,39 @@ fn one_entry_that_cannot_be_served_made_the_whole_file_useless() {
     }
 }
 
+/// Regression: an entry whose key is in a variable that is not set ended the start for all models, although one without
+/// a key was left out.
+#[test]
+fn a_variable_that_is_not_set_leaves_out_its_entry_only() {
+    for (params, key) in [
+        ("{model: openai/gpt-4o, api_key: os.environ/NOT}", "api_key"),
+        ("{model: groq/llama3, api_key: os.environ/NOT, api_base: 'http://b'}", "api_key"),
+        ("{model: openai/x, api_base: os.environ/NOT}", "api_base"),
+        ("{model: openai/x, base_url: os.environ/NOT, api_key: sk-x}", "base_url"),
+        ("{api_base: 'http://b', extra_headers: {X-Gate: os.environ/NOT}}", "extra_headers"),
+        ("{api_base: 'http://b', organization: os.environ/NOT}", "organization"),
+        ("{api_base: 'http://b', rpm: os.environ/NOT}", "rpm"),
+        ("{api_base: 'http://b', extra_body: {k: [os.environ/NOT]}}", "k"),
+        ("{api_base: 'http://b', litellm_credential_name: c}", "api_key"),
+    ] {
+        let text = format!(
+            "credential_list: [{{credential_name: c, credential_values: {{api_key: os.environ/NOT}}}}]\n\
+             models: {{gpt-4o-mini: {{file: a.gguf}}}}\n\
+             model_list:\n- {{model_name: out, litellm_params: {params}}}\n\
+             - {{model_name: served, litellm_params: {{api_base: 'http://a'}}}}\n"
+        );
+        let (ids, warnings) = ids_and_warnings(&text, []);
+        assert_eq!(ids, ["gpt-4o-mini", "served"], "{text}");
+        let warning =
+            format!("model_list[0]: \"out\" is left out: {key}: the environment variable NOT is not set; set NOT, or");
+        assert!(warnings.lines().count() == 1 && warnings.contains(&warning), "{warning} in {warnings}");
+    }
+    let local = "models: {tiny: {file: a.gguf}}\n\
+                 model_list: [{model_name: gpt, litellm_params: {model: tiny, api_key: os.environ/NOT}}]\n";
+    let (ids, warnings) = ids_and_warnings(local, []);
+    assert_eq!((ids, warnings.as_str()), (vec!["tiny".to_owned()], ""), "a local model needs no key");
+}
+
 #[test]
 fn names_of_entries_that_are_left_out_are_left_out_elsewhere_too() {
     let text = "model_list:\n\

@@ -81,11 +81,15 @@ fn every_problem_names_its_location() {
         ),
         (
             "model_list: [{model_name: a, litellm_params: {api_base: os.environ/NOT}}]",
-            &["the environment variable NOT is not set"],
+            &["model_list[0]: \"a\" cannot be served: api_base: the environment variable NOT is not set", "set NOT"],
         ),
         (
             "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', api_key: os.environ/NOT}}]",
-            &["litellm_params.api_key: the environment variable NOT is not set"],
+            &["model_list[0]: \"a\" cannot be served: api_key: the environment variable NOT is not set"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {api_base: os.environ/NOT, rpm: many}}]",
+            &["model_list[0].litellm_params.rpm: expected a whole number from 1"],
         ),
         (
             "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', api_key: ''}}]",
@@ -117,7 +121,7 @@ fn every_problem_names_its_location() {
         ),
         (
             "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', extra_body: {k: [os.environ/NOT]}}}]",
-            &["litellm_params.k: the environment variable NOT is not set"],
+            &["\"a\" cannot be served: k: the environment variable NOT is not set"],
         ),
         (
             "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', extra_headers: x}}]",
@@ -137,7 +141,7 @@ fn every_problem_names_its_location() {
         ),
         (
             "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', headers: {x: os.environ/NOT}}}]",
-            &["the environment variable NOT is not set"],
+            &["\"a\" cannot be served: extra_headers: the environment variable NOT is not set"],
         ),
         (
             "credential_list: [{credential_name: cred}]\n\
