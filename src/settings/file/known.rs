@@ -114,7 +114,7 @@ pub(super) const GENERAL_HINTS: &[(&str, &str)] = &[
     ("port", "set PORT"),
 ];
 
-const TIMEOUTS: &str = "REQUEST_TIMEOUT bounds each request, with all its attempts";
+pub(super) const TIMEOUTS: &str = "REQUEST_TIMEOUT bounds each request, with all its attempts";
 const STREAM_TIMEOUTS: &str =
     "REQUEST_TIMEOUT bounds the wait for the first byte, STREAM_IDLE_TIMEOUT each pause after it";
 const NO_SPECIAL_FALLBACKS: &str = "fallbacks apply to failures only; such a response goes to the client";
@@ -134,7 +134,7 @@ pub(super) const STRATEGIES: &[&str] =
 pub(super) const ENTRY: &[&str] = &["access_groups", "blocked", "model_id"];
 
 /// Keys of `litellm_params` that change no response.
-const PARAMS: &[&str] = &[
+pub(super) const PARAMS: &[&str] = &[
     "allow_client_keepalive_override",
     "allowed_openai_params",
     "api_version",
@@ -178,7 +178,7 @@ const PARAMS: &[&str] = &[
 ];
 
 /// Beginnings of keys of `litellm_params` that change no response: prices, other providers, logging.
-const PARAM_PREFIXES: &[&str] = &[
+pub(super) const PARAM_PREFIXES: &[&str] = &[
     "adaptive_router_",
     "annotation_cost_",
     "anthropic_",
@@ -214,7 +214,7 @@ const PARAM_PREFIXES: &[&str] = &[
 ];
 
 /// Keys of `litellm_params` that llamagate does not obey, each with what it does in their place.
-const PARAM_HINTS: &[(&str, &str)] = &[
+pub(super) const PARAM_HINTS: &[(&str, &str)] = &[
     ("additional_drop_params", "list them in strip_params of the model under models:"),
     ("cache", NO_CACHE),
     ("caching", NO_CACHE),
@@ -247,40 +247,6 @@ const PARAM_HINTS: &[(&str, &str)] = &[
     ("timeout", TIMEOUTS),
     ("timeout_by_service_tier", TIMEOUTS),
 ];
-
-/// What an unread key of `litellm_params` is.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum ForeignParam {
-    /// A key of LiteLLM that changes no response.
-    WithoutEffect,
-    /// A key of LiteLLM that llamagate does not obey, with what it does in its place.
-    NotObeyed(&'static str),
-    /// A misspelt key of an entry, with the right one.
-    Misspelt(&'static str),
-    /// A field of requests.
-    RequestField,
-}
-
-/// Classifies an unread key of `litellm_params`; `read` are the keys that are read.
-pub(super) fn foreign_param(key: &str, read: &[&'static str]) -> ForeignParam {
-    if let Some((_, hint)) = PARAM_HINTS.iter().find(|(known, _)| *known == key) {
-        return ForeignParam::NotObeyed(hint);
-    }
-    if PARAMS.contains(&key) || PARAM_PREFIXES.iter().any(|prefix| key.starts_with(prefix)) {
-        return ForeignParam::WithoutEffect;
-    }
-    // A misspelt `api_key` must not become a field, and send the key to the backend in the body.
-    let letters =
-        |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    let is_close = |known: &&&str| {
-        letters(known) == letters(key) || known.len() > 4 && strsim::damerau_levenshtein(known, key) == 1
-    };
-    let hinted = PARAM_HINTS.iter().map(|(known, _)| known);
-    match read.iter().chain(PARAMS).chain(hinted).find(is_close) {
-        Some(known) => ForeignParam::Misspelt(known),
-        None => ForeignParam::RequestField,
-    }
-}
 
 /// Headers that `extra_headers` cannot set: they belong to one connection, or describe the body.
 pub(super) const RESERVED_HEADERS: &[&str] = &[
@@ -490,33 +456,6 @@ pub(super) const WELL_KNOWN: &[(&str, &str, &str)] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn unread_keys_of_litellm_params_become_fields_unless_they_are_litellms_or_misspelt() {
-        use ForeignParam::{Misspelt, NotObeyed, RequestField, WithoutEffect};
-        let read = ["api_key", "api_base", "model", "max_parallel_requests", "extra_body"];
-        for (key, is) in [
-            ("chat_template_kwargs", RequestField),
-            ("dimensions", RequestField),
-            ("guided_json", RequestField),
-            ("top_n", RequestField),
-            ("stop_token_ids", RequestField),
-            ("user", RequestField),
-            ("apikey", Misspelt("api_key")),
-            ("api-key", Misspelt("api_key")),
-            ("API_KEY", Misspelt("api_key")),
-            ("api_kye", Misspelt("api_key")),
-            ("modell", Misspelt("model")),
-            ("extra_bodi", Misspelt("extra_body")),
-            ("timeouts", Misspelt("timeout")),
-            ("input_cost_per_token_above_128k_tokens", WithoutEffect),
-            ("aws_secret_access_key", WithoutEffect),
-            ("drop_params", WithoutEffect),
-            ("timeout", NotObeyed(TIMEOUTS)),
-        ] {
-            assert_eq!(foreign_param(key, &read), is, "{key}");
-        }
-    }
 
     #[test]
     fn no_provider_both_speaks_openais_api_and_does_not() {

@@ -13,6 +13,7 @@
 //! - `node.rs`: a YAML value whose mappings keep their order
 //! - `params.rs`: `litellm_params` of an entry of `model_list:`
 //! - `sections.rs`: LiteLLM's other sections
+//! - `unread_param.rs`: what an unread key of `litellm_params` is
 
 mod address;
 mod fields;
@@ -23,6 +24,7 @@ mod models;
 mod node;
 mod params;
 mod sections;
+mod unread_param;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -11,11 +11,10 @@ use serde_json::Value as Json;
 
 use super::address::api_base;
 use super::fields::{NodeFields, read};
-use super::known::{
-    COMPATIBLE, FOREIGN, ForeignParam, INFERRED, ON_THIS_MACHINE, RESERVED_HEADERS, WELL_KNOWN, foreign_param,
-};
+use super::known::{COMPATIBLE, FOREIGN, INFERRED, ON_THIS_MACHINE, RESERVED_HEADERS, WELL_KNOWN};
 use super::models::{check_path, sampling_field};
 use super::node::YamlNode;
+use super::unread_param::{ForeignParam, foreign_param};
 use crate::settings::bounds::{MOST_REMOTE_HEADERS, REMOTE_KEY_LENGTH};
 use crate::settings::catalogue::RemoteSettings;
 use crate::settings::environment::Environment;
