@@ -36,6 +36,10 @@ pub(in crate::settings) fn api_base(text: &str, added: Option<&str>) -> Result<S
     if url.host_str().is_none_or(str::is_empty) || url.port() == Some(0) {
         return Err("it must have a host, and a port, if any, from 1");
     }
+    // The parser has removed segments of dots.
+    if check_segments(url.path()).is_err() {
+        return Err("two hexadecimal digits must follow each %");
+    }
     let path = url.path().trim_end_matches('/');
     if ROUTES.iter().any(|route| path.ends_with(route)) {
         return Err("leave out the route, such as /chat/completions: the gateway appends that of each request");
@@ -47,6 +51,35 @@ pub(in crate::settings) fn api_base(text: &str, added: Option<&str>) -> Result<S
         None => "",
     };
     Ok(format!("{}{path}{added}", url.origin().ascii_serialization()))
+}
+
+/// Checks `api_path`: a path without a query, to which routes are appended. It may be empty, or a single slash.
+///
+/// # Errors
+///
+/// Returns what is expected instead.
+pub(super) fn check_api_path(path: &str) -> Result<(), &'static str> {
+    let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte));
+    if !is_plain || !path.is_empty() && !path.starts_with('/') {
+        return Err("expected a path such as /v1, without a query");
+    }
+    check_segments(path)
+}
+
+/// Checks that a path means the same to all servers: it has no `.` or `..` as a segment, which some remove and others do
+/// not, and `%` only before two hexadecimal digits.
+///
+/// # Errors
+///
+/// Returns the rule that the path breaks.
+pub(super) fn check_segments(path: &str) -> Result<(), &'static str> {
+    let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
+    let mut escapes = path.split('%').skip(1).map(str::as_bytes);
+    if !escapes.all(|rest| is_digit(rest.first()) && is_digit(rest.get(1))) {
+        return Err("expected two hexadecimal digits after each %");
+    }
+    let is_dots = |segment: &str| [".", ".."].contains(&&*segment.to_ascii_lowercase().replace("%2e", "."));
+    if path.split('/').any(is_dots) { Err("expected a path without . and .. as segments") } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -102,10 +135,38 @@ mod tests {
             "http://a/v1/chat/completions",
             "http://a/rerank",
             "https://a/api/v3/embeddings/",
+            "http://a/%zz",
+            "http://a/x%",
+            "http://a/v1%2",
             "http:a",
             "unix:/x",
         ] {
             assert!(api_base(text, None).is_err(), "{text}");
+        }
+    }
+
+    /// Regression: the path with a query was accepted, and then no request could be sent.
+    #[test]
+    fn an_api_path_that_no_request_can_have_is_refused() {
+        for path in ["", "/", "/v1", "/api/paas/v4", "/a%2Fb/", "/v1.5", "/..x"] {
+            assert_eq!(check_api_path(path), Ok(()), "{path}");
+        }
+        for path in [
+            "/a?b",
+            "v1",
+            "/a#b",
+            "/a b",
+            "/%zz",
+            "/a%2",
+            "/%",
+            "/../x",
+            "/x/..",
+            "/./x",
+            "/%2E%2e/x",
+            "/.%2e",
+            "\u{e9}",
+        ] {
+            assert!(check_api_path(path).is_err(), "{path}");
         }
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
+use super::address::check_segments;
 use super::fields::{NodeFields, read, texts};
 use super::node::YamlNode;
 use crate::models::ModelKind;
@@ -69,11 +70,26 @@ fn read_model(id: &str, node: &YamlNode, notes: &mut FileNotes) -> ModelDraft {
     if let Err(fault) = check_name(id) {
         notes.problem(&fields.location, fault, None);
     }
-    let mut draft = read_shared(&mut fields, notes);
+    let draft = read_keys(&mut fields, notes);
+    fields.finish(&[], "models", notes);
+    draft
+}
+
+/// Returns the names of all keys that a model has.
+pub(super) fn keys() -> Vec<&'static str> {
+    let mut unused = FileNotes::default();
+    let mut fields = NodeFields::new("models", &YamlNode::Null, &mut unused);
+    read_keys(&mut fields, &mut unused);
+    fields.take_unread().1
+}
+
+/// Reads all keys that a model has.
+fn read_keys(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft {
+    let mut draft = read_shared(fields, notes);
     let before = notes.problems.len();
-    draft.start = read_start(&mut fields, notes);
+    draft.start = read_start(fields, notes);
     draft.has_problem = notes.problems.len() > before;
-    draft.projector = read_projector_setting(&mut fields, notes);
+    draft.projector = read_projector_setting(fields, notes);
     if draft.projector.is_some() && draft.start.is_none() && !draft.has_problem {
         let hint = Some("llama-server gets it, with the GGUF file under file".to_owned());
         notes.problem(&fields.at("mmproj"), "there is no file", hint);
@@ -107,7 +123,6 @@ fn read_model(id: &str, node: &YamlNode, notes: &mut FileNotes) -> ModelDraft {
             }
         }
     }
-    fields.finish(&[], "models", notes);
     draft
 }
 
@@ -347,5 +362,8 @@ pub(super) fn check_tier(name: &str) -> Result<(), String> {
 /// Returns what is expected instead.
 pub(super) fn check_path(path: &str) -> Result<(), String> {
     let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"#\"<>\\^`{|}".contains(&byte));
-    if path.starts_with('/') && is_plain { Ok(()) } else { Err("expected a path such as /health".to_owned()) }
+    if !path.starts_with('/') || !is_plain {
+        return Err("expected a path such as /health".to_owned());
+    }
+    check_segments(path.split('?').next().unwrap_or_default()).map_err(str::to_owned)
 }

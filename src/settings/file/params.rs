@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 use http::{HeaderName, HeaderValue};
 use serde_json::Value as Json;
 
-use super::address::api_base;
+use super::address::{api_base, check_api_path};
 use super::fields::{NodeFields, read};
 use super::known::{COMPATIBLE, FOREIGN, INFERRED, ON_THIS_MACHINE, RESERVED_HEADERS, WELL_KNOWN};
-use super::models::{check_path, sampling_field};
+use super::models::sampling_field;
 use super::node::YamlNode;
 use super::unread_param::{ForeignParam, foreign_param};
 use crate::settings::bounds::{MOST_REMOTE_HEADERS, REMOTE_KEY_LENGTH};
@@ -214,9 +214,9 @@ impl<'a> Params<'a> {
         let has_base = ["api_base", "base_url"].iter().any(|key| self.fields.has(key));
         let bases = ["api_base", "base_url"].map(|key| (key, self.text(key, notes)));
         let api_path = self.text("api_path", notes);
-        if api_path.as_deref().is_some_and(|path| !path.is_empty() && check_path(path).is_err()) {
+        if let Some(fault) = api_path.as_deref().and_then(|path| check_api_path(path).err()) {
             let hint = Some("/ for a server whose routes are not below /v1".to_owned());
-            notes.problem(&self.fields.at("api_path"), "expected a path such as /v1", hint);
+            notes.problem(&self.fields.at("api_path"), fault, hint);
         }
         let api_key = self.text("api_key", notes);
         if let Some(foreign) = provider.filter(|provider| FOREIGN.contains(provider)) {
@@ -333,8 +333,8 @@ impl<'a> Params<'a> {
         Some((name.as_str().to_owned(), Secret(value)))
     }
 
-    /// Returns the fields that are added to requests that lack them: `extra_body`, and all keys that are not LiteLLM's
-    /// own. Call it last, because it takes the keys that are left.
+    /// Returns the fields that are added to requests that lack them: `extra_body`, and all keys that are neither LiteLLM's
+    /// own nor llamagate's. Call it last, because it takes the keys that are left.
     pub(super) fn request_fields(&mut self, notes: &mut FileNotes) -> Vec<(String, Option<String>)> {
         let location = self.fields.location.clone();
         let extra_body = self.fields.node("extra_body");
@@ -348,8 +348,19 @@ impl<'a> Params<'a> {
                 ForeignParam::NotObeyed(hint) => {
                     notes.advice.insert(format!("model_list[].litellm_params.{key}"), hint.to_owned());
                 }
+                ForeignParam::Elsewhere(place) => {
+                    notes.advice.insert(format!("model_list[].litellm_params.{key}"), place);
+                }
                 ForeignParam::Misspelt(known) => {
                     notes.problem(&format!("{location}.{key}"), "unknown key", Some(format!("did you mean {known}?")));
+                }
+                ForeignParam::Resembling(known) => {
+                    let subject = printable(&notes.subject);
+                    notes.warnings.push(format!(
+                        "{subject}: {} is sent as a field of requests; did you mean {known}?",
+                        printable(&format!("{location}.{key}"))
+                    ));
+                    own.push((key, node));
                 }
                 ForeignParam::RequestField => own.push((key, node)),
             }

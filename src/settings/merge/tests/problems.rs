@@ -80,6 +80,18 @@ fn every_problem_names_its_location() {
             &["litellm_params.api_base: expected a URL"],
         ),
         (
+            "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', api_path: '/a?b'}}]",
+            &["model_list[0].litellm_params.api_path: expected a path such as /v1, without a query"],
+        ),
+        (
+            "model_list: [{model_name: a, health: /../x, litellm_params: {api_base: 'http://a'}}]",
+            &["model_list[0].health: expected a path without . and .."],
+        ),
+        (
+            "models: {q: {command: 'x {port}', health: '/%zz?a=b'}}",
+            &["models.q.health: expected two hexadecimal digits after each %"],
+        ),
+        (
             "model_list: [{model_name: a, litellm_params: {api_base: os.environ/NOT}}]",
             &["model_list[0]: \"a\" cannot be served: api_base: the environment variable NOT is not set", "set NOT"],
         ),
