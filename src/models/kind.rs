@@ -69,6 +69,34 @@ impl ModelKind {
         kinds().find(|kind| *kind == Self::Rerank).or_else(|| kinds().next())
     }
 
+    /// Returns why llama-server cannot serve a model as this kind: nothing computes such an answer. `arguments` are
+    /// those of its llama-server.
+    #[must_use]
+    pub fn contradiction(self, metadata: &Metadata, arguments: &[String]) -> Option<KindContradiction> {
+        let pooling = arguments.iter().position(|word| word == "--pooling").and_then(|at| arguments.get(at + 1));
+        let pools_vectors = match pooling {
+            Some(pooling) => pooling != "rank",
+            None => metadata.pooling_type.is_some_and(|pooling| POOLING_VECTOR.contains(&pooling)),
+        };
+        let found = Self::of(metadata);
+        match self {
+            Self::Embedding if found == Self::Rerank && !pools_vectors => Some(KindContradiction {
+                fault: "its file has a ranking head, which computes no vectors: llama-server would answer with numbers from \
+                        unused memory",
+                hint: "leave the kind out, or set kind: rerank; for vectors of this file write --pooling mean, cls or last \
+                       into args or EXTRA_ARGS",
+            }),
+            Self::Chat if ENCODERS.contains(&metadata.architecture.as_str()) => Some(KindContradiction {
+                fault: "its file is an encoder, which generates no text: llama-server would abort at the first request",
+                hint: match found {
+                    Self::Rerank => "leave the kind out, or set kind: rerank",
+                    _ => "leave the kind out, or set kind: embedding",
+                },
+            }),
+            _ => None,
+        }
+    }
+
     /// Returns the word that settings, listings and responses use.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -78,6 +106,15 @@ impl ModelKind {
             Self::Rerank => "rerank",
         }
     }
+}
+
+/// Why a model cannot be of the kind that is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KindContradiction {
+    /// What its file says.
+    pub fault: &'static str,
+    /// What to do.
+    pub hint: &'static str,
 }
 
 /// Whether the model processes a text as a whole, and so needs no KV cache.
@@ -127,6 +164,31 @@ mod tests {
         assert_eq!(kind(&["--embedding", "--rerank"]), Some(ModelKind::Rerank));
         assert_eq!(kind(&["--reranking"]), Some(ModelKind::Rerank));
         assert_eq!(kind(&["--pooling", "last", "-fa", "on"]), None);
+    }
+
+    /// Regression: a reranker as an embedding model answered with uninitialised memory, and an encoder as a model for chat
+    /// aborted again and again.
+    #[test]
+    fn a_kind_that_the_file_cannot_have_is_a_contradiction() {
+        use ModelKind::{Chat, Embedding, Rerank};
+        let is_refused = |kind: ModelKind, sample: GgufSample, arguments: &str| {
+            let arguments: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
+            kind.contradiction(&sample.parse().unwrap(), &arguments).is_some()
+        };
+        let reranker = || GgufSample::of("bert").uint("bert.pooling_type", 4);
+        let decoder = || GgufSample::of("qwen3").tensor("cls.output.weight", 0, &[4, 2]);
+        assert!(is_refused(Embedding, reranker(), "") && is_refused(Embedding, decoder(), "--embeddings"));
+        assert!(is_refused(Embedding, reranker(), "--pooling rank") && is_refused(Embedding, reranker(), "--pooling"));
+        assert!(!is_refused(Embedding, reranker(), "--embeddings --pooling mean"));
+        let with_vectors = GgufSample::of("bert").tensor("cls.weight", 0, &[4, 4]).uint("bert.pooling_type", 2);
+        assert!(!is_refused(Embedding, with_vectors, ""), "llama-server pools what the header says");
+        assert!(is_refused(Chat, reranker(), "") && is_refused(Chat, GgufSample::of("nomic-bert"), "--pooling mean"));
+        assert!(!is_refused(Chat, decoder(), "") && !is_refused(Chat, GgufSample::chat(), ""));
+        assert!(!is_refused(Chat, GgufSample::chat().flag("llama.attention.causal", false), ""), "diffusion models");
+        for kind in [Embedding, Rerank] {
+            assert!(!is_refused(kind, GgufSample::of("bert"), "") && !is_refused(kind, GgufSample::chat(), ""));
+        }
+        assert!(!is_refused(Rerank, reranker(), ""));
     }
 
     #[test]

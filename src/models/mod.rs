@@ -45,7 +45,7 @@ pub use error::{FileProblem, ModelError};
 pub use estimate::estimate;
 pub use gguf::{GgufError, Metadata};
 pub use hub::{HubError, Repository};
-pub use kind::ModelKind;
+pub use kind::{KindContradiction, ModelKind};
 pub use list::{ListedModel, human_size, list, table};
 pub use projector::{InputModality, Projector, ProjectorSearch, find_projector, read_projector};
 pub use resolve::{find, resolve};

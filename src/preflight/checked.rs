@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::models::{self, ModelKind, Projector};
+use crate::models::{self, KindContradiction, ModelKind, Projector};
 use crate::settings::SettingProblem;
 use crate::settings::catalogue::ModelSettings;
 
@@ -44,6 +44,12 @@ impl CheckedModel {
     /// there are none.
     pub fn passed_over_names(&self) -> String {
         self.passed_over_projectors.iter().map(|path| file_name(path)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Returns why its file cannot serve it as its kind, which the configuration sets.
+    pub(super) fn kind_contradiction(&self) -> Option<KindContradiction> {
+        let (file, local) = (self.file.as_ref()?, self.settings.local.as_ref()?);
+        self.kind.contradiction(&file.model.metadata, &local.engine.extra_args.words)
     }
 
     /// Returns the id and all aliases.

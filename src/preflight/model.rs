@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::checked::{BrokenFile, CheckedModel, ModelFile, ModelFlaw, file_name};
 use super::llama_server::file_start;
-use crate::models::{self, ModelKind, Projector, ProjectorSearch};
+use crate::models::{self, KindContradiction, ModelKind, Projector, ProjectorSearch};
 use crate::settings::catalogue::{ModelSettings, ProjectorSetting, Start};
 use crate::settings::{SettingProblem, Settings};
+
+/// The arguments of llama-server that set the kind of a model that is none for chat.
+const KIND_ARGUMENTS: &str = "--embeddings or --reranking";
 
 /// Checks one model. Returns `None` if its file is good but there is no llama-server, which is a separate problem.
 ///
@@ -30,7 +33,22 @@ pub(super) fn check_model(
         Some(ProjectorSetting::Auto) => Ok(models::find_projector(path, &inspected.metadata)),
         Some(ProjectorSetting::File(name)) => configured_projector(settings, model, path, name),
     };
-    check_file(model.clone(), path, inspected.clone(), binary, search).map(Some)
+    let checked = check_file(model.clone(), path, inspected.clone(), binary, search)?;
+    match checked.kind_contradiction() {
+        None => Ok(Some(checked)),
+        Some(contradiction) => Err(contradicted(&checked, contradiction)),
+    }
+}
+
+/// Returns the problem that a model has another kind than its file can serve.
+fn contradicted(model: &CheckedModel, contradiction: KindContradiction) -> ModelFlaw {
+    let subject = match model.settings.kind {
+        Some(kind) => format!("models.{}.kind: {kind}", model.id),
+        None => format!("{} in EXTRA_ARGS or args of the model {:?}", KIND_ARGUMENTS, model.id),
+    };
+    let KindContradiction { fault, hint } = contradiction;
+    let problem = SettingProblem { subject, fault: fault.to_owned(), hint: Some(hint.to_owned()) };
+    ModelFlaw { problem, broken: None }
 }
 
 /// Returns the projector that `mmproj` names.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::checked::{CheckedModel, CheckedModels, file_name};
-use crate::models::ModelKind;
+use crate::models::{KindContradiction, ModelKind};
 use crate::settings::Config;
 use crate::settings::catalogue::{Catalogue, EVERY_MODEL, LocalSettings, ProjectorSetting, Start};
 
@@ -30,6 +30,7 @@ fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
             }
         }
     }
+    warnings.extend(models.iter().filter_map(doubtful_kind));
     warnings.extend(models.iter().filter_map(ineffective_dimensions));
     for model in models.iter().filter(|model| has_unknown_memory(model)) {
         warnings.push(format!(
@@ -89,6 +90,19 @@ fn broken_pools(config: &Config, models: &[CheckedModel]) -> Vec<String> {
         ));
     }
     warnings
+}
+
+/// Returns a warning if the answers of a model mean nothing, because its file is for something else.
+fn doubtful_kind(model: &CheckedModel) -> Option<String> {
+    let CheckedModel { id, kind, .. } = model;
+    // A model that is named does not start with a contradiction; those below MODELS_DIR share their arguments.
+    if let Some(contradiction) = model.kind_contradiction() {
+        let KindContradiction { fault, hint } = contradiction;
+        return Some(format!("the model {id:?} is for {kind}, but {fault}; {hint}"));
+    }
+    let found = model.file.as_ref()?.model.kind();
+    (*kind == ModelKind::Rerank && found != *kind)
+        .then(|| format!("the model {id:?} is for rerank, but its file has no ranking head: its scores mean nothing"))
 }
 
 /// Returns a warning if a model has a default length of its vectors that it does not have anyway.

@@ -98,6 +98,54 @@ fn a_gateway_that_every_web_page_can_use_without_a_key_is_warned_about() {
     assert_eq!(output.matches("WARN AUTH_ENABLED=false and CORS_ORIGINS=*").count(), 1, "{output}");
 }
 
+/// Regression: a reranker as an embedding model answered with uninitialised memory, and an encoder as a model for chat ended
+/// the service after six aborts; `check` said nothing about either.
+#[test]
+fn a_kind_that_the_file_of_a_model_cannot_have_is_a_problem() {
+    let models = super::support::gateway::test_models();
+    let check = |text: &str, variables: &[(&str, &str)]| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kinds.yaml");
+        std::fs::write(&file, format!("server: {{auth_enabled: no, llama_server: /bin/sh}}\n{text}")).unwrap();
+        let arguments = ["check", "--config", file.to_str().unwrap(), "--models-dir", models.to_str().unwrap()];
+        let output = llamagate(&arguments, &[&[("DATA_DIR", "/nonexistent")], variables].concat());
+        (output.status.code(), stderr(&output))
+    };
+    let embeddings = ("EXTRA_ARGS", "--embeddings");
+    for (text, variables, parts) in [
+        (
+            "models: {e: {file: tiny-rerank.gguf, kind: embedding}}",
+            &[][..],
+            ["models.e.kind: embedding", "--pooling mean"],
+        ),
+        ("models: {e: {file: tiny-rerank.gguf}}", &[embeddings], ["EXTRA_ARGS", "has a ranking head"]),
+        ("models: {e: {file: tiny-rerank.gguf, args: --embedding}}", &[], ["args of the model \"e\"", "ranking head"]),
+        ("models: {e: {file: tiny-embedding.gguf, kind: chat}}", &[], ["models.e.kind: chat", "set kind: embedding"]),
+        ("models: {e: {file: tiny-rerank.gguf, kind: chat}}", &[], ["is an encoder", "set kind: rerank"]),
+    ] {
+        let (status, output) = check(text, variables);
+        assert_eq!(status, Some(78), "{text}: {output}");
+        assert!(parts.iter().all(|part| output.contains(part)), "{text}: {output}");
+    }
+    for (text, warning) in [
+        ("models: {e: {file: tiny-rerank.gguf, kind: embedding, args: --pooling mean}}", ""),
+        ("models: {e: {file: tiny-embedding.gguf, kind: embedding}}", ""),
+        ("models: {e: {file: tiny-chat.gguf, kind: embedding}}", ""),
+        ("models: {e: {file: tiny-chat.gguf, kind: rerank}}", "its file has no ranking head"),
+        ("models: {e: {file: tiny-embedding.gguf, kind: rerank}}", "its file has no ranking head"),
+    ] {
+        let (status, output) = check(text, &[]);
+        assert_eq!(status, Some(0), "{text}: {output}");
+        assert!(
+            output.contains(warning) && (!warning.is_empty() || !output.contains("warning: the model")),
+            "{output}"
+        );
+    }
+    let (status, output) = check("", &[embeddings, ("SERVE_MODELS_DIR", "true")]);
+    assert_eq!(status, Some(0), "{output}");
+    assert!(output.contains("the model \"tiny-rerank\" is for embedding, but its file has a ranking head"), "{output}");
+}
+
 #[test]
 fn check_prints_every_model_with_the_data_of_its_file_and_no_keys() {
     let folder = tempfile::tempdir().unwrap();
@@ -276,7 +324,7 @@ fn the_subcommands_health_and_models_work_despite_unrelated_mistakes() {
     let data = ("DATA_DIR", folder.path().to_str().unwrap());
     for mistake in [
         "models: {a: {fil: a.gguf}}\n",
-        "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', api_key: os.environ/UNSET_KEY}}]\n",
+        "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', api_key: ''}}]\n",
         "serve: {}\n",
     ] {
         write(&format!("{server}{mistake}"));
