@@ -1,6 +1,8 @@
 //! The credentials that a request carries: the headers that hold API keys, and whatever else in a request's head repeats
 //! one of them.
 //!
+//! The same goes for the access log, whose paths come from clients.
+//!
 //! A worker must not see the client's credentials under any name. Clients and proxies copy a key from one header to
 //! another, so removing the key headers is not enough: a header value, a query parameter or a cookie that holds a
 //! presented secret is removed too. Bodies are not searched.
@@ -37,6 +39,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// What the logs show in place of a secret.
+const MASK: &str = "***";
 
 /// A text that is no key, in place of a header value that is no text.
 const UNREADABLE: &str = "?";
@@ -160,6 +165,14 @@ impl PresentedSecrets {
         let stripped = if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) };
         // Parts of a valid target make a valid target.
         PathAndQuery::try_from(stripped).unwrap_or_else(|_| PathAndQuery::from_static("/"))
+    }
+
+    /// Returns a path for the logs: each segment that holds a secret is masked.
+    pub(super) fn mask_path(&self, path: &str) -> String {
+        let mask = |segment| if self.are_in(str::as_bytes(segment)) { MASK } else { segment };
+        let masked = path.split('/').map(mask).collect::<Vec<_>>().join("/");
+        // A secret may have slashes itself.
+        if self.are_in(masked.as_bytes()) { format!("/{MASK}") } else { masked }
     }
 
     /// Returns the value of a `Cookie` header without the cookies that hold a secret, or `None` if none is left.

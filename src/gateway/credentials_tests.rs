@@ -146,3 +146,26 @@ fn a_key_is_read_from_every_key_header_in_which_it_is_not_empty() {
     unreadable.append("x-api-key", HeaderValue::from_bytes(b"\xff").unwrap());
     assert_eq!(offered_keys(&unreadable), [UNREADABLE]);
 }
+
+/// Regression: a key that a client put into the path of a model came into the access log.
+#[test]
+fn a_path_for_the_logs_shows_no_secret() {
+    let secrets =
+        PresentedSecrets::of(&head(&[("x-api-key", "sk-0123456789abcdef"), ("authorization", "Bearer pass")]));
+    for (path, shown) in [
+        ("/v1/models/sk-0123456789abcdef", "/v1/models/***"),
+        ("/v1/models/x-sk-0123456789abcdef-y/load", "/v1/models/***/load"),
+        ("/v1/models/%73k-0123456789abcde%66", "/v1/models/***"),
+        ("/sk-0123456789abcdef", "/***"),
+        ("sk-0123456789abcdef", "***"),
+        ("/v1/models/pass", "/v1/models/***"),
+        ("/v1/models/passes", "/v1/models/passes"),
+        ("/v1/chat/completions", "/v1/chat/completions"),
+        ("/", "/"),
+        ("*", "*"),
+    ] {
+        assert_eq!(secrets.mask_path(path), shown);
+    }
+    let with_slash = PresentedSecrets::of(&head(&[("authorization", "Bearer abcdefgh/01234567")]));
+    assert_eq!(with_slash.mask_path("/v1/models/abcdefgh/01234567"), "/***");
+}

@@ -236,11 +236,21 @@ pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
 pub(super) fn request_id_of_raw(raw_head: &[u8]) -> HeaderValue {
     let id = head::header_value(raw_head, X_REQUEST_ID.as_str());
     let id = id.and_then(|text| HeaderValue::from_str(text).ok()).filter(is_valid_request_id);
-    let secrets = || {
-        let values = KEY_HEADERS.iter().flat_map(|name| head::header_values(raw_head, name.as_str()));
-        PresentedSecrets::in_values(values)
-    };
-    id.filter(|id| !secrets().are_in(id.as_bytes())).unwrap_or_else(new_request_id)
+    id.filter(|id| !secrets_of_raw(raw_head).are_in(id.as_bytes())).unwrap_or_else(new_request_id)
+}
+
+fn secrets_of_raw(raw_head: &[u8]) -> PresentedSecrets {
+    PresentedSecrets::in_values(KEY_HEADERS.iter().flat_map(|name| head::header_values(raw_head, name.as_str())))
+}
+
+/// Returns the path of a request for the access log, without the client's credentials.
+pub(super) fn logged_path(headers: &HeaderMap, path: &str) -> String {
+    PresentedSecrets::of(headers).mask_path(path)
+}
+
+/// Returns the path of a head that may be incomplete or malformed; see [`logged_path`].
+pub(super) fn logged_path_of_raw(raw_head: &[u8], path: &str) -> String {
+    secrets_of_raw(raw_head).mask_path(path)
 }
 
 fn is_valid_request_id(id: &HeaderValue) -> bool {

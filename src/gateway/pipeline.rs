@@ -18,6 +18,7 @@ use super::accounting::record::Record;
 use super::admission::auth::{Caller, RequestSource};
 use super::admission::rate::{self, Meter};
 use super::connection::discard::InboundBody;
+use super::headers;
 use super::queue::ModelQueue;
 use super::queue::model_queues::check_single_kind;
 use super::queue::ticket::{QueueEntry, WaitEnd};
@@ -63,7 +64,8 @@ impl Gateway {
     ) -> Response<ResponseBody> {
         let (parts, body) = request.into_parts();
         let mut context = ResponseContext::new(&parts, body, &self.cors, arrival_guard);
-        let (id, method, path) = (context.request_id.clone(), parts.method.clone(), parts.uri.path().to_owned());
+        let path = headers::logged_path(&parts.headers, parts.uri.path());
+        let (id, method) = (context.request_id.clone(), parts.method.clone());
         let mut record = Record::open(Arc::clone(&self.accounting), id, method, path);
         record.client = match source {
             RequestSource::Client(client) => Some(client.address),

@@ -32,6 +32,11 @@ fn no_secret_is_in_anything_that_the_service_writes() {
     for secret in [USER, ADMIN, LIMITED, EXPIRED, "wrong-secret-0123456789"] {
         gateway.client_with(secret).post_json(&format!("/v1/chat/completions?key={secret}"), &body);
     }
+    // Regression: a key that stood in the path came into the access log.
+    for secret in [USER, ADMIN, "wrong-secret-0123456789"] {
+        gateway.client_with(secret).get(&format!("/v1/models/{secret}"));
+        gateway.client_with(secret).get(&format!("/none/{secret}?x"));
+    }
     let child = gateway.child_pids().into_iter().next().expect("llama-server runs");
     let argv = resources::cmdline(child);
     let key_file = argv
