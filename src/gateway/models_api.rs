@@ -59,7 +59,13 @@ impl ModelsApi {
             ModelsRoute::Of(kind) => {
                 ok(listed().filter(|model| model.info().kind == kind).map(plain_model_entry).collect())
             }
-            ModelsRoute::One => ok(self.entry(&find_model(name, caller, table)?.model)),
+            ModelsRoute::One => {
+                let by_pattern = || table.find_by_pattern(name, caller);
+                match table.find(name).map_or_else(by_pattern, |_| None) {
+                    Some(found) => ok(self.entry_as(&found.model, name)),
+                    None => ok(self.entry(&find_model(name, caller, table)?.model)),
+                }
+            }
             ModelsRoute::Load => {
                 let model = find_local_model(name, caller, table)?;
                 accepted(json!({"id": model.id(), "state": model.wake()}))
@@ -86,13 +92,16 @@ impl ModelsApi {
         let mut entries = vec![entry];
         if self.lists_aliases {
             let info = model.info();
-            entries.extend(info.aliases.iter().map(|alias| {
-                let mut entry = self.entry(model);
-                (entry["id"], entry["display_name"], entry["root"]) = (json!(alias), json!(alias), json!(info.id));
-                entry
-            }));
+            entries.extend(info.aliases.iter().map(|alias| self.entry_as(model, alias)));
         }
         entries
+    }
+
+    /// Returns a model under another of its names.
+    fn entry_as(&self, model: &Model, name: &str) -> Value {
+        let mut entry = self.entry(model);
+        (entry["id"], entry["display_name"], entry["root"]) = (json!(name), json!(name), json!(model.id()));
+        entry
     }
 
     /// Returns a model as OpenAI's, Anthropic's, llama.cpp's and vLLM's clients read it; each knows some members.

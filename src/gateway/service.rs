@@ -244,7 +244,7 @@ impl Gateway {
             _ => id_in_path(route, parts),
         };
         let is_list = matches!(models_route, ModelsRoute::All | ModelsRoute::Of(_));
-        // Unlike inference, these routes look up no pattern.
+        // A file of this name comes before a pattern.
         if is_list || self.model_queues.current().find(&name).is_none() {
             self.model_queues.scan_for(None).await;
         }

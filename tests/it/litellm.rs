@@ -201,6 +201,14 @@ fn a_wildcard_entry_serves_every_name_that_matches_it() {
         assert_eq!(last(remote).1["model"], sent);
     }
     assert_eq!(post(&client, CHAT, &chat("tiny")), "tiny", "models with a name of their own come first");
+    // Regression: clients that look a model up before they use it were told that there is none.
+    for (asked, root) in [("gpt-4o", json!("*")), ("team%2Fx-1", json!("team/*")), ("team/x-1", json!("team/*"))] {
+        let entry = client.get(&format!("/v1/models/{asked}")).json();
+        assert_eq!((&entry["id"], &entry["root"]), (&json!(asked.replace("%2F", "/")), &root));
+    }
+    let id_and_root = |name: &str| client.get(&format!("/v1/models/{name}")).json();
+    assert_eq!((&id_and_root("tiny")["id"], &id_and_root("tiny")["root"]), (&json!("tiny"), &Value::Null));
+    assert_eq!(id_and_root("team/*")["id"], "team/*");
     assert_eq!(post(&client, EMBED, &json!({"model": "bge", "input": "x"})), "*", "it is for every kind");
     assert_eq!(post(&client, CHAT, &chat("mini")), "team/mini-1");
     assert_eq!(last(&some).1["model"], "org/mini-1");
@@ -222,6 +230,9 @@ fn a_single_wildcard_entry_does_not_serve_names_that_do_not_match_it() {
     let some = gateway.client_with(ONE_ONLY);
     assert_eq!(post(&some, CHAT, &chat("team/b")), "team/*", "a key may name what it may use");
     assert_eq!(refused(&some.post_json(CHAT, &chat("team/a")), 404), "model_not_found");
+    assert_eq!(some.get("/v1/models/team/b").json()["id"], "team/b");
+    assert_eq!(refused(&some.get("/v1/models/team/a"), 404), "model_not_found");
+    assert_eq!(refused(&client.get("/v1/models/other"), 404), "model_not_found");
     assert_eq!(post(&client, CHAT, &chat("team/a")), "team/*");
     assert_eq!(last(&remote).1["model"], "team/a");
     assert_eq!(refused(&client.post_json(CHAT, &chat("other")), 404), "model_not_found");
@@ -259,6 +270,8 @@ fn parameters_of_an_entry_were_dropped_from_its_requests() {
          \x20   max_tokens: 9\n\
          \x20   chat_template_kwargs: {{enable_thinking: false}}\n\
          \x20   timeout: 5\n\
+         \x20   strip_params: [seed]\n\
+         \x20   priority: 3\n\
          \x20   extra_body: {{top_k: 5, temperature: 1}}\n\
          \x20   extra_headers: {{X-Gate: os.environ/GATE, X-Client: of-entry}}\n\
          - model_name: chat-plain\n\

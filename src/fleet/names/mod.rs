@@ -204,8 +204,8 @@ impl ModelNames {
         self.models.iter().enumerate().filter_map(move |(index, model)| is_meant(model).then_some(index))
     }
 
-    /// Returns the model whose pattern the name matches.
-    fn by_own_pattern(&self, asked: &str, would_do: impl Fn(usize) -> bool) -> Option<usize> {
+    /// Returns the model whose pattern the name matches; of several that would do, the one with most fixed characters.
+    pub fn by_own_pattern(&self, asked: &str, would_do: impl Fn(usize) -> bool) -> Option<usize> {
         let matching = self.models.iter().enumerate().filter_map(|(index, model)| {
             let pattern = model.pattern.as_ref().filter(|pattern| pattern.has_match(asked))?;
             would_do(index).then(|| (pattern.fixed_length(), index))

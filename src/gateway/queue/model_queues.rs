@@ -299,6 +299,15 @@ impl Snapshot {
         self.queues.iter().find(|entry| entry.model.id() == name).or_else(|| self.queues.iter().find(is_alias))
     }
 
+    /// Returns the queue of the model that a request of this name means by its pattern, if the caller may use that.
+    pub(crate) fn find_by_pattern(&self, name: &str, caller: &Caller) -> Option<&Arc<ModelQueue>> {
+        let may_use = |index: usize| {
+            let entry = self.queues.get(index);
+            entry.is_some_and(|entry| caller.check_model_as(&entry.model.info(), Some(name)).is_ok())
+        };
+        self.queues.get(self.names.by_own_pattern(name, may_use)?)
+    }
+
     /// Returns the models that `GET /v1/models` shows to this caller: not unlisted, and allowed for its key.
     pub(crate) fn models_shown_to<'a>(&'a self, caller: &'a Caller) -> impl Iterator<Item = &'a Model> {
         self.queues.iter().map(|entry| &*entry.model).filter(|model| {
