@@ -121,10 +121,10 @@ mod tests {
     #[test]
     fn codes_are_stable_and_unique() {
         let codes: std::collections::BTreeSet<_> = Refusal::all().iter().map(Refusal::code).collect();
-        // Seven refusals share the code of another one: a backend that rejects the gateway's key, a model that has failed
+        // Eight refusals share the code of another one: a backend that rejects the gateway's key, a model that has failed
         // for good, one that is not loaded, one that was removed or replaced, a request that the backend finds fault with,
-        // and a route that it lacks.
-        assert_eq!(codes.len(), Refusal::all().len() - 7);
+        // a route that it lacks, and a host that a web page may have chosen.
+        assert_eq!(codes.len(), Refusal::all().len() - 8);
         assert_eq!(Refusal::BackendRefusesKey.code(), Refusal::BackendError.code());
         let wait = Duration::from_secs(1);
         assert_eq!(Refusal::BackendFailed.code(), Refusal::BackendUnavailable(wait).code());
