@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use crate::fleet::Fleet;
 use crate::gateway::Accounting;
-use crate::telemetry::bounds::REPORT_INTERVAL;
+use crate::telemetry::bounds::LOG_LOOK_INTERVAL;
 use crate::telemetry::files::WriteErrors;
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::{FolderLabels, Metrics};
@@ -21,21 +21,26 @@ pub(super) async fn log_when_ready(fleet: Arc<Fleet>, metrics: Arc<Metrics>, por
     }
 }
 
-/// Reports lost log lines at most once a minute, until `stop` is cancelled. Owns the log's guard, which keeps its
-/// writers alive.
+/// The topic of warnings about logs that cannot be written.
+const LOGS_TOPIC: &str = "logs";
+
+/// Reports lost log lines at most once a minute, and raises a warning while a log cannot be written, until `stop` is
+/// cancelled. Owns the log's guard, which keeps its writers alive.
 pub(super) async fn report_lost_lines(
     accounting: Arc<Accounting>,
     log: Arc<LogGuard>,
     worker_errors: Arc<WriteErrors>,
     stop: CancellationToken,
 ) {
-    let mut ticks = tokio::time::interval(REPORT_INTERVAL);
+    let mut ticks = tokio::time::interval(LOG_LOOK_INTERVAL);
+    let mut shown = Vec::new();
     loop {
         // One more round after the stop, so that losses of the last minute are reported.
         let is_last = stop.run_until_cancelled(ticks.tick()).await.is_none();
         let of_log = log.files.iter().map(|(name, lost)| (*name, &lost.errors, lost.dropped.dropped_lines() as u64));
         let others =
             [("access", &accounting.access.errors, accounting.access.dropped_lines()), ("llama", &worker_errors, 0)];
+        let mut failing = Vec::new();
         for (folder, errors, dropped) in of_log.chain(others) {
             let lost = errors.lost().saturating_add(dropped);
             let gauge = accounting.metrics.log_lines_lost.get_or_create(&FolderLabels { folder }).clone();
@@ -43,9 +48,25 @@ pub(super) async fn report_lost_lines(
             if let Some(report) = errors.report_due(jiff::Timestamp::now()) {
                 warn!("{report}");
             }
+            failing.extend(errors.failure().map(|reason| unwritable(folder, &reason)));
+        }
+        if failing != shown {
+            accounting.metrics.warnings.replace(LOGS_TOPIC, &failing);
+            shown = failing;
         }
         if is_last {
             return;
         }
     }
+}
+
+/// Returns the warning that the files of a log cannot be written. `log` is its name in the metrics.
+fn unwritable(log: &str, reason: &str) -> String {
+    let (name, setting) = match log {
+        "access" => ("the access log", "LOG_DIR"),
+        "llama" => ("the log of llama-server", "LOG_DIR"),
+        "log_file" => ("LOG_FILE", "LOG_FILE"),
+        _ => ("the log of the gateway", "LOG_DIR"),
+    };
+    format!("{name} cannot be written ({reason}), its lines are lost: see to the disk or the folder, or set {setting}")
 }

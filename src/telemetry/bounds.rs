@@ -19,6 +19,10 @@ pub const LOG_BATCH_SIZE: usize = 16 * 1024;
 /// that could not be made.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Time between two looks at the writers of the logs: how late `/health` tells that a log cannot be written, or can be
+/// again.
+pub const LOG_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Maximum number of warnings that are shown on `/health`; further ones are only logged.
 pub const MOST_WARNINGS: usize = 64;
 

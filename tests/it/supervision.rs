@@ -223,6 +223,31 @@ fn lines_of_llama_server_that_are_lost_to_a_full_disk_are_reported() {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_was_no_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("own.log");
+    std::fs::create_dir_all(folder.path().join("logs/llama")).unwrap();
+    std::fs::write(folder.path().join("logs/access"), "in the way").unwrap();
+    std::os::unix::fs::symlink("/dev/full", &own).unwrap();
+    let gateway = Gateway::builder()
+        .set("LOG_DIR", folder.path().join("logs").to_str().unwrap())
+        .set("LOG_FILE", own.to_str().unwrap())
+        .start_ready();
+    let warnings = || gateway.health().get("/health").json()["warnings"].to_string();
+    let has = |about: &str| warnings().contains(about);
+    eventually("both are told", SOON, || {
+        has("the access log cannot be written (") && has("LOG_FILE cannot be written (No space left")
+    });
+    assert!(!has(folder.path().to_str().unwrap()), "{}", warnings());
+    std::fs::remove_file(folder.path().join("logs/access")).unwrap();
+    eventually("the access log is written again", SOON, || {
+        gateway.client().get("/props");
+        !has("the access log")
+    });
+    assert!(has("LOG_FILE"), "{}", warnings());
+}
+
+#[test]
 fn a_llama_server_that_stops_answering_is_unhealthy_until_it_answers_again() {
     let gateway = Gateway::builder().start();
     gateway.wait_ready();

@@ -1,9 +1,10 @@
-//! Counts the log lines that could not be written, and reports them once a minute.
+//! Counts the log lines that could not be written and reports them once a minute, and knows whether files can be written
+//! now.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,6 +16,8 @@ use crate::telemetry::bounds::REPORT_INTERVAL;
 pub struct WriteErrors {
     dir: PathBuf,
     lost: AtomicU64,
+    /// Number of writers whose last attempt failed.
+    failing: AtomicUsize,
     report: Mutex<Report>,
 }
 
@@ -27,7 +30,7 @@ struct Report {
 
 impl WriteErrors {
     pub(super) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), lost: AtomicU64::new(0), report: Mutex::default() }
+        Self { dir: dir.to_owned(), lost: AtomicU64::new(0), failing: AtomicUsize::new(0), report: Mutex::default() }
     }
 
     /// Returns the number of lines lost since the start.
@@ -56,6 +59,15 @@ impl WriteErrors {
         Some(format!("{lines} could not be written to {}: {reason}", self.dir.display()))
     }
 
+    /// Returns why files cannot be written now, as the operating system says it; `None` while all writers can write.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        (self.failing.load(Ordering::Relaxed) > 0).then(|| {
+            let report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+            report.reason.clone().unwrap_or_else(|| "unknown reason".to_owned())
+        })
+    }
+
     /// Counts lines that were dropped before they reached a writer, because its queue was full.
     pub fn add_overflow(&self, lines: u64) {
         if lines > 0 {
@@ -70,6 +82,24 @@ impl WriteErrors {
 
     pub(super) fn set_reason(&self, reason: &io::Error) {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).reason = Some(reason.to_string());
+    }
+}
+
+/// Counts as one failing writer until it is dropped.
+#[derive(Debug)]
+pub(super) struct FailingWriter(Arc<WriteErrors>);
+
+impl FailingWriter {
+    /// Counts a writer whose attempt has failed.
+    pub(super) fn count(errors: &Arc<WriteErrors>) -> Self {
+        errors.failing.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(errors))
+    }
+}
+
+impl Drop for FailingWriter {
+    fn drop(&mut self) {
+        self.0.failing.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

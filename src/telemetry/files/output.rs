@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::errors::WriteErrors;
+use super::errors::{FailingWriter, WriteErrors};
 use super::folder::{LogClock, LogFolder};
 
 /// Minimum time between two attempts to open a file, and between two checks whether it was renamed or deleted.
@@ -39,6 +39,8 @@ pub(super) struct Output {
     size: u64,
     /// When the last attempt failed.
     last_failure: Option<Timestamp>,
+    /// Held while the last attempt is one that failed.
+    failing: Option<FailingWriter>,
     /// When the path was last known to name the open file, and after how many [`look_at_log_files`].
     last_seen: Option<(Timestamp, u64)>,
     /// Whether the last write ended inside a line.
@@ -47,7 +49,7 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(folder: LogFolder, clock: LogClock) -> Self {
-        Self { folder, clock, file: None, size: 0, last_failure: None, last_seen: None, is_torn: false }
+        Self { folder, clock, file: None, size: 0, last_failure: None, failing: None, last_seen: None, is_torn: false }
     }
 
     /// Returns the time.
@@ -107,14 +109,21 @@ impl Output {
             self.folder.errors.add(lines(bytes));
             return;
         }
-        if let Err(error) = self.try_write(now, bytes, open) {
-            // Reopening, instead of only writing again, also finds a folder that was replaced or mounted in the
-            // meantime.
-            self.file = None;
-            self.size = 0;
-            self.last_failure = Some(now);
-            self.folder.errors.set_reason(&error);
-            self.folder.errors.add(lines(bytes));
+        match self.try_write(now, bytes, open) {
+            // A file that could be opened proves nothing: an empty one has room on a full disk.
+            Ok(()) if bytes.is_empty() => {}
+            Ok(()) => self.failing = None,
+            Err(error) => {
+                // Reopening, instead of only writing again, also finds a folder that was replaced or mounted in the
+                // meantime.
+                self.file = None;
+                self.size = 0;
+                self.last_failure = Some(now);
+                let errors = &self.folder.errors;
+                errors.set_reason(&error);
+                errors.add(lines(bytes));
+                self.failing.get_or_insert_with(|| FailingWriter::count(errors));
+            }
         }
     }
 

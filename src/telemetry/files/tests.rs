@@ -116,13 +116,31 @@ fn a_full_disk_drops_lines_and_is_retried_once_a_second() {
     file.write_all(b"lost as well\nand this\n").unwrap();
     assert!(!name.exists(), "not retried within the same second");
     assert_eq!(errors.lost(), 3);
+    assert!(errors.failure().unwrap().contains("No space left"));
     let report = errors.report_due(clock()).unwrap();
     assert!(report.starts_with("3 log lines could not be written to "), "{report}");
     assert!(report.contains("No space left"), "{report}");
     wait(1);
     file.write_all(b"fine again\n").unwrap();
     assert_eq!(text(dir.path(), "20260102_access_pod.log"), "fine again\n");
-    assert_eq!(errors.lost(), 3);
+    assert_eq!((errors.lost(), errors.failure()), (3, None));
+}
+
+#[test]
+fn one_writer_that_works_did_not_hide_another_that_fails() {
+    let top = tempfile::tempdir().unwrap();
+    set("2026-01-02T00:00:00Z");
+    let folder = LogFolder::open(top.path().to_owned(), rules(5));
+    fs::write(top.path().join("in_the_way"), "").unwrap();
+    let mut fails = folder.subfolder("in_the_way").create("server", "pod", clock);
+    let mut works = folder.create("server", "pod", clock);
+    for file in [&mut fails, &mut works] {
+        wait(2);
+        file.write_all(b"line\n").unwrap();
+    }
+    assert!(folder.errors().failure().is_some());
+    drop(fails);
+    assert_eq!(folder.errors().failure(), None, "nothing is written by it any more");
 }
 
 #[test]
