@@ -23,6 +23,9 @@ pub enum ModelError {
     /// The name is empty.
     #[error("the model's name is empty")]
     NoName,
+    /// A name that is a URL.
+    #[error("this is a URL, and llamagate downloads no model")]
+    Url,
     /// The models folder cannot be read.
     #[error("the models folder {} cannot be read: {source}", dir.display())]
     Folder {
@@ -84,6 +87,7 @@ impl ModelError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NoName => "name a .gguf file, such as qwen3-4b.gguf",
+            Self::Url => "download the file and give its path, or run `hf download ORG/NAME FILE` and name ORG/NAME",
             Self::Folder { .. } => "create the folder, mount the volume, or set MODELS_DIR",
             Self::Outside { .. } => "name a file below MODELS_DIR, or give its full path in MODEL_PATH",
             Self::NotFound { .. } => {
@@ -105,7 +109,10 @@ impl ModelError {
                 !matches!(error, GgufError::Io(_) | GgufError::Folder | GgufError::NotAFile)
             }
             FileProblem::MissingParts { .. } | FileProblem::Renamed { .. } => true,
-            FileProblem::NotFirst { .. } | FileProblem::NoModel { .. } | FileProblem::Draft => false,
+            FileProblem::NotFirst { .. }
+            | FileProblem::NoModel { .. }
+            | FileProblem::NoProjector
+            | FileProblem::Draft => false,
         };
         is_broken.then_some(path)
     }
@@ -173,6 +180,9 @@ pub enum FileProblem {
         /// What it holds.
         what: String,
     },
+    /// It is a GGUF that does not hold a projector.
+    #[error("is no multimodal projector (mmproj)")]
+    NoProjector,
     /// Its name says that it is the draft model of another one.
     #[error("is a draft model by its name, not a model of its own")]
     Draft,
@@ -190,6 +200,7 @@ impl FileProblem {
                 "give all parts their original names again, or join them with `llama-gguf-split --merge`"
             }
             Self::NoModel { .. } => "name the model that it belongs to",
+            Self::NoProjector => "download the projector of the model, or give this file another name",
             Self::Draft => {
                 "name the model that it belongs to, and this file in EXTRA_ARGS (`-md FILE`); to serve it all the same, list it under models: in llamagate.yaml"
             }

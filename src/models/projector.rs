@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::check::content_other_than_model;
 use super::companion::{begins_precision, has_draft_name, lower_name, split_precision, words};
 use super::error::{FileProblem, ModelError};
-use super::gguf::{self, GgufError, Metadata};
+use super::gguf::{self, Metadata};
 use super::split::{SplitPart, is_gguf};
 
 /// Most entries of a folder that are looked at in search of a model's projector.
@@ -87,6 +87,22 @@ impl ProjectorCandidate {
     }
 }
 
+/// A file that is a projector by its name or its header, and cannot be used as one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BrokenProjector {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it; follows its name.
+    pub fault: String,
+    /// What to do about it.
+    pub hint: &'static str,
+}
+
+/// Whether `mmproj` is a word of the file's name.
+pub(super) fn has_projector_name(path: &Path) -> bool {
+    words(&lower_name(path)).any(|word| word == GENERIC_WORDS[0])
+}
+
 /// Returns the words of a file name that name a model.
 fn naming_words(path: &Path) -> Vec<String> {
     let name = lower_name(path);
@@ -102,10 +118,12 @@ pub(super) struct ProjectorFolder {
     pub(super) models: usize,
     /// The projectors, sorted by path.
     pub(super) candidates: Vec<ProjectorCandidate>,
+    /// Those that cannot be used, sorted by path.
+    pub(super) broken: Vec<BrokenProjector>,
 }
 
 impl ProjectorFolder {
-    /// Reads what the GGUF files in `dir` are. Files that cannot be read count as neither.
+    /// Reads what the GGUF files in `dir` are. Files that cannot be read count as no model.
     fn read(dir: &Path) -> Self {
         let entries = std::fs::read_dir(dir).into_iter().flatten().take(MAX_ENTRIES).flatten();
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| is_gguf(path)).collect();
@@ -115,13 +133,26 @@ impl ProjectorFolder {
             if SplitPart::of_path(&path).is_some_and(|part| !sets.insert((part.prefix, part.count))) {
                 continue;
             }
-            let Ok(content) = gguf::peek(&path) else { continue };
-            match content_other_than_model(&content.architecture, content.general_type.as_deref()) {
-                None if !has_draft_name(&path) => folder.models += 1,
-                _ => folder.candidates.extend(read_candidate(&path).ok()),
-            }
+            folder.add(&path);
         }
         folder
+    }
+
+    /// Reads what the file at `path` is, and adds it.
+    fn add(&mut self, path: &Path) {
+        let content = gguf::peek(path).ok();
+        let types = content.as_ref().map(|content| (content.architecture.as_str(), content.general_type.as_deref()));
+        let is_model = |(architecture, general_type)| content_other_than_model(architecture, general_type).is_none();
+        self.models += usize::from(types.is_some_and(is_model) && !has_draft_name(path));
+        if has_projector_name(path) || types.is_some_and(|(architecture, of)| is_projector_type(architecture, of)) {
+            match read_candidate(path) {
+                Ok(candidate) => self.candidates.push(candidate),
+                Err(problem) => {
+                    let (fault, hint) = (problem.to_string(), problem.hint());
+                    self.broken.push(BrokenProjector { path: path.to_owned(), fault, hint });
+                }
+            }
+        }
     }
 
     /// Chooses the projector of the model at `model`, whose vectors are `width` wide.
@@ -139,6 +170,7 @@ impl ProjectorFolder {
         let path = |candidate: &&ProjectorCandidate| candidate.projector.path.clone();
         let is_unused = |candidate: &&ProjectorCandidate| !chosen.iter().any(|other| std::ptr::eq(*other, *candidate));
         ProjectorSearch {
+            broken: self.broken.iter().filter(|broken| broken.path != model).cloned().collect(),
             unused: self
                 .candidates
                 .iter()
@@ -191,6 +223,8 @@ pub struct ProjectorSearch {
     pub tied: Vec<PathBuf>,
     /// Other projectors in its folder.
     pub unused: Vec<PathBuf>,
+    /// Files in its folder that would be projectors, and cannot be used.
+    pub broken: Vec<BrokenProjector>,
 }
 
 /// Searches the folder of the model at `model` for its projector.
@@ -214,15 +248,21 @@ fn read_candidate(path: &Path) -> Result<ProjectorCandidate, FileProblem> {
     let metadata = gguf::read(path).map_err(FileProblem::Gguf)?;
     match is_projector(&metadata) {
         true => Ok(ProjectorCandidate::new(path, &metadata)),
-        false => Err(FileProblem::Gguf(GgufError::Malformed("it is no multimodal projector (mmproj)".to_owned()))),
+        false => Err(FileProblem::NoProjector),
     }
 }
 
-/// Whether the file is a multimodal projector. Files made before `general.type` existed only have the architecture.
+/// Whether the file is a multimodal projector.
 pub(super) fn is_projector(metadata: &Metadata) -> bool {
-    match metadata.general_type.as_deref() {
-        None => metadata.architecture == "clip",
-        Some(general_type) => general_type == "mmproj" || general_type == "model" && metadata.architecture == "clip",
+    is_projector_type(&metadata.architecture, metadata.general_type.as_deref())
+}
+
+/// Whether a file of this architecture and `general.type` is a multimodal projector. Files made before `general.type`
+/// existed only have the architecture.
+fn is_projector_type(architecture: &str, general_type: Option<&str>) -> bool {
+    match general_type {
+        None => architecture == "clip",
+        Some(general_type) => general_type == "mmproj" || general_type == "model" && architecture == "clip",
     }
 }
 
@@ -341,7 +381,39 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let named_so = model(64).write(dir.path(), "mmproj-study-llama.gguf");
         let other = model(64).write(dir.path(), "llama.gguf");
-        assert_eq!(find_projector(&other, &gguf::read(&other).unwrap()), ProjectorSearch::default());
+        let search = find_projector(&other, &gguf::read(&other).unwrap());
+        let broken = search.broken.clone();
+        assert_eq!(search, ProjectorSearch { broken: broken.clone(), ..ProjectorSearch::default() });
+        assert!(matches!(&broken[..], [one] if one.path == named_so && one.fault.contains("no multimodal projector")));
         assert!(read_projector(&named_so).is_err());
+        let own = find_projector(&named_so, &gguf::read(&named_so).unwrap());
+        assert_eq!(own, ProjectorSearch::default(), "the model itself is no broken projector");
+    }
+
+    #[test]
+    fn a_broken_projector_beside_a_model_was_dropped_in_silence() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = model(64).write(dir.path(), "x.gguf");
+        let whole = projector().tensor("v.weight", 0, &[4, 4]).write(dir.path(), "vision.gguf");
+        let bytes = std::fs::read(&whole).unwrap();
+        std::fs::write(&whole, &bytes[..bytes.len() - 1]).unwrap();
+        std::fs::write(dir.path().join("mmproj-cut.gguf"), &bytes[..20]).unwrap();
+        std::fs::write(dir.path().join("x-mmproj.gguf"), "").unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("mmproj.gguf")).unwrap();
+        std::fs::write(dir.path().join("other.gguf"), "<html>").unwrap();
+        let search = find_projector(&path, &gguf::read(&path).unwrap());
+        let broken: Vec<String> = search
+            .broken
+            .iter()
+            .map(|one| format!("{} {}", one.path.file_name().unwrap().display(), one.fault))
+            .collect();
+        let expected = [
+            "mmproj-cut.gguf is cut short",
+            "mmproj.gguf cannot be read: No such file",
+            "vision.gguf is cut short",
+            "x-mmproj.gguf is not a GGUF file: it is empty",
+        ];
+        assert_eq!(broken.len(), expected.len(), "{broken:?}");
+        assert!(broken.iter().zip(expected).all(|(found, start)| found.starts_with(start)), "{broken:?}");
     }
 }

@@ -20,6 +20,7 @@ use super::split::{SplitPart, id_of};
 /// read.
 pub fn resolve(models_dir: &Path, name: &str) -> Result<PathBuf, ModelError> {
     let wanted = Path::new(name);
+    refuse_url(name)?;
     if name.trim().is_empty() {
         return Err(ModelError::NoName);
     }
@@ -74,6 +75,20 @@ pub fn find(models_dir: &Path, hub_cache: &Path, name: &str) -> Result<PathBuf, 
     }
 }
 
+/// Refuses a name that is a URL, or the address of a repository on Hugging Face.
+///
+/// # Errors
+///
+/// [`ModelError::Url`] if it is one.
+pub fn refuse_url(name: &str) -> Result<(), ModelError> {
+    let name = name.trim();
+    let is_url = name.contains("://") || HUB_HOSTS.iter().any(|host| name.starts_with(host));
+    if is_url { Err(ModelError::Url) } else { Ok(()) }
+}
+
+/// Beginnings of the address of a repository, as other programs take it for a model.
+const HUB_HOSTS: [&str; 2] = ["hf.co/", "huggingface.co/"];
+
 fn first_part(path: PathBuf) -> PathBuf {
     SplitPart::of_path(&path).and_then(|part| part.siblings(&path).next()).unwrap_or(path)
 }
@@ -123,6 +138,16 @@ mod tests {
         assert!(resolve(dir.path(), "zzz").unwrap_err().to_string().contains("no name there is similar"));
         let empty = tempfile::tempdir().unwrap();
         assert!(resolve(empty.path(), "zzz").unwrap_err().to_string().contains("holds no .gguf"));
+    }
+
+    #[test]
+    fn a_url_was_looked_up_as_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["https://x.example/y.gguf", "hf://org/name", "hf.co/org/name:Q4_K_M", " huggingface.co/org/name"] {
+            assert!(matches!(resolve(dir.path(), name), Err(ModelError::Url)), "{name}");
+            assert!(matches!(find(dir.path(), dir.path(), name), Err(ModelError::Url)), "{name}");
+        }
+        assert!(refuse_url("org/name").is_ok() && refuse_url("/hf.co/m.gguf").is_ok());
     }
 
     #[test]

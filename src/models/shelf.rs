@@ -15,7 +15,9 @@ use super::companion::has_draft_name;
 use super::error::{FileProblem, ModelError};
 use super::folder_walk::walk;
 use super::hub;
-use super::projector::{ProjectorCandidate, ProjectorFolder, ProjectorSearch, is_projector};
+use super::projector::{
+    BrokenProjector, ProjectorCandidate, ProjectorFolder, ProjectorSearch, has_projector_name, is_projector,
+};
 use super::split::{id_of, parts_of};
 
 /// Most files that one scan names one by one as left out.
@@ -161,6 +163,9 @@ impl Shelf {
             match &seen.finding {
                 Finding::Model(_) => folder.models += 1,
                 Finding::Projector(candidate) => folder.candidates.push(ProjectorCandidate::clone(candidate)),
+                Finding::Broken(BrokenShelfFile { path, fault, hint, .. }) if has_projector_name(path) => {
+                    folder.broken.push(BrokenProjector { path: path.clone(), fault: fault.clone(), hint });
+                }
                 Finding::Companion | Finding::Broken(_) => {}
             }
         }

@@ -2,3 +2,6 @@
 
 /// Most broken files that are reported one by one if there is no other.
 pub(super) const MOST_BROKEN: usize = 5;
+
+/// Most models that a warning names.
+pub(super) const MOST_NAMED: usize = 5;

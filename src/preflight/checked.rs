@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::models::{self, KindContradiction, ModelKind, Projector};
+use crate::models::{self, BrokenProjector, KindContradiction, ModelKind, Projector};
 use crate::settings::SettingProblem;
 use crate::settings::catalogue::ModelSettings;
 
@@ -24,6 +24,8 @@ pub struct CheckedModel {
     pub tied_projectors: Vec<PathBuf>,
     /// Other projectors beside its file that it does not use.
     pub unused_projectors: Vec<PathBuf>,
+    /// Files beside its file that would be projectors, and cannot be used.
+    pub broken_projectors: Vec<BrokenProjector>,
 }
 
 impl CheckedModel {
@@ -37,6 +39,7 @@ impl CheckedModel {
             passed_over_projectors: Vec::new(),
             tied_projectors: Vec::new(),
             unused_projectors: Vec::new(),
+            broken_projectors: Vec::new(),
         }
     }
 

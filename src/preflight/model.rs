@@ -106,7 +106,7 @@ pub(super) fn check_file(
     };
     // Absolute, because llama-server may run in another working directory.
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-    let ProjectorSearch { found, passed_over, tied, unused } = projectors;
+    let ProjectorSearch { found, passed_over, tied, unused, broken } = projectors;
     let projector = found.map(|found| Projector { path: absolute(found.path), ..found });
     let file = ModelFile { path: absolute(path), modified, model: inspected, binary: binary.to_owned(), projector };
     Ok(CheckedModel {
@@ -116,6 +116,7 @@ pub(super) fn check_file(
         passed_over_projectors: passed_over,
         tied_projectors: tied,
         unused_projectors: unused,
+        broken_projectors: broken,
         ..CheckedModel::without_file(id)
     })
 }
@@ -153,7 +154,10 @@ fn find_model_file(
         Start::Named(name) => {
             models::find(&settings.files.models_dir, &settings.files.hf_hub_cache, name).map_err(problem)?
         }
-        Start::File(path) => path.clone(),
+        Start::File(path) => {
+            models::refuse_url(&path.to_string_lossy()).map_err(problem)?;
+            path.clone()
+        }
         Start::Command { .. } => PathBuf::new(),
     };
     let inspected = models::check_readable(&path).map_err(problem)?;

@@ -1,12 +1,14 @@
 //! Warnings that need the model files: about models that work, but probably not as intended.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::bounds::MOST_NAMED;
 use super::checked::{CheckedModel, CheckedModels, file_name};
-use crate::models::{KindContradiction, ModelKind};
+use crate::models::{BrokenProjector, KindContradiction, ModelKind};
 use crate::settings::Config;
 use crate::settings::catalogue::{Catalogue, EVERY_MODEL, LocalSettings, ProjectorSetting, Start};
+use crate::settings::options::row;
 
 impl CheckedModels {
     /// Returns warnings about models that work, but probably not as intended.
@@ -32,6 +34,8 @@ fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
     }
     warnings.extend(models.iter().filter_map(doubtful_kind));
     warnings.extend(models.iter().filter_map(ineffective_dimensions));
+    warnings.extend(unreachable_contexts(models));
+    warnings.extend(models.iter().filter_map(missing_head));
     for model in models.iter().filter(|model| has_unknown_memory(model)) {
         warnings.push(format!(
             "models.{}: a `command` without `memory` counts as 0 in MEMORY_BUDGET until a load of it has been measured; \
@@ -121,6 +125,59 @@ fn ineffective_dimensions(model: &CheckedModel) -> Option<String> {
     }
 }
 
+/// Returns a warning for each `CTX` that was set to more tokens than llama-server gives a slot of some model. The default
+/// of `CTX` is for every model, and is no wish for a long context.
+fn unreachable_contexts(models: &[CheckedModel]) -> Vec<String> {
+    let default = row("ctx").and_then(|row| row.default.parse::<u32>().ok());
+    let mut short: BTreeMap<u32, Vec<(&str, u64)>> = BTreeMap::new();
+    for model in models {
+        let (Some(local), Some(file)) = (&model.settings.local, &model.file) else { continue };
+        let wanted = local.engine.ctx.0;
+        let trained = file.model.metadata.context_length.filter(|trained| (1..u64::from(wanted)).contains(trained));
+        // These change what llama-server takes for the trained context.
+        let stretches = |word: &String| {
+            let word = word.replace('_', "-");
+            ["--rope-", "--yarn-", "--override-kv"].iter().any(|start| word.starts_with(start))
+        };
+        if let Some(trained) = trained.filter(|_| Some(wanted) != default)
+            && !local.engine.extra_args.words.iter().any(stretches)
+        {
+            short.entry(wanted).or_default().push((&model.id, trained));
+        }
+    }
+    let warning = |(wanted, models): (u32, Vec<(&str, u64)>)| {
+        let named: Vec<String> =
+            models.iter().take(MOST_NAMED).map(|(id, trained)| format!("{id:?} ({trained})")).collect();
+        let more = models.len().saturating_sub(MOST_NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!(
+            "CTX={wanted} is more than the trained context of {}{more}: llama-server reserves memory for it, but takes \
+             no more than the trained tokens; set CTX to them",
+            named.join(", ")
+        )
+    };
+    short.into_iter().map(warning).collect()
+}
+
+/// Returns a warning if a model cannot serve its kind, which its file does not speak of.
+fn missing_head(model: &CheckedModel) -> Option<String> {
+    let (local, file) = (model.settings.local.as_ref()?, model.file.as_ref()?);
+    let has_pooling = local.engine.extra_args.words.iter().any(|word| word == "--pooling");
+    match (model.kind, file.model.kind()) {
+        (ModelKind::Embedding, ModelKind::Chat) if !has_pooling => Some(format!(
+            "the model {:?} has no pooling, so that llama-server refuses every request for embeddings: add --pooling \
+             last (or mean) to EXTRA_ARGS, or args: [--pooling, last] to the model",
+            model.id
+        )),
+        (ModelKind::Rerank, ModelKind::Chat | ModelKind::Embedding) => Some(format!(
+            "the model {:?} has no ranking head: llama-server answers requests for rerank, but the scores mean nothing; \
+             use the file of a reranker",
+            model.id
+        )),
+        _ => None,
+    }
+}
+
 /// Returns warnings about projectors that are there and not used.
 fn projector_warnings(models: &[CheckedModel]) -> Vec<String> {
     let names = |paths: &[PathBuf]| paths.iter().map(|path| file_name(path)).collect::<Vec<_>>().join(", ");
@@ -144,6 +201,13 @@ fn projector_warnings(models: &[CheckedModel]) -> Vec<String> {
             warnings.push(format!("models.{}.mmproj has no effect: args or EXTRA_ARGS name the projector", model.id));
         }
     }
+    let broken: BTreeSet<&BrokenProjector> = models.iter().flat_map(|model| &model.broken_projectors).collect();
+    warnings.extend(broken.into_iter().map(|BrokenProjector { path, fault, hint }| {
+        let name = file_name(path);
+        format!(
+            "{name} is no projector of the model beside it, which gets no images or sound from it: it {fault}; {hint}"
+        )
+    }));
     warnings.extend(unused.into_iter().map(|path| {
         format!(
             "the multimodal projector {} is not used: by its name or its width it belongs to no model beside it; set mmproj: of a model in llamagate.yaml",

@@ -66,6 +66,9 @@ impl GgufError {
             Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 "let the user that runs the service read it (chmod, chown, or the container's user)"
             }
+            Self::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+                "check that the path is right, and that the disk or volume is mounted"
+            }
             Self::Io(_) => "check that the disk or volume is mounted and readable",
             Self::Folder => "name a .gguf file in it",
             Self::NotAFile => "name a .gguf file",
