@@ -28,15 +28,15 @@ pub(super) struct Listeners {
 
 impl Listeners {
     /// Binds both ports, or one if they are the same.
-    /// ///
-    /// /// # Errors
-    /// ///
-    /// /// Returns an error that names the port and the address if one cannot be bound.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error that names the port, its setting and what to do if one cannot be bound.
     pub(super) fn bind(settings: &Settings) -> io::Result<Self> {
-        let gateway = listener(settings, settings.listen.port, "gateway")?;
+        let gateway = listener(settings, settings.listen.port, "gateway", "PORT")?;
         let is_shared = settings.listen.port == settings.listen.port_health && settings.listen.port != 0;
-        let health =
-            if is_shared { None } else { Some(listener(settings, settings.listen.port_health, "health port")?) };
+        let port = settings.listen.port_health;
+        let health = if is_shared { None } else { Some(listener(settings, port, "health port", "PORT_HEALTH")?) };
         Ok(Self { gateway, health })
     }
 
@@ -56,10 +56,21 @@ impl Listeners {
     }
 }
 
-fn listener(settings: &Settings, port: u16, name: &str) -> io::Result<TcpListener> {
+/// Binds one port, which `setting` sets.
+fn listener(settings: &Settings, port: u16, name: &str, setting: &str) -> io::Result<TcpListener> {
     let address = SocketAddr::new(settings.listen.host, port);
-    let listener = listen::bind(address)
-        .map_err(|error| io::Error::new(error.kind(), format!("{name} cannot listen on {address}: {error}")))?;
+    let listener = listen::bind(address).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => format!(
+                "; another program has the port, perhaps a second llamagate: set {setting}, or end that program (`ss -ltnp` shows it)"
+            ),
+            io::ErrorKind::PermissionDenied => {
+                format!("; this user may not use the port: set {setting} to one from 1024")
+            }
+            _ => format!("; check HOST and {setting}"),
+        };
+        io::Error::new(error.kind(), format!("{name} cannot listen on {address}: {error}{hint}"))
+    })?;
     info!("{name} listens on http://{}", listener.local_addr()?);
     Ok(listener)
 }

@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 
 use crate::models::list::printable;
-use crate::settings::{Environment, Inputs, OPTIONS, OptionRow, Sources, resolve_only};
+use crate::settings::{Environment, Inputs, OPTIONS, OptionRow, SettingProblem, Sources, resolve_only};
 use crate::{gateway, models, platform};
 
 /// Most typing mistakes by which a word still looks like a subcommand.
@@ -171,6 +171,11 @@ pub fn detect_platform(environment: &Environment) -> platform::Platform {
 }
 
 impl ServeArgs {
+    /// Returns MODEL as it was given.
+    pub(super) fn model(&self) -> Option<String> {
+        self.model.clone()
+    }
+
     /// Combines the arguments with the environment. MODEL is a path if a file of this name exists, or if it contains a
     /// slash and is not ORG/NAME; otherwise it is a name under MODELS_DIR.
     pub(super) fn into_inputs(self, environment: Environment) -> Inputs {
@@ -183,6 +188,29 @@ impl ServeArgs {
         }
         resolve_inputs(flags, environment)
     }
+}
+
+/// Says of a MODEL argument that means no model where it was looked up: unlike `MODEL_NAME`, it may be a file of the
+/// current folder.
+pub(super) fn explain_model(model: Option<&str>, problems: Vec<SettingProblem>) -> Vec<SettingProblem> {
+    let Some(model) = model else { return problems };
+    let subject = format!("MODEL_NAME={model:?}");
+    let is_absent = |problem: &SettingProblem| {
+        let starts = ["there is no model ", "the models folder "];
+        problem.subject == subject && starts.iter().any(|start| problem.fault.starts_with(start))
+    };
+    let explain = |problem: SettingProblem| match is_absent(&problem) {
+        false => problem,
+        true => SettingProblem {
+            subject: format!("MODEL {model:?}"),
+            fault: format!("there is no file {:?} here, and {}", format!("./{model}"), problem.fault),
+            hint: Some(
+                "give the path of a .gguf file, or the name of one below MODELS_DIR; `llamagate models` lists these"
+                    .to_owned(),
+            ),
+        },
+    };
+    problems.into_iter().map(explain).collect()
 }
 
 /// Returns the inputs that the settings are resolved from, with the variables of `ENV_FILE`.

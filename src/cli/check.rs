@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::arguments::{ServeArgs, detect_platform};
+use super::arguments::{ServeArgs, detect_platform, explain_model};
 use super::output::{
     brought_names_section, models_section, print, print_stderr, projectors_section, report_problems, settings_table,
 };
@@ -12,6 +12,7 @@ use crate::{app, preflight};
 
 /// Runs `llamagate check`.
 pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
+    let model = arguments.model();
     let inputs = arguments.into_inputs(environment);
     let platform = detect_platform(&inputs.environment);
     let resolved = match resolve(&inputs, &platform) {
@@ -48,6 +49,6 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(problems) => report_problems(&problems),
+        Err(problems) => report_problems(&explain_model(model.as_deref(), problems)),
     }
 }

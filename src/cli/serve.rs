@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::arguments::{ServeArgs, detect_platform};
+use super::arguments::{ServeArgs, detect_platform, explain_model};
 use super::output::{
     EXIT_BACKEND, brought_names_section, fatal, models_section, print, print_stderr, report_problems, settings_table,
     summary,
@@ -37,6 +37,7 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fatal(&format!("signals cannot be handled: {error}")),
     };
+    let model = arguments.model();
     let inputs = arguments.into_inputs(environment);
     let platform = detect_platform(&inputs.environment);
     let resolved = resolve(&inputs, &platform);
@@ -75,7 +76,7 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
         Ok(ready) => ready,
         // Report all problems at once, including those of the model files, which are normally checked after the start.
         Err(_) => {
-            let problems = problems_of(&resolved, &inputs);
+            let problems = explain_model(model.as_deref(), problems_of(&resolved, &inputs));
             let queue = RunpodQueue::read(&resolved.config.settings, &inputs.environment).ok().flatten();
             report_to_platform(queue, &summary(&problems));
             return fail_misconfigured(&problems);
@@ -97,7 +98,7 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
         Ok(app::RunOutcome::Stopped) => ExitCode::SUCCESS,
         Ok(app::RunOutcome::BackendFailed) => ExitCode::from(EXIT_BACKEND),
         Ok(app::RunOutcome::Broken) => ExitCode::FAILURE,
-        Ok(app::RunOutcome::Misconfigured(problems)) => fail_misconfigured(&problems),
+        Ok(app::RunOutcome::Misconfigured(problems)) => fail_misconfigured(&explain_model(model.as_deref(), problems)),
         Err(error) => {
             tracing::error!("fatal: {error}");
             ExitCode::FAILURE

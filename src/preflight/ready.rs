@@ -1,4 +1,7 @@
-//! The checks that need no model file: keys, file descriptors, the queue, the log file.
+//! The checks that need no model file: keys, file descriptors, the queue, the log file, the address.
+
+use std::io;
+use std::net::TcpListener;
 
 use crate::descriptors::{self, Descriptors};
 use crate::keys::{KeyFileError, Store};
@@ -34,6 +37,7 @@ pub fn ready(config: &Config, environment: &Environment) -> Result<Prepared, Vec
         None
     };
     problems.extend(bad_log_file(settings));
+    problems.extend(foreign_host(settings));
     // Even with other problems, so that all of them are reported at once.
     let descriptors = descriptors::allocate(config).map_err(|problem| problems.push(problem)).ok();
     match descriptors {
@@ -54,6 +58,19 @@ fn open_keys(settings: &Settings) -> Result<Store, SettingProblem> {
             fault: error.to_string(),
             hint: Some(error.hint() + or_variable),
         }
+    })
+}
+
+/// Returns a problem if `HOST` is no address of this machine. Asks the kernel with a port of its own choice.
+fn foreign_host(settings: &Settings) -> Option<SettingProblem> {
+    let host = settings.listen.host;
+    let error = TcpListener::bind((host, 0)).err()?;
+    (error.kind() == io::ErrorKind::AddrNotAvailable).then(|| SettingProblem {
+        subject: format!("HOST={host}"),
+        fault: "this machine has no such address".to_owned(),
+        hint: Some(
+            "0.0.0.0 listens on all IPv4 addresses, :: on IPv6 too; `ip address` lists those there are".to_owned(),
+        ),
     })
 }
 

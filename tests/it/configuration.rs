@@ -251,6 +251,7 @@ fn a_port_in_use_is_named_in_the_error() {
     let (status, output) = Gateway::builder().set("PORT", port).run_to_exit();
     assert_eq!(status.code(), Some(1));
     assert!(output.contains(&format!("gateway cannot listen on 127.0.0.1:{port}")), "{output}");
+    assert!(output.contains("second llamagate: set PORT,"), "{output}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod arguments;
 mod behind_nginx;
 mod brought_names;
 mod certificates;
+mod check_warnings;
 mod clients;
 mod commands;
 mod configuration;
