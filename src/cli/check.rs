@@ -19,9 +19,9 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
         Ok(resolved) => resolved,
         Err(problems) => return report_problems(&problems),
     };
-    print(&format!("platform: {}\n{}", platform.kind, settings_table(&resolved)));
-    print(&brought_names_section(&resolved));
     let help = app::read_llama_help(&resolved.config, &inputs.environment);
+    print(&format!("platform: {}\n{}", platform.kind, settings_table(&resolved, help.as_deref())));
+    print(&brought_names_section(&resolved));
     let inspected = preflight::inspect(&resolved.config, &inputs.environment, help.as_deref());
     let mut catalogue = resolved.config.catalogue.clone();
     let mut projectors = String::new();

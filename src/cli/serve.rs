@@ -128,7 +128,7 @@ fn is_debug_shell_set(
 fn print_resolved(resolved: &Result<Resolved, Vec<SettingProblem>>, inputs: &Inputs) {
     let problems = match resolved {
         Ok(resolved) => {
-            print(&settings_table(resolved));
+            print(&settings_table(resolved, None));
             print(&brought_names_section(resolved));
             print(&models_section(&resolved.config.catalogue));
             problems_of(resolved, inputs)

@@ -3,11 +3,14 @@
 //! Whether a llama-server knows an argument is checked against its own help, in `worker/dialect/`; the rules here hold
 //! for every llama-server.
 
+use super::masking::{dashed, looks_like_an_option, masked_arguments};
 use super::value::{Rejected, Value};
 
 /// Additional arguments for llama-server, already split.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExtraArgs {
+    /// The words of `EXTRA_ARGS` as they were given.
+    pub given: Vec<String>,
     /// The words that llama-server gets.
     pub words: Vec<String>,
     /// The names that `--alias` gives to the model.
@@ -115,14 +118,8 @@ const TEXT_OPTIONS: &[&str] = &[
     "--tags",
 ];
 
-/// Arguments whose values must not be printed.
-const SECRET_ARGUMENTS: &[&str] = &["--hf-token", "-hft"];
-
 /// What is allowed, as a noun phrase.
 const ALLOWED: &str = "llama-server arguments as a shell would split them";
-
-/// Characters of an argument that a warning quotes at most.
-const QUOTED: usize = 40;
 
 impl ExtraArgs {
     /// Checks arguments that are already split, and takes out those that llama-server must not get.
@@ -132,6 +129,7 @@ impl ExtraArgs {
     /// Returns the first argument that is refused, with a hint.
     pub(in crate::settings) fn checked(arguments: Vec<String>, place: ArgumentsPlace) -> Result<Self, Rejected> {
         let mut checked = Self::default();
+        let mut last_option = String::new();
         let mut rest = arguments.into_iter().peekable();
         while let Some(word) = rest.next() {
             if word.contains('\0') {
@@ -148,33 +146,40 @@ impl ExtraArgs {
                 Some((Refused, why)) => return refused(why),
                 Some((NamesModel, why)) if place == ArgumentsPlace::Model => return refused(why),
                 Some((NamesModel, _)) => {
-                    let Some(value) = inline.or_else(|| rest.next()) else {
+                    let value = inline.or_else(|| rest.next_if(|next| !looks_like_an_option(next)));
+                    let names = value.iter().flat_map(|value| value.split(',')).map(str::trim);
+                    let names: Vec<String> = names.filter(|name| !name.is_empty()).map(str::to_owned).collect();
+                    if names.is_empty() {
                         return refused("it needs a name, such as --alias NAME");
-                    };
-                    let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
-                    checked.names.extend(names.map(str::to_owned));
+                    }
+                    checked.names.extend(names);
                 }
                 Some((LeftOut(values), why)) => {
-                    let given = inline.iter().count();
-                    rest.by_ref().take(values.saturating_sub(given)).for_each(drop);
+                    // An option is not taken for a forgotten value: it would be lost.
+                    for _ in inline.iter().count()..values {
+                        rest.next_if(|next| !looks_like_an_option(next));
+                    }
                     checked.warnings.push(format!("{} has no effect: {why}", escaped(name)));
                 }
                 Some((LogLevel, why)) => {
-                    let level = inline.as_ref().or_else(|| rest.peek()).and_then(|level| level.trim().parse().ok());
-                    if level.is_some_and(|level: i64| level <= 0) {
+                    let level = inline.as_ref().or_else(|| rest.peek()).and_then(|level| leading_number(level));
+                    if level.is_some_and(|level| level <= 0) {
                         return refused(why);
                     }
                     checked.words.push(word);
                 }
                 None => {
-                    checked.warnings.extend(doubt(&word));
+                    checked.warnings.extend(doubt(&word, &last_option));
+                    if looks_like_an_option(&word) {
+                        name.clone_into(&mut last_option);
+                    }
                     let takes_text = TEXT_OPTIONS.contains(&option.as_str());
                     checked.words.push(word);
                     if let Some(value) = rest.next_if(|_| takes_text) {
                         if value.contains('\0') {
                             return Err(Rejected::new(format!("{ALLOWED}, without NUL bytes")));
                         }
-                        checked.warnings.extend(lost_quotes(&value));
+                        checked.warnings.extend(lost_quotes(&value, &last_option));
                         checked.words.push(value);
                     }
                 }
@@ -189,7 +194,7 @@ impl Value for ExtraArgs {
         let (words, was_quoted) = split(text).ok_or_else(|| {
             Rejected::new(ALLOWED).with_hint("a quote is not closed, or the text ends with a backslash")
         })?;
-        let mut checked = Self::checked(words, ArgumentsPlace::Service)?;
+        let mut checked = Self { given: words.clone(), ..Self::checked(words, ArgumentsPlace::Service)? };
         if was_quoted {
             let quoted = "it is quoted as a whole; the outer quotes are taken off: write it without them";
             checked.warnings.insert(0, quoted.to_owned());
@@ -199,22 +204,8 @@ impl Value for ExtraArgs {
 
     fn masked(text: &str) -> String {
         // An unclosed quote makes it impossible to tell which word is the secret, so the whole text is masked.
-        let Some((mut arguments, _)) = split(text) else { return "***".to_owned() };
-        for i in 0..arguments.len() {
-            let name = arguments[i].split_once('=').map(|(name, _)| name.to_owned());
-            match name {
-                Some(name) if is_secret_argument(&name) => arguments[i] = format!("{name}=***"),
-                None if is_secret_argument(&arguments[i]) && i + 1 < arguments.len() => arguments[i + 1] = "***".into(),
-                _ => {}
-            }
-        }
-        shlex::try_join(arguments.iter().map(String::as_str)).unwrap_or_else(|_| "***".to_owned())
+        split(text).map_or_else(|| "***".to_owned(), |(words, _)| masked_arguments(&words, |_| None))
     }
-}
-
-/// Returns an option in the spelling of llama-server's table, which takes `_` for `-` in long options.
-fn dashed(name: &str) -> String {
-    if name.starts_with("--") { name.replace('_', "-") } else { name.to_owned() }
 }
 
 /// Returns the rule of an option, and the reason for it.
@@ -222,9 +213,14 @@ fn rule(option: &str) -> Option<(ArgumentRule, &'static str)> {
     RULES.iter().find(|(names, ..)| names.contains(&option)).map(|(_, rule, why)| (*rule, *why))
 }
 
-fn is_secret_argument(name: &str) -> bool {
-    let name = dashed(name);
-    SECRET_ARGUMENTS.contains(&name.as_str()) || name.starts_with("--api-key")
+/// Reads a level as llama-server does (`std::stoi`): a whole number, and what follows it is ignored. `None` if there is
+/// none, which ends llama-server with an error.
+fn leading_number(text: &str) -> Option<i64> {
+    let text = text.trim_start();
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    let number: i64 = digits[..end].parse().ok()?;
+    Some(if text.starts_with('-') { -number } else { number })
 }
 
 /// Splits a text as a shell does. Platforms that do not remove quotes deliver `"--jinja --temp 0.5"` with them, which
@@ -245,33 +241,29 @@ fn split(text: &str) -> Option<(Vec<String>, bool)> {
     }
 }
 
-/// Returns a warning about a word that is probably not what was meant.
-fn doubt(word: &str) -> Option<String> {
+/// Returns a warning about a word that is probably not what was meant. It shows no value, which may be a secret.
+fn doubt(word: &str, last_option: &str) -> Option<String> {
     if word.starts_with("--") && word.contains(char::is_whitespace) && !word.contains('=') {
-        let quoted = shortened(word);
+        let option = escaped(word.split_whitespace().next().unwrap_or_default());
         return Some(format!(
-            "{quoted} is one argument with blanks: leave out the quotes around it, or write each word as an item of \
-             its own"
+            "\"{option} ...\" is one argument with blanks: leave out the quotes around it, or write each word as an item \
+             of its own"
         ));
     }
-    lost_quotes(word)
+    lost_quotes(word, last_option)
 }
 
-/// Returns a warning about a value that looks like JSON without its quotes. A chat template may begin with `{` too.
-fn lost_quotes(word: &str) -> Option<String> {
+/// Returns a warning about the value of an option that looks like JSON without its quotes. A chat template may begin with
+/// `{` too.
+fn lost_quotes(word: &str, option: &str) -> Option<String> {
     let is_template = ["{{", "{%", "{#"].iter().any(|start| word.starts_with(start));
     let is_json = || serde_json::from_str::<serde::de::IgnoredAny>(word).is_ok();
     (word.starts_with('{') && !is_template && !is_json()).then(|| {
-        let quoted = shortened(word);
-        format!("{quoted} is no JSON: if it has lost its quotes, write it as '{{\"name\": value}}' in single quotes")
+        format!(
+            "the value of {} is no JSON: if it has lost its quotes, write it as '{{\"name\": value}}' in single quotes",
+            escaped(option)
+        )
     })
-}
-
-/// Returns the beginning of a word in quotes, without control characters.
-fn shortened(word: &str) -> String {
-    let start: String = word.chars().take(QUOTED).collect();
-    let more = if start.len() < word.len() { "..." } else { "" };
-    format!("{:?}", format!("{start}{more}"))
 }
 
 /// Returns the name of an option without control characters.
@@ -367,10 +359,18 @@ mod tests {
             "--log_verbosity 0",
             "-lv=0",
             "-lv -5",
+            // llama-server reads the number before the first other character.
+            "-lv 0.9",
+            "-lv 0x0",
+            "-lv ' 0'",
+            "-lv +0",
+            "-lv -1x",
+            "-lv 0,5",
         ] {
             assert!(refusal(text).hint.unwrap().contains("would not say why"), "{text}");
         }
-        for text in ["-lv 1", "--verbosity 4", "--log-file /x", "--log-jsonl", "-v", "--verbosity"] {
+        for text in ["-lv 1", "--verbosity 4", "--log-file /x", "--log-jsonl", "-v", "--verbosity", "-lv 1.5", "-lv x"]
+        {
             assert!(ExtraArgs::parse(text).is_ok(), "{text}");
         }
     }
@@ -390,6 +390,9 @@ mod tests {
             ("--slots", &[], "--slots"),
             ("--slot-save-path /x --jinja", &["--jinja"], "--slot-save-path"),
             ("--slot_save_path=/x --jinja", &["--jinja"], "--slot_save_path"),
+            ("--slot-save-path --jinja", &["--jinja"], "--slot-save-path"),
+            ("-hf -fa on", &["-fa", "on"], "MODEL_NAME=ORG/NAME"),
+            ("--models-max -1", &[], "--models-max"),
             ("--models-max 2", &[], "--models-max"),
             ("--cors-origins * --temp 1", &["--temp", "1"], "CORS_ORIGINS"),
             ("--cors_credentials --temp 1", &["--temp", "1"], "CORS_ORIGINS"),
@@ -415,7 +418,10 @@ mod tests {
         let args = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let rejected = ExtraArgs::checked(args(&["--alias", "x"]), ArgumentsPlace::Model).unwrap_err();
         assert!(rejected.hint.unwrap().contains("models:"));
-        assert!(ExtraArgs::parse("--alias").is_err());
+        for text in ["--alias", "--alias ''", "--alias=", "--alias ' , '", "--alias --jinja", "-a -fa on"] {
+            assert!(refusal(text).hint.unwrap().contains("--alias NAME"), "{text}");
+        }
+        assert_eq!(ExtraArgs::parse("--alias=--odd").unwrap().names, ["--odd"]);
     }
 
     #[test]
@@ -470,8 +476,22 @@ mod tests {
             "\"--hf-token hf_abc --jinja\"",
             "-hft hf_abc",
             "--api_key hf_abc",
+            "--hf-tokn hf_abc",
+            "--mcp-servers-json '{\"env\":{\"T\":\"hf_abc\"}}'",
         ] {
             assert!(!ExtraArgs::masked(text).contains("hf_abc"), "{text}");
+        }
+    }
+
+    #[test]
+    fn warnings_showed_values() {
+        let of = |words: &[&str]| {
+            let words = words.iter().map(|word| (*word).to_owned()).collect();
+            ExtraArgs::checked(words, ArgumentsPlace::Model).unwrap().warnings
+        };
+        for words in [&["--hf-token hf_abc"][..], &["--x", "{t:hf_abc}"], &["-j", "{t:hf_abc}"], &["{t:hf_abc}"]] {
+            let warnings = of(words);
+            assert!(warnings.len() == 1 && !warnings[0].contains("hf_abc"), "{warnings:?}");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! An invalid value is always an error; no type falls back to a default or to "off".
 //!
 //! - `extra_args.rs`: `EXTRA_ARGS` and `args`
+//! - `masking.rs`: arguments as they may be printed
 //! - `name_pattern.rs`: model names with `*`
 //! - `networks.rs`: `TRUSTED_PROXIES`
 //! - `origins.rs`: `CORS_ORIGINS`
@@ -12,6 +13,7 @@
 //! - `value.rs`: the trait of these types, and the error of parsing
 
 mod extra_args;
+mod masking;
 mod name_pattern;
 mod networks;
 mod origins;
@@ -22,6 +24,7 @@ mod value;
 
 pub(super) use extra_args::ArgumentsPlace;
 pub use extra_args::ExtraArgs;
+pub use masking::masked_arguments;
 pub use name_pattern::NamePattern;
 pub use networks::Networks;
 pub use origins::Origins;

@@ -27,15 +27,17 @@ impl LlamaHelp {
     pub fn unknown_arguments(&self, words: &[String]) -> Vec<UnknownArgument> {
         let mut unknown = Vec::new();
         let mut rest = words.iter().map(String::as_str).peekable();
+        let mut before = None;
         while let Some(word) = rest.next() {
             // llama-server takes `_` for `-` in long options.
             let name = if word.starts_with("--") { word.replace('_', "-") } else { word.to_owned() };
             let Some(option) = self.option(&name) else {
-                unknown.push(self.explain(word, &name));
+                unknown.push(self.explain(word, &name, before));
                 // What follows may be its value, and a secret.
                 while rest.next_if(|next| !looks_like_an_option(next)).is_some() {}
                 continue;
             };
+            before = Some(word);
             if let Some(replacement) = option.replacement() {
                 unknown.push(UnknownArgument {
                     fault: format!("this llama-server no longer takes {word}"),
@@ -53,10 +55,13 @@ impl LlamaHelp {
         unknown
     }
 
-    fn explain(&self, word: &str, name: &str) -> UnknownArgument {
+    /// Explains an unknown word. `before` is the option before it.
+    fn explain(&self, word: &str, name: &str, before: Option<&str>) -> UnknownArgument {
         let shown = shown(word);
         if !word.starts_with('-') {
-            let fault = format!("{shown} is no argument of llama-server, nor the value of one");
+            // The word itself may be a secret.
+            let place = before.map_or_else(|| "the first word".to_owned(), |before| format!("what follows {before}"));
+            let fault = format!("{place} is no argument of llama-server, nor the value of one");
             let hint = "put a value with blanks into quotes, after its option";
             return UnknownArgument { fault, hint: Some(hint.to_owned()) };
         }
@@ -96,13 +101,18 @@ fn looks_like_an_option(word: &str) -> bool {
     word.starts_with('-') && word.parse::<f64>().is_err()
 }
 
-/// Returns a word as it may be printed: without a value after `=`, which may be a secret, in quotes if it has other
-/// characters than an option has, and not longer than [`SHOWN`].
+/// Returns an option as it may be printed: without what follows its name in the same word, which may be a secret, in
+/// quotes if it has other characters than an option has, and not longer than [`SHOWN`].
 fn shown(word: &str) -> String {
-    let name = word.split('=').next().unwrap_or(word);
+    let is_end = |c: char| c == '=' || c.is_whitespace();
+    let name = word.split(is_end).next().unwrap_or(word);
     let short: String = name.chars().take(SHOWN).collect();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if short.chars().all(is_plain) { short } else { format!("{short:?}") }
+    match (short.chars().all(is_plain), word.contains(char::is_whitespace)) {
+        (true, false) => short,
+        (_, true) => format!("{:?}", format!("{short} ...")),
+        (false, false) => format!("{short:?}"),
+    }
 }
 
 #[cfg(test)]
@@ -125,8 +135,9 @@ mod tests {
             ("-temp 1", "-temp", "did you mean --temp?"),
             ("--temp=1", "--temp=...", "--temp VALUE"),
             ("--json-shema '{}'", "--json-shema", "did you mean --json-schema?"),
-            ("--jinja hello", "hello", "quotes"),
-            ("'--jinja --temp 1'", "--jinja --temp 1", "blanks"),
+            ("--jinja hello", "what follows --jinja", "quotes"),
+            ("hello", "the first word", "quotes"),
+            ("'--jinja --temp 1'", "\"--jinja ...\"", "blanks"),
             ("--jinja --temp", "--temp has no value", "--temp VALUE"),
             ("--draft-max 3", "--draft-max", "use --spec-draft-n-max"),
             ("--jinjo", "--jinjo", "did you mean --jinja?"),
@@ -160,6 +171,10 @@ mod tests {
     fn a_secret_after_an_unknown_argument_is_not_shown() {
         let found = unknown("--hf-tokens hf_secret --jinja");
         assert!(found.len() == 1 && !format!("{found:?}").contains("hf_secret"), "{found:?}");
+        for text in ["--jinja hf_secret", "hf_secret", "'--hf-token hf_secret'", "'--hf-tokn=hf_secret x'"] {
+            let found = unknown(text);
+            assert!(found.len() == 1 && !format!("{found:?}").contains("hf_secret"), "{found:?}");
+        }
         let found = unknown("--hf-token=hf_secret");
         assert!(!format!("{found:?}").contains("hf_secret"), "{found:?}");
         let found = unknown("--hf-tokens=hf_secret");

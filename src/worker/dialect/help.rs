@@ -47,6 +47,11 @@ impl LlamaHelp {
         self.option(name).is_some()
     }
 
+    /// Returns the number of an option's values; `None` if there is no option of this name.
+    pub fn value_count(&self, name: &str) -> Option<usize> {
+        self.option(name).map(|option| option.values)
+    }
+
     pub(super) fn option(&self, name: &str) -> Option<&LlamaOption> {
         self.options.iter().find(|option| option.names.iter().any(|known| known == name))
     }
