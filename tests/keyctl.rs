@@ -76,6 +76,24 @@ impl From<Output> for CommandOutput {
 }
 
 #[test]
+fn a_full_disk_left_an_empty_key_file_that_stops_the_next_start() {
+    let keyctl = Keyctl::new();
+    // As on a full disk: every write into a file fails.
+    let program = env!("CARGO_BIN_EXE_keyctl");
+    let script = format!("trap '' XFSZ; ulimit -f 0; exec {program} generate --name app");
+    let full_disk = || Command::new("sh").args(["-c", &script]).env("AUTH_KEYS_FILE", keyctl.file()).output().unwrap();
+    let output = full_disk();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(fs::read_dir(keyctl.dir.path()).unwrap().count(), 0, "no file is left");
+    fs::write(keyctl.file(), "a:0123456789abcdef\n").unwrap();
+    assert_eq!(full_disk().status.code(), Some(1));
+    assert_eq!(keyctl.text(), "a:0123456789abcdef\n");
+    // An empty file of the user's own stays.
+    fs::write(keyctl.file(), "").unwrap();
+    assert_eq!((full_disk().status.code(), keyctl.text().as_str()), (Some(1), ""));
+}
+
+#[test]
 fn generate_prints_the_secret_once_and_stores_its_hash_in_a_private_file() {
     let keyctl = Keyctl::new();
     let output = keyctl.run("generate --name my-app");

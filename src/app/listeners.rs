@@ -134,6 +134,6 @@ pub(super) fn write_port_file(path: &Path, port: u16) -> io::Result<()> {
     let with_path = |error: io::Error| io::Error::new(error.kind(), format!("PORT_FILE {}: {error}", path.display()));
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
-    std::fs::write(&temporary, format!("{port}\n")).map_err(with_path)?;
-    std::fs::rename(&temporary, path).map_err(with_path)
+    let written = std::fs::write(&temporary, format!("{port}\n")).and_then(|()| std::fs::rename(&temporary, path));
+    written.map_err(with_path).inspect_err(|_| _ = std::fs::remove_file(&temporary))
 }

@@ -72,29 +72,35 @@ pub fn update<T, E: From<KeyFileError>>(
     change: impl FnOnce(&mut KeyFile) -> Result<T, E>,
 ) -> Result<Updated<T>, E> {
     let target = LockedFile::lock(path.to_owned(), if_missing, LOCK_WAIT)?;
-    let old = target.read()?;
-    let mut file = parse(&old);
-    let value = change(&mut file)?;
-    let new = file.render();
-    let written = if new == old { Written::Unchanged } else { target.replace(&old, &new)? };
-    Ok(Updated { value, written, locked: matches!(target.opened, Opened::Locked(_)), file })
+    let edit = || -> Result<Updated<T>, E> {
+        let old = target.read()?;
+        let mut file = parse(&old);
+        let value = change(&mut file)?;
+        let new = file.render();
+        let written = if new == old { Written::Unchanged } else { target.replace(&old, &new)? };
+        Ok(Updated { value, written, locked: matches!(target.opened, Opened::Locked(_)), file })
+    };
+    edit().inspect_err(|_| target.remove_if_created())
 }
 
 /// The key file, opened and locked for an edit.
 struct LockedFile {
     path: PathBuf,
     opened: Opened,
+    /// Whether it was created for this edit.
+    is_created: bool,
 }
 
 impl LockedFile {
     fn lock(path: PathBuf, if_missing: IfMissing, wait: Duration) -> Result<Self, KeyFileError> {
         let start = Instant::now();
         loop {
+            let is_created = !path.exists();
             let file = open(&path, if_missing)?;
             match try_lock(file, FlockArg::LockExclusiveNonblock) {
                 // Resolved, because a rename must replace the target of a symbolic link and not the link.
                 LockAttempt::Opened(opened) if is_same_file(&path, opened.get()) => {
-                    return Ok(Self { path: fs::canonicalize(&path).unwrap_or(path), opened });
+                    return Ok(Self { path: fs::canonicalize(&path).unwrap_or(path), opened, is_created });
                 }
                 // Another writer holds the lock, or replaced the file before this one got the lock.
                 LockAttempt::Opened(_) | LockAttempt::Busy(_) => {}
@@ -121,6 +127,18 @@ impl LockedFile {
             let line = 1 + good.iter().filter(|&&byte| byte == b'\n').count();
             KeyFileError::NotText { path: self.path.clone(), line }
         })
+    }
+
+    /// Removes the file again if it was created for this edit and is still empty: a gateway refuses to start with an empty
+    /// key file. Still under the lock, so that a writer that waits for it starts over with a new file.
+    fn remove_if_created(&self) {
+        if self.is_created && is_same_file(&self.path, self.opened.get()) && self.is_empty() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.opened.get().metadata().is_ok_and(|metadata| metadata.len() == 0)
     }
 
     fn replace(&self, old: &str, new: &str) -> Result<Written, KeyFileError> {

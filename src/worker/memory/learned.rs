@@ -212,8 +212,10 @@ fn write(path: &Path, entries: Vec<LearnedEntry>) -> io::Result<()> {
     text.push('\n');
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
-    fs::write(&draft, text)?;
-    fs::rename(&draft, path)
+    fs::write(&draft, text).and_then(|()| fs::rename(&draft, path)).inspect_err(|_| {
+        // A full disk leaves an empty one.
+        let _ = fs::remove_file(&draft);
+    })
 }
 
 #[cfg(test)]
