@@ -213,6 +213,24 @@ fn with_auth_disabled_no_key_is_needed() {
 }
 
 #[test]
+fn a_good_key_was_refused_because_another_good_key_without_the_scope_came_first() {
+    let gateway = Gateway::builder()
+        .keys("a:only-inference-0123456789:1000\nb:only-admin-0123456789:1000 scope=admin\n")
+        .start_ready();
+    let (inference, admin) = ("only-inference-0123456789", "only-admin-0123456789");
+    for (first, second) in [(inference, admin), (admin, inference)] {
+        let client =
+            || gateway.anonymous().header("X-API-Key", first).header("Authorization", &format!("Bearer {second}"));
+        for path in ["/v1/models", "/lb/stats"] {
+            assert_eq!(client().get(path).status(), 200, "{path} with {first} first");
+        }
+    }
+    let one =
+        gateway.anonymous().header("X-API-Key", inference).header("Authorization", "Bearer wrong-0123456789abcdef");
+    assert_eq!(one.get("/lb/stats").status(), 403, "a key without the scope is still told apart from a wrong one");
+}
+
+#[test]
 fn metrics_auth_enabled_protects_the_metrics_of_both_ports() {
     let gateway = Gateway::builder().set("METRICS_AUTH_ENABLED", true).start();
     assert_eq!(gateway.anonymous().get("/metrics").status(), 401);

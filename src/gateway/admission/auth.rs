@@ -96,9 +96,9 @@ impl Authenticator {
             RequestSource::Client(client) => client,
         };
         match (route.access, &self.keyless_guard) {
-            (RouteAccess::Key(_), None) => return self.authenticate_key(&parts.headers, client.address),
+            (RouteAccess::Key(scope), None) => return self.authenticate_key(&parts.headers, client.address, scope),
             (RouteAccess::Metrics, _) if self.metrics_auth_enabled => {
-                return self.authenticate_key(&parts.headers, client.address);
+                return self.authenticate_key(&parts.headers, client.address, Scope::Metrics);
             }
             (_, Some(guard)) => guard.check(parts, route, client)?,
             _ => {}
@@ -114,14 +114,15 @@ impl Authenticator {
     pub(crate) fn authorize_metrics(&self, parts: &Parts, client: ClientAddress) -> Result<(), Refusal> {
         match &self.keyless_guard {
             _ if self.metrics_auth_enabled => {
-                self.authenticate_key(&parts.headers, client.address)?.require_scope(Scope::Metrics)
+                self.authenticate_key(&parts.headers, client.address, Scope::Metrics)?.require_scope(Scope::Metrics)
             }
             Some(guard) => guard.check_host(parts, client),
             None => Ok(()),
         }
     }
 
-    fn authenticate_key(&self, headers: &HeaderMap, client: IpAddr) -> Result<Caller, Refusal> {
+    /// Finds the key of a request. `scope` is what its route needs, which [`Caller::check_scope`] requires.
+    fn authenticate_key(&self, headers: &HeaderMap, client: IpAddr, scope: Scope) -> Result<Caller, Refusal> {
         let offered = offered_keys(headers);
         if offered.is_empty() {
             return Err(Refusal::MissingKey);
@@ -129,7 +130,7 @@ impl Authenticator {
         let store = self.keys.as_ref().ok_or(Refusal::InvalidKey)?;
         let address_check = self.auth_failures.as_ref().map_or(Ok(()), |failures| failures.check(client));
         let address_limited = |wait| Refusal::RateLimited("wrong API keys from this address", wait);
-        let key = match lookup_any(store, &offered) {
+        let key = match lookup_any(store, &offered, scope) {
             Ok(key) => key,
             // An expired key is not a guess, so it is not counted. While the address has to wait it gets the same refusal as a
             // wrong key, which does not reveal that it was valid once.
@@ -156,23 +157,25 @@ impl Authenticator {
     }
 }
 
-/// Looks up the keys that a request offers, and returns the first that is valid: a client behind a platform's edge sends
-/// the edge's key too. A proxy in front may have checked another one than this, but the caller owns this one and gets no
-/// more than it allows.
+/// Looks up the keys that a request offers, and returns the first that is valid and has `scope`, or else the first that is
+/// valid: a client behind a platform's edge sends the edge's key too. A proxy in front may have checked another one than
+/// this, but the caller owns this one and gets no more than it allows.
 ///
 /// # Errors
 /// Without a valid key, [`Denied::Expired`] if one of them was valid once.
-fn lookup_any(store: &Store, offered: &[&str]) -> Result<Arc<Key>, Denied> {
+fn lookup_any(store: &Store, offered: &[&str], scope: Scope) -> Result<Arc<Key>, Denied> {
     let now = jiff::Timestamp::now();
     let mut denied = Denied::Unknown;
+    let mut other = None;
     for secret in offered {
         match store.lookup(secret, now) {
-            Ok(key) => return Ok(key),
+            Ok(key) if key.has(scope) => return Ok(key),
+            Ok(key) => _ = other.get_or_insert(key),
             Err(Denied::Expired) => denied = Denied::Expired,
             Err(Denied::Malformed | Denied::Unknown) => {}
         }
     }
-    Err(denied)
+    other.ok_or(denied)
 }
 
 impl Caller {
