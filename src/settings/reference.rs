@@ -15,7 +15,8 @@ pub fn configuration_reference() -> String {
          The sources in order of precedence: flag, environment variable, variable of `ENV_FILE`, configuration file,\n\
          platform default, default.\n\n\
          Yes-or-no settings take `true`, `false`, `1`, `0`, `yes`, `no`, `on`, `off` in any case. Durations take\n\
-         `300`, `300s`, `5m`, `2h`, `500ms`; sizes take `10485760`, `10MiB`, `10MB`. A value that cannot be parsed\n\
+         `300`, `300s`, `5m`, `2h`, `500ms`; sizes take `10485760`, `10MiB`, `10MB`. `10M` is `10MiB`, and `16k`\n\
+         of `CTX` are 16384 tokens, as nginx, logrotate and Docker count. A value that cannot be parsed\n\
          is an error and is never replaced by the default: `llamagate check` prints all problems at once and exits with 78.\n\
          Blanks, carriage returns and line feeds around the value of a variable do not count, nor do a byte order mark or\n\
          quotes around the whole value, as `docker --env-file` and web forms deliver them. A variable with nothing else\n\

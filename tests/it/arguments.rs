@@ -307,6 +307,29 @@ fn a_folder_in_place_of_a_file_is_called_one() {
 }
 
 #[test]
+fn check_printed_secrets_of_extra_args() {
+    for arguments in [
+        "--hf-tokn hf_sesame",
+        "--hf-tokn=hf_sesame",
+        "--jinja hf_sesame",
+        "'--hf-token hf_sesame'",
+        "--mmproj-url https://u:hf_sesame@h/x",
+        "--mcp-servers-json '{\"env\":{\"T\":\"hf_sesame\"}}'",
+        "--host hf_sesame",
+        "--temp 0.5 'hf_sesame",
+        "--alias",
+    ] {
+        for (command, program) in [("with a help", real_llama_server()), ("without", "/bin/sh".into())] {
+            let variables = [("EXTRA_ARGS", arguments), ("LLAMA_SERVER", program.to_str().unwrap())];
+            let found = text(&check(&variables));
+            assert!(!found.contains("sesame"), "{command}, {arguments}: {found}");
+        }
+    }
+    let shown = text(&check(&[("EXTRA_ARGS", "--temp 0.5 --hf-token hf_sesame --jinja")]));
+    assert!(shown.contains("--temp 0.5 --hf-token '***' --jinja") && !shown.contains("sesame"), "{shown}");
+}
+
+#[test]
 fn lost_and_kept_quotes_are_told_by_check() {
     for (arguments, part) in [
         ("--chat-template-kwargs {enable_thinking:false}", "is no JSON"),

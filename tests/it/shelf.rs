@@ -499,7 +499,10 @@ fn check_names_projectors_and_refuses_what_is_no_model_of_its_own() {
         ("models: {see: {file: see.gguf, mmproj: nowhere.gguf}}", "models.see.mmproj: \"nowhere.gguf\""),
         ("models: {see: {file: see.gguf, mmproj: other.gguf}}", "no multimodal projector"),
         ("models: {see: {file: see.gguf, mmproj: ''}}", "models.see.mmproj: expected the file"),
-        ("models: {see: {file: see.gguf, mmproj: [a]}}", "models.see.mmproj: expected a string"),
+        ("models: {see: {file: see.gguf, mmproj: [a]}}", "models.see.mmproj: expected the file"),
+        ("models: {see: {file: see.gguf, mmproj: false}}", "hint: write none"),
+        ("models: {see: {file: see.gguf, mmproj: 'no'}}", "hint: write none"),
+        ("models: {see: {file: see.gguf, mmproj: true}}", "hint: leave it out"),
         ("models: {see: {command: [x, '{port}'], mmproj: none}}", "models.see.mmproj: is llama-server's"),
         ("defaults: {mmproj: none}", "defaults.mmproj: belongs to a single model"),
     ] {

@@ -236,12 +236,21 @@ fn read_start(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> Option<Star
 
 /// Reads `mmproj`: the file of a projector, or `none`.
 fn read_projector_setting(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> Option<ProjectorSetting> {
-    let text = fields.text("mmproj", notes)?;
-    if text.is_empty() {
-        notes.problem(&fields.at("mmproj"), "expected the file of a multimodal projector, or none", None);
-        return None;
-    }
-    Some(if text.eq_ignore_ascii_case("none") { ProjectorSetting::Never } else { ProjectorSetting::File(text.into()) })
+    let location = fields.at("mmproj");
+    let node = fields.node("mmproj")?;
+    let word = node.scalar().unwrap_or_default().to_ascii_lowercase();
+    let hint = match (node, word.as_str()) {
+        (YamlNode::Text(_), "none") => return Some(ProjectorSetting::Never),
+        (_, "false" | "no" | "off") => Some("write none for a model without projector"),
+        (_, "true" | "yes" | "on" | "auto") => Some("leave it out: the projector beside the model is found"),
+        (YamlNode::Text(text), _) if !text.is_empty() => return Some(ProjectorSetting::File(text.into())),
+        (YamlNode::Text(_), _) => None,
+        (YamlNode::List(_) | YamlNode::Map(_), _) => Some("name one file"),
+        _ => Some("put it into quotes"),
+    };
+    let fault = "expected the file of a multimodal projector, or none";
+    notes.problem(&location, fault, hint.map(str::to_owned));
+    None
 }
 
 /// Returns an absolute path unchanged, and any other path as a name under `MODELS_DIR`.

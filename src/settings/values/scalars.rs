@@ -174,7 +174,7 @@ impl Value for Seconds {
     }
 }
 
-/// A size in bytes: `10485760`, `10MiB` (binary), `10MB` (decimal).
+/// A size in bytes: `10485760`, `10MiB` or `10M` (binary, as nginx, logrotate and Docker read it), `10MB` (decimal).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ByteSize(pub usize);
 
@@ -185,14 +185,12 @@ impl Value for ByteSize {
         let (number, unit) = text.split_at(split);
         let scale: u64 = match unit.trim().to_ascii_lowercase().as_str() {
             "" | "b" => 1,
-            "kib" => 1 << 10,
-            "mib" => 1 << 20,
-            "gib" => 1 << 30,
+            "kib" | "ki" | "k" => 1 << 10,
+            "mib" | "mi" | "m" => 1 << 20,
+            "gib" | "gi" | "g" => 1 << 30,
             "kb" => 1_000,
             "mb" => 1_000_000,
             "gb" => 1_000_000_000,
-            // Some programs mean 1000 by `k` and others 1024.
-            "k" | "m" | "g" => return Err(rejected().with_hint("use MiB (1048576) or MB (1000000)")),
             _ => return Err(rejected()),
         };
         let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(scale)).ok_or_else(rejected)?;
@@ -283,8 +281,10 @@ pub struct Context(pub u32);
 
 impl Value for Context {
     fn parse(text: &str) -> Result<Self, Rejected> {
-        match text.parse() {
-            Ok(tokens) if tokens >= 32 => Ok(Self(tokens)),
+        // `16k` as guides and llama.cpp's model cards write it.
+        let (number, scale) = text.strip_suffix(['k', 'K']).map_or((text, 1), |number| (number, 1024));
+        match number.parse::<u32>().ok().and_then(|number| number.checked_mul(scale)) {
+            Some(tokens) if tokens >= 32 => Ok(Self(tokens)),
             _ => Err(Rejected::new("a number of tokens from 32").with_hint("8192 suits chats, 32768 long documents")),
         }
     }
@@ -382,8 +382,23 @@ mod tests {
         assert_eq!(ByteSize::parse("10485760").unwrap().0, 10_485_760);
         assert_eq!(ByteSize::parse("10MiB").unwrap().0, 10_485_760);
         assert_eq!(ByteSize::parse("10MB").unwrap().0, 10_000_000);
-        for text in ["0", "10M", "ten", "99999999999999999999", "18446744073709551615GiB"] {
+        for (text, bytes) in
+            [("100k", 102_400), ("10M", 10_485_760), ("1g", 1 << 30), ("2Gi", 2 << 30), ("3 KB", 3_000)]
+        {
+            assert_eq!(ByteSize::parse(text).unwrap().0, bytes, "{text}");
+        }
+        for text in ["0", "0M", "10t", "1.5G", "M", "ten", "99999999999999999999", "18446744073709551615GiB"] {
             assert!(ByteSize::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_context_may_be_given_in_units_of_1024_tokens() {
+        for (text, tokens) in [("32", 32), ("16384", 16_384), ("16k", 16_384), ("128K", 131_072)] {
+            assert_eq!(Context::parse(text).unwrap().0, tokens, "{text}");
+        }
+        for text in ["31", "0k", "k", "16 k", "16kk", "4194304k", "16m", "-1k"] {
+            assert!(Context::parse(text).is_err(), "{text}");
         }
     }
 
