@@ -7,6 +7,7 @@ use super::output::{
     brought_names_section, models_section, print, print_stderr, projectors_section, report_problems, settings_table,
 };
 use crate::settings::catalogue::ModelSettings;
+use crate::settings::values::masked_arguments;
 use crate::settings::{Environment, llama_variables_warning, resolve};
 use crate::{app, preflight};
 
@@ -20,7 +21,9 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
         Err(problems) => return report_problems(&problems),
     };
     let help = app::read_llama_help(&resolved.config, &inputs.environment);
-    print(&format!("platform: {}\n{}", platform.kind, settings_table(&resolved, help.as_deref())));
+    let given = &resolved.config.settings.engine.extra_args.given;
+    let extra_args = help.as_deref().map(|help| masked_arguments(given, |option| help.value_count(option)));
+    print(&format!("platform: {}\n{}", platform.kind, settings_table(&resolved, extra_args.as_ref())));
     print(&brought_names_section(&resolved));
     let inspected = preflight::inspect(&resolved.config, &inputs.environment, help.as_deref());
     let mut catalogue = resolved.config.catalogue.clone();

@@ -7,23 +7,19 @@ use std::process::ExitCode;
 use crate::models::list::printable;
 use crate::preflight::CheckedModel;
 use crate::settings::catalogue::Catalogue;
-use crate::settings::values::masked_arguments;
 use crate::settings::{Resolved, SettingProblem, additions, escaped, models_table, remotes_table};
-use crate::worker::LlamaHelp;
 
 /// Exit code of a bad configuration (`EX_CONFIG` of sysexits.h).
 pub(super) const EXIT_CONFIG: u8 = 78;
 /// Exit code when no worker could be kept running (`EX_UNAVAILABLE`).
 pub(super) const EXIT_BACKEND: u8 = 69;
 
-/// Returns the settings with their values and sources, one per line. With llama-server's help the values of `EXTRA_ARGS`
-/// that cannot be secrets are shown.
-pub(super) fn settings_table(resolved: &Resolved, help: Option<&LlamaHelp>) -> String {
-    let given = &resolved.config.settings.engine.extra_args.given;
-    let extra_args = help.map(|help| masked_arguments(given, |option| help.value_count(option)));
+/// Returns the settings with their values and sources, one per line. `extra_args` is `EXTRA_ARGS` as it may be printed, if
+/// more of it may be than without llama-server's help.
+pub(super) fn settings_table(resolved: &Resolved, extra_args: Option<&String>) -> String {
     let mut text = String::new();
     for (key, value, source) in &resolved.rows {
-        let value = extra_args.as_ref().filter(|_| *key == "extra_args").unwrap_or(value);
+        let value = extra_args.filter(|_| *key == "extra_args").unwrap_or(value);
         let value = if value.is_empty() { "-" } else { value };
         let (name, value, source) = (key.to_ascii_uppercase(), escaped(value), escaped(&source.to_string()));
         let _ = writeln!(text, "{name:<24} {value}  ({source})");

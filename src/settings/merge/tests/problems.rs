@@ -29,7 +29,7 @@ fn every_problem_names_its_location() {
         ("models: {q: {file: a, replicas: 0}}", &["models.q.replicas: expected a whole number from 1"]),
         ("models: {q: {file: a, replicas: 65}}", &["models.q.replicas: expected 64 at most"]),
         ("models: {q: {file: a, weight: 0}}", &["models.q.weight: expected a number above 0"]),
-        ("models: {q: {file: a, memory: 5G}}", &["models.q.memory: expected a size above 0"]),
+        ("models: {q: {file: a, memory: 5T}}", &["models.q.memory: expected a size above 0"]),
         ("models: {q: {file: a, tier: a/b}}", &["models.q.tier: the name of a tier must have no slash"]),
         ("models: {q: {file: a, sampling: {stream: true}}}", &["models.q.sampling: \"stream\" has no default"]),
         ("models: {q: {file: a, strip_params: [model]}}", &["models.q.strip_params: \"model\" cannot be removed"]),
