@@ -118,6 +118,22 @@ const TEXT_OPTIONS: &[&str] = &[
     "--tags",
 ];
 
+/// Options whose value is JSON.
+const JSON_OPTIONS: &[&str] = &["--json-schema", "-j", "--chat-template-kwargs"];
+
+/// Dashes of typography, and how a dash of an option is written in their place. Two of them are often made one.
+const DASHES: &[(char, &str)] = &[
+    ('\u{2010}', "-"),
+    ('\u{2011}', "-"),
+    ('\u{2013}', "--"),
+    ('\u{2014}', "--"),
+    ('\u{2015}', "--"),
+    ('\u{2212}', "-"),
+];
+
+/// Quotes of typography.
+const QUOTES: &[char] = &['\u{2018}', '\u{2019}', '\u{201a}', '\u{201c}', '\u{201d}', '\u{201e}', '\u{ab}', '\u{bb}'];
+
 /// What is allowed, as a noun phrase.
 const ALLOWED: &str = "llama-server arguments as a shell would split them";
 
@@ -132,9 +148,8 @@ impl ExtraArgs {
         let mut last_option = String::new();
         let mut rest = arguments.into_iter().peekable();
         while let Some(word) = rest.next() {
-            if word.contains('\0') {
-                return Err(Rejected::new(format!("{ALLOWED}, without NUL bytes")));
-            }
+            check_characters(&word)?;
+            check_typography(&word)?;
             let (name, inline) = match word.split_once('=') {
                 Some((name, value)) if name.starts_with('-') => (name, Some(value.to_owned())),
                 _ => (word.as_str(), None),
@@ -176,10 +191,10 @@ impl ExtraArgs {
                     let takes_text = TEXT_OPTIONS.contains(&option.as_str());
                     checked.words.push(word);
                     if let Some(value) = rest.next_if(|_| takes_text) {
-                        if value.contains('\0') {
-                            return Err(Rejected::new(format!("{ALLOWED}, without NUL bytes")));
-                        }
-                        checked.warnings.extend(lost_quotes(&value, &last_option));
+                        check_characters(&value)?;
+                        let is_json = JSON_OPTIONS.contains(&option.as_str());
+                        let warn = if is_json { no_json } else { lost_quotes };
+                        checked.warnings.extend(warn(&value, &last_option));
                         checked.words.push(value);
                     }
                 }
@@ -194,6 +209,11 @@ impl Value for ExtraArgs {
         let (words, was_quoted) = split(text).ok_or_else(|| {
             Rejected::new(ALLOWED).with_hint("a quote is not closed, or the text ends with a backslash")
         })?;
+        if let Some(words) = json_list(text) {
+            let line = shlex::try_join(words.iter().map(String::as_str)).unwrap_or_default();
+            let hint = format!("write them in one line, without brackets: {}", Self::masked(&line));
+            return Err(Rejected::new(format!("{ALLOWED}, not as a list in JSON")).with_hint(hint));
+        }
         let mut checked = Self { given: words.clone(), ..Self::checked(words, ArgumentsPlace::Service)? };
         if was_quoted {
             let quoted = "it is quoted as a whole; the outer quotes are taken off: write it without them";
@@ -202,7 +222,18 @@ impl Value for ExtraArgs {
         Ok(checked)
     }
 
+    /// Carriage returns count as blanks.
+    fn may_have_carriage_returns() -> bool {
+        true
+    }
+
     fn masked(text: &str) -> String {
+        if let Some(words) = json_list(text) {
+            return format!(
+                "[{}]",
+                Self::masked(&shlex::try_join(words.iter().map(String::as_str)).unwrap_or_default())
+            );
+        }
         // An unclosed quote makes it impossible to tell which word is the secret, so the whole text is masked.
         split(text).map_or_else(|| "***".to_owned(), |(words, _)| masked_arguments(&words, |_| None))
     }
@@ -224,10 +255,10 @@ fn leading_number(text: &str) -> Option<i64> {
 }
 
 /// Splits a text as a shell does. Platforms that do not remove quotes deliver `"--jinja --temp 0.5"` with them, which
-/// a shell would take for one argument; its quotes are removed first. Lines may end with CR LF. Also returns whether the
-/// quotes were removed; `None` if a quote is not closed.
+/// a shell would take for one argument; its quotes are removed first. A carriage return, which files of Windows have at
+/// the ends of lines, is a line end. Also returns whether the quotes were removed; `None` if a quote is not closed.
 fn split(text: &str) -> Option<(Vec<String>, bool)> {
-    let text = text.replace("\r\n", "\n");
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let text = text.trim();
     let words = shlex::split(text)?;
     let [word] = words.as_slice() else { return Some((words, false)) };
@@ -239,6 +270,45 @@ fn split(text: &str) -> Option<(Vec<String>, bool)> {
         }
         _ => Some((words, false)),
     }
+}
+
+/// Returns the items of a text that is a list of texts in JSON, as forms of platforms deliver it.
+fn json_list(text: &str) -> Option<Vec<String>> {
+    serde_json::from_str(text).ok()
+}
+
+/// Checks that a word has no control characters but tabs and line feeds.
+///
+/// # Errors
+///
+/// Returns what is allowed.
+fn check_characters(word: &str) -> Result<(), Rejected> {
+    let is_control = |c: char| c.is_control() && !matches!(c, '\t' | '\n');
+    if word.contains(is_control) {
+        Err(Rejected::new(format!("{ALLOWED}, without control characters")))
+    } else {
+        Ok(())
+    }
+}
+
+/// Checks that a word does not begin with a dash or quote of typography, which web pages and word processors put in place
+/// of those of the keyboard.
+///
+/// # Errors
+///
+/// Returns how to write the option.
+fn check_typography(word: &str) -> Result<(), Rejected> {
+    let unquoted = word.trim_matches(QUOTES);
+    let dash = DASHES.iter().find_map(|(dash, plain)| Some((unquoted.strip_prefix(*dash)?, *plain)));
+    let is_quoted_option = word.starts_with(QUOTES) && unquoted.starts_with('-');
+    if dash.is_none() && !is_quoted_option {
+        return Ok(());
+    }
+    let (rest, plain) = dash.unwrap_or((unquoted, ""));
+    let written = format!("{plain}{}", rest.trim_start_matches(|c| DASHES.iter().any(|(dash, _)| *dash == c)));
+    let name = written.split('=').next().unwrap_or_default();
+    let rejected = Rejected::new(format!("{ALLOWED}, with the dashes and quotes of the keyboard"));
+    Err(rejected.with_hint(format!("write {}", escaped(name))))
 }
 
 /// Returns a warning about a word that is probably not what was meant. It shows no value, which may be a secret.
@@ -257,8 +327,13 @@ fn doubt(word: &str, last_option: &str) -> Option<String> {
 /// `{` too.
 fn lost_quotes(word: &str, option: &str) -> Option<String> {
     let is_template = ["{{", "{%", "{#"].iter().any(|start| word.starts_with(start));
-    let is_json = || serde_json::from_str::<serde::de::IgnoredAny>(word).is_ok();
-    (word.starts_with('{') && !is_template && !is_json()).then(|| {
+    if word.starts_with('{') && !is_template { no_json(word, option) } else { None }
+}
+
+/// Returns a warning about a value that should be JSON and is not. It shows no value, which may be a secret.
+fn no_json(value: &str, option: &str) -> Option<String> {
+    let is_json = serde_json::from_str::<serde::de::IgnoredAny>(value).is_ok();
+    (!is_json).then(|| {
         format!(
             "the value of {} is no JSON: if it has lost its quotes, write it as '{{\"name\": value}}' in single quotes",
             escaped(option)
@@ -272,226 +347,5 @@ fn escaped(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn words(text: &str) -> Vec<String> {
-        ExtraArgs::parse(text).unwrap().words
-    }
-
-    fn refusal(text: &str) -> Rejected {
-        ExtraArgs::parse(text).expect_err(text)
-    }
-
-    #[test]
-    fn extra_args_are_split_as_a_shell_does() {
-        assert_eq!(words("--jinja --grammar 'root ::= \"a b\"'"), ["--jinja", "--grammar", "root ::= \"a b\""]);
-        assert_eq!(words("--jinja\n  --temp 0.5\r\n"), ["--jinja", "--temp", "0.5"]);
-        assert_eq!(words("--seed -1 --temp 0.5"), ["--seed", "-1", "--temp", "0.5"]);
-        assert!(ExtraArgs::parse("--grammar 'open").is_err());
-        assert!(ExtraArgs::checked(vec!["--grammar".into(), "a\0".into()], ArgumentsPlace::Service).is_err());
-    }
-
-    #[test]
-    fn owned_arguments_were_taken_in_another_spelling() {
-        for text in [
-            "--host 0.0.0.0",
-            "--api-key-file /k",
-            "--api-key=x",
-            "-m other.gguf",
-            "--port=1",
-            "--ctx_size 256",
-            "--no_slots",
-            "--api_key x",
-            "--api_key_file=/x",
-            "--sleep_idle_seconds 1",
-            "--api_prefix /x",
-            "--n_gpu-layers 3",
-            "--ctx_size=1",
-            "--reuse_port",
-        ] {
-            let rejected = refusal(text);
-            let name = text.split([' ', '=']).next().unwrap();
-            assert!(rejected.allowed.ends_with(&format!("without {name}")), "{text}: {rejected:?}");
-            assert!(rejected.hint.is_some(), "{text} is refused with a reason");
-        }
-        assert!(refusal("-c 256").hint.unwrap().contains("CTX: it is the context of one slot"));
-        assert_eq!(words("--backend_sampling"), ["--backend_sampling"], "other options may be written so");
-    }
-
-    #[test]
-    fn arguments_that_start_programs_or_end_llama_server_were_taken() {
-        for text in [
-            "-ag",
-            "--agent",
-            "--mcp-servers-config /x",
-            "--mcp-servers-json {}",
-            "--mcp_servers_json {}",
-            "--ui-mcp-proxy",
-            "--webui-mcp-proxy",
-            "--tools all",
-            "--tools-runtime docker:x",
-            "--version",
-            "--help",
-            "-h",
-            "--usage",
-            "--list-devices",
-            "--list_devices",
-            "-cl",
-            "--cache-list",
-            "--completion-bash",
-            "--gpt-oss-20b-default",
-            "--fim-qwen-7b-spec",
-        ] {
-            assert!(refusal(text).hint.is_some(), "{text}");
-        }
-        assert_eq!(words("--no-agent --no-ui-mcp-proxy"), ["--no-agent", "--no-ui-mcp-proxy"]);
-    }
-
-    #[test]
-    fn a_log_without_the_cause_of_a_failure_was_allowed() {
-        for text in [
-            "--log-disable",
-            "--log_disable",
-            "-lv 0",
-            "--verbosity 0",
-            "--log-verbosity -1",
-            "--log_verbosity 0",
-            "-lv=0",
-            "-lv -5",
-            // llama-server reads the number before the first other character.
-            "-lv 0.9",
-            "-lv 0x0",
-            "-lv ' 0'",
-            "-lv +0",
-            "-lv -1x",
-            "-lv 0,5",
-        ] {
-            assert!(refusal(text).hint.unwrap().contains("would not say why"), "{text}");
-        }
-        for text in ["-lv 1", "--verbosity 4", "--log-file /x", "--log-jsonl", "-v", "--verbosity", "-lv 1.5", "-lv x"]
-        {
-            assert!(ExtraArgs::parse(text).is_ok(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_value_is_no_argument() {
-        for text in ["--grammar --host", "-r --version", "--reasoning-budget-message '-c is short'", "-j -m"] {
-            assert!(ExtraArgs::parse(text).is_ok(), "{text}");
-        }
-        assert!(ExtraArgs::parse("--grammar --jinja --host x").is_err(), "only one word is the value");
-    }
-
-    #[test]
-    fn harmless_arguments_ended_the_start() {
-        for (text, kept, about) in [
-            ("--metrics --jinja", &["--jinja"][..], "--metrics"),
-            ("--slots", &[], "--slots"),
-            ("--slot-save-path /x --jinja", &["--jinja"], "--slot-save-path"),
-            ("--slot_save_path=/x --jinja", &["--jinja"], "--slot_save_path"),
-            ("--slot-save-path --jinja", &["--jinja"], "--slot-save-path"),
-            ("-hf -fa on", &["-fa", "on"], "MODEL_NAME=ORG/NAME"),
-            ("--models-max -1", &[], "--models-max"),
-            ("--models-max 2", &[], "--models-max"),
-            ("--cors-origins * --temp 1", &["--temp", "1"], "CORS_ORIGINS"),
-            ("--cors_credentials --temp 1", &["--temp", "1"], "CORS_ORIGINS"),
-            ("--ui", &[], "web page"),
-            ("-hf org/name:Q4 -fa on", &["-fa", "on"], "MODEL_NAME=ORG/NAME"),
-            ("--hf_repo org/name", &[], "MODEL_NAME=ORG/NAME"),
-            ("-mu http://x", &[], "MODEL_NAME=ORG/NAME"),
-            ("-dr gemma3", &[], "MODEL_NAME=ORG/NAME"),
-        ] {
-            let ExtraArgs { words, warnings, .. } = ExtraArgs::parse(text).unwrap();
-            assert_eq!(words, kept, "{text}");
-            assert!(warnings.len() == 1 && warnings[0].contains(about), "{text}: {warnings:?}");
-        }
-    }
-
-    #[test]
-    fn an_alias_names_the_model_and_is_refused_for_a_single_model() {
-        let named = ExtraArgs::parse("--alias 'gpt-4o, mine,' -a third --jinja").unwrap();
-        assert_eq!(
-            (named.names, named.words),
-            (vec!["gpt-4o".into(), "mine".into(), "third".into()], vec!["--jinja".to_owned()])
-        );
-        let args = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-        let rejected = ExtraArgs::checked(args(&["--alias", "x"]), ArgumentsPlace::Model).unwrap_err();
-        assert!(rejected.hint.unwrap().contains("models:"));
-        for text in ["--alias", "--alias ''", "--alias=", "--alias ' , '", "--alias --jinja", "-a -fa on"] {
-            assert!(refusal(text).hint.unwrap().contains("--alias NAME"), "{text}");
-        }
-        assert_eq!(ExtraArgs::parse("--alias=--odd").unwrap().names, ["--odd"]);
-    }
-
-    #[test]
-    fn lost_or_kept_quotes_passed_in_silence() {
-        for text in [
-            "--chat-template-kwargs {enable_thinking:false}",
-            "--chat-template-kwargs '{enable_thinking: false}'",
-            "-j {type:object}",
-            "--override-x {a",
-        ] {
-            let warnings = ExtraArgs::parse(text).unwrap().warnings;
-            assert!(warnings.len() == 1 && warnings[0].contains("is no JSON"), "{text}: {warnings:?}");
-        }
-        for text in [
-            "--chat-template-kwargs '{\"a\": false}'",
-            "--chat-template '{% for x in y %}'",
-            "--chat-template '{{ x }}'",
-        ] {
-            assert_eq!(ExtraArgs::parse(text).unwrap().warnings, [""; 0], "{text}");
-        }
-        let words_of = |word: &str| ExtraArgs::checked(vec![word.to_owned()], ArgumentsPlace::Model).unwrap();
-        let warnings = words_of("--jinja --temp 0.5").warnings;
-        assert!(warnings.len() == 1 && warnings[0].contains("one argument with blanks"), "{warnings:?}");
-    }
-
-    #[test]
-    fn arguments_in_quotes_as_a_whole_were_one_argument() {
-        let kwargs = ["--jinja", "--chat-template-kwargs", "{\"a\":false}"];
-        for (text, expected) in [
-            ("\"--jinja --temp 0.5\"", &["--jinja", "--temp", "0.5"][..]),
-            ("'--jinja --temp 0.5'", &["--jinja", "--temp", "0.5"]),
-            ("\"--jinja --chat-template-kwargs '{\"a\":false}'\"", &kwargs),
-            ("\"--jinja --chat-template-kwargs '{\\\"a\\\":false}'\"", &kwargs),
-        ] {
-            let ExtraArgs { words, warnings, .. } = ExtraArgs::parse(text).unwrap();
-            assert_eq!(words, expected, "{text}");
-            assert!(warnings.len() == 1 && warnings[0].contains("quoted as a whole"), "{text}: {warnings:?}");
-        }
-        for text in ["\"--jinja\"", "'--grammar' 'a b'", "\"a b\" --x \"c d\""] {
-            assert_eq!(ExtraArgs::parse(text).unwrap().warnings, [""; 0], "{text}");
-        }
-        assert!(ExtraArgs::parse("\"--jinja --host 0.0.0.0\"").is_err());
-    }
-
-    #[test]
-    fn secret_arguments_are_masked() {
-        assert_eq!(ExtraArgs::masked("--hf-token hf_abc --jinja"), "--hf-token '***' --jinja");
-        for text in [
-            "--hf-token=hf_abc",
-            "--hf-token 'hf_abc",
-            "--hf_token hf_abc",
-            "\"--hf-token hf_abc --jinja\"",
-            "-hft hf_abc",
-            "--api_key hf_abc",
-            "--hf-tokn hf_abc",
-            "--mcp-servers-json '{\"env\":{\"T\":\"hf_abc\"}}'",
-        ] {
-            assert!(!ExtraArgs::masked(text).contains("hf_abc"), "{text}");
-        }
-    }
-
-    #[test]
-    fn warnings_showed_values() {
-        let of = |words: &[&str]| {
-            let words = words.iter().map(|word| (*word).to_owned()).collect();
-            ExtraArgs::checked(words, ArgumentsPlace::Model).unwrap().warnings
-        };
-        for words in [&["--hf-token hf_abc"][..], &["--x", "{t:hf_abc}"], &["-j", "{t:hf_abc}"], &["{t:hf_abc}"]] {
-            let warnings = of(words);
-            assert!(warnings.len() == 1 && !warnings[0].contains("hf_abc"), "{warnings:?}");
-        }
-    }
-}
+#[path = "extra_args_tests.rs"]
+mod tests;

@@ -9,6 +9,11 @@ pub trait Value: Sized {
     /// Returns what is allowed instead, as a noun phrase that follows "expected".
     fn parse(text: &str) -> Result<Self, Rejected>;
 
+    /// Returns whether a text may have carriage returns, which the type then reads itself.
+    fn may_have_carriage_returns() -> bool {
+        false
+    }
+
     /// Returns the text with secrets replaced, for printing.
     fn masked(text: &str) -> String {
         text.to_owned()
