@@ -181,6 +181,42 @@ fn without_a_given_file_keyctl_explains_how_to_give_one() {
 }
 
 #[test]
+fn keyctl_looked_into_another_file_than_the_gateway() {
+    let keyctl = Keyctl::with("of-the-gateway:0123456789abcdef\n");
+    let folder = tempfile::tempdir().unwrap();
+    let env_file = folder.path().join(".env");
+    fs::write(&env_file, format!("export AUTH_KEYS_FILE=\"{}\"\r\n", keyctl.file().display())).unwrap();
+    let (data, env_file) = (folder.path().to_str().unwrap(), env_file.to_str().unwrap());
+    let run = |args: &[&str], variables: &[(&str, &str)]| -> CommandOutput {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keyctl"));
+        command.args(args).env_clear().env("DATA_DIR", data).envs(variables.iter().copied());
+        command.output().unwrap().into()
+    };
+    fs::write(folder.path().join("api_keys.txt"), "of-the-folder:0123456789abcdeg\n").unwrap();
+    for (args, variables, expected) in [
+        (&["list"][..], &[("ENV_FILE", env_file)][..], "of-the-gateway"),
+        (&["--env-file", env_file, "list"], &[], "of-the-gateway"),
+        (&["list", "--env-file", env_file], &[], "of-the-gateway"),
+        (&["list"], &[], "of-the-folder"),
+        (&["list"], &[("AUTH_KEYS_FILE", "")], "of-the-folder"),
+        (&["list"], &[("AUTH_KEYS_FILE", "/nope"), ("ENV_FILE", env_file)], "/nope"),
+    ] {
+        let output = run(args, variables);
+        let text = format!("{}{}", output.out, output.err);
+        assert!(text.contains(expected), "{args:?} {variables:?}: {text}");
+    }
+    // The configuration file counts too.
+    let config = format!("server: {{auth_keys_file: {:?}}}\n", keyctl.file().display().to_string());
+    fs::write(folder.path().join("llamagate.yaml"), config).unwrap();
+    assert!(run(&["list"], &[]).out.contains("of-the-gateway"));
+    let output = run(&["list", "--env-file", "/nope/.env"], &[]);
+    assert_eq!(output.status, 1, "{}", output.err);
+    assert!(output.err.contains("ENV_FILE=\"/nope/.env\": cannot be read"), "{}", output.err);
+    let output = run(&["list", "--env-file", "/nope/.env", "--file", &keyctl.file().display().to_string()], &[]);
+    assert_eq!(output.status, 0, "{}", output.err);
+}
+
+#[test]
 fn list_shows_every_key_and_no_secret_and_warns_of_bad_lines_without_quoting() {
     let keyctl = Keyctl::with("a:0123456789abcdef:60:2001-01-01\nb:short-secret\nc:0123456789abcdefc\n");
     let output = keyctl.run("list");

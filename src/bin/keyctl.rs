@@ -19,19 +19,29 @@ use llamagate::keys::parse::{KeyEntry, KeyFile};
 use llamagate::keys::secret::{self, NewSecret};
 use llamagate::keys::write::{IfMissing, Updated, Written, update};
 use llamagate::keys::{self, CHANGE_SEEN_WITHIN, Key, KeyFileError};
-use llamagate::settings::Environment;
+use llamagate::settings::{Environment, Inputs, SettingProblem, resolve_only};
 
 #[path = "keyctl/args.rs"]
 mod args;
 
 use args::{Generate, KeyctlArguments, Rotate, Verb};
 
-/// Returns the path of the key file if neither `--file` nor `AUTH_KEYS_FILE` gives it.
-fn default_file() -> PathBuf {
-    let environment = Environment::capture();
-    let given = environment.get("DATA_DIR").map(PathBuf::from);
-    let data_dir = given.unwrap_or_else(|| detect_platform(&environment).data_dir);
-    data_dir.join("api_keys.txt")
+/// Returns the path of the key file that the gateway of this environment uses: the settings `AUTH_KEYS_FILE` and
+/// `DATA_DIR` from variables, `ENV_FILE` and the configuration file.
+///
+/// # Errors
+///
+/// Returns all problems with `ENV_FILE` and with these settings.
+fn gateways_file(env_file: Option<PathBuf>) -> Result<PathBuf, Vec<SettingProblem>> {
+    let mut inputs = Inputs { environment: Environment::capture(), ..Inputs::default() };
+    inputs.flags.extend(env_file.map(|path| ("env_file", path.to_string_lossy().into_owned())));
+    inputs.read_env_file();
+    if !inputs.env_file_problems.is_empty() {
+        return Err(inputs.env_file_problems);
+    }
+    let platform = detect_platform(&inputs.environment);
+    let (settings, _) = resolve_only(&inputs, &platform, &["data_dir", "auth_keys_file"])?;
+    Ok(settings.access.auth_keys_file)
 }
 
 fn main() -> ExitCode {
@@ -43,7 +53,16 @@ fn main() -> ExitCode {
             return u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
-    let file = cli.file.unwrap_or_else(default_file);
+    let file = match cli.file.map_or_else(|| gateways_file(cli.env_file), Ok) {
+        Ok(file) => file,
+        Err(problems) => {
+            for problem in problems {
+                print_message(&format!("error: {problem}"));
+            }
+            print_message("hint: --file FILE names the key file itself");
+            return ExitCode::FAILURE;
+        }
+    };
     let session = Session { file, quiet: cli.quiet, now: Timestamp::now() };
     let result = match cli.verb {
         Verb::Generate(wanted) => session.generate(wanted),

@@ -14,9 +14,12 @@ use llamagate::keys::parse;
 #[derive(Parser)]
 #[command(name = "keyctl", version, max_term_width = 100, arg_required_else_help = true)]
 pub(super) struct KeyctlArguments {
-    /// The key file [default: api_keys.txt in the data directory]
-    #[arg(long, global = true, env = "AUTH_KEYS_FILE", hide_env_values = true, value_name = "FILE")]
+    /// The key file [default: AUTH_KEYS_FILE, else api_keys.txt in the data directory, as for the gateway]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
+    /// A file of variables in dotenv form that may set AUTH_KEYS_FILE or DATA_DIR [default: ENV_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) env_file: Option<PathBuf>,
     /// Say nothing but the result and errors
     #[arg(long, short, global = true)]
     pub(super) quiet: bool,
