@@ -31,7 +31,7 @@ impl Listeners {
     ///
     /// # Errors
     ///
-    /// Returns an error that names the port, its setting and what to do if one cannot be bound.
+    /// Returns an error that names the port, the address, the setting and what to do if one cannot be bound.
     pub(super) fn bind(settings: &Settings) -> io::Result<Self> {
         let gateway = listener(settings, settings.listen.port, "gateway", "PORT")?;
         let is_shared = settings.listen.port == settings.listen.port_health && settings.listen.port != 0;
@@ -124,14 +124,17 @@ pub(super) fn serve_health_on_its_own_thread(
     })
 }
 
-/// Writes the gateway's port to `path` (`PORT_FILE`).
+/// Writes the gateway's port to `path` (`PORT_FILE`). Makes its folder if there is none.
 ///
 /// # Errors
 ///
 /// Returns an error, prefixed with the setting and the path, if the file cannot be written or renamed.
 pub(super) fn write_port_file(path: &Path, port: u16) -> io::Result<()> {
-    // Written to a temporary file and renamed, so that a reader never sees half of the number.
     let with_path = |error: io::Error| io::Error::new(error.kind(), format!("PORT_FILE {}: {error}", path.display()));
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(with_path)?;
+    }
+    // Written to a temporary file and renamed, so that a reader never sees half of the number.
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let written = std::fs::write(&temporary, format!("{port}\n")).and_then(|()| std::fs::rename(&temporary, path));

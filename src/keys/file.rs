@@ -31,8 +31,16 @@ const COARSEST_CLOCK: Duration = Duration::from_secs(2);
 /// # Errors
 /// When the file is missing, unreadable, not a regular file or too large.
 pub fn read(path: &Path) -> Result<KeyFile, KeyFileError> {
-    let (bytes, _) = read_bytes(path)?;
-    Ok(parse(&String::from_utf8_lossy(&bytes)))
+    read_with_mode(path).map(|(file, _)| file)
+}
+
+/// Does what [`read`] does. Also returns whether users other than the owner may read or write the file.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with_mode(path: &Path) -> Result<(KeyFile, bool), KeyFileError> {
+    let (bytes, metadata) = read_bytes(path)?;
+    Ok((parse(&String::from_utf8_lossy(&bytes)), is_open_to_others(&metadata)))
 }
 
 /// Reads the file's bytes, and its metadata from before the bytes were read.

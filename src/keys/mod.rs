@@ -32,6 +32,6 @@ pub mod write;
 
 pub use bounds::{MAX_KEY_FILE_SIZE, MAX_KEY_ID, MAX_LINE};
 pub use error::{KeyFileError, KeyLineProblem, SharedWithEnvironment};
-pub use file::read;
+pub use file::{read, read_with_mode};
 pub use key::{Key, Scope, Scopes, UnknownScope};
 pub use store::{CHANGE_SEEN_WITHIN, Denied, SERVICE_KEY_ID, Store, WATCH_INTERVAL};

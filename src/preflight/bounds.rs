@@ -5,3 +5,6 @@ pub(super) const MOST_BROKEN: usize = 5;
 
 /// Most models that a warning names.
 pub(super) const MOST_NAMED: usize = 5;
+
+/// Most bad lines of the key file that are reported one by one.
+pub(super) const MOST_BAD_LINES: usize = 20;

@@ -5,6 +5,7 @@
 //!
 //! - `bounds.rs`: bounds on what the checks report
 //! - `checked.rs`: what the checks of models return
+//! - `keys.rs`: the key file
 //! - `llama_server.rs`: the program, and whether it takes the arguments
 //! - `model.rs`: one model, its file and its projector
 //! - `models.rs`: all models
@@ -14,6 +15,7 @@
 
 mod bounds;
 mod checked;
+mod keys;
 mod llama_server;
 mod model;
 mod models;
@@ -26,6 +28,7 @@ use crate::settings::{Config, Environment, SettingProblem};
 use crate::worker::LlamaHelp;
 
 pub use checked::{BrokenFile, CheckedModel, CheckedModels, ModelFile, Unservable};
+pub use keys::{key_file_warnings, missing_key_file_warning};
 pub use llama_server::llama_server;
 pub use models::models;
 pub use ready::{Prepared, ready};

@@ -1,11 +1,13 @@
-//! The checks that need no model file: keys, file descriptors, the queue, the log file, the address.
+//! The checks that need no model file: keys, file descriptors, the queue, files that are written, the address.
 
 use std::io;
 use std::net::TcpListener;
 
+use nix::unistd::{AccessFlags, access};
+
+use super::keys::open_keys;
 use crate::descriptors::{self, Descriptors};
-use crate::keys::{KeyFileError, Store};
-use crate::settings::values::ServiceKey;
+use crate::keys::Store;
 use crate::settings::{Config, Environment, RunpodQueue, SettingProblem, Settings};
 
 /// The result of the checks that need no model file.
@@ -38,6 +40,7 @@ pub fn ready(config: &Config, environment: &Environment) -> Result<Prepared, Vec
     };
     problems.extend(bad_log_file(settings));
     problems.extend(foreign_host(settings));
+    problems.extend(bad_port_file(settings));
     // Even with other problems, so that all of them are reported at once.
     let descriptors = descriptors::allocate(config).map_err(|problem| problems.push(problem)).ok();
     match descriptors {
@@ -46,19 +49,28 @@ pub fn ready(config: &Config, environment: &Environment) -> Result<Prepared, Vec
     }
 }
 
-fn open_keys(settings: &Settings) -> Result<Store, SettingProblem> {
-    let service_key = settings.access.llamagate_api_key.as_ref().map(ServiceKey::reveal);
-    Store::open(&settings.access.auth_keys_file, service_key).map_err(|error| {
-        let or_variable = match error {
-            KeyFileError::Missing { .. } => "; or set LLAMAGATE_API_KEY to a secret of your own",
-            _ => "",
-        };
-        SettingProblem {
-            subject: format!("AUTH_KEYS_FILE={:?}", settings.access.auth_keys_file.display().to_string()),
-            fault: error.to_string(),
-            hint: Some(error.hint() + or_variable),
-        }
-    })
+/// Returns a problem if `PORT_FILE` names what cannot be replaced by a file. Its folder may still be missing: it is made.
+fn bad_port_file(settings: &Settings) -> Option<SettingProblem> {
+    let path = settings.listen.port_file.as_ref()?;
+    let problem = |fault: String, hint: &str| SettingProblem {
+        subject: format!("PORT_FILE={:?}", path.display().to_string()),
+        fault,
+        hint: Some(hint.to_owned()),
+    };
+    if path.is_dir() {
+        return Some(problem("is a folder".to_owned(), "name a file in it, such as .port"));
+    }
+    if path.exists() && !path.is_file() {
+        return Some(problem("is no regular file".to_owned(), "name a file that may be replaced"));
+    }
+    let absolute = std::path::absolute(path).ok()?;
+    let folder = absolute.ancestors().skip(1).find(|folder| folder.exists())?;
+    let shown = folder.display();
+    if !folder.is_dir() {
+        return Some(problem(format!("{shown} is no folder"), "name a file in a folder"));
+    }
+    let access = access(folder, AccessFlags::W_OK | AccessFlags::X_OK);
+    access.err().map(|error| problem(format!("{shown} cannot be written: {error}"), "name a file in another folder"))
 }
 
 /// Returns a problem if `HOST` is no address of this machine. Asks the kernel with a port of its own choice.

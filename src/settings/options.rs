@@ -157,7 +157,7 @@ options! {
         host: std::net::IpAddr = "0.0.0.0", Restart, "Listen address of the gateway and the health port.";
         port: u16 = "8000", Restart, "Gateway port; `0` picks a free port and prints it. Behind RunPod's load balancer the default is 80.";
         port_health: u16 = "8001", Restart, "Health port; if it equals `PORT`, one listener serves both, and `0` picks a free port and prints it. Behind RunPod's load balancer the default is `PORT`.";
-        port_file: Option<PathBuf> = "", Restart, "File to which the gateway's port is written once it listens.";
+        port_file: Option<PathBuf> = "", Restart, "File to which the gateway's port is written once it listens; its folder is made if it is missing.";
         health_check_path: String = "/ping", Restart, "Additional path on the health port that answers like `/ping`. `/health`, `/livez` and `/readyz` are allowed; any other route of the gateway is refused.";
     }
 

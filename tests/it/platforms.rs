@@ -175,7 +175,7 @@ fn each_failed_exit_logs_one_fatal_line() {
         (&[("PORT", "http"), ("CTX", "1")][..], None, 78),
         (&[("AUTH_KEYS_FILE", "/nowhere")], None, 78),
         (&[("PORT", &port)], None, 1),
-        (&[("PORT_FILE", "/proc/nowhere/port")], None, 1),
+        (&[("PORT_FILE", "/proc")], None, 78),
         (&[], Some("--no-such-flag"), 2),
     ] {
         for format in ["text", "json"] {
