@@ -215,8 +215,7 @@ pub(super) fn explain_model(model: Option<&str>, problems: Vec<SettingProblem>) 
 
 /// Returns the inputs that the settings are resolved from, with the variables of `ENV_FILE`.
 pub(super) fn resolve_inputs(flags: BTreeMap<&'static str, String>, environment: Environment) -> Inputs {
-    let mut inputs =
-        Inputs { flags, environment, env_file_problems: Vec::new(), reserved_paths: gateway::reserved_paths() };
+    let mut inputs = Inputs { flags, environment, reserved_paths: gateway::reserved_paths(), ..Inputs::default() };
     inputs.read_env_file();
     inputs
 }

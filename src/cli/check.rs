@@ -3,29 +3,28 @@
 use std::process::ExitCode;
 
 use super::arguments::{ServeArgs, detect_platform, explain_model};
+use super::inspection::inspect;
 use super::output::{
     brought_names_section, models_section, print, print_stderr, projectors_section, report_problems, settings_table,
 };
 use crate::settings::catalogue::ModelSettings;
 use crate::settings::values::masked_arguments;
-use crate::settings::{Environment, llama_variables_warning, resolve};
+use crate::settings::{Environment, examine, llama_variables_warning};
 use crate::{app, preflight};
 
-/// Runs `llamagate check`.
+/// Runs `llamagate check`. With problems too it prints all that could be read.
 pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
     let model = arguments.model();
     let inputs = arguments.into_inputs(environment);
     let platform = detect_platform(&inputs.environment);
-    let resolved = match resolve(&inputs, &platform) {
-        Ok(resolved) => resolved,
-        Err(problems) => return report_problems(&problems),
-    };
+    let examined = examine(&inputs, &platform);
+    let Some(resolved) = &examined.shown else { return report_problems(&examined.problems) };
     let help = app::read_llama_help(&resolved.config, &inputs.environment);
     let given = &resolved.config.settings.engine.extra_args.given;
     let extra_args = help.as_deref().map(|help| masked_arguments(given, |option| help.value_count(option)));
-    print(&format!("platform: {}\n{}", platform.kind, settings_table(&resolved, extra_args.as_ref())));
-    print(&brought_names_section(&resolved));
-    let inspected = preflight::inspect(&resolved.config, &inputs.environment, help.as_deref());
+    print(&format!("platform: {}\n{}", platform.kind, settings_table(resolved, extra_args.as_ref())));
+    print(&brought_names_section(resolved));
+    let inspected = inspect(&examined, resolved, &inputs, help.as_deref());
     let mut catalogue = resolved.config.catalogue.clone();
     let mut projectors = String::new();
     if let Ok((_, models)) = &inspected {
@@ -40,18 +39,23 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
     print(&models_section(&catalogue));
     print(&projectors);
     let option_of = |name: &str| help.as_deref()?.option_of_variable(name);
-    let of_llama_server = llama_variables_warning(&inputs.environment, option_of);
-    for warning in resolved.warnings.iter().chain(&of_llama_server) {
+    let mut warnings = resolved.warnings.clone();
+    warnings.extend(llama_variables_warning(&inputs.environment, option_of));
+    warnings.extend(preflight::missing_key_file_warning(resolved));
+    warnings.extend(preflight::key_file_warnings(&resolved.config.settings));
+    let problems = match inspected {
+        Ok((ready, models)) => {
+            let of_models = models.warnings(&resolved.config);
+            warnings.extend(models.notes.into_iter().chain(of_models).chain(ready.descriptors.warning));
+            Vec::new()
+        }
+        Err(problems) => problems,
+    };
+    for warning in warnings {
         print_stderr(&format!("warning: {warning}\n"));
     }
-    match inspected {
-        Ok((ready, models)) => {
-            let warnings = models.warnings(&resolved.config);
-            for warning in models.notes.into_iter().chain(warnings).chain(ready.descriptors.warning) {
-                print_stderr(&format!("warning: {warning}\n"));
-            }
-            ExitCode::SUCCESS
-        }
-        Err(problems) => report_problems(&explain_model(model.as_deref(), problems)),
+    match problems.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => report_problems(&explain_model(model.as_deref(), problems)),
     }
 }

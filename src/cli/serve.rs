@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::arguments::{ServeArgs, detect_platform, explain_model};
+use super::inspection::inspect;
 use super::output::{
     EXIT_BACKEND, brought_names_section, fatal, models_section, print, print_stderr, report_problems, settings_table,
     summary,
 };
 use crate::settings::bounds::CONNECTION_GRACE;
-use crate::settings::{Environment, Inputs, Resolved, RunpodQueue, SettingProblem, resolve, resolve_only};
+use crate::settings::{Environment, Examined, Inputs, RunpodQueue, SettingProblem, examine, resolve_only};
 use crate::telemetry::log;
 use crate::{app, platform, preflight, runpod};
 
@@ -40,9 +41,9 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
     let model = arguments.model();
     let inputs = arguments.into_inputs(environment);
     let platform = detect_platform(&inputs.environment);
-    let resolved = resolve(&inputs, &platform);
-    if is_debug_shell_set(&resolved, &inputs, &platform) {
-        print_resolved(&resolved, &inputs);
+    let examined = examine(&inputs, &platform);
+    if examined.shown.as_ref().is_some_and(|resolved| resolved.config.settings.service.debug_shell) {
+        print_examined(&examined, &inputs);
         print_stderr("DEBUG_SHELL is set: nothing is started, waiting for a signal\n");
         runtime.block_on(signals.stop.recv());
         return ExitCode::SUCCESS;
@@ -52,15 +53,14 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
             runtime.block_on(runpod::report_failed_start(&queue, reason));
         }
     };
-    let resolved = match resolved {
-        Ok(resolved) => resolved,
-        Err(problems) => {
-            let code = report_problems(&problems);
-            fatal(&summary(&problems));
-            report_to_platform(runpod_queue(&inputs, &platform), &summary(&problems));
-            return code;
-        }
-    };
+    if !examined.problems.is_empty() {
+        let problems = problems_of(&examined, &inputs);
+        let code = report_problems(&problems);
+        fatal(&summary(&problems));
+        report_to_platform(runpod_queue(&inputs, &platform), &summary(&problems));
+        return code;
+    }
+    let Some(resolved) = examined.shown.as_ref() else { return fatal("a default is invalid") };
     // Kept until the end, because dropping it writes the lines that are still queued.
     let guard = Arc::new(log::start(&resolved.config.settings.logs));
     for line in &resolved.brought_names {
@@ -72,11 +72,14 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
     if resolved.config.settings.engine.mock_backend {
         tracing::warn!("MOCK_BACKEND is set: no llama-server is started; requests that need it get 503");
     }
+    if let Some(warning) = preflight::missing_key_file_warning(resolved) {
+        tracing::warn!("{warning}");
+    }
     let ready = match preflight::ready(&resolved.config, &inputs.environment) {
         Ok(ready) => ready,
         // Report all problems at once, including those of the model files, which are normally checked after the start.
         Err(_) => {
-            let problems = explain_model(model.as_deref(), problems_of(&resolved, &inputs));
+            let problems = explain_model(model.as_deref(), problems_of(&examined, &inputs));
             let queue = RunpodQueue::read(&resolved.config.settings, &inputs.environment).ok().flatten();
             report_to_platform(queue, &summary(&problems));
             return fail_misconfigured(&problems);
@@ -87,6 +90,7 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), platform = %platform.kind, data_dir = %resolved.config.settings.files.data_dir.display(), "llamagate starts");
     let queue = ready.queue.clone();
+    let resolved = resolved.clone();
     let startup = app::Startup { inputs, resolved, ready, platform, log: Arc::clone(&guard) };
     let outcome = runtime.block_on(app::run(startup, signals));
     if let Err(error) = &outcome {
@@ -112,39 +116,24 @@ fn runpod_queue(inputs: &Inputs, platform: &platform::Platform) -> Option<Runpod
     RunpodQueue::read(&settings, &inputs.environment).ok()?
 }
 
-/// Whether `DEBUG_SHELL` is set, even if other settings are wrong.
-fn is_debug_shell_set(
-    resolved: &Result<Resolved, Vec<SettingProblem>>,
-    inputs: &Inputs,
-    platform: &platform::Platform,
-) -> bool {
-    match resolved {
-        Ok(resolved) => resolved.config.settings.service.debug_shell,
-        Err(_) => resolve_only(inputs, platform, &["debug_shell"]).is_ok_and(|(found, _)| found.service.debug_shell),
-    }
-}
-
 /// Prints the settings and all problems with them.
-fn print_resolved(resolved: &Result<Resolved, Vec<SettingProblem>>, inputs: &Inputs) {
-    let problems = match resolved {
-        Ok(resolved) => {
-            print(&settings_table(resolved, None));
-            print(&brought_names_section(resolved));
-            print(&models_section(&resolved.config.catalogue));
-            problems_of(resolved, inputs)
-        }
-        Err(problems) => problems.clone(),
-    };
+fn print_examined(examined: &Examined, inputs: &Inputs) {
+    if let Some(resolved) = &examined.shown {
+        print(&settings_table(resolved, None));
+        print(&brought_names_section(resolved));
+        print(&models_section(&resolved.config.catalogue));
+    }
+    let problems = problems_of(examined, inputs);
     if !problems.is_empty() {
         report_problems(&problems);
     }
 }
 
 /// Returns all problems that the checks find.
-fn problems_of(resolved: &Resolved, inputs: &Inputs) -> Vec<SettingProblem> {
+fn problems_of(examined: &Examined, inputs: &Inputs) -> Vec<SettingProblem> {
+    let Some(resolved) = &examined.shown else { return examined.problems.clone() };
     let help = app::read_llama_help(&resolved.config, &inputs.environment);
-    let inspected = preflight::inspect(&resolved.config, &inputs.environment, help.as_deref());
-    inspected.err().unwrap_or_default()
+    inspect(examined, resolved, inputs, help.as_deref()).err().unwrap_or_default()
 }
 
 /// Prints the problems and logs the `fatal: ` line. Returns the exit code.

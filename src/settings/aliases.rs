@@ -1,11 +1,9 @@
 //! The one table of names that users bring along from other servers: what each variable means here.
 //!
 //! Owns which variable of another server is read as which of ours, how its value is translated, and which known names
-//! have no effect. Our own name wins. A name that is not in the table is not mentioned: the environment of a process
-//! is full of variables for other programs.
+//! have no effect. `brought_names.rs` applies the table, and decides which name wins. A name that is not in the table is
+//! not mentioned: the environment of a process is full of variables for other programs.
 
-use super::environment::Environment;
-use super::problem::SettingProblem;
 use super::values::{Rejected, Value};
 
 /// One name of another server.
@@ -14,12 +12,14 @@ pub struct AliasRow {
     pub name: &'static str,
     /// What it sets here.
     pub target: AliasTarget,
+    /// The variable of the rerank model alone that it sets in place of `target` where there are other models.
+    pub(super) of_reranker: Option<&'static str>,
     /// Translates its value.
-    translate: fn(&str) -> Result<Translation, Rejected>,
+    pub(super) translate: fn(&str) -> Result<Translation, Rejected>,
     /// What the documentation says about its values, as a sentence without a stop; empty if they need no word.
     pub remark: &'static str,
     /// Whether it was a name of ours, which users should replace.
-    is_deprecated: bool,
+    pub(super) is_deprecated: bool,
 }
 
 /// What a name of another server sets.
@@ -34,7 +34,7 @@ pub enum AliasTarget {
 }
 
 /// The meaning of one value.
-enum Translation {
+pub(super) enum Translation {
     /// The value as it stands.
     Same,
     /// Another value of the variable that the name sets.
@@ -55,7 +55,12 @@ const fn translated(
     translate: fn(&str) -> Result<Translation, Rejected>,
     remark: &'static str,
 ) -> AliasRow {
-    AliasRow { name, target: AliasTarget::Variable(own), translate, remark, is_deprecated: false }
+    AliasRow { name, target: AliasTarget::Variable(own), of_reranker: None, translate, remark, is_deprecated: false }
+}
+
+/// Returns a row that sets `of_reranker` where there are other models than the rerank model.
+const fn beside_others(row: AliasRow, of_reranker: &'static str) -> AliasRow {
+    AliasRow { of_reranker: Some(of_reranker), ..row }
 }
 
 const fn described(name: &'static str, meaning: &'static str) -> AliasRow {
@@ -68,17 +73,12 @@ const fn judged(
     translate: fn(&str) -> Result<Translation, Rejected>,
     remark: &'static str,
 ) -> AliasRow {
-    AliasRow { name, target: AliasTarget::Described(meaning), translate, remark, is_deprecated: false }
+    let target = AliasTarget::Described(meaning);
+    AliasRow { name, target, of_reranker: None, translate, remark, is_deprecated: false }
 }
 
 const fn no_effect(name: &'static str, instead: &'static str) -> AliasRow {
-    AliasRow {
-        name,
-        target: AliasTarget::Nothing(instead),
-        translate: |_| Ok(Translation::Same),
-        remark: "",
-        is_deprecated: false,
-    }
+    judged_nothing(name, instead, |_| Ok(Translation::Same))
 }
 
 const fn judged_nothing(
@@ -86,7 +86,8 @@ const fn judged_nothing(
     instead: &'static str,
     translate: fn(&str) -> Result<Translation, Rejected>,
 ) -> AliasRow {
-    AliasRow { name, target: AliasTarget::Nothing(instead), translate, remark: "", is_deprecated: false }
+    let target = AliasTarget::Nothing(instead);
+    AliasRow { name, target, of_reranker: None, translate, remark: "", is_deprecated: false }
 }
 
 /// What to do instead of a download.
@@ -101,6 +102,9 @@ pub(super) const LOAD_BALANCER: &str = "RERANKER_LOAD_BALANCER_ENABLED";
 
 /// The variable that names the rerank model by its repository.
 pub(super) const RERANKER_MODEL_NAME: &str = "RERANKER_MODEL_NAME";
+
+/// The variable that names the configuration file.
+pub(super) const RERANKER_CONFIG_PATH: &str = "RERANKER_CONFIG_PATH";
 
 /// The suffix after `RERANKER_` of the number of replicas of the rerank model.
 pub(super) const RERANKER_WORKERS: &str = "WORKERS";
@@ -131,8 +135,24 @@ pub const ALIASES: &[AliasRow] = &[
     variable("RERANKER_MODEL_CACHE_DIR", "HF_HUB_CACHE"),
     judged("RERANKER_USE_OFFLINE_MODE", "`HF_HUB_OFFLINE`", offline, "nothing is downloaded in this version"),
     variable("RERANKER_MAX_LENGTH", "RERANKER_N_CTX"),
-    variable("RERANKER_BATCH_SIZE", "BATCH"),
-    translated("RERANKER_DEVICE", "NGL", device, "`cpu` is `0`, `cuda` the default; `mps` has no effect"),
+    beside_others(
+        translated(
+            "RERANKER_BATCH_SIZE",
+            "BATCH",
+            |_| Ok(Translation::Same),
+            "where other models are named too, of the rerank model alone",
+        ),
+        "RERANKER_N_BATCH",
+    ),
+    beside_others(
+        translated(
+            "RERANKER_DEVICE",
+            "NGL",
+            device,
+            "`cpu` is `0`, `cuda` the default; `mps` has no effect; where other models are named too, of the rerank model alone",
+        ),
+        "RERANKER_N_GPU_LAYERS",
+    ),
     variable("RERANKER_LOG_LEVEL", "LOG_LEVEL"),
     judged(
         LOAD_BALANCER,
@@ -140,7 +160,7 @@ pub const ALIASES: &[AliasRow] = &[
         load_balancer,
         "`false` leaves it out, with what belongs to it",
     ),
-    variable("RERANKER_CONFIG_PATH", "CONFIG_FILE"),
+    variable(RERANKER_CONFIG_PATH, "CONFIG_FILE"),
     described("RERANKER_WORKERS", "`replicas` of the rerank model"),
     no_effect("RERANKER_USE_FP16", "the quantisation of the GGUF file decides"),
     no_effect("HF_MODEL_REPO", NO_DOWNLOAD),
@@ -161,9 +181,9 @@ fn verbose(text: &str) -> Result<Translation, Rejected> {
 }
 
 fn offline(text: &str) -> Result<Translation, Rejected> {
-    Ok(match bool::parse(text)? {
-        true => Translation::AsIs("nothing is downloaded"),
-        false => Translation::NoEffect(NO_DOWNLOAD),
+    Ok(match bool::parse(text) {
+        Ok(true) => Translation::AsIs("nothing is downloaded"),
+        _ => Translation::NoEffect(NO_DOWNLOAD),
     })
 }
 
@@ -175,9 +195,9 @@ fn load_balancer(text: &str) -> Result<Translation, Rejected> {
 }
 
 fn cache_switch(text: &str) -> Result<Translation, Rejected> {
-    Ok(match bool::parse(text)? {
-        true => Translation::Same,
-        false => Translation::AsIs("answers are not cached"),
+    Ok(match bool::parse(text) {
+        Ok(false) => Translation::AsIs("answers are not cached"),
+        _ => Translation::Same,
     })
 }
 
@@ -195,95 +215,7 @@ fn device(text: &str) -> Result<Translation, Rejected> {
     }
 }
 
-/// The environment with the names of other servers read as ours, and what is to be said about them.
-pub(super) struct BroughtNames {
-    /// The environment, in which each variable of ours that is not set has the value that an alias gives it.
-    pub(super) environment: Environment,
-    /// One line for each name that is read: `N_CTX read as CTX`.
-    pub(super) lines: Vec<String>,
-    /// Warnings: names that have no effect.
-    pub(super) warnings: Vec<String>,
-    /// Values that cannot be translated.
-    pub(super) problems: Vec<SettingProblem>,
-}
-
-impl BroughtNames {
-    /// Reads the names of the table in `environment`.
-    pub(super) fn read(environment: &Environment) -> Self {
-        let mut names =
-            Self { environment: environment.clone(), lines: Vec::new(), warnings: Vec::new(), problems: Vec::new() };
-        for row in ALIASES {
-            let Some(text) = environment.get(row.name) else { continue };
-            match (row.translate)(text) {
-                Ok(translation) => names.take(row, text, &translation),
-                Err(rejected) => {
-                    let read_as = match row.target {
-                        AliasTarget::Variable(own) => format!(" (read as {own})"),
-                        AliasTarget::Described(_) | AliasTarget::Nothing(_) => String::new(),
-                    };
-                    names.problems.push(SettingProblem {
-                        subject: format!("{}={text:?}{read_as}", row.name),
-                        fault: format!("expected {}", rejected.allowed),
-                        hint: rejected.hint,
-                    });
-                }
-            }
-        }
-        names
-    }
-
-    fn take(&mut self, row: &AliasRow, text: &str, translation: &Translation) {
-        let name = row.name;
-        match (row.target, translation) {
-            (_, Translation::AsIs(what)) => self.lines.push(match row.target {
-                AliasTarget::Variable(own) => format!("{name} read as {own}: {what}"),
-                AliasTarget::Described(meaning) => format!("{name} read as {}: {what}", plain(meaning)),
-                AliasTarget::Nothing(_) => format!("{name} asks for what happens anyway: {what}"),
-            }),
-            (_, Translation::NoEffect(why)) => self.warn_of_no_effect(name, why),
-            (AliasTarget::Nothing(instead), _) => self.warn_of_no_effect(name, instead),
-            (AliasTarget::Described(meaning), _) => self.lines.push(format!("{name} read as {}", plain(meaning))),
-            (AliasTarget::Variable(own), translation) => {
-                let value = match translation {
-                    Translation::Text(other) => other,
-                    _ => text,
-                };
-                // Set by its own name, or by an alias further up.
-                if let Some(set) = self.environment.get(own) {
-                    if set != value {
-                        let winner = self.environment.name_of(own).to_owned();
-                        self.warnings.push(format!("{name} is ignored: {winner} is set too"));
-                    }
-                    return;
-                }
-                if row.is_deprecated {
-                    self.warnings.push(format!("{name} is deprecated: use {own}"));
-                }
-                self.lines.push(match translation {
-                    Translation::Text(other) => format!("{name} read as {own}={other}"),
-                    _ => format!("{name} read as {own}"),
-                });
-                let value = value.to_owned();
-                self.environment.set_by_alias(own, name, value);
-            }
-        }
-    }
-
-    fn warn_of_no_effect(&mut self, name: &str, why: &str) {
-        self.warnings.push(format!("{name} has no effect: {}", plain(why)));
-    }
-}
-
-/// Returns the text without the quotes of Markdown.
-fn plain(text: &str) -> String {
-    text.replace('`', "")
-}
-
 /// Returns the aliases of a variable of ours, in the order of the table.
 pub(super) fn aliases_of(own: &str) -> impl Iterator<Item = &'static AliasRow> {
     ALIASES.iter().filter(move |row| matches!(row.target, AliasTarget::Variable(variable) if variable == own))
 }
-
-#[cfg(test)]
-#[path = "aliases_tests.rs"]
-mod tests;

@@ -12,6 +12,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::bounds::{ENV_FILE_PROBLEMS, ENV_FILE_SIZE, ENV_FILE_VALUE_LINES};
@@ -34,8 +35,12 @@ impl Inputs {
         };
         let bytes = match read_bytes(&path) {
             Ok(bytes) => bytes,
-            Err((fault, hint)) => return problem(fault, Some(hint)),
+            Err((fault, hint)) => {
+                self.is_env_file_unread = true;
+                return problem(fault, Some(hint));
+            }
         };
+        self.is_env_file_open = path.metadata().is_ok_and(|metadata| metadata.mode() & 0o066 != 0);
         let (variables, mut faults) = parse(&bytes);
         for (name, value) in variables {
             match name.as_str() {

@@ -95,7 +95,7 @@ fn the_environment_wins_over_the_file_and_both_are_shown_as_sources() {
         let (_, text, source) = resolved.rows.iter().find(|row| row.0 == key).unwrap();
         format!("{text} ({source})")
     };
-    assert_eq!(shown("ctx"), "4096 (variable CTX of ENV_FILE)", "the own name wins, wherever it is set");
+    assert_eq!(shown("ctx"), "64 (environment variable N_CTX)", "the environment wins, whatever the names are");
     assert_eq!(shown("batch"), "7 (variable N_BATCH of ENV_FILE)");
     assert_eq!(shown("port"), "2 (variable PORT of ENV_FILE)", "the last line wins");
     assert_eq!(shown("ngl"), "5 (environment variable NGL)");

@@ -33,6 +33,8 @@ impl Environment {
     pub(super) fn set_by_alias(&mut self, own: &str, alias: &'static str, value: String) {
         if self.from_file.contains(alias) {
             self.from_file.insert(own.to_owned());
+        } else {
+            self.from_file.remove(own);
         }
         self.variables.insert(own.to_owned(), value);
         self.by_alias.insert(own.to_owned(), alias);
@@ -55,6 +57,12 @@ impl Environment {
     /// Whether `ENV_FILE` sets this variable.
     pub(super) fn is_from_file(&self, name: &str) -> bool {
         self.from_file.contains(name)
+    }
+
+    /// Returns the names of the variables of `ENV_FILE` that hold a secret, in their order. One that is read as ours is
+    /// named as the file has it.
+    pub(super) fn secrets_of_file(&self) -> impl Iterator<Item = &str> {
+        self.names().filter(|name| is_secret(name) && self.is_from_file(name) && !self.by_alias.contains_key(*name))
     }
 
     /// Returns the names of the variables that have a value, in their order.
@@ -103,15 +111,19 @@ impl Environment {
     pub fn for_command(&self) -> Vec<(String, String)> {
         const NAMES: &[&str] = &["HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "VIRTUAL_ENV", "HF_TOKEN"];
         const PREFIXES: &[&str] = &["HF_", "TRANSFORMERS_"];
-        const SECRETS: &[&str] = &["KEY", "TOKEN", "SECRET", "PASSWORD"];
         let mut inherited = self.for_child();
         let more = self.variables.iter().filter(|(name, _)| {
-            let is_secret = SECRETS.iter().any(|word| name.ends_with(word));
-            NAMES.contains(&name.as_str()) || (!is_secret && PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+            NAMES.contains(&name.as_str())
+                || (!is_secret(name) && PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
         });
         inherited.extend(more.map(|(name, value)| (name.clone(), value.clone())));
         inherited
     }
+}
+
+/// Whether the name of a variable says that its value is a secret.
+fn is_secret(name: &str) -> bool {
+    ["KEY", "TOKEN", "SECRET", "PASSWORD"].iter().any(|word| name.ends_with(word))
 }
 
 impl FromIterator<(String, String)> for Environment {

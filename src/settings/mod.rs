@@ -5,7 +5,9 @@
 //!
 //! - `aliases.rs`: the table of names of other servers
 //! - `bounds.rs`: bounds of settings, and bounds that several modules share
+//! - `brought_names.rs`: applies that table to an environment
 //! - `catalogue/`: the configured models
+//! - `cross_checks.rs`: settings that contradict each other, or are probably not meant so
 //! - `detected.rs`: defaults that depend on the platform
 //! - `env_file.rs`: `ENV_FILE`, a file of variables in dotenv form
 //! - `environment.rs`: a copy of the process environment
@@ -14,6 +16,7 @@
 //! - `merge/`: builds the catalogue from all sources of models
 //! - `notes.rs`: problems and warnings, collected while the configuration is read
 //! - `options.rs`: the table of settings
+//! - `other_programs.rs`: variables of programs that may run beside this one, which have no effect here
 //! - `problem.rs`: one problem in the configuration
 //! - `reader.rs`: parses the texts of settings into typed values
 //! - `reference.rs`: generates `docs/CONFIGURATION.md`
@@ -24,7 +27,9 @@
 
 mod aliases;
 pub mod bounds;
+mod brought_names;
 pub mod catalogue;
+mod cross_checks;
 mod detected;
 mod env_file;
 mod environment;
@@ -33,6 +38,7 @@ mod llama_env;
 mod merge;
 mod notes;
 pub mod options;
+mod other_programs;
 mod problem;
 mod reader;
 mod reference;
@@ -46,10 +52,11 @@ pub use catalogue::models_table::{additions, models_table, remotes_table};
 pub use environment::{Environment, is_executable};
 pub use llama_env::llama_variables_warning;
 pub use options::{OPTIONS, OptionRow, Settings, Sources};
+pub use other_programs::OTHER_PROGRAMS;
 pub use problem::{SettingProblem, escaped};
 pub use reference::configuration_reference;
 #[cfg(feature = "test-support")]
 pub(crate) use resolve::resolve_text;
-pub use resolve::{Config, Resolved, resolve, resolve_only};
+pub use resolve::{Config, Examined, Resolved, examine, resolve, resolve_only};
 pub use runpod::RunpodQueue;
 pub use source::{Inputs, ValueSource};

@@ -64,6 +64,6 @@ pub fn configuration_reference() -> String {
 const BROUGHT_NAMES: &str = "\n## Names of other servers\n\n\
     Environment variables that people bring along from other servers are read as ours; flags and keys of the\n\
     configuration file have no aliases. `llamagate check` has one line for each that is set (`N_CTX read as CTX`), or a\n\
-    warning if it has no effect. If our own name is set too, it wins; of two aliases, the upper one. An alias has the\n\
-    precedence of an environment variable. [COMING_FROM.md](COMING_FROM.md) compares whole servers with this one.\n\n\
+    warning if it has no effect. If our own name is set too, it wins; of two aliases, the upper one. A flag wins over an\n\
+    alias, and a name in the environment over one in `ENV_FILE`. [COMING_FROM.md](COMING_FROM.md) compares whole servers with this one.\n\n\
     | variable | read as |\n|---|---|\n";

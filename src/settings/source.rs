@@ -16,6 +16,10 @@ pub struct Inputs {
     pub environment: Environment,
     /// What is wrong with `ENV_FILE`, whose variables are among those of the environment.
     pub env_file_problems: Vec<SettingProblem>,
+    /// Whether `ENV_FILE` could not be read at all.
+    pub is_env_file_unread: bool,
+    /// Whether users other than its owner may read or write `ENV_FILE`.
+    pub is_env_file_open: bool,
     /// Paths of the gateway's routes that `HEALTH_CHECK_PATH` may not replace.
     pub reserved_paths: Vec<&'static str>,
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use llamagate::platform;
-use llamagate::settings::{ALIASES, AliasTarget, Environment, Inputs, OPTIONS, Sources, resolve};
+use llamagate::settings::{ALIASES, AliasTarget, Environment, Inputs, OPTIONS, OTHER_PROGRAMS, Sources, resolve};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -82,15 +82,18 @@ fn data_folder() -> tempfile::TempDir {
     ] {
         fs::copy(test_models().join(file), models.join(format!("{name}.gguf"))).unwrap();
     }
-    fs::write(folder.path().join("reranker_config.yaml"), RERANKER_CONFIG).unwrap();
     fs::write(folder.path().join("keys.txt"), format!("a:{SECRET}\n")).unwrap();
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(folder.path().join("keys.txt"), fs::Permissions::from_mode(0o600)).unwrap();
     folder
 }
 
-/// Runs `check` on a `.env` file; returns what it prints, without the rows of defaults and of this machine.
+/// Runs `check` on a copy of a `.env` file that others cannot read; returns what it prints, without the rows of defaults
+/// and of this machine.
 fn check(env_file: &Path, data: &Path, stand_ins: &[(&str, &str)]) -> String {
+    let private = tempfile::NamedTempFile::new().unwrap();
+    fs::write(private.path(), fs::read(env_file).unwrap()).unwrap();
+    let env_file = private.path();
     let data = data.to_str().unwrap();
     let stand_ins = stand_ins.iter().map(|(name, value)| (*name, value.replace("$DATA", data)));
     let output = Command::new(env!("CARGO_BIN_EXE_llamagate"))
@@ -128,6 +131,90 @@ fn check_says_what_it_makes_of_the_env_files_of_five_servers() {
         let expected = fs::read_to_string(&golden).unwrap_or_default();
         assert_eq!(text, expected, "tests/brought/{server}.txt: UPDATE_GOLDEN=1 cargo test --test it brought_names");
     }
+}
+
+#[test]
+fn a_load_balancer_that_is_on_reads_the_file_of_its_server() {
+    let data = data_folder();
+    fs::write(data.path().join("reranker_config.yaml"), RERANKER_CONFIG).unwrap();
+    let stand_ins = [
+        ("RERANKER_MODEL_NAME", "reranker.gguf"),
+        ("RERANKER_API_KEY", SECRET),
+        ("RERANKER_LOAD_BALANCER_ENABLED", "true"),
+    ];
+    let text = check(&root().join("tests/brought/reranker-serve.env"), data.path(), &stand_ins);
+    assert!(text.contains("primary-reranker") && text.contains("backup-reranker"), "{text}");
+    assert!(text.ends_with("exit status 0\n"), "{text}");
+}
+
+#[test]
+fn one_problem_with_a_setting_hid_the_configuration_and_all_others() {
+    let data = tempfile::tempdir().unwrap();
+    let env_file = root().join("tests/brought/qwen3-reranker-gguf-api.env");
+    let text = check(&env_file, data.path(), &[]);
+    for part in [
+        "CTX                      8192  (variable N_CTX of ENV_FILE)",
+        "LLAMAGATE_API_KEY        ***  (variable API_TOKEN of ENV_FILE)",
+        "N_BATCH read as BATCH",
+        "warning: HF_MODEL_REPO has no effect",
+        "error: 2 problem(s) with the configuration",
+        "API_TOKEN=\"***\" (read as LLAMAGATE_API_KEY): expected a secret of your own",
+        "MODEL_NAME: no model is named",
+        "exit status 78",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("AUTH_KEYS_FILE="), "the key of the placeholder is not missed once more: {text}");
+    // The same at a start, with a file that cannot be read.
+    let with = |name: &str, value: &str| {
+        let (status, output) = Gateway::builder().set(name, value).set("LLAMA_SERVER", "/nope").run_to_exit();
+        assert_eq!(status.code(), Some(78), "{output}");
+        assert!(output.contains("2 problem(s)") && output.contains("LLAMA_SERVER=\"/nope\""), "{name}: {output}");
+        output
+    };
+    with("N_THREADS", "four");
+    let output = with("CONFIG_FILE", "/nope/llamagate.yaml");
+    assert!(output.contains("CONFIG_FILE=\"/nope/llamagate.yaml\": cannot be read"), "{output}");
+}
+
+#[test]
+fn a_key_file_that_is_missing_or_has_bad_lines_was_not_mentioned_by_check() {
+    let data = data_folder();
+    let (keys, missing) = (data.path().join("keys.txt"), data.path().join("none.txt"));
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    let check_with = |keys: &Path, own: &[(&str, &str)]| {
+        let named = [("MODEL_NAME", "light.gguf"), ("AUTH_KEYS_FILE", keys.to_str().unwrap())];
+        check(empty.path(), data.path(), &[&named[..], own].concat())
+    };
+    let text = check_with(&missing, &[("LLAMAGATE_API_KEY", SECRET)]);
+    assert!(text.contains("warning: AUTH_KEYS_FILE=\"$DATA/none.txt\": there is no such file"), "{text}");
+    assert!(text.ends_with("exit status 0\n"), "{text}");
+    fs::write(&keys, format!("a:{SECRET}\nshort:your-api-key\n")).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o644)).unwrap();
+    let text = check_with(&keys, &[]);
+    assert!(text.contains("warning: $DATA/keys.txt: line 2 is skipped: "), "{text}");
+    assert!(text.contains("warning: other users can read or write the key file"), "{text}");
+    assert!(!text.contains("your-api-key") && text.ends_with("exit status 0\n"), "{text}");
+    let text = check_with(&missing, &[("AUTH_ENABLED", "false")]);
+    assert!(!text.contains("there is no such file") && text.ends_with("exit status 0\n"), "{text}");
+}
+
+#[test]
+fn a_port_file_that_cannot_be_written_was_found_after_the_ports_were_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let blocked = folder.path().join("file");
+    fs::write(&blocked, "").unwrap();
+    let below = blocked.join("x/.port");
+    for (path, fault) in
+        [(folder.path(), "is a folder"), (Path::new("/dev/null"), "is no regular file"), (&below, "is no folder")]
+    {
+        let (status, output) = Gateway::builder().set("PORT_FILE", path.to_str().unwrap()).run_to_exit();
+        assert_eq!(status.code(), Some(78), "{output}");
+        assert!(output.contains("PORT_FILE=") && output.contains(fault) && output.contains("hint: "), "{output}");
+        assert!(!output.contains("listens on"), "{output}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
 }
 
 #[test]
@@ -262,6 +349,12 @@ fn coming_from_names_settings_keys_and_routes_that_exist_and_every_alias() {
             let own = own.replace("RERANKER_", "{TIER}_");
             assert!(cells.iter().any(|cell| cell.contains(&format!("`{own}`"))), "{}: {own} in {cells:?}", alias.name);
         }
+    }
+    // What runs beside is named with what its warning says.
+    for (name, advice) in OTHER_PROGRAMS.iter().flat_map(|(_, variables)| *variables) {
+        assert!(ALIASES.iter().all(|alias| alias.name != *name), "{name} is not read");
+        let (_, cell) = theirs.iter().find(|(theirs, _)| theirs == name).unwrap_or_else(|| panic!("{name}"));
+        assert!(quoted(cell).iter().any(|own| advice.contains(own.as_str())), "{name}: {cell}, {advice}");
     }
 }
 

@@ -70,7 +70,9 @@ impl GgufError {
                 "check that the path is right, and that the disk or volume is mounted"
             }
             Self::Io(_) => "check that the disk or volume is mounted and readable",
-            Self::Folder => "name a .gguf file in it",
+            Self::Folder => {
+                "name a .gguf file in it; to serve all that are in it, set MODELS_DIR to it and name no model"
+            }
             Self::NotAFile => "name a .gguf file",
             Self::NotGguf { first } => match first.as_slice() {
                 [] => "the download did not start or the disk was full; download it again",

@@ -59,6 +59,8 @@ pub(super) struct ConfigFile {
     pub(super) model_sections: FileModels,
     /// The problems and warnings of the file.
     pub(super) notes: FileNotes,
+    /// Whether it is there and could not be read at all.
+    pub(super) is_unread: bool,
 }
 
 /// The models of the file, before `merge/` builds the catalogue.
@@ -76,8 +78,10 @@ pub(super) struct FileModels {
     pub(super) fallbacks: Vec<(String, String, Vec<String>)>,
     /// `default_models`: the kind and the name of each.
     pub(super) default_models: Vec<(ModelKind, String)>,
-    /// Whether the file has `models:` or `model_list:`, even if none of its models can be served.
-    pub(super) has_section: bool,
+    /// Whether the file has `models:`, even if it is empty.
+    pub(super) has_models: bool,
+    /// Whether the file has `model_list:`, even if none of its models can be served.
+    pub(super) has_model_list: bool,
 }
 
 /// An entry of `model_group_alias`.
@@ -105,7 +109,10 @@ impl ConfigFile {
     pub(super) fn read(path: &Path, environment: &Environment) -> Self {
         match read_text(path) {
             Ok(text) => Self::parse(path, &text, environment),
-            Err(fault) => Self { path: path.to_owned(), notes: notes_on(path, Some(fault)), ..Self::default() },
+            Err(fault) => {
+                let notes = notes_on(path, Some(format!("cannot be read: {fault}")));
+                Self { path: path.to_owned(), notes, is_unread: true, ..Self::default() }
+            }
         }
     }
 
@@ -120,7 +127,10 @@ impl ConfigFile {
                 file.included = merged.included;
             }
             Ok(_) => file.notes = notes_on(path, Some("expected a mapping at the top level, such as server:".into())),
-            Err(fault) => file.notes = notes_on(path, Some(fault)),
+            Err(fault) => {
+                file.notes = notes_on(path, Some(fault));
+                file.is_unread = true;
+            }
         }
         file
     }
@@ -165,8 +175,8 @@ impl ConfigFile {
         self.read_default_models(section("default_models"));
         self.model_sections.defaults = models::defaults(section("defaults"), &mut self.notes);
         self.model_sections.models = models::models(section("models"), &mut self.notes);
-        self.model_sections.has_section =
-            ["models", "model_list"].into_iter().any(|name| *section(name) != YamlNode::Null);
+        self.model_sections.has_models = *section("models") != YamlNode::Null;
+        self.model_sections.has_model_list = *section("model_list") != YamlNode::Null;
         let references = References {
             environment,
             from_file: self.read_environment_variables(section("environment_variables")),

@@ -2,9 +2,11 @@
 //!
 //! Owns the checks that need all models: which entries describe the same model, names that clash, and fallbacks.
 //!
+//! - `doubts.rs`: settings of models that have no effect
 //! - `tiers.rs`: models of tiers, from environment variables
 //! - `tests/`: tests of the merge with whole configurations
 
+mod doubts;
 pub(super) mod tiers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +21,7 @@ use super::values::{NamePattern, Strategy};
 use crate::models::{ModelKind, Repository};
 use crate::settings::bounds::{MOST_ALIASES, MOST_MODELS, MOST_REMOTES};
 use crate::settings::values::ServeModelsDir;
+use doubts::doubts;
 use tiers::{FromEnvironment, TIERS};
 
 /// The draft of one model, with the location that describes it.
@@ -68,7 +71,8 @@ pub(super) fn assemble(
     let files = &settings.files;
     let start = files.model_path.clone().map(|path| ("MODEL_PATH", Start::File(path)));
     let start = start.or_else(|| files.model_name.clone().map(|name| ("MODEL_NAME", Start::Named(name))));
-    let is_any_named = start.is_some() || !from_environment.tiers.is_empty() || sections.has_section;
+    let is_any_named = start.is_some() || !from_environment.tiers.is_empty();
+    let is_any_named = is_any_named || sections.has_models || sections.has_model_list;
     let mut drafts: Vec<LocatedDraft> = Vec::new();
     drafts.extend(start.map(|(variable, start)| LocatedDraft {
         location: variable.to_owned(),
@@ -122,7 +126,6 @@ pub(super) fn assemble(
         check_context(&model, &finished, settings, notes);
         models.push(finished);
     }
-    warn_of_weights(&models, settings, notes);
     let shelf = has_shelf.then(|| {
         let start = Some(Start::File(files.models_dir.clone()));
         let draft = ModelDraft { start, ..ModelDraft::default() };
@@ -132,6 +135,7 @@ pub(super) fn assemble(
         check_context(&located, &model, settings, notes);
         model
     });
+    notes.warnings.extend(doubts(&models, shelf.as_ref(), settings));
     Catalogue { models, fallbacks, default_models, shelf }
 }
 
@@ -497,25 +501,6 @@ fn default_models(
         }
     }
     configured
-}
-
-/// Warns of weights that no strategy reads.
-fn warn_of_weights(models: &[ModelSettings], settings: &Settings, notes: &mut FileNotes) {
-    for model in models {
-        let strategy = model.strategy.unwrap_or(settings.routing.routing_strategy);
-        let mut weights = model.remotes.iter().map(|remote| remote.weight);
-        let first = weights.next().unwrap_or(1.0);
-        if strategy != Strategy::WeightedRandom && weights.any(|weight| (weight - first).abs() > f64::EPSILON) {
-            let id = model.known_id().unwrap_or_default();
-            notes.warnings.push(format!(
-                "the weights of {id:?} have no effect: routing_strategy is {}, and only weighted-random reads them",
-                serde_json::to_value(strategy)
-                    .ok()
-                    .and_then(|name| name.as_str().map(str::to_owned))
-                    .unwrap_or_default()
-            ));
-        }
-    }
 }
 
 /// Records a problem if the total context is more than llama-server's 32-bit counter takes.

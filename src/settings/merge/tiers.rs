@@ -15,6 +15,7 @@ use crate::settings::environment::Environment;
 use crate::settings::file::{api_base, start_of};
 use crate::settings::notes::FileNotes;
 use crate::settings::problem::SettingProblem;
+use crate::settings::reader::parse_without_controls;
 use crate::settings::values::{Context, GpuLayers, Rejected, Value};
 
 /// The tiers that have variables: prefix and name, in the order in which their models are listed.
@@ -60,8 +61,8 @@ pub(in crate::settings) fn read(environment: &Environment, notes: &mut FileNotes
     let tiers = TIERS.iter().filter_map(|(prefix, tier)| Tier { environment, prefix, tier }.read(notes)).collect();
     let field = |(variable, field): &(&str, &str)| {
         let text = environment.get(variable)?;
-        match JsonNumber::parse(text) {
-            Ok(number) => Some(((*field).to_owned(), Some(number.0))),
+        match sampling_number(field, text) {
+            Ok(number) => Some(((*field).to_owned(), Some(number))),
             Err(rejected) => {
                 notes.problems.push(problem_with(variable, text, rejected));
                 None
@@ -139,13 +140,22 @@ impl Tier<'_> {
                 return None;
             }
         }
-        if self.value::<bool>("EMBEDDING_MODE", notes) == Some(true) {
-            draft.kind = Some(ModelKind::Embedding);
+        match self.value::<bool>("EMBEDDING_MODE", notes) {
+            Some(true) => draft.kind = Some(ModelKind::Embedding),
+            Some(false) if self.tier == "embedding" => {
+                let decides = if draft.start.is_some() && !is_mlx { "the model file" } else { "the tier" };
+                let why = format!("has no effect: {decides} tells the kind; set kind: under models: in llamagate.yaml");
+                notes.warnings.push(format!("{}=false {why}", self.variable("EMBEDDING_MODE")));
+            }
+            _ => {}
         }
         draft.dimensions = self.value("EMBEDDING_DIMENSION", notes);
         for (variable, field) in SAMPLING_VARIABLES {
-            let json = self.value::<JsonNumber>(variable, notes);
-            draft.sampling.extend(json.map(|json| ((*field).to_owned(), Some(json.0))));
+            let Some(text) = self.get(variable) else { continue };
+            match sampling_number(field, text) {
+                Ok(number) => draft.sampling.push(((*field).to_owned(), Some(number))),
+                Err(rejected) => self.problem(variable, rejected, text, notes),
+            }
         }
         let named_by = if path.is_some() { "MODEL_PATH" } else { "BACKEND" };
         let id = name.filter(|name| !name.is_empty()).unwrap_or_else(|| self.tier.to_owned());
@@ -198,7 +208,7 @@ impl Tier<'_> {
 
     fn value<T: Value>(&self, name: &str, notes: &mut FileNotes) -> Option<T> {
         let text = self.get(name)?;
-        T::parse(text).map_err(|rejected| self.problem(name, rejected, text, notes)).ok()
+        parse_without_controls(text).map_err(|rejected| self.problem(name, rejected, text, notes)).ok()
     }
 
     fn problem(&self, name: &str, rejected: Rejected, text: &str, notes: &mut FileNotes) {
@@ -220,13 +230,26 @@ fn mlx_server(path: &Path) -> Start {
     Start::Command { argv, health: MLX_HEALTH.to_owned(), model: Some(path) }
 }
 
-/// A number as JSON writes it.
-struct JsonNumber(String);
-
-impl Value for JsonNumber {
-    fn parse(text: &str) -> Result<Self, Rejected> {
-        let number = serde_json::from_str(text).ok();
-        let number = number.or_else(|| text.parse().ok().and_then(serde_json::Number::from_f64));
-        number.map(|number: serde_json::Number| Self(number.to_string())).ok_or_else(|| Rejected::new("a number"))
-    }
+/// Returns the value of a request field as JSON writes it.
+///
+/// # Errors
+///
+/// Returns what is allowed, if it is no number or not one that OpenAI's API and llama-server take.
+fn sampling_number(field: &str, text: &str) -> Result<String, Rejected> {
+    let number = serde_json::from_str(text).ok();
+    let number = number.or_else(|| text.parse().ok().and_then(serde_json::Number::from_f64));
+    let number: serde_json::Number = number.ok_or_else(|| Rejected::new("a number"))?;
+    let value = number.as_f64().unwrap_or(f64::NAN);
+    let is_whole_from = |least: i64| number.as_i64().is_some_and(|whole| whole >= least);
+    let (is_allowed, allowed) = match field {
+        "temperature" => (value >= 0.0, "a number from 0"),
+        "top_p" => ((0.0..=1.0).contains(&value), "a number from 0 to 1"),
+        "repeat_penalty" => (value > 0.0, "a number above 0"),
+        // llama-server takes -1 as all tokens of the vocabulary.
+        "top_k" => (is_whole_from(-1), "a whole number from 0, or -1 for all"),
+        // llama-server takes -1 as no limit.
+        "max_tokens" => (is_whole_from(1) || number.as_i64() == Some(-1), "a whole number from 1, or -1 for no limit"),
+        _ => (true, "a number"),
+    };
+    if is_allowed { Ok(number.to_string()) } else { Err(Rejected::new(allowed)) }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::super::aliases::{ALIASES, AliasTarget};
 use super::*;
 use crate::models::ModelKind;
 use crate::platform::Platform;
@@ -88,6 +89,145 @@ fn the_own_name_wins_and_a_different_value_is_named() {
 }
 
 #[test]
+fn names_were_said_to_be_read_although_a_flag_decides() {
+    let environment = Environment::from([
+        ("N_CTX", "512"),
+        ("RERANKER_PORT", "9000"),
+        ("RERANKER_DEVICE", "cpu"),
+        ("RERANKER_CONFIG_PATH", "./none.yaml"),
+        ("VERBOSE", "very"),
+        ("N_THREADS", "4"),
+        ("MODEL_DIR", "/m"),
+    ]);
+    let mut inputs = Inputs { environment, ..Inputs::default() };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let flags = [("ctx", "1024"), ("port", "9001"), ("ngl", "3"), ("log_level", "info"), ("threads", "4")];
+    inputs.flags.extend(flags.map(|(key, value)| (key, value.to_owned())));
+    inputs.flags.insert("config_file", file.path().display().to_string());
+    let resolved = resolve(&inputs, &Platform::plain(Path::new("/nowhere"))).unwrap();
+    assert_eq!(resolved.brought_names, ["MODEL_DIR read as MODELS_DIR"]);
+    let mut warnings = resolved.warnings.clone();
+    warnings.retain(|warning| !warning.contains("AUTH_ENABLED"));
+    assert_eq!(
+        warnings,
+        [
+            "N_CTX is ignored: --ctx is set too",
+            "VERBOSE is ignored: --log-level is set too",
+            "RERANKER_PORT is ignored: --port is set too",
+            "RERANKER_DEVICE is ignored: --ngl is set too",
+            "RERANKER_CONFIG_PATH is ignored: --config-file is set too",
+        ]
+    );
+}
+
+#[test]
+fn our_own_name_in_the_env_file_was_stronger_than_another_in_the_environment() {
+    let mut inputs = Inputs {
+        environment: Environment::from([("RERANKER_PORT", "11"), ("N_CTX", "512"), ("VERBOSE", "true")]),
+        ..Inputs::default()
+    };
+    for (name, value) in
+        [("PORT", "10"), ("CTX", "512"), ("N_CTX", "64"), ("RERANKER_LOG_LEVEL", "warn"), ("N_BATCH", "7")]
+    {
+        inputs.environment.add_from_file(name.to_owned(), value.to_owned());
+    }
+    let resolved = resolve(&inputs, &Platform::plain(Path::new("/nowhere"))).unwrap();
+    assert_eq!(shown(&resolved, "PORT"), "11 (environment variable RERANKER_PORT)");
+    assert_eq!(shown(&resolved, "CTX"), "512 (environment variable N_CTX)");
+    assert_eq!(shown(&resolved, "LOG_LEVEL"), "debug (environment variable VERBOSE)");
+    assert_eq!(shown(&resolved, "BATCH"), "7 (variable N_BATCH of ENV_FILE)");
+    assert_eq!(
+        resolved.warnings,
+        [
+            "PORT of ENV_FILE is ignored: RERANKER_PORT is set in the environment, which wins",
+            "RERANKER_LOG_LEVEL is ignored: VERBOSE is set too",
+        ]
+    );
+    // Of two aliases too.
+    let mut inputs = Inputs { environment: Environment::from([("RERANKER_PORT", "11")]), ..Inputs::default() };
+    inputs.environment.add_from_file("GATEWAY_PORT".to_owned(), "10".to_owned());
+    let resolved = resolve(&inputs, &Platform::plain(Path::new("/nowhere"))).unwrap();
+    assert_eq!(resolved.brought_names, ["RERANKER_PORT read as PORT"]);
+    assert!(resolved.warnings[0].starts_with("GATEWAY_PORT of ENV_FILE is ignored"), "{:?}", resolved.warnings);
+}
+
+#[test]
+fn a_value_without_an_effect_ended_the_start() {
+    for (variables, warning) in [
+        (&[("ENABLE_CACHE", "redis")][..], "ENABLE_CACHE has no effect: answers are not cached"),
+        (&[("CACHE_PERSIST_TO_DISK", "/var/cache")], "CACHE_PERSIST_TO_DISK has no effect"),
+        (&[("RERANKER_USE_OFFLINE_MODE", "maybe")], "RERANKER_USE_OFFLINE_MODE has no effect"),
+        (&[("LOG_LEVEL", "info"), ("VERBOSE", "2")], "VERBOSE is ignored: LOG_LEVEL is set too"),
+        (&[("NGL", "0"), ("RERANKER_DEVICE", "tpu")], "RERANKER_DEVICE is ignored: NGL is set too"),
+        (&[("CTX", "512"), ("N_CTX", "bad")], "N_CTX is ignored: CTX is set too"),
+        (&[(LOAD_BALANCER, "maybe")], "RERANKER_LOAD_BALANCER_ENABLED has no effect without a configuration file"),
+    ] {
+        let inputs = Inputs { environment: variables.iter().copied().collect(), ..Inputs::default() };
+        let resolved = resolve(&inputs, &Platform::plain(Path::new("/nowhere"))).unwrap();
+        assert!(
+            resolved.warnings.len() == 1 && resolved.warnings[0].starts_with(warning),
+            "{variables:?}: {:?}",
+            resolved.warnings
+        );
+        assert_eq!(resolved.brought_names, [""; 0], "{variables:?}");
+    }
+}
+
+#[test]
+fn the_batch_and_the_device_of_a_reranker_were_those_of_every_chat_model() {
+    let own = [("RERANKER_BATCH_SIZE", "32"), ("RERANKER_DEVICE", "cpu")];
+    let reranker = [("RERANKER_MODEL_PATH", "r.gguf")];
+    let engines = |text: &str, others: &[(&str, &str)]| {
+        let resolved = resolved_with(text, &[&own[..], &reranker, others].concat()).unwrap();
+        let engine = |model: &ModelSettings| {
+            let engine = &model.local.as_ref().unwrap().engine;
+            (model.known_id().unwrap(), engine.batch, engine.ngl)
+        };
+        let engines: Vec<_> = resolved.config.catalogue.models.iter().map(engine).collect();
+        (engines, resolved.brought_names[..2].to_vec())
+    };
+    let (chat, rerank) = (("c".to_owned(), 0, GpuLayers::Count(99)), ("r".to_owned(), 32, GpuLayers::Count(0)));
+    for (text, others) in [
+        ("", &[("LIGHT_MODEL_PATH", "c.gguf")][..]),
+        ("", &[("MODEL_NAME", "c.gguf")]),
+        ("models: {c: {file: c.gguf}}", &[]),
+    ] {
+        let (mut engines, lines) = engines(text, others);
+        engines.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(engines, [chat.clone(), rerank.clone()], "{text} {others:?}");
+        assert!(lines.iter().any(|line| line == "RERANKER_BATCH_SIZE read as RERANKER_N_BATCH"), "{lines:?}");
+    }
+    let (alone, lines) = engines("", &[]);
+    assert_eq!(alone, [rerank]);
+    assert!(lines.contains(&"RERANKER_BATCH_SIZE read as BATCH".to_owned()), "{lines:?}");
+    // Without a rerank model there is none that they could be about.
+    let none = resolved_names(&[&own[..], &[("LIGHT_MODEL_PATH", "c.gguf")]].concat());
+    assert_eq!(none.brought_names, [""; 0]);
+    let expected = own.map(|(name, _)| format!("{name} has no effect without RERANKER_MODEL_PATH"));
+    assert!(expected.iter().all(|warning| none.warnings.contains(warning)), "{:?}", none.warnings);
+}
+
+#[test]
+fn default_sampling_out_of_range_was_taken() {
+    for (name, bad, good) in [
+        ("TEMPERATURE", &["-3", "nan", "hot"][..], &["0", "2.5"][..]),
+        ("TOP_P", &["2", "-0.1"], &["0", "1", ".5"]),
+        ("TOP_K", &["1.5", "-2"], &["0", "-1", "40"]),
+        ("REPEAT_PENALTY", &["-1", "0"], &["1.1"]),
+        ("MAX_TOKENS", &["-5", "0", "1.5"], &["1", "-1"]),
+    ] {
+        for name in [name.to_owned(), format!("LIGHT_{name}")] {
+            let with = |value: &str| resolved_with("", &[("LIGHT_MODEL_PATH", "a.gguf"), (name.as_str(), value)]);
+            for value in bad {
+                let problems = with(value).map(drop).unwrap_err();
+                assert!(problems.len() == 1 && problems[0].starts_with(&format!("{name}={value:?}")), "{problems:?}");
+            }
+            good.iter().for_each(|value| assert!(with(value).is_ok(), "{name}={value}"));
+        }
+    }
+}
+
+#[test]
 fn a_bad_value_is_reported_with_the_name_that_was_set() {
     for (name, value, part) in [
         ("N_CTX", "lots", "N_CTX=\"lots\" (read as CTX): expected a number of tokens"),
@@ -99,7 +239,6 @@ fn a_bad_value_is_reported_with_the_name_that_was_set() {
         ("RERANKER_WORKERS", "0", "RERANKER_WORKERS=\"0\""),
         ("RERANKER_WORKERS", "65", "RERANKER_WORKERS=\"65\""),
         ("RERANKER_LOAD_BALANCER_ENABLED", "maybe", "RERANKER_LOAD_BALANCER_ENABLED=\"maybe\": expected true"),
-        ("RERANKER_USE_OFFLINE_MODE", "x", "RERANKER_USE_OFFLINE_MODE=\"x\": expected true"),
         ("GATEWAY_PORT", "http", "GATEWAY_PORT=\"http\" (read as PORT)"),
     ] {
         let problems = resolved_with("", &[("RERANKER_MODEL_PATH", "r.gguf"), (name, value)]).map(drop).unwrap_err();
@@ -183,6 +322,7 @@ fn a_rerank_model_is_described_by_the_names_of_its_server() {
             "RERANKER_WORKERS has no effect without RERANKER_MODEL_PATH"
         ]
     );
+    assert_eq!(resolved.brought_names, [""; 0], "they were also said to be read");
 }
 
 #[test]
@@ -236,6 +376,65 @@ fn a_load_balancer_that_is_switched_off_leaves_model_list_out() {
     );
 }
 
+/// Resolves with the switch off, `RERANKER_CONFIG_PATH` and these variables; `text` is the file, if there is one.
+fn switched_off(text: Option<&str>, variables: &[(&str, &str)]) -> Result<Resolved, Vec<String>> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("reranker_config.yaml");
+    text.iter().for_each(|text| std::fs::write(&path, text).unwrap());
+    let own = [(LOAD_BALANCER, "false"), ("RERANKER_CONFIG_PATH", path.to_str().unwrap())];
+    let environment = own.iter().chain(variables).copied().collect();
+    let resolved = resolve(&Inputs { environment, ..Inputs::default() }, &Platform::plain(Path::new("/nowhere")));
+    resolved.map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn a_load_balancer_that_is_off_needed_its_file() {
+    let resolved = switched_off(None, &[("RERANKER_MODEL_NAME", "r.gguf")]).unwrap();
+    let [warning] = resolved.warnings.as_slice() else { panic!("{:?}", resolved.warnings) };
+    assert!(
+        warning.starts_with("RERANKER_CONFIG_PATH=") && warning.contains("has no effect: there is no such file"),
+        "{warning}"
+    );
+    assert!(resolved.brought_names.iter().all(|line| !line.contains("CONFIG_PATH")), "{:?}", resolved.brought_names);
+    assert_eq!((only_model(&resolved).known_id().as_deref(), resolved.config_file), (Some("r"), None));
+    for (variables, subject) in [
+        (
+            &[("RERANKER_CONFIG_PATH", "/nope/c.yaml")][..],
+            "RERANKER_CONFIG_PATH=\"/nope/c.yaml\" (read as CONFIG_FILE)",
+        ),
+        (&[("CONFIG_FILE", "/nope/c.yaml"), (LOAD_BALANCER, "false")], "CONFIG_FILE=\"/nope/c.yaml\""),
+    ] {
+        let inputs = Inputs { environment: variables.iter().copied().collect(), ..Inputs::default() };
+        let problems = resolve(&inputs, &Platform::plain(Path::new("/nowhere"))).map(drop).unwrap_err();
+        let expected =
+            format!("{subject}: cannot be read: No such file or directory (os error 2)\n    hint: name a file");
+        assert!(problems.len() == 1 && problems[0].to_string().starts_with(&expected), "{problems:?}");
+    }
+}
+
+#[test]
+fn a_model_list_that_is_left_out_kept_the_folder_of_models_from_being_served() {
+    let list = "model_list: [{model_name: far, litellm_params: {api_base: 'http://h'}}]\n";
+    let resolved = switched_off(Some(list), &[]).unwrap();
+    assert!(resolved.config.catalogue.shelf.is_some() && resolved.config.catalogue.models.is_empty());
+    // What names its entries goes with them.
+    let text = format!(
+        "{list}default_models: {{rerank: far}}\nfallbacks: {{far: [own], own: [far, light]}}\nmodels: {{own: {{file: a.gguf}}}}\n"
+    );
+    let resolved = switched_off(Some(&text), &[]).unwrap();
+    let catalogue = &resolved.config.catalogue;
+    assert!(catalogue.shelf.is_none() && catalogue.default_models.is_empty());
+    assert_eq!(
+        catalogue.fallbacks.iter().map(|(name, others)| format!("{name} {others:?}")).collect::<String>(),
+        "own [\"light\"]"
+    );
+    let left_out = resolved.warnings.iter().filter(|warning| warning.ends_with("is left out with model_list")).count();
+    assert_eq!(left_out, 3, "{:?}", resolved.warnings);
+    // A model of the same name stays.
+    let text = format!("{list}default_models: {{chat: far}}\nmodels: {{far: {{file: a.gguf}}}}\n");
+    assert_eq!(switched_off(Some(&text), &[]).unwrap().config.catalogue.default_models.len(), 1);
+}
+
 #[test]
 fn a_tier_can_be_an_embedding_model_or_served_by_mlx() {
     let resolved = resolved_names(&[
@@ -273,6 +472,32 @@ fn a_tier_can_be_an_embedding_model_or_served_by_mlx() {
         let problems = resolved_with("", &[("LIGHT_MODEL_PATH", "a.gguf"), (name, value)]).map(drop).unwrap_err();
         assert!(problems[0].starts_with(&format!("{name}={value:?}")), "{problems:?}");
     }
+}
+
+#[test]
+fn an_embedding_mode_that_is_off_was_ignored_without_a_word() {
+    let resolved = resolved_names(&[("EMBEDDING_MODEL_PATH", "e.gguf"), ("EMBEDDING_EMBEDDING_MODE", "false")]);
+    assert!(
+        resolved.warnings[0].starts_with("EMBEDDING_EMBEDDING_MODE=false has no effect: the model file tells the kind"),
+        "{:?}",
+        resolved.warnings
+    );
+}
+
+#[test]
+fn a_setting_that_an_argument_overrides_was_lost_without_a_word() {
+    let tier = [("LIGHT_MODEL_PATH", "l.gguf"), ("LIGHT_USE_MLOCK", "true"), ("LIGHT_USE_MMAP", "false")];
+    let with = |more: &[(&str, &str)]| resolved_names(&[&tier[..], more].concat()).warnings;
+    assert_eq!(
+        with(&[("EXTRA_ARGS", "--load_mode none -b 7"), ("LIGHT_N_BATCH", "64")]),
+        ["USE_MMAP", "USE_MLOCK", "BATCH"].map(|name| {
+            let word = if name == "BATCH" { "-b" } else { "--load_mode" };
+            format!("{name} of \"l\" has no effect: EXTRA_ARGS or args has {word}, which comes later")
+        })
+    );
+    assert_eq!(with(&[("EXTRA_ARGS", "-ub 7"), ("BATCH", "64")]), [""; 0]);
+    let unset = [("MODEL_NAME", "m.gguf"), ("EXTRA_ARGS", "-lm none -b 7")];
+    assert_eq!(resolved_names(&unset).warnings, [""; 0]);
 }
 
 #[test]

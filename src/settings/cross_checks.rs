@@ -1,0 +1,113 @@
+//! Judges settings together: what contradicts itself, and what works but probably not as intended.
+//!
+//! Owns the checks that the type of a single value cannot make. `preflight` checks what needs files.
+
+use super::bounds::SHORT_SERVICE_KEY;
+use super::options::{OptionRow, Settings, row};
+use super::problem::SettingProblem;
+use super::source::Inputs;
+
+impl Settings {
+    /// Returns a warning for each way in which others than the user can use the models without a key: its topic and its
+    /// text.
+    pub fn exposures(&self) -> impl Iterator<Item = (&'static str, String)> + use<> {
+        let (host, access) = (self.listen.host, &self.access);
+        let to_network = (!host.to_canonical().is_loopback()).then(|| {
+            let text = format!(
+                "AUTH_ENABLED=false and HOST={host}: every machine that reaches the port can use the models; set \
+                 HOST=127.0.0.1, or AUTH_ENABLED=true with API keys"
+            );
+            ("open_to_network", text)
+        });
+        let to_pages = (access.cors_origins == Origins::Any).then(|| {
+            let text = "AUTH_ENABLED=false and CORS_ORIGINS=*: every web page that a browser near this machine shows can \
+                        use the models and read the responses; list the origins of your pages, or set AUTH_ENABLED=true \
+                        with API keys";
+            ("open_to_pages", text.to_owned())
+        });
+        let is_keyless = !access.auth_enabled;
+        to_network.into_iter().chain(to_pages).filter(move |_| is_keyless)
+    }
+}
+
+/// Returns warnings about settings that work, but probably not as intended.
+pub(super) fn cautions(settings: &Settings, inputs: &Inputs) -> Vec<String> {
+    let environment = &inputs.environment;
+    let mut warnings = Vec::new();
+    let (access, logs) = (&settings.access, &settings.logs);
+    if let Some(key) = &access.llamagate_api_key {
+        let name = environment.name_of("LLAMAGATE_API_KEY");
+        if !access.auth_enabled {
+            warnings.push(format!("{name} has no effect: AUTH_ENABLED is false, so that no request needs a key"));
+        }
+        if key.is_short() {
+            warnings.push(format!("{name} has fewer than {SHORT_SERVICE_KEY} characters and may be guessed"));
+        }
+    }
+    if let Some(path) = logs.log_file.as_ref().filter(|_| !logs.log_to_file) {
+        warnings.push(format!("LOG_FILE={:?} has no effect: LOG_TO_FILE is false", path.display().to_string()));
+    }
+    let secrets: Vec<&str> = environment.secrets_of_file().collect();
+    if inputs.is_env_file_open && !secrets.is_empty() {
+        let names = secrets.join(", ");
+        warnings.push(format!("other users can read or write ENV_FILE, which sets {names}; run: chmod 600 on it"));
+    }
+    warnings
+}
+
+/// Returns the problems that the type of a single value cannot find: settings that contradict each other, and bad
+/// paths and folder names.
+pub(super) fn contradictions(settings: &Settings, reserved_paths: &[&str]) -> Vec<SettingProblem> {
+    let mut problems = Vec::new();
+    let engine = &settings.engine;
+    let in_flight = settings.queue.max_concurrent_requests;
+    if engine.parallel < in_flight {
+        problems.push(SettingProblem {
+            subject: format!("PARALLEL={}", engine.parallel),
+            fault: format!("expected at least MAX_CONCURRENT_REQUESTS, which is {in_flight}"),
+            hint: Some("leave PARALLEL out: it follows MAX_CONCURRENT_REQUESTS".to_owned()),
+        });
+    }
+    if engine.total_context().is_none() {
+        problems.push(SettingProblem {
+            subject: format!("CTX={} with PARALLEL={}", engine.ctx.0, engine.parallel),
+            fault: "the total context is more than llama-server can count (2147483647 tokens)".to_owned(),
+            hint: Some("CTX is the context of one slot".to_owned()),
+        });
+    }
+    let path = &settings.listen.health_check_path;
+    // A reserved path may have a part that stands for any text.
+    let is_reserved =
+        |reserved: &&str| reserved.split_once('{').map_or(*reserved == path, |(before, _)| path.starts_with(before));
+    let fault = if !path.starts_with('/') {
+        Some("expected a path that starts with /")
+    } else if path.starts_with("/v1/") || reserved_paths.iter().any(is_reserved) {
+        Some("this path is a route of the gateway, which it would hide if PORT_HEALTH equals PORT")
+    } else {
+        None
+    };
+    problems.extend(fault.map(|fault| {
+        SettingProblem {
+            subject: format!("HEALTH_CHECK_PATH={path:?}"),
+            fault: fault.to_owned(),
+            hint: path
+                .starts_with('/')
+                .then(|| "use /ping, /health, /livez, /readyz or a path that is no route of the gateway".to_owned()),
+        }
+    }));
+    // Both names become one folder name; a slash or a leading dot could lead out of LOG_DIR or hide the folder.
+    for (key, text) in
+        [("log_name", Some(&settings.logs.log_name)), ("worker_type", settings.logs.worker_type.as_ref())]
+    {
+        let Some(text) = text else { continue };
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if text.is_empty() || text.starts_with('.') || text.len() > 64 || !text.chars().all(allowed) {
+            problems.push(SettingProblem {
+                subject: format!("{}={text:?}", row(key).map_or_else(String::new, OptionRow::variable)),
+                fault: "expected 1 to 64 letters, digits, '.', '_' or '-', not starting with '.'".to_owned(),
+                hint: Some("it names a folder below LOG_DIR".to_owned()),
+            });
+        }
+    }
+    problems
+}
