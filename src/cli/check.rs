@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use super::arguments::{ServeArgs, detect_platform, explain_model};
-use super::inspection::inspect;
 use super::output::{
     brought_names_section, models_section, print, print_stderr, projectors_section, report_problems, settings_table,
 };
@@ -24,7 +23,7 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
     let extra_args = help.as_deref().map(|help| masked_arguments(given, |option| help.value_count(option)));
     print(&format!("platform: {}\n{}", platform.kind, settings_table(resolved, extra_args.as_ref())));
     print(&brought_names_section(resolved));
-    let inspected = inspect(&examined, resolved, &inputs, help.as_deref());
+    let inspected = preflight::inspect(&examined, resolved, &inputs.environment, help.as_deref());
     let mut catalogue = resolved.config.catalogue.clone();
     let mut projectors = String::new();
     if let Ok((_, models)) = &inspected {

@@ -4,7 +4,6 @@
 //! - `arguments.rs`: the command line, and the inputs that it and the environment make up
 //! - `check.rs`: `llamagate check`
 //! - `health.rs`: `llamagate health`
-//! - `inspection.rs`: all problems with a configuration
 //! - `list_models.rs`: `llamagate models`
 //! - `output.rs`: printing and exit codes
 //! - `serve.rs`: `llamagate serve`, the default
@@ -12,7 +11,6 @@
 mod arguments;
 mod check;
 mod health;
-mod inspection;
 mod list_models;
 mod output;
 mod serve;

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::arguments::{ServeArgs, detect_platform, explain_model};
-use super::inspection::inspect;
 use super::output::{
     EXIT_BACKEND, brought_names_section, fatal, models_section, print, print_stderr, report_problems, settings_table,
     summary,
@@ -133,7 +132,7 @@ fn print_examined(examined: &Examined, inputs: &Inputs) {
 fn problems_of(examined: &Examined, inputs: &Inputs) -> Vec<SettingProblem> {
     let Some(resolved) = &examined.shown else { return examined.problems.clone() };
     let help = app::read_llama_help(&resolved.config, &inputs.environment);
-    inspect(examined, resolved, inputs, help.as_deref()).err().unwrap_or_default()
+    preflight::inspect(examined, resolved, &inputs.environment, help.as_deref()).err().unwrap_or_default()
 }
 
 /// Prints the problems and logs the `fatal: ` line. Returns the exit code.

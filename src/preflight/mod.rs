@@ -5,6 +5,7 @@
 //!
 //! - `bounds.rs`: bounds on what the checks report
 //! - `checked.rs`: what the checks of models return
+//! - `inspection.rs`: all checks together, on what could be read of the settings
 //! - `keys.rs`: the key file
 //! - `llama_server.rs`: the program, and whether it takes the arguments
 //! - `model.rs`: one model, its file and its projector
@@ -15,6 +16,7 @@
 
 mod bounds;
 mod checked;
+mod inspection;
 mod keys;
 mod llama_server;
 mod model;
@@ -23,32 +25,10 @@ mod ready;
 mod shelf;
 mod warnings;
 
-use crate::models::Shelf;
-use crate::settings::{Config, Environment, SettingProblem};
-use crate::worker::LlamaHelp;
-
 pub use checked::{BrokenFile, CheckedModel, CheckedModels, ModelFile, Unservable};
+pub use inspection::inspect;
 pub use keys::{key_file_warnings, missing_key_file_warning};
 pub use llama_server::llama_server;
 pub use models::models;
 pub use ready::{Prepared, ready};
 pub use shelf::find_shelf;
-
-/// Runs all checks.
-///
-/// # Errors
-///
-/// All problems that were found, those of models first.
-pub fn inspect(
-    config: &Config,
-    environment: &Environment,
-    help: Option<&LlamaHelp>,
-) -> Result<(Prepared, CheckedModels), Vec<SettingProblem>> {
-    match (models(config, environment, help, &mut Shelf::default()), ready(config, environment)) {
-        (Ok(models), Ok(prepared)) => Ok((prepared, models)),
-        (models, prepared) => {
-            let model_problems = models.err().map(|unservable| unservable.problems);
-            Err(model_problems.into_iter().chain(prepared.err()).flatten().collect())
-        }
-    }
-}

@@ -3,20 +3,17 @@
 //! Owns the name, default and bounds of every setting, and is the only module that reads the environment.
 //! `preflight`, not this module, checks whether a model or a key file that a setting names can be used.
 //!
-//! - `aliases.rs`: the table of names of other servers
 //! - `bounds.rs`: bounds of settings, and bounds that several modules share
-//! - `brought_names.rs`: applies that table to an environment
+//! - `brought/`: variables of other programs
 //! - `catalogue/`: the configured models
 //! - `cross_checks.rs`: settings that contradict each other, or are probably not meant so
 //! - `detected.rs`: defaults that depend on the platform
 //! - `env_file.rs`: `ENV_FILE`, a file of variables in dotenv form
 //! - `environment.rs`: a copy of the process environment
 //! - `file/`: the configuration file
-//! - `llama_env.rs`: variables of llama-server, which have no effect here
 //! - `merge/`: builds the catalogue from all sources of models
 //! - `notes.rs`: problems and warnings, collected while the configuration is read
 //! - `options.rs`: the table of settings
-//! - `other_programs.rs`: variables of programs that may run beside this one, which have no effect here
 //! - `problem.rs`: one problem in the configuration
 //! - `reader.rs`: parses the texts of settings into typed values
 //! - `reference.rs`: generates `docs/CONFIGURATION.md`
@@ -25,20 +22,17 @@
 //! - `source.rs`: the inputs of settings, and the source of each value
 //! - `values/`: the types of settings
 
-mod aliases;
 pub mod bounds;
-mod brought_names;
+mod brought;
 pub mod catalogue;
 mod cross_checks;
 mod detected;
 mod env_file;
 mod environment;
 mod file;
-mod llama_env;
 mod merge;
 mod notes;
 pub mod options;
-mod other_programs;
 mod problem;
 mod reader;
 mod reference;
@@ -47,12 +41,10 @@ mod runpod;
 mod source;
 pub mod values;
 
-pub use aliases::{ALIASES, AliasRow, AliasTarget};
+pub use brought::{ALIASES, AliasRow, AliasTarget, OTHER_PROGRAMS, llama_variables_warning};
 pub use catalogue::models_table::{additions, models_table, remotes_table};
 pub use environment::{Environment, is_executable};
-pub use llama_env::llama_variables_warning;
 pub use options::{OPTIONS, OptionRow, Settings, Sources};
-pub use other_programs::OTHER_PROGRAMS;
 pub use problem::{SettingProblem, escaped};
 pub use reference::configuration_reference;
 #[cfg(feature = "test-support")]

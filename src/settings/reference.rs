@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::aliases::{ALIASES, AliasTarget, aliases_of};
+use super::brought::aliases::aliases_of;
+use super::brought::{ALIASES, AliasTarget};
 use super::options::{OPTIONS, Sources};
 
 /// Returns the text of `docs/CONFIGURATION.md`.

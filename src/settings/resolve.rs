@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::aliases::{LOAD_BALANCER, RERANKER_CONFIG_PATH};
-use super::brought_names::{BroughtNames, FileFacts};
+use super::brought::aliases::{LOAD_BALANCER, RERANKER_CONFIG_PATH};
+use super::brought::{BroughtNames, FileFacts, other_programs_warnings};
 use super::catalogue::Catalogue;
 use super::cross_checks::{cautions, contradictions};
 use super::detected::{LOAD_BALANCER_PORT, LOAD_BALANCER_RULE, hub_cache, is_behind_runpod_load_balancer};
@@ -15,7 +15,6 @@ use super::environment::{Environment, is_executable};
 use super::file::ConfigFile;
 use super::merge::{self, tiers};
 use super::options::{OPTIONS, OptionRow, Settings};
-use super::other_programs::other_programs_warnings;
 use super::problem::SettingProblem;
 use super::reader::Reader;
 use super::runpod;

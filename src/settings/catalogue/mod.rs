@@ -10,9 +10,9 @@ mod model;
 pub(super) mod models_table;
 mod pool;
 
-pub(super) use model::known_id;
 pub use model::{
     Catalogue, EVERY_MODEL, LoadMode, LocalSettings, ModelSettings, ProjectorSetting, RemoteSettings, Rewrite, Start,
     is_generation_field,
 };
+pub(super) use model::{TIERS, known_id};
 pub use pool::{PoolPlace, PoolRole};

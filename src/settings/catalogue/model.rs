@@ -18,6 +18,15 @@ const REMOTE_HEALTH: &str = "/v1/models";
 /// The name that stands for every model in `fallbacks:`.
 pub const EVERY_MODEL: &str = "*";
 
+/// The tiers that have variables: prefix and name, in the order in which their models are listed.
+pub(in crate::settings) const TIERS: &[(&str, &str)] = &[
+    ("LIGHT", "light"),
+    ("MEDIUM", "medium"),
+    ("HEAVY", "heavy"),
+    ("EMBEDDING", "embedding"),
+    ("RERANKER", "reranker"),
+];
+
 /// Fields that only routes which generate text take. As defaults they are not added to other requests.
 const GENERATION_FIELDS: &[&str] = &[
     "chat_template_kwargs",

@@ -12,7 +12,7 @@ pub(super) mod tiers;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::catalogue::draft::ModelDraft;
-use super::catalogue::{Catalogue, EVERY_MODEL, ModelSettings, PoolPlace, RemoteSettings, Start, known_id};
+use super::catalogue::{Catalogue, EVERY_MODEL, ModelSettings, PoolPlace, RemoteSettings, Start, TIERS, known_id};
 use super::file::{Backend, FileModels, GroupAlias, ModelListEntry, check_name};
 use super::notes::{FileNotes, LeftOutEntry, LeftOutReason, did_you_mean};
 use super::options::Settings;
@@ -22,7 +22,7 @@ use crate::models::{ModelKind, Repository};
 use crate::settings::bounds::{MOST_ALIASES, MOST_MODELS, MOST_REMOTES};
 use crate::settings::values::ServeModelsDir;
 use doubts::doubts;
-use tiers::{FromEnvironment, TIERS};
+use tiers::FromEnvironment;
 
 /// The draft of one model, with the location that describes it.
 struct LocatedDraft {

@@ -7,25 +7,16 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use crate::models::{ModelKind, id_of};
-use crate::settings::aliases::{RERANKER_MODEL_NAME, RERANKER_WORKERS};
 use crate::settings::bounds::MOST_REPLICAS;
+use crate::settings::brought::aliases::{RERANKER_MODEL_NAME, RERANKER_WORKERS};
 use crate::settings::catalogue::draft::ModelDraft;
-use crate::settings::catalogue::{LoadMode, RemoteSettings, Start};
+use crate::settings::catalogue::{LoadMode, RemoteSettings, Start, TIERS};
 use crate::settings::environment::Environment;
 use crate::settings::file::{api_base, start_of};
 use crate::settings::notes::FileNotes;
 use crate::settings::problem::SettingProblem;
 use crate::settings::reader::parse_without_controls;
 use crate::settings::values::{Context, GpuLayers, Rejected, Value};
-
-/// The tiers that have variables: prefix and name, in the order in which their models are listed.
-pub(in crate::settings) const TIERS: &[(&str, &str)] = &[
-    ("LIGHT", "light"),
-    ("MEDIUM", "medium"),
-    ("HEAVY", "heavy"),
-    ("EMBEDDING", "embedding"),
-    ("RERANKER", "reranker"),
-];
 
 /// Suffixes after `{TIER}_` that apply to local models only.
 const LOCAL_VARIABLES: &[&str] = &["N_CTX", "N_BATCH", "N_THREADS", "N_GPU_LAYERS", "USE_MMAP", "USE_MLOCK"];

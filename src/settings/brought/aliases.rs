@@ -1,10 +1,10 @@
 //! The one table of names that users bring along from other servers: what each variable means here.
 //!
 //! Owns which variable of another server is read as which of ours, how its value is translated, and which known names
-//! have no effect. `brought_names.rs` applies the table, and decides which name wins. A name that is not in the table is
+//! have no effect. `names.rs` applies the table, and decides which name wins. A name that is not in the table is
 //! not mentioned: the environment of a process is full of variables for other programs.
 
-use super::values::{Rejected, Value};
+use crate::settings::values::{Rejected, Value};
 
 /// One name of another server.
 pub struct AliasRow {
@@ -98,16 +98,16 @@ const NO_DOWNLOAD: &str =
 const NO_CACHE: &str = "answers are not cached in this version: put a caching proxy in front, or leave it out";
 
 /// The variable that switches `model_list:` off.
-pub(super) const LOAD_BALANCER: &str = "RERANKER_LOAD_BALANCER_ENABLED";
+pub(in crate::settings) const LOAD_BALANCER: &str = "RERANKER_LOAD_BALANCER_ENABLED";
 
 /// The variable that names the rerank model by its repository.
-pub(super) const RERANKER_MODEL_NAME: &str = "RERANKER_MODEL_NAME";
+pub(in crate::settings) const RERANKER_MODEL_NAME: &str = "RERANKER_MODEL_NAME";
 
 /// The variable that names the configuration file.
-pub(super) const RERANKER_CONFIG_PATH: &str = "RERANKER_CONFIG_PATH";
+pub(in crate::settings) const RERANKER_CONFIG_PATH: &str = "RERANKER_CONFIG_PATH";
 
 /// The suffix after `RERANKER_` of the number of replicas of the rerank model.
-pub(super) const RERANKER_WORKERS: &str = "WORKERS";
+pub(in crate::settings) const RERANKER_WORKERS: &str = "WORKERS";
 
 /// The table. Of two names for one variable that are both set, the upper one wins.
 pub const ALIASES: &[AliasRow] = &[
@@ -216,6 +216,6 @@ fn device(text: &str) -> Result<Translation, Rejected> {
 }
 
 /// Returns the aliases of a variable of ours, in the order of the table.
-pub(super) fn aliases_of(own: &str) -> impl Iterator<Item = &'static AliasRow> {
+pub(in crate::settings) fn aliases_of(own: &str) -> impl Iterator<Item = &'static AliasRow> {
     ALIASES.iter().filter(move |row| matches!(row.target, AliasTarget::Variable(variable) if variable == own))
 }

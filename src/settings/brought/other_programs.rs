@@ -3,7 +3,7 @@
 //!
 //! Owns what to set instead. Names that are not in the table are not mentioned.
 
-use super::environment::Environment;
+use crate::settings::environment::Environment;
 
 /// Each program with its variables, and what to write here.
 pub const OTHER_PROGRAMS: &[(&str, &[(&str, &str)])] = &[
@@ -28,7 +28,7 @@ pub const OTHER_PROGRAMS: &[(&str, &[(&str, &str)])] = &[
 ];
 
 /// Returns one warning for each program of which variables are set, which names them and what to set instead.
-pub(super) fn other_programs_warnings(environment: &Environment) -> impl Iterator<Item = String> {
+pub(in crate::settings) fn other_programs_warnings(environment: &Environment) -> impl Iterator<Item = String> {
     OTHER_PROGRAMS.iter().filter_map(|(program, variables)| {
         let set = variables.iter().filter(|(name, _)| environment.get(name).is_some());
         let advice: Vec<String> = set.map(|(name, advice)| format!("{name} ({advice})")).collect();

@@ -4,45 +4,45 @@
 //! our own name before aliases, of which the upper one of the table. A value is judged only if its name decides something.
 
 use super::aliases::{ALIASES, AliasRow, AliasTarget, LOAD_BALANCER, RERANKER_MODEL_NAME, Translation};
-use super::environment::Environment;
-use super::merge::tiers::TIERS;
-use super::options;
-use super::problem::SettingProblem;
-use super::source::Inputs;
-use super::values::{Rejected, Value};
+use crate::settings::catalogue::TIERS;
+use crate::settings::environment::Environment;
+use crate::settings::options;
+use crate::settings::problem::SettingProblem;
+use crate::settings::source::Inputs;
+use crate::settings::values::{Rejected, Value};
 
 /// What the configuration file adds to the meaning of some names.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct FileFacts {
+pub(in crate::settings) struct FileFacts {
     /// Whether there is one.
-    pub(super) is_present: bool,
+    pub(in crate::settings) is_present: bool,
     /// Whether it names models of its own.
-    pub(super) has_models: bool,
+    pub(in crate::settings) has_models: bool,
 }
 
 /// The environment with the names of other servers read as ours, and what is to be said about them.
-pub(super) struct BroughtNames {
+pub(in crate::settings) struct BroughtNames {
     /// The environment, in which each variable of ours that is not set has the value that an alias gives it.
-    pub(super) environment: Environment,
+    pub(in crate::settings) environment: Environment,
     /// One line for each name that is read: `N_CTX read as CTX`.
-    pub(super) lines: Vec<BroughtLine>,
+    pub(in crate::settings) lines: Vec<BroughtLine>,
     /// Warnings: names that have no effect.
-    pub(super) warnings: Vec<String>,
+    pub(in crate::settings) warnings: Vec<String>,
     /// Values that cannot be translated.
-    pub(super) problems: Vec<SettingProblem>,
+    pub(in crate::settings) problems: Vec<SettingProblem>,
 }
 
 /// What one name is read as.
-pub(super) struct BroughtLine {
+pub(in crate::settings) struct BroughtLine {
     /// The name.
-    pub(super) name: &'static str,
+    pub(in crate::settings) name: &'static str,
     /// The whole line, which begins with the name.
-    pub(super) text: String,
+    pub(in crate::settings) text: String,
 }
 
 impl BroughtNames {
     /// Reads the names of the table in the environment of `inputs`.
-    pub(super) fn read(inputs: &Inputs, file: FileFacts) -> Self {
+    pub(in crate::settings) fn read(inputs: &Inputs, file: FileFacts) -> Self {
         let environment = inputs.environment.clone();
         let mut names = Self { environment, lines: Vec::new(), warnings: Vec::new(), problems: Vec::new() };
         let has_others = file.has_models || has_models_besides_reranker(inputs);
@@ -178,5 +178,5 @@ fn plain(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "brought_names_tests.rs"]
+#[path = "names_tests.rs"]
 mod tests;

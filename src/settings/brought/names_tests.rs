@@ -8,7 +8,6 @@ use super::*;
 use crate::models::ModelKind;
 use crate::platform::Platform;
 use crate::settings::catalogue::{ModelSettings, Start};
-use crate::settings::merge::tiers::TIERS;
 use crate::settings::options::row;
 use crate::settings::values::{GpuLayers, LogLevel};
 use crate::settings::{Inputs, Resolved, resolve, resolve_text};

@@ -3,7 +3,7 @@
 //!
 //! Owns what to set instead.
 
-use super::environment::Environment;
+use crate::settings::environment::Environment;
 
 /// The variables that have a setting here, and what to write.
 const SETTINGS: &[(&str, &str)] = &[
