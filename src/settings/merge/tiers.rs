@@ -131,6 +131,16 @@ impl Tier<'_> {
                 return None;
             }
         }
+        self.read_embedding(&mut draft, is_mlx, notes);
+        self.read_sampling(&mut draft, notes);
+        let named_by = if path.is_some() { "MODEL_PATH" } else { "BACKEND" };
+        let id = name.filter(|name| !name.is_empty()).unwrap_or_else(|| self.tier.to_owned());
+        let variable = self.variable(named_by);
+        Some((self.environment.name_of(&variable).to_owned(), id, draft))
+    }
+
+    /// Reads what the variables say about vectors.
+    fn read_embedding(&self, draft: &mut ModelDraft, is_mlx: bool, notes: &mut FileNotes) {
         match self.value::<bool>("EMBEDDING_MODE", notes) {
             Some(true) => draft.kind = Some(ModelKind::Embedding),
             Some(false) if self.tier == "embedding" => {
@@ -141,6 +151,10 @@ impl Tier<'_> {
             _ => {}
         }
         draft.dimensions = self.value("EMBEDDING_DIMENSION", notes);
+    }
+
+    /// Reads the default fields of requests.
+    fn read_sampling(&self, draft: &mut ModelDraft, notes: &mut FileNotes) {
         for (variable, field) in SAMPLING_VARIABLES {
             let Some(text) = self.get(variable) else { continue };
             match sampling_number(field, text) {
@@ -148,10 +162,6 @@ impl Tier<'_> {
                 Err(rejected) => self.problem(variable, rejected, text, notes),
             }
         }
-        let named_by = if path.is_some() { "MODEL_PATH" } else { "BACKEND" };
-        let id = name.filter(|name| !name.is_empty()).unwrap_or_else(|| self.tier.to_owned());
-        let variable = self.variable(named_by);
-        Some((self.environment.name_of(&variable).to_owned(), id, draft))
     }
 
     fn read_engine(&self, draft: &mut ModelDraft, notes: &mut FileNotes) {
