@@ -227,7 +227,8 @@ fn the_archive_describes_the_service_and_contains_no_secret() {
     let rest_of_a_key = "MIIEowIBAAKCAQEA4\n-----END PRIVATE KEY-----\n";
     fs::create_dir(logs.join("cut")).unwrap();
     fs::write(logs.join("cut/20990101_000000_cut.log"), rest_of_a_key).unwrap();
-    let packed = collect(folder.path(), &["--port-health", &port], &base);
+    let bad = [&base[..], &[("CTX", "lots")]].concat();
+    let packed = collect(folder.path(), &["--port-health", &port], &bad);
     assert_no_secret(&packed, &[backend_key, "my-private-prompt", "MIIEowIBAAKCAQEA4"]);
     assert_has(
         &packed,
@@ -237,7 +238,7 @@ fn the_archive_describes_the_service_and_contains_no_secret() {
     assert_has(&packed, "health.txt", &["200 OK"]);
     let kept = ["*** twice ***", "http://***host/path", "RSA PRIVATE KEY-----***\n and on", "-----*** y", HARMLESS];
     assert_has(&packed, "logs/llama/20990101_000000_careless.log", &kept);
-    assert_has(&packed, "settings.txt", &["REMOTE_KEY", "exit status 78"]);
+    assert_has(&packed, "settings.txt", &["CTX=\"lots\"", "exit status 78"]);
     assert!(
         packed.keys().any(|name| name.starts_with("logs/access/")),
         "the logs are found despite the bad configuration"
