@@ -6,6 +6,7 @@ use super::bounds::SHORT_SERVICE_KEY;
 use super::options::{OptionRow, Settings, row};
 use super::problem::SettingProblem;
 use super::source::Inputs;
+use super::values::Origins;
 
 impl Settings {
     /// Returns a warning for each way in which others than the user can use the models without a key: its topic and its
