@@ -272,7 +272,7 @@ impl Gateway {
         let path = if is_ping { self.health_check_path.as_str() } else { &path };
         let route = route_lookup::find_on_health_port(&parts.method, path, &self.health_check_path)?;
         if route.access == RouteAccess::Metrics {
-            self.authenticator.authorize_metrics(parts, client)?;
+            self.authenticator.authorize_metrics(&parts.headers, client)?;
         }
         match route.target {
             RouteTarget::Gateway(local) => self.respond_locally(local, route, parts).await,

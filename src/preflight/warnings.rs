@@ -35,7 +35,6 @@ fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
     warnings.extend(models.iter().filter_map(doubtful_kind));
     warnings.extend(models.iter().filter_map(ineffective_dimensions));
     warnings.extend(unreachable_contexts(models));
-    warnings.extend(models.iter().filter_map(missing_head));
     for model in models.iter().filter(|model| has_unknown_memory(model)) {
         warnings.push(format!(
             "models.{}: a `command` without `memory` counts as 0 in MEMORY_BUDGET until a load of it has been measured; \
@@ -96,7 +95,7 @@ fn broken_pools(config: &Config, models: &[CheckedModel]) -> Vec<String> {
     warnings
 }
 
-/// Returns a warning if the answers of a model mean nothing, because its file is for something else.
+/// Returns a warning if the file of a model cannot serve its kind, or gives answers that mean nothing.
 fn doubtful_kind(model: &CheckedModel) -> Option<String> {
     let CheckedModel { id, kind, .. } = model;
     // A model that is named does not start with a contradiction; those below MODELS_DIR share their arguments.
@@ -104,9 +103,19 @@ fn doubtful_kind(model: &CheckedModel) -> Option<String> {
         let KindContradiction { fault, hint } = contradiction;
         return Some(format!("the model {id:?} is for {kind}, but {fault}; {hint}"));
     }
-    let found = model.file.as_ref()?.model.kind();
-    (*kind == ModelKind::Rerank && found != *kind)
-        .then(|| format!("the model {id:?} is for rerank, but its file has no ranking head: its scores mean nothing"))
+    let (local, file) = (model.settings.local.as_ref()?, model.file.as_ref()?);
+    let has_pooling = || local.engine.extra_args.words.iter().any(|word| word == "--pooling");
+    match (kind, file.model.kind()) {
+        (ModelKind::Embedding, ModelKind::Chat) if !has_pooling() => Some(format!(
+            "the model {id:?} has no pooling, so that llama-server refuses every request for embeddings: add --pooling \
+             last (or mean) to EXTRA_ARGS, or args: [--pooling, last] to the model"
+        )),
+        (ModelKind::Rerank, ModelKind::Chat | ModelKind::Embedding) => Some(format!(
+            "the model {id:?} has no ranking head: llama-server answers requests for rerank, but the scores mean nothing; \
+             use the file of a reranker"
+        )),
+        _ => None,
+    }
 }
 
 /// Returns a warning if a model has a default length of its vectors that it does not have anyway.
@@ -157,25 +166,6 @@ fn unreachable_contexts(models: &[CheckedModel]) -> Vec<String> {
         )
     };
     short.into_iter().map(warning).collect()
-}
-
-/// Returns a warning if a model cannot serve its kind, which its file does not speak of.
-fn missing_head(model: &CheckedModel) -> Option<String> {
-    let (local, file) = (model.settings.local.as_ref()?, model.file.as_ref()?);
-    let has_pooling = local.engine.extra_args.words.iter().any(|word| word == "--pooling");
-    match (model.kind, file.model.kind()) {
-        (ModelKind::Embedding, ModelKind::Chat) if !has_pooling => Some(format!(
-            "the model {:?} has no pooling, so that llama-server refuses every request for embeddings: add --pooling \
-             last (or mean) to EXTRA_ARGS, or args: [--pooling, last] to the model",
-            model.id
-        )),
-        (ModelKind::Rerank, ModelKind::Chat | ModelKind::Embedding) => Some(format!(
-            "the model {:?} has no ranking head: llama-server answers requests for rerank, but the scores mean nothing; \
-             use the file of a reranker",
-            model.id
-        )),
-        _ => None,
-    }
 }
 
 /// Returns warnings about projectors that are there and not used.

@@ -302,8 +302,8 @@ impl fmt::Display for Refusal {
                 let host = printable(host);
                 write!(
                     f,
-                    "The host '{host}' is refused: without API keys only addresses and local names are served, because \
-                     a web page can have any other name; list http://{host} in CORS_ORIGINS, name the proxy in \
+                    "The host '{host}' is refused: without API keys this request is only served under addresses and local \
+                     names, because a web page can have any other name; list http://{host} in CORS_ORIGINS, name the proxy in \
                      TRUSTED_PROXIES, or set up API keys"
                 )
             }

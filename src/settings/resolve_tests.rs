@@ -91,7 +91,7 @@ fn every_default_in_the_table_is_valid_and_names_only_rows_above_it() {
 fn one_invalid_setting_hid_all_that_was_read() {
     let inputs = Inputs {
         environment: Environment::from([
-            ("N_CTX", "8k"),
+            ("N_CTX", "8x"),
             ("MAX_CONCURRENT_REQUESTS", "many"),
             ("PORT", "9"),
             ("MODEL_NAME", "m.gguf"),
@@ -111,7 +111,7 @@ fn one_invalid_setting_hid_all_that_was_read() {
     assert_eq!(shown.brought_names, ["N_CTX read as CTX"]);
     assert!(shown.warnings[0].starts_with("ENABLE_CACHE has no effect"), "{:?}", shown.warnings);
     let ctx = shown.rows.iter().find(|row| row.0 == "ctx").unwrap();
-    assert_eq!((ctx.1.as_str(), ctx.2.to_string().as_str()), ("8k", "environment variable N_CTX"));
+    assert_eq!((ctx.1.as_str(), ctx.2.to_string().as_str()), ("8x", "environment variable N_CTX"));
 }
 
 #[test]

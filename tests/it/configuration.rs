@@ -130,9 +130,10 @@ fn a_kind_that_the_file_of_a_model_cannot_have_is_a_problem() {
     for (text, warning) in [
         ("models: {e: {file: tiny-rerank.gguf, kind: embedding, args: --pooling mean}}", ""),
         ("models: {e: {file: tiny-embedding.gguf, kind: embedding}}", ""),
-        ("models: {e: {file: tiny-chat.gguf, kind: embedding}}", ""),
-        ("models: {e: {file: tiny-chat.gguf, kind: rerank}}", "its file has no ranking head"),
-        ("models: {e: {file: tiny-embedding.gguf, kind: rerank}}", "its file has no ranking head"),
+        ("models: {e: {file: tiny-chat.gguf, kind: embedding}}", "has no pooling"),
+        ("models: {e: {file: tiny-chat.gguf, kind: embedding, args: --pooling last}}", ""),
+        ("models: {e: {file: tiny-chat.gguf, kind: rerank}}", "has no ranking head"),
+        ("models: {e: {file: tiny-embedding.gguf, kind: rerank}}", "has no ranking head"),
     ] {
         let (status, output) = check(text, &[]);
         assert_eq!(status, Some(0), "{text}: {output}");

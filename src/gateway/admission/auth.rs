@@ -109,15 +109,12 @@ impl Authenticator {
     /// Authorizes a request for `/metrics` on the health port, which has no route table.
     ///
     /// # Errors
-    /// 401 and 429 as [`Authenticator::authenticate`]; 403 when the key lacks the scope `metrics`, or when there are no
-    /// keys and a web page may have sent the request.
-    pub(crate) fn authorize_metrics(&self, parts: &Parts, client: ClientAddress) -> Result<(), Refusal> {
-        match &self.keyless_guard {
-            _ if self.metrics_auth_enabled => {
-                self.authenticate_key(&parts.headers, client.address, Scope::Metrics)?.require_scope(Scope::Metrics)
-            }
-            Some(guard) => guard.check_host(parts, client),
-            None => Ok(()),
+    /// 401 and 429 as [`Authenticator::authenticate`]; 403 when the key lacks the scope `metrics`.
+    pub(crate) fn authorize_metrics(&self, headers: &HeaderMap, client: ClientAddress) -> Result<(), Refusal> {
+        if self.metrics_auth_enabled {
+            self.authenticate_key(headers, client.address, Scope::Metrics)?.require_scope(Scope::Metrics)
+        } else {
+            Ok(())
         }
     }
 

@@ -5,9 +5,9 @@
 //! chat has been computed and a model unloaded by then. So a request that changes something must not come from a page of
 //! another origin. Reading requests are left to CORS.
 //!
-//! All of that rests on origins, which a page can forge by giving its own name to this machine (DNS rebinding). So each
-//! request, a reading one too, must name a host that no page can have chosen; `local_hosts.rs` knows these. Routes that
-//! are open with keys, such as `/health`, tell nothing worth it.
+//! Origins can be forged by a page that gives its own name to this machine (DNS rebinding). So the routes of the scope
+//! `admin`, those that only read too, must be asked under a host that no page can have chosen; `local_hosts.rs` knows these.
+//! Inference is served under any name, because clients reach the gateway by names of all kinds.
 //!
 //! Orders, the POST routes of the scope `admin`, are accepted from programs on the same machine only.
 
@@ -53,10 +53,11 @@ impl KeylessGuard {
     /// [`Refusal::OriginNotAllowed`] for a page of another origin, [`Refusal::HostNotAllowed`] for a host that a page may
     /// have chosen, [`Refusal::LoopbackRequired`] for an order that does not come from this machine.
     pub(super) fn check(&self, parts: &Parts, route: &Route, client: ClientAddress) -> Result<(), Refusal> {
+        let is_for_admins = route.access == RouteAccess::Key(Scope::Admin);
         if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) {
-            return if route.access == RouteAccess::Open { Ok(()) } else { self.check_host(parts, client) };
+            return if is_for_admins { self.check_host(parts, client) } else { Ok(()) };
         }
-        let is_order = route.access == RouteAccess::Key(Scope::Admin);
+        let is_order = is_for_admins;
         let is_from_page = is_from_another_site(&parts.headers);
         match single_origin(&parts.headers) {
             Origin::None if is_from_page && (is_order || self.origins != Origins::Any) => {
@@ -69,7 +70,7 @@ impl KeylessGuard {
                 return Err(Refusal::OriginNotAllowed { origin, is_order });
             }
         }
-        if is_order { check_is_local(parts, client) } else { self.check_host(parts, client) }
+        if is_order { check_is_local(parts, client) } else { Ok(()) }
     }
 
     /// Checks that a page cannot have chosen the host that a request names. A trusted proxy has decided that itself. A
@@ -77,7 +78,7 @@ impl KeylessGuard {
     ///
     /// # Errors
     /// [`Refusal::HostNotAllowed`] with the host.
-    pub(super) fn check_host(&self, parts: &Parts, client: ClientAddress) -> Result<(), Refusal> {
+    fn check_host(&self, parts: &Parts, client: ClientAddress) -> Result<(), Refusal> {
         let is_named = parts.uri.authority().is_some() || parts.headers.contains_key(HOST);
         let requested = requested_authority(parts);
         let host = requested.as_ref().map_or("", |authority| authority.host());

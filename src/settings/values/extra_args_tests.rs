@@ -223,8 +223,8 @@ fn a_carriage_return_within_the_arguments_became_a_part_of_one() {
 #[test]
 fn what_web_pages_and_forms_make_of_arguments_was_explained_as_something_else() {
     for (text, hint) in [
-        ("[\"--jinja\",\"--temp\",\"0.5\"]", "without brackets: --jinja --temp 0.5"),
-        ("[\"--grammar\", \"a b\"]", "without brackets: --grammar 'a b'"),
+        ("[\"--jinja\",\"--temp\",\"0.5\"]", "without brackets: --jinja --temp '***'"),
+        ("[\"--grammar\", \"a b\"]", "without brackets: --grammar '***'"),
         ("[]", "without brackets"),
         ("\u{2014}jinja", "write --jinja"),
         ("--temp 0.5 \u{2013}jinja", "write --jinja"),
