@@ -1,0 +1,231 @@
+//! OpenAI's dialect, which most others extend: Jina (`task`, `normalized`, `embedding_type`, `truncate`), Voyage
+//! (`input_type`, `output_dimension`, `output_dtype`, `truncation`), Infinity (`modality`), and servers of BGE-M3
+//! (`embedding_type`, `return_sparse`, `return_colbert`). One answer serves them all.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::super::fields::{FieldError, Fields, list, text};
+use super::canonical::{EmbedAnswer, EmbedDialect, EmbedFormat, EmbedRequest, InputCut, WantedVectors};
+use super::encoding::{Encoded, VectorEncoding, VectorNumber};
+use super::inputs::{cut, dimensions, inputs, json, prompt, refuse_flag};
+
+/// Members that llama-server ignores, although they change what the client expects. With none of them, its own answer is
+/// right.
+pub const TRANSLATED_MEMBERS: &[&str] = &[
+    "dimensions",
+    "embedding_type",
+    "input_type",
+    "late_chunking",
+    "modality",
+    "normalized",
+    "output_dimension",
+    "output_dtype",
+    "prompt_name",
+    "return_colbert",
+    "return_multivector",
+    "return_sparse",
+    "task",
+    "truncate",
+    "truncation",
+];
+
+/// Returns whether a value of `input` is an array in which an object has a `text`. An object without one is llama-server's
+/// own form of an image.
+pub fn has_text_objects(input: &[u8]) -> bool {
+    let items: Vec<&RawValue> = serde_json::from_slice(input).unwrap_or_default();
+    items.iter().any(|item| Fields::within("input", item).is_ok_and(|item| item.has("text")))
+}
+
+/// Reads a request.
+///
+/// # Errors
+/// It is none, or asks for something that is not served.
+pub(super) fn parse(fields: &Fields<'_>) -> Result<EmbedRequest, FieldError> {
+    refuse_flag(fields, "late_chunking", "each input is embedded on its own")?;
+    refuse_flag(fields, "return_multivector", "ask for embedding_type colbert")?;
+    if let Some(modality) = fields.text("modality")?.filter(|modality| modality != "text") {
+        return Err(FieldError::of("modality", format_args!("{modality} is not served here: only text is embedded")));
+    }
+    let kind = embedding_type(fields)?;
+    let wanted = wanted(fields, kind)?;
+    let encoding = encoding(fields, kind)?;
+    let (count, dimensions_field) = match dimensions(fields, &["dimensions", "output_dimension"])? {
+        Some((count, field)) => (Some(count), field),
+        None => (None, "dimensions"),
+    };
+    if !wanted.dense && (count.is_some() || encoding != VectorEncoding::FLOATS) {
+        let what = "sparse and colbert have no dimensions and no number type: leave those members out";
+        return Err(FieldError::of("embedding_type", what));
+    }
+    let is_normalized = fields.flag("normalized")?.unwrap_or(true);
+    if !is_normalized && encoding.number.is_scaled() {
+        return Err(FieldError::of("normalized", "must be true for int8 and uint8, whose range is that of length 1"));
+    }
+    Ok(EmbedRequest {
+        model: fields.text("model")?.map(std::borrow::Cow::into_owned),
+        inputs: inputs(fields, "input")?,
+        dimensions: count,
+        cut: where_to_cut(fields)?,
+        prompt: prompt(fields, &["input_type", "task", "prompt_name"])?,
+        is_normalized,
+        wanted,
+        format: EmbedFormat {
+            dialect: EmbedDialect::OpenAi,
+            encodings: vec![encoding],
+            is_list: true,
+            dimensions_field,
+        },
+    })
+}
+
+/// What `embedding_type` says: Jina means the numbers, servers of BGE-M3 mean the kind of vectors.
+#[derive(Clone, Copy, PartialEq)]
+enum EmbeddingType {
+    Dense,
+    Sparse,
+    Colbert,
+    Number(VectorNumber),
+    Base64,
+}
+
+fn embedding_type(fields: &Fields<'_>) -> Result<Option<EmbeddingType>, FieldError> {
+    const NAME: &str = "embedding_type";
+    let Some(value) = fields.get(NAME) else { return Ok(None) };
+    // Jina takes a list too.
+    let name = match value.get().as_bytes().first() {
+        Some(b'[') => match list(NAME, value)?.as_slice() {
+            [only] => text(NAME, only)?,
+            _ => return Err(FieldError::of(NAME, "must have one entry: several types at once are not served here")),
+        },
+        _ => text(NAME, value)?,
+    };
+    let kind = match name.as_ref() {
+        "dense" => EmbeddingType::Dense,
+        "sparse" => EmbeddingType::Sparse,
+        "colbert" => EmbeddingType::Colbert,
+        "base64" => EmbeddingType::Base64,
+        name => EmbeddingType::Number(VectorNumber::of(name).ok_or_else(|| {
+            let known = "float, base64, int8, uint8, binary, ubinary, dense, sparse or colbert";
+            FieldError::of(NAME, format_args!("must be {known}"))
+        })?),
+    };
+    Ok(Some(kind))
+}
+
+fn wanted(fields: &Fields<'_>, kind: Option<EmbeddingType>) -> Result<WantedVectors, FieldError> {
+    let mut wanted = match kind {
+        Some(EmbeddingType::Sparse) => WantedVectors::SPARSE,
+        Some(EmbeddingType::Colbert) => WantedVectors::COLBERT,
+        _ => WantedVectors::DENSE,
+    };
+    wanted.sparse |= fields.flag("return_sparse")?.unwrap_or(false);
+    wanted.colbert |= fields.flag("return_colbert")?.unwrap_or(false);
+    Ok(wanted)
+}
+
+fn encoding(fields: &Fields<'_>, kind: Option<EmbeddingType>) -> Result<VectorEncoding, FieldError> {
+    let mut is_base64 = match fields.text("encoding_format")?.as_deref() {
+        None | Some("float") => false,
+        Some("base64") => true,
+        Some(_) => return Err(FieldError::of("encoding_format", "must be float or base64")),
+    };
+    let dtype = fields.text("output_dtype")?;
+    let dtype = dtype.as_deref().map(|name| {
+        let what = "must be float, int8, uint8, binary or ubinary";
+        VectorNumber::of(name).ok_or_else(|| FieldError::of("output_dtype", what))
+    });
+    let dtype = dtype.transpose()?;
+    let of_type = match kind {
+        Some(EmbeddingType::Number(number)) => Some(number),
+        Some(EmbeddingType::Base64) => {
+            is_base64 = true;
+            None
+        }
+        // The SDK of OpenAI asks for base64 by itself. Only dense vectors can be packed.
+        Some(EmbeddingType::Sparse | EmbeddingType::Colbert) => {
+            is_base64 = false;
+            None
+        }
+        Some(EmbeddingType::Dense) | None => None,
+    };
+    match (dtype, of_type) {
+        (Some(dtype), Some(of_type)) if dtype != of_type => {
+            let (dtype, of_type) = (dtype.name(), of_type.name());
+            Err(FieldError::of("output_dtype", format_args!("is {dtype}, but embedding_type is {of_type}")))
+        }
+        (Some(number), _) => Ok(VectorEncoding { number, is_base64 }),
+        (None, Some(VectorNumber::Float) | None) => Ok(VectorEncoding { number: VectorNumber::Float, is_base64 }),
+        // Jina answers integers whatever `encoding_format` says, and the SDK of OpenAI, which asks for base64 by itself,
+        // would read packed bytes as floats.
+        (None, Some(number)) => Ok(VectorEncoding { number, is_base64: false }),
+    }
+}
+
+/// Jina calls it `truncate`, Voyage `truncation`. Neither is on for who does not name it: OpenAI refuses long inputs.
+fn where_to_cut(fields: &Fields<'_>) -> Result<InputCut, FieldError> {
+    match (cut(fields, "truncate")?, cut(fields, "truncation")?) {
+        (Some(one), Some(other)) if one != other => Err(FieldError::of("truncation", "contradicts truncate")),
+        (one, other) => Ok(one.or(other).unwrap_or(InputCut::Never)),
+    }
+}
+
+#[derive(Serialize)]
+struct ListAnswer<'a> {
+    object: &'static str,
+    data: Vec<Entry<'a>>,
+    model: &'a str,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    object: &'static str,
+    index: usize,
+    embedding: Kind<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sparse_embedding: Option<&'a BTreeMap<u32, f32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    colbert_embedding: Option<&'a [Vec<f32>]>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Kind<'a> {
+    Dense(Encoded<'a>),
+    Sparse(&'a BTreeMap<u32, f32>),
+    Colbert(&'a [Vec<f32>]),
+}
+
+/// Clients read both members without asking whether they are there, so an unknown number is 0.
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: u64,
+    total_tokens: u64,
+}
+
+/// Writes the answer: `embedding` is the kind that `embedding_type` names, and what `return_sparse` and `return_colbert`
+/// add has members of its own.
+pub(super) fn write(request: &EmbedRequest, answer: &EmbedAnswer) -> Vec<u8> {
+    let encoding = request.format.encodings.first().copied().unwrap_or(VectorEncoding::FLOATS);
+    let data = (0..request.inputs.len()).map(|index| {
+        let vector = answer.vectors.get(index).map(Vec::as_slice).unwrap_or_default();
+        let sparse = answer.sparse.as_ref().and_then(|all| all.get(index));
+        let colbert = answer.colbert.as_ref().and_then(|all| all.get(index)).map(Vec::as_slice);
+        let (embedding, sparse_embedding, colbert_embedding) = match (request.wanted.dense, sparse, colbert) {
+            (false, Some(sparse), colbert) => (Kind::Sparse(sparse), None, colbert),
+            (false, None, Some(colbert)) => (Kind::Colbert(colbert), None, None),
+            (_, sparse, colbert) => (Kind::Dense(Encoded(vector, encoding)), sparse, colbert),
+        };
+        Entry { object: "embedding", index, embedding, sparse_embedding, colbert_embedding }
+    });
+    let tokens = answer.prompt_tokens.unwrap_or(0);
+    json(&ListAnswer {
+        object: "list",
+        data: data.collect(),
+        model: &answer.model,
+        usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
+    })
+}
