@@ -34,6 +34,7 @@ pub mod cli;
 pub mod content_coding;
 pub mod descriptors;
 pub mod dial;
+pub mod dialect;
 pub mod fleet;
 #[cfg(feature = "test-support")]
 #[doc(hidden)]

@@ -7,6 +7,7 @@
 //!
 //! - `bounds.rs`: waits, lengths and names that no user needs to choose
 //! - `ending.rs`: the main wait, and why the service stops
+//! - `known_prompts.rs`: what must stand before the inputs of well-known embedding models
 //! - `listeners.rs`: the listeners of the gateway port and the health port
 //! - `llama_help.rs`: what llama-server says of its arguments, without a service
 //! - `log_folder.rs`: the names of the log folders of workers
@@ -21,6 +22,7 @@
 
 mod bounds;
 mod ending;
+mod known_prompts;
 mod listeners;
 mod llama_help;
 mod log_folder;

@@ -1,7 +1,8 @@
 //! The description of a model for lists of models, from its configuration and the headers of its files.
 
+use super::known_prompts::known_prompts;
 use crate::fleet::{ModelInfo, ModelNumbers, PoolRank};
-use crate::models::{InputModality, Metadata};
+use crate::models::{InputModality, Metadata, ModelKind};
 use crate::preflight::CheckedModel;
 use crate::settings::Config;
 use crate::settings::catalogue::{Catalogue, EVERY_MODEL};
@@ -35,12 +36,17 @@ pub(super) fn info_of(model: &CheckedModel, config: &Config) -> ModelInfo {
         has_known_kind: settings.kind.is_some() || file.is_some(),
         tier: settings.tier.clone(),
         unlisted: settings.unlisted,
+        scores: settings.scores,
+        dimensions: settings.dimensions.clone().filter(|_| model.kind == ModelKind::Embedding),
+        prompts: prompts_of(model),
         size_bytes: file.map(|file| file.model.size_bytes),
         // A context that is configured larger than the model was trained for is not usable.
         context_length: configured.map(|configured| trained.map_or(configured, |trained| trained.min(configured))),
         quantization: metadata.map(|metadata| metadata.quantization.clone()),
         architecture: metadata.map(|metadata| metadata.architecture.clone()),
         has_chat_template: metadata.map(|metadata| metadata.has_chat_template),
+        has_tools: metadata.map(|metadata| metadata.template_has_tools),
+        has_thinking: metadata.is_some_and(|metadata| metadata.template_has_thinking),
         numbers: metadata.map(numbers_of),
         input_modalities: file.map_or_else(Vec::new, |file| {
             let added = file.projector.iter().flat_map(|projector| projector.modalities.iter().copied());
@@ -52,11 +58,25 @@ pub(super) fn info_of(model: &CheckedModel, config: &Config) -> ModelInfo {
     }
 }
 
+/// Returns what is put before inputs: what is configured, else what is known of the model by the name in its file, or by
+/// its id.
+fn prompts_of(model: &CheckedModel) -> Vec<(String, String)> {
+    if let Some(prompts) = &model.settings.prompts {
+        return prompts.clone();
+    }
+    let Some(file) = model.file.as_ref().filter(|_| model.kind == ModelKind::Embedding) else { return Vec::new() };
+    let file_name = file.path.file_stem().unwrap_or_default().to_string_lossy();
+    let names = file.model.metadata.name.as_deref().into_iter().chain([&*file_name]);
+    let known = names.map(known_prompts).find(|prompts| !prompts.is_empty()).unwrap_or_default();
+    known.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+}
+
 fn numbers_of(metadata: &Metadata) -> ModelNumbers {
     ModelNumbers {
         n_ctx_train: metadata.context_length,
         n_embd: metadata.embedding_length,
         n_vocab: metadata.vocabulary_size,
+        pooling_type: metadata.pooling_type,
         vocab_type: metadata.tokenizer.as_deref().and_then(vocab_type),
         n_params: metadata.parameters,
         size: metadata.tensor_bytes,

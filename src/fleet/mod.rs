@@ -36,7 +36,7 @@ mod testing;
 mod worker_changes;
 mod worker_counters;
 
-pub use crate::worker::{Fingerprint, KeySuspensions, RequestClass, WorkerState};
+pub use crate::worker::{Fingerprint, IdleTime, KeySuspensions, RequestClass, WorkerState};
 pub use breaker::{Breaker, BreakerState};
 pub use lease::Lease;
 pub use member::{Member, Rank};

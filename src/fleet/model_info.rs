@@ -3,7 +3,7 @@
 
 use crate::models::{InputModality, ModelKind};
 use crate::settings::catalogue::{PoolRole, Rewrite};
-use crate::settings::values::{NamePattern, Strategy};
+use crate::settings::values::{Dimensions, NamePattern, ScoreSetting, Strategy};
 
 /// The description of a model, for lists of models.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,12 @@ pub struct ModelInfo {
     pub tier: Option<String>,
     /// Whether lists of models omit it.
     pub unlisted: bool,
+    /// What the scores of a reranker mean.
+    pub scores: ScoreSetting,
+    /// The lengths of its vectors, if they are configured.
+    pub dimensions: Option<Dimensions>,
+    /// What is put before inputs for embeddings, by the name by which a request asks for it.
+    pub prompts: Vec<(String, String)>,
     /// Size of the model's files in bytes, if they are local.
     pub size_bytes: Option<u64>,
     /// Maximum number of tokens of a request, if known.
@@ -41,6 +47,10 @@ pub struct ModelInfo {
     pub architecture: Option<String>,
     /// Whether the file contains a chat template.
     pub has_chat_template: Option<bool>,
+    /// Whether the chat template takes tools; `None` if the file is not here.
+    pub has_tools: Option<bool>,
+    /// Whether the chat template has a place for what the model thinks.
+    pub has_thinking: bool,
     /// What else the file says; `None` if the model is not local.
     pub numbers: Option<ModelNumbers>,
     /// What the model reads; empty if that is not known, because its file is not here.
@@ -58,6 +68,8 @@ pub struct ModelNumbers {
     pub n_embd: Option<u64>,
     /// Number of tokens of the vocabulary.
     pub n_vocab: Option<u64>,
+    /// How the vectors of tokens become one, as llama.cpp numbers it (`enum llama_pooling_type`).
+    pub pooling_type: Option<u32>,
     /// The kind of the vocabulary, as llama.cpp numbers them (`enum llama_vocab_type`).
     pub vocab_type: Option<u32>,
     /// Number of weights.
@@ -113,11 +125,16 @@ impl ModelInfo {
             has_known_kind: true,
             tier: None,
             unlisted: false,
+            scores: ScoreSetting::Auto,
+            dimensions: None,
+            prompts: Vec::new(),
             size_bytes: None,
             context_length: None,
             quantization: None,
             architecture: None,
             has_chat_template: None,
+            has_tools: None,
+            has_thinking: false,
             numbers: None,
             input_modalities: Vec::new(),
             slots: None,

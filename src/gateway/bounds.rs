@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 /// Longest time that an idle connection to llama-server stays in the pool. llama-server closes an idle connection after
 /// 5 s, and a request must not be sent on a connection that is just being closed.
 pub const UPSTREAM_IDLE: Duration = Duration::from_secs(3);
@@ -33,11 +35,45 @@ pub const MAX_BUFFERED_EVENT: usize = 64 * 1024;
 /// Most bytes of the data of one event that are read for the end of its stream.
 pub const READ_EVENT: usize = 1024 * 1024;
 
+/// Most bytes of one event that are held while it is changed. A longer one is passed on as it is.
+pub const TRANSFORMED_EVENT: usize = 1024 * 1024;
+
+/// Most bytes of a whole answer that are held while it is changed. A longer one is passed on as it is.
+pub const MENDED_ANSWER: usize = 4 * 1024 * 1024;
+
+/// Most output items of a response that are told apart.
+pub const MOST_OUTPUT_ITEMS: usize = 1024;
+
+/// Most bytes of a request's member that is read for the mends of its answer, such as `stop_sequences`.
+pub const MEND_MEMBER: usize = 64 * 1024;
+
+/// Longest id of a session, in bytes, that is used to find the worker that has served the session before.
+pub const SESSION_ID: usize = 256;
+
+/// Most bytes of the data of one event that becomes a line of Ollama's API. A longer one ends the stream with an error.
+pub const LINE_EVENT: usize = 4 * 1024 * 1024;
+
+/// How far ahead lies the time at which a model is unloaded that nothing unloads, for Ollama's clients.
+pub const NEVER_UNLOADED: SignedDuration = SignedDuration::from_hours(100 * 365 * 24);
+
 /// Most choices of one stream that are told apart.
 pub const MOST_CHOICES: usize = 1024;
 
 /// Most bytes of a response that is not a stream and is sent as one event, because heartbeats were sent before it.
 pub const WRAPPED_ANSWER: usize = 1024 * 1024;
+
+/// Most bytes of a worker's answer to a call that is made for a translated request.
+pub const CALL_ANSWER: usize = 64 * 1024 * 1024;
+
+/// Most calls to workers that are made at the same time for one translated request.
+pub const CALLS_AT_ONCE: usize = 16;
+
+/// Most inputs of one call for embeddings. A request with more becomes several calls, so that others get their turn in
+/// between, and so that [`CALL_ANSWER`] holds the vectors of any model.
+pub const INPUTS_PER_CALL: usize = 64;
+
+/// Most attempts at cutting a text so that the tokenizer finds no more tokens in it than there is room for.
+pub const CUT_ATTEMPTS: usize = 4;
 
 /// Bytes of a request body that are scanned for its members before the task yields to others.
 pub const SCANNED_AT_ONCE: usize = 256 * 1024;

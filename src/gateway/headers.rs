@@ -63,6 +63,9 @@ static OF_PACKED_BYTES: [HeaderName; 7] = [
 /// The header that carries the request id.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The header in which Anthropic's clients look for it.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+
 /// The header with which nginx, and proxies like it, are told not to buffer a response.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -156,13 +159,28 @@ pub(super) fn describe_json(headers: &mut HeaderMap, length: usize) {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
 }
 
+/// The type of a stream of JSON values, one in each line.
+pub(super) const JSON_LINES: &str = "application/x-ndjson";
+
+/// Changes the headers of a stream of events that becomes lines of JSON.
+pub(super) fn describe_lines(headers: &mut HeaderMap) {
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::ETAG);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON_LINES));
+    forbid_buffering(headers);
+}
+
 /// Tells proxies in front of the gateway to pass on the events of a stream as they come, and to keep none. Does nothing
 /// for a response that is not a stream.
 pub(super) fn prepare_stream(headers: &mut HeaderMap) {
     if ContentKind::of_type(headers) == ContentKind::Stream {
-        headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        forbid_buffering(headers);
     }
+}
+
+fn forbid_buffering(headers: &mut HeaderMap) {
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
 /// Returns whether a request is the opening handshake of a WebSocket (RFC 6455, section 4.1). HTTP/2 has no such request.

@@ -17,8 +17,9 @@
 //! - `request/`: a request's body, what it asks for, and its form for each worker
 //! - `scan/`: finds JSON members and event lines in bytes that arrive in pieces
 //! - `response/`: a worker's response on its way back to the client
+//! - `translation/`: requests in dialects that the workers do not speak
 //! - `upstream/`: sends a request to a worker, and decides about retries
-//! - `models_api.rs`: the routes about models themselves
+//! - `models_api/`: the routes about models themselves
 //! - `malformed_request.rs`: the response to a malformed request head
 //! - `client_address.rs`: which client a request comes from, behind proxies
 //! - `credentials.rs`: the API keys in a request's headers, and what else in its head repeats them
@@ -50,6 +51,7 @@ pub(crate) mod scan;
 mod service;
 #[cfg(test)]
 mod testing;
+mod translation;
 mod upstream;
 
 pub use accounting::record::Accounting;

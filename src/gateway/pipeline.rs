@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_ENCODING;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 
@@ -22,16 +22,19 @@ use super::headers;
 use super::queue::ModelQueue;
 use super::queue::model_queues::check_single_kind;
 use super::queue::ticket::{QueueEntry, WaitEnd};
-use super::request::body;
+use super::request::body::{self, RequestBody};
 use super::request::envelope::Envelope;
-use super::request::proxied_request::{ProxiedRequest, requested_model};
+use super::request::proxied_request::{ProxiedRequest, RequestRole, requested_model};
 use super::response::body::ResponseBody;
 use super::response::heartbeat;
+use super::response::line_stream::{KeptAlive, LineForm};
 use super::route::{Route, RouteTarget};
 use super::service::{Gateway, ResponseContext};
+use super::translation::calls::{CallContext, CallSender, Calls, CallsState, SentCall};
+use super::translation::{self, DialectRequest, StreamedCall};
 use super::upstream::forward::OutgoingRequest;
 use super::upstream::retry::{self, Retry};
-use crate::fleet::LeaseRequest;
+use crate::fleet::{LeaseRequest, Model};
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::models::ModelKind;
 use crate::refusal::{Refusal, Shape};
@@ -77,6 +80,7 @@ impl Gateway {
                 Ok(response.map(|body| ResponseBody::local(body, record)))
             }
             Ok(Prepared::Queued(queued)) => self.serve_queued(queued, record).await,
+            Ok(Prepared::Translated(translated)) => self.serve_translated(translated, record).await,
             Err(refusal) => Err((refusal, record)),
         };
         let response = outcome.unwrap_or_else(|(refusal, mut record)| {
@@ -104,9 +108,8 @@ impl Gateway {
         // Stage 2, route.
         let (route, deployment) = self.find_route(&mut parts)?;
         record.route = Some(route.path);
-        if route.shape == Shape::Anthropic {
-            // The path may be spelled in a way that did not show it.
-            context.shape = Shape::Anthropic;
+        if route.shape != Shape::OpenAi {
+            context.shape = route.shape;
         }
         record.counted = !matches!(route.target, RouteTarget::Gateway(_));
         // Stage 3, authentication: before a byte of the body is read.
@@ -144,15 +147,58 @@ impl Gateway {
             self.model_queues.scan_for(Some(name)).await;
         }
         let request_id = context.request_id.clone();
-        let request = ProxiedRequest { route, required_kind, parts, request_id, requested_model, envelope, body };
-        let (retry, queue_entry) = Retry::enqueue(self.retry_policy, &self.model_queues, &request, &caller, record)?;
-        context.arrival_guard = None;
-        record.activity_guard = route.is_post.then(|| self.activity.begin());
-        // With MOCK_BACKEND no model has a worker: keys and limits are checked, and nothing is forwarded.
-        if !retry.model_queue().model.has_worker() {
-            return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
+        if route.dialects.is_some() {
+            let model = || self.model_of(requested_model.as_deref(), required_kind, &caller);
+            let (limits, shape) = (self.translation_limits, &mut context.shape);
+            if let Some(translation) =
+                DialectRequest::read(route, &parts.headers, (&envelope, &body), model, limits, shape)?
+            {
+                let arrival_guard = context.arrival_guard.take();
+                return Ok(Prepared::Translated(Box::new(Translated {
+                    translation,
+                    required_kind,
+                    parts,
+                    body,
+                    request_id,
+                    requested_model,
+                    caller,
+                    arrival_guard,
+                })));
+            }
         }
-        Ok(Prepared::Queued(Queued { request, caller, retry, queue_entry }))
+        let route = translation::meant_route(route, &envelope, &mut parts.uri)?;
+        let role = RequestRole::Whole;
+        let shared_deadline = None;
+        let request = ProxiedRequest {
+            route,
+            required_kind,
+            parts,
+            request_id,
+            requested_model,
+            envelope,
+            body,
+            role,
+            shared_deadline,
+        };
+        let (retry, queue_entry) = self.enqueue(&request, &caller, record)?;
+        context.arrival_guard = None;
+        Ok(Prepared::Queued(Queued { request, caller, retry, queue_entry, lines: None }))
+    }
+
+    /// Finds the model of a request, and enters its queue.
+    fn enqueue(
+        &self,
+        request: &ProxiedRequest,
+        caller: &Caller,
+        record: &mut Record,
+    ) -> Result<(Retry, QueueEntry), Refusal> {
+        let (retry, queue_entry) = Retry::enqueue(self.retry_policy, &self.model_queues, request, caller, record)?;
+        record.activity_guard = request.route.is_post.then(|| self.activity.begin());
+        // With MOCK_BACKEND no model has a worker: keys and limits are checked, and nothing is forwarded.
+        match retry.model_queue().model.has_worker() {
+            true => Ok((retry, queue_entry)),
+            false => Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
+        }
     }
 
     /// Stages 6 to 8 with heartbeats (`SSE_HEARTBEAT`) for a client that asked for a stream and has to wait for it.
@@ -176,13 +222,95 @@ impl Gateway {
         }
     }
 
+    /// Serves a request in a dialect of its own by calls to workers, each of which goes through stages 5 to 8.
+    async fn serve_translated(
+        self: &Arc<Self>,
+        translated: Box<Translated>,
+        mut record: Record,
+    ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
+        let Translated { translation, required_kind, parts, body, request_id, requested_model, caller, arrival_guard } =
+            *translated;
+        let table = self.model_queues.snapshot();
+        let requested_model = match translation.is_of_ollama() {
+            true => requested_model.as_deref().map(|name| table.without_default_tag(name)),
+            false => requested_model.as_deref(),
+        };
+        match translation.streamed_call(requested_model) {
+            Ok(None) => {}
+            Ok(Some(call)) => {
+                let requested_model = requested_model.map(str::to_owned);
+                let common = CallContext { parts: &parts, body: &body, request_id, requested_model, required_kind };
+                return self.serve_as_lines(call, common, caller, arrival_guard, record).await;
+            }
+            Err(refusal) => return Err((refusal, record)),
+        }
+        record.begin_calls();
+        let (parts, body, request_id, caller) = (&parts, &body, &request_id, &caller);
+        let state = CallsState::new(arrival_guard);
+        let calls = Calls {
+            sender: self,
+            caller,
+            record: &record,
+            parts,
+            request_id,
+            body,
+            requested_model,
+            required_kind,
+            state,
+        };
+        let answer = translation.answer(&calls).await;
+        let headers = calls.into_headers();
+        record.take_calls();
+        match answer {
+            Ok(text) => {
+                record.status = Some(StatusCode::OK);
+                let mut response = Response::new(ResponseBody::local(text, record));
+                response.headers_mut().extend(headers);
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                Ok(response)
+            }
+            Err(refusal) => {
+                if !headers.is_empty() {
+                    record.failure_headers.get_or_insert_with(|| Box::new(headers));
+                }
+                Err((refusal, record))
+            }
+        }
+    }
+
+    /// Serves a request of Ollama's API by one call, whose answer is passed on as lines while it comes.
+    async fn serve_as_lines(
+        self: &Arc<Self>,
+        call: StreamedCall,
+        context: CallContext<'_>,
+        caller: Caller,
+        arrival_guard: Option<Box<dyn Send>>,
+        mut record: Record,
+    ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
+        let StreamedCall { route, text, mut lines, keep_alive } = call;
+        let request = match context.request(route, text).await {
+            Ok(request) => request,
+            Err(refusal) => return Err((refusal, record)),
+        };
+        let (retry, queue_entry) = match self.enqueue(&request, &caller, &mut record) {
+            Ok(queued) => queued,
+            Err(refusal) => return Err((refusal, record)),
+        };
+        drop(arrival_guard);
+        lines.at_end =
+            keep_alive.map(|time| Arc::new(KeptAlive { model: Arc::clone(&retry.model_queue().model), time }));
+        let queued = Queued { request, caller, retry, queue_entry, lines: Some(lines.clone()) };
+        let response = Arc::clone(self).queue_and_forward(queued, record).await?;
+        Ok(translation::as_lines(response, &lines).await)
+    }
+
     /// Waits for a slot and a worker, and forwards the request; tries again where `retry` allows it.
     async fn queue_and_forward(
         self: Arc<Self>,
         queued: Queued,
         mut record: Record,
     ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
-        let Queued { mut request, mut caller, mut retry, mut queue_entry } = queued;
+        let Queued { mut request, mut caller, mut retry, mut queue_entry, lines } = queued;
         loop {
             // Stage 6, slot and worker.
             let model_queue = Arc::clone(retry.model_queue());
@@ -226,6 +354,9 @@ impl Gateway {
                 request_id: &request.request_id,
                 client_model_name: adapted.client_model_name.as_deref(),
                 hides_usage: adapted.hides_usage,
+                facts: adapted.facts,
+                lines: lines.clone(),
+                is_call: request.role != RequestRole::Whole,
             };
             let failed =
                 match self.forwarder.forward(outgoing, adapted.body, caller, ticket, lease, record, &mut retry).await {
@@ -244,6 +375,12 @@ impl Gateway {
                 None => return Err((failed.refusal, record)),
             }
         }
+    }
+
+    /// Returns the model that a request with this name and kind means, if the caller may use it.
+    fn model_of(&self, name: Option<&str>, kind: Option<ModelKind>, caller: &Caller) -> Option<Arc<Model>> {
+        let snapshot = self.model_queues.snapshot();
+        snapshot.resolve(name, kind, caller).ok().map(|model_queue| Arc::clone(&model_queue.model))
     }
 
     /// Refuses what can be refused without the body.
@@ -302,6 +439,58 @@ enum Prepared {
     Answered(Response<Bytes>),
     /// The request has an entry in the queue of a model.
     Queued(Queued),
+    /// The request is served by calls.
+    Translated(Box<Translated>),
+}
+
+/// A request that was read from its dialect, with what its calls need.
+struct Translated {
+    translation: DialectRequest,
+    required_kind: Option<ModelKind>,
+    parts: Parts,
+    body: RequestBody,
+    request_id: HeaderValue,
+    /// The model that the path or the body names.
+    requested_model: Option<String>,
+    caller: Caller,
+    arrival_guard: Option<Box<dyn Send>>,
+}
+
+impl CallSender for Arc<Gateway> {
+    fn find_model(&self, name: Option<&str>, kind: Option<ModelKind>, caller: &Caller) -> Result<Arc<Model>, Refusal> {
+        let snapshot = self.model_queues.snapshot();
+        let model = Arc::clone(&snapshot.resolve(name, kind, caller)?.model);
+        caller.check_model_as(&model.info(), name)?;
+        Ok(model)
+    }
+
+    fn model_of(&self, name: Option<&str>, kind: Option<ModelKind>, caller: &Caller) -> Option<Arc<Model>> {
+        Gateway::model_of(self, name, kind, caller)
+    }
+
+    fn places(&self, name: Option<&str>, kind: Option<ModelKind>, caller: &Caller) -> usize {
+        let snapshot = self.model_queues.snapshot();
+        snapshot.resolve(name, kind, caller).map_or(1, |model_queue| model_queue.queue.places())
+    }
+
+    fn send<'a>(
+        &'a self,
+        request: ProxiedRequest,
+        caller: Caller,
+        mut record: Record,
+        arrival_guard: Option<Box<dyn Send>>,
+    ) -> SentCall<'a> {
+        Box::pin(async move {
+            match self.enqueue(&request, &caller, &mut record) {
+                Ok((retry, queue_entry)) => {
+                    drop(arrival_guard);
+                    let queued = Queued { request, caller, retry, queue_entry, lines: None };
+                    Arc::clone(self).queue_and_forward(queued, record).await
+                }
+                Err(refusal) => Err((refusal, record)),
+            }
+        })
+    }
 }
 
 /// A request with an entry in the queue of a model.
@@ -310,4 +499,6 @@ struct Queued {
     caller: Caller,
     retry: Retry,
     queue_entry: QueueEntry,
+    /// How a stream is written as lines, for a client of Ollama's API.
+    lines: Option<LineForm>,
 }

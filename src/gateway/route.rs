@@ -72,6 +72,25 @@ pub(super) enum ModelsRoute {
     LoadNamed,
     /// `POST /models/unload`, which names the model in its body
     UnloadNamed,
+    /// `GET /info` of text-embeddings-inference
+    TeiInfo,
+    /// A route of Ollama's API
+    Ollama(OllamaModels),
+}
+
+/// A route of Ollama's API about models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OllamaModels {
+    /// `GET /api/version`
+    Version,
+    /// `GET /api/tags`
+    Tags,
+    /// `GET /api/ps`
+    Loaded,
+    /// `POST /api/show`, which names the model in its body
+    Show,
+    /// `POST /api/pull` and the like, which would change the models that are here
+    Change,
 }
 
 /// How an API dialect marks the end of a stream of events.
@@ -85,6 +104,19 @@ pub(super) enum StreamEnd {
     ResponseDone,
     /// No mark: the stream ends with its body.
     Unmarked,
+}
+
+/// Dialects of requests that mean the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DialectFamily {
+    /// Scores of documents for a query.
+    Rerank,
+    /// Embeddings.
+    Embed,
+    /// Chats and completions in Ollama's API.
+    Ollama,
+    /// The tokens of texts.
+    Tokenize,
 }
 
 /// The port on which a route is served.
@@ -113,6 +145,8 @@ pub(crate) struct Route {
     pub(super) needs_slot: bool,
     /// Whether the response may be a stream.
     pub(super) may_stream: bool,
+    /// The dialects that requests may be written in, if they are translated.
+    pub(super) dialects: Option<DialectFamily>,
     /// Whether a request may be sent again although a worker may already have processed it.
     pub(super) is_idempotent: bool,
     /// What a request does, for the page of routes.

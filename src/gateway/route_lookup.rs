@@ -5,10 +5,15 @@
 use http::Method;
 
 use super::route::{ID_PLACEHOLDER, LocalRoute, Route, RoutePort, RouteTarget};
-use super::route_table::{PING, ROUTES};
+use super::route_table::{FIM, INFILL, PING, ROUTES};
 use crate::refusal::Refusal;
 
 impl Route {
+    /// Returns the route by which a llama-server is asked, if it has another path for this one.
+    pub(super) fn at_llama_server(&self) -> Option<&'static Self> {
+        (self.path == FIM).then(|| ROUTES.iter().find(|route| route.path == INFILL))?
+    }
+
     /// Returns the route by which a remote backend is asked.
     pub(super) fn at_remote(&'static self) -> &'static Self {
         let is_canonical = |route: &&Self| route.path == self.canonical && route.is_post == self.is_post;
@@ -84,7 +89,9 @@ pub fn reserved_paths() -> Vec<&'static str> {
         | RouteTarget::Models(_)
         | RouteTarget::Worker(_) => false,
     };
-    ROUTES.iter().filter(|route| !is_health(&route.target)).map(|route| route.path).collect()
+    // A path that is both is asked as a health check by GET alone.
+    let is_reserved = |path| !ROUTES.iter().any(|route| route.path == path && is_health(&route.target));
+    ROUTES.iter().map(|route| route.path).filter(|path| is_reserved(*path)).collect()
 }
 
 #[cfg(test)]
@@ -233,6 +240,7 @@ pub(super) mod tests {
                 ) if !route.path.starts_with("/v1/") => {
                     assert_eq!(found, [""; 0], "{}", route.path);
                 }
+                RouteTarget::Worker(_) if route.path == "/" => assert_eq!(found, [""; 0], "a POST of it is no check"),
                 _ => assert_eq!(found.len(), 1, "{}", route.path),
             }
         }

@@ -3,7 +3,10 @@
 //! A request for any other path gets a 404 and never reaches llama-server. `route_reference.rs` writes the table as a
 //! page.
 
-use super::route::{ClosedPath, LocalRoute, ModelsRoute, Route, RouteAccess, RoutePort, RouteTarget, StreamEnd};
+use super::route::{
+    ClosedPath, DialectFamily, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RoutePort, RouteTarget,
+    StreamEnd,
+};
 use crate::keys::Scope;
 use crate::models::ModelKind;
 use crate::refusal::Shape;
@@ -28,6 +31,7 @@ const fn worker(
         stream_end,
         needs_slot: is_post,
         may_stream: false,
+        dialects: None,
         is_idempotent: !is_post,
         about,
     }
@@ -46,6 +50,35 @@ const fn score(path: &'static str, kind: ModelKind, about: &'static str) -> Rout
 /// A route that llama-server answers without a slot, even while all slots are busy.
 const fn helper(path: &'static str, kind: Option<ModelKind>, about: &'static str) -> Route {
     Route { needs_slot: false, is_idempotent: true, ..worker(path, true, kind, StreamEnd::Unmarked, about) }
+}
+
+/// A route for scores of documents, in any dialect of rerankers.
+const fn rerank(path: &'static str, about: &'static str) -> Route {
+    let dialects = Some(DialectFamily::Rerank);
+    let route = score(path, ModelKind::Rerank, about);
+    Route { canonical: "/v1/rerank", shape: Shape::Retrieval, dialects, ..route }
+}
+
+/// A route for embeddings, in a dialect whose errors have this shape.
+const fn embed(path: &'static str, shape: Shape, about: &'static str) -> Route {
+    let dialects = Some(DialectFamily::Embed);
+    Route { canonical: "/v1/embeddings", shape, dialects, ..score(path, ModelKind::Embedding, about) }
+}
+
+/// A route for generated text in Ollama's API, whose requests become chats.
+const fn ollama(path: &'static str, about: &'static str) -> Route {
+    let dialects = Some(DialectFamily::Ollama);
+    Route { canonical: "/v1/chat/completions", shape: Shape::Ollama, dialects, ..stream(path, StreamEnd::Done, about) }
+}
+
+/// A route of Ollama's API about models.
+const fn ollama_models(path: &'static str, is_post: bool, route: OllamaModels, about: &'static str) -> Route {
+    Route { is_post, needs_slot: false, shape: Shape::Ollama, ..models(path, ModelsRoute::Ollama(route), about) }
+}
+
+/// A route of Ollama's API that would change which models are here.
+const fn ollama_change(path: &'static str) -> Route {
+    Route { access: ADMIN, is_idempotent: false, ..ollama_models(path, true, OllamaModels::Change, NO_CHANGE) }
 }
 
 /// A route of llama-server that other servers have by another path.
@@ -92,8 +125,13 @@ const fn closed(methods: &'static str, path: &'static str, why: &'static str) ->
     ClosedPath { methods, path, why }
 }
 
+const NO_CHANGE: &str = "501: models are files of this machine, and are not changed by clients";
 const ADMIN: RouteAccess = RouteAccess::Key(Scope::Admin);
 pub(super) const PING: &str = "/ping";
+
+/// The path of completions with a suffix in Mistral's API, and that at llama-server.
+pub(super) const FIM: &str = "/v1/fim/completions";
+pub(super) const INFILL: &str = "/infill";
 
 /// Every route. A path without `/v1` is for clients whose base address lacks it, as at llama-server.
 pub(super) const ROUTES: &[Route] = &[
@@ -114,20 +152,49 @@ pub(super) const ROUTES: &[Route] = &[
     ),
     count("/v1/responses/input_tokens", "the tokens of a response's input"),
     twin("/v1/responses/input_tokens", count("/responses/input_tokens", "as `/v1/responses/input_tokens`")),
-    score("/v1/embeddings", ModelKind::Embedding, "embeddings, in OpenAI's API"),
-    twin("/v1/embeddings", score("/embeddings", ModelKind::Embedding, "embeddings, in llama-server's own form")),
+    embed("/v1/embeddings", Shape::Retrieval, "embeddings, in OpenAI's API, with the members of Jina's and Voyage's"),
+    embed("/embeddings", Shape::Retrieval, "as `/v1/embeddings`; with `content` in llama-server's own form"),
+    embed("/v1/embed", Shape::Retrieval, "embeddings, in Cohere's first version"),
+    embed("/v2/embed", Shape::Retrieval, "embeddings, in Cohere's second version"),
+    embed("/embed", Shape::Tei, "embeddings, in the API of text-embeddings-inference"),
+    embed("/", Shape::Tei, "as `/embed`"),
+    embed("/embed_all", Shape::Tei, "the vectors of all tokens"),
+    embed("/embed_sparse", Shape::Tei, "sparse vectors"),
+    embed("/similarity", Shape::Tei, "how similar sentences are to a first one"),
+    embed("/api/embed", Shape::Ollama, "embeddings, in Ollama's API"),
+    embed("/api/embeddings", Shape::Ollama, "the embedding of one text, in Ollama's older API"),
+    ollama("/api/chat", "a chat, in Ollama's API"),
+    ollama("/api/generate", "a completion, in Ollama's API"),
+    ollama_models("/api/version", false, OllamaModels::Version, "the version of Ollama's API that is served"),
+    ollama_models("/api/tags", false, OllamaModels::Tags, "the models that the key may use, in Ollama's API"),
+    ollama_models("/api/ps", false, OllamaModels::Loaded, "the models that are loaded, in Ollama's API"),
+    ollama_models("/api/show", true, OllamaModels::Show, "one model, in Ollama's API"),
+    ollama_change("/api/pull"),
+    ollama_change("/api/push"),
+    ollama_change("/api/create"),
+    ollama_change("/api/copy"),
     score("/embedding", ModelKind::Embedding, "as `/embeddings`"),
-    score("/v1/rerank", ModelKind::Rerank, "the relevance of documents to a query"),
-    twin("/v1/rerank", score("/v1/reranking", ModelKind::Rerank, "as `/v1/rerank`")),
-    twin("/v1/rerank", score("/rerank", ModelKind::Rerank, "as `/v1/rerank`")),
-    twin("/v1/rerank", score("/reranking", ModelKind::Rerank, "as `/v1/rerank`")),
+    rerank("/v1/rerank", "the relevance of documents to a query, in the dialect that the body tells"),
+    rerank("/v1/reranking", "as `/v1/rerank`"),
+    rerank("/rerank", "as `/v1/rerank`"),
+    rerank("/reranking", "as `/v1/rerank`"),
+    rerank("/api/v1/rerank", "as `/v1/rerank`"),
+    rerank("/v1/reranks", "as `/v1/rerank`"),
+    rerank("/v2/rerank", "the relevance of documents to a query, in Cohere's second version"),
+    rerank("/score", "the relevance of pairs of texts, in vLLM's API"),
+    rerank("/v1/score", "as `/score`"),
+    rerank("/v1/ranking", "the relevance of passages to a query, in NVIDIA NIM's API"),
     post("/v1/audio/transcriptions", ModelKind::Chat, "the text of a recording, which comes as a form"),
     twin("/v1/audio/transcriptions", post("/audio/transcriptions", ModelKind::Chat, "as `/v1/audio/transcriptions`")),
     post("/v1/systemone", ModelKind::Chat, "a decision of a model that is made for it"),
     stream("/completion", StreamEnd::Unmarked, "a completion, in llama-server's own form"),
     twin("/v1/completions", stream("/completions", StreamEnd::Unmarked, "as `/completion`")),
-    stream("/infill", StreamEnd::Unmarked, "the code between a prefix and a suffix"),
-    helper("/tokenize", None, "the tokens of a text"),
+    stream(FIM, StreamEnd::Done, "the code between a prompt and a suffix, in Mistral's API"),
+    stream(INFILL, StreamEnd::Unmarked, "the code between a prefix and a suffix"),
+    Route {
+        dialects: Some(DialectFamily::Tokenize),
+        ..helper("/tokenize", None, "the tokens of a text; with `inputs` as text-embeddings-inference gives them")
+    },
     helper("/detokenize", None, "the text of tokens"),
     helper("/apply-template", None, "the prompt that the chat template makes of messages"),
     models("/v1/models", ModelsRoute::All, "the models that the key may use"),
@@ -135,6 +202,15 @@ pub(super) const ROUTES: &[Route] = &[
     models("/v1/models/chat", ModelsRoute::Of(ModelKind::Chat), "the chat models, as a plain list"),
     models("/v1/models/embeddings", ModelsRoute::Of(ModelKind::Embedding), "the embedding models, as a plain list"),
     models("/v1/models/rerank", ModelsRoute::Of(ModelKind::Rerank), "the rerankers, as a plain list"),
+    Route {
+        access: RouteAccess::Open,
+        shape: Shape::Tei,
+        ..models(
+            "/info",
+            ModelsRoute::TeiInfo,
+            "the embedding model or reranker, as text-embeddings-inference describes it; `?model=ID` names it",
+        )
+    },
     models_command("/v1/models/{id}/load", ModelsRoute::Load, "loads a model"),
     models_command("/v1/models/{id}/unload", ModelsRoute::Unload, "unloads a model"),
     models_command("/models/load", ModelsRoute::LoadNamed, "loads the model that `model` names in the body"),
@@ -179,5 +255,6 @@ pub(super) const CLOSED: &[ClosedPath] = &[
     closed("GET, DELETE", "/v1/stream", "streams that can be resumed would go on after their clients have left"),
     closed("POST", "/v1/streams/lookup", "as `/v1/stream`"),
     closed("POST", "/v1/chat/completions/control", "it changes the requests of other clients"),
+    closed("DELETE", "/api/delete", "models are files of this machine, and are not deleted by clients"),
     closed("GET", "/models/sse", "states of models are in `/health` and `/v1/models`"),
 ];

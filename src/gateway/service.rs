@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
@@ -25,18 +25,20 @@ use super::admission::rate::{self, Meter};
 use super::client_address::{ClientAddress, ClientAddresses};
 use super::connection::discard::{InboundBody, UnreadBody};
 use super::connection::head::HeadLimits;
-use super::headers::{self, X_REQUEST_ID};
+use super::headers::{self, REQUEST_ID, X_REQUEST_ID};
 use super::malformed_request;
 use super::models_api::ModelsApi;
 use super::queue::model_queues::ModelQueues;
 use super::request::body::{self, BodyLimits};
 use super::request::envelope::{self, Envelope};
 use super::response::body::ResponseBody;
-use super::route::{LocalRoute, ModelsRoute, Route, RouteAccess, RouteTarget};
+use super::route::{LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget};
 use super::route_lookup;
 use super::route_path::CanonicalPath;
+use super::translation::shared::{self, TranslationLimits};
 use super::upstream::forward::Forwarder;
 use super::upstream::retry::RetryPolicy;
+use crate::dialect::ollama;
 use crate::fleet::{Fleet, KeySuspensions};
 use crate::refusal::{ANTHROPIC_VERSION, Refusal, Shape};
 use crate::settings::options::{Limits, Settings};
@@ -56,6 +58,7 @@ pub struct Gateway {
     pub(super) cors: Cors,
     pub(super) head_limits: HeadLimits,
     pub(super) body_limits: BodyLimits,
+    pub(super) translation_limits: TranslationLimits,
     pub(super) model_queues: Arc<ModelQueues>,
     pub(super) retry_policy: RetryPolicy,
     /// Random for each process, so that no client can construct two prompts with the same hash.
@@ -68,6 +71,8 @@ pub struct Gateway {
     pub(super) accounting: Arc<Accounting>,
     local_responder: LocalResponder,
     models_api: ModelsApi,
+    /// `OLLAMA_API`
+    serves_ollama: bool,
     pub(super) activity: Arc<Activity>,
     /// Whether requests of clients are refused because the service stops. Jobs that were taken before are still served.
     is_closed_to_clients: AtomicBool,
@@ -87,12 +92,14 @@ impl Gateway {
         accounting: Arc<Accounting>,
         local_responder: LocalResponder,
     ) -> Self {
-        let Limits { max_request_body_size, client_body_timeout, .. } = &settings.limits;
+        let Limits { max_request_body_size, client_body_timeout, max_rerank_documents, .. } = &settings.limits;
+        let translation_limits = TranslationLimits { max_rerank_documents: max_rerank_documents.get() };
         Self {
             client_addresses: ClientAddresses::new(settings.access.trusted_proxies.clone()),
             authenticator,
             head_limits: HeadLimits::new(&settings.limits),
             body_limits: BodyLimits::new(max_request_body_size.0, client_body_timeout.0),
+            translation_limits,
             model_queues,
             retry_policy: RetryPolicy::new(settings),
             prefix_seed: RandomState::new(),
@@ -103,7 +110,8 @@ impl Gateway {
             forwarder: Forwarder::new(&settings.limits),
             accounting,
             local_responder,
-            models_api: ModelsApi::new(settings.routing.list_aliases),
+            models_api: ModelsApi::new(settings.routing.list_aliases, translation_limits),
+            serves_ollama: settings.routing.ollama_api,
             activity: Activity::new(),
             is_closed_to_clients: AtomicBool::new(false),
             health_check_path: settings.listen.health_check_path.clone(),
@@ -173,7 +181,8 @@ impl Gateway {
     /// [`Refusal::RouteNotFound`] if there is none with this method and path, [`Refusal::UpgradeRequired`] for a
     /// WebSocket handshake on a path of the API.
     pub(super) fn find_route(&self, parts: &mut Parts) -> Result<(&'static Route, Option<String>), Refusal> {
-        let is_ping = self.is_health_port && parts.uri.path() == self.health_check_path;
+        let is_check = self.is_health_port && parts.uri.path() == self.health_check_path;
+        let is_ping = is_check && parts.method != Method::POST;
         let CanonicalPath { path, deployment } = CanonicalPath::of(parts.uri.path());
         if headers::is_websocket_handshake(parts) && route_lookup::is_api_path(&path) {
             return Err(Refusal::UpgradeRequired);
@@ -184,9 +193,13 @@ impl Gateway {
             true if is_ping => {
                 route_lookup::find_on_health_port(method, &self.health_check_path, &self.health_check_path)
             }
+            true if is_check => on_gateway(),
             true => route_lookup::find_on_health_port(method, &path, &self.health_check_path).or_else(|_| on_gateway()),
             false => on_gateway(),
         }?;
+        if route.shape == Shape::Ollama && !self.serves_ollama {
+            return Err(Refusal::RouteNotFound);
+        }
         if path != parts.uri.path() {
             let target = match parts.uri.query() {
                 Some(query) => format!("{path}?{query}"),
@@ -241,11 +254,27 @@ impl Gateway {
                 let body = body::read_body(body.take(), route, &codings, &self.body_limits).await?;
                 Envelope::read(route.path, &parts.headers, &body).await?.required_model()?
             }
+            ModelsRoute::Ollama(OllamaModels::Show) => {
+                let codings = body::content_codings(&parts.headers)?;
+                let body = body::read_body(body.take(), route, &codings, &self.body_limits).await?;
+                let name = ollama::read_shown(&body.to_bytes()).map_err(shared::refusal_of)?;
+                self.model_queues.current().without_default_tag(&name).to_owned()
+            }
             _ => id_in_path(route, parts),
         };
-        let is_list = matches!(models_route, ModelsRoute::All | ModelsRoute::Of(_));
-        // A file of this name comes before a pattern.
-        if is_list || self.model_queues.current().find(&name).is_none() {
+        let may_be_new = match models_route {
+            ModelsRoute::All | ModelsRoute::Of(_) | ModelsRoute::Ollama(OllamaModels::Tags) => true,
+            // It needs no key, so it orders no scan.
+            ModelsRoute::TeiInfo => false,
+            // Nothing that has just come is loaded.
+            ModelsRoute::Ollama(OllamaModels::Version | OllamaModels::Loaded | OllamaModels::Change) => {
+                let table = self.model_queues.current();
+                return self.models_api.respond(models_route, &name, "", caller, &table);
+            }
+            // A file of this name comes before a pattern.
+            _ => self.model_queues.current().find(&name).is_none(),
+        };
+        if may_be_new {
             self.model_queues.scan_for(None).await;
         }
         let query = parts.uri.query().unwrap_or_default();
@@ -319,6 +348,9 @@ impl ResponseContext {
     pub(super) async fn complete(self, mut response: Response<ResponseBody>, cors: &Cors) -> Response<ResponseBody> {
         drop(self.arrival_guard);
         let headers = response.headers_mut();
+        if self.shape == Shape::Anthropic {
+            headers.insert(REQUEST_ID, self.request_id.clone());
+        }
         headers.insert(X_REQUEST_ID, self.request_id);
         headers::prepare_stream(headers);
         cors.insert_headers(self.origin.as_ref(), headers);

@@ -20,6 +20,7 @@ use super::admission::auth::Caller;
 use super::content_kind::ContentKind;
 use super::queue::ticket::QueueEntry;
 use super::queue::{self, Queue};
+use super::request::answer_facts::AnswerFacts;
 use super::response::body::{ProxiedBody, ResponseBody};
 use super::response::in_progress::{ResponseTimeouts, UpstreamAnswer};
 use super::response::rename::RenamedBody;
@@ -144,8 +145,20 @@ impl TestGateway {
         let ticket = self.enter_queue().ticket().await.ok().unwrap();
         let lease = self.model.lease(&RequestClass::Inference(Some(FINGERPRINT)).into()).unwrap();
         let (body, caller) = (RenamedBody::new(UpstreamBody::new(upstream, None), None), Caller::anonymous());
-        let answer =
-            UpstreamAnswer { status, body, route, hides_usage: false, timeouts, caller, record, ticket, lease };
+        let answer = UpstreamAnswer {
+            status,
+            body,
+            route,
+            hides_usage: false,
+            facts: AnswerFacts::default(),
+            whole_mend: None,
+            lines: None,
+            timeouts,
+            caller,
+            record,
+            ticket,
+            lease,
+        };
         (ProxiedBody::new(answer), llama)
     }
 

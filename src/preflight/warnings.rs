@@ -118,20 +118,23 @@ fn doubtful_kind(model: &CheckedModel) -> Option<String> {
     }
 }
 
-/// Returns a warning if a model has a default length of its vectors that it does not have anyway.
+/// Returns a warning if lengths of vectors are configured that the model cannot have. `dimensions` of a model and
+/// EMBEDDING_DIMENSION of its tier are the same setting.
 fn ineffective_dimensions(model: &CheckedModel) -> Option<String> {
-    let (wanted, id) = (model.settings.dimensions?.get(), &model.id);
+    let (dimensions, id) = (model.settings.dimensions.as_ref()?, &model.id);
+    let named = |lengths: &[u32]| {
+        let lengths: Vec<String> = lengths.iter().take(MOST_NAMED).map(u32::to_string).collect();
+        format!("its dimensions (EMBEDDING_DIMENSION) {}", lengths.join(", "))
+    };
+    let all: Vec<u32> = dimensions.lengths().iter().map(|length| length.get()).collect();
     if model.kind != ModelKind::Embedding {
-        return Some(format!("the model {id:?} has no vectors: its EMBEDDING_DIMENSION={wanted} has no effect"));
+        return Some(format!("the model {id:?} has no vectors: {} have no effect", named(&all)));
     }
-    let own = model.file.as_ref().and_then(|file| file.model.metadata.embedding_length);
-    match own {
-        Some(own) if own == u64::from(wanted) => None,
-        Some(own) => Some(format!(
-            "the vectors of the model {id:?} have {own} numbers: its EMBEDDING_DIMENSION={wanted} has no effect in this version"
-        )),
-        None => Some(format!("the EMBEDDING_DIMENSION={wanted} of the model {id:?} has no effect in this version")),
-    }
+    let own = model.file.as_ref().and_then(|file| file.model.metadata.embedding_length)?;
+    let too_long: Vec<u32> = all.into_iter().filter(|length| u64::from(*length) > own).collect();
+    let has_too_long = !too_long.is_empty();
+    has_too_long
+        .then(|| format!("the vectors of the model {id:?} have {own} numbers: {} have no effect", named(&too_long)))
 }
 
 /// Returns a warning for each `CTX` that was set to more tokens than llama-server gives a slot of some model. The default

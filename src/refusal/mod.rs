@@ -3,7 +3,7 @@
 //! Owns how a row of the table becomes a response: body, headers, and the last event of a stream. Errors of
 //! llama-server are passed through and never come here, except for those that have no body.
 //!
-//! - `shape.rs`: the two shapes in which clients expect errors
+//! - `shape.rs`: the shapes in which clients expect errors
 //! - `table.rs`: the refusals with status, type, code, message, and whether and when to retry
 //! - `testing.rs`: sample values for tests that need one refusal of each kind
 
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
-pub use shape::{ANTHROPIC_VERSION, Shape, event_of_backend};
+pub use shape::{ANTHROPIC_VERSION, Shape, body_of_backend_error, event_of_backend};
 pub use table::{CODES, MODELS_NAMED, QUEUE_FULL, REPEATED_TEXT, Refusal};
 
 use shape::error_event;
@@ -87,6 +87,7 @@ impl Refusal {
     fn body(&self, shape: Shape) -> serde_json::Value {
         let row = self.row();
         let param = match self {
+            Self::InvalidParameter { field, .. } => Some(field.as_str()),
             Self::ModelNotFound { .. } | Self::ModelRemoved(_) | Self::WrongKind { .. } => Some("model"),
             _ => (row.status == StatusCode::UNAUTHORIZED).then_some("authorization"),
         };
@@ -121,10 +122,11 @@ mod tests {
     #[test]
     fn codes_are_stable_and_unique() {
         let codes: std::collections::BTreeSet<_> = Refusal::all().iter().map(Refusal::code).collect();
-        // Eight refusals share the code of another one: a backend that rejects the gateway's key, a model that has failed
-        // for good, one that is not loaded, one that was removed or replaced, a request that the backend finds fault with,
-        // a route that it lacks, and a host that a web page may have chosen.
-        assert_eq!(codes.len(), Refusal::all().len() - 8);
+        // Twelve refusals share the code of another one: a backend that rejects the gateway's key, that fails, or whose
+        // answer cannot be used, a model that has failed for good, one that is not loaded, one that was removed or
+        // replaced, a request that the backend finds fault with or finds too long, a route or a model that it lacks, and
+        // a host that a web page may have chosen.
+        assert_eq!(codes.len(), Refusal::all().len() - 12);
         assert_eq!(Refusal::BackendRefusesKey.code(), Refusal::BackendError.code());
         let wait = Duration::from_secs(1);
         assert_eq!(Refusal::BackendFailed.code(), Refusal::BackendUnavailable(wait).code());
@@ -157,7 +159,7 @@ mod tests {
             let expected = match (refusal.status().as_u16(), refusal.code()) {
                 (_, "key_suspended") => false,
                 (408 | 429, _) => true,
-                (502, "backend_error") => refusal == Refusal::BackendError,
+                (502, "backend_error") => matches!(refusal, Refusal::BackendError | Refusal::FailedBackend(_)),
                 (503, _) => !matches!(refusal, Refusal::BackendFailed | Refusal::ModelNotLoaded(_)),
                 _ => false,
             };
@@ -173,12 +175,20 @@ mod tests {
     }
 
     #[test]
-    fn both_shapes_are_json_and_every_401_has_www_authenticate() {
+    fn all_shapes_are_json_and_every_401_has_www_authenticate() {
         for refusal in Refusal::all() {
-            for shape in [Shape::OpenAi, Shape::Anthropic] {
+            let message = refusal.to_string();
+            for shape in [Shape::OpenAi, Shape::Anthropic, Shape::Retrieval, Shape::Voyage, Shape::Tei, Shape::Ollama] {
                 let response = refusal.response(shape);
                 let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
-                assert!(body["error"]["message"].is_string() && body["error"]["type"].is_string());
+                match shape {
+                    Shape::Tei | Shape::Ollama => assert_eq!(body["error"], message),
+                    Shape::Voyage => assert_eq!(body, serde_json::json!({"detail": message})),
+                    _ => assert!(body["error"]["message"] == message && body["error"]["type"].is_string(), "{body}"),
+                }
+                if shape == Shape::Retrieval {
+                    assert_eq!((&body["message"], &body["detail"]), (&body["error"]["message"], &body["message"]));
+                }
                 assert_eq!(response.headers().contains_key("www-authenticate"), response.status() == 401);
             }
         }

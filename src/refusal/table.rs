@@ -122,6 +122,13 @@ macro_rules! refusals {
 refusals! {
     /// The request cannot be understood, with the reason.
     BadRequest(String) => BAD_REQUEST, INVALID, "bad_request", close, final;
+    /// A member of the request has a value that is not allowed, or that is not served here.
+    InvalidParameter {
+        /// The name of the member.
+        field: String,
+        /// A sentence that names it.
+        message: String,
+    } => BAD_REQUEST, INVALID, "invalid_parameter", keep, final;
     /// The backend says that the request is at fault, in these words.
     RequestFault(String) => BAD_REQUEST, INVALID, "bad_request", keep, final;
     /// The backend does not serve the route; contains what it says about that.
@@ -172,6 +179,8 @@ refusals! {
     } => BAD_REQUEST, INVALID, "wrong_model_kind", keep, final;
     /// There is no such route, or it does not allow the method.
     RouteNotFound => NOT_FOUND, INVALID, "route_not_found", keep, final;
+    /// The API that the client speaks has this route, and this program does not serve it, for this reason.
+    NotServed(&'static str) => NOT_IMPLEMENTED, INVALID, "not_served", keep, final;
     /// The client wants to go on with a WebSocket, which this API does not have.
     UpgradeRequired => UPGRADE_REQUIRED, INVALID, "upgrade_required", keep, final;
     /// The body is packed in a way that is not unpacked.
@@ -210,8 +219,18 @@ refusals! {
     BackendFailed => SERVICE_UNAVAILABLE, SERVER, "backend_unavailable", keep, final;
     /// The service is shutting down.
     ShuttingDown(Duration) => SERVICE_UNAVAILABLE, SERVER, "shutting_down", close, again, wait in (wait);
+    /// The backend of a translated request says in these words that it has no such model or route.
+    NotAtBackend(String) => NOT_FOUND, INVALID, "model_not_found", keep, final;
+    /// The backend of a translated request says in these words that the request is too long.
+    TooLongForBackend(String) => PAYLOAD_TOO_LARGE, INVALID, "payload_too_large", keep, final;
+    /// The backend of a translated request says in these words that it cannot process the request.
+    UnprocessableAtBackend(String) => UNPROCESSABLE_ENTITY, INVALID, "unprocessable_request", keep, final;
+    /// The backend of a translated request failed, and says why in these words.
+    FailedBackend(String) => BAD_GATEWAY, SERVER, BACKEND_ERROR, keep, again;
     /// The backend broke the connection.
     BackendError => BAD_GATEWAY, SERVER, BACKEND_ERROR, keep, again;
+    /// The answer of the backend cannot be translated, with the reason.
+    BadBackendAnswer(String) => BAD_GATEWAY, SERVER, BACKEND_ERROR, keep, final;
     /// The backend rejects the key that the gateway is configured with for it.
     BackendRefusesKey => BAD_GATEWAY, SERVER, BACKEND_ERROR, keep, final;
     /// The backend died each time it served this request.
@@ -235,7 +254,12 @@ impl Refusal {
             | Self::ModelRemoved(_)
             | Self::ModelReplaced(..) => true,
             Self::BadRequest(_)
+            | Self::InvalidParameter { .. }
             | Self::RequestFault(_)
+            | Self::NotAtBackend(_)
+            | Self::TooLongForBackend(_)
+            | Self::UnprocessableAtBackend(_)
+            | Self::FailedBackend(_)
             | Self::RouteNotAtBackend(_)
             | Self::MissingKey
             | Self::InvalidKey
@@ -248,6 +272,7 @@ impl Refusal {
             | Self::ModelNotFound { .. }
             | Self::WrongKind { .. }
             | Self::RouteNotFound
+            | Self::NotServed(_)
             | Self::UpgradeRequired
             | Self::UnsupportedContentEncoding { .. }
             | Self::RequestTimeout(_)
@@ -262,6 +287,7 @@ impl Refusal {
             | Self::ModelNotLoaded(_)
             | Self::ShuttingDown(_)
             | Self::BackendError
+            | Self::BadBackendAnswer(_)
             | Self::BackendRefusesKey
             | Self::RequestKillsBackend
             | Self::BackendTimeout
@@ -279,7 +305,12 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadRequest(why) => write!(f, "Bad request: {why}"),
-            Self::RequestFault(words) => f.write_str(words),
+            Self::InvalidParameter { message, .. } => f.write_str(message),
+            Self::RequestFault(words)
+            | Self::NotAtBackend(words)
+            | Self::TooLongForBackend(words)
+            | Self::UnprocessableAtBackend(words) => f.write_str(words),
+            Self::FailedBackend(words) => write!(f, "The backend failed: {words}"),
             Self::RouteNotAtBackend(words) => match words {
                 None => f.write_str("The backend of this model does not serve this route"),
                 Some(words) => write!(f, "The backend of this model does not serve this route: {words}"),
@@ -336,6 +367,7 @@ impl fmt::Display for Refusal {
                 write!(f, "The model '{model}' is for {is}, and this route is for {needs}")
             }
             Self::RouteNotFound => f.write_str("No such route, or not with this method"),
+            Self::NotServed(why) => write!(f, "This is not served here: {why}"),
             Self::UpgradeRequired => f.write_str("This API has no WebSocket: send the request as POST over HTTP"),
             Self::UnsupportedContentEncoding { coding, accepted } => {
                 write!(f, "The body is packed with '{}'; accepted are: {accepted}", printable(coding))
@@ -367,6 +399,7 @@ impl fmt::Display for Refusal {
             ),
             Self::ShuttingDown(_) => f.write_str("The service is shutting down"),
             Self::BackendError => f.write_str("The backend ended the connection before its answer was complete"),
+            Self::BadBackendAnswer(why) => write!(f, "The backend's answer cannot be used: {why}"),
             Self::BackendRefusesKey => f.write_str("The backend does not accept the gateway's key"),
             Self::RequestKillsBackend => f.write_str(
                 "The backend died each time it served this request, so it is not tried again for some minutes",
@@ -387,6 +420,7 @@ mod tests {
         for published in [
             (400, "bad_request"),
             (400, "wrong_model_kind"),
+            (400, "invalid_parameter"),
             (401, "invalid_api_key"),
             (401, "missing_api_key"),
             (401, "api_key_expired"),
@@ -405,6 +439,7 @@ mod tests {
             (429, "key_suspended"),
             (431, "header_fields_too_large"),
             (500, "internal_error"),
+            (501, "not_served"),
             (502, "backend_error"),
             (502, "request_kills_backend"),
             (503, "queue_full"),

@@ -48,6 +48,15 @@ pub const MOST_ALIASES: usize = 64;
 /// Longest id or alias of a model, and longest name of a tier, in the configuration, in bytes.
 pub const CONFIGURED_NAME_LENGTH: usize = 256;
 
+/// Most lengths of vectors that the configuration of one model may name.
+pub const MOST_DIMENSIONS: usize = 64;
+
+/// Most prompts of one model.
+pub const MOST_PROMPTS: usize = 64;
+
+/// Longest prompt of a model, in bytes. It stands before each input of a request.
+pub const PROMPT_LENGTH: usize = 1024;
+
 /// Most llama-servers that are started for one model.
 pub const MOST_REPLICAS: u32 = 64;
 

@@ -189,6 +189,7 @@ options! {
         client_idle_timeout: Seconds = "75s", Restart, "Longest time that a connection is kept open between two requests; longer than proxies and load balancers in front keep theirs (usually 60 s).";
         client_body_timeout: Seconds = "60s", Restart, "Longest silence while a request body arrives.";
         max_request_body_size: ByteSize = "10485760", Restart, "Largest request body; a larger one is refused with 413.";
+        max_rerank_documents: NonZeroUsize = "1000", Restart, "Most documents of a request for scores; a request with more is refused with 400.";
         max_headers: NonZeroUsize = "64", Restart, "Most header lines per request; a request with more is refused with 431.";
         max_header_line_size: ByteSize = "8192", Restart, "Longest header line; a longer one is refused with 431.";
         max_request_line_size: ByteSize = "8192", Restart, "Longest request line; a longer one is refused with 414.";
@@ -223,6 +224,7 @@ options! {
         retry_delay: Seconds = "1s", Restart, "Longest pause before a retry.";
         fallback_to_local: bool = "true", Reload, "Send requests to a model's own llama-server when none of its remote backends can serve, and those for a pool of `model_list` to the local models of its kind when none of the pool can.";
         list_aliases: bool = "false", Restart, "List the aliases of models as models of their own on `GET /v1/models`, for front ends that offer only ids.";
+        ollama_api: bool = "true", Restart, "Serve Ollama's API (`/api/chat`, `/api/tags` and so on) beside the others.";
         health_check_interval: Seconds = "60s", Restart, "Time between two probes of a remote backend; 0 for none before a failure.";
         allowed_fails: NonZeroU32 = "3", Restart, "Consecutive failures after which a remote backend gets no requests for `COOLDOWN_TIME`.";
         cooldown_time: Seconds = "30s", Restart, "How long a remote backend gets no requests after `ALLOWED_FAILS` failures; then one request tests it.";

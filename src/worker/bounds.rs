@@ -193,3 +193,7 @@ pub const SPAWN_QUEUE: usize = 16;
 /// Longest time for finding out how much memory models may take. Loading the driver of a GPU that no other program uses
 /// takes seconds.
 pub const MEMORY_LOOK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Shortest time after which a client may have an idle worker stopped; a shorter one is taken as this. A load takes about
+/// as long.
+pub const SHORTEST_IDLE_TIME: Duration = Duration::from_secs(1);

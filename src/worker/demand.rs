@@ -5,9 +5,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::bounds::SHORTEST_IDLE_TIME;
 use super::change_signal::ChangeSignal;
 
 /// The demand for one worker, shared by its handles, its owner and the memory scheduler.
@@ -24,6 +26,18 @@ pub(super) struct Demand {
     /// The order that the owner has not taken yet.
     change: Mutex<Option<DemandChange>>,
     changed: Notify,
+    /// How long the worker stays loaded without a request, if a client has said so.
+    idle_time: Mutex<Option<IdleTime>>,
+    idle_time_changed: Notify,
+}
+
+/// How long a worker stays loaded without a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdleTime {
+    /// This long, but at least [`SHORTEST_IDLE_TIME`].
+    For(Duration),
+    /// Until its memory is needed.
+    Forever,
 }
 
 /// Keeps a worker awake until it is dropped.
@@ -88,6 +102,27 @@ impl Demand {
     pub(super) fn tell(&self, change: DemandChange) {
         *self.change() = Some(change);
         self.changed.notify_one();
+    }
+
+    /// Sets how long the worker stays loaded without a request, in place of `IDLE_UNLOAD`.
+    pub(super) fn set_idle_time(&self, time: IdleTime) {
+        *self.idle_time.lock().unwrap_or_else(PoisonError::into_inner) = Some(time);
+        self.idle_time_changed.notify_one();
+    }
+
+    /// Returns how long the worker stays loaded without a request, where this is the time of `IDLE_UNLOAD`; `None` if no
+    /// time ends it.
+    pub(super) fn idle_time(&self, configured: Option<Duration>) -> Option<Duration> {
+        match *self.idle_time.lock().unwrap_or_else(PoisonError::into_inner) {
+            None => configured,
+            Some(IdleTime::Forever) => None,
+            Some(IdleTime::For(time)) => Some(time.max(SHORTEST_IDLE_TIME)),
+        }
+    }
+
+    /// Waits until [`Self::idle_time`] may have changed. Safe to cancel. Only the owner may wait.
+    pub(super) async fn idle_time_changed(&self) {
+        self.idle_time_changed.notified().await;
     }
 
     /// Waits for an order and takes it. Safe to cancel. Only the owner may wait.
@@ -202,6 +237,18 @@ mod tests {
         assert!(!demand.is_empty());
         tokio::join!(demand.wait_until_empty(), async move { drop(guard) });
         assert!(demand.is_empty());
+    }
+
+    #[test]
+    fn what_a_client_says_about_idle_time_replaces_the_configured_one() {
+        let (demand, hour) = (Demand::default(), Duration::from_secs(3600));
+        assert_eq!((demand.idle_time(None), demand.idle_time(Some(hour))), (None, Some(hour)));
+        demand.set_idle_time(IdleTime::For(Duration::from_secs(60)));
+        assert_eq!(demand.idle_time(None), Some(Duration::from_secs(60)));
+        demand.set_idle_time(IdleTime::For(Duration::from_nanos(1)));
+        assert_eq!(demand.idle_time(Some(hour)), Some(SHORTEST_IDLE_TIME));
+        demand.set_idle_time(IdleTime::Forever);
+        assert_eq!(demand.idle_time(Some(hour)), None);
     }
 
     #[tokio::test]

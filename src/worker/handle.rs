@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::demand::{Demand, DemandChange, DemandGuard};
+use super::demand::{Demand, DemandChange, DemandGuard, IdleTime};
 use super::diagnosis::cause::{Diagnosis, FailureCause};
 use super::endpoint::Endpoint;
 use super::endpoint::crash_suspects::{CrashSuspects, Fingerprint};
@@ -151,6 +151,11 @@ impl WorkerHandle {
     /// Does not wait for that.
     pub fn unload(&self) {
         self.demand.tell(DemandChange::PutAway);
+    }
+
+    /// Sets how long the worker stays loaded without a request, in place of `IDLE_UNLOAD`.
+    pub fn set_idle_time(&self, time: IdleTime) {
+        self.demand.set_idle_time(time);
     }
 
     /// Starts the worker without demand. A failed worker is started too, with a new restart budget. Does not wait for

@@ -44,7 +44,7 @@ mod state;
 mod supervisor;
 mod worker_metrics;
 
-pub use demand::DemandGuard;
+pub use demand::{DemandGuard, IdleTime};
 pub use diagnosis::cause::FailureCause;
 pub use dialect::arguments::UnknownArgument;
 pub use dialect::help::LlamaHelp;

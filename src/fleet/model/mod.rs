@@ -22,7 +22,7 @@ use super::report::{ModelStatus, ServiceStatus};
 use super::worker_changes::WorkerChanges;
 use super::worker_counters::WorkerStats;
 use crate::pause_clock::ActiveInstant;
-use crate::worker::{self, Fingerprint, WorkerState, WorkerStatus};
+use crate::worker::{self, Fingerprint, IdleTime, WorkerState, WorkerStatus};
 
 /// One model and the workers that serve it.
 pub struct Model {
@@ -140,6 +140,11 @@ impl Model {
             Some(WorkerState::Failed) => WorkerState::Failed,
             Some(_) => WorkerState::Draining,
         }
+    }
+
+    /// Sets how long the local workers stay loaded without a request, in place of `IDLE_UNLOAD`.
+    pub fn set_idle_time(&self, time: IdleTime) {
+        self.local_members().for_each(|member| member.handle().set_idle_time(time));
     }
 
     /// Whether all workers are remote, so that they are neither started nor stopped here.

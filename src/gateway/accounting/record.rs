@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -82,6 +82,23 @@ pub(crate) struct RecordData {
     pub(crate) failure_headers: Option<Box<HeaderMap>>,
     /// Keeps the service in use while the record lives.
     pub(crate) activity_guard: Option<ActivityGuard>,
+    /// What the worker calls of a translated request have reported.
+    calls: Option<Arc<Mutex<CallTotals>>>,
+    /// Whether this is the record of one such call, which reports to `calls` and writes nothing.
+    is_call: bool,
+}
+
+/// The sums over the worker calls of one translated request.
+#[derive(Default)]
+struct CallTotals {
+    tokens: TokenCounts,
+    /// The tokens to charge.
+    spent: u64,
+    model: Option<Arc<ModelSeries>>,
+    /// The longest wait of a call.
+    queued: Option<Duration>,
+    /// The headers that name the worker of the last call that failed.
+    failure_headers: Option<Box<HeaderMap>>,
 }
 
 impl Record {
@@ -120,7 +137,22 @@ impl Record {
             worker: None,
             failure_headers: None,
             activity_guard: None,
+            calls: None,
+            is_call: false,
         }))
+    }
+
+    /// Makes this the record of a translated request, which is served by calls.
+    pub(crate) fn begin_calls(&mut self) {
+        self.calls = Some(Arc::default());
+    }
+
+    /// Opens the record of a call to a worker that is made for this request. It adds what it counts to this one.
+    pub(crate) fn open_call(&self) -> Self {
+        let mut call =
+            Self::open(Arc::clone(&self.accounting), self.request_id.clone(), self.method.clone(), String::new());
+        (call.calls, call.is_call) = (self.calls.clone(), true);
+        call
     }
 }
 
@@ -205,13 +237,17 @@ impl Drop for RecordData {
         if cfg!(feature = "bare") {
             return;
         }
+        if self.is_call {
+            return self.report_call();
+        }
+        self.take_calls();
         let total = self.started.elapsed();
         let status = self.status.map_or(CLIENT_CLOSED, |status| status.as_u16());
         // Neither finished nor refused: the client disconnected.
         if !self.complete && self.code.is_none() {
             self.code = Some("client_closed");
         }
-        let tokens = self.token_counter.as_deref().map(TokenCounter::counts).unwrap_or_default();
+        let tokens = self.tokens();
         self.update_metrics(status, total);
         self.charge_tokens(tokens);
         self.accounting.access.write(&AccessEntry {
@@ -236,6 +272,40 @@ impl Drop for RecordData {
 }
 
 impl RecordData {
+    /// Adds what this call has counted to the record of its request. The quota of its worker is charged here, because the
+    /// calls of one request may be served by several.
+    fn report_call(&mut self) {
+        let Some(calls) = self.calls.take() else { return };
+        let tokens = self.tokens();
+        let spent = self.spent_tokens(tokens);
+        if let Some(worker) = &self.worker {
+            worker.spend(spent);
+        }
+        let mut totals = calls.lock().unwrap_or_else(PoisonError::into_inner);
+        totals.tokens.add(tokens);
+        totals.spent = totals.spent.saturating_add(spent);
+        totals.model = self.model.take().or(totals.model.take());
+        totals.queued = totals.queued.max(self.queued);
+        totals.failure_headers = self.failure_headers.take().or(totals.failure_headers.take());
+    }
+
+    /// Takes over what the calls of this request have reported.
+    pub(crate) fn take_calls(&mut self) {
+        let Some(calls) = &self.calls else { return };
+        let mut totals = calls.lock().unwrap_or_else(PoisonError::into_inner);
+        self.model = totals.model.take().or(self.model.take());
+        self.queued = totals.queued.or(self.queued);
+        self.failure_headers = totals.failure_headers.take().or(self.failure_headers.take());
+    }
+
+    /// Returns the tokens of the response, or of the responses to all calls.
+    fn tokens(&self) -> TokenCounts {
+        match (&self.calls, self.is_call) {
+            (Some(calls), false) => calls.lock().unwrap_or_else(PoisonError::into_inner).tokens,
+            _ => self.token_counter.as_deref().map(TokenCounter::counts).unwrap_or_default(),
+        }
+    }
+
     fn update_metrics(&self, status: u16, total: Duration) {
         let metrics = &self.accounting.metrics;
         let route = self.route.unwrap_or(OTHER);
@@ -278,6 +348,9 @@ impl RecordData {
     /// Returns the tokens to charge. What another server has not reported is estimated by the length of the text, because
     /// the request was not free.
     fn spent_tokens(&self, tokens: TokenCounts) -> u64 {
+        if let (Some(calls), false) = (&self.calls, self.is_call) {
+            return calls.lock().unwrap_or_else(PoisonError::into_inner).spent;
+        }
         let (mut prompt, mut completion) = (tokens.prompt.unwrap_or(0), tokens.completion.unwrap_or(0));
         if let Some(counter) = self.token_counter.as_deref().filter(|_| self.is_foreign) {
             if tokens.prompt.is_none() {

@@ -223,6 +223,18 @@ impl Caller {
         self.meter().map(Meter::key_id)
     }
 
+    /// Returns the same caller for a call to a worker that is made for its request. It holds no permit of its own: the
+    /// request does.
+    pub(crate) fn for_call(&self) -> Self {
+        Self(match &self.0 {
+            CallerIdentity::Anonymous => CallerIdentity::Anonymous,
+            CallerIdentity::Platform(name) => CallerIdentity::Platform(name),
+            CallerIdentity::Key(AuthenticatedKey { key, meter, .. }) => {
+                CallerIdentity::Key(AuthenticatedKey { key: Arc::clone(key), meter: meter.clone(), permit: None })
+            }
+        })
+    }
+
     /// Holds one of the key's concurrency permits for as long as the caller lives.
     pub(crate) fn hold_permit(&mut self, permit: Option<ConcurrencyPermit>) {
         if let CallerIdentity::Key(authenticated) = &mut self.0 {

@@ -56,6 +56,12 @@ impl<W> FairQueue<W> {
         self.can_start(slots) || self.bound.is_none_or(|bound| self.waiting < bound)
     }
 
+    /// Returns how many more requests can take one of `slots` slots or join the queue; `usize::MAX` without a bound.
+    pub(super) fn places(&self, slots: usize) -> usize {
+        let free = if self.waiting == 0 { slots.saturating_sub(self.active) } else { 0 };
+        self.bound.map_or(usize::MAX, |bound| bound.saturating_sub(self.waiting).saturating_add(free))
+    }
+
     /// Takes one of `slots` slots if one is free and no request waits for it. Returns whether it did.
     pub(super) fn try_start(&mut self, slots: usize) -> bool {
         let can_start = self.can_start(slots);
@@ -173,6 +179,15 @@ impl<W> FairQueue<W> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn free_slots_and_places_to_wait_are_counted_together() {
+        let mut queue = FairQueue::<()>::new(Some(2));
+        assert_eq!((queue.places(3), queue.places(0)), (5, 2));
+        assert!(queue.try_start(1));
+        assert_eq!((queue.places(3), queue.places(1)), (4, 2));
+        assert_eq!(FairQueue::<()>::new(None).places(1), usize::MAX);
+    }
 
     #[test]
     fn the_requests_of_a_key_are_served_in_the_order_of_their_arrival() {

@@ -170,6 +170,11 @@ impl Queue {
         self.check_capacity_locked(&self.lock(), needs_slot, (self.0.slots)())
     }
 
+    /// Returns how many requests that need a slot may enter now; `usize::MAX` without `MAX_QUEUE_SIZE`.
+    pub(super) fn places(&self) -> usize {
+        self.lock().fair_queue.places((self.0.slots)())
+    }
+
     fn check_capacity_locked(&self, state: &QueueState, needs_slot: bool, slots: usize) -> Result<(), Refusal> {
         if let Some(refusal) = &state.closed {
             return Err(refusal.clone());

@@ -299,6 +299,12 @@ impl Snapshot {
         self.queues.iter().find(|entry| entry.model.id() == name).or_else(|| self.queues.iter().find(is_alias))
     }
 
+    /// Returns the name without the tag that Ollama's clients add to a name without one, unless a model has it with that.
+    pub(crate) fn without_default_tag<'a>(&self, name: &'a str) -> &'a str {
+        let bare = name.strip_suffix(":latest").filter(|bare| !bare.is_empty() && !self.names.is_known(name));
+        bare.unwrap_or(name)
+    }
+
     /// Returns the queue of the model that a request of this name means by its pattern, if the caller may use that.
     pub(crate) fn find_by_pattern(&self, name: &str, caller: &Caller) -> Option<&Arc<ModelQueue>> {
         let may_use = |index: usize| {

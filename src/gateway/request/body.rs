@@ -97,13 +97,21 @@ impl RequestBody {
         self.pieces.iter()
     }
 
+    /// Returns the whole body in one piece. A body that arrived in one piece is not copied.
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        match self.pieces.front() {
+            Some(only) if self.pieces.len() == 1 => only.clone(),
+            _ => self.pieces.iter().flat_map(|piece| piece.iter().copied()).collect(),
+        }
+    }
+
     /// Returns a copy for another attempt. Both share the bytes and their share of the budget.
     pub(super) fn duplicate(&self) -> Self {
         self.with_pieces(self.pieces.clone())
     }
 
     /// Returns a body with these pieces instead. The fingerprint and the share of the budget stay the same.
-    pub(super) fn with_pieces(&self, pieces: VecDeque<Bytes>) -> Self {
+    pub(crate) fn with_pieces(&self, pieces: VecDeque<Bytes>) -> Self {
         let length = pieces.iter().map(|piece| piece.len() as u64).sum();
         let (hasher, permit) = (self.hasher.clone(), self.permit.clone());
         Self { pieces, joining: BytesMut::new(), length, hasher, permit }
@@ -187,7 +195,7 @@ impl RequestBody {
 #[cfg(test)]
 impl RequestBody {
     /// Returns a body in these pieces, for tests of other files.
-    pub(super) fn from_pieces(pieces: &[&str]) -> Self {
+    pub(crate) fn from_pieces(pieces: &[&str]) -> Self {
         let limits = BodyLimits::new(usize::MAX, Duration::MAX);
         let mut body = Self::default();
         for piece in pieces {

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::ops::Range;
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
@@ -81,7 +82,7 @@ impl Envelope {
     }
 
     /// Scans a body that should be JSON; see [`Envelope::read`] for the errors.
-    pub(super) async fn of_json(body: &RequestBody) -> Result<Self, Refusal> {
+    pub(crate) async fn of_json(body: &RequestBody) -> Result<Self, Refusal> {
         let mut scan = EnvelopeScanner::new();
         let mut since_yield = 0;
         // A large body must not block the other tasks of this thread.
@@ -126,6 +127,33 @@ impl Envelope {
     /// Returns whether the body has a `model` that is neither a string nor `null`.
     pub(super) fn has_invalid_model(&self) -> bool {
         self.model.is_none() && self.members.iter().any(|member| member.is_model() && !member.is_null())
+    }
+
+    /// Returns whether the body has a member with this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.members.iter().any(|member| member.is_named(name))
+    }
+
+    /// Returns whether the body has a member with this name whose value is not `null`.
+    pub(crate) fn has_value(&self, name: &str) -> bool {
+        self.members.iter().any(|member| member.is_named(name) && !member.is_null())
+    }
+
+    /// Returns the byte ranges of the values of the members with this name.
+    pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
+        self.members.iter().filter(move |member| member.is_named(name)).map(|member| member.value.clone())
+    }
+
+    /// Returns the bytes in this range of the body, in pieces that share its memory.
+    pub(crate) fn pieces_of(body: &RequestBody, range: Range<usize>) -> impl Iterator<Item = Bytes> {
+        slices(body, range)
+    }
+
+    /// Returns the members of a JSON body without those of these names, with a comma before each.
+    pub(crate) fn members_without(&self, body: &RequestBody, names: &[&str]) -> Vec<u8> {
+        let is_left_out = |member: &BodyMember| names.iter().any(|name| member.is_named(name));
+        let kept = self.members.iter().filter(|member| !is_left_out(member));
+        kept.flat_map(|member| [b",".to_vec(), gather(body, member.whole.clone())].concat()).collect()
     }
 
     /// Returns the value of the member `stream`, if it is a boolean.
@@ -223,7 +251,7 @@ fn single_member<'a>(
 ///
 /// # Errors
 /// [`Refusal::BadRequest`] if the query names two models, or one that is not UTF-8.
-pub(super) fn model_of_query(query: &str) -> Result<Option<String>, Refusal> {
+pub(crate) fn model_of_query(query: &str) -> Result<Option<String>, Refusal> {
     let mut model = None;
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -315,7 +343,7 @@ impl EnvelopeScanner {
 #[cfg(any(test, feature = "test-support"))]
 impl Envelope {
     /// Scans a JSON body without yielding; see [`Envelope::read`] for the errors.
-    pub(super) fn of(body: &RequestBody) -> Result<Self, Refusal> {
+    pub(crate) fn of(body: &RequestBody) -> Result<Self, Refusal> {
         let mut scan = EnvelopeScanner::new();
         body.pieces().try_for_each(|piece| scan.read(piece))?;
         scan.end(body)

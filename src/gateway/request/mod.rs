@@ -1,15 +1,21 @@
 //! A request before it is sent: its body, what it asks for, and its form for each worker.
 //!
+//! - `answer_facts.rs`: what a request says about its answer
 //! - `body.rs`: reads a body within its limits
 //! - `body_view.rs`: the positions of a body's members, and the bytes in a range
 //! - `envelope.rs`: the model, the stream flag and the prompt prefixes of a body
 //! - `multipart.rs`: finds the parts of a multipart form
+//! - `response_format.rs`: the format of a response, as llama-server is told it
 //! - `rewrite.rs`: changes members of a body
+//! - `session.rs`: the session that a request names
 //! - `proxied_request.rs`: a whole request, and its form for the worker of each attempt
 
+pub(super) mod answer_facts;
 pub(super) mod body;
 mod body_view;
 pub(super) mod envelope;
 mod multipart;
 pub(super) mod proxied_request;
+mod response_format;
 pub(crate) mod rewrite;
+mod session;

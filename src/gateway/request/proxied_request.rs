@@ -1,22 +1,30 @@
 //! A whole request: what it asks for, and its form for the worker of each attempt.
 
 use std::borrow::Cow;
-use std::hash::RandomState;
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, OnceLock};
 
 use http::request::Parts;
 use http::{HeaderValue, Method};
 
+use super::answer_facts::AnswerFacts;
 use super::body::RequestBody;
 use super::envelope::{self, Envelope};
+use super::response_format;
 use super::rewrite::{Edit, rewrite_body, stream_options_with_usage};
+use super::session;
 use crate::fleet::{Fingerprint, Lease, Model, ModelInfo, RequestClass, WorkerKind};
 use crate::gateway::queue::ModelQueue;
 use crate::gateway::queue::model_queues::Snapshot;
 use crate::gateway::route::{Route, StreamEnd};
 use crate::models::ModelKind;
+use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
 use crate::settings::values::Strategy;
+
+/// The members of a completion with a suffix, as llama-server's `/infill` names them.
+const INFILL_NAMES: [(&str, &str, Option<&str>); 3] =
+    [("prompt", "input_prefix", Some("\"\"")), ("suffix", "input_suffix", Some("\"\"")), ("random_seed", "seed", None)];
 
 /// A client's request that will be sent to a worker.
 pub(crate) struct ProxiedRequest {
@@ -29,9 +37,29 @@ pub(crate) struct ProxiedRequest {
     pub(crate) requested_model: Option<String>,
     pub(crate) envelope: Envelope,
     pub(crate) body: RequestBody,
+    pub(crate) role: RequestRole,
+    /// The deadline that all calls of a translated request share, set by the first attempt at one of them.
+    pub(crate) shared_deadline: Option<Arc<OnceLock<ActiveInstant>>>,
+}
+
+/// What a request is to its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RequestRole {
+    /// The client's own request.
+    Whole,
+    /// The first of the calls that are made for a translated request.
+    FirstCall,
+    /// Another one, which is not charged as a request.
+    LaterCall,
 }
 
 impl ProxiedRequest {
+    /// Returns whether the request is charged to the requests a minute of its key. One that needs no slot costs little: it
+    /// waits its turn, and is not charged.
+    pub(crate) fn is_charged(&self) -> bool {
+        self.route.needs_slot && self.role != RequestRole::LaterCall
+    }
+
     /// Returns the fingerprint of route and body, if the request needs a slot.
     pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
         self.body.fingerprint()
@@ -85,11 +113,17 @@ impl ProxiedRequest {
         if self.route.is_post { RequestClass::Inference(self.body.fingerprint()) } else { RequestClass::ReadOnly }
     }
 
-    /// Returns the hashes by which the fleet recognises a worker that has served the same prompt prefix for the same
-    /// key. Empty unless the model's strategy is prefix affinity.
+    /// Returns the hashes by which the fleet recognises a worker that has served the same prompt prefix, or the same
+    /// session, for the same key; the session comes last, and so first. Empty unless the model's strategy is prefix affinity.
     pub(crate) fn affinity(&self, model: &Model, seed: &RandomState, key_id: Option<&str>) -> Vec<u64> {
         match model.policy().strategy {
-            Strategy::PrefixAffinity => self.envelope.prefix_hashes(&self.body, seed, key_id.unwrap_or_default()),
+            Strategy::PrefixAffinity => {
+                let key_id = key_id.unwrap_or_default();
+                let mut hashes = self.envelope.prefix_hashes(&self.body, seed, key_id);
+                let session = session::of_request(&self.envelope, &self.body, &self.parts.headers);
+                hashes.extend(session.map(|session| seed.hash_one((key_id, "session", session))));
+                hashes
+            }
             _ => Vec::new(),
         }
     }
@@ -141,19 +175,26 @@ impl ProxiedRequest {
         let strip = &policy.rewrite.strip_params;
         let stream_options =
             is_asked_for_usage.then(|| stream_options_with_usage(&self.body, &self.envelope, strip)).flatten();
+        let needs_format = is_local && self.route.stream_end == StreamEnd::ResponseDone;
+        let response_format =
+            needs_format.then(|| response_format::of_text_format(&self.body, &self.envelope)).flatten();
         let edit = Edit {
             model: (is_renamed && self.route.is_post).then_some(&*worker_name),
             defaults: if self.route.needs_slot { [&target.fields, &policy.rewrite.sampling] } else { [&[], &[]] },
             is_generation: self.route.may_stream,
             strip,
             stream_options: stream_options.as_deref(),
+            response_format: response_format.as_deref(),
+            renames: if is_local && self.route.at_llama_server().is_some() { &INFILL_NAMES } else { &[] },
         };
+        let defaults = edit.defaults.iter().flat_map(|list| list.iter());
+        let facts = AnswerFacts::read(self.route, &self.envelope, &self.body, client_name, defaults);
         let body = match (edit.is_empty(), is_last) {
             (false, _) => rewrite_body(&self.body, &self.envelope, &edit),
             (true, false) => self.body.duplicate(),
             (true, true) => std::mem::take(&mut self.body),
         };
-        AdaptedRequest { client_model_name: name, hides_usage: stream_options.is_some(), body }
+        AdaptedRequest { client_model_name: name, hides_usage: stream_options.is_some(), facts, body }
     }
 }
 
@@ -164,6 +205,8 @@ pub(crate) struct AdaptedRequest {
     pub(crate) client_model_name: Option<String>,
     /// Whether the worker was asked for token counts that the client has not asked for.
     pub(crate) hides_usage: bool,
+    /// What the request says about its answer.
+    pub(crate) facts: AnswerFacts,
 }
 
 /// Returns the model that a request names in its body, or in the query if the method is not POST.

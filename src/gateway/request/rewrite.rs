@@ -23,6 +23,9 @@ const SYNONYMS: [&[&str]; 2] = [
 /// The member that says what a stream reports besides the text (OpenAI's API).
 const STREAM_OPTIONS: &str = "stream_options";
 
+/// The member that says which format the text has to have.
+pub(super) const RESPONSE_FORMAT: &str = "response_format";
+
 /// The changes to make.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Edit<'a> {
@@ -36,6 +39,10 @@ pub(super) struct Edit<'a> {
     pub(super) strip: &'a [String],
     /// The new value of `stream_options`, as JSON.
     pub(super) stream_options: Option<&'a str>,
+    /// The new value of `response_format`, as JSON.
+    pub(super) response_format: Option<&'a str>,
+    /// New names of members, and their JSON values where they are missing or `null`.
+    pub(super) renames: &'a [(&'a str, &'a str, Option<&'a str>)],
 }
 
 impl Edit<'_> {
@@ -45,6 +52,8 @@ impl Edit<'_> {
             && self.defaults.iter().all(|list| list.is_empty())
             && self.strip.is_empty()
             && self.stream_options.is_none()
+            && self.response_format.is_none()
+            && self.renames.is_empty()
     }
 }
 
@@ -91,8 +100,23 @@ fn object_splices(members: &[BodyMember], opens: usize, edit: &Edit<'_>) -> Vec<
     if let Some(model) = edit.model {
         set("model", &json_string(model), &BodyMember::is_model);
     }
-    if let Some(options) = edit.stream_options {
-        set(STREAM_OPTIONS, options, &|member: &BodyMember| member.is_named(STREAM_OPTIONS));
+    for (name, value) in [(STREAM_OPTIONS, edit.stream_options), (RESPONSE_FORMAT, edit.response_format)] {
+        if let Some(value) = value {
+            set(name, value, &|member: &BodyMember| member.is_named(name));
+        }
+    }
+    let mut renamed = Vec::new();
+    for (name, new, default) in edit.renames {
+        match (kept_list.iter().find(|member| member.is_named(name)), default) {
+            (Some(member), Some(default)) if member.is_null() => {
+                renamed.push(Splice::new(&member.whole, &format!("{}:{default}", json_string(new))));
+            }
+            (Some(member), _) => {
+                renamed.push(Splice::new(&(member.whole.start..member.value.start), &format!("{}:", json_string(new))));
+            }
+            (None, Some(default)) => set(new, default, &|member: &BodyMember| member.is_named(new)),
+            (None, None) => {}
+        }
     }
     let defaults: Vec<&(String, String)> = edit.defaults.iter().flat_map(|list| list.iter()).collect();
     for (at, (name, value)) in defaults.iter().copied().enumerate() {
@@ -110,6 +134,7 @@ fn object_splices(members: &[BodyMember], opens: usize, edit: &Edit<'_>) -> Vec<
         // A member that is `null` counts as missing; its value is replaced.
         set(name, value, &|member: &BodyMember| member.is_named(name));
     }
+    splices.extend(renamed);
     if !added.is_empty() {
         let comma = if kept_list.is_empty() { "" } else { "," };
         splices.push(Splice::new(&(opens..opens), &(added.join(",") + comma)));
@@ -202,7 +227,7 @@ pub(crate) fn rewrite_object(
     let pieces = pieces.iter().map(|piece| Bytes::copy_from_slice(piece));
     let body = RequestBody::default().with_pieces(pieces.collect());
     let envelope = Envelope::of(&body)?;
-    let edit = Edit { model, defaults: [sampling, &[]], is_generation: true, strip, stream_options: None };
+    let edit = Edit { model, defaults: [sampling, &[]], is_generation: true, strip, ..Edit::default() };
     let rewritten = rewrite_body(&body, &envelope, &edit);
     let length = rewritten.length();
     let bytes: Vec<u8> = rewritten.pieces().flatten().copied().collect();

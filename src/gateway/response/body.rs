@@ -39,6 +39,8 @@ pub struct ProxiedBody {
     shape: Shape,
     /// Whether an error can still be sent as an event.
     ends_with_event: bool,
+    /// Whether a line is whole without a blank one after it.
+    is_lines: bool,
     /// The last bytes that were sent, if an event may follow them.
     tail: SseTail,
     /// Whether the last piece has been sent, or there never was one.
@@ -69,10 +71,11 @@ impl ResponseBody {
 impl ProxiedBody {
     /// Takes over a response whose head has arrived, and registers it with the sweeper.
     pub(crate) fn new(answer: UpstreamAnswer<'_>) -> Self {
-        let shape = answer.route.shape;
+        let (shape, is_lines) = (answer.shape(), answer.lines.is_some());
         let timeouts = &answer.timeouts;
         let ends_with_event = timeouts.idle_timeout.is_some();
-        let hint = if ends_with_event { SizeHint::default() } else { answer.body.size_hint() };
+        let may_change = ends_with_event || answer.whole_mend.is_some();
+        let hint = if may_change { SizeHint::default() } else { answer.body.size_hint() };
         let (sweeper, deadline) = (timeouts.sweeper, (!ends_with_event).then_some(timeouts.deadline));
         let response = InProgress::new(answer);
         let is_over = response.is_over();
@@ -81,6 +84,7 @@ impl ProxiedBody {
             handle,
             shape,
             ends_with_event,
+            is_lines,
             tail: SseTail::new(),
             is_over,
             has_sent_end_mark: false,
@@ -119,6 +123,7 @@ impl ProxiedBody {
         };
         if let Some(Ok(piece)) = &next
             && self.ends_with_event
+            && !self.is_lines
         {
             self.tail.push(piece);
         }

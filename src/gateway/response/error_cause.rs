@@ -10,7 +10,6 @@ use http::StatusCode;
 use serde_json::Value;
 
 use crate::gateway::bounds::ERROR_WORDS;
-use crate::refusal::Shape;
 
 /// Whose fault an error is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,17 +207,18 @@ pub(crate) fn read(status: StatusCode, asks_to_wait: bool, body: &[u8]) -> Optio
     Some((cause?, cut(&words)))
 }
 
-/// Reads the body of an error that says that there is no such route or method. Returns `None` if clients that expect
-/// `shape` can read it, otherwise what it says, if that is more than a page.
-pub(crate) fn missing_route(body: &[u8], shape: Shape) -> Option<Option<String>> {
+/// Reads the body of an error that says that there is no such route or method. Returns `None` if it is an error as that of
+/// OpenAI's API, which can be put into any shape; otherwise what it says, if that is more than a page.
+pub(crate) fn missing_route(body: &[u8]) -> Option<Option<String>> {
     let json = serde_json::from_slice::<Value>(body).ok();
-    let is_error = json.as_ref().is_some_and(|json| json["error"].is_object());
-    let is_readable = match shape {
-        Shape::OpenAi => is_error,
-        Shape::Anthropic => is_error && json.as_ref().is_some_and(|json| json["type"] == "error"),
-    };
+    let is_readable = json.as_ref().is_some_and(|json| json["error"].is_object());
     let says = || words(body).filter(|_| !body.trim_ascii_start().starts_with(b"<")).map(|(words, _)| cut(&words));
     (!is_readable).then(|| says().filter(|words| !words.is_empty()))
+}
+
+/// Returns what the body of an error says, if it says anything.
+pub(crate) fn words_of_error(body: &[u8]) -> Option<String> {
+    words(body).map(|(words, _)| cut(&words)).filter(|words| !words.is_empty())
 }
 
 /// Returns the words of an error, and whether its type or code says that the request is at fault.

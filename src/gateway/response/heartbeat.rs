@@ -134,8 +134,10 @@ impl Heartbeat {
 /// Returns what a client that expects errors of this shape gets while it waits.
 fn heartbeat(shape: Shape) -> Bytes {
     Bytes::from_static(match shape {
-        Shape::OpenAi => COMMENT,
+        Shape::OpenAi | Shape::Retrieval | Shape::Voyage | Shape::Tei => COMMENT,
         Shape::Anthropic => PING,
+        // A blank line, which readers of lines of JSON skip.
+        Shape::Ollama => b"\n",
     })
 }
 

@@ -15,15 +15,19 @@ use http_body::Body;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::compute_failure::ComputeFailure;
+use super::line_stream::{LineForm, LineStream};
+use super::mend::{self, WholeMend};
 use super::rename::RenamedBody;
 use super::sse::{SseTail, StreamOutcome, StreamWatcher, data_event};
 use super::stall_sweeper::{PollStep, StallSweeper, Sweepable, TerminationReason};
+use super::transform::TransformedStream;
 use super::upstream_body::{UpstreamBody, UpstreamError};
 use crate::fleet::{Lease, WorkerKind};
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
-use crate::gateway::bounds::{RETRY_AFTER_UNKNOWN, WRAPPED_ANSWER};
+use crate::gateway::bounds::{MENDED_ANSWER, RETRY_AFTER_UNKNOWN, WRAPPED_ANSWER};
 use crate::gateway::queue::ticket::Ticket;
+use crate::gateway::request::answer_facts::AnswerFacts;
 use crate::gateway::route::Route;
 use crate::pause_clock::{ActiveInstant, ActiveSleep};
 use crate::refusal::{Refusal, Shape, event_of_backend};
@@ -32,6 +36,14 @@ use crate::refusal::{Refusal, Shape, event_of_backend};
 #[derive(Debug, thiserror::Error)]
 #[error("the answer was cut: {0}")]
 pub struct ResponseAborted(pub(crate) &'static str);
+
+impl ResponseAborted {
+    /// Returns the refusal for a request whose own response has not begun.
+    pub(crate) fn refusal(&self) -> Refusal {
+        let likely = [Refusal::BackendTimeout, Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)];
+        likely.into_iter().find(|refusal| refusal.code() == self.0).unwrap_or(Refusal::BackendError)
+    }
+}
 
 /// A piece for the client, the end (`None`), or an abort.
 pub(super) type NextPiece = Option<Result<Bytes, ResponseAborted>>;
@@ -53,11 +65,24 @@ pub(crate) struct UpstreamAnswer<'a> {
     pub(crate) route: &'static Route,
     /// Whether the event that only reports token counts is kept from the client.
     pub(crate) hides_usage: bool,
+    /// What the request says about it.
+    pub(crate) facts: AnswerFacts,
+    /// What mends it, if it is one JSON value and may need that.
+    pub(crate) whole_mend: Option<WholeMend>,
+    /// How its events are written as lines, for a client of Ollama's API.
+    pub(crate) lines: Option<LineForm>,
     pub(crate) timeouts: ResponseTimeouts<'a>,
     pub(crate) caller: Caller,
     pub(crate) record: Record,
     pub(crate) ticket: Ticket,
     pub(crate) lease: Lease,
+}
+
+impl UpstreamAnswer<'_> {
+    /// Returns the shape in which the client expects an error.
+    pub(super) fn shape(&self) -> Shape {
+        if self.lines.is_some() { Shape::Ollama } else { self.route.shape }
+    }
 }
 
 /// A response in progress, with everything that it releases when it is dropped.
@@ -67,6 +92,11 @@ pub(super) struct InProgress {
     ready: VecDeque<Bytes>,
     /// For an event stream: finds the ends of its events, and its own end.
     watcher: Option<StreamWatcher>,
+    /// What becomes of the events of a stream, between the watcher and `ready`.
+    events: EventPath,
+    route: &'static Route,
+    /// For a client of Ollama's API: turns the events into lines.
+    lines: Option<Box<LineStream>>,
     mode: RelayMode,
     /// When the wait for the next piece ends.
     deadline: ActiveSleep,
@@ -91,6 +121,15 @@ pub(super) struct InProgress {
     ticket: Ticket,
 }
 
+/// What becomes of the events of a stream.
+enum EventPath {
+    /// Not known before the first one has arrived.
+    Undecided(Box<AnswerFacts>),
+    /// They are passed on.
+    Unchanged,
+    Transformed(Box<TransformedStream>),
+}
+
 /// How a response is passed on.
 enum RelayMode {
     /// Bytes are passed on as they arrive.
@@ -99,12 +138,27 @@ enum RelayMode {
     Stream(Duration),
     /// Heartbeats have promised the client a stream, but this is not one: the whole body becomes one event.
     Wrapped(StatusCode, Vec<u8>),
+    /// The whole body is gathered, and may be changed.
+    Mended(WholeMend, Vec<u8>),
 }
 
 impl InProgress {
     /// Takes over a response whose head has arrived.
     pub(super) fn new(answer: UpstreamAnswer<'_>) -> Self {
-        let UpstreamAnswer { status, body, route, hides_usage, timeouts, caller, record, ticket, lease } = answer;
+        let shape = answer.shape();
+        let UpstreamAnswer { status, body, route, hides_usage, facts, whole_mend, lines, .. } = answer;
+        let UpstreamAnswer { timeouts, caller, record, ticket, lease, .. } = answer;
+        let mode = match (timeouts.idle_timeout, whole_mend) {
+            (Some(idle_timeout), _) => RelayMode::Stream(idle_timeout),
+            (None, Some(mend)) => RelayMode::Mended(mend, Vec::new()),
+            (None, None) => RelayMode::Plain,
+        };
+        let events = match mode {
+            RelayMode::Stream(_) if status.is_success() && lease.member().kind == WorkerKind::Local => {
+                EventPath::Undecided(Box::new(facts))
+            }
+            _ => EventPath::Unchanged,
+        };
         let mut response = Self {
             upstream: Some(body),
             ready: VecDeque::new(),
@@ -112,13 +166,16 @@ impl InProgress {
                 WorkerKind::Local => StreamWatcher::new(route.stream_end),
                 WorkerKind::Command | WorkerKind::Remote => StreamWatcher::lenient(route.stream_end, hides_usage),
             }),
-            mode: timeouts.idle_timeout.map_or(RelayMode::Plain, RelayMode::Stream),
+            events,
+            route,
+            lines: lines.map(|lines| Box::new(LineStream::new(lines))),
+            mode,
             deadline: ActiveSleep::until(timeouts.deadline),
             last_piece_at: None,
             compute_failure: ComputeFailure::of_head(status, route.needs_slot),
             aborted: Box::pin(timeouts.sweeper.aborted()),
             worker_gone: Box::pin(lease.gone()),
-            shape: route.shape,
+            shape,
             final_error: None,
             missing_mark: None,
             record,
@@ -232,6 +289,10 @@ impl InProgress {
                 if has_text {
                     self.record.record_text(now.real().into_std());
                 }
+                self.change_events();
+                if let Some(lines) = &mut self.lines {
+                    lines.take(&mut self.ready);
+                }
             }
             None => {
                 if let Some(token_counter) = self.record.token_counter() {
@@ -247,7 +308,7 @@ impl InProgress {
                     self.deadline.reset(now + idle_timeout);
                 }
             }
-            RelayMode::Wrapped(..) => {
+            RelayMode::Wrapped(..) | RelayMode::Mended(..) => {
                 if !self.gather() {
                     return self.close_with(Refusal::BackendError);
                 }
@@ -256,10 +317,41 @@ impl InProgress {
         Ok(())
     }
 
-    /// Moves the ready pieces to the text of a wrapped response. Returns whether they fit.
+    /// Changes the ready pieces of a stream where its events need that.
+    fn change_events(&mut self) {
+        if self.ready.is_empty() {
+            return;
+        }
+        if let EventPath::Undecided(facts) = &mut self.events {
+            let facts = std::mem::take(&mut **facts);
+            let mend = mend::of_stream(self.route, facts, &self.ready);
+            self.events = mend.map_or(EventPath::Unchanged, |stream| EventPath::Transformed(Box::new(stream)));
+        }
+        if let EventPath::Transformed(stream) = &mut self.events {
+            stream.take(&mut self.ready);
+            if stream.is_done() {
+                self.events = EventPath::Unchanged;
+            }
+        }
+        if self.shape == Shape::Anthropic && self.stream_watch().is_some_and(|watcher| watcher.error().is_some()) {
+            mend::error_events(&mut self.ready);
+        }
+    }
+
+    /// Moves the ready pieces to the text of a response that is gathered. Returns whether they fit, or need not.
     fn gather(&mut self) -> bool {
-        let RelayMode::Wrapped(_, text) = &mut self.mode else { return true };
         let length: usize = self.ready.iter().map(Bytes::len).sum();
+        if let RelayMode::Mended(_, text) = &mut self.mode {
+            if text.len() + length > MENDED_ANSWER {
+                // An answer of this length is passed on as it is.
+                self.ready.push_front(std::mem::take(text).into());
+                self.mode = RelayMode::Plain;
+            } else {
+                self.ready.drain(..).for_each(|piece| text.extend_from_slice(&piece));
+            }
+            return true;
+        }
+        let RelayMode::Wrapped(_, text) = &mut self.mode else { return true };
         if text.len() + length > WRAPPED_ANSWER {
             self.ready.clear();
             return false;
@@ -296,7 +388,7 @@ impl InProgress {
         }
         self.record.code = Some(refusal.code());
         self.record.complete = true;
-        if matches!(self.mode, RelayMode::Plain) {
+        if matches!(self.mode, RelayMode::Plain | RelayMode::Mended(..)) {
             return Err(ResponseAborted(refusal.code()));
         }
         self.final_error = Some(refusal);
@@ -309,15 +401,23 @@ impl InProgress {
     fn end(&mut self) -> Result<(), ResponseAborted> {
         self.upstream = None;
         let outcome = self.watcher.as_mut().map(|watcher| watcher.end(&mut self.ready));
+        self.change_events();
+        if let EventPath::Transformed(stream) = &mut self.events {
+            stream.end(&mut self.ready);
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.take(&mut self.ready);
+        }
         if !self.gather() {
             return self.close_with(Refusal::BackendError);
         }
         match &mut self.mode {
             RelayMode::Plain => {}
-            RelayMode::Stream(_) => match outcome {
-                None | Some(StreamOutcome::Complete) => {}
-                Some(StreamOutcome::LacksMark(mark)) => self.missing_mark = Some(mark),
-                Some(StreamOutcome::Cut) => return self.fail(Refusal::BackendError),
+            RelayMode::Stream(_) => match (outcome, &mut self.lines) {
+                (Some(StreamOutcome::Cut), _) => return self.fail(Refusal::BackendError),
+                (_, Some(lines)) => lines.end(&mut self.ready),
+                (Some(StreamOutcome::LacksMark(mark)), None) => self.missing_mark = Some(mark),
+                (None | Some(StreamOutcome::Complete), None) => {}
             },
             RelayMode::Wrapped(status, text) => {
                 let event = match status.is_success() {
@@ -326,6 +426,12 @@ impl InProgress {
                 };
                 let Some(event) = event else { return self.close_with(Refusal::BackendError) };
                 self.ready.push_back(event);
+            }
+            RelayMode::Mended(mend, text) => {
+                let text = mend.apply(text).unwrap_or_else(|| std::mem::take(text));
+                if !text.is_empty() {
+                    self.ready.push_back(text.into());
+                }
             }
         }
         self.lease.record_answer_end();

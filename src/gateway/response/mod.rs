@@ -8,7 +8,11 @@
 //! - `stream_finish.rs`: whether a stream has finished, though its end mark is missing
 //! - `error_cause.rs`: whose fault an error is, by its words
 //! - `compute_failure.rs`: whether a response shows that its llama-server cannot compute
+//! - `line_stream.rs`: a stream of events as lines of JSON, for Ollama's clients
+//! - `served_by.rs`: what served a call
 //! - `upstream_body.rs`: the body of a worker's response, unpacked; a part may have been read
+//! - `transform.rs`: changes the events of a stream, one at a time
+//! - `mend/`: what llama-server's answers lack
 //! - `rename.rs`: puts the client's name of the model into a response
 
 pub(super) mod body;
@@ -16,8 +20,12 @@ mod compute_failure;
 pub(super) mod error_cause;
 pub(super) mod heartbeat;
 pub(super) mod in_progress;
+pub(super) mod line_stream;
+pub(super) mod mend;
 pub(crate) mod rename;
+pub(super) mod served_by;
 mod sse;
 pub(super) mod stall_sweeper;
 mod stream_finish;
+mod transform;
 pub(super) mod upstream_body;

@@ -81,6 +81,11 @@ impl UpstreamBody {
         self.has_ended
     }
 
+    /// Returns the whole body, if [`Self::read_start`] has read it.
+    pub(crate) fn whole_start(&self) -> Option<Bytes> {
+        self.has_ended.then(|| self.start.clone())
+    }
+
     /// Returns whether [`Self::read_start`] has found that there is no body.
     pub(crate) fn is_known_empty(&self) -> bool {
         self.has_ended && self.start.is_empty()

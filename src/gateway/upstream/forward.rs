@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -21,18 +21,22 @@ use tracing::warn;
 use super::retry::{Retry, RetryRule};
 use super::worker_error::{Asked, WorkerError};
 use crate::dial::{DialTarget, Dialer, explain};
-use crate::fleet::Lease;
+use crate::fleet::{Lease, WorkerKind};
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::bounds::{DEAD_WORKER_RESPONSE_WAIT, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE};
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::headers::{self, X_REQUEST_ID};
 use crate::gateway::queue::ticket::Ticket;
+use crate::gateway::request::answer_facts::AnswerFacts;
 use crate::gateway::request::body::RequestBody;
 use crate::gateway::response::body::{ProxiedBody, ResponseBody};
 use crate::gateway::response::error_cause::ErrorCause;
 use crate::gateway::response::in_progress::{ResponseTimeouts, UpstreamAnswer};
+use crate::gateway::response::line_stream::LineForm;
+use crate::gateway::response::mend::WholeMend;
 use crate::gateway::response::rename::{ModelRenamer, RenamedBody};
+use crate::gateway::response::served_by::ServedBy;
 use crate::gateway::response::stall_sweeper::StallSweeper;
 use crate::gateway::response::upstream_body::UpstreamBody;
 use crate::gateway::route::Route;
@@ -64,6 +68,12 @@ pub(crate) struct OutgoingRequest<'a> {
     pub(crate) client_model_name: Option<&'a str>,
     /// Whether the worker was asked for token counts that the client has not asked for.
     pub(crate) hides_usage: bool,
+    /// What the request says about its answer.
+    pub(crate) facts: AnswerFacts,
+    /// How a stream is written as lines, for a client of Ollama's API.
+    pub(crate) lines: Option<LineForm>,
+    /// Whether the response must say what served it ([`ServedBy`]).
+    pub(crate) is_call: bool,
 }
 
 /// An attempt that failed before any byte of a response was sent to the client.
@@ -133,16 +143,25 @@ impl Forwarder {
         record: Record,
         retry: &mut Retry,
     ) -> Result<Response<ResponseBody>, Box<FailedAttempt>> {
-        let OutgoingRequest { route, parts, request_id, client_model_name: name, hides_usage } = outgoing;
+        let OutgoingRequest { route, parts, request_id, client_model_name: name, hides_usage, facts, lines, is_call } =
+            outgoing;
         let deadline = retry.begin_attempt(lease.member());
-        let route = if lease.endpoint().target.is_remote { route.at_remote() } else { route };
+        let (route, path) = match (lease.endpoint().target.is_remote, lease.member().kind) {
+            // Only llama-server has every twin of a route.
+            (true, _) => (route.at_remote(), Some(route.at_remote().path)),
+            (false, WorkerKind::Local) => match route.at_llama_server() {
+                Some(other) => (other, Some(other.path)),
+                None => (route, None),
+            },
+            (false, _) => (route, None),
+        };
         let fail = |refusal, retry, lease: Lease, tokens: JourneyTokens| {
             // Before the ticket: the next request to get the gateway's slot must find the worker's slot free too.
             drop(lease);
             Box::new(FailedAttempt { refusal, retry, tokens })
         };
         let is_head = parts.method == Method::HEAD;
-        let mut request = match upstream_request(parts, route, request_id, body, &lease.endpoint().target) {
+        let mut request = match upstream_request(parts, path, request_id, body, &lease.endpoint().target) {
             Ok(request) => request,
             Err(error) => {
                 let refusal = Refusal::bad_request(error.to_string());
@@ -247,12 +266,38 @@ impl Forwarder {
         let timeouts = ResponseTimeouts { deadline, idle_timeout, sweeper: &self.sweeper };
         let renamer = name.and_then(|name| ModelRenamer::prepare(&mut head.headers, name));
         let body = RenamedBody::new(upstream, renamer);
+        let is_local = lease.member().kind == WorkerKind::Local;
+        let may_mend = is_local && kind == ContentKind::Json && head.status.is_success();
+        let whole_mend = may_mend.then(|| WholeMend::of(route, &facts)).flatten();
+        if whole_mend.is_some() {
+            head.headers.remove(CONTENT_LENGTH);
+        }
+        let lines = lines.filter(|_| kind == ContentKind::Stream && head.status.is_success());
+        if lines.is_some() {
+            headers::describe_lines(&mut head.headers);
+        }
         let mut record = record;
         record.set_response(head.status, route, kind, lease.member().kind);
         record.worker = Some(Arc::clone(lease.member()));
         retry.insert_headers(&mut head.headers);
-        let response =
-            UpstreamAnswer { status: head.status, body, route, hides_usage, timeouts, caller, record, ticket, lease };
+        if is_call {
+            let model = Arc::clone(&retry.model_queue().model);
+            head.extensions.insert(ServedBy { model, member: Arc::clone(lease.member()) });
+        }
+        let response = UpstreamAnswer {
+            status: head.status,
+            body,
+            route,
+            hides_usage,
+            facts,
+            whole_mend,
+            lines,
+            timeouts,
+            caller,
+            record,
+            ticket,
+            lease,
+        };
         Ok(Response::from_parts(head, ResponseBody::Proxied(ProxiedBody::new(response))))
     }
 }
@@ -265,18 +310,17 @@ fn was_never_sent(error: &(dyn Error + 'static)) -> bool {
 
 fn upstream_request<B>(
     mut parts: Parts,
-    route: &'static Route,
+    other_path: Option<&'static str>,
     request_id: &HeaderValue,
     body: B,
     target: &DialTarget,
 ) -> Result<Request<B>, http::Error> {
     let mut path = std::mem::take(&mut parts.uri).into_parts().path_and_query;
-    if target.is_remote {
-        // Only llama-server has every twin of a route.
+    if let Some(other_path) = other_path {
         let query = path.as_ref().and_then(PathAndQuery::query);
         path = Some(match query {
-            None => PathAndQuery::from_static(route.path),
-            Some(query) => PathAndQuery::try_from(format!("{}?{query}", route.path))?,
+            None => PathAndQuery::from_static(other_path),
+            Some(query) => PathAndQuery::try_from(format!("{other_path}?{query}"))?,
         });
     }
     let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -321,7 +365,8 @@ mod tests {
             .header("x-kept", "1");
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let route = route_lookup::find(&Method::POST, "/v1/chat/completions").unwrap();
-        upstream_request(parts, route, &HeaderValue::from_static("id-1"), (), &target).unwrap()
+        upstream_request(parts, is_remote.then_some(route.path), &HeaderValue::from_static("id-1"), (), &target)
+            .unwrap()
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@
 //! counts from the first attempt. A request whose model gets new workers in a reload goes on there.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -67,6 +67,8 @@ pub(crate) struct Retry {
     is_suspected: bool,
     /// When `REQUEST_TIMEOUT` ends; `None` before the first attempt.
     deadline: Option<ActiveInstant>,
+    /// The same for all calls of a translated request.
+    shared_deadline: Option<Arc<OnceLock<ActiveInstant>>>,
 }
 
 /// Whether a failed attempt may be followed by another.
@@ -130,6 +132,10 @@ impl Retry {
                 request.check_answers_wanted(&info)?;
                 let mut retry =
                     Self::new(policy, request.route, request.required_kind, Arc::clone(model_queues), model_queue);
+                if let Some(shared) = &request.shared_deadline {
+                    retry.deadline = shared.get().copied();
+                    retry.shared_deadline = Some(Arc::clone(shared));
+                }
                 // The rest of the pool comes before the fallbacks of its first model, which may name it again.
                 retry.fallbacks.retain(|name| others.iter().all(|other| other.model.id() != name));
                 for other in others.into_iter().rev() {
@@ -139,8 +145,7 @@ impl Retry {
                 let model_queue = retry.model_queue();
                 record.set_model(model_queue.model.id());
                 check_retry(&model_queue.model, request.fingerprint())?;
-                // A request that needs no slot costs little: it waits its turn, and is not charged.
-                let charge = || if request.route.needs_slot { rate::charge(caller.meter()) } else { Ok(()) };
+                let charge = || if request.is_charged() { rate::charge(caller.meter()) } else { Ok(()) };
                 let entry = model_queue.queue.enter(caller.queue_key(), request.route.needs_slot, charge)?;
                 Ok((retry, entry))
             };
@@ -174,6 +179,7 @@ impl Retry {
             is_remote: false,
             is_suspected: false,
             deadline: None,
+            shared_deadline: None,
         }
     }
 
@@ -214,7 +220,10 @@ impl Retry {
         self.attempts += 1;
         self.worker = worker.number;
         self.is_remote = worker.kind == WorkerKind::Remote;
-        *self.deadline.get_or_insert_with(|| ActiveInstant::now() + self.policy.request_timeout)
+        *self.deadline.get_or_insert_with(|| {
+            let own = ActiveInstant::now() + self.policy.request_timeout;
+            self.shared_deadline.as_ref().map_or(own, |shared| *shared.get_or_init(|| own))
+        })
     }
 
     /// Returns whether the request would be tried again if this attempt failed by this rule.
@@ -393,7 +402,15 @@ pub(crate) fn refusal_response(refusal: &Refusal, shape: Shape, record: &mut Rec
         refusal.status(),
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
     );
-    if is_of_worker || matches!(refusal, Refusal::RequestFault(_) | Refusal::RouteNotAtBackend(_)) {
+    let is_about_request = matches!(
+        refusal,
+        Refusal::RequestFault(_)
+            | Refusal::RouteNotAtBackend(_)
+            | Refusal::NotAtBackend(_)
+            | Refusal::TooLongForBackend(_)
+            | Refusal::UnprocessableAtBackend(_)
+    );
+    if is_of_worker || is_about_request {
         let headers = response.headers_mut();
         match (record.failure_headers.take(), record.model()) {
             (Some(failure_headers), _) => headers.extend(*failure_headers),

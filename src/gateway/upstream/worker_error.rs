@@ -17,7 +17,7 @@ use crate::gateway::response::error_cause::{self, ErrorCause};
 use crate::gateway::response::upstream_body::UpstreamBody;
 use crate::gateway::route::Route;
 use crate::pause_clock::ActiveInstant;
-use crate::refusal::{SilentError, X_SHOULD_RETRY, body_of_silent_error};
+use crate::refusal::{Shape, SilentError, X_SHOULD_RETRY, body_of_backend_error, body_of_silent_error};
 
 /// What stands in place of a backend's key.
 const MASK: &[u8] = b"[api_key]";
@@ -60,8 +60,10 @@ impl WorkerError {
         }
         let may_lack_route = asked.kind != WorkerKind::Local
             && matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED);
-        // Of a llama-server's 4xx it only matters whether it has a body.
-        let length = if status.is_server_error() || asked.kind != WorkerKind::Local { ERROR_BODY } else { 1 };
+        // Of a llama-server's 4xx it only matters whether it has a body, unless that is put into another shape.
+        let is_read =
+            status.is_server_error() || asked.kind != WorkerKind::Local || asked.route.shape == Shape::Anthropic;
+        let length = if is_read { ERROR_BODY } else { 1 };
         let start = body.read_start(length, asked.deadline.min(ActiveInstant::now() + ERROR_BODY_WAIT)).await;
         let masked = key.mask(&start);
         let quotes_key = masked.is_some();
@@ -69,7 +71,7 @@ impl WorkerError {
         let asks_to_wait = head.headers.contains_key(RETRY_AFTER);
         let found = Self {
             cause: error_cause::read(status, asks_to_wait, words).filter(|_| status.is_server_error()),
-            missing_route: error_cause::missing_route(words, asked.route.shape).filter(|_| may_lack_route),
+            missing_route: error_cause::missing_route(words).filter(|_| may_lack_route),
             may_lack_route,
             rejects_key: asked.target.is_remote
                 && (status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN && quotes_key),
@@ -87,11 +89,25 @@ impl WorkerError {
             None if body.is_known_empty() && !asked.is_head => describe(head, body, asked, SilentError::NoReason),
             None => {}
         }
+        put_into_shape(head, body, asked);
         // As of the gateway's own 504: the repetition would be computed up to a limit again.
         if status == StatusCode::GATEWAY_TIMEOUT && !asked.route.is_idempotent {
             head.headers.entry(X_SHOULD_RETRY).or_insert(HeaderValue::from_static("false"));
         }
         found
+    }
+}
+
+/// Puts an error of a backend that has OpenAI's shape, or none that is known, into Anthropic's where its client expects
+/// that.
+///
+/// Needed with llama-server b11669, which answers `/v1/messages` in OpenAI's shape; and with remote backends whose servers
+/// have errors of their own.
+fn put_into_shape(head: &mut response::Parts, body: &mut UpstreamBody, asked: &Asked<'_>) {
+    let whole = body.whole_start();
+    if let Some(text) = whole.and_then(|text| body_of_backend_error(asked.route.shape, head.status, &text)) {
+        headers::describe_replaced_body(&mut head.headers, text.len());
+        body.replace(text);
     }
 }
 

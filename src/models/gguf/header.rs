@@ -50,6 +50,11 @@ pub(super) enum GgufValue {
     Flag(bool),
     Text(String),
     List(Vec<u64>),
+    /// What a chat template has.
+    Template {
+        has_tools: bool,
+        has_thinking: bool,
+    },
     /// An array of this many elements, which are not kept.
     Count(u64),
     /// The key exists, but its value is not kept.
@@ -122,8 +127,9 @@ impl<R: Read> Header<R> {
         }
         // The numbers are those of `enum gguf_type` (ggml/include/gguf.h).
         let value = match kind {
+            8 if key == "tokenizer.chat_template" => self.template()?,
             7 => GgufValue::Flag(self.array::<1>()? != [0]),
-            8 if whole && key != "tokenizer.chat_template" => {
+            8 if whole => {
                 let text = self.string("the length of a value", MAX_STRING)?;
                 GgufValue::Text(String::from_utf8_lossy(&text).into_owned())
             }
@@ -154,6 +160,23 @@ impl<R: Read> Header<R> {
             *dim = self.u64()?;
         }
         Ok(Tensor { name, dims, rank, kind: self.u32()?, offset: self.u64()? })
+    }
+
+    /// Reads what a chat template has, by the names that it uses. One that is longer than a text that is kept is skipped.
+    fn template(&mut self) -> Result<GgufValue, GgufError> {
+        let length = self.u64()?;
+        if length > MAX_STRING {
+            self.skip(length)?;
+            return Ok(GgufValue::Present);
+        }
+        // Safe to allocate at once, because `length` is within its bound.
+        let mut text = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        self.fill(&mut text)?;
+        let names = |name: &str| memchr::memmem::find(&text, name.as_bytes()).is_some();
+        Ok(GgufValue::Template {
+            has_tools: names("tools"),
+            has_thinking: names("<think>") || names("enable_thinking"),
+        })
     }
 
     /// Reads an array of whole numbers; counts the elements of any other array.

@@ -84,6 +84,10 @@ pub struct Metadata {
     pub causal: Option<bool>,
     /// Whether the file holds a chat template.
     pub has_chat_template: bool,
+    /// Whether the chat template takes tools.
+    pub template_has_tools: bool,
+    /// Whether the chat template has a place for what the model thinks.
+    pub template_has_thinking: bool,
     /// `tokenizer.ggml.model`, such as `gpt2`.
     pub tokenizer: Option<String>,
     /// Number of tokens of the vocabulary.
@@ -244,6 +248,10 @@ impl Values {
             Some(number) => quant::file_type_name(number).map_or_else(|| format!("type {number}"), str::to_owned),
             None => tensors.most_common_type().unwrap_or("unknown").to_owned(),
         };
+        let (template_has_tools, template_has_thinking) = match self.0.get("tokenizer.chat_template") {
+            Some(GgufValue::Template { has_tools, has_thinking }) => (*has_tools, *has_thinking),
+            _ => (false, false),
+        };
         Metadata {
             version,
             name: self.text("general.name"),
@@ -260,6 +268,8 @@ impl Values {
             classifier_pooling_type: small("classifier.pooling_type"),
             causal: self.flag(&of_arch("attention.causal")),
             has_chat_template: self.0.contains_key("tokenizer.chat_template"),
+            template_has_tools,
+            template_has_thinking,
             tokenizer: self.text("tokenizer.ggml.model"),
             vocabulary_size: match self.0.get("tokenizer.ggml.tokens") {
                 Some(GgufValue::Count(count)) => Some(*count),

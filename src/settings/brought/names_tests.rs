@@ -9,7 +9,7 @@ use crate::models::ModelKind;
 use crate::platform::Platform;
 use crate::settings::catalogue::{ModelSettings, Start};
 use crate::settings::options::row;
-use crate::settings::values::{GpuLayers, LogLevel};
+use crate::settings::values::{Dimensions, GpuLayers, LogLevel};
 use crate::settings::{Inputs, Resolved, resolve, resolve_text};
 
 fn resolved_with(text: &str, variables: &[(&str, &str)]) -> Result<Resolved, Vec<String>> {
@@ -449,8 +449,11 @@ fn a_tier_can_be_an_embedding_model_or_served_by_mlx() {
         ("EMBEDDING_EMBEDDING_DIMENSION", "8"),
     ]);
     let [light, medium, heavy] = resolved.config.catalogue.models.as_slice() else { panic!("three models") };
-    assert_eq!((light.kind, light.dimensions.map(u32::from)), (Some(ModelKind::Embedding), Some(256)));
-    assert_eq!((medium.kind, medium.dimensions), (None, None));
+    assert_eq!(
+        (light.kind, light.dimensions.as_ref().and_then(Dimensions::default_length)),
+        (Some(ModelKind::Embedding), Some(256))
+    );
+    assert_eq!((medium.kind, &medium.dimensions), (None, &None));
     let Start::Command { argv, health, model } = &heavy.local.as_ref().unwrap().start else { panic!("a command") };
     assert_eq!(argv, &["mlx_lm.server", "--model", "/models/phi-4", "--port", "{port}"]);
     assert_eq!(

@@ -12,13 +12,13 @@
 //! - Any other: a field of [`ModelDraft`] here, a field of `ModelSettings` or `LocalSettings` in `model.rs`, and the
 //!   key in `read_shared` or `read_model` of `file/models.rs`.
 
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU64, NonZeroUsize};
 
 use super::model::{LoadMode, LocalSettings, ModelSettings, ProjectorSetting, RemoteSettings, Rewrite, Start};
 use super::pool::PoolPlace;
 use crate::models::ModelKind;
 use crate::settings::options::{Engine, Settings};
-use crate::settings::values::{Context, ExtraArgs, GpuLayers, Seconds, Strategy, ZeroIsOff};
+use crate::settings::values::{Context, Dimensions, ExtraArgs, GpuLayers, ScoreSetting, Seconds, Strategy, ZeroIsOff};
 
 macro_rules! engine_draft {
     ($($key:ident: $type:ty;)+) => {
@@ -71,6 +71,7 @@ pub(in crate::settings) struct ModelDraft {
     pub(in crate::settings) priority: Option<u32>,
     pub(in crate::settings) strategy: Option<Strategy>,
     pub(in crate::settings) unlisted: Option<bool>,
+    pub(in crate::settings) scores: Option<ScoreSetting>,
     pub(in crate::settings) strip_params: Option<Vec<String>>,
     /// Names and JSON values; `None` removes the value of `defaults:`.
     pub(in crate::settings) sampling: Vec<(String, Option<String>)>,
@@ -83,8 +84,10 @@ pub(in crate::settings) struct ModelDraft {
     pub(in crate::settings) is_wildcard: bool,
     pub(in crate::settings) pool: Option<PoolPlace>,
     pub(in crate::settings) remotes: Vec<RemoteSettings>,
-    /// Length of its vectors where a request names none.
-    pub(in crate::settings) dimensions: Option<NonZeroU32>,
+    /// The lengths of its vectors.
+    pub(in crate::settings) dimensions: Option<Dimensions>,
+    /// What stands before inputs, by name.
+    pub(in crate::settings) prompts: Option<Vec<(String, String)>>,
     /// Whether a problem with its file, command or backend was already recorded; prevents a second report.
     pub(in crate::settings) has_problem: bool,
     pub(in crate::settings) load_mode: LoadMode,
@@ -105,6 +108,7 @@ impl ModelDraft {
             priority,
             strategy,
             unlisted,
+            scores,
             strip_params,
             sampling,
             start,
@@ -117,6 +121,7 @@ impl ModelDraft {
             pool,
             remotes,
             dimensions,
+            prompts,
             has_problem,
             load_mode,
         } = self.clone();
@@ -133,6 +138,7 @@ impl ModelDraft {
             priority,
             strategy: strategy.filter(|_| !is_explicit("routing_strategy")),
             unlisted,
+            scores,
             strip_params,
             sampling,
             start,
@@ -145,6 +151,7 @@ impl ModelDraft {
             pool,
             remotes,
             dimensions,
+            prompts,
             has_problem,
             load_mode,
         }
@@ -168,6 +175,7 @@ impl ModelDraft {
             priority,
             strategy,
             unlisted,
+            scores,
             strip_params,
             sampling,
             start,
@@ -180,6 +188,7 @@ impl ModelDraft {
             pool,
             remotes,
             dimensions,
+            prompts,
             has_problem: _,
             load_mode,
         } = self;
@@ -202,6 +211,7 @@ impl ModelDraft {
             is_wildcard,
             pool,
             unlisted: unlisted.or(defaults.unlisted).unwrap_or_default(),
+            scores: scores.or(defaults.scores).unwrap_or_default(),
             strategy: strategy.or(defaults.strategy),
             rewrite: Rewrite {
                 sampling: merge_sampling(&sampling, &defaults.sampling),
@@ -222,6 +232,7 @@ impl ModelDraft {
             }),
             remotes,
             dimensions,
+            prompts,
         }
     }
 

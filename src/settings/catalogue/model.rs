@@ -10,7 +10,7 @@ use super::pool::{PoolPlace, PoolRole};
 use crate::models::{ModelKind, id_of};
 use crate::settings::bounds::REMOTE_SLOTS;
 use crate::settings::options::Engine;
-use crate::settings::values::{Secret, Strategy};
+use crate::settings::values::{Dimensions, ScoreSetting, Secret, Strategy};
 
 /// The path at which a remote backend is probed unless its entry sets `health`. Every server with OpenAI's API has it.
 const REMOTE_HEALTH: &str = "/v1/models";
@@ -89,6 +89,8 @@ pub struct ModelSettings {
     pub pool: Option<PoolPlace>,
     /// Whether lists of models omit it; clients can still request it.
     pub unlisted: bool,
+    /// What the scores of its reranker mean.
+    pub scores: ScoreSetting,
     /// How a worker is chosen, if it differs from `ROUTING_STRATEGY`.
     pub strategy: Option<Strategy>,
     /// The changes to the JSON of its requests.
@@ -97,8 +99,10 @@ pub struct ModelSettings {
     pub local: Option<LocalSettings>,
     /// The remote backends that serve it.
     pub remotes: Vec<RemoteSettings>,
-    /// Length of its vectors where a request names none. Not obeyed yet: `preflight` warns of it.
-    pub dimensions: Option<NonZeroU32>,
+    /// The lengths of its vectors, if they are configured.
+    pub dimensions: Option<Dimensions>,
+    /// What is put before inputs by name, such as `query`; `None` means what is known of the model by its name.
+    pub prompts: Option<Vec<(String, String)>>,
 }
 
 impl ModelSettings {
@@ -134,12 +138,14 @@ impl ModelSettings {
             is_wildcard: _,
             pool: _,
             unlisted: _,
+            scores: _,
             strategy: _,
             rewrite: _,
             kind,
             local,
             remotes,
             dimensions: _,
+            prompts: _,
         } = self;
         let local = local.as_ref().map(|local| {
             // The projector that is chosen counts, not how it is chosen: `preflight` compares it.

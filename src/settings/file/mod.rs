@@ -5,6 +5,7 @@
 //! unknown key is a problem.
 //!
 //! - `address.rs`: normalizes the URL of a remote backend
+//! - `embedding.rs`: the keys of a model for embeddings
 //! - `fields.rs`: reads the entries of one mapping by key
 //! - `include.rs`: reads files, and merges those that `include:` names
 //! - `known.rs`: names of LiteLLM's configuration that have no meaning here
@@ -16,6 +17,7 @@
 //! - `unread_param.rs`: what an unread key of `litellm_params` is
 
 mod address;
+mod embedding;
 mod fields;
 mod include;
 mod known;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use super::address::check_segments;
+use super::embedding;
 use super::fields::{NodeFields, read, texts};
 use super::node::YamlNode;
 use crate::models::ModelKind;
@@ -32,6 +33,8 @@ const SINGLE_MODEL_KEYS: &[&str] = &[
     "tier",
     "aliases",
     "memory",
+    "dimensions",
+    "prompts",
     "weight",
     "priority",
 ];
@@ -103,6 +106,8 @@ fn read_keys(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft {
     draft.memory = fields.value::<ByteSize>("memory", notes).and_then(|bytes| NonZeroU64::new(bytes.0 as u64));
     draft.weight = fields.value::<Weight>("weight", notes).map(|weight| weight.0);
     draft.priority = fields.value("priority", notes);
+    draft.dimensions = embedding::dimensions(fields, notes);
+    draft.prompts = embedding::prompts(fields, notes);
     // Only llama-server takes these settings; for a command they would silently have no effect.
     if matches!(draft.start, Some(Start::Command { .. })) {
         for (key, is_set) in [
@@ -153,6 +158,7 @@ fn read_shared(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft
         pinned: fields.value("pinned", notes),
         strategy: fields.value("strategy", notes),
         unlisted: fields.value("unlisted", notes),
+        scores: fields.value("scores", notes),
         strip_params: strip_params(fields, notes),
         sampling: sampling(fields, notes),
         // Read by `read_model` alone: see SINGLE_MODEL_KEYS.
@@ -170,6 +176,7 @@ fn read_shared(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft
         pool: None,
         remotes: Vec::new(),
         dimensions: None,
+        prompts: None,
         has_problem: false,
         load_mode: LoadMode::default(),
     }

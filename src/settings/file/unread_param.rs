@@ -11,7 +11,10 @@ use crate::settings::options::{Sources, row};
 const ENTRY_KEYS: [&str; 4] = ["health", "model_name", "priority", "tier"];
 
 /// Keys of a model that are obeyed for remote backends too. The others are about what llamagate starts.
-const KEYS_OF_ANY_MODEL: [&str; 4] = ["sampling", "strategy", "strip_params", "unlisted"];
+const KEYS_OF_ANY_MODEL: [&str; 5] = ["prompts", "sampling", "strategy", "strip_params", "unlisted"];
+
+/// A key of a model that is a field of requests in LiteLLM's files.
+const DIMENSIONS: &str = "dimensions";
 
 /// The longest name of which one that differs in a single letter may be meant; for longer names, in two.
 const SHORT_NAME: usize = 5;
@@ -65,6 +68,7 @@ fn place_of(key: &str) -> Option<String> {
         "aliases" => "set router_settings.model_group_alias",
         "max_parallel" => "the key is max_parallel_requests",
         "credential_name" => "the key is litellm_credential_name",
+        DIMENSIONS => return None,
         key if ENTRY_KEYS.contains(&key) => "set it in the entry, beside litellm_params",
         key if KEYS_OF_ANY_MODEL.contains(&key) => "set it for the model under models:",
         key if models::keys().contains(&key) => "only models that llamagate starts have it, under models:",
@@ -78,9 +82,9 @@ fn place_of(key: &str) -> Option<String> {
 
 /// Returns the key that a field of requests may be a misspelling of.
 fn resembled(key: &str, read: &[&'static str]) -> Option<&'static str> {
-    let keys = models::keys();
+    let keys: Vec<&'static str> = models::keys().into_iter().filter(|key| *key != DIMENSIONS).collect();
     let is_near = |known: &&&'static str| {
-        let distance = if known.len() <= SHORT_NAME { 1 } else { 2 };
+        let distance = if known.len().min(key.len()) <= SHORT_NAME { 1 } else { 2 };
         key.len() > 2 && strsim::damerau_levenshtein(known, key) <= distance
     };
     read.iter().chain(&ENTRY_KEYS).chain(&keys).find(is_near).copied()
@@ -165,6 +169,6 @@ mod tests {
             }
         }
         let unplaced = models::keys().into_iter().filter(|key| place_of(key).is_none());
-        assert_eq!(unplaced.collect::<Vec<_>>(), [""; 0]);
+        assert_eq!(unplaced.collect::<Vec<_>>(), [DIMENSIONS]);
     }
 }

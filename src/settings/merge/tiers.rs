@@ -16,7 +16,7 @@ use crate::settings::file::{api_base, start_of};
 use crate::settings::notes::FileNotes;
 use crate::settings::problem::SettingProblem;
 use crate::settings::reader::parse_without_controls;
-use crate::settings::values::{Context, GpuLayers, Rejected, Value};
+use crate::settings::values::{Context, Dimensions, GpuLayers, Rejected, Value};
 
 /// Suffixes after `{TIER}_` that apply to local models only.
 const LOCAL_VARIABLES: &[&str] = &["N_CTX", "N_BATCH", "N_THREADS", "N_GPU_LAYERS", "USE_MMAP", "USE_MLOCK"];
@@ -150,7 +150,7 @@ impl Tier<'_> {
             }
             _ => {}
         }
-        draft.dimensions = self.value("EMBEDDING_DIMENSION", notes);
+        draft.dimensions = self.value("EMBEDDING_DIMENSION", notes).map(Dimensions::Default);
     }
 
     /// Reads the default fields of requests.

@@ -2,26 +2,31 @@
 //!
 //! An invalid value is always an error; no type falls back to a default or to "off".
 //!
+//! - `dimensions.rs`: the lengths of a model's vectors
 //! - `extra_args.rs`: `EXTRA_ARGS` and `args`
 //! - `masking.rs`: arguments as they may be printed
 //! - `name_pattern.rs`: model names with `*`
 //! - `networks.rs`: `TRUSTED_PROXIES`
 //! - `origins.rs`: `CORS_ORIGINS`
 //! - `scalars.rs`: yes or no, numbers, durations, sizes, words
+//! - `scores.rs`: what the scores of a reranker mean
 //! - `service_key.rs`: `LLAMAGATE_API_KEY`
 //! - `strategy.rs`: `ROUTING_STRATEGY`
 //! - `value.rs`: the trait of these types, and the error of parsing
 
+mod dimensions;
 mod extra_args;
 mod masking;
 mod name_pattern;
 mod networks;
 mod origins;
 mod scalars;
+mod scores;
 mod service_key;
 mod strategy;
 mod value;
 
+pub use dimensions::Dimensions;
 pub(super) use extra_args::ArgumentsPlace;
 pub use extra_args::ExtraArgs;
 pub use masking::masked_arguments;
@@ -33,6 +38,7 @@ pub use scalars::{
     ByteSize, Context, GpuLayers, LONGEST_DURATION, LogFormat, LogLevel, MemoryBudgetSetting, RunpodMode, Seconds,
     Secret, ServeModelsDir, Zero, ZeroIsOff,
 };
+pub use scores::ScoreSetting;
 pub use service_key::ServiceKey;
 pub use strategy::Strategy;
 pub use value::{Rejected, Value};

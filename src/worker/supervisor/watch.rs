@@ -272,19 +272,28 @@ impl Owner {
         });
     }
 
-    /// Waits until a ready process was not used for `IDLE_UNLOAD`, and closes its endpoint in the same step, so that no
+    /// Waits until a ready process was not used for `IDLE_UNLOAD`, or the time that a client has set, and closes its endpoint in the same step, so that no
     /// request can begin in between. Never returns while the process is not ready.
     async fn unused(&self, endpoint: &Endpoint) {
-        let Some(least) = self.plan.engine.idle_unload.duration().filter(|_| self.state() == WorkerState::Ready) else {
+        if self.state() != WorkerState::Ready {
             return std::future::pending().await;
-        };
+        }
+        let demand = self.demand.shared();
         loop {
-            let since = endpoint.idle_since().filter(|_| self.demand.shared().is_empty());
+            let Some(least) = demand.idle_time(self.plan.engine.idle_unload.duration()) else {
+                demand.idle_time_changed().await;
+                continue;
+            };
+            let since = endpoint.idle_since().filter(|_| demand.is_empty());
             if since.is_some_and(|since| since.elapsed() >= least) && endpoint.close_if_idle(least) {
                 return;
             }
             // A process that is in use now stays idle for `IDLE_UNLOAD` at the earliest after a whole `IDLE_UNLOAD`.
-            pause_clock::sleep(least - since.map_or(Duration::ZERO, ActiveInstant::elapsed).min(least)).await;
+            let rest = least - since.map_or(Duration::ZERO, ActiveInstant::elapsed).min(least);
+            tokio::select! {
+                () = pause_clock::sleep(rest) => {}
+                () = demand.idle_time_changed() => {}
+            }
         }
     }
 

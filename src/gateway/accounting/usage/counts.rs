@@ -77,7 +77,7 @@ pub(super) struct UsageReport {
 
 impl TokenCounts {
     /// Adds the counts of another response or choice.
-    pub(super) fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         // Saturates: the numbers come from the response and may have any size.
         let sum = |a: Option<u64>, b: Option<u64>| match (a, b) {
             (Some(a), Some(b)) => Some(a.saturating_add(b)),

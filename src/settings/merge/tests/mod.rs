@@ -9,7 +9,7 @@ use crate::models::ModelKind;
 use crate::platform::Platform;
 use crate::settings::bounds::REMOTE_SLOTS;
 use crate::settings::catalogue::{Catalogue, LoadMode, LocalSettings, ModelSettings, ProjectorSetting, Start};
-use crate::settings::values::{GpuLayers, MemoryBudgetSetting, Secret, Strategy};
+use crate::settings::values::{Dimensions, GpuLayers, MemoryBudgetSetting, Secret, Strategy};
 use crate::settings::{Environment, Inputs, Resolved, resolve_text};
 
 fn resolved<const N: usize>(text: &str, variables: [(&str, &str); N]) -> Result<Resolved, Vec<String>> {
@@ -234,4 +234,19 @@ fn workers_differ_only_for_changes_that_need_new_workers() {
         assert_eq!(before.workers_differ(&after), differ, "{changed}");
         assert_eq!(after.workers_differ(&before), differ, "{changed}");
     }
+}
+
+#[test]
+fn a_model_has_lengths_of_vectors_and_prompts() {
+    let embedder = |keys: &str| {
+        let ModelSettings { dimensions, prompts, .. } = model(&format!("models: {{e: {{file: e.gguf{keys}}}}}"));
+        (dimensions, prompts)
+    };
+    let lengths = |lengths: &[u32]| lengths.iter().map(|length| (*length).try_into().unwrap()).collect();
+    assert_eq!(embedder(""), (None, None));
+    assert_eq!(embedder(", dimensions: 8").0, Some(Dimensions::Default(8.try_into().unwrap())));
+    assert_eq!(embedder(", dimensions: [8, 16]").0, Some(Dimensions::Only(lengths(&[8, 16]))));
+    assert_eq!(embedder(", prompts: {}").1, Some(Vec::new()));
+    let query = ("query".to_owned(), "q: ".to_owned());
+    assert_eq!(embedder(", prompts: {query: 'q: '}").1, Some(vec![query]));
 }

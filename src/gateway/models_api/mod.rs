@@ -1,6 +1,10 @@
 //! The routes about models themselves: listing the models that a caller may see, and loading or unloading one.
 //!
 //! Everything is answered from memory, so listing models never wakes one.
+//!
+//! - `ollama.rs`: what Ollama's clients read about models
+
+mod ollama;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -16,6 +20,8 @@ use super::queue::ModelQueue;
 use super::queue::model_queues::Snapshot;
 use super::request::envelope::percent_decode;
 use super::route::ModelsRoute;
+use super::translation::shared::TranslationLimits;
+use super::translation::tei_info;
 use crate::fleet::{Model, WorkerState};
 use crate::models::InputModality;
 use crate::refusal::Refusal;
@@ -26,12 +32,13 @@ pub(super) struct ModelsApi {
     created: Timestamp,
     /// `LIST_ALIASES`
     lists_aliases: bool,
+    limits: TranslationLimits,
 }
 
 impl ModelsApi {
     /// Creates the API; its models count as created now.
-    pub(super) fn new(lists_aliases: bool) -> Self {
-        Self { created: Timestamp::now(), lists_aliases }
+    pub(super) fn new(lists_aliases: bool, limits: TranslationLimits) -> Self {
+        Self { created: Timestamp::now(), lists_aliases, limits }
     }
 
     /// Returns the response to this caller. `name` is the model that the request names, if the route has one; `query` is
@@ -56,6 +63,7 @@ impl ModelsApi {
                 let entries = listed().flat_map(|model| self.entries(model)).collect();
                 ok(model_list(Page::of_query(query)?.select(entries)?))
             }
+            ModelsRoute::TeiInfo => ok(json!(tei_info::describe(query, caller, table, self.limits)?)),
             ModelsRoute::Of(kind) => {
                 ok(listed().filter(|model| model.info().kind == kind).map(plain_model_entry).collect())
             }
@@ -74,6 +82,8 @@ impl ModelsApi {
                 let model = find_local_model(name, caller, table)?;
                 accepted(json!({"id": model.id(), "state": model.unload()}))
             }
+            ModelsRoute::Ollama(route) => ollama::respond(route, name, caller, table, self.created)
+                .map(|body| json_response(StatusCode::OK, &body)),
             // llama.cpp's router answers these with 200 and `success`.
             ModelsRoute::LoadNamed => {
                 let model = find_local_model(name, caller, table)?;

@@ -1,0 +1,316 @@
+//! The calls to workers that are made for one translated request.
+//!
+//! A call is a request like any other, from the queue on: it waits for a slot of its model, may be tried again, and is
+//! counted by a record that adds to that of its request. Only the first one is charged as a request. What the calls ask
+//! and what their answers mean is not known here.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::BodyExt as _;
+
+use crate::fleet::Model;
+use crate::gateway::accounting::record::Record;
+use crate::gateway::admission::auth::Caller;
+use crate::gateway::bounds::{CALL_ANSWER, CALLS_AT_ONCE, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
+use crate::gateway::headers::retry_after;
+use crate::gateway::request::body::RequestBody;
+use crate::gateway::request::envelope::Envelope;
+use crate::gateway::request::proxied_request::{ProxiedRequest, RequestRole};
+use crate::gateway::response::body::ResponseBody;
+use crate::gateway::response::error_cause;
+use crate::gateway::response::served_by::ServedBy;
+use crate::gateway::route::Route;
+use crate::models::ModelKind;
+use crate::pause_clock::ActiveInstant;
+use crate::refusal::Refusal;
+
+/// The response to a call that is being sent.
+pub(crate) type SentCall<'a> =
+    Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, (Refusal, Record)>> + Send + 'a>>;
+
+/// Sends one call through the queue to a worker. The pipeline implements it.
+pub(crate) trait CallSender: Sync {
+    /// Returns the model that a request with this name and kind means.
+    ///
+    /// # Errors
+    /// There is none that the caller may use.
+    fn find_model(&self, name: Option<&str>, kind: Option<ModelKind>, caller: &Caller) -> Result<Arc<Model>, Refusal>;
+
+    /// Returns the model that a request with this name and kind means, if the caller may use it.
+    fn model_of(&self, name: Option<&str>, kind: Option<ModelKind>, caller: &Caller) -> Option<Arc<Model>>;
+
+    /// Returns how many requests with this name and kind may enter the queue of their model now; `usize::MAX` if the queue
+    /// has no bound.
+    fn places(&self, name: Option<&str>, kind: Option<ModelKind>, caller: &Caller) -> usize;
+
+    /// Sends the request and returns the response as soon as its head has arrived. `arrival_guard` is dropped once the
+    /// request is in a queue.
+    fn send<'a>(
+        &'a self,
+        request: ProxiedRequest,
+        caller: Caller,
+        record: Record,
+        arrival_guard: Option<Box<dyn Send>>,
+    ) -> SentCall<'a>;
+}
+
+/// The successful answer to a call.
+pub(crate) struct CallAnswer {
+    pub(crate) body: Bytes,
+    pub(crate) served_by: ServedBy,
+}
+
+/// What the calls of one request have in common.
+pub(crate) struct Calls<'a, S> {
+    pub(crate) sender: &'a S,
+    pub(crate) caller: &'a Caller,
+    pub(crate) record: &'a Record,
+    /// The head of the client's request.
+    pub(crate) parts: &'a Parts,
+    pub(crate) request_id: &'a HeaderValue,
+    /// The body of the client's request, for its share of the buffer budget and its fingerprint.
+    pub(crate) body: &'a RequestBody,
+    /// The model that the request names.
+    pub(crate) requested_model: Option<&'a str>,
+    /// The kind of model that the client's route needs.
+    pub(crate) required_kind: Option<ModelKind>,
+    pub(crate) state: CallsState,
+}
+
+/// What a call has of the client's request.
+pub(crate) struct CallContext<'a> {
+    /// The head of the client's request.
+    pub(crate) parts: &'a Parts,
+    /// Its body, for its share of the buffer budget and its fingerprint.
+    pub(crate) body: &'a RequestBody,
+    pub(crate) request_id: HeaderValue,
+    /// The model that it names.
+    pub(crate) requested_model: Option<String>,
+    /// The kind of model that the client's route needs.
+    pub(crate) required_kind: Option<ModelKind>,
+}
+
+impl CallContext<'_> {
+    /// Returns the only call of the request: `text`, a JSON object, by this route.
+    ///
+    /// # Errors
+    /// [`Refusal::BadRequest`] if the text is ambiguous.
+    pub(crate) async fn request(self, route: &'static Route, text: Vec<u8>) -> Result<ProxiedRequest, Refusal> {
+        let body = self.body.with_pieces([Bytes::from(text)].into());
+        Ok(ProxiedRequest {
+            route,
+            required_kind: self.required_kind,
+            parts: head_of_call(self.parts, route),
+            request_id: self.request_id,
+            requested_model: self.requested_model,
+            envelope: Envelope::of_json(&body).await?,
+            body,
+            role: RequestRole::Whole,
+            shared_deadline: None,
+        })
+    }
+}
+
+/// What changes from call to call.
+pub(crate) struct CallsState {
+    /// Whether the request has been charged with a call.
+    is_charged: AtomicBool,
+    /// When `REQUEST_TIMEOUT` ends, which counts from the first attempt at the first call.
+    deadline: Arc<OnceLock<ActiveInstant>>,
+    /// Held until the first call is in a queue.
+    arrival_guard: Mutex<Option<Box<dyn Send>>>,
+    /// The headers of the last answer that name its model and its worker.
+    headers: Mutex<HeaderMap>,
+}
+
+impl CallsState {
+    /// Returns the state before the first call, which is in a queue before `arrival_guard` is dropped.
+    pub(crate) fn new(arrival_guard: Option<Box<dyn Send>>) -> Self {
+        Self {
+            is_charged: AtomicBool::new(false),
+            deadline: Arc::default(),
+            arrival_guard: Mutex::new(arrival_guard),
+            headers: Mutex::default(),
+        }
+    }
+}
+
+impl<S: CallSender> Calls<'_, S> {
+    /// Returns the model that the calls go to first; `None` if that cannot be told, which the first call will say.
+    pub(crate) fn model(&self) -> Option<Arc<Model>> {
+        self.sender.model_of(self.requested_model, self.required_kind, self.caller)
+    }
+
+    /// Returns how many calls are made at the same time: as many as a llama-server of the model has slots, and at most
+    /// [`CALLS_AT_ONCE`]. Each waits in the queue for its turn, so no more than find a place there.
+    pub(crate) fn at_once(&self) -> usize {
+        let slots = self.model().and_then(|model| model.info().slots);
+        let places = self.sender.places(self.requested_model, self.required_kind, self.caller);
+        slots.unwrap_or(CALLS_AT_ONCE).min(CALLS_AT_ONCE).min(places.max(1))
+    }
+
+    /// Returns the model that the request means.
+    ///
+    /// # Errors
+    /// There is none that the caller may use.
+    pub(crate) fn find_model(&self) -> Result<Arc<Model>, Refusal> {
+        self.sender.find_model(self.requested_model, self.required_kind, self.caller)
+    }
+
+    /// Sends `text`, a JSON object, to a worker by this route, and returns the whole answer.
+    ///
+    /// # Errors
+    /// The refusal of any stage, or that of a worker's error (see [`error_of`]); [`Refusal::BadBackendAnswer`] for an
+    /// answer of more than [`CALL_ANSWER`] bytes.
+    pub(crate) async fn call(&self, route: &'static Route, text: Vec<u8>) -> Result<CallAnswer, Refusal> {
+        let body = self.body.with_pieces([Bytes::from(text)].into());
+        // A call that needs no slot is not charged, and so does not count as the first.
+        let is_first = route.needs_slot && !self.state.is_charged.swap(true, Ordering::Relaxed);
+        let request = ProxiedRequest {
+            route,
+            required_kind: self.required_kind,
+            parts: head_of_call(self.parts, route),
+            request_id: self.request_id.clone(),
+            requested_model: self.requested_model.map(str::to_owned),
+            envelope: Envelope::of_json(&body).await?,
+            body,
+            role: if is_first { RequestRole::FirstCall } else { RequestRole::LaterCall },
+            // The wait for a slot after texts were counted is no part of it.
+            shared_deadline: route.needs_slot.then(|| Arc::clone(&self.state.deadline)),
+        };
+        let guard = self.state.arrival_guard.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let sent = self.sender.send(request, self.caller.for_call(), self.record.open_call(), guard).await;
+        self.collect(sent.map_err(|(refusal, _)| refusal)?).await
+    }
+
+    /// Returns the headers that say of the last answer which model and which worker gave it.
+    pub(crate) fn into_headers(self) -> HeaderMap {
+        self.state.headers.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads a response to its end, which releases its slot.
+    async fn collect(&self, response: Response<ResponseBody>) -> Result<CallAnswer, Refusal> {
+        let (mut head, body) = response.into_parts();
+        let whole = read_answer(body).await?;
+        let named = |(name, value): (&http::HeaderName, &HeaderValue)| {
+            name.as_str().starts_with("x-llamagate-").then(|| (name.clone(), value.clone()))
+        };
+        *self.state.headers.lock().unwrap_or_else(PoisonError::into_inner) =
+            head.headers.iter().filter_map(named).collect();
+        match (head.status.is_success(), head.extensions.remove::<ServedBy>()) {
+            (true, Some(served_by)) => Ok(CallAnswer { body: whole, served_by }),
+            (true, None) => Err(Refusal::Internal("a call was answered by no worker".to_owned())),
+            (false, _) => Err(error_of(head.status, &head.headers, &whole)),
+        }
+    }
+}
+
+/// Returns the head of a call by this route: that of the client's request, with another path and without what described
+/// its body.
+pub(crate) fn head_of_call(client: &Parts, route: &'static Route) -> Parts {
+    let (mut parts, ()) = Request::new(()).into_parts();
+    (parts.method, parts.uri) = (Method::POST, Uri::from_static(route.path));
+    parts.headers = client.headers.clone();
+    for name in [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT, ACCEPT] {
+        parts.headers.remove(name);
+    }
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    parts
+}
+
+/// Reads the body of an answer to its end, which releases its slot.
+///
+/// # Errors
+/// The refusal for an answer that broke off; [`Refusal::BadBackendAnswer`] for one of more than [`CALL_ANSWER`] bytes.
+pub(crate) async fn read_answer(mut body: ResponseBody) -> Result<Bytes, Refusal> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.map_err(|aborted| aborted.refusal())?.into_data() else { continue };
+        if whole.len() + piece.len() > CALL_ANSWER {
+            return Err(Refusal::BadBackendAnswer(format!("it has more than {CALL_ANSWER} bytes")));
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
+}
+
+/// Returns the refusal for a worker's error. Statuses that clients of these APIs act on stay: 404 (no such model), 413
+/// (too long, in text-embeddings-inference) and 422 (in servers that check requests with pydantic); other errors that name
+/// the request as their cause are 400. 424 is what text-embeddings-inference answers if its own backend fails.
+pub(crate) fn error_of(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
+    let words = error_cause::words_of_error(body);
+    let said = || words.clone().unwrap_or_else(|| format!("The backend answers {}", status.as_u16()));
+    match status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            let wait = retry_after(headers, jiff::Timestamp::now());
+            Refusal::BackendUnavailable(wait.unwrap_or(RETRY_AFTER_UNKNOWN).min(RETRY_AFTER_LONGEST))
+        }
+        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Refusal::BackendTimeout,
+        StatusCode::NOT_IMPLEMENTED => Refusal::RouteNotAtBackend(words),
+        StatusCode::NOT_FOUND => Refusal::NotAtBackend(said()),
+        StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLongForBackend(said()),
+        StatusCode::UNPROCESSABLE_ENTITY => Refusal::UnprocessableAtBackend(said()),
+        status if status.is_client_error() && status != StatusCode::FAILED_DEPENDENCY => Refusal::RequestFault(said()),
+        _ => words.map_or(Refusal::BackendError, Refusal::FailedBackend),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn error(status: u16, body: &str) -> Refusal {
+        error_of(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes())
+    }
+
+    #[test]
+    fn the_words_of_a_workers_error_are_found_in_every_usual_shape() {
+        for body in [
+            r#"{"error":{"code":400,"message":"too long","type":"x"}}"#,
+            r#"{"error":"too long","error_type":"Validation"}"#,
+            r#"{"message":"too long"}"#,
+            r#"{"detail":"too long"}"#,
+            r#"{"detail":[{"loc":["body"],"msg":"too long"}]}"#,
+        ] {
+            assert_eq!(error(400, body), Refusal::RequestFault("too long".to_owned()), "{body}");
+        }
+    }
+
+    #[test]
+    fn statuses_that_clients_act_on_stay_and_others_become_the_nearest() {
+        let body = r#"{"error":"w"}"#;
+        let statuses =
+            |given: &[u16]| given.iter().map(|given| error(*given, body).status().as_u16()).collect::<Vec<_>>();
+        assert_eq!(statuses(&[400, 404, 413, 422]), [400, 404, 413, 422]);
+        assert_eq!(statuses(&[402, 403, 409, 415, 451]), [400; 5]);
+        assert_eq!(statuses(&[408, 504]), [504; 2]);
+        assert_eq!(statuses(&[429, 503]), [503; 2]);
+        assert_eq!(statuses(&[424, 500, 502, 507, 301]), [502; 5]);
+        assert_eq!(statuses(&[501]), [404]);
+        let all = [400, 404, 413, 422, 424, 500, 501];
+        assert!(all.iter().all(|status| error(*status, body).to_string().ends_with('w')), "the words stay");
+        assert_eq!(error(422, ""), Refusal::UnprocessableAtBackend("The backend answers 422".to_owned()));
+        assert_eq!(error(500, ""), Refusal::BackendError);
+    }
+
+    #[test]
+    fn a_busy_worker_says_when_to_come_back() {
+        let wait = |headers: &[(http::HeaderName, &'static str)]| {
+            let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+            error_of(StatusCode::TOO_MANY_REQUESTS, &headers.collect(), b"{}")
+        };
+        assert_eq!(wait(&[]), Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
+        let seven = Refusal::BackendUnavailable(Duration::from_secs(7));
+        assert_eq!(wait(&[(http::header::RETRY_AFTER, "7")]), seven);
+        let longest = Refusal::BackendUnavailable(RETRY_AFTER_LONGEST);
+        assert_eq!(wait(&[(http::header::RETRY_AFTER, "999999")]), longest);
+    }
+}

@@ -1,0 +1,219 @@
+//! Requests for embeddings: calls for parts of the inputs, whose vectors are put together, cut, normalised and encoded as
+//! the client asks.
+
+use bytes::Bytes;
+
+use super::calls::{CallSender, Calls};
+use super::embed_inputs::{self, PreparedInputs};
+use super::in_order::{OneOfMany, in_order};
+use super::plain::{is_own_form, is_plain};
+use super::shared::{answer_id, call_route, refusal_of};
+use crate::dialect::FieldError;
+use crate::dialect::embed::{
+    self, EmbedAnswer, EmbedDialect, EmbedInput, EmbedRequest, PromptRole, WorkerEmbedCall, WorkerEmbedDialect,
+    WorkerVectors, write_request,
+};
+use crate::fleet::ModelInfo;
+use crate::gateway::bounds::INPUTS_PER_CALL;
+use crate::gateway::request::body::RequestBody;
+use crate::gateway::request::envelope::Envelope;
+use crate::gateway::response::served_by::ServedBy;
+use crate::gateway::route::Route;
+use crate::refusal::Refusal;
+
+/// Members of a request in OpenAI's form that are written by themselves, or obeyed here whatever the worker does.
+const OWN_MEMBERS: &[&str] = &["model", "input", "encoding_format", "output_dtype", "embedding_type", "stream"];
+
+/// Members that ask for a prefix. A remote backend does not get them where the prefix was put before the texts here.
+const PROMPT_MEMBERS: &[&str] = &["input_type", "task", "prompt_name"];
+
+/// A request for embeddings.
+pub(crate) struct EmbedTranslation {
+    request: EmbedRequest,
+    /// What else the request says in OpenAI's form, for remote backends, which may know more than is known here: members
+    /// with a comma before each.
+    members: Vec<u8>,
+    /// The same without [`PROMPT_MEMBERS`].
+    members_without_prompt: Vec<u8>,
+}
+
+impl EmbedTranslation {
+    /// Reads a request; returns `None` if the worker's own answer to it is right. `has_default` says whether the model that
+    /// it means has a length of its vectors for requests that name none.
+    ///
+    /// # Errors
+    /// As `DialectRequest::read`.
+    pub(super) fn read(
+        route: &Route,
+        envelope: &Envelope,
+        body: &RequestBody,
+        has_default: impl FnOnce() -> bool,
+    ) -> Result<Option<Self>, Refusal> {
+        let is_openai = matches!(route.path, "/v1/embeddings" | "/embeddings");
+        if is_openai && is_plain(envelope, body) && (is_own_form(envelope) || !has_default()) {
+            return Ok(None);
+        }
+        let request = embed::parse(route.path, &body.to_bytes()).map_err(refusal_of)?;
+        check_served(&request).map_err(refusal_of)?;
+        let is_openai = request.format.dialect == EmbedDialect::OpenAi;
+        let members = |without: &[&str]| match is_openai {
+            true => envelope.members_without(body, without),
+            false => Vec::new(),
+        };
+        let members_without_prompt = members(&[OWN_MEMBERS, PROMPT_MEMBERS].concat());
+        Ok(Some(Self { members: members(OWN_MEMBERS), members_without_prompt, request }))
+    }
+
+    /// Returns whether the client is one of Ollama's API.
+    pub(super) fn is_of_ollama(&self) -> bool {
+        matches!(self.request.format.dialect, EmbedDialect::OllamaEmbed | EmbedDialect::OllamaEmbeddings)
+    }
+
+    /// Makes the calls and returns the body of the response.
+    ///
+    /// # Errors
+    /// As `DialectRequest::answer`.
+    pub(super) async fn answer<S: CallSender>(&self, calls: &Calls<'_, S>) -> Result<Bytes, Refusal> {
+        let request = &self.request;
+        let model = calls.model();
+        let info = model.as_ref().map(|model| model.info());
+        let is_remote = model.as_ref().is_some_and(|model| model.is_remote());
+        check_dimensions(request, info.as_deref()).map_err(refusal_of)?;
+        let prefix = prefix_of(request, info.as_deref(), is_remote).map_err(refusal_of)?;
+        let prepared = embed_inputs::prepare(calls, request, info.as_deref(), prefix).await?;
+        let members = match (is_remote, prefix) {
+            (false, _) => &[][..],
+            (true, None) => &self.members,
+            (true, Some(_)) => &self.members_without_prompt,
+        };
+        let PreparedInputs(inputs) = &prepared;
+        let mut parts: Vec<OneOfMany<'_, _, _>> = Vec::with_capacity(inputs.len().div_ceil(INPUTS_PER_CALL));
+        for (at, part) in inputs.chunks(INPUTS_PER_CALL).enumerate() {
+            parts.push(Box::pin(self.call(calls, at * INPUTS_PER_CALL, part, members)));
+        }
+        let (mut vectors, mut prompt_tokens) = (Vec::with_capacity(inputs.len()), Some(0));
+        let mut served_by = None;
+        for (part, part_served_by) in in_order(parts, calls.at_once()).await? {
+            vectors.extend(part.vectors);
+            prompt_tokens = prompt_tokens.zip(part.prompt_tokens).map(|(sum, tokens)| sum + tokens);
+            served_by.get_or_insert(part_served_by);
+        }
+        let served_by = served_by.map(|served_by| served_by.model.info());
+        let default = served_by.as_ref().and_then(|info| info.dimensions.as_ref()?.default_length());
+        check_widths(&vectors)?;
+        embed::shape(request, default, &mut vectors).map_err(refusal_of)?;
+        let named = calls.requested_model.or(served_by.as_ref().map(|info| info.id.as_str()));
+        let model = named.unwrap_or_default().to_owned();
+        let answer = EmbedAnswer { model, vectors, prompt_tokens, ..EmbedAnswer::default() };
+        Ok(embed::write(request, &answer, &answer_id("embd")).into())
+    }
+
+    /// Asks for the vectors of some of the inputs, the first of which is at `first`. `members` are added to the call.
+    async fn call<S: CallSender>(
+        &self,
+        calls: &Calls<'_, S>,
+        first: usize,
+        inputs: &[EmbedInput],
+        members: &[u8],
+    ) -> Result<(WorkerVectors, ServedBy), Refusal> {
+        let request = &self.request;
+        let dialect = WorkerEmbedDialect::OpenAi;
+        let call = WorkerEmbedCall {
+            model: calls.requested_model.unwrap_or_default(),
+            inputs,
+            cut: request.cut,
+            prompt: request.prompt.as_ref(),
+            is_normalized: request.is_normalized,
+        };
+        let mut body = write_request(dialect, &call).map_err(refusal_of)?;
+        if !members.is_empty() && body.pop() == Some(b'}') {
+            body.extend_from_slice(members);
+            body.push(b'}');
+        }
+        let answer = calls.call(call_route(dialect.path())?, body).await.map_err(|refusal| match refusal {
+            Refusal::RequestFault(words) if request.inputs.len() > inputs.len() => {
+                let name = |at| request.format.dialect.input_name(at);
+                Refusal::RequestFault(format!("{} to {}: {words}", name(first), name(first + inputs.len() - 1)))
+            }
+            other => other,
+        })?;
+        let read = embed::read_answer(dialect, &answer.body, inputs.len());
+        let vectors = read.map_err(|error| Refusal::BadBackendAnswer(error.to_string()))?;
+        Ok((vectors, answer.served_by))
+    }
+}
+
+/// Returns the text that stands before each input; `None` if there is none. A remote backend may know prefixes of its own.
+///
+/// # Errors
+/// The request names a prompt that the model lacks, by `prompt_name`, or wants one before token ids.
+fn prefix_of<'a>(
+    request: &EmbedRequest,
+    info: Option<&'a ModelInfo>,
+    is_remote: bool,
+) -> Result<Option<&'a str>, FieldError> {
+    let (Some(prompt), Some(info)) = (&request.prompt, info) else { return Ok(None) };
+    let named = |name: &str| info.prompts.iter().find(|(known, _)| known == name).map(|(_, text)| text.as_str());
+    let of_role = || match prompt.role()? {
+        PromptRole::Query => named("query"),
+        PromptRole::Document => named("document"),
+    };
+    let is_for_backend = is_remote && request.format.dialect == EmbedDialect::OpenAi && info.prompts.is_empty();
+    let Some(text) = named(&prompt.name).or_else(of_role) else {
+        if prompt.field != "prompt_name" || is_for_backend {
+            return Ok(None);
+        }
+        let known: Vec<&str> = info.prompts.iter().map(|(name, _)| name.as_str()).collect();
+        let known = if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
+        return Err(FieldError::of(
+            prompt.field,
+            format_args!("{:?} is no prompt of this model: {known}", prompt.name),
+        ));
+    };
+    if request.inputs.iter().any(|input| matches!(input, EmbedInput::Tokens(_))) {
+        return Err(FieldError::of(
+            prompt.field,
+            "needs inputs that are text, before which the model's prompt can stand",
+        ));
+    }
+    Ok(Some(text))
+}
+
+/// Refuses a length of the vectors that the configuration of the model does not allow. Its own length is always allowed.
+fn check_dimensions(request: &EmbedRequest, info: Option<&ModelInfo>) -> Result<(), FieldError> {
+    let (Some(wanted), Some(info)) = (request.dimensions, info) else { return Ok(()) };
+    let own = info.numbers.and_then(|numbers| numbers.n_embd).and_then(|own| usize::try_from(own).ok());
+    let Some(allowed) = info.dimensions.as_ref().filter(|allowed| !allowed.is_allowed(wanted) && own != Some(wanted))
+    else {
+        return Ok(());
+    };
+    let allowed: Vec<String> = allowed.lengths().iter().map(ToString::to_string).collect();
+    let what = format_args!("is {wanted}, and this model allows {}", allowed.join(", "));
+    Err(FieldError::of(request.format.dimensions_field, what))
+}
+
+/// Refuses vectors of several widths: parts of a request may have been answered by different workers.
+fn check_widths(vectors: &[Vec<f32>]) -> Result<(), Refusal> {
+    let first = vectors.first().map_or(0, Vec::len);
+    match vectors.iter().find(|vector| vector.len() != first) {
+        None => Ok(()),
+        Some(other) => {
+            let other = other.len();
+            Err(Refusal::BadBackendAnswer(format!("some vectors have {first} numbers, others {other}")))
+        }
+    }
+}
+
+/// Refuses what the request may ask for and no model here gives.
+fn check_served(request: &EmbedRequest) -> Result<(), FieldError> {
+    let wanted = request.wanted;
+    if wanted.sparse || wanted.colbert {
+        return Err(FieldError::whole(
+            "sparse and ColBERT vectors need a model with heads for them, and this one has none",
+        ));
+    }
+    if wanted.tokens {
+        return Err(FieldError::whole("vectors of single tokens are not served"));
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Inputs for embeddings as they are sent: with the model's prompt before them, and cut where they are too long and the
+//! request allows it. What stays out is decided by the model's own tokenizer; a prompt is never cut.
+
+use std::borrow::Cow;
+
+use super::calls::{CallSender, Calls};
+use super::cut::{self, TokenLimit};
+use super::in_order::{OneOfMany, in_order};
+use crate::dialect::embed::{EmbedInput, EmbedRequest, InputCut};
+use crate::dialect::rerank::CutSide;
+use crate::fleet::ModelInfo;
+use crate::refusal::Refusal;
+
+/// Tokens that a model puts around a text: beginning and end. A text may also have one more token than bytes, because some
+/// tokenizers begin it with a space.
+const SEPARATOR_TOKENS: usize = 4;
+
+/// The inputs of a request, in their order.
+pub(super) struct PreparedInputs<'a>(pub(super) Cow<'a, [EmbedInput]>);
+
+/// Where the inputs of a request end.
+#[derive(Clone, Copy)]
+struct InputRoom<'a> {
+    prefix: &'a str,
+    /// Tokens of the model's context.
+    context: usize,
+    cut: Option<CutSide>,
+    /// Whether all workers are llama-servers with the same vocabulary, which take token ids.
+    takes_tokens: bool,
+}
+
+/// Returns the inputs as they are sent. Without a known context they are not cut.
+///
+/// # Errors
+/// [`Refusal::InvalidParameter`] that names the first input that is too long and must not be cut, else the refusal of a call
+/// to the tokenizer, or what is wrong with its answer.
+pub(super) async fn prepare<'a, S: CallSender>(
+    calls: &Calls<'_, S>,
+    request: &'a EmbedRequest,
+    info: Option<&ModelInfo>,
+    prefix: Option<&str>,
+) -> Result<PreparedInputs<'a>, Refusal> {
+    let prefix = prefix.unwrap_or_default();
+    let context = info.and_then(|info| info.context_length).and_then(|tokens| usize::try_from(tokens).ok());
+    let is_short = |input: &EmbedInput| context.is_none_or(|context| fits(input, prefix, context));
+    if prefix.is_empty() && request.inputs.iter().all(is_short) {
+        return Ok(PreparedInputs(Cow::Borrowed(&request.inputs)));
+    }
+    let room = InputRoom {
+        prefix,
+        context: context.unwrap_or(usize::MAX),
+        cut: match request.cut {
+            InputCut::Never => None,
+            InputCut::Start => Some(CutSide::Start),
+            InputCut::End => Some(CutSide::End),
+        },
+        takes_tokens: info.is_some_and(|info| info.slots.is_some()),
+    };
+    let mut inputs = Vec::with_capacity(request.inputs.len());
+    let mut long: Vec<OneOfMany<'_, _, _>> = Vec::new();
+    for (at, input) in request.inputs.iter().enumerate() {
+        match input {
+            EmbedInput::Text(text) if !is_short(input) => {
+                inputs.push(EmbedInput::Text(String::new()));
+                long.push(Box::pin(room.fitted(calls, request.format.dialect.input_name(at), text, at)));
+            }
+            EmbedInput::Text(text) => inputs.push(EmbedInput::Text(format!("{prefix}{text}"))),
+            EmbedInput::Tokens(ids) => {
+                let limit = TokenLimit { tokens: room.context, cut: room.cut };
+                let ids = cut::fit_tokens(|| request.format.dialect.input_name(at), ids, limit)?;
+                inputs.push(EmbedInput::Tokens(ids.to_vec()));
+            }
+        }
+    }
+    for (at, input) in in_order(long, calls.at_once()).await? {
+        inputs[at] = input;
+    }
+    Ok(PreparedInputs(Cow::Owned(inputs)))
+}
+
+/// Returns whether an input fits in any case, since a token is at least a byte.
+fn fits(input: &EmbedInput, prefix: &str, context: usize) -> bool {
+    match input {
+        EmbedInput::Text(text) => prefix.len() + text.len() <= context.saturating_sub(SEPARATOR_TOKENS),
+        EmbedInput::Tokens(ids) => ids.len() <= context,
+    }
+}
+
+impl InputRoom<'_> {
+    /// Returns a text that may be too long as it is sent, with its place. `name` names it in errors.
+    async fn fitted<S: CallSender>(
+        self,
+        calls: &Calls<'_, S>,
+        name: String,
+        text: &str,
+        at: usize,
+    ) -> Result<(usize, EmbedInput), Refusal> {
+        let Self { prefix, context, cut, .. } = self;
+        if !self.takes_tokens {
+            let room = context.saturating_sub(SEPARATOR_TOKENS + prefix.len()).max(1);
+            let text = cut::fit(calls, || name, text, TokenLimit { tokens: room, cut }).await?;
+            return Ok((at, EmbedInput::Text(format!("{prefix}{text}"))));
+        }
+        let whole = format!("{prefix}{text}");
+        let tokens = cut::tokens_of(calls, &whole, true).await?;
+        let Some(side) = cut.filter(|_| tokens.len() > context) else {
+            let limit = TokenLimit { tokens: context, cut: None };
+            return cut::fit_tokens(|| name, &tokens, limit).map(|_| (at, EmbedInput::Text(whole)));
+        };
+        let own = cut::tokens_of(calls, text, false).await?;
+        match cut_within(&tokens, &own, context, side) {
+            Some(kept) => Ok((at, EmbedInput::Tokens(kept))),
+            None => {
+                let message = format!("{name} has no room beside the model's prompt in its {context} tokens");
+                Err(Refusal::InvalidParameter { field: name, message })
+            }
+        }
+    }
+}
+
+/// Cuts the tokens of a text out of `tokens`, which has them with what stands before and after them, so that `most` are
+/// left. `own` are the tokens of the text alone; its first ones may differ, where it runs into what stands before it.
+/// Returns `None` if none of them has room.
+fn cut_within(tokens: &[u32], own: &[u32], most: usize, side: CutSide) -> Option<Vec<u32>> {
+    let common = |after: usize| {
+        let before_end = tokens[..tokens.len() - after].iter().rev();
+        before_end.zip(own.iter().rev()).take_while(|(one, other)| one == other).count()
+    };
+    let most_after = SEPARATOR_TOKENS.min(tokens.len());
+    let (text, after) =
+        (0..=most_after).map(|after| (common(after), after)).max_by_key(|(text, after)| (*text, usize::MAX - after))?;
+    let (before, rest) = tokens.split_at(tokens.len() - after - text);
+    let (text, after) = rest.split_at(text);
+    let room = most.checked_sub(before.len() + after.len()).filter(|room| *room > 0)?;
+    let text = match side {
+        CutSide::End => &text[..room.min(text.len())],
+        CutSide::Start => &text[text.len().saturating_sub(room)..],
+    };
+    Some([before, text, after].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_what_stands_before_and_after_it() {
+        let whole = [101, 7, 1, 2, 3, 4, 5, 102];
+        let own = [1, 2, 3, 4, 5];
+        for (side, most, expected) in [
+            (CutSide::End, 5, Some(&[101, 7, 1, 2, 102][..])),
+            (CutSide::Start, 5, Some(&[101, 7, 4, 5, 102])),
+            (CutSide::End, 4, Some(&[101, 7, 1, 102])),
+            (CutSide::End, 3, None),
+            (CutSide::Start, 0, None),
+            (CutSide::End, 100, Some(&whole)),
+        ] {
+            assert_eq!(cut_within(&whole, &own, most, side).as_deref(), expected, "{side:?} {most}");
+        }
+        // The first token of the text is another one after a prompt.
+        assert_eq!(cut_within(&[101, 7, 9, 2, 3, 102], &[1, 2, 3], 5, CutSide::End), Some(vec![101, 7, 9, 2, 102]));
+        // Nothing stands around it.
+        assert_eq!(cut_within(&own, &own, 2, CutSide::Start), Some(vec![4, 5]));
+        assert_eq!(cut_within(&[], &[], 2, CutSide::End), Some(Vec::new()));
+        // A text of one token again and again, which is that of the end too.
+        assert_eq!(cut_within(&[1, 3, 3, 3, 2], &[3, 3, 3], 4, CutSide::Start), Some(vec![1, 3, 3, 2]));
+    }
+}

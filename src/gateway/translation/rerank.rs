@@ -1,0 +1,181 @@
+//! Requests for scores: one call for each query, whose scores are put on the scale that the client reads.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::calls::{CallAnswer, CallSender, Calls};
+use super::cut::{self, TokenLimit};
+use super::in_order::{OneOfMany, in_order};
+use super::shared::{TranslationLimits, answer_id, call_route, refusal_of};
+use crate::dialect::rerank::{
+    self, DocumentCut, RerankAnswer, RerankCall, RerankDialect, RerankRequest, RerankRoute, ScoreScale,
+    WorkerRerankDialect, WorkerRerankRequest, WorkerScores,
+};
+use crate::fleet::{ModelInfo, WorkerKind};
+use crate::gateway::bounds::CALLS_AT_ONCE;
+use crate::gateway::response::served_by::ServedBy;
+use crate::gateway::route::Route;
+use crate::refusal::{Refusal, Shape};
+use crate::settings::values::ScoreSetting;
+
+/// Architectures whose rerankers answer with probabilities: llama.cpp computes the softmax over the answers "yes" and "no"
+/// itself.
+const PROBABILITY_ARCHITECTURES: [&str; 2] = ["qwen3", "qwen3vl"];
+
+/// Tokens that a model puts around a query and a document: beginning, separators, end.
+const SEPARATOR_TOKENS: usize = 4;
+
+/// Most tokens of the template around them, of models that have one.
+const TEMPLATE_TOKENS: usize = 128;
+
+/// The header by which Pinecone's clients can be told from others.
+const PINECONE_VERSION: &str = "x-pinecone-api-version";
+
+/// A request for scores.
+pub(crate) struct RerankTranslation(RerankRequest);
+
+impl RerankTranslation {
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// As `DialectRequest::read`.
+    pub(super) fn read(
+        route: &Route,
+        headers: &HeaderMap,
+        text: &[u8],
+        limits: TranslationLimits,
+        shape: &mut Shape,
+    ) -> Result<Self, Refusal> {
+        let most_documents = limits.max_rerank_documents;
+        let is_pinecone = headers.contains_key(PINECONE_VERSION);
+        let route = RerankRoute { path: route.path, is_pinecone, most_documents };
+        let request = rerank::parse(&route, text);
+        let dialect = match &request {
+            Ok(request) => Some(request.format.dialect),
+            Err(_) => rerank::find_dialect(&route, text),
+        };
+        match dialect {
+            Some(RerankDialect::Tei) => *shape = Shape::Tei,
+            Some(RerankDialect::Voyage) => *shape = Shape::Voyage,
+            _ => {}
+        }
+        request.map(Self).map_err(refusal_of)
+    }
+
+    /// Makes the calls and returns the body of the response.
+    ///
+    /// # Errors
+    /// As `DialectRequest::answer`.
+    pub(super) async fn answer<S: CallSender>(&self, calls: &Calls<'_, S>) -> Result<Bytes, Refusal> {
+        let request = &self.0;
+        let mut scores = vec![f64::NAN; request.documents.len()];
+        let (mut prompt_tokens, mut model) = (None, None);
+        let wanted = request.calls();
+        let one = |call| -> OneOfMany<'_, _, _> { Box::pin(self.call(calls, call)) };
+        let made = in_order(wanted.iter().map(one).collect(), calls.at_once()).await?;
+        for (call, (answer, scored)) in wanted.iter().zip(made) {
+            for (at, score) in call.documents.iter().zip(scored.scores) {
+                scores[*at] = score;
+            }
+            prompt_tokens = scored.prompt_tokens.map(|tokens| tokens + prompt_tokens.unwrap_or(0)).or(prompt_tokens);
+            model.get_or_insert(answer.served_by.model);
+        }
+        let named = calls.requested_model.or(model.as_deref().map(|model| model.id()));
+        let answer = RerankAnswer { model: named.unwrap_or_default().to_owned(), scores, prompt_tokens };
+        let written = rerank::write(request, &answer, &answer_id("rerank"));
+        written.map(Bytes::from).map_err(|error| Refusal::BadBackendAnswer(error.to_string()))
+    }
+
+    /// Asks for the scores of the documents of one query.
+    async fn call<S: CallSender>(
+        &self,
+        calls: &Calls<'_, S>,
+        call: &RerankCall<'_>,
+    ) -> Result<(CallAnswer, WorkerScores), Refusal> {
+        let request = &self.0;
+        let documents = self.documents_of(calls, call).await?;
+        let documents: Vec<&str> = documents.iter().map(AsRef::as_ref).collect();
+        let dialect = WorkerRerankDialect::Llama;
+        let body = dialect.write_request(&WorkerRerankRequest {
+            model: calls.requested_model.unwrap_or_default(),
+            query: call.query,
+            documents: &documents,
+            cut: request.cut,
+            wants_raw_scores: request.wants_raw_scores,
+            instruction: request.instruction.as_deref(),
+        });
+        let answer = calls.call(call_route(dialect.path())?, body).await?;
+        let mut scored = rerank::read_answer(&answer.body, documents.len())
+            .map_err(|error| Refusal::BadBackendAnswer(error.to_string()))?;
+        if !request.wants_raw_scores {
+            scale_of(&answer.served_by).to_probabilities(&mut scored.scores);
+        }
+        Ok((answer, scored))
+    }
+
+    /// Returns the documents of a call as they are sent: cut where the request allows it, if the tokenizer of the model is
+    /// here.
+    async fn documents_of<S: CallSender>(
+        &self,
+        calls: &Calls<'_, S>,
+        call: &RerankCall<'_>,
+    ) -> Result<Vec<Cow<'_, str>>, Refusal> {
+        let documents = call.documents.iter().map(|at| (*at, self.0.documents[*at].text.as_str()));
+        let Some(room) = self.room(calls, call).await? else {
+            return Ok(documents.map(|(_, text)| Cow::Borrowed(text)).collect());
+        };
+        let name = self.0.format.dialect.documents_name();
+        let fit = |(at, text)| -> OneOfMany<'_, _, _> {
+            Box::pin(cut::fit(calls, move || format!("{name}[{at}]"), text, room))
+        };
+        in_order(documents.map(fit).collect(), CALLS_AT_ONCE).await
+    }
+
+    /// Returns how many tokens a document may have beside the query; `None` if no local worker can tell.
+    async fn room<S: CallSender>(
+        &self,
+        calls: &Calls<'_, S>,
+        call: &RerankCall<'_>,
+    ) -> Result<Option<TokenLimit>, Refusal> {
+        let Some(info) = calls.model().map(|model| model.info()) else { return Ok(None) };
+        let Some(context) = info.context_length.and_then(|tokens| usize::try_from(tokens).ok()) else {
+            return Ok(None);
+        };
+        let (document, prompt, cut) = match self.0.cut {
+            DocumentCut::Never => (None, None, None),
+            DocumentCut::Allowed { document, prompt, side } => (document, prompt, Some(side)),
+        };
+        let template = if is_probability(&info) { TEMPLATE_TOKENS } else { SEPARATOR_TOKENS };
+        let limit = prompt.unwrap_or(context).min(context).saturating_sub(template);
+        let is_long = |at: &usize| self.0.documents[*at].text.len() + call.query.len() > limit;
+        let query = match call.documents.iter().any(is_long) {
+            true => cut::count_tokens(calls, call.query).await?,
+            // An upper bound: all documents fit beside it.
+            false => call.query.len(),
+        };
+        let Some(room) = limit.checked_sub(query).filter(|room| *room > 0) else {
+            let message = format!("query has {query} tokens, and the model has room for {limit} with a document");
+            return Err(Refusal::InvalidParameter { field: "query".to_owned(), message });
+        };
+        Ok(Some(TokenLimit { tokens: document.map_or(room, |document| document.min(room)), cut }))
+    }
+}
+
+/// Returns whether a reranker of this model answers with probabilities.
+fn is_probability(info: &ModelInfo) -> bool {
+    info.architecture.as_deref().is_some_and(|architecture| PROBABILITY_ARCHITECTURES.contains(&architecture))
+}
+
+/// Returns what the scores of this worker mean.
+fn scale_of(served_by: &ServedBy) -> ScoreScale {
+    let info = served_by.model.info();
+    match (info.scores, served_by.member.kind) {
+        (ScoreSetting::Raw, _) => ScoreScale::Probabilities,
+        (ScoreSetting::Sigmoid, _) => ScoreScale::Logits,
+        (ScoreSetting::Auto, WorkerKind::Local) if is_probability(&info) => ScoreScale::Probabilities,
+        (ScoreSetting::Auto, WorkerKind::Local) => ScoreScale::Logits,
+        (ScoreSetting::Auto, WorkerKind::Command | WorkerKind::Remote) => ScoreScale::Unknown,
+    }
+}
