@@ -4,6 +4,8 @@
 #   .cache/venv/                      Python with the packages of tests/clients/requirements.txt
 #   .cache/litellm/                   Python with those of tests/clients/litellm-requirements.txt
 #   .cache/runpod/                    Python with those of tests/clients/runpod-requirements.txt
+#   .cache/ollama/                    Python with those of tests/clients/ollama-requirements.txt
+#   .cache/retrieval/                 Python with those of tests/clients/retrieval-requirements.txt
 #   .cache/models/tiny-chat.gguf      tiny models with random weights,
 #   .cache/models/tiny-embedding.gguf made by tests/models/make_tiny_models.py
 #   .cache/models/tiny-rerank.gguf
@@ -18,14 +20,20 @@ requirements=$repo_root/tests/clients/requirements.txt
 litellm_requirements=$repo_root/tests/clients/litellm-requirements.txt
 generator=$repo_root/tests/models/make_tiny_models.py
 runpod_requirements=$repo_root/tests/clients/runpod-requirements.txt
+ollama_requirements=$repo_root/tests/clients/ollama-requirements.txt
+retrieval_requirements=$repo_root/tests/clients/retrieval-requirements.txt
 venv=$cache_dir/venv
 litellm=$cache_dir/litellm
 runpod=$cache_dir/runpod
+ollama=$cache_dir/ollama
+retrieval=$cache_dir/retrieval
 models=$cache_dir/models
 models_stamp=$models/tiny-models.stamp
 venv_stamp=$venv/requirements.stamp
 litellm_stamp=$litellm/requirements.stamp
 runpod_stamp=$runpod/requirements.stamp
+ollama_stamp=$ollama/requirements.stamp
+retrieval_stamp=$retrieval/requirements.stamp
 
 # up_to_date STAMP DIGEST: whether the stamp holds the digest of the sources.
 up_to_date() {
@@ -41,7 +49,7 @@ make_venv() {
     fail "the tests need Python 3.11 or newer; python3 is $(python3 -V 2>&1)"
   python3 -c 'import venv, ensurepip' 2>/dev/null ||
     fail "the tests need Python's venv module with ensurepip, and python3 has none" "Debian, Ubuntu: apt install python3-venv"
-  need_space "$cache_dir" 400 "the tests' Python packages"
+  need_space "$cache_dir" 800 "the tests' Python packages"
 
   say "installing the Python packages of ${requirements#"$repo_root"/} into ${venv#"$repo_root"/} ..."
   local log
@@ -71,12 +79,15 @@ make_models() {
 venv_digest=$(sha256_of "$requirements")
 litellm_digest=$(sha256_of "$litellm_requirements")
 runpod_digest=$(sha256_of "$runpod_requirements")
+ollama_digest=$(sha256_of "$ollama_requirements")
+retrieval_digest=$(sha256_of "$retrieval_requirements")
 # The models also depend on the version of gguf.
 models_digest=$(sha256_of "$generator")-$venv_digest
 
 complete() {
   up_to_date "$venv_stamp" "$venv_digest" && up_to_date "$litellm_stamp" "$litellm_digest" &&
-    up_to_date "$runpod_stamp" "$runpod_digest" &&
+    up_to_date "$runpod_stamp" "$runpod_digest" && up_to_date "$ollama_stamp" "$ollama_digest" &&
+    up_to_date "$retrieval_stamp" "$retrieval_digest" &&
     up_to_date "$models_stamp" "$models_digest"
 }
 
@@ -89,6 +100,9 @@ if ! complete; then
     make_venv "$litellm" "$litellm_requirements" "$litellm_digest" --no-deps
   up_to_date "$runpod_stamp" "$runpod_digest" ||
     make_venv "$runpod" "$runpod_requirements" "$runpod_digest" --no-deps
+  up_to_date "$ollama_stamp" "$ollama_digest" || make_venv "$ollama" "$ollama_requirements" "$ollama_digest"
+  up_to_date "$retrieval_stamp" "$retrieval_digest" ||
+    make_venv "$retrieval" "$retrieval_requirements" "$retrieval_digest" --no-deps
   up_to_date "$models_stamp" "$models_digest" || make_models "$models_digest"
 fi
 printf '%s\n' "$models"

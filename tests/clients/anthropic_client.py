@@ -1,4 +1,6 @@
-"""Uses a gateway through the Anthropic SDK: anthropic_client.py BASE_URL API_KEY
+"""Uses a gateway through the Anthropic SDK: anthropic_client.py BASE_URL API_KEY [emoji]
+
+`emoji` asks for many streams of a model whose answers begin with an emoji, and stop at its end.
 
 BASE_URL may end in /v1, which this SDK adds itself. A failed check ends the program with an AssertionError or the SDK's
 exception.
@@ -39,6 +41,31 @@ def check_stream(client):
     assert message.stop_reason in ("end_turn", "max_tokens"), f"the stream has no end: {message}"
 
 
+def check_request_id(client):
+    message = client.messages.create(**REQUEST)
+    assert message._request_id, message
+    try:
+        client.messages.create(**{**REQUEST, "messages": [{"role": "user", "content": 7}]})
+    except anthropic.BadRequestError as error:
+        assert error.request_id, error
+        assert error.body["error"]["type"] == "invalid_request_error", error.body
+    else:
+        raise AssertionError("a number was taken for a text")
+
+
+def check_emoji(client):
+    request = {**REQUEST, "max_tokens": 30}
+    for _ in range(60):
+        with client.messages.stream(**request) as stream:
+            text = "".join(stream.text_stream)
+            message = stream.get_final_message()
+        assert text.startswith("\U0001f30c"), text
+        assert message.role == "assistant" and message.content[0].text == text, message
+    with client.messages.stream(**request, stop_sequences=["ell"]) as stream:
+        message = stream.get_final_message()
+    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "ell"), message
+
+
 def check_models(client):
     page = client.models.list(limit=20)
     assert page.has_more is False and page.first_id and page.last_id, page
@@ -60,11 +87,15 @@ def check_wrong_key(base_url):
 
 
 def main():
-    base_url, key = sys.argv[1:]
+    base_url, key, *kind = sys.argv[1:]
+    assert kind in ([], ["emoji"]), f"unknown kind {kind}"
     base_url = base_url.rstrip("/").removesuffix("/v1")
     client = client_of(base_url, key)
+    if kind:
+        return check_emoji(client)
     check_message(client)
     check_stream(client)
+    check_request_id(client)
     check_models(client)
     check_wrong_key(base_url)
 

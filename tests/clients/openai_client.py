@@ -1,14 +1,15 @@
-"""Uses a gateway through the OpenAI SDK: openai_client.py BASE_URL API_KEY chat|embedding|fleet|once|repeated
+"""Uses a gateway through the OpenAI SDK: openai_client.py BASE_URL API_KEY chat|embedding|fleet|once|repeated|emoji
 
 BASE_URL ends in /v1. A failed check ends the program with an AssertionError or the SDK's exception. `fleet` uses every
 chat and embedding model, by its id and by its aliases. `once` and `repeated` send a chat that is refused with 504 or 503,
-with the SDK's own retries.
+with the SDK's own retries. `emoji` asks for many streams of a model whose answers begin with an emoji.
 """
 
 import sys
 import time
 
 import openai
+import pydantic
 
 QUESTION = [{"role": "user", "content": "Tell me something."}]
 
@@ -43,6 +44,36 @@ def check_stream(client, model):
     assert len(chunks) > 2, f"not streamed: {chunks}"
     assert "".join(choice.delta.content or "" for choice in choices), f"no text: {chunks}"
     assert choices[-1].finish_reason in ("stop", "length"), f"the stream has no end: {chunks}"
+
+
+class Digit(pydantic.BaseModel):
+    digit: int
+
+
+def check_responses(client, model):
+    with client.responses.stream(model=model, input="Tell me something.", max_output_tokens=8, temperature=0) as stream:
+        events = list(stream)
+    assert [event.sequence_number for event in events] == list(range(len(events))), events
+    assert events[-1].type in ("response.completed", "response.incomplete"), events
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(deltas) and events[-1].response.output_text == "".join(deltas), events
+    if events[-1].type == "response.incomplete":
+        assert events[-1].response.incomplete_details.reason == "max_output_tokens", events
+    parsed = client.responses.parse(
+        model=model, input="Give me a digit.", text_format=Digit, max_output_tokens=60, temperature=0
+    )
+    assert isinstance(parsed.output_parsed, Digit), parsed
+
+
+def check_emoji(client, model):
+    for _ in range(30):
+        stream = client.chat.completions.create(model=model, messages=QUESTION, max_tokens=30, stream=True)
+        choices = [chunk.choices[0] for chunk in stream if chunk.choices]
+        assert choices[0].delta.role == "assistant", choices
+        assert "".join(choice.delta.content or "" for choice in choices).startswith("\U0001f30c"), choices
+        with client.responses.stream(model=model, input="Tell me something.") as stream:
+            response = stream.get_final_response()
+        assert response.status == "completed" and response.output_text.startswith("\U0001f30c"), response
 
 
 def check_embeddings(client, model):
@@ -113,7 +144,7 @@ def check_retries(base_url, key, status, retries):
 
 def main():
     base_url, key, kind = sys.argv[1:]
-    assert kind in ("chat", "embedding", "fleet", "once", "repeated"), f"unknown kind {kind!r}"
+    assert kind in ("chat", "embedding", "fleet", "once", "repeated", "emoji"), f"unknown kind {kind!r}"
     if kind == "once":
         return check_retries(base_url, key, 504, 0)
     if kind == "repeated":
@@ -125,8 +156,11 @@ def main():
         return
     models = [model.id for model in client.models.list()]
     assert len(models) == 1 and models[0], f"models {models}"
+    if kind == "emoji":
+        return check_emoji(client, models[0])
     if kind == "chat":
         check_chat(client, models[0])
+        check_responses(client, models[0])
         check_stream(client, models[0])
         check_count(client, models[0])
     else:

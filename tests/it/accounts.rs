@@ -213,7 +213,11 @@ fn no_byte_of_an_answer_is_changed(gateway: &Gateway) {
     let key = fs::read_to_string(after("--api-key-file")).unwrap();
     let direct = Client::new(&format!("http://127.0.0.1:{}", after("--port"))).key(key.trim());
     let is_fake = argv.iter().any(|word| word.ends_with("dummy.gguf"));
-    for (path, body, ..) in ways_to_generate() {
+    // What llama-server leaves out in these is added: see `mended_answers.rs`. The fake's chats have no role.
+    let is_mended = |path: &str, body: &Value| {
+        path == "/v1/responses" || is_fake && path == "/v1/chat/completions" && body["stream"] == true
+    };
+    for (path, body, ..) in ways_to_generate().into_iter().filter(|(path, body, ..)| !is_mended(path, body)) {
         let answers = [direct.clone(), gateway.client()].map(|client| client.post_json(path, &body));
         for answer in &answers {
             assert!(answer.status() == 200 && answer.complete, "{path}: {}", answer.text());

@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    gateway::{Backend, Builder, Gateway, USER, litellm_python, python, smollm},
+    gateway::{Backend, Builder, Gateway, USER, litellm_python, python, retrieval_python, smollm},
     remote::{Remote, Reply},
     wait::{REAL_MODEL_READY, eventually},
 };
@@ -47,6 +47,11 @@ models:
   tiny: {file: tiny-chat.gguf, aliases: [gpt-4o-mini], tier: light}
   vectors: {file: tiny-embedding.gguf, aliases: [text-embedding-3-small]}
   ranks: {file: tiny-rerank.gguf}
+";
+
+const EMBEDDER: &str = "
+models:
+  embed: {file: tiny-embedding.gguf, prompts: {query: \"hello \", document: \"rain \"}}
 ";
 
 #[test]
@@ -104,9 +109,50 @@ general_settings: {{master_key: sk-1234}}
 }
 
 #[test]
+fn every_client_of_rerankers_ranks() {
+    let fleet = Gateway::builder().reals(FLEET).set("CTX", 2048).start();
+    const CLIENTS: [&str; 8] = [
+        "cohere",
+        "voyageai",
+        "langchain_cohere",
+        "langchain_voyageai",
+        "llama_index",
+        "haystack",
+        "rerankers",
+        "litellm",
+    ];
+    for client in CLIENTS {
+        let mut command = Command::new(retrieval_python());
+        command.arg(script("retrieval_rerank.py"));
+        run(command, &fleet, &[client, "ranks"]);
+    }
+}
+
+#[test]
+fn every_client_of_embeddings_embeds() {
+    let gateway = Gateway::builder().reals(EMBEDDER).start();
+    const CLIENTS: [&str; 7] =
+        ["openai", "cohere", "voyageai", "langchain_cohere", "langchain_voyageai", "llama_index", "litellm"];
+    for client in CLIENTS {
+        let mut command = Command::new(retrieval_python());
+        command.arg(script("retrieval_embed.py"));
+        run(command, &gateway, &[client, "embed"]);
+    }
+}
+
+#[test]
 fn the_anthropic_sdk_chats() {
     let gateway = serving("tiny-chat.gguf");
     run(python_script("anthropic_client.py"), &gateway, &[]);
+}
+
+/// Regression: both SDKs failed at answers that begin with a character of several tokens.
+#[test]
+fn the_sdks_read_answers_that_begin_with_an_emoji() {
+    let config = "models: {sky: {file: tiny-chat.gguf, args: [--grammar, 'root ::= \"🌌 hello 🌌\"']}}";
+    let gateway = Gateway::builder().reals(config).set("CTX", 1024).start();
+    run(python_script("anthropic_client.py"), &gateway, &["emoji"]);
+    run(python_script("openai_client.py"), &gateway, &["emoji"]);
 }
 
 #[test]

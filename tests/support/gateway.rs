@@ -428,6 +428,16 @@ pub(crate) fn litellm_python() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_LITELLM", "litellm/bin/python")
 }
 
+/// Returns a Python with Ollama's client: LLAMAGATE_TEST_OLLAMA, else the one in the checkout.
+pub(crate) fn ollama_python() -> PathBuf {
+    given_or_cached("LLAMAGATE_TEST_OLLAMA", "ollama/bin/python")
+}
+
+/// Returns a Python with the clients of rerankers and embeddings: LLAMAGATE_TEST_RETRIEVAL, else the one in the checkout.
+pub(crate) fn retrieval_python() -> PathBuf {
+    given_or_cached("LLAMAGATE_TEST_RETRIEVAL", "retrieval/bin/python")
+}
+
 /// Returns nginx: LLAMAGATE_TEST_NGINX, else the one that scripts/get-nginx.sh keeps in the checkout.
 pub(crate) fn nginx() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_NGINX", "nginx/nginx")
