@@ -177,6 +177,14 @@ fn classify_error(
             Err("an error of neither llama-server nor the gateway".into())
         };
     }
+    let is_message = matches!(expected.kind, ResponseKind::Messages | ResponseKind::MessagesStream);
+    // The gateway puts llama-server's errors into Anthropic's shape, which has no code.
+    if is_message && expected.is_proxied && SCRIPTED_MESSAGES.contains(&message) && error.get("code").is_none() {
+        return match (body["type"].as_str(), error["type"].as_str()) {
+            (Some("error"), Some("api_error" | "invalid_request_error")) => Ok(Outcome::BackendError(status)),
+            _ => Err("an error of llama-server in no shape of Anthropic's".into()),
+        };
+    }
     let code = match expected.kind {
         ResponseKind::Messages | ResponseKind::MessagesStream
             if body["type"] == "error" && error.get("code").is_none() =>
