@@ -3,14 +3,14 @@
 //! [`supervise`] starts the one task that owns a worker. Other modules hold a [`WorkerHandle`] and read a
 //! [`WorkerStatus`]. Nothing here depends on a client's HTTP request. This file only re-exports.
 //!
-//! Each part uses only the parts before it: the other files of this folder; `dialect/`; `endpoint/`; `memory/`; `process/`;
+//! Each part uses only the parts before it: the other files of this folder; `arguments/`; `endpoint/`; `memory/`; `process/`;
 //! `diagnosis/`; `health/`; `handle.rs`; `remote/` and `supervisor/`.
 //!
+//! - `arguments/`: the arguments that one llama-server understands
 //! - `bounds.rs`: bounds of waits, queues and buffers that no setting chooses
 //! - `change_signal.rs`: wakes loads that wait for memory when something has changed
 //! - `demand.rs`: the guards that keep a worker loaded, and the last order to its owner
 //! - `diagnosis/`: why a process ended: one cause and one hint
-//! - `dialect/`: the arguments that one llama-server understands
 //! - `endpoint/`: one life of a worker as requests see it
 //! - `handle.rs`: the public view of a worker
 //! - `health/`: probes, hang detection, progress of a load
@@ -25,11 +25,11 @@
 //! - `supervisor/`: the task that owns a worker's process
 //! - `worker_metrics.rs`: the metrics of one worker
 
+mod arguments;
 pub mod bounds;
 mod change_signal;
 mod demand;
 mod diagnosis;
-mod dialect;
 mod endpoint;
 mod handle;
 mod health;
@@ -44,11 +44,11 @@ mod state;
 mod supervisor;
 mod worker_metrics;
 
+pub use arguments::help::LlamaHelp;
+pub use arguments::own_flags::PROJECTOR_FLAG;
+pub use arguments::unknown::UnknownArgument;
 pub use demand::{DemandGuard, IdleTime};
 pub use diagnosis::cause::FailureCause;
-pub use dialect::arguments::UnknownArgument;
-pub use dialect::help::LlamaHelp;
-pub use dialect::own_flags::PROJECTOR_FLAG;
 pub use endpoint::crash_suspects::{CrashSuspects, Fingerprint};
 pub use endpoint::in_flight::InFlight;
 pub use endpoint::key_suspensions::KeySuspensions;

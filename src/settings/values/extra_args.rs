@@ -1,6 +1,6 @@
 //! `EXTRA_ARGS` and `args`: additional arguments for llama-server, and those that are refused or left out.
 //!
-//! Whether a llama-server knows an argument is checked against its own help, in `worker/dialect/`; the rules here hold
+//! Whether a llama-server knows an argument is checked against its own help, in `worker/arguments/`; the rules here hold
 //! for every llama-server.
 
 use super::masking::{dashed, looks_like_an_option, masked_arguments};

@@ -1,6 +1,6 @@
 //! llama-server's arguments as they may be printed: a secret may be the value of any option, and even of a mistyped one.
 //!
-//! Owns what is hidden. How many values an option has is known from llama-server's own help, in `worker/dialect/`.
+//! Owns what is hidden. How many values an option has is known from llama-server's own help, in `worker/arguments/`.
 
 /// What stands for a hidden text.
 const HIDDEN: &str = "***";

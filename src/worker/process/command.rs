@@ -12,8 +12,8 @@ use super::runtime_dir::{RUNTIME_DIR_VARIABLE, RuntimeDir};
 use super::spawner::CommandLine;
 use crate::models::ModelKind;
 use crate::settings::values::GpuLayers;
-use crate::worker::dialect::help::LlamaHelp;
-use crate::worker::dialect::own_flags::{PROJECTOR_FLAG, http_threads, load_mode, may_take};
+use crate::worker::arguments::help::LlamaHelp;
+use crate::worker::arguments::own_flags::{PROJECTOR_FLAG, http_threads, load_mode, may_take};
 use crate::worker::plan::{Plan, Program};
 
 /// The inputs of a command line.

@@ -11,8 +11,8 @@ use tokio::sync::Mutex;
 use tracing::{debug, warn};
 
 use super::spawner::{CommandLine, Spawner};
+use crate::worker::arguments::help::LlamaHelp;
 use crate::worker::bounds::{HELP_BINARIES, HELP_PATIENCE, HELP_SIZE};
-use crate::worker::dialect::help::LlamaHelp;
 
 /// A home that is never there: llama-server would read a configuration file in it.
 const NO_HOME: &str = "/nonexistent";
@@ -87,7 +87,7 @@ impl HelpReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::dialect::help::tests::{CURRENT, OLDER};
+    use crate::worker::arguments::help::tests::{CURRENT, OLDER};
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
