@@ -4,12 +4,11 @@
 //! workers are started, watched or stopped.
 //!
 //! - `pipeline.rs`: every stage of a request, in order
+//! - `prepared_request.rs`: what the first stages make of a request
+//! - `serve_translated.rs`: requests that are served by calls to workers
 //! - `service.rs`: the parts of the gateway, its drain and end, and its health port
-//! - `route.rs`: what a route is
-//! - `route_table.rs`: the table of routes
-//! - `route_lookup.rs`: finds the route of a request
+//! - `routes/`: the table of routes, and finding a request's route in it
 //! - `route_path.rs`: the spellings of a path
-//! - `route_reference.rs`: the page of routes
 //! - `connection/`: sockets, and the heads and bodies of requests as bytes
 //! - `admission/`: who sends a request, and how much they may ask for
 //! - `accounting/`: the access log, metrics and token counts of each request
@@ -39,15 +38,14 @@ mod headers;
 mod malformed_request;
 mod models_api;
 pub mod pipeline;
+mod prepared_request;
 mod queue;
 pub(crate) mod request;
 pub(crate) mod response;
-mod route;
-mod route_lookup;
 mod route_path;
-mod route_reference;
-mod route_table;
+mod routes;
 pub(crate) mod scan;
+mod serve_translated;
 mod service;
 #[cfg(test)]
 mod testing;
@@ -64,7 +62,7 @@ pub use queue::model_queues::ModelQueues;
 pub use queue::rescan::Rescan;
 pub use queue::{Queue, QueueTimeouts};
 pub use response::body::ResponseBody;
-pub use route::LocalRoute;
-pub use route_lookup::reserved_paths;
-pub use route_reference::routes_reference;
+pub use routes::lookup::reserved_paths;
+pub use routes::reference::routes_reference;
+pub use routes::route::LocalRoute;
 pub use service::{Gateway, LocalResponder};

@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::CONTENT_ENCODING;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 
@@ -19,19 +19,18 @@ use super::admission::auth::{Caller, RequestSource};
 use super::admission::rate::{self, Meter};
 use super::connection::discard::InboundBody;
 use super::headers;
+use super::prepared_request::{PreparedRequest, Queued, Translated};
 use super::queue::ModelQueue;
 use super::queue::model_queues::check_single_kind;
 use super::queue::ticket::{QueueEntry, WaitEnd};
-use super::request::body::{self, RequestBody};
+use super::request::body;
 use super::request::envelope::Envelope;
 use super::request::proxied_request::{ProxiedRequest, RequestRole, requested_model};
 use super::response::body::ResponseBody;
 use super::response::heartbeat;
-use super::response::line_stream::{KeptAlive, LineForm};
-use super::route::{Route, RouteTarget};
+use super::routes::route::{Route, RouteTarget};
 use super::service::{Gateway, ResponseContext};
-use super::translation::calls::{CallContext, CallSender, Calls, CallsState, SentCall};
-use super::translation::{self, DialectRequest, StreamedCall};
+use super::translation::{self, DialectRequest};
 use super::upstream::forward::OutgoingRequest;
 use super::upstream::retry::{self, Retry};
 use crate::fleet::{LeaseRequest, Model};
@@ -75,12 +74,12 @@ impl Gateway {
             RequestSource::Platform(_) => None,
         };
         let outcome = match self.prepare(parts, source, &mut record, &mut context).await {
-            Ok(Prepared::Answered(response)) => {
+            Ok(PreparedRequest::Answered(response)) => {
                 record.status = Some(response.status());
                 Ok(response.map(|body| ResponseBody::local(body, record)))
             }
-            Ok(Prepared::Queued(queued)) => self.serve_queued(queued, record).await,
-            Ok(Prepared::Translated(translated)) => self.serve_translated(translated, record).await,
+            Ok(PreparedRequest::Queued(queued)) => self.serve_queued(queued, record).await,
+            Ok(PreparedRequest::Translated(translated)) => self.serve_translated(translated, record).await,
             Err(refusal) => Err((refusal, record)),
         };
         let response = outcome.unwrap_or_else(|(refusal, mut record)| {
@@ -98,12 +97,12 @@ impl Gateway {
         source: RequestSource,
         record: &mut Record,
         context: &mut ResponseContext,
-    ) -> Result<Prepared, Refusal> {
+    ) -> Result<PreparedRequest, Refusal> {
         // Stage 1, limits: a head that is too large, or a body that announces too large a length, is never read.
         body::check_head(&parts, &self.head_limits)?;
         body::check_content_length(&parts.headers, &self.body_limits)?;
         if parts.method == Method::OPTIONS && self.cors.is_enabled() {
-            return Ok(Prepared::Answered(self.cors.preflight(&parts.headers)));
+            return Ok(PreparedRequest::Answered(self.cors.preflight(&parts.headers)));
         }
         // Stage 2, route.
         let (route, deployment) = self.find_route(&mut parts)?;
@@ -124,12 +123,12 @@ impl Gateway {
         let required_kind = match route.target {
             RouteTarget::Worker(required_kind) => required_kind,
             RouteTarget::Gateway(local) => {
-                return Ok(Prepared::Answered(self.respond_locally(local, route, &parts).await?));
+                return Ok(PreparedRequest::Answered(self.respond_locally(local, route, &parts).await?));
             }
             RouteTarget::Models(models_route) => {
                 let body = &mut context.body;
                 let response = self.respond_about_models(models_route, route, &parts, body, &caller).await?;
-                return Ok(Prepared::Answered(response));
+                return Ok(PreparedRequest::Answered(response));
             }
         };
         // Stage 4, body: what can be refused without it is refused before it is read, at no cost to either side.
@@ -154,7 +153,7 @@ impl Gateway {
                 DialectRequest::read(route, &parts.headers, (&envelope, &body), model, limits, shape)?
             {
                 let arrival_guard = context.arrival_guard.take();
-                return Ok(Prepared::Translated(Box::new(Translated {
+                return Ok(PreparedRequest::Translated(Box::new(Translated {
                     translation,
                     required_kind,
                     parts,
@@ -182,11 +181,11 @@ impl Gateway {
         };
         let (retry, queue_entry) = self.enqueue(&request, &caller, record)?;
         context.arrival_guard = None;
-        Ok(Prepared::Queued(Queued { request, caller, retry, queue_entry, lines: None }))
+        Ok(PreparedRequest::Queued(Queued { request, caller, retry, queue_entry, lines: None }))
     }
 
     /// Finds the model of a request, and enters its queue.
-    fn enqueue(
+    pub(super) fn enqueue(
         &self,
         request: &ProxiedRequest,
         caller: &Caller,
@@ -222,90 +221,8 @@ impl Gateway {
         }
     }
 
-    /// Serves a request in a dialect of its own by calls to workers, each of which goes through stages 5 to 8.
-    async fn serve_translated(
-        self: &Arc<Self>,
-        translated: Box<Translated>,
-        mut record: Record,
-    ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
-        let Translated { translation, required_kind, parts, body, request_id, requested_model, caller, arrival_guard } =
-            *translated;
-        let table = self.model_queues.snapshot();
-        let requested_model = match translation.is_of_ollama() {
-            true => requested_model.as_deref().map(|name| table.without_default_tag(name)),
-            false => requested_model.as_deref(),
-        };
-        match translation.streamed_call(requested_model) {
-            Ok(None) => {}
-            Ok(Some(call)) => {
-                let requested_model = requested_model.map(str::to_owned);
-                let common = CallContext { parts: &parts, body: &body, request_id, requested_model, required_kind };
-                return self.serve_as_lines(call, common, caller, arrival_guard, record).await;
-            }
-            Err(refusal) => return Err((refusal, record)),
-        }
-        record.begin_calls();
-        let (parts, body, request_id, caller) = (&parts, &body, &request_id, &caller);
-        let state = CallsState::new(arrival_guard);
-        let calls = Calls {
-            sender: self,
-            caller,
-            record: &record,
-            parts,
-            request_id,
-            body,
-            requested_model,
-            required_kind,
-            state,
-        };
-        let answer = translation.answer(&calls).await;
-        let headers = calls.into_headers();
-        record.take_calls();
-        match answer {
-            Ok(text) => {
-                record.status = Some(StatusCode::OK);
-                let mut response = Response::new(ResponseBody::local(text, record));
-                response.headers_mut().extend(headers);
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                Ok(response)
-            }
-            Err(refusal) => {
-                if !headers.is_empty() {
-                    record.failure_headers.get_or_insert_with(|| Box::new(headers));
-                }
-                Err((refusal, record))
-            }
-        }
-    }
-
-    /// Serves a request of Ollama's API by one call, whose answer is passed on as lines while it comes.
-    async fn serve_as_lines(
-        self: &Arc<Self>,
-        call: StreamedCall,
-        context: CallContext<'_>,
-        caller: Caller,
-        arrival_guard: Option<Box<dyn Send>>,
-        mut record: Record,
-    ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
-        let StreamedCall { route, text, mut lines, keep_alive } = call;
-        let request = match context.request(route, text).await {
-            Ok(request) => request,
-            Err(refusal) => return Err((refusal, record)),
-        };
-        let (retry, queue_entry) = match self.enqueue(&request, &caller, &mut record) {
-            Ok(queued) => queued,
-            Err(refusal) => return Err((refusal, record)),
-        };
-        drop(arrival_guard);
-        lines.at_end =
-            keep_alive.map(|time| Arc::new(KeptAlive { model: Arc::clone(&retry.model_queue().model), time }));
-        let queued = Queued { request, caller, retry, queue_entry, lines: Some(lines.clone()) };
-        let response = Arc::clone(self).queue_and_forward(queued, record).await?;
-        Ok(translation::as_lines(response, &lines).await)
-    }
-
     /// Waits for a slot and a worker, and forwards the request; tries again where `retry` allows it.
-    async fn queue_and_forward(
+    pub(super) async fn queue_and_forward(
         self: Arc<Self>,
         queued: Queued,
         mut record: Record,
@@ -430,75 +347,4 @@ impl Gateway {
 /// not refused either.
 fn check_rate(route: &Route, caller: &Caller) -> Result<(), Refusal> {
     if route.needs_slot { rate::check(caller.meter()) } else { Ok(()) }
-}
-
-/// What `prepare` makes of a request.
-#[expect(clippy::large_enum_variant, reason = "there is one for each request, which is taken apart at once")]
-enum Prepared {
-    /// The gateway answers the request itself.
-    Answered(Response<Bytes>),
-    /// The request has an entry in the queue of a model.
-    Queued(Queued),
-    /// The request is served by calls.
-    Translated(Box<Translated>),
-}
-
-/// A request that was read from its dialect, with what its calls need.
-struct Translated {
-    translation: DialectRequest,
-    required_kind: Option<ModelKind>,
-    parts: Parts,
-    body: RequestBody,
-    request_id: HeaderValue,
-    /// The model that the path or the body names.
-    requested_model: Option<String>,
-    caller: Caller,
-    arrival_guard: Option<Box<dyn Send>>,
-}
-
-impl CallSender for Arc<Gateway> {
-    fn find_model(&self, name: Option<&str>, kind: Option<ModelKind>, caller: &Caller) -> Result<Arc<Model>, Refusal> {
-        let snapshot = self.model_queues.snapshot();
-        let model = Arc::clone(&snapshot.resolve(name, kind, caller)?.model);
-        caller.check_model_as(&model.info(), name)?;
-        Ok(model)
-    }
-
-    fn model_of(&self, name: Option<&str>, kind: Option<ModelKind>, caller: &Caller) -> Option<Arc<Model>> {
-        Gateway::model_of(self, name, kind, caller)
-    }
-
-    fn places(&self, name: Option<&str>, kind: Option<ModelKind>, caller: &Caller) -> usize {
-        let snapshot = self.model_queues.snapshot();
-        snapshot.resolve(name, kind, caller).map_or(1, |model_queue| model_queue.queue.places())
-    }
-
-    fn send<'a>(
-        &'a self,
-        request: ProxiedRequest,
-        caller: Caller,
-        mut record: Record,
-        arrival_guard: Option<Box<dyn Send>>,
-    ) -> SentCall<'a> {
-        Box::pin(async move {
-            match self.enqueue(&request, &caller, &mut record) {
-                Ok((retry, queue_entry)) => {
-                    drop(arrival_guard);
-                    let queued = Queued { request, caller, retry, queue_entry, lines: None };
-                    Arc::clone(self).queue_and_forward(queued, record).await
-                }
-                Err(refusal) => Err((refusal, record)),
-            }
-        })
-    }
-}
-
-/// A request with an entry in the queue of a model.
-struct Queued {
-    request: ProxiedRequest,
-    caller: Caller,
-    retry: Retry,
-    queue_entry: QueueEntry,
-    /// How a stream is written as lines, for a client of Ollama's API.
-    lines: Option<LineForm>,
 }

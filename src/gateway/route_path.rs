@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::request::envelope::percent_decode;
-use super::route_lookup;
+use super::routes::lookup;
 
 /// The segment that a base address often has too.
 const VERSION: &str = "v1";
@@ -83,7 +83,7 @@ fn joined(path: &str) -> String {
     let mut canonical = String::with_capacity(path.len());
     let mut rest = path.trim_matches('/');
     while !rest.is_empty() {
-        let segment = match route_lookup::endings_after_id(&canonical) {
+        let segment = match lookup::endings_after_id(&canonical) {
             Some(endings) => {
                 let ending = endings.filter(|ending| rest.ends_with(ending)).max_by_key(|ending| ending.len());
                 let ending = ending.unwrap_or_default();
@@ -112,7 +112,7 @@ fn deployment_in(path: &str) -> Option<(String, &'static str)> {
     let rest = path.strip_prefix(DEPLOYMENTS)?;
     // `chat/completions` ends with `completions` too.
     let fits = |route: &&str| route.strip_prefix(VERSION_PATH).is_some_and(|ending| rest.ends_with(ending));
-    let route = route_lookup::inference_paths().filter(fits).max_by_key(|route| route.len())?;
+    let route = lookup::inference_paths().filter(fits).max_by_key(|route| route.len())?;
     let name = rest.get(..rest.len() - (route.len() - VERSION_PATH.len()))?;
     let name = String::from_utf8(percent_decode(name)).ok()?;
     (!name.is_empty()).then_some((name, route))
@@ -121,7 +121,7 @@ fn deployment_in(path: &str) -> Option<(String, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::route_lookup::find;
+    use crate::gateway::routes::lookup::find;
     use crate::refusal::Refusal;
     use http::Method;
     use proptest::prelude::*;
@@ -235,7 +235,7 @@ mod tests {
         /// A closed route stays closed, and an open one means the same, in whatever way it is spelled.
         #[test]
         fn no_spelling_reaches_more_than_the_plain_path(
-            plain in proptest::sample::select(route_lookup::tests::paths()),
+            plain in proptest::sample::select(lookup::tests::paths()),
             choices in proptest::collection::vec(any::<u8>(), 1..80),
             is_azure in any::<bool>(),
         ) {
@@ -250,7 +250,7 @@ mod tests {
                 let path = canonical(&format!("/openai/deployments/m{spelled}"));
                 for method in [Method::GET, Method::POST] {
                     if let Ok(route) = find(&method, &path) {
-                        prop_assert!(method == Method::POST && route_lookup::inference_paths().any(|path| path == route.path));
+                        prop_assert!(method == Method::POST && lookup::inference_paths().any(|path| path == route.path));
                     }
                 }
             }

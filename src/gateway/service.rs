@@ -32,9 +32,9 @@ use super::queue::model_queues::ModelQueues;
 use super::request::body::{self, BodyLimits};
 use super::request::envelope::{self, Envelope};
 use super::response::body::ResponseBody;
-use super::route::{LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget};
-use super::route_lookup;
 use super::route_path::CanonicalPath;
+use super::routes::lookup;
+use super::routes::route::{LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget};
 use super::translation::shared::{self, TranslationLimits};
 use super::upstream::forward::Forwarder;
 use super::upstream::retry::RetryPolicy;
@@ -184,17 +184,15 @@ impl Gateway {
         let is_check = self.is_health_port && parts.uri.path() == self.health_check_path;
         let is_ping = is_check && parts.method != Method::POST;
         let CanonicalPath { path, deployment } = CanonicalPath::of(parts.uri.path());
-        if headers::is_websocket_handshake(parts) && route_lookup::is_api_path(&path) {
+        if headers::is_websocket_handshake(parts) && lookup::is_api_path(&path) {
             return Err(Refusal::UpgradeRequired);
         }
         let method = &parts.method;
-        let on_gateway = || route_lookup::find(method, &path);
+        let on_gateway = || lookup::find(method, &path);
         let route = match self.is_health_port {
-            true if is_ping => {
-                route_lookup::find_on_health_port(method, &self.health_check_path, &self.health_check_path)
-            }
+            true if is_ping => lookup::find_on_health_port(method, &self.health_check_path, &self.health_check_path),
             true if is_check => on_gateway(),
-            true => route_lookup::find_on_health_port(method, &path, &self.health_check_path).or_else(|_| on_gateway()),
+            true => lookup::find_on_health_port(method, &path, &self.health_check_path).or_else(|_| on_gateway()),
             false => on_gateway(),
         }?;
         if route.shape == Shape::Ollama && !self.serves_ollama {
@@ -299,7 +297,7 @@ impl Gateway {
         let is_ping = parts.uri.path() == self.health_check_path;
         let CanonicalPath { path, .. } = CanonicalPath::of(parts.uri.path());
         let path = if is_ping { self.health_check_path.as_str() } else { &path };
-        let route = route_lookup::find_on_health_port(&parts.method, path, &self.health_check_path)?;
+        let route = lookup::find_on_health_port(&parts.method, path, &self.health_check_path)?;
         if route.access == RouteAccess::Metrics {
             self.authenticator.authorize_metrics(&parts.headers, client)?;
         }

@@ -26,7 +26,7 @@ use super::response::in_progress::{ResponseTimeouts, UpstreamAnswer};
 use super::response::rename::RenamedBody;
 use super::response::stall_sweeper::StallSweeper;
 use super::response::upstream_body::UpstreamBody;
-use super::route_lookup;
+use super::routes::lookup;
 use crate::fleet::{Fingerprint, Model, RequestClass, StubWorker, WorkerKind};
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
@@ -133,7 +133,7 @@ impl TestGateway {
         framing: &str,
     ) -> (ProxiedBody, DuplexStream) {
         let (upstream, llama) = self.upstream(framing).await;
-        let route = route_lookup::find(&Method::POST, path).unwrap();
+        let route = lookup::find(&Method::POST, path).unwrap();
         let status = StatusCode::from_u16(status).unwrap();
         let mut record = self.record(Method::POST, path);
         record.set_response(status, route, kind, WorkerKind::Local);

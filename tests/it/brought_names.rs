@@ -316,7 +316,7 @@ fn coming_from_names_settings_keys_and_routes_that_exist_and_every_alias() {
     let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
     let page = read("docs/COMING_FROM.md");
     let keys = ["docs/MODELS.md", "docs/ROUTING.md", "docs/AUTHENTICATION.md"].map(read).concat();
-    let routes = read("src/gateway/route_table.rs");
+    let routes = read("src/gateway/routes/table.rs");
     let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
     let mut theirs: Vec<(String, String)> = Vec::new();
     let mut ours = 0;

@@ -16,7 +16,7 @@ use crate::fleet::{Member, WorkerKind};
 use crate::gateway::admission::rate::Meter;
 use crate::gateway::bounds::BYTES_PER_TOKEN;
 use crate::gateway::content_kind::ContentKind;
-use crate::gateway::route::Route;
+use crate::gateway::routes::route::Route;
 use crate::refusal::QUEUE_FULL;
 use crate::telemetry::access::{AccessEntry, AccessLog};
 use crate::telemetry::metrics::{CodeLabels, Metrics, RequestLabels, RouteLabels, TokenLabels};

@@ -5,8 +5,8 @@ use http::Method;
 
 use super::*;
 use crate::gateway::admission::rate::Meters;
-use crate::gateway::route::StreamEnd;
-use crate::gateway::route_lookup;
+use crate::gateway::routes::lookup;
+use crate::gateway::routes::route::StreamEnd;
 use crate::gateway::scan::sse_framer::SseFramer;
 use crate::gateway::testing::TestRecords;
 use crate::keys::Key;
@@ -34,7 +34,7 @@ impl RecordFixture {
             Method::POST,
             path.to_owned(),
         );
-        let route = route_lookup::find(&Method::POST, path).unwrap();
+        let route = lookup::find(&Method::POST, path).unwrap();
         record.route = Some(route.path);
         record.counted = true;
         record.set_key(key);

@@ -17,7 +17,7 @@ use super::rate::{ConcurrencyPermit, Meter, Meters};
 use crate::fleet::ModelInfo;
 use crate::gateway::client_address::ClientAddress;
 use crate::gateway::credentials::offered_keys;
-use crate::gateway::route::{Route, RouteAccess};
+use crate::gateway::routes::route::{Route, RouteAccess};
 use crate::keys::{Denied, Key, Scope, Store};
 use crate::refusal::Refusal;
 use crate::settings::options::Access;

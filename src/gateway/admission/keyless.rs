@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::local_hosts::{LocalHosts, is_address_or_localhost};
 use crate::gateway::client_address::{AddressProof, ClientAddress};
-use crate::gateway::route::{Route, RouteAccess};
+use crate::gateway::routes::route::{Route, RouteAccess};
 use crate::keys::Scope;
 use crate::refusal::Refusal;
 use crate::settings::values::Origins;

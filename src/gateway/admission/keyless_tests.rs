@@ -1,7 +1,7 @@
 //! Which requests a gateway without keys accepts.
 
 use super::*;
-use crate::gateway::route_lookup;
+use crate::gateway::routes::lookup;
 use crate::settings::values::Value;
 use http::Request;
 
@@ -15,7 +15,7 @@ fn code(origins: &str, method: &str, path: &'static str, headers: &[(&str, &str)
         request = request.header(*name, *value);
     }
     let (parts, ()) = request.body(()).unwrap().into_parts();
-    let route = route_lookup::find(&parts.method, path).unwrap();
+    let route = lookup::find(&parts.method, path).unwrap();
     let guard = KeylessGuard::new(Origins::parse(origins).unwrap(), &own_hosts());
     guard.check(&parts, route, direct(client)).map_or_else(|refusal| refusal.code(), |()| "")
 }
@@ -35,7 +35,7 @@ fn is_accepted(method: &str, path: &'static str, headers: &[(&str, &str)], clien
         request = request.header(*name, *value);
     }
     let (parts, ()) = request.body(()).unwrap().into_parts();
-    let route = route_lookup::find(&parts.method, path).unwrap();
+    let route = lookup::find(&parts.method, path).unwrap();
     KeylessGuard::new(Origins::Off, &own_hosts())
         .check(&parts, route, ClientAddress { address: client.parse().unwrap(), proof })
         .is_ok()
@@ -193,7 +193,7 @@ fn over_http2_the_authority_is_the_requested_host() {
             request = request.header(ORIGIN, origin);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let route = route_lookup::find(&Method::POST, path).unwrap();
+        let route = lookup::find(&Method::POST, path).unwrap();
         KeylessGuard::new(Origins::Off, &own_hosts()).check(&parts, route, direct(LOOPBACK)).is_ok()
     };
     assert!(check(CHAT, "http://box.example:8000/v1/chat/completions", Some("http://box.example:8000")));

@@ -19,7 +19,7 @@ use super::admission::auth::Caller;
 use super::queue::ModelQueue;
 use super::queue::model_queues::Snapshot;
 use super::request::envelope::percent_decode;
-use super::route::ModelsRoute;
+use super::routes::route::ModelsRoute;
 use super::translation::shared::TranslationLimits;
 use super::translation::tei_info;
 use crate::fleet::{Model, WorkerState};

@@ -11,7 +11,7 @@ use crate::fleet::{Model, ModelInfo, WorkerState};
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::bounds::NEVER_UNLOADED;
 use crate::gateway::queue::model_queues::Snapshot;
-use crate::gateway::route::OllamaModels;
+use crate::gateway::routes::route::OllamaModels;
 use crate::models::{InputModality, ModelKind};
 use crate::refusal::Refusal;
 

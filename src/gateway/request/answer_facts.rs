@@ -6,7 +6,7 @@ use super::body::RequestBody;
 use super::body_view::gather;
 use super::envelope::Envelope;
 use crate::gateway::bounds::MEND_MEMBER;
-use crate::gateway::route::{Route, StreamEnd};
+use crate::gateway::routes::route::{Route, StreamEnd};
 
 /// Members that limit the tokens of a response, the one that llama-server obeys first.
 const LIMITS: [&str; 4] = ["n_predict", "max_completion_tokens", "max_output_tokens", "max_tokens"];

@@ -25,7 +25,7 @@ use crate::fleet::Fingerprint;
 use crate::gateway::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN, SCANNED_AT_ONCE, SMALL_PIECE, UNPACKED_AT_ONCE};
 use crate::gateway::connection::discard::InboundBody;
 use crate::gateway::connection::head::HeadLimits;
-use crate::gateway::route::Route;
+use crate::gateway::routes::route::Route;
 use crate::pause_clock;
 use crate::refusal::Refusal;
 
@@ -339,7 +339,7 @@ impl Body for RequestBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::route_lookup;
+    use crate::gateway::routes::lookup;
     use http::Method;
     use http_body_util::Full;
     use proptest::prelude::*;
@@ -347,7 +347,7 @@ mod tests {
 
     /// Returns a body in these pieces for this route.
     fn body<'a>(limits: &BodyLimits, path: &str, pieces: impl IntoIterator<Item = &'a [u8]>) -> RequestBody {
-        let mut body = RequestBody::for_route(route_lookup::find(&Method::POST, path).unwrap(), limits);
+        let mut body = RequestBody::for_route(lookup::find(&Method::POST, path).unwrap(), limits);
         for piece in pieces {
             body.push(Bytes::copy_from_slice(piece), limits).unwrap();
         }
@@ -405,7 +405,7 @@ mod tests {
     #[tokio::test]
     async fn the_body_of_a_job_waits_for_the_buffer_budget() {
         let limits = BodyLimits { buffer_budget: Arc::new(Semaphore::new(10)), ..BodyLimits::new(10, Duration::ZERO) };
-        let route = route_lookup::find(&Method::POST, "/completion").unwrap();
+        let route = lookup::find(&Method::POST, "/completion").unwrap();
         let plain = ContentCodings::default();
         let job = |text: &'static [u8]| Some(Either::Right(Full::new(Bytes::from_static(text))));
         let first = read_body(job(b"0123456"), route, &plain, &limits).await.unwrap();

@@ -16,7 +16,7 @@ use super::session;
 use crate::fleet::{Fingerprint, Lease, Model, ModelInfo, RequestClass, WorkerKind};
 use crate::gateway::queue::ModelQueue;
 use crate::gateway::queue::model_queues::Snapshot;
-use crate::gateway::route::{Route, StreamEnd};
+use crate::gateway::routes::route::{Route, StreamEnd};
 use crate::models::ModelKind;
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;

@@ -48,7 +48,7 @@ impl ComputeFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::route_lookup;
+    use crate::gateway::routes::lookup;
     use http::Method;
 
     #[test]
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_route_without_a_slot_shows_no_compute_failure() {
         let of = |path, status| {
-            let route = route_lookup::find(&Method::POST, path).unwrap();
+            let route = lookup::find(&Method::POST, path).unwrap();
             ComputeFailure::of_head(StatusCode::from_u16(status).unwrap(), route.needs_slot)
         };
         assert_eq!(of("/v1/embeddings", 200), ComputeFailure::RuledOut);

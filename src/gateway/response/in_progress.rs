@@ -28,7 +28,7 @@ use crate::gateway::admission::auth::Caller;
 use crate::gateway::bounds::{MENDED_ANSWER, RETRY_AFTER_UNKNOWN, WRAPPED_ANSWER};
 use crate::gateway::queue::ticket::Ticket;
 use crate::gateway::request::answer_facts::AnswerFacts;
-use crate::gateway::route::Route;
+use crate::gateway::routes::route::Route;
 use crate::pause_clock::{ActiveInstant, ActiveSleep};
 use crate::refusal::{Refusal, Shape, event_of_backend};
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::sse::StreamWatcher;
 use super::*;
-use crate::gateway::route::StreamEnd;
+use crate::gateway::routes::route::StreamEnd;
 
 const NAME: &str = "gpt \"4\"";
 

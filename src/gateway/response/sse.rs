@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::compute_failure::ComputeFailure;
 use super::stream_finish::{EventMeaning, FinishWatch};
 use crate::gateway::bounds::MAX_BUFFERED_EVENT;
-use crate::gateway::route::StreamEnd;
+use crate::gateway::routes::route::StreamEnd;
 use crate::gateway::scan::sse_framer::{SseField, SseFramer, SseLine, SseStep};
 
 impl StreamEnd {

@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::gateway::bounds::{MOST_CHOICES, READ_EVENT};
-use crate::gateway::route::StreamEnd;
+use crate::gateway::routes::route::StreamEnd;
 use crate::gateway::scan::sse_framer::{SseField, SseLine};
 
 /// What the data of an event mean for the end of their stream.

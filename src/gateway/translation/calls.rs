@@ -19,13 +19,14 @@ use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::bounds::{CALL_ANSWER, CALLS_AT_ONCE, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
 use crate::gateway::headers::retry_after;
+use crate::gateway::queue::ModelQueue;
 use crate::gateway::request::body::RequestBody;
 use crate::gateway::request::envelope::Envelope;
 use crate::gateway::request::proxied_request::{ProxiedRequest, RequestRole};
 use crate::gateway::response::body::ResponseBody;
 use crate::gateway::response::error_cause;
 use crate::gateway::response::served_by::ServedBy;
-use crate::gateway::route::Route;
+use crate::gateway::routes::route::Route;
 use crate::models::ModelKind;
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
@@ -36,19 +37,6 @@ pub(crate) type SentCall<'a> =
 
 /// Sends one call through the queue to a worker. The pipeline implements it.
 pub(crate) trait CallSender: Sync {
-    /// Returns the model that a request with this name and kind means.
-    ///
-    /// # Errors
-    /// There is none that the caller may use.
-    fn find_model(&self, name: Option<&str>, kind: Option<ModelKind>, caller: &Caller) -> Result<Arc<Model>, Refusal>;
-
-    /// Returns the model that a request with this name and kind means, if the caller may use it.
-    fn model_of(&self, name: Option<&str>, kind: Option<ModelKind>, caller: &Caller) -> Option<Arc<Model>>;
-
-    /// Returns how many requests with this name and kind may enter the queue of their model now; `usize::MAX` if the queue
-    /// has no bound.
-    fn places(&self, name: Option<&str>, kind: Option<ModelKind>, caller: &Caller) -> usize;
-
     /// Sends the request and returns the response as soon as its head has arrived. `arrival_guard` is dropped once the
     /// request is in a queue.
     fn send<'a>(
@@ -71,15 +59,9 @@ pub(crate) struct Calls<'a, S> {
     pub(crate) sender: &'a S,
     pub(crate) caller: &'a Caller,
     pub(crate) record: &'a Record,
-    /// The head of the client's request.
-    pub(crate) parts: &'a Parts,
-    pub(crate) request_id: &'a HeaderValue,
-    /// The body of the client's request, for its share of the buffer budget and its fingerprint.
-    pub(crate) body: &'a RequestBody,
-    /// The model that the request names.
-    pub(crate) requested_model: Option<&'a str>,
-    /// The kind of model that the client's route needs.
-    pub(crate) required_kind: Option<ModelKind>,
+    pub(crate) context: CallContext<'a>,
+    /// The queue of the model that the calls go to first, or why there is none.
+    pub(crate) queue: Result<Arc<ModelQueue>, Refusal>,
     pub(crate) state: CallsState,
 }
 
@@ -89,30 +71,36 @@ pub(crate) struct CallContext<'a> {
     pub(crate) parts: &'a Parts,
     /// Its body, for its share of the buffer budget and its fingerprint.
     pub(crate) body: &'a RequestBody,
-    pub(crate) request_id: HeaderValue,
+    pub(crate) request_id: &'a HeaderValue,
     /// The model that it names.
-    pub(crate) requested_model: Option<String>,
+    pub(crate) requested_model: Option<&'a str>,
     /// The kind of model that the client's route needs.
     pub(crate) required_kind: Option<ModelKind>,
 }
 
 impl CallContext<'_> {
-    /// Returns the only call of the request: `text`, a JSON object, by this route.
+    /// Returns a call of the request: `text`, a JSON object, by this route.
     ///
     /// # Errors
     /// [`Refusal::BadRequest`] if the text is ambiguous.
-    pub(crate) async fn request(self, route: &'static Route, text: Vec<u8>) -> Result<ProxiedRequest, Refusal> {
+    pub(crate) async fn request(
+        &self,
+        route: &'static Route,
+        text: Vec<u8>,
+        role: RequestRole,
+        shared_deadline: Option<Arc<OnceLock<ActiveInstant>>>,
+    ) -> Result<ProxiedRequest, Refusal> {
         let body = self.body.with_pieces([Bytes::from(text)].into());
         Ok(ProxiedRequest {
             route,
             required_kind: self.required_kind,
             parts: head_of_call(self.parts, route),
-            request_id: self.request_id,
-            requested_model: self.requested_model,
+            request_id: self.request_id.clone(),
+            requested_model: self.requested_model.map(str::to_owned),
             envelope: Envelope::of_json(&body).await?,
             body,
-            role: RequestRole::Whole,
-            shared_deadline: None,
+            role,
+            shared_deadline,
         })
     }
 }
@@ -142,16 +130,21 @@ impl CallsState {
 }
 
 impl<S: CallSender> Calls<'_, S> {
+    /// Returns the model that the request names.
+    pub(crate) fn requested_model(&self) -> Option<&str> {
+        self.context.requested_model
+    }
+
     /// Returns the model that the calls go to first; `None` if that cannot be told, which the first call will say.
-    pub(crate) fn model(&self) -> Option<Arc<Model>> {
-        self.sender.model_of(self.requested_model, self.required_kind, self.caller)
+    pub(crate) fn model(&self) -> Option<&Arc<Model>> {
+        self.queue.as_ref().ok().map(|queue| &queue.model)
     }
 
     /// Returns how many calls are made at the same time: as many as a llama-server of the model has slots, and at most
     /// [`CALLS_AT_ONCE`]. Each waits in the queue for its turn, so no more than find a place there.
     pub(crate) fn at_once(&self) -> usize {
         let slots = self.model().and_then(|model| model.info().slots);
-        let places = self.sender.places(self.requested_model, self.required_kind, self.caller);
+        let places = self.queue.as_ref().map_or(1, |queue| queue.queue.places());
         slots.unwrap_or(CALLS_AT_ONCE).min(CALLS_AT_ONCE).min(places.max(1))
     }
 
@@ -159,8 +152,10 @@ impl<S: CallSender> Calls<'_, S> {
     ///
     /// # Errors
     /// There is none that the caller may use.
-    pub(crate) fn find_model(&self) -> Result<Arc<Model>, Refusal> {
-        self.sender.find_model(self.requested_model, self.required_kind, self.caller)
+    pub(crate) fn find_model(&self) -> Result<&Arc<Model>, Refusal> {
+        let model = &self.queue.as_ref().map_err(Clone::clone)?.model;
+        self.caller.check_model_as(&model.info(), self.requested_model())?;
+        Ok(model)
     }
 
     /// Sends `text`, a JSON object, to a worker by this route, and returns the whole answer.
@@ -169,21 +164,12 @@ impl<S: CallSender> Calls<'_, S> {
     /// The refusal of any stage, or that of a worker's error (see [`error_of`]); [`Refusal::BadBackendAnswer`] for an
     /// answer of more than [`CALL_ANSWER`] bytes.
     pub(crate) async fn call(&self, route: &'static Route, text: Vec<u8>) -> Result<CallAnswer, Refusal> {
-        let body = self.body.with_pieces([Bytes::from(text)].into());
         // A call that needs no slot is not charged, and so does not count as the first.
         let is_first = route.needs_slot && !self.state.is_charged.swap(true, Ordering::Relaxed);
-        let request = ProxiedRequest {
-            route,
-            required_kind: self.required_kind,
-            parts: head_of_call(self.parts, route),
-            request_id: self.request_id.clone(),
-            requested_model: self.requested_model.map(str::to_owned),
-            envelope: Envelope::of_json(&body).await?,
-            body,
-            role: if is_first { RequestRole::FirstCall } else { RequestRole::LaterCall },
-            // The wait for a slot after texts were counted is no part of it.
-            shared_deadline: route.needs_slot.then(|| Arc::clone(&self.state.deadline)),
-        };
+        let role = if is_first { RequestRole::FirstCall } else { RequestRole::LaterCall };
+        // The wait for a slot after texts were counted is no part of it.
+        let deadline = route.needs_slot.then(|| Arc::clone(&self.state.deadline));
+        let request = self.context.request(route, text, role, deadline).await?;
         let guard = self.state.arrival_guard.lock().unwrap_or_else(PoisonError::into_inner).take();
         let sent = self.sender.send(request, self.caller.for_call(), self.record.open_call(), guard).await;
         self.collect(sent.map_err(|(refusal, _)| refusal)?).await
@@ -213,7 +199,7 @@ impl<S: CallSender> Calls<'_, S> {
 
 /// Returns the head of a call by this route: that of the client's request, with another path and without what described
 /// its body.
-pub(crate) fn head_of_call(client: &Parts, route: &'static Route) -> Parts {
+fn head_of_call(client: &Parts, route: &'static Route) -> Parts {
     let (mut parts, ()) = Request::new(()).into_parts();
     (parts.method, parts.uri) = (Method::POST, Uri::from_static(route.path));
     parts.headers = client.headers.clone();

@@ -18,7 +18,7 @@ use crate::gateway::bounds::INPUTS_PER_CALL;
 use crate::gateway::request::body::RequestBody;
 use crate::gateway::request::envelope::Envelope;
 use crate::gateway::response::served_by::ServedBy;
-use crate::gateway::route::Route;
+use crate::gateway::routes::route::Route;
 use crate::refusal::Refusal;
 
 /// Members of a request in OpenAI's form that are written by themselves, or obeyed here whatever the worker does.
@@ -102,7 +102,7 @@ impl EmbedTranslation {
         let default = served_by.as_ref().and_then(|info| info.dimensions.as_ref()?.default_length());
         check_widths(&vectors)?;
         embed::shape(request, default, &mut vectors).map_err(refusal_of)?;
-        let named = calls.requested_model.or(served_by.as_ref().map(|info| info.id.as_str()));
+        let named = calls.requested_model().or(served_by.as_ref().map(|info| info.id.as_str()));
         let model = named.unwrap_or_default().to_owned();
         let answer = EmbedAnswer { model, vectors, prompt_tokens, ..EmbedAnswer::default() };
         Ok(embed::write(request, &answer, &answer_id("embd")).into())
@@ -119,7 +119,7 @@ impl EmbedTranslation {
         let request = &self.request;
         let dialect = WorkerEmbedDialect::OpenAi;
         let call = WorkerEmbedCall {
-            model: calls.requested_model.unwrap_or_default(),
+            model: calls.requested_model().unwrap_or_default(),
             inputs,
             cut: request.cut,
             prompt: request.prompt.as_ref(),

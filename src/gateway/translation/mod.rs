@@ -36,7 +36,7 @@ use http::{HeaderMap, Uri};
 
 use super::request::body::RequestBody;
 use super::request::envelope::Envelope;
-use super::route::{DialectFamily, Route};
+use super::routes::route::{DialectFamily, Route};
 use crate::fleet::Model;
 use crate::refusal::{Refusal, Shape};
 use calls::{CallSender, Calls};

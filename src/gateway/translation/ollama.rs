@@ -13,7 +13,7 @@ use crate::dialect::ollama::{self, AnswerWriter, KeepAlive, OllamaRequest};
 use crate::gateway::headers::JSON_LINES;
 use crate::gateway::response::body::ResponseBody;
 use crate::gateway::response::line_stream::{KeptAlive, LineForm, moment_since};
-use crate::gateway::route::Route;
+use crate::gateway::routes::route::Route;
 use crate::refusal::{Refusal, Shape};
 
 /// The route by which a model is loaded that is asked for nothing: it needs no slot.
@@ -63,14 +63,14 @@ impl OllamaTranslation {
     pub(super) async fn answer<S: CallSender>(&self, calls: &Calls<'_, S>) -> Result<Bytes, Refusal> {
         let model = calls.find_model()?;
         let mut line = Vec::new();
-        let writer = || AnswerWriter::new(self.request.form, self.named(calls.requested_model.or(Some(model.id()))));
-        let Some((path, text)) = self.request.body(calls.requested_model.unwrap_or_default()) else {
+        let writer = || AnswerWriter::new(self.request.form, self.named(calls.requested_model().or(Some(model.id()))));
+        let Some((path, text)) = self.request.body(calls.requested_model().unwrap_or_default()) else {
             let is_unload = self.request.keep_alive == Some(KeepAlive::Unload);
             if !is_unload && !model.is_remote() {
                 calls.call(call_route(LOADING_ROUTE)?, br#"{"content":""}"#.to_vec()).await?;
             }
             writer().write_loaded(is_unload, moment_since(self.started), &mut line);
-            self.request.keep_alive.inspect(|time| KeptAlive::apply(&model, *time));
+            self.request.keep_alive.inspect(|time| KeptAlive::apply(model, *time));
             return Ok(line.into());
         };
         let answer = calls.call(call_route(path)?, text).await?;

@@ -16,7 +16,7 @@ use crate::dialect::rerank::{
 use crate::fleet::{ModelInfo, WorkerKind};
 use crate::gateway::bounds::CALLS_AT_ONCE;
 use crate::gateway::response::served_by::ServedBy;
-use crate::gateway::route::Route;
+use crate::gateway::routes::route::Route;
 use crate::refusal::{Refusal, Shape};
 use crate::settings::values::ScoreSetting;
 
@@ -82,7 +82,7 @@ impl RerankTranslation {
             prompt_tokens = scored.prompt_tokens.map(|tokens| tokens + prompt_tokens.unwrap_or(0)).or(prompt_tokens);
             model.get_or_insert(answer.served_by.model);
         }
-        let named = calls.requested_model.or(model.as_deref().map(|model| model.id()));
+        let named = calls.requested_model().or(model.as_deref().map(|model| model.id()));
         let answer = RerankAnswer { model: named.unwrap_or_default().to_owned(), scores, prompt_tokens };
         let written = rerank::write(request, &answer, &answer_id("rerank"));
         written.map(Bytes::from).map_err(|error| Refusal::BadBackendAnswer(error.to_string()))
@@ -99,7 +99,7 @@ impl RerankTranslation {
         let documents: Vec<&str> = documents.iter().map(AsRef::as_ref).collect();
         let dialect = WorkerRerankDialect::Llama;
         let body = dialect.write_request(&WorkerRerankRequest {
-            model: calls.requested_model.unwrap_or_default(),
+            model: calls.requested_model().unwrap_or_default(),
             query: call.query,
             documents: &documents,
             cut: request.cut,

@@ -3,8 +3,8 @@
 use http::Method;
 
 use crate::dialect::{AnswerId, FieldError};
-use crate::gateway::route::Route;
-use crate::gateway::route_lookup;
+use crate::gateway::routes::lookup;
+use crate::gateway::routes::route::Route;
 use crate::refusal::Refusal;
 
 /// The limits of requests in dialects.
@@ -19,7 +19,7 @@ pub(in crate::gateway) struct TranslationLimits {
 /// # Errors
 /// [`Refusal::RouteNotFound`] if the path is not in the route table.
 pub(super) fn call_route(path: &str) -> Result<&'static Route, Refusal> {
-    route_lookup::find(&Method::POST, path)
+    lookup::find(&Method::POST, path)
 }
 
 /// Returns what distinguishes the answer to a request from others; `what` is the beginning of its id.

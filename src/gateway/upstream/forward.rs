@@ -39,7 +39,7 @@ use crate::gateway::response::rename::{ModelRenamer, RenamedBody};
 use crate::gateway::response::served_by::ServedBy;
 use crate::gateway::response::stall_sweeper::StallSweeper;
 use crate::gateway::response::upstream_body::UpstreamBody;
-use crate::gateway::route::Route;
+use crate::gateway::routes::route::Route;
 use crate::pause_clock;
 use crate::refusal::Refusal;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, UPSTREAM_IDLE_CONNECTIONS};
@@ -341,7 +341,7 @@ fn upstream_request<B>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::route_lookup;
+    use crate::gateway::routes::lookup;
     use http::uri::{Authority, Scheme};
     use http::{HeaderMap, HeaderName};
 
@@ -364,7 +364,7 @@ mod tests {
             .header("x-request-id", "theirs")
             .header("x-kept", "1");
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let route = route_lookup::find(&Method::POST, "/v1/chat/completions").unwrap();
+        let route = lookup::find(&Method::POST, "/v1/chat/completions").unwrap();
         upstream_request(parts, is_remote.then_some(route.path), &HeaderValue::from_static("id-1"), (), &target)
             .unwrap()
     }

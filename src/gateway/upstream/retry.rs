@@ -23,7 +23,7 @@ use crate::gateway::queue::model_queues::ModelQueues;
 use crate::gateway::queue::ticket::{Moved, QueueEntry, Ticket};
 use crate::gateway::queue::unavailable::refusal_of;
 use crate::gateway::request::proxied_request::ProxiedRequest;
-use crate::gateway::route::Route;
+use crate::gateway::routes::route::Route;
 use crate::models::ModelKind;
 use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::{Refusal, Shape};

@@ -15,7 +15,7 @@ use crate::gateway::bounds::{ERROR_BODY, ERROR_BODY_WAIT, LEAST_KEY_LENGTH};
 use crate::gateway::headers;
 use crate::gateway::response::error_cause::{self, ErrorCause};
 use crate::gateway::response::upstream_body::UpstreamBody;
-use crate::gateway::route::Route;
+use crate::gateway::routes::route::Route;
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::{Shape, SilentError, X_SHOULD_RETRY, body_of_backend_error, body_of_silent_error};
 

@@ -14,7 +14,7 @@
 mod counts;
 mod scan;
 
-use crate::gateway::route::StreamEnd;
+use crate::gateway::routes::route::StreamEnd;
 use crate::gateway::scan::sse_framer::{SseField, SseLine, SseStep};
 
 pub(super) use counts::TokenCounts;

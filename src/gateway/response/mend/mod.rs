@@ -31,7 +31,7 @@ use bytes::Bytes;
 
 use super::transform::TransformedStream;
 use crate::gateway::request::answer_facts::AnswerFacts;
-use crate::gateway::route::{Route, StreamEnd};
+use crate::gateway::routes::route::{Route, StreamEnd};
 
 /// The path of the chats whose first chunk has a role.
 const CHAT: &str = "/v1/chat/completions";

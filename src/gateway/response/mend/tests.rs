@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::gateway::response::transform::TransformedStream;
-use crate::gateway::route_lookup;
+use crate::gateway::routes::lookup;
 
 fn facts() -> AnswerFacts {
     AnswerFacts { model: "m\"1".to_owned(), choices: 1, ..AnswerFacts::default() }
@@ -16,7 +16,7 @@ fn facts() -> AnswerFacts {
 
 /// Sends a stream in these pieces through its mend. Returns what comes out, and whether it ended with the mend at work.
 fn through(path: &str, facts: &AnswerFacts, pieces: &[&[u8]]) -> (String, bool) {
-    let route = route_lookup::find(&Method::POST, path).unwrap();
+    let route = lookup::find(&Method::POST, path).unwrap();
     let (mut stream, mut out): (Option<TransformedStream>, Vec<u8>) = (None, Vec::new());
     let mut is_decided = false;
     for piece in pieces {

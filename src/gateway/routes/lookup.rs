@@ -5,17 +5,17 @@
 use http::Method;
 
 use super::route::{ID_PLACEHOLDER, LocalRoute, Route, RoutePort, RouteTarget};
-use super::route_table::{FIM, INFILL, PING, ROUTES};
+use super::table::{FIM, INFILL, PING, ROUTES};
 use crate::refusal::Refusal;
 
 impl Route {
     /// Returns the route by which a llama-server is asked, if it has another path for this one.
-    pub(super) fn at_llama_server(&self) -> Option<&'static Self> {
+    pub(in crate::gateway) fn at_llama_server(&self) -> Option<&'static Self> {
         (self.path == FIM).then(|| ROUTES.iter().find(|route| route.path == INFILL))?
     }
 
     /// Returns the route by which a remote backend is asked.
-    pub(super) fn at_remote(&'static self) -> &'static Self {
+    pub(in crate::gateway) fn at_remote(&'static self) -> &'static Self {
         let is_canonical = |route: &&Self| route.path == self.canonical && route.is_post == self.is_post;
         ROUTES.iter().find(is_canonical).unwrap_or(self)
     }
@@ -23,7 +23,7 @@ impl Route {
 
 /// Returns what may follow the id of a model in the paths that begin with `before`; `None` if none of them has an id
 /// there.
-pub(super) fn endings_after_id(before: &str) -> Option<impl Iterator<Item = &'static str>> {
+pub(in crate::gateway) fn endings_after_id(before: &str) -> Option<impl Iterator<Item = &'static str>> {
     let mut endings = ROUTES.iter().filter_map(move |route| {
         let (prefix, ending) = route.path.split_once(ID_PLACEHOLDER)?;
         (prefix.strip_suffix('/') == Some(before)).then_some(ending)
@@ -33,13 +33,13 @@ pub(super) fn endings_after_id(before: &str) -> Option<impl Iterator<Item = &'st
 }
 
 /// Returns the paths that begin with a version, and whose requests go to a worker.
-pub(super) fn inference_paths() -> impl Iterator<Item = &'static str> {
+pub(in crate::gateway) fn inference_paths() -> impl Iterator<Item = &'static str> {
     let is_inference = |route: &&Route| route.is_post && matches!(route.target, RouteTarget::Worker(_));
     ROUTES.iter().filter(is_inference).map(|route| route.path).filter(|path| path.starts_with("/v1/"))
 }
 
 /// Returns whether this path of the gateway port belongs to the API, whatever the method.
-pub(super) fn is_api_path(path: &str) -> bool {
+pub(in crate::gateway) fn is_api_path(path: &str) -> bool {
     ROUTES.iter().any(|route| !matches!(route.target, RouteTarget::Gateway(_)) && route.id_in(path).is_some())
 }
 
@@ -56,7 +56,7 @@ fn find_row(port: RoutePort, method: &Method, path: &str) -> Option<&'static Rou
 ///
 /// # Errors
 /// [`Refusal::RouteNotFound`] if there is none.
-pub(super) fn find(method: &Method, path: &str) -> Result<&'static Route, Refusal> {
+pub(in crate::gateway) fn find(method: &Method, path: &str) -> Result<&'static Route, Refusal> {
     find_row(RoutePort::Gateway, method, path).ok_or(Refusal::RouteNotFound)
 }
 
@@ -65,7 +65,11 @@ pub(super) fn find(method: &Method, path: &str) -> Result<&'static Route, Refusa
 ///
 /// # Errors
 /// [`Refusal::RouteNotFound`] if there is none.
-pub(super) fn find_on_health_port(method: &Method, path: &str, extra_ping: &str) -> Result<&'static Route, Refusal> {
+pub(in crate::gateway) fn find_on_health_port(
+    method: &Method,
+    path: &str,
+    extra_ping: &str,
+) -> Result<&'static Route, Refusal> {
     let path = if path == extra_ping { PING } else { path };
     find_row(RoutePort::Health, method, path).ok_or(Refusal::RouteNotFound)
 }
@@ -95,9 +99,9 @@ pub fn reserved_paths() -> Vec<&'static str> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::gateway) mod tests {
     use super::super::route::{ModelsRoute, StreamEnd};
-    use super::super::route_table::CLOSED;
+    use super::super::table::CLOSED;
     use super::*;
     use crate::platform::Platform;
     use crate::settings::{Environment, Inputs, resolve};

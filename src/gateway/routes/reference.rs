@@ -1,14 +1,14 @@
-//! The page of routes, `docs/ROUTES.md`, written from the table in `route_table.rs`.
+//! The page of routes, `docs/ROUTES.md`, written from the table in `table.rs`.
 
 use std::fmt::Write as _;
 
 use super::route::{Route, RouteAccess, RoutePort, RouteTarget};
-use super::route_table::{CLOSED, ROUTES};
+use super::table::{CLOSED, ROUTES};
 
 const INTRODUCTION: &str = "\
 # Routes
 
-Generated from `src/gateway/route_table.rs`; `UPDATE_DOCS=1 cargo test --test it docs` regenerates it.
+Generated from `src/gateway/routes/table.rs`; `UPDATE_DOCS=1 cargo test --test it docs` regenerates it.
 
 Any other path is answered with 404 `route_not_found`, and so is any other method. HEAD is allowed where GET is.
 

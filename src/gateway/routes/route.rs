@@ -1,6 +1,6 @@
 //! What a route is: who may use it, what answers it, and which API dialect it speaks.
 //!
-//! `route_table.rs` has the table of all routes, and `route_lookup.rs` finds a request's route in it.
+//! `table.rs` has the table of all routes, and `lookup.rs` finds a request's route in it.
 
 use crate::keys::Scope;
 use crate::models::ModelKind;
@@ -35,7 +35,7 @@ pub enum LocalRoute {
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RouteAccess {
+pub(in crate::gateway) enum RouteAccess {
     /// Every client.
     Open,
     /// Clients with a key of this scope.
@@ -46,7 +46,7 @@ pub(super) enum RouteAccess {
 
 /// What answers a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RouteTarget {
+pub(in crate::gateway) enum RouteTarget {
     /// The gateway, through its `LocalResponder`.
     Gateway(LocalRoute),
     /// The models API.
@@ -57,7 +57,7 @@ pub(super) enum RouteTarget {
 
 /// A route of the models API. The gateway answers all of them itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ModelsRoute {
+pub(in crate::gateway) enum ModelsRoute {
     /// `GET /v1/models`
     All,
     /// `GET /v1/models/{id}`
@@ -80,7 +80,7 @@ pub(super) enum ModelsRoute {
 
 /// A route of Ollama's API about models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OllamaModels {
+pub(in crate::gateway) enum OllamaModels {
     /// `GET /api/version`
     Version,
     /// `GET /api/tags`
@@ -95,7 +95,7 @@ pub(super) enum OllamaModels {
 
 /// How an API dialect marks the end of a stream of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StreamEnd {
+pub(in crate::gateway) enum StreamEnd {
     /// `data: [DONE]`: OpenAI's completions.
     Done,
     /// `event: message_stop`: Anthropic's messages.
@@ -108,7 +108,7 @@ pub(super) enum StreamEnd {
 
 /// Dialects of requests that mean the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DialectFamily {
+pub(in crate::gateway) enum DialectFamily {
     /// Scores of documents for a query.
     Rerank,
     /// Embeddings.
@@ -121,7 +121,7 @@ pub(super) enum DialectFamily {
 
 /// The port on which a route is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RoutePort {
+pub(in crate::gateway) enum RoutePort {
     Gateway,
     Health,
     Both,
@@ -131,45 +131,45 @@ pub(super) enum RoutePort {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Route {
     /// The path, in which `{id}` stands for any text.
-    pub(super) path: &'static str,
+    pub(in crate::gateway) path: &'static str,
     /// The path of the route that means the same at any server with OpenAI's API.
-    pub(super) canonical: &'static str,
-    pub(super) port: RoutePort,
+    pub(in crate::gateway) canonical: &'static str,
+    pub(in crate::gateway) port: RoutePort,
     /// Whether the method is POST. Any other request is read-only, and neither wakes a model nor keeps it awake.
-    pub(super) is_post: bool,
-    pub(super) access: RouteAccess,
-    pub(super) target: RouteTarget,
-    pub(super) shape: Shape,
-    pub(super) stream_end: StreamEnd,
+    pub(in crate::gateway) is_post: bool,
+    pub(in crate::gateway) access: RouteAccess,
+    pub(in crate::gateway) target: RouteTarget,
+    pub(in crate::gateway) shape: Shape,
+    pub(in crate::gateway) stream_end: StreamEnd,
     /// Whether a request occupies one of llama-server's slots, and so waits in a queue for one.
-    pub(super) needs_slot: bool,
+    pub(in crate::gateway) needs_slot: bool,
     /// Whether the response may be a stream.
-    pub(super) may_stream: bool,
+    pub(in crate::gateway) may_stream: bool,
     /// The dialects that requests may be written in, if they are translated.
-    pub(super) dialects: Option<DialectFamily>,
+    pub(in crate::gateway) dialects: Option<DialectFamily>,
     /// Whether a request may be sent again although a worker may already have processed it.
-    pub(super) is_idempotent: bool,
+    pub(in crate::gateway) is_idempotent: bool,
     /// What a request does, for the page of routes.
-    pub(super) about: &'static str,
+    pub(in crate::gateway) about: &'static str,
 }
 
 /// A path of llama-server that is no route on purpose.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ClosedPath {
-    pub(super) methods: &'static str,
+pub(in crate::gateway) struct ClosedPath {
+    pub(in crate::gateway) methods: &'static str,
     /// The path, in which `{id}` stands for any text.
-    pub(super) path: &'static str,
+    pub(in crate::gateway) path: &'static str,
     /// Why it is no route.
-    pub(super) why: &'static str,
+    pub(in crate::gateway) why: &'static str,
 }
 
 /// The part of a route's path that stands for any text.
-pub(super) const ID_PLACEHOLDER: &str = "{id}";
+pub(in crate::gateway) const ID_PLACEHOLDER: &str = "{id}";
 
 impl Route {
     /// Returns the percent-encoded text in this path at the place of `{id}`, or an empty text if the route has no
     /// `{id}`. Returns `None` if the path does not match the route.
-    pub(super) fn id_in<'a>(&self, path: &'a str) -> Option<&'a str> {
+    pub(in crate::gateway) fn id_in<'a>(&self, path: &'a str) -> Option<&'a str> {
         match self.path.split_once(ID_PLACEHOLDER) {
             None => (self.path == path).then_some(""),
             Some((before, after)) => {

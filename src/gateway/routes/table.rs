@@ -1,6 +1,6 @@
 //! The table of routes: which exist, and which paths of llama-server are closed on purpose.
 //!
-//! A request for any other path gets a 404 and never reaches llama-server. `route_reference.rs` writes the table as a
+//! A request for any other path gets a 404 and never reaches llama-server. `reference.rs` writes the table as a
 //! page.
 
 use super::route::{
@@ -127,14 +127,14 @@ const fn closed(methods: &'static str, path: &'static str, why: &'static str) ->
 
 const NO_CHANGE: &str = "501: models are files of this machine, and are not changed by clients";
 const ADMIN: RouteAccess = RouteAccess::Key(Scope::Admin);
-pub(super) const PING: &str = "/ping";
+pub(in crate::gateway) const PING: &str = "/ping";
 
 /// The path of completions with a suffix in Mistral's API, and that at llama-server.
-pub(super) const FIM: &str = "/v1/fim/completions";
-pub(super) const INFILL: &str = "/infill";
+pub(in crate::gateway) const FIM: &str = "/v1/fim/completions";
+pub(in crate::gateway) const INFILL: &str = "/infill";
 
 /// Every route. A path without `/v1` is for clients whose base address lacks it, as at llama-server.
-pub(super) const ROUTES: &[Route] = &[
+pub(in crate::gateway) const ROUTES: &[Route] = &[
     stream("/v1/chat/completions", StreamEnd::Done, "a chat, in OpenAI's API"),
     twin("/v1/chat/completions", stream("/chat/completions", StreamEnd::Done, "as `/v1/chat/completions`")),
     stream("/v1/completions", StreamEnd::Done, "a completion, in OpenAI's API"),
@@ -246,7 +246,7 @@ pub(super) const ROUTES: &[Route] = &[
 ];
 
 /// Paths of llama-server that are no routes on purpose. Clients that ask for them get the same 404 as for any other path.
-pub(super) const CLOSED: &[ClosedPath] = &[
+pub(in crate::gateway) const CLOSED: &[ClosedPath] = &[
     closed("POST", "/props", "it changes llama-server's settings for everybody"),
     closed("POST", "/slots/{id}", "it saves, restores and erases what other clients have in a slot"),
     closed("POST", "/lora-adapters", "it changes the answers to everybody; `lora` in a request does it for one"),

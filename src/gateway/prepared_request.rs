@@ -1,0 +1,48 @@
+//! What the first stages of the pipeline make of a request.
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Response};
+
+use super::admission::auth::Caller;
+use super::queue::ticket::QueueEntry;
+use super::request::body::RequestBody;
+use super::request::proxied_request::ProxiedRequest;
+use super::response::line_stream::LineForm;
+use super::translation::DialectRequest;
+use super::upstream::retry::Retry;
+use crate::models::ModelKind;
+
+/// What `prepare` makes of a request.
+#[expect(clippy::large_enum_variant, reason = "there is one for each request, which is taken apart at once")]
+pub(super) enum PreparedRequest {
+    /// The gateway answers the request itself.
+    Answered(Response<Bytes>),
+    /// The request has an entry in the queue of a model.
+    Queued(Queued),
+    /// The request is served by calls.
+    Translated(Box<Translated>),
+}
+
+/// A request that was read from its dialect, with what its calls need.
+pub(super) struct Translated {
+    pub(super) translation: DialectRequest,
+    pub(super) required_kind: Option<ModelKind>,
+    pub(super) parts: Parts,
+    pub(super) body: RequestBody,
+    pub(super) request_id: HeaderValue,
+    /// The model that the path or the body names.
+    pub(super) requested_model: Option<String>,
+    pub(super) caller: Caller,
+    pub(super) arrival_guard: Option<Box<dyn Send>>,
+}
+
+/// A request with an entry in the queue of a model.
+pub(super) struct Queued {
+    pub(super) request: ProxiedRequest,
+    pub(super) caller: Caller,
+    pub(super) retry: Retry,
+    pub(super) queue_entry: QueueEntry,
+    /// How a stream is written as lines, for a client of Ollama's API.
+    pub(super) lines: Option<LineForm>,
+}

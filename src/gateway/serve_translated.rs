@@ -1,0 +1,113 @@
+//! Requests that are served by calls to workers: each goes through stages 5 to 8 of the pipeline.
+//!
+//! Owns how the calls of one request share its record, its caller and its end. What is called, and what the answers mean,
+//! is decided in `translation/`.
+
+use std::sync::Arc;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+
+use super::accounting::record::Record;
+use super::admission::auth::Caller;
+use super::prepared_request::{Queued, Translated};
+use super::request::proxied_request::{ProxiedRequest, RequestRole};
+use super::response::body::ResponseBody;
+use super::response::line_stream::KeptAlive;
+use super::service::Gateway;
+use super::translation::calls::{CallContext, CallSender, Calls, CallsState, SentCall};
+use super::translation::{self, StreamedCall};
+use crate::refusal::Refusal;
+
+impl Gateway {
+    /// Serves a request in a dialect of its own by calls to workers, each of which goes through stages 5 to 8.
+    pub(super) async fn serve_translated(
+        self: &Arc<Self>,
+        translated: Box<Translated>,
+        mut record: Record,
+    ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
+        let Translated { translation, required_kind, parts, body, request_id, requested_model, caller, arrival_guard } =
+            *translated;
+        let table = self.model_queues.snapshot();
+        let requested_model = match translation.is_of_ollama() {
+            true => requested_model.as_deref().map(|name| table.without_default_tag(name)),
+            false => requested_model.as_deref(),
+        };
+        let context =
+            CallContext { parts: &parts, body: &body, request_id: &request_id, requested_model, required_kind };
+        match translation.streamed_call(requested_model) {
+            Ok(None) => {}
+            Ok(Some(call)) => return self.serve_as_lines(call, &context, caller, arrival_guard, record).await,
+            Err(refusal) => return Err((refusal, record)),
+        }
+        record.begin_calls();
+        let queue = table.resolve(requested_model, required_kind, &caller).map(Arc::clone);
+        let state = CallsState::new(arrival_guard);
+        let calls = Calls { sender: self, caller: &caller, record: &record, context, queue, state };
+        let answer = translation.answer(&calls).await;
+        let headers = calls.into_headers();
+        record.take_calls();
+        match answer {
+            Ok(text) => {
+                record.status = Some(StatusCode::OK);
+                let mut response = Response::new(ResponseBody::local(text, record));
+                response.headers_mut().extend(headers);
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                Ok(response)
+            }
+            Err(refusal) => {
+                if !headers.is_empty() {
+                    record.failure_headers.get_or_insert_with(|| Box::new(headers));
+                }
+                Err((refusal, record))
+            }
+        }
+    }
+
+    /// Serves a request of Ollama's API by one call, whose answer is passed on as lines while it comes.
+    async fn serve_as_lines(
+        self: &Arc<Self>,
+        call: StreamedCall,
+        context: &CallContext<'_>,
+        caller: Caller,
+        arrival_guard: Option<Box<dyn Send>>,
+        mut record: Record,
+    ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
+        let StreamedCall { route, text, mut lines, keep_alive } = call;
+        let request = match context.request(route, text, RequestRole::Whole, None).await {
+            Ok(request) => request,
+            Err(refusal) => return Err((refusal, record)),
+        };
+        let (retry, queue_entry) = match self.enqueue(&request, &caller, &mut record) {
+            Ok(queued) => queued,
+            Err(refusal) => return Err((refusal, record)),
+        };
+        drop(arrival_guard);
+        lines.at_end =
+            keep_alive.map(|time| Arc::new(KeptAlive { model: Arc::clone(&retry.model_queue().model), time }));
+        let queued = Queued { request, caller, retry, queue_entry, lines: Some(lines.clone()) };
+        let response = Arc::clone(self).queue_and_forward(queued, record).await?;
+        Ok(translation::as_lines(response, &lines).await)
+    }
+}
+
+impl CallSender for Arc<Gateway> {
+    fn send<'a>(
+        &'a self,
+        request: ProxiedRequest,
+        caller: Caller,
+        mut record: Record,
+        arrival_guard: Option<Box<dyn Send>>,
+    ) -> SentCall<'a> {
+        Box::pin(async move {
+            match self.enqueue(&request, &caller, &mut record) {
+                Ok((retry, queue_entry)) => {
+                    drop(arrival_guard);
+                    let queued = Queued { request, caller, retry, queue_entry, lines: None };
+                    Arc::clone(self).queue_and_forward(queued, record).await
+                }
+                Err(refusal) => Err((refusal, record)),
+            }
+        })
+    }
+}
