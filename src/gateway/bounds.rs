@@ -88,6 +88,9 @@ pub const UNPACK_STEPS: usize = 16;
 /// Longest name of a JSON member that the gateway compares, in bytes as the name is written.
 pub const MEMBER_NAME: usize = 256;
 
+/// Longest number of a parameter that is read, in bytes as it is written.
+pub const NUMBER_LENGTH: usize = 64;
+
 /// Most members of a request's JSON object, or parts of its form.
 pub const MOST_MEMBERS: usize = 1024;
 

@@ -63,6 +63,7 @@ pub use queue::rescan::Rescan;
 pub use queue::{Queue, QueueTimeouts};
 pub use response::body::ResponseBody;
 pub use routes::lookup::reserved_paths;
+pub use routes::parameters_reference::parameters_reference;
 pub use routes::reference::routes_reference;
 pub use routes::route::LocalRoute;
 pub use service::{Gateway, LocalResponder};

@@ -25,6 +25,7 @@ use super::queue::model_queues::check_single_kind;
 use super::queue::ticket::{QueueEntry, WaitEnd};
 use super::request::body;
 use super::request::envelope::Envelope;
+use super::request::parameters;
 use super::request::proxied_request::{ProxiedRequest, RequestRole, requested_model};
 use super::response::body::ResponseBody;
 use super::response::heartbeat;
@@ -166,6 +167,9 @@ impl Gateway {
             }
         }
         let route = translation::meant_route(route, &envelope, &mut parts.uri)?;
+        if self.checks_parameters {
+            parameters::check(route, &envelope, &body)?;
+        }
         let role = RequestRole::Whole;
         let shared_deadline = None;
         let request = ProxiedRequest {

@@ -73,6 +73,8 @@ pub struct Gateway {
     models_api: ModelsApi,
     /// `OLLAMA_API`
     serves_ollama: bool,
+    /// `STRICT_PARAMETERS`
+    pub(super) checks_parameters: bool,
     pub(super) activity: Arc<Activity>,
     /// Whether requests of clients are refused because the service stops. Jobs that were taken before are still served.
     is_closed_to_clients: AtomicBool,
@@ -112,6 +114,7 @@ impl Gateway {
             local_responder,
             models_api: ModelsApi::new(settings.routing.list_aliases, translation_limits),
             serves_ollama: settings.routing.ollama_api,
+            checks_parameters: settings.limits.strict_parameters,
             activity: Activity::new(),
             is_closed_to_clients: AtomicBool::new(false),
             health_check_path: settings.listen.health_check_path.clone(),

@@ -190,6 +190,7 @@ options! {
         client_body_timeout: Seconds = "60s", Restart, "Longest silence while a request body arrives.";
         max_request_body_size: ByteSize = "10485760", Restart, "Largest request body; a larger one is refused with 413.";
         max_rerank_documents: NonZeroUsize = "1000", Restart, "Most documents of a request for scores; a request with more is refused with 400.";
+        strict_parameters: bool = "true", Restart, "Refuse parameters such as `temperature` with 400 if they are not of the type or in the range that the API gives them (see PARAMETERS.md); `false` passes them on as they are.";
         max_headers: NonZeroUsize = "64", Restart, "Most header lines per request; a request with more is refused with 431.";
         max_header_line_size: ByteSize = "8192", Restart, "Longest header line; a longer one is refused with 431.";
         max_request_line_size: ByteSize = "8192", Restart, "Longest request line; a longer one is refused with 414.";

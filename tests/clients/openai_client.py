@@ -76,6 +76,16 @@ def check_emoji(client, model):
         assert response.status == "completed" and response.output_text.startswith("\U0001f30c"), response
 
 
+def check_parameters(client, model):
+    for options, name in (({"temperature": 3}, "temperature"), ({"n": 0}, "n"), ({"stop": 5}, "stop")):
+        try:
+            client.chat.completions.create(model=model, messages=QUESTION, **options)
+        except openai.BadRequestError as error:
+            assert (error.code, error.param) == ("invalid_parameter", name), error.body
+        else:
+            raise AssertionError(f"{options} was taken")
+
+
 def check_embeddings(client, model):
     texts = ["hello there", "something else", "a third, rather longer text"]
     # Without the option, the SDK asks for base64 and decodes it; clients use both.
@@ -163,6 +173,7 @@ def main():
         check_responses(client, models[0])
         check_stream(client, models[0])
         check_count(client, models[0])
+        check_parameters(client, models[0])
     else:
         check_embeddings(client, models[0])
     check_wrong_key(base_url)

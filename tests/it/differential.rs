@@ -43,6 +43,8 @@ const WRONG_KIND: Difference =
     Difference::All("the kind of the model is checked before llama-server, which may crash, sees the request");
 const FAULT: Difference =
     Difference::All("a 5xx that names the request's own fault is 400, because libraries repeat every 5xx");
+const PARAMETER: Difference =
+    Difference::All("a value that the API does not allow is refused by the gateway, with the name of the parameter");
 const OPENAI_FORM: Difference = Difference::All(
     "a body with input is in OpenAI's form, whose clients use this path if their base address lacks /v1",
 );
@@ -238,6 +240,8 @@ fn chat_samples() -> Vec<Sample> {
             for (path, base) in
                 [("/v1/chat/completions", &chat), ("/completion", &completion), ("/v1/completions", &completion)]
             {
+                let is_refused = options["temperature"].is_string() && path != "/completion";
+                let difference = if is_refused { PARAMETER } else { difference };
                 samples.push(Sample::post(path, &with(base, options.clone())).differs(difference));
             }
         }
@@ -245,7 +249,6 @@ fn chat_samples() -> Vec<Sample> {
     for options in [
         json!({"max_completion_tokens": 2}),
         json!({"max_tokens": 1}),
-        json!({"max_tokens": 0}),
         json!({"logprobs": true, "top_logprobs": 2}),
         json!({"response_format": {"type": "json_object"}}),
         json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "boolean"}}}}),
@@ -270,6 +273,14 @@ fn chat_samples() -> Vec<Sample> {
     ] {
         samples.push(Sample::post("/v1/chat/completions", &with(&chat, options.clone())));
         samples.push(Sample::post("/chat/completions", &with(&chat, options)));
+    }
+    for options in [json!({"max_tokens": 0}), json!({"temperature": 3}), json!({"stop": 5}), json!({"n": "1"})] {
+        samples.push(Sample::post("/v1/chat/completions", &with(&chat, options)).differs(PARAMETER));
+    }
+    for options in
+        [json!({"max_tokens": -1, "t_max_predict_ms": 1}), json!({"seed": -1}), json!({"min_p": 7, "top_k": -1})]
+    {
+        samples.push(Sample::post("/v1/chat/completions", &with(&chat, options)));
     }
     for options in [json!({"tools": "none"}), json!({"messages": [{"content": "no role"}]})] {
         for path in ["/v1/chat/completions", "/chat/completions"] {

@@ -439,11 +439,12 @@ fn more_answers_than_slots_are_refused_with_the_name_of_the_setting() {
     let gateway = start(&[("PARALLEL", "2")]);
     let ask = |path: &str, n: Value| gateway.client().post_json(path, &json!({"n": n, "messages": [], "prompt": "x"}));
     for path in [CHAT, "/v1/completions", "/completion"] {
-        for n in [json!(1), json!(2), json!(null), json!("3")] {
+        for n in [json!(1), json!(2), json!(2.0), json!(null)] {
             assert_eq!(ask(path, n.clone()).status(), 200, "{path} {n}");
         }
         let answer = ask(path, json!(3));
-        assert_eq!(refused(&answer, 400), "bad_request");
+        assert_eq!(refused(&answer, 400), "invalid_parameter");
+        assert_eq!(answer.json()["error"]["param"], "n", "{}", answer.text());
         assert!(answer.json()["error"]["message"].to_string().contains("PARALLEL"), "{}", answer.text());
     }
     assert_eq!(gateway.client().post_json("/tokenize", &json!({"content": "x", "n": 3})).status(), 200);

@@ -31,6 +31,11 @@ fn docs_routes_is_up_to_date() {
 }
 
 #[test]
+fn docs_parameters_is_up_to_date() {
+    assert_up_to_date("PARAMETERS.md", &llamagate::gateway::parameters_reference());
+}
+
+#[test]
 fn every_link_of_the_docs_has_a_target() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let docs = fs::read_dir(root.join("docs")).expect("docs can be read").flatten().map(|entry| entry.path());

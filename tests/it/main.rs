@@ -41,6 +41,7 @@ mod mended_answers;
 mod model_routes;
 mod ollama;
 mod packed_answers;
+mod parameters;
 mod pauses;
 mod platforms;
 mod poison;

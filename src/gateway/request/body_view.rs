@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::body::RequestBody;
+use crate::gateway::bounds::NUMBER_LENGTH;
 
 /// A member of a JSON object, or a part of a multipart form.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,6 +47,13 @@ pub(super) fn slices(body: &RequestBody, range: Range<usize>) -> impl Iterator<I
         let (start, end) = (range.start.max(at), range.end.min(begin));
         (start < end).then(|| piece.slice(start - at..end - at))
     })
+}
+
+/// Returns the number in this range of a body; `None` if there is none, or one that is infinite or longer than
+/// [`NUMBER_LENGTH`].
+pub(super) fn number_in(body: &RequestBody, range: &Range<usize>) -> Option<f64> {
+    let range = Some(range.clone()).filter(|range| range.len() <= NUMBER_LENGTH)?;
+    serde_json::from_slice(&gather(body, range)).ok()
 }
 
 /// Returns a copy of the bytes in this range of a body. For short ranges only.

@@ -14,7 +14,7 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
 use super::body::RequestBody;
-use super::body_view::{BodyMember, gather, slices};
+use super::body_view::{BodyMember, gather, number_in, slices};
 use super::multipart;
 use crate::gateway::bounds::{MEMBER_NAME, MOST_MEMBERS, PREFIX_LENGTHS, SCANNED_AT_ONCE};
 use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep, text};
@@ -23,9 +23,6 @@ use crate::settings::bounds::MODEL_NAME;
 
 /// The end of the path of the only route whose requests are forms.
 const TRANSCRIPTIONS: &str = "/audio/transcriptions";
-
-/// Longest number of answers that is read, in digits.
-const LONGEST_NUMBER: usize = 10;
 
 /// Names of the members that may hold a prompt, in the order in which a prompt is built from them.
 const PROMPT_MEMBERS: [&str; 5] = ["system", "instructions", "messages", "prompt", "input"];
@@ -170,8 +167,8 @@ impl Envelope {
     /// Returns the value of the member `n`, the number of answers that a client wants, if it is a whole number.
     pub(super) fn answers_wanted(&self, body: &RequestBody) -> Option<usize> {
         let member = self.members.iter().rfind(|member| member.is_named("n"))?;
-        let short = member.value.start..member.value.end.min(member.value.start + LONGEST_NUMBER);
-        str::from_utf8(&gather(body, short)).ok()?.parse().ok()
+        let number = number_in(body, &member.value)?;
+        (number.fract() == 0.0 && number >= 0.0).then_some(number as usize)
     }
 
     /// Returns what to say of a body that was not understood.

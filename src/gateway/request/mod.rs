@@ -5,6 +5,7 @@
 //! - `body_view.rs`: the positions of a body's members, and the bytes in a range
 //! - `envelope.rs`: the model, the stream flag and the prompt prefixes of a body
 //! - `multipart.rs`: finds the parts of a multipart form
+//! - `parameters.rs`: checks the members whose values an API limits
 //! - `response_format.rs`: the format of a response, as llama-server is told it
 //! - `rewrite.rs`: changes members of a body
 //! - `session.rs`: the session that a request names
@@ -15,6 +16,7 @@ pub(super) mod body;
 mod body_view;
 pub(super) mod envelope;
 mod multipart;
+pub(super) mod parameters;
 pub(super) mod proxied_request;
 mod response_format;
 pub(crate) mod rewrite;

@@ -83,13 +83,16 @@ impl ProxiedRequest {
     /// without the name of the setting.
     ///
     /// # Errors
-    /// [`Refusal::BadRequest`].
+    /// [`Refusal::InvalidParameter`].
     pub(crate) fn check_answers_wanted(&self, model: &ModelInfo) -> Result<(), Refusal> {
         let wanted = || self.envelope.answers_wanted(&self.body);
         match model.slots.filter(|_| self.route.may_stream).zip(wanted()) {
-            Some((slots, wanted)) if wanted > slots => Err(Refusal::bad_request(format!(
-                "n is {wanted}, and each llama-server of this model has slots for {slots}: PARALLEL sets that number"
-            ))),
+            Some((slots, wanted)) if wanted > slots => Err(Refusal::InvalidParameter {
+                field: "n".to_owned(),
+                message: format!(
+                    "n is {wanted}, and each llama-server of this model has slots for {slots}: PARALLEL sets that number"
+                ),
+            }),
             _ => Ok(()),
         }
     }
