@@ -9,6 +9,7 @@ use super::accounts::access_log_line;
 use super::support::{
     client::{Client, Response},
     gateway::{Gateway, USER},
+    page_commands::{CommandOutput, run_page},
     remote::{Remote, Reply},
     wait::{REAL_MODEL_READY, eventually},
 };
@@ -524,19 +525,7 @@ fn a_remote_backend_gets_the_members_that_it_may_know() {
 #[test]
 fn every_command_of_the_page_about_embeddings_works() {
     let gateway = serving(FLEET);
-    let page = include_str!("../../docs/EMBEDDINGS.md");
-    let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let commands: Vec<&str> = blocks.filter(|block| block.starts_with("curl ")).collect();
-    assert!(commands.len() >= 8, "the commands were found");
-    for command in commands {
-        let command = command.replace("http://localhost:8000", gateway.url());
-        let mut bash = std::process::Command::new("bash");
-        bash.arg("-c")
-            .arg(command.replacen("curl ", "curl -sS --noproxy '*' --fail-with-body ", 1))
-            .env("SECRET", USER);
-        let output = bash.output().expect("bash starts");
-        let answer = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{command}: {answer}{}", String::from_utf8_lossy(&output.stderr));
-        assert!(serde_json::from_str::<Value>(&answer).is_ok(), "{command}: {answer}");
+    for CommandOutput { command, text } in run_page("EMBEDDINGS.md", &gateway, 8) {
+        assert!(serde_json::from_str::<Value>(&text).is_ok(), "{command}: {text}");
     }
 }

@@ -1,16 +1,13 @@
 //! Ollama's API: its clients chat, complete, embed and read about models as they do at Ollama.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output},
-};
+use std::{path::Path, process::Command};
 
 use serde_json::{Value, json};
 
 use super::support::{
     client::{Client, Response},
     gateway::{ADMIN, Backend, Gateway, LIMITED, USER, litellm_python, ollama_python, smollm},
+    page_commands::{CommandOutput, run_page},
     remote::{Remote, Reply},
     wait::{STOPS, eventually},
 };
@@ -299,21 +296,8 @@ fn litellm_uses_it_as_a_provider() {
 #[test]
 fn the_commands_of_the_page_work() {
     let gateway = Gateway::builder().reals(FLEET).set("NGL", 0).set("CTX", 2048).start();
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OLLAMA.md")).unwrap();
-    let commands = page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
-    let commands: Vec<&str> = commands.filter(|command| command.contains("curl ")).collect();
-    assert!(commands.len() >= 5, "the commands were found");
-    for command in commands {
-        let command = command.replace("http://localhost:8000", gateway.url()).replace("$KEY", USER);
-        let output = output(Command::new("bash").args([
-            "-e",
-            "-o",
-            "pipefail",
-            "-c",
-            &command.replace("curl ", "curl --fail "),
-        ]));
-        assert!(output.status.success(), "{command}\n{}", String::from_utf8_lossy(&output.stderr));
-        for line in lines_of(&String::from_utf8(output.stdout).unwrap()) {
+    for CommandOutput { command, text } in run_page("OLLAMA.md", &gateway, 5) {
+        for line in lines_of(&text) {
             assert!(line.get("error").is_none(), "{command}\n{line}");
         }
     }
@@ -326,7 +310,11 @@ fn script(name: &str) -> std::path::PathBuf {
 /// Runs a client program with the address, a key, and the names of a chat model and an embedding model.
 #[track_caller]
 fn run(mut client: Command, gateway: &Gateway) {
-    let output = output(client.args([gateway.url(), USER, "tiny", "vectors"]));
+    client.args([gateway.url(), USER, "tiny", "vectors"]);
+    for proxy in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        client.env_remove(proxy); // the gateway is on this machine
+    }
+    let output = client.output().unwrap_or_else(|error| panic!("cannot start {client:?}: {error}"));
     assert!(
         output.status.success(),
         "{client:?}: {}\n{}{}",
@@ -334,11 +322,4 @@ fn run(mut client: Command, gateway: &Gateway) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
-}
-
-fn output(command: &mut Command) -> Output {
-    for proxy in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
-        command.env_remove(proxy); // the gateway is on this machine
-    }
-    command.output().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"))
 }

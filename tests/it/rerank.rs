@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::support::{
     client::{Client, Response},
-    gateway::{Backend, Builder, Gateway, USER},
+    gateway::{Backend, Builder, Gateway},
+    page_commands::{CommandOutput, run_page},
     resources,
 };
 
@@ -454,20 +455,8 @@ const FLEET: &str = "models: {rank: {file: tiny-rerank.gguf, preload: true}, emb
 #[test]
 fn every_command_of_the_page_about_reranking_is_answered() {
     let gateway = Gateway::builder().reals(FLEET).start_ready();
-    let page = include_str!("../../docs/RERANK.md");
-    let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let commands: Vec<&str> = blocks.filter(|block| block.starts_with("curl ")).collect();
-    assert!(commands.len() >= 12, "the commands were found");
-    for command in commands {
-        let command = command.replace("http://localhost:8000", gateway.url());
-        let mut bash = std::process::Command::new("bash");
-        bash.arg("-c")
-            .arg(command.replacen("curl ", "curl -sS --noproxy '*' --fail-with-body ", 1))
-            .env("SECRET", USER);
-        let output = bash.output().expect("bash starts");
-        let answer = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{command}: {answer}{}", String::from_utf8_lossy(&output.stderr));
-        let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|e| panic!("{command}: {answer}: {e}"));
+    for CommandOutput { command, text } in run_page("RERANK.md", &gateway, 12) {
+        let answer: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{command}: {text}: {e}"));
         let scores = ["results", "data", "rankings"].into_iter().find_map(|name| answer[name].as_array());
         let is_other = answer["model_id"].is_string() || answer[0][0]["id"].is_u64();
         assert!(is_other || scores.or(answer.as_array()).is_some_and(|list| !list.is_empty()), "{command}: {answer}");

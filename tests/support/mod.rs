@@ -5,6 +5,7 @@
 //! - `gateway.rs`: the gateway as a process
 //! - `model_file.rs`: GGUF files without tensors
 //! - `packing.rs`: packing with each content coding
+//! - `page_commands.rs`: the commands of a page of the documentation
 //! - `process.rs`: child processes and their output
 //! - `real_server.rs`: the real llama-server without a gateway
 //! - `remote.rs`: a remote backend
@@ -27,6 +28,7 @@ pub(crate) mod file_lease;
 pub(crate) mod gateway;
 pub(crate) mod model_file;
 pub(crate) mod packing;
+pub(crate) mod page_commands;
 pub(crate) mod process;
 pub(crate) mod real_server;
 pub(crate) mod remote;
