@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use crate::dialect::ollama::{AnswerWriter, KeepAlive, Moment, OllamaForm};
 use crate::fleet::{IdleTime, Model};
 use crate::gateway::bounds::LINE_EVENT;
-use crate::gateway::scan::sse_framer::{SseField, SseFramer, SseStep};
+use crate::gateway::scan::event_data::EventData;
+use crate::gateway::scan::sse_framer::{SseFramer, SseStep};
 
 /// How the lines of a response are written.
 #[derive(Clone)]
@@ -71,10 +72,8 @@ pub(super) struct LineStream {
     writer: AnswerWriter,
     started: Instant,
     framer: SseFramer,
-    /// The data of the unfinished event, its lines joined by line feeds.
-    data: Vec<u8>,
-    /// Whether the unfinished event is longer than [`LINE_EVENT`].
-    is_too_long: bool,
+    /// The data of the unfinished event, up to [`LINE_EVENT`].
+    data: EventData,
     _at_end: Option<Arc<KeptAlive>>,
 }
 
@@ -84,8 +83,7 @@ impl LineStream {
             writer: lines.writer(),
             started: lines.started,
             framer: SseFramer::new(),
-            data: Vec::new(),
-            is_too_long: false,
+            data: EventData::bounded(LINE_EVENT),
             _at_end: lines.at_end,
         }
     }
@@ -115,29 +113,23 @@ impl LineStream {
         let mut at = 0;
         while let Some(step) = self.framer.next(piece, &mut at) {
             match step {
-                SseStep::Line(line) if line.field == SseField::Data => {
-                    if line.begins && !self.data.is_empty() {
-                        self.data.push(b'\n');
-                    }
-                    self.is_too_long |= self.data.len() + line.value.len() > LINE_EVENT;
-                    if !self.is_too_long {
-                        self.data.extend_from_slice(line.value);
-                    }
-                }
-                SseStep::Line(_) | SseStep::LineFeed => {}
+                SseStep::Line(line) => self.data.add(&line),
+                SseStep::LineFeed => {}
                 SseStep::EventEnd(_) => self.end_event(out),
             }
         }
     }
 
     fn end_event(&mut self, out: &mut Vec<u8>) {
-        if std::mem::take(&mut self.is_too_long) {
-            let message = format!("The backend's answer cannot be used: an event is longer than {LINE_EVENT} bytes");
-            self.writer.fail(&message, out);
-        } else {
-            self.writer.write_event(&self.data, moment_since(self.started), out);
+        match self.data.so_far() {
+            Some(data) => self.writer.write_event(data, moment_since(self.started), out),
+            None => {
+                let message =
+                    format!("The backend's answer cannot be used: an event is longer than {LINE_EVENT} bytes");
+                self.writer.fail(&message, out);
+            }
         }
-        self.data.clear();
+        self.data.begin_event();
     }
 }
 
@@ -153,7 +145,7 @@ mod tests {
             let mut ready = VecDeque::from([Bytes::copy_from_slice(piece)]);
             stream.take(&mut ready);
             out.extend(ready.into_iter().flatten());
-            assert!(stream.data.len() <= LINE_EVENT);
+            assert!(stream.data.length() <= LINE_EVENT);
         }
         let mut ready = VecDeque::new();
         stream.end(&mut ready);

@@ -13,7 +13,8 @@ use serde_json::value::RawValue;
 
 use crate::gateway::bounds::{MOST_CHOICES, READ_EVENT};
 use crate::gateway::routes::route::StreamEnd;
-use crate::gateway::scan::sse_framer::{SseField, SseLine};
+use crate::gateway::scan::event_data::EventData;
+use crate::gateway::scan::sse_framer::SseLine;
 
 /// What the data of an event mean for the end of their stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +32,8 @@ pub(super) enum EventMeaning {
 /// Reads the data of all events of one stream.
 pub(super) struct FinishWatch {
     stream_end: StreamEnd,
-    /// The data of the unfinished event; its lines are joined by line feeds (HTML standard, section 9.2.6).
-    data: Vec<u8>,
-    /// Whether the unfinished event has more data than are read.
-    is_too_long: bool,
+    /// The data of the unfinished event, up to [`READ_EVENT`].
+    data: EventData,
     /// The choices that have been seen, and whether each has finished.
     choices: BTreeMap<u64, bool>,
     /// Whether a message has given its `stop_reason`.
@@ -131,8 +130,7 @@ impl FinishWatch {
     pub(super) fn new(stream_end: StreamEnd) -> Self {
         Self {
             stream_end,
-            data: Vec::new(),
-            is_too_long: false,
+            data: EventData::bounded(READ_EVENT),
             choices: BTreeMap::new(),
             has_stopped: false,
             text_bytes: 0,
@@ -141,36 +139,24 @@ impl FinishWatch {
 
     /// Reads a line, or a piece of one.
     pub(super) fn read_line(&mut self, line: &SseLine<'_>) {
-        if line.field != SseField::Data {
-            return;
-        }
-        if self.data.len() + line.value.len() > READ_EVENT {
-            self.is_too_long = true;
-            return;
-        }
-        if line.begins && !self.data.is_empty() {
-            self.data.push(b'\n');
-        }
-        self.data.extend_from_slice(line.value);
+        self.data.add(line);
     }
 
     /// Ends the event and returns what its data mean.
     pub(super) fn end_event(&mut self) -> EventMeaning {
-        let data = std::mem::take(&mut self.data);
-        let meaning = match std::mem::take(&mut self.is_too_long) {
-            true => EventMeaning::Goes,
-            false => self.read_event(&data),
-        };
-        // Keep the memory for the next event.
+        // Taken out for the time in which they are read.
+        let mut data = std::mem::replace(&mut self.data, EventData::bounded(READ_EVENT));
+        let meaning = data.so_far().map_or(EventMeaning::Goes, |data| self.read_event(data));
+        data.begin_event();
         self.data = data;
-        self.data.clear();
         meaning
     }
 
     /// Returns whether the unfinished event is only a part of a JSON value.
     pub(super) fn has_half_event(&self) -> bool {
-        let data = self.data.trim_ascii();
-        self.is_too_long || data.starts_with(b"{") && serde_json::from_str::<IgnoredAny>(&strict_json(data)).is_err()
+        self.data.so_far().map(<[u8]>::trim_ascii).is_none_or(|data| {
+            data.starts_with(b"{") && serde_json::from_str::<IgnoredAny>(&strict_json(data)).is_err()
+        })
     }
 
     /// Returns whether everything that has begun has finished: each choice, or the message.

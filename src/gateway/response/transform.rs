@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::gateway::bounds::TRANSFORMED_EVENT;
+use crate::gateway::scan::event_data::EventData;
 use crate::gateway::scan::sse_framer::{SseField, SseFramer, SseStep};
 
 /// One event of a stream, or a comment between two events.
@@ -45,7 +46,7 @@ pub(super) struct TransformedStream {
     /// The unfinished event.
     held: Vec<u8>,
     name: Option<String>,
-    data: Vec<u8>,
+    data: EventData,
     /// Whether the unfinished event is too long to be changed, and is passed on as it arrives.
     is_too_long: bool,
 }
@@ -64,7 +65,7 @@ impl TransformedStream {
             framer: SseFramer::new(),
             held: Vec::new(),
             name: None,
-            data: Vec::new(),
+            data: EventData::bounded(longest_event),
             is_too_long: false,
         }
     }
@@ -102,13 +103,7 @@ impl TransformedStream {
                         self.name = str::from_utf8(line.head).ok().map(str::to_owned);
                     }
                 }
-                SseStep::Line(line) => {
-                    if line.begins && !self.data.is_empty() {
-                        self.data.push(b'\n');
-                    }
-                    let free = self.longest_event.saturating_sub(self.data.len());
-                    self.data.extend_from_slice(&line.value[..free.min(line.value.len())]);
-                }
+                SseStep::Line(line) => self.data.add(&line),
                 SseStep::EventEnd(end) => {
                     self.end_event(&piece[begin..end], &mut out);
                     begin = end;
@@ -150,11 +145,12 @@ impl TransformedStream {
     fn end_event(&mut self, last: &[u8], out: &mut Vec<u8>) {
         self.hold(last, out);
         if !std::mem::take(&mut self.is_too_long) {
-            let event = StreamEvent { name: self.name.as_deref(), data: &self.data, raw: &self.held };
-            self.transform.event(event, out);
+            // The data are a part of the event, which is not too long.
+            let data = self.data.so_far().unwrap_or_default();
+            self.transform.event(StreamEvent { name: self.name.as_deref(), data, raw: &self.held }, out);
         }
         self.held.clear();
-        self.data.clear();
+        self.data.begin_event();
         self.name = None;
     }
 }
@@ -173,7 +169,7 @@ pub(super) fn transform_pieces(pieces: &[&[u8]], transform: Box<dyn EventTransfo
         let mut ready = VecDeque::from([Bytes::copy_from_slice(piece)]);
         stream.take(&mut ready);
         out.extend(ready.into_iter().flatten());
-        assert!(stream.held.len() <= TRANSFORMED_EVENT && stream.data.len() <= TRANSFORMED_EVENT);
+        assert!(stream.held.len() <= TRANSFORMED_EVENT && stream.data.length() <= TRANSFORMED_EVENT);
     }
     let mut ready = VecDeque::new();
     stream.end(&mut ready);
