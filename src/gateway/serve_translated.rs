@@ -13,9 +13,9 @@ use super::admission::auth::Caller;
 use super::prepared_request::{Queued, Translated};
 use super::request::proxied_request::{ProxiedRequest, RequestRole};
 use super::response::body::ResponseBody;
-use super::response::line_stream::KeptAlive;
 use super::service::Gateway;
 use super::translation::calls::{CallContext, CallSender, Calls, CallsState, SentCall};
+use super::translation::keep_alive::KeptAlive;
 use super::translation::{self, StreamedCall};
 use crate::refusal::Refusal;
 
@@ -83,8 +83,9 @@ impl Gateway {
             Err(refusal) => return Err((refusal, record)),
         };
         drop(arrival_guard);
-        lines.at_end =
-            keep_alive.map(|time| Arc::new(KeptAlive { model: Arc::clone(&retry.model_queue().model), time }));
+        if let Some(time) = keep_alive {
+            lines.end_guard = Some(Arc::new(KeptAlive { model: Arc::clone(&retry.model_queue().model), time }));
+        }
         let queued = Queued { request, caller, retry, queue_entry, lines: Some(lines.clone()) };
         let response = Arc::clone(self).queue_and_forward(queued, record).await?;
         Ok(translation::as_lines(response, &lines).await)

@@ -10,8 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::dialect::ollama::{AnswerWriter, KeepAlive, Moment, OllamaForm};
-use crate::fleet::{IdleTime, Model};
+use crate::dialect::ollama::{AnswerWriter, Moment, OllamaForm};
 use crate::gateway::bounds::LINE_EVENT;
 use crate::gateway::scan::event_data::EventData;
 use crate::gateway::scan::sse_framer::{SseFramer, SseStep};
@@ -25,34 +24,8 @@ pub(crate) struct LineForm {
     pub(crate) model: Arc<str>,
     /// When the request arrived.
     pub(crate) started: Instant,
-    /// Applied once the response has ended.
-    pub(crate) at_end: Option<Arc<KeptAlive>>,
-}
-
-/// What a request says about how long its model stays loaded, which counts from the end of the response.
-pub(crate) struct KeptAlive {
-    pub(crate) model: Arc<Model>,
-    pub(crate) time: KeepAlive,
-}
-
-impl KeptAlive {
-    /// Applies it to the local workers of the model.
-    pub(crate) fn apply(model: &Model, time: KeepAlive) {
-        match time {
-            KeepAlive::Unload if model.is_remote() => {}
-            KeepAlive::Unload => {
-                model.unload();
-            }
-            KeepAlive::For(time) => model.set_idle_time(IdleTime::For(time)),
-            KeepAlive::Forever => model.set_idle_time(IdleTime::Forever),
-        }
-    }
-}
-
-impl Drop for KeptAlive {
-    fn drop(&mut self) {
-        Self::apply(&self.model, self.time);
-    }
+    /// Dropped once the response has ended.
+    pub(crate) end_guard: Option<Arc<dyn Send + Sync>>,
 }
 
 impl LineForm {
@@ -74,7 +47,7 @@ pub(super) struct LineStream {
     framer: SseFramer,
     /// The data of the unfinished event, up to [`LINE_EVENT`].
     data: EventData,
-    _at_end: Option<Arc<KeptAlive>>,
+    _end_guard: Option<Arc<dyn Send + Sync>>,
 }
 
 impl LineStream {
@@ -84,7 +57,7 @@ impl LineStream {
             started: lines.started,
             framer: SseFramer::new(),
             data: EventData::bounded(LINE_EVENT),
-            _at_end: lines.at_end,
+            _end_guard: lines.end_guard,
         }
     }
 
@@ -139,7 +112,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn through(pieces: &[&[u8]]) -> Vec<serde_json::Value> {
-        let lines = LineForm { form: OllamaForm::Chat, model: "m".into(), started: Instant::now(), at_end: None };
+        let lines = LineForm { form: OllamaForm::Chat, model: "m".into(), started: Instant::now(), end_guard: None };
         let (mut stream, mut out) = (LineStream::new(lines), Vec::new());
         for piece in pieces {
             let mut ready = VecDeque::from([Bytes::copy_from_slice(piece)]);

@@ -10,6 +10,7 @@
 //! - `embed.rs`: requests for embeddings
 //! - `embed_inputs.rs`: their inputs as they are sent: prefixed, cut
 //! - `in_order.rs`: runs calls side by side
+//! - `keep_alive.rs`: how long a model stays loaded for Ollama's clients
 //! - `plain.rs`: tells requests for embeddings that pass untouched
 //! - `ollama.rs`: chats and completions of Ollama's clients
 //! - `rerank.rs`: requests for scores
@@ -22,6 +23,7 @@ mod cut;
 mod embed;
 mod embed_inputs;
 mod in_order;
+pub(super) mod keep_alive;
 mod ollama;
 mod plain;
 mod rerank;

@@ -8,11 +8,12 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 
 use super::calls::{CallSender, Calls, error_of, read_answer};
+use super::keep_alive::KeptAlive;
 use super::shared::{call_route, refusal_of};
 use crate::dialect::ollama::{self, AnswerWriter, KeepAlive, OllamaRequest};
 use crate::gateway::headers::JSON_LINES;
 use crate::gateway::response::body::ResponseBody;
-use crate::gateway::response::line_stream::{KeptAlive, LineForm, moment_since};
+use crate::gateway::response::line_stream::{LineForm, moment_since};
 use crate::gateway::routes::route::Route;
 use crate::refusal::{Refusal, Shape};
 
@@ -50,8 +51,12 @@ impl OllamaTranslation {
     pub(super) fn streamed_call(&self, model: Option<&str>) -> Result<Option<StreamedCall>, Refusal> {
         let call = self.request.body(model.unwrap_or_default()).filter(|_| self.request.is_stream);
         let Some((path, text)) = call else { return Ok(None) };
-        let lines =
-            LineForm { form: self.request.form, model: self.named(model).into(), started: self.started, at_end: None };
+        let lines = LineForm {
+            form: self.request.form,
+            model: self.named(model).into(),
+            started: self.started,
+            end_guard: None,
+        };
         let (route, keep_alive) = (call_route(path)?, self.request.keep_alive);
         Ok(Some(StreamedCall { route, text, lines, keep_alive }))
     }
