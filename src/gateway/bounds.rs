@@ -65,6 +65,10 @@ pub const WRAPPED_ANSWER: usize = 1024 * 1024;
 /// Most bytes of a worker's answer to a call that is made for a translated request.
 pub const CALL_ANSWER: usize = 64 * 1024 * 1024;
 
+/// Most bytes of the answers to all calls of one translated request together: what is read of them is kept until the last
+/// one has come. About 50,000 vectors of 1,024 numbers.
+pub const CALL_ANSWERS: usize = 256 * 1024 * 1024;
+
 /// Most calls to workers that are made at the same time for one translated request.
 pub const CALLS_AT_ONCE: usize = 16;
 

@@ -522,6 +522,29 @@ fn a_remote_backend_gets_the_members_that_it_may_know() {
     assert_eq!((broken.status(), &broken.json()["error"]["code"]), (502, &json!("backend_error")));
 }
 
+/// Regression: sixteen calls at the same time could hold a gigabyte for one request.
+#[test]
+fn the_answers_to_all_parts_of_a_request_have_a_bound_together() {
+    let data: Vec<Value> = (0..64).map(|at| json!({"index": at, "embedding": [3.0, 4.0]})).collect();
+    let answer = |padding: usize| json!({"data": data, "padding": "x".repeat(padding)}).to_string();
+    let reply = |padding: usize| Reply::whole(200, "Content-Type: application/json", answer(padding));
+    let remote = Remote::start(reply(0));
+    let config = format!(
+        "model_list: [{{model_name: m, litellm_params: {{api_base: '{}'}}, model_info: {{mode: embedding}}}}]",
+        remote.url()
+    );
+    let gateway = Gateway::builder().fakes(&config, &[]).start_ready();
+    let ask = |parts: usize| {
+        gateway.client().post_json(OPENAI, &json!({"model": "m", "input": vec!["a"; parts * 64], "dimensions": 1}))
+    };
+    assert_eq!(ask(5).status(), 200);
+    // Each is within the bound of one answer; five are more than 256 MiB.
+    remote.set_reply(reply(60 << 20));
+    let refused = ask(5);
+    assert_eq!((refused.status(), &refused.json()["error"]["code"]), (502, &json!("backend_error")));
+    assert!(refused.text().contains("fewer inputs"), "{}", refused.text());
+}
+
 #[test]
 fn every_command_of_the_page_about_embeddings_works() {
     let gateway = serving(FLEET);

@@ -5,7 +5,7 @@
 //! and what their answers mean is not known here.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -17,7 +17,7 @@ use http_body_util::BodyExt as _;
 use crate::fleet::Model;
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
-use crate::gateway::bounds::{CALL_ANSWER, CALLS_AT_ONCE, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
+use crate::gateway::bounds::{CALL_ANSWER, CALL_ANSWERS, CALLS_AT_ONCE, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
 use crate::gateway::headers::retry_after;
 use crate::gateway::queue::ModelQueue;
 use crate::gateway::request::body::RequestBody;
@@ -115,7 +115,12 @@ pub(crate) struct CallsState {
     arrival_guard: Mutex<Option<Box<dyn Send>>>,
     /// The headers of the last answer that name its model and its worker.
     headers: Mutex<HeaderMap>,
+    answer_bytes: AnswerBytes,
 }
+
+/// Counts the bytes of the answers to the calls of one request.
+#[derive(Default)]
+pub(super) struct AnswerBytes(AtomicUsize);
 
 impl CallsState {
     /// Returns the state before the first call, which is in a queue before `arrival_guard` is dropped.
@@ -125,6 +130,7 @@ impl CallsState {
             deadline: Arc::default(),
             arrival_guard: Mutex::new(arrival_guard),
             headers: Mutex::default(),
+            answer_bytes: AnswerBytes::default(),
         }
     }
 }
@@ -162,7 +168,7 @@ impl<S: CallSender> Calls<'_, S> {
     ///
     /// # Errors
     /// The refusal of any stage, or that of a worker's error (see [`error_of`]); [`Refusal::BadBackendAnswer`] for an
-    /// answer of more than [`CALL_ANSWER`] bytes.
+    /// answer of more than [`CALL_ANSWER`] bytes, or with which those of the request have more than [`CALL_ANSWERS`].
     pub(crate) async fn call(&self, route: &'static Route, text: Vec<u8>) -> Result<CallAnswer, Refusal> {
         // A call that needs no slot is not charged, and so does not count as the first.
         let is_first = route.needs_slot && !self.state.is_charged.swap(true, Ordering::Relaxed);
@@ -183,7 +189,7 @@ impl<S: CallSender> Calls<'_, S> {
     /// Reads a response to its end, which releases its slot.
     async fn collect(&self, response: Response<ResponseBody>) -> Result<CallAnswer, Refusal> {
         let (mut head, body) = response.into_parts();
-        let whole = read_answer(body).await?;
+        let whole = read_answer(body, &self.state.answer_bytes).await?;
         let named = |(name, value): (&http::HeaderName, &HeaderValue)| {
             name.as_str().starts_with("x-llamagate-").then(|| (name.clone(), value.clone()))
         };
@@ -213,13 +219,20 @@ fn head_of_call(client: &Parts, route: &'static Route) -> Parts {
 /// Reads the body of an answer to its end, which releases its slot.
 ///
 /// # Errors
-/// The refusal for an answer that broke off; [`Refusal::BadBackendAnswer`] for one of more than [`CALL_ANSWER`] bytes.
-pub(crate) async fn read_answer(mut body: ResponseBody) -> Result<Bytes, Refusal> {
+/// The refusal for an answer that broke off; [`Refusal::BadBackendAnswer`] for one of more than [`CALL_ANSWER`] bytes, or
+/// with which those that were `read` before have more than [`CALL_ANSWERS`].
+pub(super) async fn read_answer(mut body: ResponseBody, read: &AnswerBytes) -> Result<Bytes, Refusal> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(piece) = frame.map_err(|aborted| aborted.refusal())?.into_data() else { continue };
         if whole.len() + piece.len() > CALL_ANSWER {
             return Err(Refusal::BadBackendAnswer(format!("it has more than {CALL_ANSWER} bytes")));
+        }
+        if read.0.fetch_add(piece.len(), Ordering::Relaxed) + piece.len() > CALL_ANSWERS {
+            return Err(Refusal::BadBackendAnswer(format!(
+                "the answers to the parts of this request have more than {CALL_ANSWERS} bytes together: send fewer inputs at \
+                 once"
+            )));
         }
         whole.extend_from_slice(&piece);
     }
@@ -255,6 +268,18 @@ mod tests {
 
     fn error(status: u16, body: &str) -> Refusal {
         error_of(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes())
+    }
+
+    /// Regression: sixteen calls at the same time could hold a gigabyte.
+    #[tokio::test]
+    async fn the_answers_to_all_calls_of_a_request_have_a_bound_together() {
+        let answer = || ResponseBody::unrecorded(Bytes::from_static(b"12345"));
+        let read = AnswerBytes(AtomicUsize::new(CALL_ANSWERS - 12));
+        assert_eq!(read_answer(answer(), &read).await.unwrap(), "12345");
+        assert_eq!(read_answer(answer(), &read).await.unwrap(), "12345");
+        let refused = read_answer(answer(), &read).await.unwrap_err();
+        assert!(matches!(&refused, Refusal::BadBackendAnswer(why) if why.contains("fewer inputs")), "{refused:?}");
+        assert_eq!(read_answer(answer(), &AnswerBytes::default()).await.unwrap(), "12345", "each request has its own");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 
-use super::calls::{CallSender, Calls, error_of, read_answer};
+use super::calls::{AnswerBytes, CallSender, Calls, error_of, read_answer};
 use super::keep_alive::KeptAlive;
 use super::shared::{call_route, refusal_of};
 use crate::dialect::ollama::{self, AnswerWriter, KeepAlive, OllamaRequest};
@@ -100,7 +100,7 @@ pub(crate) async fn as_lines(response: Response<ResponseBody>, lines: &LineForm)
     }
     let (head, body) = response.into_parts();
     let mut line = Vec::new();
-    let written = match (read_answer(body).await, head.status.is_success()) {
+    let written = match (read_answer(body, &AnswerBytes::default()).await, head.status.is_success()) {
         (Err(refusal), _) => Err(refusal),
         (Ok(text), false) => Err(error_of(head.status, &head.headers, &text)),
         (Ok(text), true) => {
