@@ -14,24 +14,18 @@ use crate::{
     faults::Fault,
     plan::plan,
     random::Random,
+    rounds::{FaultLane, Rounds},
     setup::Setup,
     shared::{FinishOnDrop, Shared},
-    support::{resources, wait},
+    support::wait,
     test_gateway::TestGateway,
 };
 
 /// Clients that send requests at the same time.
 const CLIENTS: u64 = 12;
 
-/// Faults in a round. After each round clients pause, and the idle gateway is checked.
-const ROUND: usize = 12;
-
 /// The longest that clients may take to finish their requests.
 pub(crate) const FINISH_TIME: Duration = Duration::from_secs(20);
-
-/// How much the gateway's resident memory may grow after the first tenth of the faults. The allocator keeps the memory
-/// of a peak, and a longer run meets higher peaks.
-pub(crate) const MAX_GROWTH_KIB: u64 = 24 * 1024;
 
 /// How long descriptors are counted for the baseline: several probe intervals.
 const BASELINE_WINDOW: Duration = Duration::from_secs(1);
@@ -48,9 +42,8 @@ pub(crate) struct Lane {
 /// The result of a lane that found nothing wrong.
 pub(crate) struct Report {
     outcomes: BTreeMap<Outcome, u64>,
-    longest_recovery: Duration,
+    rounds: Rounds,
     longest_health: Duration,
-    resident_kib: (u64, u64),
     setup: Setup,
     notes: BTreeMap<&'static str, usize>,
 }
@@ -72,9 +65,7 @@ impl Lane {
         let baseline_fds = count_baseline_fds(gateway);
         let shared = Shared::new(gateway.target());
         let seeds: Vec<Random> = (0..CLIENTS).map(|n| Random::new(client_random.next(), n)).collect();
-        let mut longest_recovery = Duration::ZERO;
-        let mut resident_kib = (0, 0);
-        let longest_health = thread::scope(|scope| {
+        let (rounds, longest_health) = thread::scope(|scope| {
             let finish = FinishOnDrop(&shared);
             for (n, random) in seeds.into_iter().enumerate() {
                 let name = format!("{}{}c{n}", if is_real { "r" } else { "f" }, self.number);
@@ -85,45 +76,17 @@ impl Lane {
                 };
             }
             let watcher = scope.spawn(|| watch_health_port(&shared));
-            let mut done = Vec::new();
-            for (n, step) in steps.iter().enumerate() {
-                done.push(format!("{n}: {step:?}"));
-                let failed =
-                    |problem: String| Err(format!("{problem}\nafter {:#?}", &done[done.len().saturating_sub(ROUND)..]));
-                if let Err(problem) = step.fault.apply(gateway, &shared) {
-                    return failed(problem);
-                }
-                if matches!(step.fault, Fault::ReplaceGateway) {
-                    resident_kib = (0, 0);
-                }
-                gateway.pause(step.pause, &shared);
-                if (n + 1) % ROUND == 0 || n + 1 == steps.len() {
-                    match check_round(gateway, &shared) {
-                        Ok(took) => longest_recovery = longest_recovery.max(took),
-                        Err(problem) => return failed(problem),
-                    }
-                    let now = resources::resident_kib(gateway.process.pid());
-                    if resident_kib.0 == 0 && n >= steps.len() / 10 {
-                        resident_kib.0 = now;
-                    }
-                    resident_kib.1 = now;
-                }
-                let violations = shared.violations();
-                if !violations.is_empty() {
-                    return failed(violations.join("\n"));
-                }
-            }
+            let rounds = Rounds::run(&mut SingleModel { gateway, shared: &shared }, steps)?;
             drop(finish);
-            watcher.join().map_err(|_| "the thread that watches the health port panicked".to_owned())
+            let longest_health =
+                watcher.join().map_err(|_| "the thread that watches the health port panicked".to_owned())?;
+            Ok::<_, String>((rounds, longest_health))
         })?;
         let violations = shared.violations();
         if !violations.is_empty() {
             return Err(violations.join("\n"));
         }
         gateway.check_leaks(baseline_fds)?;
-        if resident_kib.1 > resident_kib.0 + MAX_GROWTH_KIB {
-            return Err(format!("resident memory grew (KiB): {resident_kib:?}"));
-        }
         gateway.stop()?;
         let outcomes = std::mem::take(&mut shared.counts().totals);
         for needed in [Outcome::Answered, Outcome::Streamed] {
@@ -131,29 +94,49 @@ impl Lane {
                 return Err(format!("the run proves nothing, because {needed:?} is missing: {outcomes:?}"));
             }
         }
-        Ok(Report {
-            outcomes,
-            longest_recovery,
-            longest_health,
-            resident_kib,
-            setup: gateway.setup,
-            notes: std::mem::take(&mut gateway.notes),
-        })
+        Ok(Report { outcomes, rounds, longest_health, setup: gateway.setup, notes: std::mem::take(&mut gateway.notes) })
     }
 }
 
-/// Ends all faults, waits until the gateway is ready again, pauses the clients and checks the idle gateway. Returns how
-/// long the gateway took to become ready.
-fn check_round(gateway: &mut TestGateway, shared: &Shared) -> Result<Duration, String> {
-    let took = gateway.recover(shared)?;
-    shared.set_paused(true);
-    wait_until_idle(shared, FINISH_TIME)?;
-    gateway.check_idle(shared)?;
-    gateway.check_sleep(shared)?;
-    gateway.truncate_journal();
-    gateway.empty_disk();
-    shared.set_paused(false);
-    Ok(took)
+/// A gateway with one model, and its clients.
+struct SingleModel<'a> {
+    gateway: &'a mut TestGateway,
+    shared: &'a Shared,
+}
+
+impl FaultLane for SingleModel<'_> {
+    type Fault = Fault;
+    const ROUND: usize = 12;
+
+    fn apply(&mut self, fault: Fault) -> Result<(), String> {
+        fault.apply(self.gateway, self.shared)
+    }
+
+    fn pause(&mut self, time: Duration) {
+        self.gateway.pause(time, self.shared);
+    }
+
+    /// Waits until the gateway is ready again, pauses the clients and checks the idle gateway.
+    fn check_round(&mut self) -> Result<Duration, String> {
+        let (gateway, shared) = (&mut *self.gateway, self.shared);
+        let took = gateway.recover(shared)?;
+        shared.set_paused(true);
+        wait_until_idle(shared, FINISH_TIME)?;
+        gateway.check_idle(shared)?;
+        gateway.check_sleep(shared)?;
+        gateway.truncate_journal();
+        gateway.empty_disk();
+        shared.set_paused(false);
+        Ok(took)
+    }
+
+    fn gateway_pid(&self) -> u32 {
+        self.gateway.process.pid()
+    }
+
+    fn violations(&self) -> Vec<String> {
+        self.shared.violations()
+    }
 }
 
 /// Waits until no client has a request in flight.
@@ -194,12 +177,12 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "  ready again after {:.1?} at most, health port within {:.1?}, {disk}",
-            self.longest_recovery, self.longest_health
+            self.rounds.longest_recovery, self.longest_health
         )?;
         writeln!(
             f,
             "  resident memory {} KiB after a tenth, {} KiB at the end",
-            self.resident_kib.0, self.resident_kib.1
+            self.rounds.resident_kib.0, self.rounds.resident_kib.1
         )?;
         writeln!(f, "  {:?}", self.notes)?;
         let outcomes: Vec<String> =

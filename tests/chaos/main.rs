@@ -22,6 +22,7 @@
 //! - `lane.rs`: one lane with a single model, from its start to its end
 //! - `plan.rs`: how often each kind of fault comes
 //! - `random.rs`: random numbers from the seed
+//! - `rounds.rs`: fault after fault, with a check after each round
 //! - `setup.rs`: the settings of the gateways
 //! - `shared.rs`: the state that the threads of a lane share
 //! - `test_gateway.rs`: one gateway, and the actions that faults and checks take on it
@@ -40,6 +41,7 @@ mod jobs;
 mod lane;
 mod plan;
 mod random;
+mod rounds;
 mod setup;
 mod shared;
 mod test_gateway;

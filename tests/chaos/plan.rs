@@ -149,15 +149,8 @@ fn behaviour(random: &mut Random) -> TakerBehaviour {
     *random.pick(&[TakerBehaviour::AnswersOk, TakerBehaviour::Silent])
 }
 
-/// A fault, and the pause after it.
-#[derive(Debug, Clone)]
-pub(crate) struct Step {
-    pub(crate) fault: Fault,
-    pub(crate) pause: Duration,
-}
-
-/// Draws `count` faults.
-pub(crate) fn plan(random: &mut Random, count: usize, setup: Setup, may_replace: bool) -> Vec<Step> {
+/// Draws `count` faults, each with the pause after it.
+pub(crate) fn plan(random: &mut Random, count: usize, setup: Setup, may_replace: bool) -> Vec<(Fault, Duration)> {
     let step = |_| {
         let fault = if may_replace && random.below(REPLACEMENTS) == 0 {
             Fault::ReplaceGateway
@@ -169,7 +162,7 @@ pub(crate) fn plan(random: &mut Random, count: usize, setup: Setup, may_replace:
             random.weighted(COMMON)(random)
         };
         let longest = if random.chance(40) { 1500 } else { 300 };
-        Step { fault, pause: Duration::from_millis(random.below(longest)) }
+        (fault, Duration::from_millis(random.below(longest)))
     };
     (0..count).map(step).collect()
 }

@@ -20,13 +20,13 @@ use serde_json::{Value, json};
 use crate::{
     checks::{expectations::Outcome, journal::JournalReader},
     clients::{MAX_BODY, TrafficClient},
-    lane::{FINISH_TIME, MAX_GROWTH_KIB, wait_until_idle},
+    lane::{FINISH_TIME, wait_until_idle},
     random::Random,
+    rounds::{FaultLane, Rounds},
     setup::{LOAD_TIMEOUT, QUEUE_TIMEOUT, REQUEST_TIMEOUT, STREAM_IDLE_TIMEOUT, set_times},
     shared::{FinishOnDrop, Shared, Target},
     support::{
         gateway::{ADMIN, Gateway, USER},
-        resources,
         scripted::Control,
     },
     test_gateway::send_signal,
@@ -38,9 +38,6 @@ use nix::sys::signal::Signal;
 
 /// Clients that send requests at the same time.
 const CLIENTS: u64 = 10;
-
-/// Faults in a round. After each round clients pause, and the idle gateway is checked.
-const ROUND: usize = 12;
 
 /// Longer than any request takes, so that no reload cuts one.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -89,10 +86,8 @@ fn run_faults(mut random: Random, count: usize, gateway: &mut FleetGateway) -> R
     };
     let steps: Vec<(FleetFault, Duration)> = (0..count).map(step).collect();
     let shared = Shared::new(gateway.target());
-    let mut resident_kib = (0, 0);
-    let mut longest = Duration::ZERO;
     let health_url = gateway.process.health_url().to_owned();
-    thread::scope(|scope| {
+    let rounds = thread::scope(|scope| {
         let _finish = FinishOnDrop(&shared);
         for n in 0..CLIENTS {
             let random = Random::new(client_random.next(), n);
@@ -101,39 +96,11 @@ fn run_faults(mut random: Random, count: usize, gateway: &mut FleetGateway) -> R
             scope.spawn(move || client.run());
         }
         scope.spawn(|| watch_workers(&shared, &health_url));
-        let mut done = Vec::new();
-        for (n, (fault, pause)) in steps.iter().enumerate() {
-            done.push(format!("{n}: {fault:?}"));
-            let failed =
-                |problem: String| Err(format!("{problem}\nafter {:#?}", &done[done.len().saturating_sub(ROUND)..]));
-            if let Err(problem) = gateway.apply(fault, &shared) {
-                return failed(problem);
-            }
-            gateway.pause(*pause, &shared);
-            if (n + 1) % ROUND == 0 || n + 1 == steps.len() {
-                match check_round(gateway, &shared) {
-                    Ok(took) => longest = longest.max(took),
-                    Err(problem) => return failed(problem),
-                }
-                let now = resources::resident_kib(gateway.process.pid());
-                if resident_kib.0 == 0 && n >= steps.len() / 10 {
-                    resident_kib.0 = now;
-                }
-                resident_kib.1 = now;
-            }
-            let violations = shared.violations();
-            if !violations.is_empty() {
-                return failed(violations.join("\n"));
-            }
-        }
-        Ok(())
+        Rounds::run(&mut FleetLane { gateway, shared: &shared }, steps)
     })?;
     let violations = shared.violations();
     if !violations.is_empty() {
         return Err(violations.join("\n"));
-    }
-    if resident_kib.1 > resident_kib.0 + MAX_GROWTH_KIB {
-        return Err(format!("resident memory grew (KiB): {resident_kib:?}"));
     }
     gateway.check_stop()?;
     let outcomes = std::mem::take(&mut shared.counts().totals);
@@ -143,13 +110,44 @@ fn run_faults(mut random: Random, count: usize, gateway: &mut FleetGateway) -> R
         }
     }
     let outcomes: Vec<String> = outcomes.iter().map(|(outcome, count)| format!("{outcome:?} {count}")).collect();
-    let notes = &gateway.notes;
+    let (notes, longest) = (&gateway.notes, rounds.longest_recovery);
     Ok(format!("all models serve again after {longest:.1?} at most\n  {notes:?}\n  {}", outcomes.join(", ")))
 }
 
 /// Returns the secret of one client. Each has its own, because a key is suspended that kills many workers in a row.
 fn client_key(n: u64) -> String {
     format!("client-{n}-secret-0123456789")
+}
+
+/// The gateway and its clients.
+struct FleetLane<'a> {
+    gateway: &'a mut FleetGateway,
+    shared: &'a Shared,
+}
+
+impl FaultLane for FleetLane<'_> {
+    type Fault = FleetFault;
+    const ROUND: usize = 12;
+
+    fn apply(&mut self, fault: FleetFault) -> Result<(), String> {
+        self.gateway.apply(&fault, self.shared)
+    }
+
+    fn pause(&mut self, time: Duration) {
+        self.gateway.pause(time, self.shared);
+    }
+
+    fn check_round(&mut self) -> Result<Duration, String> {
+        check_round(self.gateway, self.shared)
+    }
+
+    fn gateway_pid(&self) -> u32 {
+        self.gateway.process.pid()
+    }
+
+    fn violations(&self) -> Vec<String> {
+        self.shared.violations()
+    }
 }
 
 impl FleetGateway {

@@ -11,8 +11,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::{
-    lane::MAX_GROWTH_KIB,
     random::Random,
+    rounds::{FaultLane, Rounds},
     setup::{LOAD_TIMEOUT, QUEUE_TIMEOUT, REQUEST_TIMEOUT, STREAM_IDLE_TIMEOUT, set_times},
     shared::IDLE_POLL,
     support::{
@@ -29,8 +29,6 @@ use llamagate::runpod::bounds::PLATFORM_BACKOFF_FIRST;
 const SLOTS: usize = 3;
 /// Jobs that wait at the platform while faults happen.
 const WAITING_JOBS: usize = 4;
-/// Faults in a round. After each round no more jobs come until all are answered.
-const ROUND: usize = 8;
 /// DRAIN_TIMEOUT.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 /// The longest that the answers to all jobs may take after the last fault: the last attempts to post a result are half a
@@ -129,74 +127,12 @@ fn draw(random: &mut Random) -> JobFault {
     }
 }
 
-impl JobLane {
-    fn start(random: Random) -> Self {
-        let platform = Platform::start();
-        platform.forget_calls();
-        let builder = platform
-            .variables()
-            .into_iter()
-            .fold(Gateway::builder(), |builder, (name, value)| builder.set(name, value));
-        let builder = builder.set_all(&[
-            ("RESTART_LIMIT", "1000000"),
-            ("RESTART_WINDOW", "1s"),
-            ("HANG_TIMEOUT", "1s"),
-            ("LOG_KEEP", "3"),
-        ]);
-        let builder = set_times(
-            builder,
-            &[
-                ("LOAD_TIMEOUT", LOAD_TIMEOUT),
-                ("QUEUE_TIMEOUT", QUEUE_TIMEOUT),
-                ("REQUEST_TIMEOUT", REQUEST_TIMEOUT),
-                ("STREAM_IDLE_TIMEOUT", STREAM_IDLE_TIMEOUT),
-                ("DRAIN_TIMEOUT", DRAIN_TIMEOUT),
-            ],
-        );
-        let gateway = builder.set("MAX_CONCURRENT_REQUESTS", SLOTS).start_ready();
-        let (offered, cancelled, repairs, notes) = (Vec::new(), BTreeSet::new(), Vec::new(), BTreeMap::new());
-        Self { platform, gateway, random, offered, cancelled, repairs, notes }
-    }
+/// After each round no more jobs come until all are answered.
+impl FaultLane for JobLane {
+    type Fault = JobFault;
+    const ROUND: usize = 8;
 
-    fn run(&mut self, count: usize) -> Result<String, String> {
-        let steps: Vec<(JobFault, Duration)> =
-            (0..count).map(|_| (draw(&mut self.random), Duration::from_millis(self.random.below(500)))).collect();
-        let mut resident_kib = (0, 0);
-        let mut longest = Duration::ZERO;
-        let mut done = Vec::new();
-        for (n, (fault, pause)) in steps.into_iter().enumerate() {
-            done.push(format!("{n}: {fault:?}"));
-            self.apply(fault);
-            self.pause(pause);
-            if (n + 1) % ROUND == 0 || n + 1 == count {
-                let failed =
-                    |problem: String| format!("{problem}\nafter {:#?}", &done[done.len().saturating_sub(ROUND)..]);
-                longest = longest.max(self.check_round().map_err(failed)?);
-                let now = resources::resident_kib(self.gateway.pid());
-                if resident_kib.0 == 0 && n >= count / 10 {
-                    resident_kib.0 = now;
-                }
-                resident_kib.1 = now;
-            }
-        }
-        if resident_kib.1 > resident_kib.0 + MAX_GROWTH_KIB {
-            return Err(format!("resident memory grew (KiB): {resident_kib:?}"));
-        }
-        self.check_stop()?;
-        let results = self.platform.results();
-        let errors = results.values().filter(|(_, result)| result["error"].is_string()).count();
-        if errors == results.len() {
-            return Err("the run proves nothing, because no job was served".to_owned());
-        }
-        Ok(format!(
-            "{} jobs answered, {errors} of them with an error, {} cancelled; all answered {longest:.1?} after the last fault at most\n  {:?}",
-            results.len(),
-            self.cancelled.len(),
-            self.notes
-        ))
-    }
-
-    fn apply(&mut self, fault: JobFault) {
+    fn apply(&mut self, fault: JobFault) -> Result<(), String> {
         match fault {
             JobFault::Status(route, status, times) => {
                 let response = ScriptedResponse::status(status);
@@ -254,6 +190,100 @@ impl JobLane {
                 self.signal_worker(Signal::SIGKILL);
             }
         }
+        Ok(())
+    }
+
+    /// Offers jobs for `time`, so that some always wait, and ends the faults that become due to end.
+    fn pause(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.repair(Some(Instant::now()));
+            if self.platform.waiting_jobs() < WAITING_JOBS {
+                self.offer_job();
+            }
+            thread::sleep(IDLE_POLL * 2);
+        }
+    }
+
+    /// Ends all faults, and waits until all jobs are answered. Returns how long that took.
+    fn check_round(&mut self) -> Result<Duration, String> {
+        self.repair(None);
+        self.gateway.model().rewrite_script(&json!({}));
+        self.signal_worker(Signal::SIGKILL);
+        let begin = Instant::now();
+        loop {
+            let problem = match self.check_answers() {
+                Ok(()) if self.platform.waiting_jobs() > 0 => {
+                    format!("{} jobs are not taken", self.platform.waiting_jobs())
+                }
+                Ok(()) => {
+                    // A job that was handed out twice, or was cancelled, may still be in flight.
+                    let queue = self.gateway.health().get("/health").json()["queue"].clone();
+                    if (queue["active"].as_u64(), queue["waiting"].as_u64()) == (Some(0), Some(0)) {
+                        break;
+                    }
+                    format!("something is still in flight: {queue}")
+                }
+                Err(problem) => problem,
+            };
+            if begin.elapsed() > wait::patient(ANSWERED) {
+                return Err(problem);
+            }
+            thread::sleep(wait::POLL);
+        }
+        Ok(begin.elapsed())
+    }
+
+    fn gateway_pid(&self) -> u32 {
+        self.gateway.pid()
+    }
+}
+
+impl JobLane {
+    fn start(random: Random) -> Self {
+        let platform = Platform::start();
+        platform.forget_calls();
+        let builder = platform
+            .variables()
+            .into_iter()
+            .fold(Gateway::builder(), |builder, (name, value)| builder.set(name, value));
+        let builder = builder.set_all(&[
+            ("RESTART_LIMIT", "1000000"),
+            ("RESTART_WINDOW", "1s"),
+            ("HANG_TIMEOUT", "1s"),
+            ("LOG_KEEP", "3"),
+        ]);
+        let builder = set_times(
+            builder,
+            &[
+                ("LOAD_TIMEOUT", LOAD_TIMEOUT),
+                ("QUEUE_TIMEOUT", QUEUE_TIMEOUT),
+                ("REQUEST_TIMEOUT", REQUEST_TIMEOUT),
+                ("STREAM_IDLE_TIMEOUT", STREAM_IDLE_TIMEOUT),
+                ("DRAIN_TIMEOUT", DRAIN_TIMEOUT),
+            ],
+        );
+        let gateway = builder.set("MAX_CONCURRENT_REQUESTS", SLOTS).start_ready();
+        let (offered, cancelled, repairs, notes) = (Vec::new(), BTreeSet::new(), Vec::new(), BTreeMap::new());
+        Self { platform, gateway, random, offered, cancelled, repairs, notes }
+    }
+
+    fn run(&mut self, count: usize) -> Result<String, String> {
+        let steps: Vec<(JobFault, Duration)> =
+            (0..count).map(|_| (draw(&mut self.random), Duration::from_millis(self.random.below(500)))).collect();
+        let longest = Rounds::run(self, steps)?.longest_recovery;
+        self.check_stop()?;
+        let results = self.platform.results();
+        let errors = results.values().filter(|(_, result)| result["error"].is_string()).count();
+        if errors == results.len() {
+            return Err("the run proves nothing, because no job was served".to_owned());
+        }
+        Ok(format!(
+            "{} jobs answered, {errors} of them with an error, {} cancelled; all answered {longest:.1?} after the last fault at most\n  {:?}",
+            results.len(),
+            self.cancelled.len(),
+            self.notes
+        ))
     }
 
     fn apply_repair(&self, repair: &JobRepair) {
@@ -274,18 +304,6 @@ impl JobLane {
         let (due, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.repairs).into_iter().partition(is_due);
         self.repairs = rest;
         due.iter().for_each(|(_, repair)| self.apply_repair(repair));
-    }
-
-    /// Offers jobs for `time`, so that some always wait, and ends the faults that become due to end.
-    fn pause(&mut self, time: Duration) {
-        let end = Instant::now() + time;
-        while Instant::now() < end {
-            self.repair(Some(Instant::now()));
-            if self.platform.waiting_jobs() < WAITING_JOBS {
-                self.offer_job();
-            }
-            thread::sleep(IDLE_POLL * 2);
-        }
     }
 
     fn offer_job(&mut self) {
@@ -316,35 +334,6 @@ impl JobLane {
 
     fn note(&mut self, what: &'static str, times: usize) {
         *self.notes.entry(what).or_default() += times;
-    }
-
-    /// Ends all faults, and waits until all jobs are answered. Returns how long that took.
-    fn check_round(&mut self) -> Result<Duration, String> {
-        self.repair(None);
-        self.gateway.model().rewrite_script(&json!({}));
-        self.signal_worker(Signal::SIGKILL);
-        let begin = Instant::now();
-        loop {
-            let problem = match self.check_answers() {
-                Ok(()) if self.platform.waiting_jobs() > 0 => {
-                    format!("{} jobs are not taken", self.platform.waiting_jobs())
-                }
-                Ok(()) => {
-                    // A job that was handed out twice, or was cancelled, may still be in flight.
-                    let queue = self.gateway.health().get("/health").json()["queue"].clone();
-                    if (queue["active"].as_u64(), queue["waiting"].as_u64()) == (Some(0), Some(0)) {
-                        break;
-                    }
-                    format!("something is still in flight: {queue}")
-                }
-                Err(problem) => problem,
-            };
-            if begin.elapsed() > wait::patient(ANSWERED) {
-                return Err(problem);
-            }
-            thread::sleep(wait::POLL);
-        }
-        Ok(begin.elapsed())
     }
 
     /// Checks that each job that was handed out has a result, and none has more results than it was handed out.
