@@ -125,7 +125,7 @@ const OPENAI_COMPLETIONS: &[ParameterApi] = &[Chat, Completions];
 const ANY_NUMBER: &str = "takes any number, and `true` as 1";
 const TOKENS: &str = "cuts fractions, and larger numbers to 32 bits; refuses numbers below -1; gives one token for 0";
 
-/// Every parameter whose values are checked. A name has one row for each rule.
+/// Every parameter whose values are checked. A name has one row for each rule; they stand together.
 pub(in crate::gateway) const PARAMETERS: &[Parameter] = &[
     parameter("temperature", OPENAI, Number(0.0, 2.0), ANY_NUMBER),
     parameter("temperature", &[Messages], Number(0.0, 1.0), ANY_NUMBER),
@@ -141,10 +141,10 @@ pub(in crate::gateway) const PARAMETERS: &[Parameter] = &[
     parameter("presence_penalty", OPENAI_COMPLETIONS, Number(-2.0, 2.0), ANY_NUMBER),
     parameter("frequency_penalty", OPENAI_COMPLETIONS, Number(-2.0, 2.0), ANY_NUMBER),
     parameter("max_tokens", &[Chat], Tokens(1), TOKENS),
-    parameter("max_completion_tokens", &[Chat], Tokens(1), TOKENS),
-    parameter("max_output_tokens", &[Responses], Tokens(1), TOKENS),
     parameter("max_tokens", &[Completions], Tokens(0), TOKENS),
     parameter("max_tokens", &[Messages, Fim], Whole(0, MOST_TOKENS), TOKENS),
+    parameter("max_completion_tokens", &[Chat], Tokens(1), TOKENS),
+    parameter("max_output_tokens", &[Responses], Tokens(1), TOKENS),
     parameter("min_tokens", &[Fim], Whole(0, MOST_TOKENS), "ignores it"),
     parameter("logprobs", &[Chat], Flag, "takes a number as that of `top_logprobs`"),
     parameter(
@@ -161,9 +161,32 @@ pub(in crate::gateway) const PARAMETERS: &[Parameter] = &[
     parameter("stream", &[Chat, Completions, Responses, Messages, Fim], Flag, "refuses it"),
 ];
 
+/// Number of buckets for the names. With these factors no two names share one, so that a member of any other name costs a
+/// few instructions.
+const BUCKETS: usize = 64;
+
+const fn bucket_of(name: &[u8]) -> usize {
+    match name {
+        [] => 0,
+        [.., last] => (name.len() * 3 + name[name.len() / 4] as usize * 2 + *last as usize * 5) % BUCKETS,
+    }
+}
+
+/// The position of the first row of the name in each bucket; beyond the table where there is none.
+static FIRST_ROWS: [usize; BUCKETS] = {
+    let (mut rows, mut at) = ([PARAMETERS.len(); BUCKETS], PARAMETERS.len());
+    while at > 0 {
+        at -= 1;
+        rows[bucket_of(PARAMETERS[at].name.as_bytes())] = at;
+    }
+    rows
+};
+
 /// Returns the row of this name for an API, and its position in the table.
 pub(in crate::gateway) fn find(api: ParameterApi, name: &str) -> Option<(usize, &'static Parameter)> {
-    PARAMETERS.iter().enumerate().find(|(_, row)| row.name == name && row.apis.contains(&api))
+    let first = FIRST_ROWS[bucket_of(name.as_bytes())];
+    let mut of_name = PARAMETERS.iter().enumerate().skip(first).take_while(|(_, row)| row.name == name);
+    of_name.find(|(_, row)| row.apis.contains(&api))
 }
 
 #[cfg(test)]
@@ -184,6 +207,18 @@ mod tests {
         }
         for route in ROUTES.iter().filter(|route| ParameterApi::of(route.path).is_some()) {
             assert!(route.may_stream && route.dialects.is_none(), "{} is passed on as it is", route.path);
+        }
+    }
+
+    #[test]
+    fn each_row_is_found_by_its_name_and_its_apis() {
+        for (at, row) in PARAMETERS.iter().enumerate() {
+            for api in row.apis {
+                assert_eq!(find(*api, row.name).map(|(found, _)| found), Some(at), "{} {api:?}", row.name);
+            }
+        }
+        for name in ["", "t", "model", "messages", "temperatures", "Temperature", "\u{7}", "min_p"] {
+            assert!(find(Chat, name).is_none(), "{name}");
         }
     }
 
