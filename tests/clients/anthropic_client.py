@@ -53,6 +53,15 @@ def check_request_id(client):
         raise AssertionError("a number was taken for a text")
 
 
+def check_parameters(client):
+    try:
+        client.messages.create(**{**REQUEST, "extra_body": {"temperature": 1.5}})
+    except anthropic.BadRequestError as error:
+        assert error.body["error"]["message"].startswith("temperature must be "), error.body
+    else:
+        raise AssertionError("a temperature of 1.5 was taken")
+
+
 def check_emoji(client):
     request = {**REQUEST, "max_tokens": 30}
     for _ in range(60):
@@ -96,6 +105,7 @@ def main():
     check_message(client)
     check_stream(client)
     check_request_id(client)
+    check_parameters(client)
     check_models(client)
     check_wrong_key(base_url)
 
