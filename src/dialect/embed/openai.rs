@@ -17,6 +17,7 @@ use super::inputs::{cut, dimensions, inputs, json, prompt, refuse_flag};
 pub const TRANSLATED_MEMBERS: &[&str] = &[
     "dimensions",
     "embedding_type",
+    "encoding_type",
     "input_type",
     "late_chunking",
     "modality",
@@ -91,16 +92,23 @@ enum EmbeddingType {
     Base64,
 }
 
+/// Reads `embedding_type`, which LlamaIndex's client of Jina calls `encoding_type`.
 fn embedding_type(fields: &Fields<'_>) -> Result<Option<EmbeddingType>, FieldError> {
-    const NAME: &str = "embedding_type";
-    let Some(value) = fields.get(NAME) else { return Ok(None) };
+    match (type_of(fields, "embedding_type")?, type_of(fields, "encoding_type")?) {
+        (Some(one), Some(other)) if one != other => Err(FieldError::of("encoding_type", "contradicts embedding_type")),
+        (one, other) => Ok(one.or(other)),
+    }
+}
+
+fn type_of(fields: &Fields<'_>, field: &'static str) -> Result<Option<EmbeddingType>, FieldError> {
+    let Some(value) = fields.get(field) else { return Ok(None) };
     // Jina takes a list too.
     let name = match value.get().as_bytes().first() {
-        Some(b'[') => match list(NAME, value)?.as_slice() {
-            [only] => text(NAME, only)?,
-            _ => return Err(FieldError::of(NAME, "must have one entry: several types at once are not served here")),
+        Some(b'[') => match list(field, value)?.as_slice() {
+            [only] => text(field, only)?,
+            _ => return Err(FieldError::of(field, "must have one entry: several types at once are not served here")),
         },
-        _ => text(NAME, value)?,
+        _ => text(field, value)?,
     };
     let kind = match name.as_ref() {
         "dense" => EmbeddingType::Dense,
@@ -109,7 +117,7 @@ fn embedding_type(fields: &Fields<'_>) -> Result<Option<EmbeddingType>, FieldErr
         "base64" => EmbeddingType::Base64,
         name => EmbeddingType::Number(VectorNumber::of(name).ok_or_else(|| {
             let known = "float, base64, int8, uint8, binary, ubinary, dense, sparse or colbert";
-            FieldError::of(NAME, format_args!("must be {known}"))
+            FieldError::of(field, format_args!("must be {known}"))
         })?),
     };
     Ok(Some(kind))

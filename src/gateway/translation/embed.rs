@@ -22,7 +22,8 @@ use crate::gateway::routes::route::Route;
 use crate::refusal::Refusal;
 
 /// Members of a request in OpenAI's form that are written by themselves, or obeyed here whatever the worker does.
-const OWN_MEMBERS: &[&str] = &["model", "input", "encoding_format", "output_dtype", "embedding_type", "stream"];
+const OWN_MEMBERS: &[&str] =
+    &["model", "input", "encoding_format", "output_dtype", "embedding_type", "encoding_type", "stream"];
 
 /// Members that ask for a prefix. A remote backend does not get them where the prefix was put before the texts here.
 const PROMPT_MEMBERS: &[&str] = &["input_type", "task", "prompt_name"];

@@ -90,6 +90,7 @@ mod tests {
             r#"{"input":"x","input_type":"query"}"#,
             r#"{"input":"x","truncate":true}"#,
             r#"{"input":"x","embedding_type":"base64"}"#,
+            r#"{"input":"x","encoding_type":"binary"}"#,
             r#"{"input":"x","late_chunking":false}"#,
             r#"{"input":[{"text":"x"}]}"#,
             r#"{"input":["x",  {"text":"x"}]}"#,

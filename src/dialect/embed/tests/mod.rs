@@ -91,6 +91,7 @@ fn bodies() -> impl Strategy<Value = String> {
         "embedding_type",
         "embedding_types",
         "encoding_format",
+        "encoding_type",
         "truncate",
         "truncation",
         "truncation_direction",

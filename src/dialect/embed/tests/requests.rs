@@ -88,6 +88,8 @@ fn requests_of_jina_are_read() {
                 packed(one(), VectorNumber::Ubinary, false)
             }),
             (r#"{"model":"m","input":["a"],"embedding_type":"binary"}"#, packed(one(), VectorNumber::Binary, false)),
+            // As LlamaIndex calls it.
+            (r#"{"model":"m","input":["a"],"encoding_type":"binary"}"#, packed(one(), VectorNumber::Binary, false)),
         ],
     );
 }
@@ -265,6 +267,7 @@ fn what_is_not_served_is_refused_by_name() {
             "embedding_type must have one entry",
         ),
         ("/v1/embeddings", r#"{"input":"a","embedding_type":"sparse","dimensions":8}"#, "embedding_type sparse and"),
+        ("/v1/embeddings", r#"{"input":"a","encoding_type":"int4"}"#, "encoding_type must be float, base64"),
         ("/v2/embed", r#"{"texts":["a"],"images":["data:"]}"#, "images is not served here"),
         ("/v2/embed", r#"{"texts":["a"],"max_tokens":8}"#, "max_tokens is not served here"),
         ("/v2/embed", r#"{"texts":["a"],"input_type":"image"}"#, "input_type image is not served here"),
@@ -295,6 +298,11 @@ fn what_contradicts_itself_is_refused_with_both_names() {
             "output_dtype is int8, but embedding_type is binary",
         ),
         ("/v1/embeddings", r#"{"input":"a","truncate":true,"truncation":false}"#, "truncation contradicts truncate"),
+        (
+            "/v1/embeddings",
+            r#"{"input":"a","embedding_type":"binary","encoding_type":"float"}"#,
+            "encoding_type contradicts embedding_type",
+        ),
         (
             "/v1/embeddings",
             r#"{"input":"a","task":"retrieval.query","input_type":"document"}"#,
