@@ -16,7 +16,7 @@ use super::response::body::ResponseBody;
 use super::service::Gateway;
 use super::translation::calls::{CallContext, CallSender, Calls, CallsState, SentCall};
 use super::translation::keep_alive::KeptAlive;
-use super::translation::{self, StreamedCall};
+use super::translation::{self, StreamedCall, tei_info};
 use crate::refusal::Refusal;
 
 impl Gateway {
@@ -29,6 +29,11 @@ impl Gateway {
         let Translated { translation, required_kind, parts, body, request_id, requested_model, caller, arrival_guard } =
             *translated;
         let table = self.model_queues.snapshot();
+        // Clients of text-embeddings-inference name no model: they mean the one that `/info` describes.
+        let requested_model = match translation.is_of_tokens() {
+            true => requested_model.or_else(|| tei_info::default_model(&caller, &table)),
+            false => requested_model,
+        };
         let requested_model = match translation.is_of_ollama() {
             true => requested_model.as_deref().map(|name| table.without_default_tag(name)),
             false => requested_model.as_deref(),

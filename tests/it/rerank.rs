@@ -151,7 +151,18 @@ fn rows(scores: &[f64], logits: &[f64], tokens: u64) -> Vec<Row> {
             common(top(3).of(&r, object)),
         ),
         ("RAGFlow, Xinference", "/v1/rerank", ask(&json!({"return_documents": "true"})), common(top(3).of(&r, object))),
-        ("a server of one's own", "/api/v1/rerank", ask(&json!({"documents": objects})), common(top(3).of(&r, plain))),
+        (
+            "a server of one's own",
+            "/api/v1/rerank",
+            ask(&json!({"documents": objects, "top_n": 3})),
+            common(top(3).of(&r, plain)),
+        ),
+        (
+            "Continue, which reads data",
+            "/v1/rerank",
+            ask(&json!({})),
+            with(common(top(3).of(&r, plain)), &json!({"data": top(3).of(&both, plain)})),
+        ),
         ("Open WebUI", "/rerank", ask(&json!({"top_n": 3})), common(top(3).of(&r, plain))),
         (
             "vLLM",

@@ -48,6 +48,21 @@ fn of_several_models_info_describes_the_default_or_the_named_one() {
     assert_eq!(info(&gateway, ""), (200, "e".to_owned()));
 }
 
+/// Regression: Dify counts tokens before it embeds, and its request without a model was a 404 beside other models.
+#[test]
+fn tokens_of_no_named_model_are_those_of_the_model_that_info_describes() {
+    let config = "models: {e: {file: tiny-embedding.gguf}, r: {file: tiny-rerank.gguf}}\n";
+    for (defaults, served_by) in [("default_models: {embedding: e}", Some("e")), ("", None)] {
+        let gateway = Gateway::builder().reals(&format!("{config}{defaults}")).start();
+        let answer = gateway.client().post_json("/tokenize", &json!({"inputs": ["the small bird"]}));
+        assert_eq!(answer.header("x-llamagate-model"), served_by, "{}", answer.text());
+        match served_by {
+            Some(_) => assert_eq!((answer.status(), answer.json()[0][0]["special"].as_bool()), (200, Some(true))),
+            None => assert_eq!((answer.status(), &answer.json()["error_type"]), (404, &json!("Validation"))),
+        }
+    }
+}
+
 #[test]
 fn tokens_are_given_in_the_form_that_the_body_asks_for() {
     let gateway = Gateway::builder().backend(Backend::Real { model: "tiny-rerank.gguf" }).start_ready();

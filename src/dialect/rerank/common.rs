@@ -1,7 +1,8 @@
 //! The common object: one answer that clients of Cohere v1, Jina, vLLM, LocalAI, Xinference, DashScope, Infinity, Voyage and
 //! Pinecone each read as their own. They ignore the members that they do not know.
 //!
-//! `data` is added for those that read it in place of `results`.
+//! `data` is added for those that read it in place of `results`: Voyage, Pinecone, and Continue, which sends nothing but the
+//! query and the documents.
 
 use serde::Serialize;
 
@@ -76,6 +77,9 @@ pub(super) fn write(
     let data = match dialect {
         RerankDialect::Voyage => Some(data(request, ranked, ReturnedDocument::as_text)),
         RerankDialect::Pinecone => Some(data(request, ranked, ReturnedDocument::as_object)),
+        RerankDialect::Common if request.top_n.is_none() && !request.format.returns_documents => {
+            Some(data(request, ranked, ReturnedDocument::as_text))
+        }
         _ => None,
     };
     let form = if is_infinity { ReturnedDocument::as_text } else { ReturnedDocument::as_object };

@@ -105,6 +105,11 @@ impl DialectRequest {
         }
     }
 
+    /// Returns whether the request is for tokens, in the API of text-embeddings-inference.
+    pub(super) fn is_of_tokens(&self) -> bool {
+        matches!(self, Self::Tokenize(_))
+    }
+
     /// Returns the one call whose answer is passed on as a stream; `None` if the answer is written as a whole. `model` is
     /// the model that the request names.
     ///

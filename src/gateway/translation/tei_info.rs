@@ -45,14 +45,10 @@ pub(in crate::gateway) fn describe(
     limits: TranslationLimits,
 ) -> Result<TeiInfo, Refusal> {
     let named = model_of_query(query)?.filter(|name| !name.is_empty());
-    let models: Vec<&Model> =
-        table.models_shown_to(caller).filter(|model| model_type(&model.info()).is_some()).collect();
-    let only = |models: &[&Model]| if let [one] = models { Some(one.id().to_owned()) } else { None };
-    let is_default = |model: &&&Model| model.info().is_default;
-    let defaults = || models.iter().filter(is_default).copied().collect::<Vec<_>>();
+    let models = models(caller, table);
     let id = match &named {
         Some(name) => table.find(name).map(|found| found.model.id().to_owned()),
-        None => only(&models).or_else(|| only(&defaults())),
+        None => default_of(&models),
     };
     let info = id.and_then(|id| models.iter().find(|model| model.id() == id)).map(|model| model.info());
     let Some((info, model_type)) = info.and_then(|info| model_type(&info).map(|model_type| (info, model_type))) else {
@@ -72,6 +68,23 @@ pub(in crate::gateway) fn describe(
         auto_truncate: false,
         version: env!("CARGO_PKG_VERSION"),
     })
+}
+
+/// Returns the id of the model that `/info` describes if its query names none.
+pub(in crate::gateway) fn default_model(caller: &Caller, table: &Snapshot) -> Option<String> {
+    default_of(&models(caller, table))
+}
+
+/// Returns the models for embeddings and scores that this caller may use.
+fn models<'t>(caller: &'t Caller, table: &'t Snapshot) -> Vec<&'t Model> {
+    table.models_shown_to(caller).filter(|model| model_type(&model.info()).is_some()).collect()
+}
+
+/// Returns the id of the only model, else of the only default model.
+fn default_of(models: &[&Model]) -> Option<String> {
+    let only = |models: &[&Model]| if let [one] = models { Some(one.id().to_owned()) } else { None };
+    let defaults = || models.iter().filter(|model| model.info().is_default).copied().collect::<Vec<_>>();
+    only(models).or_else(|| only(&defaults()))
 }
 
 /// Returns the type of a model; `None` for one that is neither for embeddings nor for scores.

@@ -59,10 +59,12 @@ fn clients_of_the_common_object() -> Vec<Client> {
         {"index": 0, "relevance_score": 0.25, "document": {"text": "a"}},
     ]);
     let best = json!([{"index": 1, "relevance_score": 0.75}]);
+    let both = |index, score: f64| json!({"index": index, "relevance_score": score, "score": score});
+    let with_data = with(common(&plain), &json!({"data": [both(1, 0.75), both(0, 0.25)]}));
     let client = |path, body, top_n, answer| Client { path, body, dialect: RerankDialect::Common, top_n, answer };
     vec![
-        // Cohere v1, with texts and with objects.
-        client("/v1/rerank", r#"{"model":"m","query":"q","documents":["a","b"]}"#, None, common(&plain)),
+        // Cohere v1, with texts and with objects. Continue sends the same as the first, and reads `data`.
+        client("/v1/rerank", r#"{"model":"m","query":"q","documents":["a","b"]}"#, None, with_data.clone()),
         client(
             "/v1/rerank",
             r#"{"model":"m","query":"q","documents":[{"text":"a","id":7},{"text":"b"}],"top_n":1,
@@ -80,7 +82,7 @@ fn clients_of_the_common_object() -> Vec<Client> {
             ])),
         ),
         // Jina from Dify and from RAGFlow.
-        client("/v1/rerank", r#"{"model":"m","query":"q","documents":["a","b"],"top_n":null}"#, None, common(&plain)),
+        client("/v1/rerank", r#"{"model":"m","query":"q","documents":["a","b"],"top_n":null}"#, None, with_data),
         client(
             "/v1/rerank",
             r#"{"model":"m","query":"q","documents":["a","b"],"return_documents":"true","return_len":"true"}"#,
