@@ -6,6 +6,7 @@
 #   .cache/runpod/                    Python with those of tests/clients/runpod-requirements.txt
 #   .cache/ollama/                    Python with those of tests/clients/ollama-requirements.txt
 #   .cache/retrieval/                 Python with those of tests/clients/retrieval-requirements.txt
+#   .cache/node/                      packages for Node.js, those of tests/clients/node/package-lock.json
 #   .cache/models/tiny-chat.gguf      tiny models with random weights,
 #   .cache/models/tiny-embedding.gguf made by tests/models/make_tiny_models.py
 #   .cache/models/tiny-rerank.gguf
@@ -22,11 +23,13 @@ generator=$repo_root/tests/models/make_tiny_models.py
 runpod_requirements=$repo_root/tests/clients/runpod-requirements.txt
 ollama_requirements=$repo_root/tests/clients/ollama-requirements.txt
 retrieval_requirements=$repo_root/tests/clients/retrieval-requirements.txt
+node_list=$repo_root/tests/clients/node
 venv=$cache_dir/venv
 litellm=$cache_dir/litellm
 runpod=$cache_dir/runpod
 ollama=$cache_dir/ollama
 retrieval=$cache_dir/retrieval
+node=$cache_dir/node
 models=$cache_dir/models
 models_stamp=$models/tiny-models.stamp
 venv_stamp=$venv/requirements.stamp
@@ -34,6 +37,7 @@ litellm_stamp=$litellm/requirements.stamp
 runpod_stamp=$runpod/requirements.stamp
 ollama_stamp=$ollama/requirements.stamp
 retrieval_stamp=$retrieval/requirements.stamp
+node_stamp=$node/package-lock.stamp
 
 # up_to_date STAMP DIGEST: whether the stamp holds the digest of the sources.
 up_to_date() {
@@ -64,6 +68,26 @@ make_venv() {
   printf '%s\n' "$digest" >"$venv/requirements.stamp"
 }
 
+# make_node DIGEST
+make_node() {
+  local hint="https://nodejs.org/en/download has Node.js with npm"
+  have node || fail "the tests need Node.js, and node is not on PATH" "$hint"
+  have npm || fail "the tests need npm, and it is not on PATH" "$hint"
+  node -e 'process.exit(Number(process.versions.node.split(".")[0] < 20))' ||
+    fail "the tests need Node.js 20 or newer; node is $(node --version)" "$hint"
+  need_space "$cache_dir" 200 "the tests' packages for Node.js"
+
+  say "installing the packages of ${node_list#"$repo_root"/} into ${node#"$repo_root"/} ..."
+  local log
+  rm -rf "$node"
+  mkdir -p "$node"
+  cp "$node_list"/package.json "$node_list"/package-lock.json "$node_list"/.npmrc "$node"
+  if ! log=$(cd "$node" && npm ci --loglevel=error 2>&1); then
+    fail "npm could not install the packages of $node_list:" "$log"
+  fi
+  printf '%s\n' "$1" >"$node_stamp"
+}
+
 make_models() {
   say "making the tiny models ..."
   mkdir -p "$models"
@@ -81,13 +105,14 @@ litellm_digest=$(sha256_of "$litellm_requirements")
 runpod_digest=$(sha256_of "$runpod_requirements")
 ollama_digest=$(sha256_of "$ollama_requirements")
 retrieval_digest=$(sha256_of "$retrieval_requirements")
+node_digest=$(sha256_of "$node_list/package-lock.json")
 # The models also depend on the version of gguf.
 models_digest=$(sha256_of "$generator")-$venv_digest
 
 complete() {
   up_to_date "$venv_stamp" "$venv_digest" && up_to_date "$litellm_stamp" "$litellm_digest" &&
     up_to_date "$runpod_stamp" "$runpod_digest" && up_to_date "$ollama_stamp" "$ollama_digest" &&
-    up_to_date "$retrieval_stamp" "$retrieval_digest" &&
+    up_to_date "$retrieval_stamp" "$retrieval_digest" && up_to_date "$node_stamp" "$node_digest" &&
     up_to_date "$models_stamp" "$models_digest"
 }
 
@@ -103,6 +128,7 @@ if ! complete; then
   up_to_date "$ollama_stamp" "$ollama_digest" || make_venv "$ollama" "$ollama_requirements" "$ollama_digest"
   up_to_date "$retrieval_stamp" "$retrieval_digest" ||
     make_venv "$retrieval" "$retrieval_requirements" "$retrieval_digest" --no-deps
+  up_to_date "$node_stamp" "$node_digest" || make_node "$node_digest"
   up_to_date "$models_stamp" "$models_digest" || make_models "$models_digest"
 fi
 printf '%s\n' "$models"

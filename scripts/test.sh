@@ -3,8 +3,9 @@
 #
 #   scripts/test.sh
 #
-# Works in a fresh clone; needs Rust with rustfmt and clippy, and Python 3.11 or newer. Downloads (a llama-server,
-# models, Python packages) are kept in .cache/ and reused. A stage that fails ends the run.
+# Works in a fresh clone; needs Rust with rustfmt and clippy, Python 3.11 or newer, and Node.js 20 or newer with npm.
+# Downloads (a llama-server, models, packages for Python and Node.js) are kept in .cache/ and reused. A stage that fails
+# ends the run.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -61,17 +62,20 @@ get_test_programs() {
   LLAMAGATE_TEST_RUNPOD=$cache_dir/runpod/bin/python
   LLAMAGATE_TEST_OLLAMA=$cache_dir/ollama/bin/python
   LLAMAGATE_TEST_RETRIEVAL=$cache_dir/retrieval/bin/python
+  LLAMAGATE_TEST_NODE=$cache_dir/node/node_modules
   export LLAMA_SERVER LLAMAGATE_TEST_MODELS LLAMAGATE_TEST_SMOLLM LLAMAGATE_TEST_PYTHON LLAMAGATE_TEST_LITELLM
   export LLAMAGATE_TEST_RUNPOD LLAMAGATE_TEST_NGINX LLAMAGATE_TEST_OLLAMA LLAMAGATE_TEST_RETRIEVAL
+  export LLAMAGATE_TEST_NODE
   "$LLAMA_SERVER" --version 2>&1
 }
 
 check_scripts() {
-  local scripts=(scripts/*.sh tests/clients/*.sh .ci/run) images=(docker/Dockerfile*)
+  local scripts=(scripts/*.sh tests/clients/*.sh .ci/run) images=(docker/Dockerfile*) script
   "$cache_dir/venv/bin/shellcheck" --external-sources "${scripts[@]}"
   "$cache_dir/venv/bin/hadolint" "${images[@]}"
   echo "${#scripts[@]} scripts, ${#images[@]} Dockerfiles"
   python3 -c 'import ast, sys; [ast.parse(open(name).read(), name) for name in sys.argv[1:]]' docs/examples/*.py
+  for script in tests/clients/node/*.js; do node --check "$script"; done
   # The unit's program is not installed here, and not every machine has systemd.
   if have systemd-analyze; then
     local unit
@@ -85,6 +89,6 @@ check_scripts() {
 stage "prerequisites" prerequisites
 stage "format, lock files" check_format_and_locks
 stage "clippy" cargo clippy --all-targets --locked -- -D warnings
-stage "llama-server, models, Python packages" get_test_programs
+stage "llama-server, models, clients" get_test_programs
 stage "scripts and Dockerfiles" check_scripts
 stage "tests" cargo test --locked

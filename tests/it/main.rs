@@ -39,6 +39,7 @@ mod litellm_check;
 mod load;
 mod mended_answers;
 mod model_routes;
+mod node_clients;
 mod ollama;
 mod packed_answers;
 mod parameters;

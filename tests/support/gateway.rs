@@ -438,6 +438,11 @@ pub(crate) fn retrieval_python() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_RETRIEVAL", "retrieval/bin/python")
 }
 
+/// Returns the folder of the packages for Node.js: LLAMAGATE_TEST_NODE, else the one in the checkout.
+pub(crate) fn node_packages() -> PathBuf {
+    given_or_cached("LLAMAGATE_TEST_NODE", "node/node_modules")
+}
+
 /// Returns nginx: LLAMAGATE_TEST_NGINX, else the one that scripts/get-nginx.sh keeps in the checkout.
 pub(crate) fn nginx() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_NGINX", "nginx/nginx")
