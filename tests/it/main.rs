@@ -8,6 +8,7 @@ mod support;
 
 mod access;
 mod accounts;
+mod applications;
 mod arguments;
 mod behind_nginx;
 mod brought_names;
