@@ -1,7 +1,7 @@
 """Embeds through the clients of the vendors: retrieval_embed.py BASE_URL API_KEY CLIENT MODEL
 
-BASE_URL ends in /v1. CLIENT is one of the functions below. The model has vectors of 64 numbers and a prompt for queries. A
-failed check ends the program with an AssertionError or the client's exception.
+BASE_URL ends in /v1. CLIENT is one of the functions below. The model has vectors of 64 numbers, a prompt for queries, and
+the alias embed-english-v3.0. A failed check ends the program with an AssertionError or the client's exception.
 """
 
 import math
@@ -115,11 +115,57 @@ def langchain_voyageai(base, key, model):
 
 
 def llama_index(base, key, model):
+    import voyageai
+    from llama_index.embeddings.cohere import CohereEmbedding
+    from llama_index.embeddings.jinaai import JinaEmbedding
     from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
+    from llama_index.embeddings.voyageai import VoyageEmbedding
 
-    embeddings = TextEmbeddingsInference(model_name=model, base_url=base, auth_token=key, timeout=TIMEOUT)
-    check(embeddings.get_text_embedding_batch(TEXTS))
-    check([embeddings.get_query_embedding(TEXTS[0])], count=1)
+    jina = JinaEmbedding(model=model, api_key=key, dimensions=16, task="text-matching", encoding_queries="binary")
+    voyage = VoyageEmbedding(model_name=model, voyage_api_key=key, truncation=True)
+    # They have no option for the address.
+    jina._api.api_url = f"{base}/v1/embeddings"
+    voyage._client = voyageai.Client(api_key=key, base_url=f"{base}/v1", max_retries=0)
+    # It counts tokens with a tokenizer that it would download.
+    voyage._client.tokenize = lambda texts, model: [text.split() for text in texts]
+    for embeddings, width in [
+        (TextEmbeddingsInference(model_name=model, base_url=base, auth_token=key, timeout=TIMEOUT), WIDTH),
+        # It takes Cohere's names only: an alias of the model.
+        (CohereEmbedding(api_key=key, base_url=base, model_name="embed-english-v3.0", max_retries=1), WIDTH),
+        (jina, 16),
+        (voyage, WIDTH),
+    ]:
+        vectors = check(embeddings.get_text_embedding_batch(TEXTS), width)
+        asked = embeddings.get_query_embedding(TEXTS[0])
+        if embeddings is jina:
+            assert asked == [int(number > 0) for number in vectors[0]], asked
+        else:
+            check([asked], width, count=1)
+
+
+def haystack(base, key, model):
+    from haystack import Document
+    from haystack.utils import Secret
+    from haystack_integrations.components.embedders.cohere import CohereDocumentEmbedder, CohereTextEmbedder
+
+    options = {"api_key": Secret.from_token(key), "model": model, "api_base_url": base}
+    check([CohereTextEmbedder(**options).run(text=TEXTS[0])["embedding"]], count=1)
+    embedder = CohereDocumentEmbedder(**options, progress_bar=False)
+    documents = embedder.run(documents=[Document(content=text) for text in TEXTS])["documents"]
+    check(document.embedding for document in documents)
+
+
+def huggingface_hub(base, key, model):
+    from huggingface_hub import InferenceClient
+
+    client = InferenceClient(base_url=base, token=key, timeout=TIMEOUT)
+    whole = check(client.feature_extraction(TEXTS, normalize=True, truncate=True).tolist())
+    check(client.feature_extraction(TEXTS, dimensions=16).tolist(), 16)
+    asked = client.feature_extraction(TEXTS[0], prompt_name="query", truncation_direction="left").tolist()
+    assert not near(check(asked, count=1)[0], whole[0]), "the prompt changed nothing"
+    client = InferenceClient(model=f"{base}/similarity", token=key, timeout=TIMEOUT)
+    near_one, other = client.sentence_similarity(TEXTS[0], TEXTS)
+    assert abs(near_one - 1) < 1e-3 and other < near_one, (near_one, other)
 
 
 def litellm(base, key, model):

@@ -51,7 +51,7 @@ models:
 
 const EMBEDDER: &str = "
 models:
-  embed: {file: tiny-embedding.gguf, prompts: {query: \"hello \", document: \"rain \"}}
+  embed: {file: tiny-embedding.gguf, aliases: [embed-english-v3.0], prompts: {query: \"hello \", document: \"rain \"}}
 ";
 
 #[test]
@@ -131,8 +131,17 @@ fn every_client_of_rerankers_ranks() {
 #[test]
 fn every_client_of_embeddings_embeds() {
     let gateway = Gateway::builder().reals(EMBEDDER).start();
-    const CLIENTS: [&str; 7] =
-        ["openai", "cohere", "voyageai", "langchain_cohere", "langchain_voyageai", "llama_index", "litellm"];
+    const CLIENTS: [&str; 9] = [
+        "openai",
+        "cohere",
+        "voyageai",
+        "langchain_cohere",
+        "langchain_voyageai",
+        "llama_index",
+        "haystack",
+        "huggingface_hub",
+        "litellm",
+    ];
     for client in CLIENTS {
         let mut command = Command::new(retrieval_python());
         command.arg(script("retrieval_embed.py"));
