@@ -1,4 +1,4 @@
-//! Fuzzes the model's name in a response body; `src/fuzzing.rs` has the invariants.
+//! Fuzzes the model's name in a response body; `src/fuzzing/mod.rs` has the invariants.
 
 #![no_main]
 

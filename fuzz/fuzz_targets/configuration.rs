@@ -1,4 +1,4 @@
-//! Fuzzes the configuration file; `src/fuzzing.rs` has the invariants.
+//! Fuzzes the configuration file; `src/fuzzing/mod.rs` has the invariants.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Fuzzes CORS; `src/fuzzing.rs` has the invariants.
+//! Fuzzes CORS; `src/fuzzing/mod.rs` has the invariants.
 
 #![no_main]
 

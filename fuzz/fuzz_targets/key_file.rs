@@ -1,4 +1,4 @@
-//! Fuzzes the key file; `src/fuzzing.rs` has the invariants.
+//! Fuzzes the key file; `src/fuzzing/mod.rs` has the invariants.
 
 #![no_main]
 

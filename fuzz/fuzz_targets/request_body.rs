@@ -1,4 +1,4 @@
-//! Fuzzes the body of a request; `src/fuzzing.rs` has the invariants.
+//! Fuzzes the body of a request; `src/fuzzing/mod.rs` has the invariants.
 
 #![no_main]
 

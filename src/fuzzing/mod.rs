@@ -2,6 +2,8 @@
 //!
 //! There is one function for each target in `fuzz/`, where libFuzzer chooses the bytes. `tests.rs` runs the same
 //! functions on inputs from proptest, so every test run checks them a little. Built only for tests.
+//!
+//! This file has the functions for keys, heads, bodies and the configuration.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN,
