@@ -46,6 +46,15 @@ def check_stream(client, model):
     assert choices[-1].finish_reason in ("stop", "length"), f"the stream has no end: {chunks}"
 
 
+def check_azure(base_url, key, model):
+    """The SDK's class for Azure names the model in the path, and sends the key in a header of its own."""
+    client = openai.AzureOpenAI(
+        azure_endpoint=base_url.removesuffix("/v1"), api_key=key, api_version="2024-10-21", max_retries=0, timeout=60
+    )
+    check_chat(client, model)
+    check_stream(client, model)
+
+
 class Digit(pydantic.BaseModel):
     digit: int
 
@@ -174,6 +183,7 @@ def main():
         check_stream(client, models[0])
         check_count(client, models[0])
         check_parameters(client, models[0])
+        check_azure(base_url, key, models[0])
     else:
         check_embeddings(client, models[0])
     check_wrong_key(base_url)

@@ -214,15 +214,6 @@ fn open_webui_chats_with_an_openai_server_embeds_and_ranks() {
         indices.sort_unstable();
         assert_eq!(indices, [0, 1]);
     }
-    // What its other engines ask for is refused in a form that it shows.
-    for (path, body) in [
-        ("/v1/audio/speech", r#"{"model": "tts-1", "input": "Hello", "voice": "alloy"}"#),
-        ("/v1/images/generations", r#"{"model": "dall-e-3", "prompt": "a bird", "n": 1, "size": "512x512"}"#),
-    ] {
-        let refused = client.send("POST", path, body.as_bytes());
-        assert_eq!(refused.status(), 404, "{path}");
-        text(&refused.json(), "/error/message");
-    }
 }
 
 #[test]
@@ -324,4 +315,74 @@ fn continue_uses_the_providers_huggingface_tei_and_ollama() {
     assert!(lines.iter().all(|line| line["response"].is_string()), "{lines:?}");
     let body = r#"{"model":"vectors","input":["a bird","rain"]}"#;
     assert_vectors(list(&post(&client, "/api/embed", body).json(), "/embeddings"), 2);
+}
+
+/// Returns what is in the data lines of an event stream that has no end mark.
+#[track_caller]
+fn events(answer: &Response) -> Vec<Value> {
+    let text = answer.text();
+    text.lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|data| serde_json::from_str(data).unwrap())
+        .collect()
+}
+
+#[test]
+fn codex_responds_with_calls_of_its_tools() {
+    let gateway = fleet();
+    let client = gateway.client().header("originator", "codex_cli_rs").header("session-id", "0199-a");
+    let body = r#"{"model":"tiny","instructions":"You are a coding agent.","input":[{"type":"message","role":"developer","content":[{"type":"input_text","text":"<permissions>"}]},{"type":"message","role":"user","content":[{"type":"input_text","text":"Hello"}]}],"tools":[{"type":"function","name":"exec_command","description":"Runs a command.","strict":false,"parameters":{"type":"object","properties":{"cmd":{"enum":["ls"]}},"required":["cmd"],"additionalProperties":false}},{"type":"namespace","name":"mcp","description":"More tools.","tools":[]},{"type":"web_search","external_web_access":false}],"tool_choice":"auto","parallel_tool_calls":true,"reasoning":{"effort":"medium"},"store":false,"stream":true,"include":["reasoning.encrypted_content"],"prompt_cache_key":"0199-a","client_metadata":{"installation":"1"}}"#;
+    let events = events(&post(&client, "/v1/responses", body));
+    assert_eq!((text(&events[0], "/type"), events[0]["sequence_number"].as_u64()), ("response.created", Some(0)));
+    let end = events.last().unwrap();
+    assert_eq!(text(end, "/type"), "response.completed");
+    let call = list(end, "/response/output").iter().find(|item| item["type"] == "function_call").unwrap();
+    assert_eq!(text(call, "/name"), "exec_command");
+    let arguments: Value = serde_json::from_str(text(call, "/arguments")).unwrap();
+    assert_eq!(text(&arguments, "/cmd"), "ls");
+    assert!(whole_number(end, "/response/usage/input_tokens") > 0);
+    // The next turn has the call and its result.
+    let id = text(call, "/call_id");
+    let body = format!(
+        r#"{{"model":"tiny","instructions":"You are a coding agent.","input":[{{"type":"message","role":"user","content":[{{"type":"input_text","text":"Hello"}}]}},{{"type":"function_call","name":"exec_command","arguments":"{{\"cmd\":\"ls\"}}","call_id":"{id}"}},{{"type":"function_call_output","call_id":"{id}","output":"a.txt"}}],"tools":[],"tool_choice":"auto","store":false,"stream":false,"max_output_tokens":8}}"#
+    );
+    text(&post(&client, "/v1/responses", &body).json(), "/output/0/content/0/text");
+}
+
+#[test]
+fn claude_code_gets_messages_with_calls_of_its_tools() {
+    let gateway = fleet();
+    let client = gateway
+        .anonymous()
+        .header("x-api-key", USER)
+        .header("anthropic-version", "2023-06-01")
+        .header("anthropic-beta", "claude-code-20250219,interleaved-thinking-2025-05-14")
+        .header("x-claude-code-session-id", "77-a");
+    let body = r#"{"model":"tiny","max_tokens":200,"stream":true,"system":[{"type":"text","text":"You are Claude Code.","cache_control":{"type":"ephemeral"}}],"messages":[{"role":"user","content":[{"type":"text","text":"Hello","cache_control":{"type":"ephemeral"}}]},{"role":"system","content":"<system-reminder>Be brief.</system-reminder>"}],"tools":[{"name":"Read","description":"Reads a file.","input_schema":{"type":"object","properties":{"file_path":{"enum":["/a"]}},"required":["file_path"],"additionalProperties":false}}],"metadata":{"user_id":"u"},"thinking":{"type":"adaptive"},"context_management":{"edits":[{"type":"clear_thinking_20251015","keep":"all"}]},"output_config":{"effort":"medium"}}"#;
+    let events = events(&post(&client, "/v1/messages?beta=true", body));
+    assert_eq!((text(&events[0], "/type"), text(&events[0], "/message/role")), ("message_start", "assistant"));
+    let begun = events.iter().find(|event| event["content_block"]["type"] == "tool_use").unwrap();
+    assert_eq!(text(begun, "/content_block/name"), "Read");
+    let input: String = events.iter().filter_map(|event| event["delta"]["partial_json"].as_str()).collect();
+    assert_eq!(serde_json::from_str::<Value>(&input).unwrap()["file_path"], "/a");
+    assert!(events.iter().any(|event| event["delta"]["stop_reason"] == "tool_use"), "{events:?}");
+    assert_eq!(text(events.last().unwrap(), "/type"), "message_stop");
+    let counted = r#"{"model":"tiny","messages":[{"role":"user","content":"Hello"}]}"#;
+    assert!(whole_number(&post(&client, "/v1/messages/count_tokens?beta=true", counted).json(), "/input_tokens") > 0);
+}
+
+#[test]
+fn what_is_left_out_on_purpose_is_refused_in_words_that_clients_show() {
+    let gateway = fleet();
+    for (path, body) in [
+        ("/v1/chat", r#"{"model": "tiny", "message": "Hello"}"#),
+        ("/v2/chat", r#"{"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}"#),
+        ("/v1/images/generations", r#"{"model": "dall-e-3", "prompt": "a bird", "n": 1, "size": "512x512"}"#),
+        ("/v1/audio/speech", r#"{"model": "tts-1", "input": "Hello", "voice": "alloy"}"#),
+    ] {
+        let refused = gateway.client().send("POST", path, body.as_bytes());
+        assert_eq!((refused.status(), refused.header("x-should-retry")), (404, Some("false")), "{path}");
+        assert_eq!(text(&refused.json(), "/error/code"), "route_not_found");
+        text(&refused.json(), "/error/message");
+    }
 }
