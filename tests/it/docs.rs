@@ -88,13 +88,75 @@ fn every_test_that_faults_md_names_exists() {
     let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| fault")).collect();
     assert!(rows.len() > 30, "the table was found");
     for row in rows {
-        let name = row.trim_end_matches(" |").rsplit("| ").next().expect("a row has a last cell").trim_matches('`');
-        let (file, test) = name.rsplit_once("::").unwrap_or_else(|| panic!("no test in: {row}"));
-        let file = if file.starts_with("src/") { root.join(file) } else { root.join(format!("tests/it/{file}.rs")) };
-        let source = fs::read_to_string(&file).unwrap_or_else(|_| panic!("there is no {}", file.display()));
-        let (before, _) = source.split_once(&format!("fn {test}(")).unwrap_or_else(|| panic!("there is no {name}"));
-        let attribute = before.trim_end().trim_end_matches("async").trim_end();
-        let line = attribute.rsplit_once('\n').map_or(attribute, |(_, line)| line).trim();
-        assert!(line.starts_with("#[") && line.contains("test"), "{name} is not a test: {line}");
+        assert_names_a_test(row);
     }
+}
+
+/// Asserts that there is a test of the name in the last cell of a row: `module::test` of `tests/it`, or `src/FILE::test`.
+#[track_caller]
+fn assert_names_a_test(row: &str) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let name = row.trim_end_matches(" |").rsplit("| ").next().expect("a row has a last cell").trim_matches('`');
+    let (file, test) = name.rsplit_once("::").unwrap_or_else(|| panic!("no test in: {row}"));
+    let file = if file.starts_with("src/") { root.join(file) } else { root.join(format!("tests/it/{file}.rs")) };
+    let source = fs::read_to_string(&file).unwrap_or_else(|_| panic!("there is no {}", file.display()));
+    let (before, _) = source.split_once(&format!("fn {test}(")).unwrap_or_else(|| panic!("there is no {name}"));
+    let attribute = before.trim_end().trim_end_matches("async").trim_end();
+    let line = attribute.rsplit_once('\n').map_or(attribute, |(_, line)| line).trim();
+    assert!(line.starts_with("#[") && line.contains("test"), "{name} is not a test: {line}");
+}
+
+#[test]
+fn every_client_of_clients_md_is_pinned_and_has_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/CLIENTS.md")).expect("the page can be read");
+    let sections = |title| rows_of(&page, title);
+    let (python, node, applications) = (sections("Python"), sections("Node.js"), sections("Applications"));
+    for row in python.iter().chain(&node).chain(&applications) {
+        let state = &row[row.len() - 2];
+        assert!(["works", "left out"].contains(&state.as_str()), "no state: {row:?}");
+    }
+    let pins = pins_of_python(&root.join("tests/clients"));
+    for row in &python {
+        assert!(pins.contains(&(row[0].clone(), row[1].clone())), "not pinned in this version: {row:?}");
+    }
+    let lock = fs::read_to_string(root.join("tests/clients/node/package-lock.json")).expect("the lock can be read");
+    assert!(!lock.contains("\"resolved\""), "the lock names no server");
+    let lock: serde_json::Value = serde_json::from_str(&lock).expect("the lock is JSON");
+    let packages = &lock["packages"];
+    for row in &node {
+        assert_eq!(packages[format!("node_modules/{}", row[0])]["version"], *row[1], "{row:?}");
+    }
+    // Schemas are written with it; it is no client.
+    let wanted = packages[""]["dependencies"].as_object().expect("packages are wanted").keys();
+    for name in wanted.filter(|name| *name != "zod") {
+        assert!(node.iter().any(|row| row[0] == *name), "{name} is not on the page");
+    }
+    assert!(python.len() > 20 && node.len() > 8 && applications.len() > 8, "the tables were found");
+}
+
+/// Returns the cells of the rows of the table below a heading, each of which names a test.
+fn rows_of(page: &str, heading: &str) -> Vec<Vec<String>> {
+    let (_, section) = page.split_once(&format!("## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let mut rows = Vec::new();
+    for row in section.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        assert_names_a_test(row);
+        let cells = row.trim_matches(['|', ' ']).split(" | ");
+        rows.push(cells.map(|cell| cell.trim_matches('`').to_owned()).collect());
+    }
+    rows
+}
+
+/// Returns the name and version of each package in the lists of this folder.
+fn pins_of_python(folder: &Path) -> BTreeSet<(String, String)> {
+    let files = fs::read_dir(folder).expect("the folder can be read").flatten().map(|entry| entry.path());
+    let lists = files.filter(|path| path.extension().is_some_and(|end| end == "txt"));
+    let mut pins = BTreeSet::new();
+    for list in lists {
+        let text = fs::read_to_string(&list).expect("a list can be read");
+        let lines = text.lines().filter_map(|line| line.split('#').next()?.trim().split_once("=="));
+        pins.extend(lines.map(|(name, version)| (name.to_owned(), version.to_owned())));
+    }
+    pins
 }
