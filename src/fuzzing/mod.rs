@@ -4,6 +4,10 @@
 //! functions on inputs from proptest, so every test run checks them a little. Built only for tests.
 //!
 //! This file has the functions for keys, heads, bodies and the configuration.
+//!
+//! - `dialects.rs`: those for the dialects of clients and workers
+
+mod dialects;
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -23,6 +27,8 @@ use crate::keys::{Key, edit};
 use crate::platform::Platform;
 use crate::settings::values::{Origins, Value as _};
 use crate::settings::{Environment, Inputs, models_table, resolve_text};
+
+pub use dialects::{embed, ollama, rerank, tokens};
 
 /// A secret that `key_file` adds.
 const ADDED: &str = "added-0123456789abcdef";

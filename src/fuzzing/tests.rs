@@ -81,6 +81,24 @@ proptest! {
     }
 
     #[test]
+    fn dialects_hold_their_invariants_for_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+        for invariants in [rerank, embed, ollama, tokens] {
+            invariants(&data);
+        }
+    }
+
+    #[test]
+    fn dialects_hold_their_invariants_for_valid_pieces(choice: u8, lines in proptest::collection::vec(dialect_bodies(), 1..4)) {
+        let text = lines.join("\n");
+        tokens(text.as_bytes());
+        ollama(&[&[choice], text.as_bytes()].concat());
+        for body in &lines {
+            rerank(&[&[choice], body.as_bytes()].concat());
+            embed(&[&[choice], body.as_bytes()].concat());
+        }
+    }
+
+    #[test]
     fn bodies_hold_their_invariants_for_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
         request_body(&data);
         answer_body(&data);
@@ -92,6 +110,71 @@ proptest! {
         request_body(&[&[cut, changes], body.as_bytes()].concat());
         answer_body(&[&[cut, changes], body.as_bytes()].concat());
     }
+}
+
+/// Generates requests from members that the dialects know, with values that some of them may have.
+fn dialect_bodies() -> impl Strategy<Value = String> {
+    const NAMES: &[&str] = &[
+        "model",
+        "query",
+        "documents",
+        "texts",
+        "input",
+        "inputs",
+        "prompt",
+        "messages",
+        "text_1",
+        "text_2",
+        "passages",
+        "top_n",
+        "top_k",
+        "truncate",
+        "truncation",
+        "dimensions",
+        "output_dimension",
+        "encoding_format",
+        "embedding_type",
+        "embedding_types",
+        "options",
+        "format",
+        "stream",
+        "keep_alive",
+        "tools",
+        "think",
+        "content",
+        "results",
+        "data",
+        "choices",
+        "tokens",
+    ];
+    const VALUES: &[&str] = &[
+        "null",
+        "1",
+        "-1",
+        "1e400",
+        "true",
+        "\"a\"",
+        "\"float\"",
+        "\"binary\"",
+        "\"5m\"",
+        "[]",
+        "[\"a\",\"b\"]",
+        "[1,2]",
+        "[[1],[2]]",
+        "[{\"text\":\"a\"}]",
+        "[{\"role\":\"user\",\"content\":\"a\"}]",
+        "{\"text\":\"a\"}",
+        "{\"temperature\":0,\"stop\":[\"a\"]}",
+        "[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]",
+        "[{\"id\":1,\"piece\":\"a\"},{\"id\":2,\"piece\":[195]}]",
+        "[{\"index\":0,\"relevance_score\":0.5}]",
+        "[{\"index\":0,\"embedding\":[0.5,1]}]",
+    ];
+    let member = (prop::sample::select(NAMES), prop::sample::select(VALUES));
+    proptest::collection::vec(member, 0..6).prop_map(|members| {
+        let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        format!("{{{}}}", members.join(","))
+    })
 }
 
 /// Generates members of a JSON object whose names and values often matter to the rewriting.
