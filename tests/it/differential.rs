@@ -270,6 +270,9 @@ fn chat_samples() -> Vec<Sample> {
         json!({"messages": say("prefix"), "add_generation_prompt": false}),
         json!({"chat_template_kwargs": {"enable_thinking": false}}),
         json!({"reasoning_format": "none"}),
+        // Members of other dialects: here they mean nothing.
+        json!({"options": {"temperature": 2}, "keep_alive": 0, "documents": ["a"], "query": "q", "raw_scores": true}),
+        json!({"stream": true, "options": {"num_predict": 1}, "keep_alive": "1s", "texts": ["a"]}),
     ] {
         samples.push(Sample::post("/v1/chat/completions", &with(&chat, options.clone())));
         samples.push(Sample::post("/chat/completions", &with(&chat, options)));
@@ -399,6 +402,9 @@ fn embedding_samples() -> Vec<Sample> {
         json!({"content": ["hello", "there"]}),
         json!({}),
         json!({"input": "x", "user": "me", "an unknown field": 1}),
+        // Members of dialects that say nothing.
+        json!({"input": ["x", "y"], "dimensions": null, "truncate": null, "input_type": null}),
+        json!({"input": "x", "encoding_format": "base64", "dimensions": null}),
     ] {
         for path in ["/v1/embeddings", "/embedding"] {
             samples.push(Sample::post(path, &body));
