@@ -12,6 +12,7 @@
 //! | [`content_coding`] | content codings: what is packed with gzip, deflate or zstd is unpacked within bounds |
 //! | [`descriptors`] | the limit on open files, and how many of them client connections get |
 //! | [`dial`] | connections to workers, over TCP and TLS |
+//! | [`download`] | models that come over the network: the hub, ranges, parts, hashes |
 //! | [`fleet`] | models, their workers, and the leases on workers that requests get |
 //! | [`gateway`] | client connections and requests, from the socket to the access log |
 //! | [`http_client`] | the HTTP client for the program's own requests, such as probes |
@@ -23,6 +24,7 @@
 //! | [`preflight`] | checks before the start: model files, programs, keys, file descriptors |
 //! | [`rate_bucket`] | rate limit arithmetic: how much of a limit is used |
 //! | [`refusal`] | every error response that the gateway itself produces |
+//! | [`retry_after`] | when a busy server wants to be asked again |
 //! | [`runpod`] | jobs from the queue of a RunPod endpoint |
 //! | [`settings`] | every setting: name, default, bounds, and where its value comes from |
 //! | [`telemetry`] | metrics, access log, program log and log files |
@@ -35,6 +37,7 @@ pub mod content_coding;
 pub mod descriptors;
 pub mod dial;
 pub mod dialect;
+pub mod download;
 pub mod fleet;
 #[cfg(feature = "test-support")]
 #[doc(hidden)]
@@ -49,6 +52,7 @@ pub mod platform;
 pub mod preflight;
 pub mod rate_bucket;
 pub mod refusal;
+pub mod retry_after;
 pub mod runpod;
 pub mod settings;
 pub mod telemetry;

@@ -33,6 +33,8 @@ pub(super) enum CliCommand {
     Health(Flags),
     /// List the model files in MODELS_DIR
     Models(ListModelsArgs),
+    /// Download a model from the hub, or what is missing of it
+    Pull(PullArgs),
 }
 
 #[derive(Args)]
@@ -46,6 +48,17 @@ pub(super) struct ServeArgs {
 #[derive(Args)]
 pub(super) struct ListModelsArgs {
     /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) flags: Flags,
+}
+
+#[derive(Args)]
+pub(super) struct PullArgs {
+    /// ORG/NAME[:QUANT], ORG/NAME/FILE.gguf, or https://HOST/FILE.gguf#sha256=HEX
+    pub(super) name: String,
+    /// Print JSON, one object a line
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]
@@ -114,6 +127,7 @@ impl Cli {
             CliCommand::Serve(serve) | CliCommand::Check(serve) => &mut serve.flags,
             CliCommand::Health(flags) => flags,
             CliCommand::Models(models) => &mut models.flags,
+            CliCommand::Pull(pull) => &mut pull.flags,
         };
         for (key, value) in serve.flags.0 {
             if flags.0.insert(key, value).is_some() {

@@ -35,7 +35,12 @@ pub(super) fn run(flags: Flags, environment: Environment) -> ExitCode {
     };
     let url = format!("http://{}/ping", std::net::SocketAddr::new(host, listen.port_health));
     let request = async {
-        let options = ClientOptions { connect_timeout: HEALTH_CHECK_TIMEOUT, keep_idle: None, follow_redirects: false };
+        let options = ClientOptions {
+            connect_timeout: HEALTH_CHECK_TIMEOUT,
+            keep_idle: None,
+            follow_redirects: false,
+            use_proxy: false,
+        };
         let client = HttpClient::new(&Trust::None, &options)?;
         let ping = Request::get(&url).body(Bytes::new()).map_err(io::Error::other)?;
         client.send(ping, HEALTH_CHECK_TIMEOUT).await.map_err(io::Error::other)

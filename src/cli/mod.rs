@@ -5,14 +5,18 @@
 //! - `check.rs`: `llamagate check`
 //! - `health.rs`: `llamagate health`
 //! - `list_models.rs`: `llamagate models`
+//! - `download_progress.rs`: shows how far a download is
 //! - `output.rs`: printing and exit codes
+//! - `pull.rs`: `llamagate pull`
 //! - `serve.rs`: `llamagate serve`, the default
 
 mod arguments;
 mod check;
+mod download_progress;
 mod health;
 mod list_models;
 mod output;
+mod pull;
 mod serve;
 
 pub use arguments::detect_platform;
@@ -40,5 +44,6 @@ pub fn main() -> ExitCode {
         CliCommand::Check(serve) => check::run(serve, environment),
         CliCommand::Health(flags) => health::run(flags, environment),
         CliCommand::Models(models) => list_models::run(models, environment),
+        CliCommand::Pull(pull) => pull::run(pull, environment),
     }
 }

@@ -35,9 +35,11 @@ pub struct ClientOptions {
     pub keep_idle: Option<Duration>,
     /// Whether redirects are followed. If not, the redirect itself is the response.
     pub follow_redirects: bool,
+    /// Whether requests go through the proxy that the environment names (`HTTPS_PROXY`, `NO_PROXY` ...).
+    pub use_proxy: bool,
 }
 
-/// Sends requests over HTTP/1.1, never through a proxy. Clones share their connections, which belong to the tokio
+/// Sends requests over HTTP/1.1. Clones share their connections, which belong to the tokio
 /// runtime that opened them.
 #[derive(Debug, Clone)]
 pub struct HttpClient(reqwest::Client);
@@ -75,7 +77,6 @@ impl HttpClient {
         let builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .http1_only()
-            .no_proxy()
             .user_agent(USER_AGENT)
             .redirect(if options.follow_redirects { Policy::limited(MAX_REDIRECTS) } else { Policy::none() })
             .connect_timeout(options.connect_timeout)
@@ -85,6 +86,7 @@ impl HttpClient {
             .tcp_keepalive_interval(None)
             .tcp_keepalive_retries(None)
             .tcp_user_timeout(None);
+        let builder = if options.use_proxy { builder } else { builder.no_proxy() };
         let builder = match options.keep_idle {
             Some(time) => builder.pool_idle_timeout(time),
             None => builder.pool_max_idle_per_host(0),
@@ -150,6 +152,17 @@ impl Response {
             }),
             Err(_) => Err(HttpError::TimedOut),
         }
+    }
+
+    /// Waits for the next bytes of the body until `deadline`, whatever the deadline of the request was. Returns `None` at
+    /// the end of the body.
+    ///
+    /// # Errors
+    ///
+    /// The deadline has passed, or the connection broke.
+    pub async fn next_chunk(&mut self, deadline: ActiveInstant) -> Result<Option<Bytes>, HttpError> {
+        let chunk = pause_clock::timeout_at(deadline, self.inner.chunk()).await;
+        Ok(chunk.map_err(|_| HttpError::TimedOut)??)
     }
 
     /// Reads the body's first `limit` bytes into `start` and leaves the rest. Bytes that arrived before an error are

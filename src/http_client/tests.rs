@@ -9,7 +9,8 @@ use tokio::time::Instant as KernelInstant;
 use super::*;
 use crate::dial::testing::{DEADLINE, TestAuthority, TestServer};
 
-const OPTIONS: ClientOptions = ClientOptions { connect_timeout: DEADLINE, keep_idle: None, follow_redirects: false };
+const OPTIONS: ClientOptions =
+    ClientOptions { connect_timeout: DEADLINE, keep_idle: None, follow_redirects: false, use_proxy: false };
 
 fn client(trust: &Trust) -> HttpClient {
     HttpClient::new(trust, &OPTIONS).unwrap()

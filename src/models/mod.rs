@@ -44,10 +44,12 @@ pub use companion::has_draft_name;
 pub use error::{FileProblem, ModelError};
 pub use estimate::estimate;
 pub use gguf::{GgufError, Metadata};
-pub use hub::{HubError, Repository};
+pub use hub::{HubError, Repository, choose_files};
 pub use kind::{KindContradiction, ModelKind};
 pub use list::{ListedModel, human_size, list, table};
-pub use projector::{BrokenProjector, InputModality, Projector, ProjectorSearch, find_projector, read_projector};
+pub use projector::{
+    BrokenProjector, InputModality, Projector, ProjectorSearch, find_projector, projector_of, read_projector,
+};
 pub use resolve::{find, refuse_url, resolve};
 pub use shelf::{BrokenShelfFile, Shelf, ShelfModel, ShelfScan};
 pub use split::id_of;

@@ -4,6 +4,7 @@
 //! words such as `mmproj` and `f16` begins like the model's. A folder with one model and one projector needs no names. Of
 //! projectors that differ in precision alone one is preferred (`companion.rs`).
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -225,6 +226,25 @@ pub struct ProjectorSearch {
     pub unused: Vec<PathBuf>,
     /// Files in its folder that would be projectors, and cannot be used.
     pub broken: Vec<BrokenProjector>,
+}
+
+/// Returns the projector that a repository has for its model at `model`, by the names of its `files` alone: the one whose
+/// name is most like the model's, in the preferred precision.
+#[must_use]
+pub fn projector_of(model: &Path, files: &[PathBuf]) -> Option<PathBuf> {
+    let is_projector = |path: &&PathBuf| is_gguf(path) && has_projector_name(path);
+    let beside = |folder: Option<&Path>| {
+        let in_folder = |path: &&PathBuf| path.parent() == folder;
+        files.iter().filter(is_projector).filter(in_folder).collect::<Vec<_>>()
+    };
+    let mut found = beside(model.parent());
+    if found.is_empty() {
+        found = beside(Some(Path::new("")));
+    }
+    let of_model = naming_words(model);
+    let common = |path: &Path| naming_words(path).iter().zip(&of_model).take_while(|(one, other)| one == other).count();
+    let rank = |path: &Path| split_precision(&lower_name(path)).map_or(usize::MAX, |name| name.rank);
+    found.into_iter().min_by_key(|path| (Reverse(common(path)), rank(path), (*path).clone())).cloned()
 }
 
 /// Searches the folder of the model at `model` for its projector.

@@ -50,6 +50,7 @@ impl PlatformApi {
             connect_timeout: PLATFORM_CONNECT,
             keep_idle: Some(PLATFORM_IDLE),
             follow_redirects: false,
+            use_proxy: false,
         };
         let addresses = Addresses::new(queue, worker);
         let client = HttpClient::new(&Trust::Machine.for_addresses(addresses.all()), &options)?;

@@ -87,3 +87,6 @@ pub const PING_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
 
 /// Longest accepted `RUNPOD_PING_INTERVAL`.
 pub const PING_INTERVAL_LONGEST: Duration = Duration::from_secs(60 * 60);
+
+/// Most connections over which one file is downloaded; hosts of large files limit them too.
+pub const MOST_DOWNLOAD_CONNECTIONS: usize = 64;

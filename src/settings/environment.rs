@@ -88,6 +88,11 @@ impl Environment {
         homes.into_iter().flatten()
     }
 
+    /// Returns the files in which Hugging Face's own tools keep the token, in the order in which they try them.
+    pub(super) fn hub_token_files(&self) -> impl Iterator<Item = PathBuf> {
+        self.hub_caches().map(|cache| cache.with_file_name("token"))
+    }
+
     /// Returns the variables that a llama-server child inherits: those for libraries, GPUs and the locale. Excluded are
     /// secrets, and variables that configure llama-server itself (`LLAMA_*`).
     pub fn for_child(&self) -> Vec<(String, String)> {

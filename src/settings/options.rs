@@ -11,8 +11,9 @@ use std::path::PathBuf;
 
 use super::reader::Reader;
 use super::values::{
-    ByteSize, Context, ExtraArgs, GpuLayers, LogFormat, LogLevel, MemoryBudgetSetting, Networks, Origins, RunpodMode,
-    Seconds, ServeModelsDir, ServiceKey, Strategy, Value, ZeroIsOff,
+    ByteSize, Context, DownloadConnections, ExtraArgs, GpuLayers, HubEndpoint, HubToken, LogFormat, LogLevel,
+    MemoryBudgetSetting, Networks, Origins, RunpodMode, Seconds, ServeModelsDir, ServiceKey, Strategy, Value,
+    ZeroIsOff,
 };
 
 /// How a changed value of a setting takes effect.
@@ -150,6 +151,17 @@ options! {
         hf_hub_cache: PathBuf = "$DATA_DIR/huggingface-cache/hub", Reload, "Hugging Face cache in which `ORG/NAME[:QUANT]` is looked up; nothing is downloaded. Detected: the first folder that exists of RunPod's `huggingface-cache/hub` in the data folder, `$HF_HOME/hub`, and `huggingface/hub` in the user's cache folder.";
         env_file: Option<PathBuf> = "" from NoFile, Restart, "File of variables in dotenv form (see .env.example), read once at the start. A variable that the environment sets keeps its value.";
         config_file: Option<PathBuf> = "" from NoFile, Restart, "Configuration file; `$DATA_DIR/llamagate.yaml` if it exists.";
+    }
+
+    /// How models come over the network.
+    Downloads downloads "Downloads" {
+        hf_endpoint: HubEndpoint = "https://huggingface.co", Reload, "Address of the hub that models are downloaded from, or of a mirror of it.";
+        hf_token: Option<HubToken> = "" from Variable, Reload, "Token of the hub, for private and gated repositories. It is sent to `HF_ENDPOINT` alone.";
+        hf_token_path: Option<PathBuf> = "", Reload, "File that holds the token if `HF_TOKEN` is not set. Detected: where the hub's own tools keep it.";
+        hf_hub_offline: bool = "false", Reload, "`true`: never ask the hub; only what is on the disk is used.";
+        download_connections: DownloadConnections = "4", Reload, "Connections over which one file is downloaded.";
+        download_retries: u32 = "20", Reload, "Tries in a row that may bring nothing before a download is given up; any progress begins the count again.";
+        download_max_rate: ZeroIsOff<ByteSize> = "0", Reload, "Most bytes a second that downloads take; `0` = as many as come.";
     }
 
     /// Where the service listens.

@@ -347,6 +347,10 @@ fn platform_default(
             let cache = hub_cache(data_dir, platform, &inputs.environment)?;
             detected(cache.display().to_string(), "the folder exists")
         }
+        "hf_token_path" => {
+            let path = inputs.environment.hub_token_files().find(|path| path.is_file())?;
+            detected(path.display().to_string(), "the file exists")
+        }
         // The file was read before all settings; this row only shows it.
         "config_file" if file.is_present() => detected(file.path.display().to_string(), "the file exists"),
         "llama_server" => {

@@ -70,7 +70,8 @@ async fn send_request(url: String) {
     let request = Request::get(&url).body(Empty::<Bytes>::new()).unwrap();
     let passed_on = client.request(request).await.map(drop).map_err(|error| explain(&error, "HOST"));
 
-    let options = ClientOptions { connect_timeout: patient(ANSWERS), keep_idle: None, follow_redirects: false };
+    let options =
+        ClientOptions { connect_timeout: patient(ANSWERS), keep_idle: None, follow_redirects: false, use_proxy: false };
     let client = HttpClient::new(&Trust::Machine, &options).unwrap();
     let request = Request::get(&url).body(Bytes::new()).unwrap();
     let own = client.send(request, patient(ANSWERS)).await.map(drop).map_err(|error| error.explain("HOST"));

@@ -47,6 +47,7 @@ mod parameters;
 mod pauses;
 mod platforms;
 mod poison;
+mod pull;
 mod queue;
 mod rates;
 mod real_fleet;

@@ -3,6 +3,7 @@
 //! - `client.rs`: HTTP clients that see what is on the wire
 //! - `fake_server.rs`: the fake llama-server without a gateway
 //! - `gateway.rs`: the gateway as a process
+//! - `mock_hub.rs`: a hub of models, with faults
 //! - `model_file.rs`: GGUF files without tensors
 //! - `packing.rs`: packing with each content coding
 //! - `page_commands.rs`: the commands of a page of the documentation
@@ -26,6 +27,7 @@ pub(crate) mod client;
 pub(crate) mod fake_server;
 pub(crate) mod file_lease;
 pub(crate) mod gateway;
+pub(crate) mod mock_hub;
 pub(crate) mod model_file;
 pub(crate) mod packing;
 pub(crate) mod page_commands;

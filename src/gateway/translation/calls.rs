@@ -18,7 +18,6 @@ use crate::fleet::Model;
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::bounds::{CALL_ANSWER, CALL_ANSWERS, CALLS_AT_ONCE, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
-use crate::gateway::headers::retry_after;
 use crate::gateway::queue::ModelQueue;
 use crate::gateway::request::body::RequestBody;
 use crate::gateway::request::envelope::Envelope;
@@ -30,6 +29,7 @@ use crate::gateway::routes::route::Route;
 use crate::models::ModelKind;
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
+use crate::retry_after::retry_after;
 
 /// The response to a call that is being sent.
 pub(crate) type SentCall<'a> =
@@ -247,8 +247,8 @@ pub(crate) fn error_of(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> 
     let said = || words.clone().unwrap_or_else(|| format!("The backend answers {}", status.as_u16()));
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            let wait = retry_after(headers, jiff::Timestamp::now());
-            Refusal::BackendUnavailable(wait.unwrap_or(RETRY_AFTER_UNKNOWN).min(RETRY_AFTER_LONGEST))
+            let wait = retry_after(headers, jiff::Timestamp::now(), RETRY_AFTER_LONGEST);
+            Refusal::BackendUnavailable(wait.unwrap_or(RETRY_AFTER_UNKNOWN))
         }
         StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Refusal::BackendTimeout,
         StatusCode::NOT_IMPLEMENTED => Refusal::RouteNotAtBackend(words),

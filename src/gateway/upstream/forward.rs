@@ -24,7 +24,7 @@ use crate::dial::{DialTarget, Dialer, explain};
 use crate::fleet::{Lease, WorkerKind};
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
-use crate::gateway::bounds::{DEAD_WORKER_RESPONSE_WAIT, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE};
+use crate::gateway::bounds::{DEAD_WORKER_RESPONSE_WAIT, MAX_BACKEND_RETRY_AFTER, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE};
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::headers::{self, X_REQUEST_ID};
 use crate::gateway::queue::ticket::Ticket;
@@ -42,6 +42,7 @@ use crate::gateway::response::upstream_body::UpstreamBody;
 use crate::gateway::routes::route::Route;
 use crate::pause_clock;
 use crate::refusal::Refusal;
+use crate::retry_after::retry_after;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::options::Limits;
 use crate::telemetry::throttled_warning::ThrottledWarning;
@@ -235,7 +236,8 @@ impl Forwarder {
         let is_faultless = error.may_lack_route || matches!(error.cause, Some((ErrorCause::Output, _)));
         match is_faultless {
             true => lease.record_faultless_response(),
-            false => lease.record_response(head.status, headers::retry_after(&head.headers, Timestamp::now())),
+            false => lease
+                .record_response(head.status, retry_after(&head.headers, Timestamp::now(), MAX_BACKEND_RETRY_AFTER)),
         }
         if error.rejects_key {
             // The configured key is wrong, not the client's. The response is not passed on because it may quote the

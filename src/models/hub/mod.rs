@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::companion;
 use super::folder_walk::walk;
-use super::split::{SplitPart, id_of};
+use super::split::{SplitPart, id_of, is_gguf, parts_of};
 
 /// Quantisations that are chosen if the name gives none, in this order, as llama.cpp does.
 const PREFERRED: [&str; 2] = ["Q4_K_M", "Q8_0"];
@@ -131,6 +131,24 @@ impl<'a> Repository<'a> {
         ([org, name].into_iter().chain(quant).all(is_plain) && !is_file).then_some(Self { org, name, quant })
     }
 
+    /// Returns the user or the organisation.
+    #[must_use]
+    pub fn org(&self) -> &'a str {
+        self.org
+    }
+
+    /// Returns the name below that.
+    #[must_use]
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// Returns the quantisation that is asked for.
+    #[must_use]
+    pub fn quant(&self) -> Option<&'a str> {
+        self.quant
+    }
+
     /// Returns the names that clients may use: with the quantisation, if there is one, and without.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
@@ -201,6 +219,15 @@ enum NoChoice {
 }
 
 impl NoChoice {
+    fn describe(self, models: &[PathBuf]) -> String {
+        let names = || models.iter().map(|path| display(path)).collect::<Vec<_>>();
+        match self {
+            Self::NotFound { .. } if models.is_empty() => "it holds no model as a .gguf file".to_owned(),
+            Self::NotFound { wanted } => format!("it has no {wanted}; {}", describe(&names())),
+            Self::Several { quant, found } => format!("several of its files are a {quant}: {}", join_names(&found)),
+        }
+    }
+
     fn into_error(self, snapshot: &Path, models: &[PathBuf]) -> HubError {
         let snapshot = snapshot.to_owned();
         match self {
@@ -232,6 +259,18 @@ fn choose<'p>(models: &'p [PathBuf], quant: Option<&str>) -> Result<&'p PathBuf,
         }
     }
     Err(NoChoice::NotFound { wanted: format!("model {}, which are the default", PREFERRED.join(" or ")) })
+}
+
+/// Returns which files of a repository its model of this quantisation is: all parts of a split one, in order. `files` are the
+/// paths of all its files.
+///
+/// # Errors
+/// Why none was chosen, in one sentence.
+pub fn choose_files(files: &[PathBuf], quant: Option<&str>) -> Result<Vec<PathBuf>, String> {
+    let is_first = |path: &&PathBuf| SplitPart::of_path(path).is_none_or(|part| part.number == 1);
+    let is_model = |path: &&PathBuf| is_gguf(path) && !companion::has_companion_name(path);
+    let models: Vec<PathBuf> = files.iter().filter(is_model).filter(is_first).cloned().collect();
+    choose(&models, quant).map(|chosen| parts_of(chosen)).map_err(|reason| reason.describe(&models))
 }
 
 /// Finds the model whose path contains this quantisation. If there are several, the one with the shortest id is chosen:

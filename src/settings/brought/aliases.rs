@@ -165,7 +165,6 @@ pub const ALIASES: &[AliasRow] = &[
     no_effect("RERANKER_USE_FP16", "the quantisation of the GGUF file decides"),
     no_effect("HF_MODEL_REPO", NO_DOWNLOAD),
     no_effect("HF_MODEL_FILENAME", NO_DOWNLOAD),
-    no_effect("HF_TOKEN", "nothing is downloaded in this version; only the servers of `command:` inherit it"),
     judged_nothing("ENABLE_CACHE", NO_CACHE, cache_switch),
     no_effect("CACHE_MAX_SIZE", NO_CACHE),
     no_effect("CACHE_TTL_SECONDS", NO_CACHE),

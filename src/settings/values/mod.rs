@@ -4,6 +4,7 @@
 //!
 //! - `dimensions.rs`: the lengths of a model's vectors
 //! - `extra_args.rs`: `EXTRA_ARGS` and `args`
+//! - `hub.rs`: `HF_ENDPOINT`, `HF_TOKEN` and `DOWNLOAD_CONNECTIONS`
 //! - `masking.rs`: arguments as they may be printed
 //! - `name_pattern.rs`: model names with `*`
 //! - `networks.rs`: `TRUSTED_PROXIES`
@@ -16,6 +17,7 @@
 
 mod dimensions;
 mod extra_args;
+mod hub;
 mod masking;
 mod name_pattern;
 mod networks;
@@ -29,6 +31,7 @@ mod value;
 pub use dimensions::Dimensions;
 pub(super) use extra_args::ArgumentsPlace;
 pub use extra_args::ExtraArgs;
+pub use hub::{DownloadConnections, HubEndpoint, HubToken};
 pub use masking::masked_arguments;
 pub use name_pattern::NamePattern;
 pub use networks::Networks;

@@ -72,7 +72,7 @@ impl Prober {
     fn new(trust: &Trust, connect_timeout: Duration, timeout: Duration, follow_redirects: bool) -> io::Result<Self> {
         // Each probe opens a connection: that connecting works is a part of the check, and a kept connection would
         // reach llama-server's own keep-alive limit.
-        let options = ClientOptions { connect_timeout, keep_idle: None, follow_redirects };
+        let options = ClientOptions { connect_timeout, keep_idle: None, follow_redirects, use_proxy: false };
         Ok(Self { client: HttpClient::new(trust, &options)?, timeout })
     }
 

@@ -1,0 +1,106 @@
+//! `llamagate pull`: downloads a model.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::arguments::{PullArgs, detect_platform, resolve_inputs};
+use super::download_progress::ProgressDisplay;
+use super::output::{EXIT_CONFIG, EXIT_INTERRUPTED, fail, print, print_stderr, report_problems};
+use crate::download::{DownloadError, DownloadedModel, Downloader, Progress, RemoteName};
+use crate::models::human_size;
+use crate::settings::{Environment, resolve_only};
+
+/// The settings that a download needs.
+const KEYS: &[&str] = &[
+    "data_dir",
+    "models_dir",
+    "hf_hub_cache",
+    "hf_endpoint",
+    "hf_token",
+    "hf_token_path",
+    "hf_hub_offline",
+    "download_connections",
+    "download_retries",
+    "download_max_rate",
+];
+
+/// Runs `llamagate pull`.
+pub(super) fn run(arguments: PullArgs, environment: Environment) -> ExitCode {
+    let inputs = resolve_inputs(arguments.flags.0, environment);
+    let platform = detect_platform(&inputs.environment);
+    let (settings, warnings) = match resolve_only(&inputs, &platform, KEYS) {
+        Ok(settings) => settings,
+        Err(problems) => return report_problems(&problems),
+    };
+    for warning in &warnings {
+        print_stderr(&format!("warning: {warning}\n"));
+    }
+    let name = match RemoteName::parse(&arguments.name) {
+        Ok(name) => name,
+        Err(source) => {
+            let error = DownloadError::Name { name: arguments.name, source };
+            return report(&error, ExitCode::from(EXIT_CONFIG), arguments.json);
+        }
+    };
+    if settings.downloads.hf_hub_offline {
+        let error = DownloadError::Offline { name: arguments.name };
+        return report(&error, ExitCode::from(EXIT_CONFIG), arguments.json);
+    }
+    let downloader = match Downloader::of_settings(&settings) {
+        Ok((downloader, warning)) => {
+            warning.into_iter().for_each(|warning| print_stderr(&format!("warning: {warning}\n")));
+            downloader
+        }
+        Err(error) => return fail(&format!("no client for the hub: {error}")),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("no runtime: {error}")),
+    };
+    let outcome = runtime.block_on(async {
+        let progress = Arc::new(Progress::default());
+        let shown = tokio::spawn(ProgressDisplay::start(arguments.json).run(Arc::clone(&progress)));
+        let outcome = tokio::select! {
+            outcome = downloader.download(&name, &progress) => outcome,
+            _ = tokio::signal::ctrl_c() => Err(DownloadError::Stopped),
+        };
+        shown.abort();
+        outcome
+    });
+    // Pieces that are being written end in the background; a short wait is enough for those.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match outcome {
+        Ok(model) => print(&described(&model, arguments.json)),
+        Err(error @ DownloadError::Stopped) => return report(&error, ExitCode::from(EXIT_INTERRUPTED), arguments.json),
+        Err(error) => return report(&error, ExitCode::FAILURE, arguments.json),
+    }
+    ExitCode::SUCCESS
+}
+
+fn described(model: &DownloadedModel, is_json: bool) -> String {
+    let path: &Path = &model.path;
+    if is_json {
+        let DownloadedModel { bytes, fetched, .. } = model;
+        return format!("{}\n", json!({"state": "done", "path": path, "bytes": bytes, "fetched": fetched}));
+    }
+    let how = match model.fetched {
+        0 => "all of it was there".to_owned(),
+        fetched => format!("{} downloaded", human_size(fetched)),
+    };
+    print_stderr(&format!("{} ({how})\n", human_size(model.bytes)));
+    format!("{}\n", path.display())
+}
+
+fn report(error: &DownloadError, code: ExitCode, is_json: bool) -> ExitCode {
+    let hint = error.hint();
+    if is_json {
+        print(&format!("{}\n", json!({"state": "failed", "error": error.to_string(), "hint": hint})));
+    } else {
+        let hint = hint.map(|hint| format!("\n    hint: {hint}")).unwrap_or_default();
+        print_stderr(&format!("error: {error}{hint}\n"));
+    }
+    code
+}

@@ -1,0 +1,37 @@
+//! Bounds of downloads that no setting chooses.
+
+use std::time::Duration;
+
+/// Bytes in one piece of a file: what is lost of a connection's work if the program is killed.
+pub(super) const PIECE: u64 = 1 << 20;
+/// Most pieces that one range has. A range that breaks costs no more than its unfinished piece, so this only bounds how
+/// long a connection keeps one signed address.
+pub(super) const MOST_PIECES_AT_ONCE: usize = 64;
+/// Longest wait for a connection to the hub.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest wait for the head of an answer, and for a small answer as a whole.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the rate of a range may stay below [`SLOWEST`] before it is asked for again.
+pub(super) const SLOW_WINDOW: Duration = Duration::from_secs(60);
+/// The lowest rate that counts as progress, in bytes a second.
+pub(super) const SLOWEST: u64 = 1 << 10;
+/// Most bytes of the hub's description of a repository: some have thousands of files.
+pub(super) const REPOSITORY_ANSWER: usize = 32 << 20;
+/// Most bytes of an error that are read for its words.
+pub(super) const ERROR_ANSWER: usize = 16 << 10;
+/// Most characters of the hub's words that a message quotes.
+pub(super) const QUOTED: usize = 300;
+/// Most redirects from one address to the next.
+pub(super) const MOST_REDIRECTS: usize = 10;
+/// The first pause before another try, which doubles up to [`LONGEST_PAUSE`].
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause before another try, unless the hub asks for a longer one.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause that the hub may ask for.
+pub(super) const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(15 * 60);
+/// Room on the disk that a download leaves to others.
+pub(super) const DISK_RESERVE: u64 = 256 << 20;
+/// The longest token of the hub that is read from its file, in bytes.
+pub(super) const LONGEST_TOKEN: u64 = 4 << 10;
+/// How often a program that waits for another one's download looks again.
+pub(super) const LOCK_POLL: Duration = Duration::from_millis(500);

@@ -1,0 +1,192 @@
+//! Where files lie in the hub's cache, as the hub's own clients lay them.
+//!
+//! `models--ORG--NAME/blobs/ETAG` has the bytes, `snapshots/COMMIT/PATH` links to it, `refs/REVISION` names the commit, and
+//! `.locks/models--ORG--NAME/ETAG.lock` is held while a blob comes. Owns names, links and locks. Which blobs are fetched is
+//! decided in `downloader.rs`; finding a model in the cache is in `models/hub/`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::error::DownloadError;
+use super::name::RepositoryId;
+use super::part_file::sync_folder;
+
+/// A repository's folder in the cache.
+pub(super) struct CachedRepository {
+    folder: PathBuf,
+    locks: PathBuf,
+}
+
+/// The right to download a blob. The operating system takes it back when its process ends, however it ends.
+pub(super) struct BlobLock {
+    _file: Flock<File>,
+}
+
+impl CachedRepository {
+    pub(super) fn new(cache: &Path, repository: &RepositoryId) -> Self {
+        let name = repository.folder();
+        Self { folder: cache.join(&name), locks: cache.join(".locks").join(name) }
+    }
+
+    /// Creates the folders that a download needs.
+    pub(super) fn create(&self) -> Result<(), DownloadError> {
+        for folder in
+            [&self.locks, &self.folder.join("blobs"), &self.folder.join("snapshots"), &self.folder.join("refs")]
+        {
+            fs::create_dir_all(folder).map_err(|source| disk(folder, "created", source))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn blob(&self, etag: &str) -> PathBuf {
+        self.folder.join("blobs").join(etag)
+    }
+
+    pub(super) fn part(&self, etag: &str) -> PathBuf {
+        self.folder.join("blobs").join(format!("{etag}.incomplete"))
+    }
+
+    /// Returns where a file of a commit is.
+    pub(super) fn path(&self, commit: &str, file: &str) -> PathBuf {
+        self.folder.join("snapshots").join(commit).join(file)
+    }
+
+    /// Returns the commit that a revision meant when it was asked for last.
+    pub(super) fn commit_of(&self, revision: &str) -> Option<String> {
+        let commit = fs::read_to_string(self.folder.join("refs").join(revision)).ok()?;
+        let commit = commit.trim();
+        (!commit.is_empty() && commit.bytes().all(|byte| byte.is_ascii_alphanumeric())).then(|| commit.to_owned())
+    }
+
+    /// Takes the lock of a blob; `None` if another process has it.
+    pub(super) fn lock(&self, etag: &str) -> Result<Option<BlobLock>, DownloadError> {
+        let path = self.locks.join(format!("{etag}.lock"));
+        loop {
+            let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+            let file = opened.map_err(|source| disk(&path, "opened", source))?;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                // Who had it may have removed its file, which is then no lock of the next one.
+                Ok(file) if is_at(&file, &path) => return Ok(Some(BlobLock { _file: file })),
+                Ok(_) => {}
+                Err((_, nix::Error::EWOULDBLOCK)) => return Ok(None),
+                Err((_, error)) => return Err(disk(&path, "locked", error.into())),
+            }
+        }
+    }
+
+    /// Makes a file of a commit a link to its blob. On file systems without links the blob itself becomes the file.
+    pub(super) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<PathBuf, DownloadError> {
+        let (path, blob) = (self.path(commit, file), self.blob(etag));
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(|source| disk(folder, "created", source))?;
+        }
+        let up = "../".repeat(2 + file.matches('/').count());
+        let target = PathBuf::from(format!("{up}blobs/{etag}"));
+        if fs::read_link(&path).is_ok_and(|found| found == target) && path.exists() {
+            return Ok(path);
+        }
+        let failed = |source| disk(&path, "created", source);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        match symlink(&target, &path) {
+            Ok(()) => {}
+            Err(error) if has_no_links(&error) => fs::rename(&blob, &path).map_err(failed)?,
+            Err(error) => return Err(failed(error)),
+        }
+        sync_folder(&path).map_err(failed)?;
+        Ok(path)
+    }
+
+    /// Notes which commit a revision means.
+    pub(super) fn set_commit(&self, revision: &str, commit: &str) -> Result<(), DownloadError> {
+        // A commit is its own revision.
+        if revision == commit || self.commit_of(revision).as_deref() == Some(commit) {
+            return Ok(());
+        }
+        let path = self.folder.join("refs").join(revision);
+        let part = self.folder.join("refs").join(format!(".{revision}.{}", std::process::id()));
+        let write = || {
+            let mut file = File::create(&part)?;
+            file.write_all(commit.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&part, &path)
+        };
+        write().map_err(|source| disk(&path, "written", source))
+    }
+}
+
+fn disk(path: &Path, what: &'static str, source: io::Error) -> DownloadError {
+    DownloadError::Disk { path: path.to_owned(), what, source }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let found = fs::metadata(path).map(identity).ok();
+    found.is_some() && file.metadata().map(identity).ok() == found
+}
+
+/// Returns whether a file system has no symbolic links, by the error of creating one.
+fn has_no_links(error: &io::Error) -> bool {
+    let codes = [nix::Error::EPERM, nix::Error::EOPNOTSUPP, nix::Error::ENOSYS, nix::Error::EACCES];
+    error.raw_os_error().is_some_and(|code| codes.iter().any(|known| *known as i32 == code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    fn repository(cache: &Path) -> CachedRepository {
+        let repository = RepositoryId { org: "o".into(), name: "n".into(), revision: "main".into() };
+        let cached = CachedRepository::new(cache, &repository);
+        cached.create().unwrap();
+        cached
+    }
+
+    #[test]
+    fn a_file_of_a_folder_links_to_its_blob() {
+        let cache = tempfile::tempdir().unwrap();
+        let cached = repository(cache.path());
+        fs::write(cached.blob("abc"), "bytes").unwrap();
+        for file in ["m.gguf", "BF16/m-00001-of-00002.gguf"] {
+            let path = cached.link(COMMIT, file, "abc").unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"bytes", "{file}");
+            assert!(fs::read_link(&path).unwrap().is_relative());
+            assert_eq!(cached.link(COMMIT, file, "abc").unwrap(), path, "again");
+        }
+        cached.set_commit("main", COMMIT).unwrap();
+        assert_eq!(cached.commit_of("main").as_deref(), Some(COMMIT));
+        let found = crate::models::Repository::named("o/n").unwrap().find_file(cache.path());
+        assert!(found.is_err(), "two models of no known quantisation");
+    }
+
+    #[test]
+    fn a_lock_is_held_by_one_and_free_when_it_is_dropped() {
+        let cache = tempfile::tempdir().unwrap();
+        let cached = repository(cache.path());
+        let held = cached.lock("abc").unwrap().unwrap();
+        assert!(cached.lock("abc").unwrap().is_none());
+        assert!(cached.lock("other").unwrap().is_some());
+        drop(held);
+        assert!(cached.lock("abc").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_whose_file_was_removed_locked_nothing() {
+        let cache = tempfile::tempdir().unwrap();
+        let cached = repository(cache.path());
+        let old = cached.lock("abc").unwrap().unwrap();
+        fs::remove_file(cached.locks.join("abc.lock")).unwrap();
+        let new = cached.lock("abc").unwrap().unwrap();
+        drop(old);
+        assert!(cached.lock("abc").unwrap().is_none(), "the new one is still held");
+        drop(new);
+    }
+}

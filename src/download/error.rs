@@ -1,0 +1,156 @@
+//! Why a download did not come to its end, in one sentence each, and what to do about it.
+//!
+//! No message holds an address with a query, because signed addresses are secrets, and none holds a token.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::name::NameError;
+use crate::models::human_size;
+
+/// Why a model did not come.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    /// It is not the name of a model on the network.
+    #[error("\"{name}\" names no model on the network: {source}")]
+    Name {
+        /// What was given.
+        name: String,
+        /// Why.
+        source: NameError,
+    },
+    /// The hub has no such repository, or does not show it.
+    #[error("{host} has no repository {repository}, or keeps it private")]
+    NoRepository {
+        /// The hub.
+        host: String,
+        /// The repository.
+        repository: String,
+    },
+    /// The repository has no such revision.
+    #[error("{repository} has no revision {revision}")]
+    NoRevision {
+        /// The repository.
+        repository: String,
+        /// What was asked for.
+        revision: String,
+    },
+    /// The repository has no such file.
+    #[error("{repository} has no such model: {reason}")]
+    NoFile {
+        /// The repository.
+        repository: String,
+        /// What it has.
+        reason: String,
+    },
+    /// Its owner lets only some users have it.
+    #[error("{repository} is given only to those who have asked for it at {page}")]
+    Gated {
+        /// The repository.
+        repository: String,
+        /// The page where access is asked for.
+        page: String,
+    },
+    /// The token is not valid.
+    #[error("{host} rejects the token")]
+    BadToken {
+        /// The hub.
+        host: String,
+    },
+    /// `HF_HUB_OFFLINE` forbids to ask.
+    #[error("{name} is not in the cache, and HF_HUB_OFFLINE forbids to ask the hub")]
+    Offline {
+        /// The name.
+        name: String,
+    },
+    /// The hub, or the host that it redirects to, says something that cannot be right.
+    #[error("{host} {fault}")]
+    BadAnswer {
+        /// The host.
+        host: String,
+        /// What is wrong, as the rest of the sentence.
+        fault: String,
+    },
+    /// The bytes are not those that the hub has named.
+    #[error("{file} arrived with the SHA-256 {found} in place of {expected}")]
+    WrongHash {
+        /// The file.
+        file: String,
+        /// What the hub has named.
+        expected: String,
+        /// What has arrived.
+        found: String,
+    },
+    /// Not enough room on the disk.
+    #[error("{} has {} free, and {} are needed", folder.display(), human_size(*free), human_size(*needed))]
+    NoRoom {
+        /// The folder.
+        folder: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are needed.
+        needed: u64,
+    },
+    /// The disk or the folder does not do what it should.
+    #[error("{} cannot be {what}: {source}", path.display())]
+    Disk {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried, as a participle.
+        what: &'static str,
+        /// The error from the operating system.
+        source: io::Error,
+    },
+    /// No progress in all tries.
+    #[error("{host} gave nothing in {tries} tries: {reason}")]
+    GivenUp {
+        /// The host.
+        host: String,
+        /// How often it was asked.
+        tries: u32,
+        /// Why the last try failed.
+        reason: String,
+    },
+    /// The caller has stopped it.
+    #[error("stopped; what has arrived is kept, and the next download goes on from there")]
+    Stopped,
+}
+
+impl DownloadError {
+    /// Returns what to do about it, if something can be done.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Name { source: NameError::NoHash, .. } => "the page of the file shows its SHA-256",
+            Self::Name { .. } | Self::NoRevision { .. } => "name it as in Qwen/Qwen3-4B-GGUF:Q4_K_M",
+            Self::NoRepository { .. } => "check the name; for a private repository set HF_TOKEN",
+            Self::NoFile { .. } => "use ORG/NAME:QUANT, where QUANT is a part of a file's name, or ORG/NAME/FILE.gguf",
+            Self::Gated { .. } => "ask for access on that page, then set HF_TOKEN to a token of that account",
+            Self::BadToken { .. } => "set HF_TOKEN to a token that may read, or unset it for public models",
+            Self::Offline { .. } => "unset HF_HUB_OFFLINE, or put the file into MODELS_DIR",
+            Self::WrongHash { .. } => {
+                "it was removed; try again, and if the hash is wrong again, use another mirror (HF_ENDPOINT)"
+            }
+            Self::NoRoom { .. } => "free some room, choose a smaller quantisation, or set HF_HUB_CACHE to another disk",
+            Self::GivenUp { .. } => "what has arrived is kept; try again when the network is better",
+            Self::BadAnswer { .. } => "check HF_ENDPOINT and the proxy",
+            Self::Disk { .. } | Self::Stopped => return None,
+        })
+    }
+}
+
+/// Why one try failed.
+#[derive(Debug)]
+pub(super) enum TryError {
+    /// Another try may do better, after this time if the host has named one.
+    Again { reason: String, wait: Option<Duration> },
+    /// It would end in the same way again.
+    Final(DownloadError),
+}
+
+impl From<DownloadError> for TryError {
+    fn from(error: DownloadError) -> Self {
+        Self::Final(error)
+    }
+}

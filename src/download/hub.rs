@@ -1,0 +1,429 @@
+//! The hub: what a repository holds, and where the bytes of a file are.
+//!
+//! Owns the hub's API and its errors, the token, and redirects. The token goes to the hub's own host and to no other. What
+//! is written to the disk is decided elsewhere.
+
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LOCATION, RANGE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use serde::Deserialize;
+use url::Url;
+
+use super::bounds::{
+    ANSWER_TIMEOUT, CONNECT_TIMEOUT, ERROR_ANSWER, LONGEST_ASKED_PAUSE, MOST_REDIRECTS, QUOTED, REPOSITORY_ANSWER,
+};
+use super::error::{DownloadError, TryError};
+use super::name::{RepositoryId, is_plain_path, sha256_of};
+use crate::dial::Trust;
+use crate::http_client::{ClientOptions, HttpClient, Response};
+use crate::retry_after::retry_after;
+
+/// The hash of a file that is kept in large-file storage, and so the name of its blob in the cache.
+const X_LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
+/// Its size.
+const X_LINKED_SIZE: HeaderName = HeaderName::from_static("x-linked-size");
+/// What the hub says is wrong, as one word.
+const X_ERROR_CODE: HeaderName = HeaderName::from_static("x-error-code");
+/// When a limit of the hub ends: `"resolvers";r=0;t=120`.
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// A token of the hub. Its `Debug` form does not show it.
+#[derive(Clone)]
+pub struct Token(HeaderValue);
+
+impl Token {
+    /// Returns the token in a text, without the white space around it; `None` if there is none that a header can hold.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let mut value = HeaderValue::from_str(&format!("Bearer {text}")).ok().filter(|_| !text.is_empty())?;
+        value.set_sensitive(true);
+        Some(Self(value))
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// The hub at one address.
+#[derive(Debug, Clone)]
+pub struct Hub {
+    client: HttpClient,
+    endpoint: Url,
+    token: Option<Token>,
+}
+
+/// What a repository holds at one commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listing {
+    pub(super) commit: String,
+    /// The files whose paths can be used.
+    pub(super) files: Vec<String>,
+}
+
+/// A file and where it is.
+#[derive(Debug, Clone)]
+pub(super) struct LocatedFile {
+    /// The address that is asked for ranges. It may redirect.
+    pub(super) address: Url,
+    /// What messages call the file.
+    pub(super) label: String,
+    pub(super) size: u64,
+    /// The name of its blob in the cache.
+    pub(super) etag: String,
+    /// The hash of its bytes, if it is known before.
+    pub(super) sha256: Option<String>,
+}
+
+/// The answer to a request for a range.
+pub(super) struct RangeAnswer {
+    pub(super) response: Response,
+    /// The address that has answered, after all redirects.
+    pub(super) address: Url,
+    /// Whether the answer is the range that was asked for; else it is the whole file.
+    pub(super) is_range: bool,
+}
+
+#[derive(Deserialize)]
+struct RepositoryAnswer {
+    sha: String,
+    #[serde(default)]
+    siblings: Vec<SiblingAnswer>,
+}
+
+#[derive(Deserialize)]
+struct SiblingAnswer {
+    rfilename: String,
+}
+
+impl Hub {
+    /// Creates the client of the hub at this address, such as `https://huggingface.co`.
+    ///
+    /// # Errors
+    /// TLS or the name resolver cannot be set up.
+    pub fn new(endpoint: Url, token: Option<Token>) -> std::io::Result<Self> {
+        let options = ClientOptions {
+            connect_timeout: CONNECT_TIMEOUT,
+            keep_idle: Some(ANSWER_TIMEOUT),
+            follow_redirects: false,
+            use_proxy: true,
+        };
+        // An endpoint without TLS, such as a mirror in the same network, may redirect to hosts with it.
+        Ok(Self { client: HttpClient::new(&Trust::Machine, &options)?, endpoint, token })
+    }
+
+    /// Returns the hub's host, for messages.
+    pub(super) fn host(&self) -> String {
+        host_of(&self.endpoint)
+    }
+
+    /// Asks which files a repository has.
+    pub(super) async fn list(&self, repository: &RepositoryId) -> Result<Listing, TryError> {
+        let path = format!("api/models/{}/{}/revision/{}", repository.org, repository.name, repository.revision);
+        let address = self.address(&path)?;
+        let (response, address) = self.send(Method::GET, &address, HeaderMap::new()).await?;
+        let response = self.check(response, &address, Some(repository)).await?;
+        let host = host_of(&address);
+        let text = response.read_all(REPOSITORY_ANSWER).await.map_err(|error| again(error.explain(&host)))?;
+        let answer: RepositoryAnswer = serde_json::from_slice(&text).map_err(|_| {
+            bad_answer(&host, "does not answer as the hub does: its description of the repository is not readable")
+        })?;
+        let is_commit = answer.sha.len() >= 7
+            && answer.sha.len() <= 64
+            && answer.sha.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if !is_commit {
+            return Err(bad_answer(&host, "names no commit of the repository").into());
+        }
+        let files = answer.siblings.into_iter().map(|sibling| sibling.rfilename).filter(|path| is_plain_path(path));
+        Ok(Listing { commit: answer.sha, files: files.collect() })
+    }
+
+    /// Asks where a file of a repository is, how large it is and which hash it has.
+    pub(super) async fn locate(
+        &self,
+        repository: &RepositoryId,
+        commit: &str,
+        file: &str,
+    ) -> Result<LocatedFile, TryError> {
+        let address = self.address(&format!("{}/{}/resolve/{commit}/{file}", repository.org, repository.name))?;
+        let label = format!("{repository}/{file}");
+        self.describe(address, label, Some(repository), None).await
+    }
+
+    /// Asks how large the file at an address is.
+    pub(super) async fn locate_address(&self, address: &Url, sha256: &str) -> Result<LocatedFile, TryError> {
+        let last = address.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
+        self.describe(address.clone(), last.to_owned(), None, Some(sha256)).await
+    }
+
+    async fn describe(
+        &self,
+        first: Url,
+        label: String,
+        repository: Option<&RepositoryId>,
+        sha256: Option<&str>,
+    ) -> Result<LocatedFile, TryError> {
+        let mut address = first.clone();
+        for _ in 0..=MOST_REDIRECTS {
+            let response = self.send_once(Method::HEAD, &address, HeaderMap::new()).await?;
+            let headers = response.headers();
+            // The hub describes the file in the redirect to the host that has it.
+            let linked = header(headers, &X_LINKED_SIZE).and_then(|size| size.parse().ok());
+            let next = redirect(&response, &address)?;
+            if let (Some(_), None) = (&next, linked) {
+                address = next.unwrap_or(address);
+                continue;
+            }
+            let host = host_of(&address);
+            let length = || header(headers, &CONTENT_LENGTH).and_then(|size| size.parse().ok());
+            let (size, etag) =
+                (linked.or_else(length), header(headers, &X_LINKED_ETAG).or_else(|| header(headers, &ETAG)));
+            let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
+            if next.is_none() {
+                self.check(response, &address, repository).await?;
+            }
+            let size = size.ok_or_else(|| bad_answer(&host, "does not say how large the file is"))?;
+            let etag = match sha256 {
+                Some(sha256) => sha256.to_owned(),
+                None => etag
+                    .filter(|etag| is_blob_name(etag))
+                    .ok_or_else(|| bad_answer(&host, "names no hash of the file"))?,
+            };
+            let sha256 = sha256_of(&etag);
+            return Ok(LocatedFile { address: first, label, size, etag, sha256 });
+        }
+        Err(bad_answer(&host_of(&first), "redirects in a circle").into())
+    }
+
+    /// Asks for a range of a file at an address, which may redirect; for the whole file if the range is `None`.
+    pub(super) async fn range(
+        &self,
+        address: &Url,
+        size: u64,
+        range: Option<&Range<u64>>,
+    ) -> Result<RangeAnswer, TryError> {
+        let mut headers = HeaderMap::new();
+        if let Some(range) = range {
+            let value = HeaderValue::from_str(&format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
+            headers.extend(value.ok().map(|value| (RANGE, value)));
+        }
+        let (response, address) = self.send(Method::GET, address, headers).await?;
+        let response = self.check(response, &address, None).await?;
+        let host = host_of(&address);
+        if header(response.headers(), &CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html")) {
+            return Err(again(format!("{host} answers with a page in place of the file")));
+        }
+        let is_range = response.status() == StatusCode::PARTIAL_CONTENT;
+        match (range, is_range) {
+            (Some(range), true) => {
+                let expected = format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1));
+                let found = header(response.headers(), &CONTENT_RANGE).unwrap_or_default().trim().to_ascii_lowercase();
+                if found != expected {
+                    let fault = format!("sends {:?} of the file, and \"{expected}\" was asked for", quoted(&found));
+                    return Err(bad_answer(&host, &fault).into());
+                }
+            }
+            (None, true) => return Err(bad_answer(&host, "sends a part of the file, and all was asked for").into()),
+            (_, false) => {
+                let length = header(response.headers(), &CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+                if length.is_some_and(|length| length != size) {
+                    return Err(bad_answer(&host, "sends a file of another size than the hub has named").into());
+                }
+            }
+        }
+        Ok(RangeAnswer { response, address, is_range })
+    }
+
+    fn address(&self, path: &str) -> Result<Url, DownloadError> {
+        let mut address = self.endpoint.clone();
+        match address.path_segments_mut() {
+            Ok(mut segments) => segments.pop_if_empty().extend(path.split('/')),
+            Err(()) => return Err(bad_answer("HF_ENDPOINT", "is no address of a hub")),
+        };
+        Ok(address)
+    }
+
+    /// Sends a request and follows redirects. Returns the response and the address that gave it.
+    async fn send(&self, method: Method, first: &Url, headers: HeaderMap) -> Result<(Response, Url), TryError> {
+        let mut address = first.clone();
+        for _ in 0..=MOST_REDIRECTS {
+            let response = self.send_once(method.clone(), &address, headers.clone()).await?;
+            match redirect(&response, &address)? {
+                Some(next) => address = next,
+                None => return Ok((response, address)),
+            }
+        }
+        Err(bad_answer(&host_of(first), "redirects in a circle").into())
+    }
+
+    async fn send_once(&self, method: Method, address: &Url, headers: HeaderMap) -> Result<Response, TryError> {
+        let mut request = Request::new(Bytes::new());
+        *request.method_mut() = method;
+        *request.uri_mut() = address
+            .as_str()
+            .parse()
+            .map_err(|_| bad_answer(&host_of(address), "redirects to an address that is none"))?;
+        *request.headers_mut() = headers;
+        if let Some(Token(token)) = self.token.as_ref().filter(|_| address.origin() == self.endpoint.origin()) {
+            request.headers_mut().insert(AUTHORIZATION, token.clone());
+        }
+        self.client.send(request, ANSWER_TIMEOUT).await.map_err(|error| again(error.explain(&host_of(address))))
+    }
+
+    /// Returns a successful response, or what its error means.
+    async fn check(
+        &self,
+        response: Response,
+        address: &Url,
+        repository: Option<&RepositoryId>,
+    ) -> Result<Response, TryError> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let host = host_of(address);
+        let code = header(response.headers(), &X_ERROR_CODE).unwrap_or_default().to_owned();
+        let wait = retry_after(response.headers(), jiff::Timestamp::now(), LONGEST_ASKED_PAUSE)
+            .or_else(|| rate_limit_reset(header(response.headers(), &RATELIMIT)?));
+        let mut start = Vec::new();
+        // The words are only for the message.
+        let _ = response.read_start(ERROR_ANSWER, &mut start).await;
+        let words = words_of(&start);
+        let is_hub = address.origin() == self.endpoint.origin();
+        let error = match (status, repository.filter(|_| is_hub)) {
+            (StatusCode::TOO_MANY_REQUESTS, _) => {
+                return Err(TryError::Again { reason: format!("{host} limits how often it is asked"), wait });
+            }
+            (StatusCode::UNAUTHORIZED, Some(_))
+                if self.token.is_some() && code != "RepoNotFound" && code != "GatedRepo" =>
+            {
+                DownloadError::BadToken { host }
+            }
+            (StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED, Some(repository))
+                if code == "GatedRepo" || status == StatusCode::FORBIDDEN =>
+            {
+                DownloadError::Gated { repository: repository.to_string(), page: self.page_of(repository) }
+            }
+            (StatusCode::NOT_FOUND, Some(repository)) if code == "RevisionNotFound" => {
+                DownloadError::NoRevision { repository: repository.to_string(), revision: repository.revision.clone() }
+            }
+            (StatusCode::NOT_FOUND, Some(repository)) if code == "EntryNotFound" => {
+                DownloadError::NoFile { repository: repository.to_string(), reason: words.unwrap_or_default() }
+            }
+            (StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED, Some(repository)) => {
+                DownloadError::NoRepository { host, repository: repository.to_string() }
+            }
+            (status, _) => {
+                let said = words.map(|words| format!(": {words}")).unwrap_or_default();
+                let reason = format!("{host} answers {}{said}", status.as_u16());
+                return Err(TryError::Again { reason, wait });
+            }
+        };
+        Err(error.into())
+    }
+
+    fn page_of(&self, repository: &RepositoryId) -> String {
+        self.address(&repository.to_string()).map(|address| address.to_string()).unwrap_or_default()
+    }
+}
+
+/// Returns where a response redirects to; `None` if it does not.
+fn redirect(response: &Response, from: &Url) -> Result<Option<Url>, TryError> {
+    let status = response.status();
+    if !status.is_redirection() || status == StatusCode::NOT_MODIFIED {
+        return Ok(None);
+    }
+    let host = host_of(from);
+    let next = header(response.headers(), &LOCATION).and_then(|location| from.join(location).ok());
+    let next = next.ok_or_else(|| bad_answer(&host, "redirects to nowhere"))?;
+    let is_safe = next.scheme() == "https" || (next.scheme() == "http" && from.scheme() == "http");
+    if !is_safe || !next.has_host() {
+        return Err(bad_answer(&host, "redirects to an address without TLS").into());
+    }
+    Ok(Some(next))
+}
+
+/// Returns host and port of an address. Never the rest, which may be signed.
+pub(super) fn host_of(address: &Url) -> String {
+    let host = address.host_str().unwrap_or("the host");
+    address.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn bad_answer(host: &str, fault: &str) -> DownloadError {
+    DownloadError::BadAnswer { host: host.to_owned(), fault: fault.to_owned() }
+}
+
+fn again(reason: String) -> TryError {
+    TryError::Again { reason, wait: None }
+}
+
+/// Returns whether an etag can be the name of a file.
+fn is_blob_name(etag: &str) -> bool {
+    (8..=128).contains(&etag.len()) && etag.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// Returns the time until a limit ends, by the hub's header `"resolvers";r=0;t=120`.
+fn rate_limit_reset(value: &str) -> Option<Duration> {
+    let seconds = value.split(';').find_map(|part| part.trim().strip_prefix("t="))?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_ASKED_PAUSE))
+}
+
+/// Returns the words of an error: those of the hub's JSON, else a text that is short.
+fn words_of(body: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?.trim();
+    let json: Option<serde_json::Value> = serde_json::from_str(text).ok();
+    let words = match &json {
+        Some(json) => json.get("error").and_then(serde_json::Value::as_str)?,
+        None if text.starts_with('<') => return None,
+        None => text,
+    };
+    (!words.is_empty()).then(|| quoted(words))
+}
+
+fn quoted(words: &str) -> String {
+    words.chars().filter(|c| !c.is_control()).take(QUOTED).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_is_not_shown() {
+        let token = Token::new(" hf_secret\n").unwrap();
+        assert!(!format!("{token:?}").contains("secret"));
+        assert!(Token::new("  ").is_none() && Token::new("a\nb").is_none());
+    }
+
+    #[test]
+    fn the_end_of_a_limit_is_read() {
+        assert_eq!(rate_limit_reset(r#""resolvers";r=0;t=42"#), Some(Duration::from_secs(42)));
+        assert_eq!(rate_limit_reset(r#""api";r=0;t=999999"#), Some(LONGEST_ASKED_PAUSE));
+        assert_eq!(rate_limit_reset("x"), None);
+    }
+
+    #[test]
+    fn an_etag_that_leads_elsewhere_is_no_name() {
+        assert!(is_blob_name(&"ab".repeat(32)) && is_blob_name("0123456789abcdef0123456789abcdef01234567"));
+        assert!(!is_blob_name("../../etc/passwd") && !is_blob_name("") && !is_blob_name(".."));
+    }
+
+    #[test]
+    fn words_of_an_error_are_short_and_without_pages() {
+        assert_eq!(words_of(br#"{"error":"Invalid\ncredentials"}"#).as_deref(), Some("Invalidcredentials"));
+        assert_eq!(words_of(b"<html><body>no</body></html>"), None);
+        assert_eq!(words_of(b"Entry not found").as_deref(), Some("Entry not found"));
+        assert_eq!(words_of(b"\xff"), None);
+    }
+}

@@ -1,0 +1,234 @@
+//! What the name of a model on the network means: pure.
+//!
+//! Owns which texts are such names. Which file of a repository a quantisation means is decided in `models/hub/`.
+
+use std::fmt;
+
+use url::Url;
+
+use crate::models::Repository;
+
+/// Beginnings of addresses that people copy from the hub's pages, and of names as other programs write them.
+const HUB_BEGINNINGS: [&str; 6] =
+    ["hf:", "hf://", "https://huggingface.co/", "https://hf.co/", "huggingface.co/", "hf.co/"];
+/// The word between repository and revision in the address of a file.
+const FILE_WORDS: [&str; 3] = ["/resolve/", "/blob/", "/raw/"];
+/// The revision that is meant if the name gives none.
+const MAIN: &str = "main";
+
+/// A model on the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RemoteName {
+    /// A model of a repository, by its quantisation or the usual one: `ORG/NAME[:QUANT]`.
+    Model {
+        /// The repository.
+        repository: RepositoryId,
+        /// The quantisation.
+        quant: Option<String>,
+    },
+    /// A file of a repository: `ORG/NAME/FILE.gguf`.
+    File {
+        /// The repository.
+        repository: RepositoryId,
+        /// The path of the file in it.
+        file: String,
+    },
+    /// A file at an address, with its hash: `https://HOST/FILE.gguf#sha256=HEX`.
+    Address {
+        /// The address, without the hash.
+        address: Url,
+        /// The SHA-256 of the file, in lower case.
+        sha256: String,
+    },
+}
+
+/// A repository at one of its revisions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositoryId {
+    /// The user or organisation.
+    pub org: String,
+    /// The name.
+    pub name: String,
+    /// A branch, a tag or a commit.
+    pub revision: String,
+}
+
+/// Why a text is not the name of a model on the network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing of what it could be.
+    #[error("it is neither ORG/NAME[:QUANT] nor ORG/NAME/FILE.gguf nor an https address of a .gguf file")]
+    Unknown,
+    /// The address of a file, without its hash.
+    #[error("the address of a file needs its SHA-256, as in https://HOST/FILE.gguf#sha256=HEX")]
+    NoHash,
+    /// An address without encryption.
+    #[error("an address begins with https")]
+    NotHttps,
+    /// An address that has a user and a password.
+    #[error("an address must not hold a password")]
+    HasPassword,
+}
+
+impl RepositoryId {
+    /// Returns the name of its folder in the cache.
+    #[must_use]
+    pub fn folder(&self) -> String {
+        format!("models--{}--{}", self.org, self.name)
+    }
+}
+
+impl fmt::Display for RepositoryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.org, self.name)
+    }
+}
+
+impl RemoteName {
+    /// Parses a name.
+    ///
+    /// # Errors
+    /// It is not the name of a model on the network. That it exists is not checked.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        let text = text.trim();
+        let on_hub = HUB_BEGINNINGS.iter().rev().find_map(|beginning| text.strip_prefix(beginning));
+        match on_hub {
+            Some(rest) => Self::on_hub(rest.trim_start_matches('/')).ok_or(NameError::Unknown),
+            None if text.contains("://") => Self::at_address(text),
+            None => Self::on_hub(text).ok_or(NameError::Unknown),
+        }
+    }
+
+    fn on_hub(text: &str) -> Option<Self> {
+        // Addresses of the hub's pages end in a query such as `?download=true`.
+        let text = text.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+        if let Some((repository, rest)) = FILE_WORDS.iter().find_map(|word| text.split_once(word)) {
+            let (revision, file) = rest.split_once('/')?;
+            return Self::file_of(repository, revision, file);
+        }
+        if let Some(repository) = Repository::named(text) {
+            let RepositoryParts { org, name, quant } = RepositoryParts::of(&repository);
+            let repository = RepositoryId { org, name, revision: MAIN.to_owned() };
+            return Some(Self::Model { repository, quant });
+        }
+        let (org, rest) = text.split_once('/')?;
+        let (name, file) = rest.split_once('/')?;
+        Self::file_of(&format!("{org}/{name}"), MAIN, file)
+    }
+
+    fn file_of(repository: &str, revision: &str, file: &str) -> Option<Self> {
+        let RepositoryParts { org, name, quant: None } = RepositoryParts::of(&Repository::named(repository)?) else {
+            return None;
+        };
+        let is_gguf = file.to_ascii_lowercase().ends_with(".gguf");
+        let is_good = is_gguf && is_plain_path(file) && is_plain_path(revision) && !revision.contains('/');
+        let repository = RepositoryId { org, name, revision: revision.to_owned() };
+        is_good.then(|| Self::File { repository, file: file.to_owned() })
+    }
+
+    fn at_address(text: &str) -> Result<Self, NameError> {
+        let mut address = Url::parse(text).map_err(|_| NameError::Unknown)?;
+        if address.scheme() != "https" {
+            return Err(NameError::NotHttps);
+        }
+        if !address.username().is_empty() || address.password().is_some() {
+            return Err(NameError::HasPassword);
+        }
+        let last = address.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
+        if !last.to_ascii_lowercase().ends_with(".gguf") {
+            return Err(NameError::Unknown);
+        }
+        let hash = address.fragment().and_then(|fragment| fragment.strip_prefix("sha256=")).ok_or(NameError::NoHash)?;
+        let sha256 = sha256_of(hash).ok_or(NameError::NoHash)?;
+        address.set_fragment(None);
+        Ok(Self::Address { address, sha256 })
+    }
+}
+
+/// Returns a SHA-256 in lower case, if the text is one.
+pub(super) fn sha256_of(text: &str) -> Option<String> {
+    let is_hash = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hash.then(|| text.to_ascii_lowercase())
+}
+
+/// Returns whether a path of a repository is one that stays in its folder: no empty part, none that begins with a dot, no
+/// backslash and no control character.
+pub(super) fn is_plain_path(path: &str) -> bool {
+    let is_plain = |part: &str| !part.is_empty() && !part.starts_with('.') && part.len() < 256;
+    path.split('/').all(is_plain) && !path.contains('\\') && !path.chars().any(char::is_control)
+}
+
+/// The parts of a repository's name.
+struct RepositoryParts {
+    org: String,
+    name: String,
+    quant: Option<String>,
+}
+
+impl RepositoryParts {
+    fn of(repository: &Repository<'_>) -> Self {
+        let owned = str::to_owned;
+        Self { org: owned(repository.org()), name: owned(repository.name()), quant: repository.quant().map(owned) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(name: &str) -> String {
+        match RemoteName::parse(name) {
+            Ok(RemoteName::Model { repository, quant }) => {
+                format!("{repository}@{} {}", repository.revision, quant.as_deref().unwrap_or("-"))
+            }
+            Ok(RemoteName::File { repository, file }) => format!("{repository}@{} {file}", repository.revision),
+            Ok(RemoteName::Address { address, sha256 }) => format!("{address} {}", &sha256[..4]),
+            Err(error) => format!("{error:?}"),
+        }
+    }
+
+    #[test]
+    fn names_are_read_as_people_write_them() {
+        let hash = "AB".repeat(32);
+        for (name, expected) in [
+            ("Qwen/Qwen3-4B-GGUF", "Qwen/Qwen3-4B-GGUF@main -"),
+            (" Qwen/Qwen3-4B-GGUF:Q4_K_M ", "Qwen/Qwen3-4B-GGUF@main Q4_K_M"),
+            ("hf:org/name:Q8_0", "org/name@main Q8_0"),
+            ("hf://org/name", "org/name@main -"),
+            ("hf.co/org/name:Q8_0", "org/name@main Q8_0"),
+            ("https://huggingface.co/org/name/", "org/name@main -"),
+            ("org/name/file.gguf", "org/name@main file.gguf"),
+            ("hf:org/name/sub/file-00001-of-00002.GGUF", "org/name@main sub/file-00001-of-00002.GGUF"),
+            ("https://huggingface.co/org/name/resolve/main/f.gguf?download=true", "org/name@main f.gguf"),
+            ("https://huggingface.co/org/name/blob/v1.2/f.gguf", "org/name@v1.2 f.gguf"),
+            (&format!("https://a.example/x/m.gguf?v=2#sha256={hash}"), "https://a.example/x/m.gguf?v=2 abab"),
+        ] {
+            assert_eq!(model(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_refused() {
+        let hash = "ab".repeat(32);
+        for (name, expected) in [
+            ("", "Unknown"),
+            ("name", "Unknown"),
+            ("/etc/passwd.gguf", "Unknown"),
+            ("org/name/../../x.gguf", "Unknown"),
+            ("org/name/.hidden.gguf", "Unknown"),
+            ("org/name/a//b.gguf", "Unknown"),
+            ("org/name/a\\..\\b.gguf", "Unknown"),
+            ("org/name/file.bin", "Unknown"),
+            ("org/name:Q4_0/file.gguf", "Unknown"),
+            ("https://huggingface.co/org/name/resolve/../x.gguf", "Unknown"),
+            ("https://a.example/m.gguf", "NoHash"),
+            ("https://a.example/m.gguf#sha256=abcd", "NoHash"),
+            (&format!("http://a.example/m.gguf#sha256={hash}"), "NotHttps"),
+            (&format!("file:///m.gguf#sha256={hash}"), "NotHttps"),
+            (&format!("https://u:p@a.example/m.gguf#sha256={hash}"), "HasPassword"),
+            (&format!("https://a.example/m.zip#sha256={hash}"), "Unknown"),
+        ] {
+            assert_eq!(model(name), expected, "{name}");
+        }
+    }
+}

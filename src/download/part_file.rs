@@ -1,0 +1,220 @@
+//! The file that a download grows in, `NAME.incomplete`, and what it says of itself.
+//!
+//! Behind the last byte of the model stands a trailer: which pieces have arrived. So a part is one file, which another
+//! process can go on with, and which no other program takes for the beginning of a model: it is longer than the model.
+//! A part without a trailer is one that the hub's own client left, whose bytes are the beginning of the model.
+//!
+//! A piece is written before its bit in the trailer, so a process that is killed loses only unfinished pieces. After a
+//! power failure a bit may be there without its piece: the hash of the whole finds that.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use nix::fcntl::{FallocateFlags, fallocate};
+
+use super::bounds::PIECE;
+use super::pieces::{Pieces, count};
+
+/// The beginning of a trailer. The last byte is the version of its form.
+const MAGIC: &[u8; 8] = b"LLGPART\x01";
+/// Bytes of a trailer before the bits: the magic, the size of the file and the size of a piece.
+const TRAILER_HEAD: u64 = 24;
+
+/// An open part.
+pub(super) struct PartFile {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    pieces: Mutex<Pieces>,
+}
+
+impl PartFile {
+    /// Opens the part of a file of `size` bytes, or creates it with all its room on the disk. What has arrived of it stays.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or the disk is full.
+    pub(super) fn open(path: &Path, size: u64) -> io::Result<Self> {
+        // A link in its place would lead out of the cache.
+        let no_follow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+        let options =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).custom_flags(no_follow).to_owned();
+        let file = options.open(path)?;
+        let length = file.metadata()?.len();
+        let known = read_trailer(&file, size, length)?;
+        let is_new = known.is_none();
+        // A part that is longer than the file, and has no trailer that fits, is of no use.
+        let found = if length > size { 0 } else { length };
+        let pieces = known.unwrap_or_else(|| Pieces::first_bytes(size, found));
+        let part = Self { path: path.to_owned(), file, size, pieces: Mutex::new(pieces) };
+        if is_new {
+            part.reserve()?;
+            part.write_trailer()?;
+        }
+        Ok(part)
+    }
+
+    /// Takes the room that the file will need, so that a full disk is found before the download and not in the middle.
+    fn reserve(&self) -> io::Result<()> {
+        let length = i64::try_from(self.length()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        match fallocate(&self.file, FallocateFlags::empty(), 0, length) {
+            // File systems without the call grow the file as it is written.
+            Err(nix::Error::EOPNOTSUPP | nix::Error::ENOSYS | nix::Error::EINVAL) => {}
+            outcome => outcome.map_err(io::Error::from)?,
+        }
+        self.file.set_len(self.length())
+    }
+
+    /// Returns the length of the file with its trailer.
+    fn length(&self) -> u64 {
+        self.size + trailer_length(self.size)
+    }
+
+    fn write_trailer(&self) -> io::Result<()> {
+        let mut head = MAGIC.to_vec();
+        head.extend(self.size.to_le_bytes());
+        head.extend(PIECE.to_le_bytes());
+        self.file.write_all_at(self.lock().bits(), self.size + TRAILER_HEAD)?;
+        self.file.write_all_at(&head, self.size)
+    }
+
+    /// Writes a whole piece, and notes that it has arrived.
+    ///
+    /// # Errors
+    /// The disk is full or broken.
+    pub(super) fn write_piece(&self, piece: usize, data: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(data, piece as u64 * PIECE)?;
+        let mut pieces = self.lock();
+        pieces.add(piece);
+        // While the lock is held: two connections may finish pieces of one byte of the bits at the same time.
+        let (at, byte) = pieces.byte_of(piece);
+        self.file.write_all_at(&[byte], self.size + TRAILER_HEAD + at as u64)
+    }
+
+    /// Reads from the file at this place, as far as it fits into `buffer`.
+    ///
+    /// # Errors
+    /// The disk is broken.
+    pub(super) fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, at)
+    }
+
+    /// Makes the part the file that it was meant to become, with everything on the disk.
+    ///
+    /// # Errors
+    /// The disk is broken, or the name cannot be given.
+    pub(super) fn finish(self, name: &Path) -> io::Result<()> {
+        self.file.set_len(self.size)?;
+        self.file.sync_all()?;
+        fs::rename(&self.path, name)?;
+        sync_folder(name)
+    }
+
+    /// Returns the size of the whole file in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Returns which pieces have arrived.
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Pieces> {
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes the names in the folder of this file last.
+///
+/// # Errors
+/// The folder cannot be opened.
+pub(super) fn sync_folder(file: &Path) -> io::Result<()> {
+    let Some(folder) = file.parent() else { return Ok(()) };
+    match File::open(folder)?.sync_all() {
+        // Some network file systems cannot.
+        Err(error) if error.raw_os_error() == Some(nix::Error::EINVAL as i32) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn trailer_length(size: u64) -> u64 {
+    TRAILER_HEAD + count(size).div_ceil(8) as u64
+}
+
+/// Reads the trailer of a part of a file of `size` bytes; `None` if it has none, or that of another file.
+fn read_trailer(file: &File, size: u64, length: u64) -> io::Result<Option<Pieces>> {
+    if length != size + trailer_length(size) {
+        return Ok(None);
+    }
+    let mut trailer = vec![0; usize::try_from(trailer_length(size)).map_err(io::Error::other)?];
+    file.read_exact_at(&mut trailer, size)?;
+    let Some(rest) = trailer.strip_prefix(MAGIC) else { return Ok(None) };
+    let Some(bits) = rest.strip_prefix(&size.to_le_bytes()).and_then(|rest| rest.strip_prefix(&PIECE.to_le_bytes()))
+    else {
+        return Ok(None);
+    };
+    Ok(Pieces::from_bits(size, bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: u64 = 5 * PIECE + 7;
+
+    fn part(dir: &tempfile::TempDir) -> PathBuf {
+        dir.path().join("sha.incomplete")
+    }
+
+    #[test]
+    fn what_has_arrived_is_known_to_the_next_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || PartFile::open(&part(&dir), SIZE).unwrap();
+        let first = open();
+        first.write_piece(1, &[b'1'; PIECE as usize]).unwrap();
+        first.write_piece(5, b"7 bytes").unwrap();
+        drop(first);
+        let second = open();
+        assert_eq!(second.lock().arrived_bytes(), PIECE + 7);
+        assert!(second.lock().has(1) && second.lock().has(5) && !second.lock().has(0));
+        for piece in [0, 2, 3, 4] {
+            second.write_piece(piece, &[b'x'; PIECE as usize]).unwrap();
+        }
+        assert!(second.lock().is_complete());
+        let name = dir.path().join("sha");
+        second.finish(&name).unwrap();
+        let bytes = fs::read(&name).unwrap();
+        assert_eq!((bytes.len() as u64, bytes.ends_with(b"7 bytes")), (SIZE, true));
+        assert!(!part(&dir).exists());
+    }
+
+    #[test]
+    fn a_part_of_the_hubs_own_client_goes_on_where_it_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(part(&dir), vec![b'h'; 2 * PIECE as usize + 9]).unwrap();
+        let opened = PartFile::open(&part(&dir), SIZE).unwrap();
+        assert_eq!(opened.lock().arrived_bytes(), 2 * PIECE);
+        let mut start = [0; 4];
+        opened.read_at(&mut start, 0).unwrap();
+        assert_eq!(&start, b"hhhh");
+    }
+
+    #[test]
+    fn a_part_that_does_not_fit_begins_again() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(PartFile::open(&part(&dir), SIZE + PIECE).unwrap());
+        assert_eq!(PartFile::open(&part(&dir), SIZE).unwrap().lock().arrived_bytes(), 0, "of another size");
+        let length = fs::metadata(part(&dir)).unwrap().len();
+        fs::write(part(&dir), vec![1; usize::try_from(length).unwrap()]).unwrap();
+        assert_eq!(PartFile::open(&part(&dir), SIZE).unwrap().lock().arrived_bytes(), 0, "of no form");
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_part_was_written_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = dir.path().join("outside");
+        fs::write(&outside, "mine").unwrap();
+        std::os::unix::fs::symlink(&outside, part(&dir)).unwrap();
+        assert!(PartFile::open(&part(&dir), SIZE).is_err());
+        assert_eq!(fs::read(&outside).unwrap(), b"mine");
+    }
+}

@@ -1,0 +1,61 @@
+//! How far a download is.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+/// What a download does now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DownloadPhase {
+    /// The hub is asked what there is.
+    Asking,
+    /// Another program downloads the same file.
+    WaitingForOther,
+    /// Bytes come.
+    Fetching,
+    /// All bytes are there, and their hash is computed.
+    Checking,
+}
+
+/// How far one download is. Its tasks write it, others read it at any time.
+#[derive(Debug, Default)]
+pub struct Progress {
+    total: AtomicU64,
+    arrived: AtomicU64,
+    phase: AtomicU8,
+}
+
+const PHASES: [DownloadPhase; 4] =
+    [DownloadPhase::Asking, DownloadPhase::WaitingForOther, DownloadPhase::Fetching, DownloadPhase::Checking];
+
+impl Progress {
+    /// Returns the bytes of all files; 0 until that is known.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many of them are on the disk.
+    pub fn arrived(&self) -> u64 {
+        self.arrived.load(Ordering::Relaxed)
+    }
+
+    /// Returns what the download does now.
+    pub fn phase(&self) -> DownloadPhase {
+        PHASES.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or(DownloadPhase::Asking)
+    }
+
+    pub(super) fn set_total(&self, total: u64) {
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_arrived(&self, arrived: u64) {
+        self.arrived.store(arrived, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_arrived(&self, bytes: u64) {
+        self.arrived.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_phase(&self, phase: DownloadPhase) {
+        let at = PHASES.iter().position(|known| *known == phase).unwrap_or_default();
+        self.phase.store(u8::try_from(at).unwrap_or_default(), Ordering::Relaxed);
+    }
+}
