@@ -1,5 +1,6 @@
 //! Shows how far a download is: a bar on a terminal, one line every [`LINE_INTERVAL`] elsewhere, or JSON.
 
+use std::convert::Infallible;
 use std::io::{IsTerminal as _, stderr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,8 +58,8 @@ impl ProgressDisplay {
         Self::Bar(bar.with_style(ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar())))
     }
 
-    /// Shows the progress until the task is cancelled.
-    pub(super) async fn run(mut self, progress: Arc<Progress>) {
+    /// Shows the progress until the future is dropped.
+    pub(super) async fn run(mut self, progress: Arc<Progress>) -> Infallible {
         let interval = if matches!(self, Self::Bar(_)) { BAR_INTERVAL } else { LINE_INTERVAL };
         loop {
             tokio::time::sleep(interval).await;

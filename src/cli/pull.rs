@@ -62,13 +62,11 @@ pub(super) fn run(arguments: PullArgs, environment: Environment) -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         let progress = Arc::new(Progress::default());
-        let shown = tokio::spawn(ProgressDisplay::start(arguments.json).run(Arc::clone(&progress)));
-        let outcome = tokio::select! {
+        tokio::select! {
             outcome = downloader.download(&name, &progress) => outcome,
+            never = ProgressDisplay::start(arguments.json).run(Arc::clone(&progress)) => match never {},
             _ = tokio::signal::ctrl_c() => Err(DownloadError::Stopped),
-        };
-        shown.abort();
-        outcome
+        }
     });
     // Pieces that are being written end in the background; a short wait is enough for those.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

@@ -288,5 +288,5 @@ fn no_room(part: &Path, needed: u64) -> DownloadError {
 /// Returns the bytes that this user may still write; `None` if the file system does not say.
 fn free_bytes(folder: &Path) -> Option<u64> {
     let found = statvfs(folder).ok()?;
-    u64::from(found.blocks_available()).checked_mul(u64::from(found.fragment_size()))
+    found.blocks_available().checked_mul(found.fragment_size())
 }

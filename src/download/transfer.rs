@@ -101,7 +101,7 @@ impl Transfer {
         // The hasher ends when the last sender is gone, or when it has all.
         let label = shared.transfer.file.label.clone();
         drop(shared);
-        let hash = hashing.await.unwrap_or_else(|_| Ok(None));
+        let hash = hashing.await.unwrap_or(Ok(None));
         fetched?;
         let hash = hash.map_err(|source| disk(&label, "read", source))?;
         hash.ok_or(DownloadError::Stopped)

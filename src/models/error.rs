@@ -24,7 +24,7 @@ pub enum ModelError {
     #[error("the model's name is empty")]
     NoName,
     /// A name that is a URL.
-    #[error("this is a URL, and llamagate downloads no model")]
+    #[error("this is a URL, and the service downloads no model")]
     Url,
     /// The models folder cannot be read.
     #[error("the models folder {} cannot be read: {source}", dir.display())]
@@ -87,7 +87,7 @@ impl ModelError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NoName => "name a .gguf file, such as qwen3-4b.gguf",
-            Self::Url => "download the file and give its path, or run `hf download ORG/NAME FILE` and name ORG/NAME",
+            Self::Url => "run `llamagate pull` with it, and name what it prints",
             Self::Folder { .. } => "create the folder, mount the volume, or set MODELS_DIR",
             Self::Outside { .. } => "name a file below MODELS_DIR, or give its full path in MODEL_PATH",
             Self::NotFound { .. } => {

@@ -86,7 +86,7 @@ impl HubError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Cache { .. } | Self::NoRepository { .. } => {
-                "nothing is downloaded here, and only GGUF files are served: put one into MODELS_DIR and name it, or run `hf download` for a repository that holds GGUF files (on RunPod, choose it as the endpoint's cached model), or set HF_HUB_CACHE"
+                "download it with `llamagate pull NAME` (on RunPod, choose it as the endpoint's cached model), put a GGUF file into MODELS_DIR and name it, or set HF_HUB_CACHE"
             }
             Self::NoSnapshot { .. } => "download it again",
             Self::NoModel { .. } => "llama-server serves GGUF files: name a repository that holds them",

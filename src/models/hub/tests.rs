@@ -226,7 +226,7 @@ fn a_file_below_the_models_folder_takes_precedence_over_the_cache() {
     let error = find(dir.path(), cache.path(), "sub/missing").unwrap_err();
     let (text, folder) = (error.to_string(), dir.path().to_str().unwrap());
     assert!(text.contains(folder) && text.contains(cache.path().to_str().unwrap()), "{text}");
-    assert!(text.contains("there is sub/deep") && error.hint().contains("nothing is downloaded"), "{text}");
+    assert!(text.contains("there is sub/deep") && error.hint().contains("llamagate pull"), "{text}");
     assert!(
         matches!(find(dir.path(), cache.path(), "a/b.gguf"), Err(ModelError::NotFound { .. })),
         "this is the name of a file"

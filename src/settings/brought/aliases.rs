@@ -92,7 +92,7 @@ const fn judged_nothing(
 
 /// What to do instead of a download.
 const NO_DOWNLOAD: &str =
-    "nothing is downloaded in this version: put the file into MODELS_DIR and set MODEL_NAME to its name";
+    "nothing is downloaded at the start: run `llamagate pull REPO/FILENAME`, and set MODEL_NAME to the name";
 
 /// What to do instead of the cache of answers.
 const NO_CACHE: &str = "answers are not cached in this version: put a caching proxy in front, or leave it out";
@@ -133,7 +133,7 @@ pub const ALIASES: &[AliasRow] = &[
     variable("RERANKER_PORT", "PORT"),
     variable(RERANKER_MODEL_NAME, "RERANKER_MODEL_PATH"),
     variable("RERANKER_MODEL_CACHE_DIR", "HF_HUB_CACHE"),
-    judged("RERANKER_USE_OFFLINE_MODE", "`HF_HUB_OFFLINE`", offline, "nothing is downloaded in this version"),
+    variable("RERANKER_USE_OFFLINE_MODE", "HF_HUB_OFFLINE"),
     variable("RERANKER_MAX_LENGTH", "RERANKER_N_CTX"),
     beside_others(
         translated(
@@ -177,13 +177,6 @@ fn gpu_layers(text: &str) -> Result<Translation, Rejected> {
 
 fn verbose(text: &str) -> Result<Translation, Rejected> {
     Ok(if bool::parse(text)? { Translation::Text("debug") } else { Translation::AsIs("the level stays as it is") })
-}
-
-fn offline(text: &str) -> Result<Translation, Rejected> {
-    Ok(match bool::parse(text) {
-        Ok(true) => Translation::AsIs("nothing is downloaded"),
-        _ => Translation::NoEffect(NO_DOWNLOAD),
-    })
 }
 
 fn load_balancer(text: &str) -> Result<Translation, Rejected> {
