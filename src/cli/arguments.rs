@@ -39,7 +39,7 @@ pub(super) enum CliCommand {
 
 #[derive(Args)]
 pub(super) struct ServeArgs {
-    /// Model file: a path, a name under MODELS_DIR, or ORG/NAME[:QUANT] in HF_HUB_CACHE
+    /// Model file: a path, a name under MODELS_DIR, or a name that `llamagate pull` takes
     model: Option<String>,
     #[command(flatten)]
     flags: Flags,
@@ -191,12 +191,12 @@ impl ServeArgs {
     }
 
     /// Combines the arguments with the environment. MODEL is a path if a file of this name exists, or if it contains a
-    /// slash and is not ORG/NAME; otherwise it is a name under MODELS_DIR.
+    /// slash and names no model on the network; otherwise it is a name under MODELS_DIR.
     pub(super) fn into_inputs(self, environment: Environment) -> Inputs {
         let mut flags = self.flags.0;
         if let Some(model) = self.model {
-            let is_repository = models::Repository::named(&model).is_some();
-            let is_path = Path::new(&model).is_file() || (model.contains('/') && !is_repository);
+            let is_remote = models::RemoteName::parse(&model).is_ok();
+            let is_path = Path::new(&model).is_file() || (model.contains('/') && !is_remote);
             flags.remove(if is_path { "model_name" } else { "model_path" });
             flags.insert(if is_path { "model_path" } else { "model_name" }, model);
         }

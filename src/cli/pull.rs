@@ -9,8 +9,8 @@ use serde_json::json;
 use super::arguments::{PullArgs, detect_platform, resolve_inputs};
 use super::download_progress::ProgressDisplay;
 use super::output::{EXIT_CONFIG, EXIT_INTERRUPTED, fail, print, print_stderr, report_problems};
-use crate::download::{DownloadError, DownloadedModel, Downloader, Progress, RemoteName};
-use crate::models::human_size;
+use crate::download::{DownloadError, DownloadedModel, Downloader, Progress};
+use crate::models::{RemoteName, human_size};
 use crate::settings::{Environment, resolve_only};
 
 /// The settings that a download needs.

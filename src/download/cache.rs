@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::error::DownloadError;
-use super::name::RepositoryId;
 use super::part_file::sync_folder;
+use crate::models::RepositoryId;
 
 /// A repository's folder in the cache.
 pub(super) struct CachedRepository {

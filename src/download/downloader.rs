@@ -13,12 +13,11 @@ use super::bounds::{DISK_RESERVE, LOCK_POLL};
 use super::cache::{BlobLock, CachedRepository};
 use super::error::DownloadError;
 use super::hub::{Hub, Listing, LocatedFile};
-use super::name::{RemoteName, RepositoryId};
 use super::part_file::PartFile;
 use super::progress::{DownloadPhase, Progress};
 use super::retry::with_retries;
 use super::transfer::{DownloadLimits, Pace, Transfer};
-use crate::models::{choose_files, gguf, projector_of};
+use crate::models::{RemoteName, RepositoryId, choose_files, gguf, projector_of};
 
 /// Brings models from one hub into one cache.
 #[derive(Debug, Clone)]

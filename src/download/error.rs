@@ -6,8 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::name::NameError;
-use crate::models::human_size;
+use crate::models::{NameError, human_size};
 
 /// Why a model did not come.
 #[derive(Debug, thiserror::Error)]

@@ -17,9 +17,9 @@ use super::bounds::{
     ANSWER_TIMEOUT, CONNECT_TIMEOUT, ERROR_ANSWER, LONGEST_ASKED_PAUSE, MOST_REDIRECTS, QUOTED, REPOSITORY_ANSWER,
 };
 use super::error::{DownloadError, TryError};
-use super::name::{RepositoryId, is_plain_path, sha256_of};
 use crate::dial::Trust;
 use crate::http_client::{ClientOptions, HttpClient, Response};
+use crate::models::{RepositoryId, is_plain_path, sha256_of};
 use crate::retry_after::retry_after;
 
 /// The hash of a file that is kept in large-file storage, and so the name of its blob in the cache.

@@ -1,7 +1,7 @@
 //! Models that come over the network: from the hub or from an address, into the hub's cache or the models folder.
 //!
-//! Owns what a name on the network means, the hub's API, ranges and tries, the part that a file grows in, and the hash.
-//! Finding what is on the disk already is in `models/`.
+//! Owns the hub's API, ranges and tries, the part that a file grows in, and the hash.
+//! What a name means, and what is on the disk already, is found in `models/`.
 //!
 //! - `bounds.rs`: bounds of downloads that no setting chooses
 //! - `cache.rs`: where files lie in the hub's cache, and who may write them
@@ -9,7 +9,6 @@
 //! - `downloader.rs`: brings a model: which files, in which order
 //! - `error.rs`: why a download did not come to its end
 //! - `hub.rs`: the hub's API, redirects and the token
-//! - `name.rs`: what a name means
 //! - `part_file.rs`: the file that a download grows in
 //! - `pieces.rs`: which pieces of a file have arrived
 //! - `progress.rs`: how far a download is
@@ -22,7 +21,6 @@ mod configured;
 mod downloader;
 mod error;
 mod hub;
-mod name;
 mod part_file;
 mod pieces;
 mod progress;
@@ -32,7 +30,6 @@ mod transfer;
 pub use downloader::{DownloadedModel, Downloader};
 pub use error::DownloadError;
 pub use hub::{Hub, Token};
-pub use name::{NameError, RemoteName, RepositoryId};
 pub use pieces::Pieces;
 pub use progress::{DownloadPhase, Progress};
 pub use transfer::DownloadLimits;

@@ -10,7 +10,7 @@
 //! - `estimate.rs`: how much memory a model will need
 //! - `folder_walk.rs`: the GGUF files below a folder
 //! - `gguf/`: the metadata of one GGUF file
-//! - `hub/`: models in Hugging Face's cache
+//! - `hub/`: models in Hugging Face's cache, and their names
 //! - `kind.rs`: what a model is for: chat, embedding or rerank
 //! - `list.rs`: the models below a folder, as a table or for serde
 //! - `projector.rs`: multimodal projectors, and which model each belongs to
@@ -44,6 +44,7 @@ pub use companion::has_draft_name;
 pub use error::{FileProblem, ModelError};
 pub use estimate::estimate;
 pub use gguf::{GgufError, Metadata};
+pub use hub::name::{NameError, RemoteName, RepositoryId, is_plain_path, sha256_of};
 pub use hub::{HubError, Repository, choose_files};
 pub use kind::{KindContradiction, ModelKind};
 pub use list::{ListedModel, human_size, list, table};

@@ -108,6 +108,15 @@ fn a_model_comes_by_its_quantisation_and_lies_as_the_hubs_clients_lay_it() {
         assert_eq!(machine.pulled(name), path, "{name}");
     }
     assert_eq!(machine.hub.bytes_sent(), 0, "what is there is not fetched");
+    // And each of these names is one that the service takes.
+    for name in [MODEL, "hf:Org/Tiny-GGUF:q4_k_m", "Org/Tiny-GGUF/Tiny-Q4_K_M.gguf"] {
+        let mut check = Command::new(env!("CARGO_BIN_EXE_llamagate"));
+        check.env_clear().args(["check", name]).env("HF_HUB_CACHE", machine.cache());
+        check.env("DATA_DIR", machine.folder.path()).env("LLAMA_SERVER", "/bin/true").env("AUTH_ENABLED", "false");
+        let output = check.output().unwrap();
+        let said = error_of(&output) + &String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("Tiny-Q4_K_M") && !said.contains("there is no model"), "{name}: {said}");
+    }
 }
 
 #[test]

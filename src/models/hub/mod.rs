@@ -1,8 +1,12 @@
 //! Finds models in Hugging Face's cache, where RunPod's cached models and `hf download` put them.
 //!
 //! `ORG/NAME[:QUANT]` means a GGUF file of a repository that has been downloaded already:
-//! `models--ORG--NAME/{refs/main,snapshots/REVISION/...,blobs}`. Downloads nothing, and does not read the file:
-//! [`super::check`] does.
+//! `models--ORG--NAME/{refs/main,snapshots/REVISION/...,blobs}`.
+//! Downloads nothing, and does not read the file: [`super::check`] does.
+//!
+//! - `name.rs`: what the name of a model on the network means
+
+pub(super) mod name;
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -46,6 +50,12 @@ pub enum HubError {
         /// The repositories that it holds.
         found: Vec<String>,
     },
+    /// A file that is named by its address is not in the models folder.
+    #[error("{} does not have it", dir.display())]
+    NoDownload {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// The repository has no revision.
     #[error("{} holds no snapshot: its download is not complete", dir.display())]
     NoSnapshot {
@@ -85,10 +95,10 @@ impl HubError {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Cache { .. } | Self::NoRepository { .. } => {
+            Self::Cache { .. } | Self::NoRepository { .. } | Self::NoDownload { .. } => {
                 "download it with `llamagate pull NAME` (on RunPod, choose it as the endpoint's cached model), put a GGUF file into MODELS_DIR and name it, or set HF_HUB_CACHE"
             }
-            Self::NoSnapshot { .. } => "download it again",
+            Self::NoSnapshot { .. } => "run `llamagate pull NAME`, which goes on where it ended",
             Self::NoModel { .. } => "llama-server serves GGUF files: name a repository that holds them",
             Self::NoQuant { .. } | Self::Several { .. } => {
                 "use ORG/NAME:QUANT, where QUANT is a part of one of these names"
@@ -98,7 +108,7 @@ impl HubError {
 
     /// Whether the cache holds nothing of the repository. The name may then have been meant as a file name.
     pub(super) fn is_absent(&self) -> bool {
-        matches!(self, Self::Cache { .. } | Self::NoRepository { .. })
+        matches!(self, Self::Cache { .. } | Self::NoRepository { .. } | Self::NoDownload { .. })
     }
 }
 
@@ -169,6 +179,16 @@ impl<'a> Repository<'a> {
         let path = choose(&models, self.quant).map_err(|reason| reason.into_error(&snapshot, &models))?;
         let path = snapshot.join(path);
         Ok(SplitPart::of_path(&path).and_then(|part| part.siblings(&path).next()).unwrap_or(path))
+    }
+
+    /// Finds the file at this path of the repository in the cache at `cache`.
+    pub(super) fn find_named(&self, cache: &Path, file: &str) -> Result<PathBuf, HubError> {
+        let snapshot = find_snapshot(self.find_folder(cache)?)?;
+        let path = snapshot.join(file);
+        match path.is_file() {
+            true => Ok(path),
+            false => Err(HubError::NoQuant { snapshot, wanted: format!("file {file}"), found: Vec::new() }),
+        }
     }
 
     /// Finds the repository's folder. Its name may differ in case, because RunPod writes some of them in lower case.

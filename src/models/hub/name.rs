@@ -3,10 +3,11 @@
 //! Owns which texts are such names. Which file of a repository a quantisation means is decided in `models/hub/`.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use crate::models::Repository;
+use super::{HubError, Repository};
 
 /// Beginnings of addresses that people copy from the hub's pages, and of names as other programs write them.
 const HUB_BEGINNINGS: [&str; 6] =
@@ -99,6 +100,27 @@ impl RemoteName {
         }
     }
 
+    /// Finds the file that it means on the disk: in the cache at `cache`, or, for an address, in `models_dir`.
+    ///
+    /// # Errors
+    /// The cache cannot be read, or has no such file or more than one.
+    pub fn find_file(&self, models_dir: &Path, cache: &Path) -> Result<PathBuf, HubError> {
+        match self {
+            Self::Model { repository, quant } => {
+                let RepositoryId { org, name, .. } = repository;
+                Repository { org, name, quant: quant.as_deref() }.find_file(cache)
+            }
+            Self::File { repository: RepositoryId { org, name, .. }, file } => {
+                Repository { org, name, quant: None }.find_named(cache, file)
+            }
+            Self::Address { address, .. } => {
+                let name = address.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
+                let path = models_dir.join(name);
+                path.is_file().then_some(path).ok_or_else(|| HubError::NoDownload { dir: models_dir.to_owned() })
+            }
+        }
+    }
+
     fn on_hub(text: &str) -> Option<Self> {
         // Addresses of the hub's pages end in a query such as `?download=true`.
         let text = text.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
@@ -146,14 +168,16 @@ impl RemoteName {
 }
 
 /// Returns a SHA-256 in lower case, if the text is one.
-pub(super) fn sha256_of(text: &str) -> Option<String> {
+#[must_use]
+pub fn sha256_of(text: &str) -> Option<String> {
     let is_hash = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_hash.then(|| text.to_ascii_lowercase())
 }
 
 /// Returns whether a path of a repository is one that stays in its folder: no empty part, none that begins with a dot, no
 /// backslash and no control character.
-pub(super) fn is_plain_path(path: &str) -> bool {
+#[must_use]
+pub fn is_plain_path(path: &str) -> bool {
     let is_plain = |part: &str| !part.is_empty() && !part.starts_with('.') && part.len() < 256;
     path.split('/').all(is_plain) && !path.contains('\\') && !path.chars().any(char::is_control)
 }
