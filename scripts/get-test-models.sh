@@ -10,6 +10,7 @@
 #   .cache/models/tiny-chat.gguf      tiny models with random weights,
 #   .cache/models/tiny-embedding.gguf made by tests/models/make_tiny_models.py
 #   .cache/models/tiny-rerank.gguf
+#   .cache/models/tiny-qwen3-reranker.gguf    the same, made by tests/models/make_tiny_qwen3.py
 #   .cache/models/projector/mmproj-tiny.gguf
 #
 # Each is made again when its source file changes; otherwise the script returns at once.
@@ -20,6 +21,7 @@ set -euo pipefail
 requirements=$repo_root/tests/clients/requirements.txt
 litellm_requirements=$repo_root/tests/clients/litellm-requirements.txt
 generator=$repo_root/tests/models/make_tiny_models.py
+qwen3_generator=$repo_root/tests/models/make_tiny_qwen3.py
 runpod_requirements=$repo_root/tests/clients/runpod-requirements.txt
 ollama_requirements=$repo_root/tests/clients/ollama-requirements.txt
 retrieval_requirements=$repo_root/tests/clients/retrieval-requirements.txt
@@ -92,7 +94,10 @@ make_models() {
   say "making the tiny models ..."
   mkdir -p "$models"
   make_work_dir get-test-models
-  "$venv/bin/python" "$generator" "$work" >&2 || fail "$generator failed"
+  local script
+  for script in "$generator" "$qwen3_generator"; do
+    "$venv/bin/python" "$script" "$work" >&2 || fail "$script failed"
+  done
   rm -f "$models_stamp"
   mv "$work"/*.gguf "$models"
   mkdir -p "$models/projector"
@@ -107,7 +112,7 @@ ollama_digest=$(sha256_of "$ollama_requirements")
 retrieval_digest=$(sha256_of "$retrieval_requirements")
 node_digest=$(sha256_of "$node_list/package-lock.json")
 # The models also depend on the version of gguf.
-models_digest=$(sha256_of "$generator")-$venv_digest
+models_digest=$(sha256_of "$generator")-$(sha256_of "$qwen3_generator")-$venv_digest
 
 complete() {
   up_to_date "$venv_stamp" "$venv_digest" && up_to_date "$litellm_stamp" "$litellm_digest" &&

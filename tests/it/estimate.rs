@@ -43,6 +43,7 @@ fn the_estimate_for_a_tiny_model_is_never_too_low() {
         ("tiny-chat.gguf", &[][..]),
         ("tiny-embedding.gguf", &["--embedding", "-b", "512", "-ub", "512"]),
         ("tiny-rerank.gguf", &["--reranking", "-b", "512", "-ub", "512"]),
+        ("tiny-qwen3-reranker.gguf", &[]),
     ] {
         let file = test_models().join(name);
         let (taken, estimated) = (taken(&file, 1024, 2, arguments), estimated(&file, 1024, 2));
