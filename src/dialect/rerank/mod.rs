@@ -16,6 +16,7 @@
 //! - `mixedbread.rs`: mixedbread
 //! - `score.rs`: vLLM's scores of pairs
 //! - `nim.rs`: NVIDIA NIM
+//! - `words/`: rerankers that answer with words
 //! - `worker.rs`: requests to workers
 //! - `worker_scores.rs`: answers of workers
 
@@ -33,6 +34,7 @@ mod score;
 mod tei;
 #[cfg(test)]
 mod tests;
+pub mod words;
 mod worker;
 mod worker_scores;
 

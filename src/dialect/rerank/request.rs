@@ -104,12 +104,18 @@ pub struct RerankCall<'a> {
 }
 
 impl RerankRequest {
+    /// Returns the calls that the request needs if a worker is asked for one document at a time.
+    pub fn calls_by_document(&self) -> Vec<RerankCall<'_>> {
+        let numbered = self.documents.iter().enumerate();
+        numbered.map(|(at, document)| RerankCall { query: self.query_of(document), documents: vec![at] }).collect()
+    }
+
     /// Returns the calls that the request needs, one for each query, in the order in which the queries come.
     pub fn calls(&self) -> Vec<RerankCall<'_>> {
         let mut calls: Vec<RerankCall<'_>> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();
         for (at, document) in self.documents.iter().enumerate() {
-            let query = document.query.as_deref().unwrap_or(&self.query);
+            let query = self.query_of(document);
             let place = *places.entry(query).or_insert(calls.len());
             match calls.get_mut(place) {
                 Some(call) => call.documents.push(at),
@@ -117,5 +123,9 @@ impl RerankRequest {
             }
         }
         calls
+    }
+
+    fn query_of<'a>(&'a self, document: &'a RerankDocument) -> &'a str {
+        document.query.as_deref().unwrap_or(&self.query)
     }
 }
