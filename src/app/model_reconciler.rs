@@ -285,7 +285,9 @@ impl ModelReconciler {
                 let file = file.as_ref();
                 let binary = file.map_or_else(PathBuf::new, |file| file.binary.clone());
                 let path = file.map_or_else(PathBuf::new, |file| file.path.clone());
-                let program = Program::LlamaServer { binary, file: path, kind: checked.kind };
+                // A reranker that answers with words has to generate one.
+                let kind = checked.yes_no_answers().map_or(checked.kind, |_| ModelKind::Chat);
+                let program = Program::LlamaServer { binary, file: path, kind };
                 (program, self.environment.for_child(), file.map_or(0, |file| memory_need(file, local)))
             }
         };

@@ -1,7 +1,7 @@
 //! The description and the routing policy of a model, as configured. A reload can change both without a restart of the
 //! workers.
 
-use crate::models::{InputModality, ModelKind};
+use crate::models::{InputModality, ModelKind, YesNoTokens};
 use crate::settings::catalogue::{PoolRole, Rewrite};
 use crate::settings::values::{Dimensions, NamePattern, ScoreSetting, Strategy};
 
@@ -37,6 +37,10 @@ pub struct ModelInfo {
     pub dimensions: Option<Dimensions>,
     /// What is put before inputs for embeddings, by the name by which a request asks for it.
     pub prompts: Vec<(String, String)>,
+    /// The words with which it answers, if it is a reranker without a ranking head.
+    pub yes_no: Option<YesNoTokens>,
+    /// What it is asked to look for, if that is configured and it is such a reranker.
+    pub instruction: Option<String>,
     /// Size of the model's files in bytes, if they are local.
     pub size_bytes: Option<u64>,
     /// Maximum number of tokens of a request, if known.
@@ -128,6 +132,8 @@ impl ModelInfo {
             scores: ScoreSetting::Auto,
             dimensions: None,
             prompts: Vec::new(),
+            yes_no: None,
+            instruction: None,
             size_bytes: None,
             context_length: None,
             quantization: None,

@@ -181,6 +181,7 @@ impl Gateway {
             envelope,
             body,
             role,
+            only_model: None,
             shared_deadline,
         };
         let (retry, queue_entry) = self.enqueue(&request, &caller, record)?;

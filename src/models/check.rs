@@ -77,6 +77,8 @@ impl Inspection {
         sizes: &[Option<u64>],
     ) -> Result<(), FileProblem> {
         let metadata = self.metadata.insert(gguf::read(path)?);
+        metadata.has_reranker_name |=
+            path.file_stem().is_some_and(|stem| gguf::is_reranker_name(&stem.to_string_lossy()));
         let missing: Vec<usize> =
             (1..).zip(sizes).filter(|(_, size)| size.is_none()).map(|(number, _)| number).collect();
         if !missing.is_empty() {

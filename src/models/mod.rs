@@ -43,7 +43,7 @@ pub use check::{InspectedModel, check_readable};
 pub use companion::has_draft_name;
 pub use error::{FileProblem, ModelError};
 pub use estimate::estimate;
-pub use gguf::{GgufError, Metadata};
+pub use gguf::{GgufError, Metadata, YesNoTokens};
 pub use hub::name::{NameError, RemoteName, RepositoryId, is_plain_path, sha256_of};
 pub use hub::{HubError, Repository, choose_files};
 pub use kind::{KindContradiction, ModelKind};

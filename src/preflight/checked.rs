@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::models::{self, BrokenProjector, KindContradiction, ModelKind, Projector};
+use crate::models::{self, BrokenProjector, KindContradiction, ModelKind, Projector, YesNoTokens};
 use crate::settings::SettingProblem;
 use crate::settings::catalogue::ModelSettings;
 
@@ -53,6 +53,14 @@ impl CheckedModel {
     pub(super) fn kind_contradiction(&self) -> Option<KindContradiction> {
         let (file, local) = (self.file.as_ref()?, self.settings.local.as_ref()?);
         self.kind.contradiction(&file.model.metadata, &local.engine.extra_args.words)
+    }
+
+    /// Returns the words with which it answers, if it is a reranker without a ranking head. Remote backends of the same name
+    /// could not read what is written for it.
+    pub fn yes_no_answers(&self) -> Option<YesNoTokens> {
+        let is_alone = self.settings.remotes.is_empty();
+        let file = self.file.as_ref().filter(|_| self.kind == ModelKind::Rerank && is_alone)?;
+        file.model.metadata.yes_no_answers()
     }
 
     /// Returns the id and all aliases.

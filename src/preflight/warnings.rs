@@ -7,7 +7,7 @@ use super::bounds::MOST_NAMED;
 use super::checked::{CheckedModel, CheckedModels, file_name};
 use crate::models::{BrokenProjector, KindContradiction, ModelKind};
 use crate::settings::Config;
-use crate::settings::catalogue::{Catalogue, EVERY_MODEL, LocalSettings, ProjectorSetting, Start};
+use crate::settings::catalogue::{Catalogue, EVERY_MODEL, LocalSettings, PoolRole, ProjectorSetting, Start};
 use crate::settings::options::row;
 
 impl CheckedModels {
@@ -16,6 +16,7 @@ impl CheckedModels {
         let models = self.all();
         let mut warnings = warnings(&config.catalogue, &models);
         warnings.extend(broken_pools(config, &models));
+        warnings.extend(idle_last_resorts(config, &models));
         warnings
     }
 }
@@ -34,6 +35,7 @@ fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
     }
     warnings.extend(models.iter().filter_map(doubtful_kind));
     warnings.extend(models.iter().filter_map(ineffective_dimensions));
+    warnings.extend(models.iter().filter_map(ineffective_instruction));
     warnings.extend(unreachable_contexts(models));
     for model in models.iter().filter(|model| has_unknown_memory(model)) {
         warnings.push(format!(
@@ -67,6 +69,10 @@ fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
             let Some(kind) = found.peek().map(|model| model.kind) else { continue };
             if let Some(own) = kinds.first().filter(|_| !found.any(|model| kinds.contains(&model.kind))) {
                 warnings.push(format!("fallbacks.{name}: {other} never takes over: its kind is {kind}, not {own}"));
+            } else if name != EVERY_MODEL && models_named(models, other).all(|model| model.yes_no_answers().is_some()) {
+                warnings.push(format!(
+                    "fallbacks.{name}: {other} never takes over: it has no ranking head, and is asked in another way than others"
+                ));
             }
         }
     }
@@ -95,6 +101,28 @@ fn broken_pools(config: &Config, models: &[CheckedModel]) -> Vec<String> {
     warnings
 }
 
+/// Returns a warning for each reranker that would be the last resort of a pool, and cannot read what is written for others.
+fn idle_last_resorts(config: &Config, models: &[CheckedModel]) -> Vec<String> {
+    let is_in_pool = |role: PoolRole| {
+        move |model: &&CheckedModel| {
+            let own = model.settings.pool_role(config.settings.routing.fallback_to_local);
+            model.kind == ModelKind::Rerank && own == Some(role)
+        }
+    };
+    if !models.iter().any(|model| is_in_pool(PoolRole::Member)(&model)) {
+        return Vec::new();
+    }
+    let idle = models.iter().filter(is_in_pool(PoolRole::LastResort)).filter(|model| model.yes_no_answers().is_some());
+    let warning = |model: &CheckedModel| {
+        format!(
+            "the model {:?} has no ranking head, and takes over no requests for rerank that name no model: requests have to \
+             name it",
+            model.id
+        )
+    };
+    idle.map(warning).collect()
+}
+
 /// Returns a warning if the file of a model cannot serve its kind, or gives answers that mean nothing.
 fn doubtful_kind(model: &CheckedModel) -> Option<String> {
     let CheckedModel { id, kind, .. } = model;
@@ -104,11 +132,19 @@ fn doubtful_kind(model: &CheckedModel) -> Option<String> {
         return Some(format!("the model {id:?} is for {kind}, but {fault}; {hint}"));
     }
     let (local, file) = (model.settings.local.as_ref()?, model.file.as_ref()?);
-    let has_pooling = || local.engine.extra_args.words.iter().any(|word| word == "--pooling");
+    let has_pooling = || {
+        let is_named = local.engine.extra_args.words.iter().any(|word| word == "--pooling");
+        is_named || file.model.metadata.pools_vectors()
+    };
     match (kind, file.model.kind()) {
-        (ModelKind::Embedding, ModelKind::Chat) if !has_pooling() => Some(format!(
+        (ModelKind::Rerank, _) if model.yes_no_answers().is_some() => None,
+        (ModelKind::Embedding, ModelKind::Chat | ModelKind::Rerank) if !has_pooling() => Some(format!(
             "the model {id:?} has no pooling, so that llama-server refuses every request for embeddings: add --pooling \
              last (or mean) to EXTRA_ARGS, or args: [--pooling, last] to the model"
+        )),
+        (ModelKind::Rerank, _) if file.model.metadata.yes_no_answers().is_some() => Some(format!(
+            "the model {id:?} has no ranking head, and remote backends beside it: the scores of its llama-server mean nothing; \
+             give the file a name of its own under models:"
         )),
         (ModelKind::Rerank, ModelKind::Chat | ModelKind::Embedding) => Some(format!(
             "the model {id:?} has no ranking head: llama-server answers requests for rerank, but the scores mean nothing; \
@@ -135,6 +171,18 @@ fn ineffective_dimensions(model: &CheckedModel) -> Option<String> {
     let has_too_long = !too_long.is_empty();
     has_too_long
         .then(|| format!("the vectors of the model {id:?} have {own} numbers: {} have no effect", named(&too_long)))
+}
+
+/// Returns a warning if an instruction is configured that the model is not asked with.
+fn ineffective_instruction(model: &CheckedModel) -> Option<String> {
+    let is_ignored = model.settings.instruction.is_some() && model.yes_no_answers().is_none();
+    is_ignored.then(|| {
+        format!(
+            "models.{}.instruction has no effect: only rerankers of the architecture qwen3 without a ranking head are asked \
+             with one",
+            model.id
+        )
+    })
 }
 
 /// Returns a warning for each `CTX` that was set to more tokens than llama-server gives a slot of some model. The default

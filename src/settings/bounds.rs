@@ -54,7 +54,7 @@ pub const MOST_DIMENSIONS: usize = 64;
 /// Most prompts of one model.
 pub const MOST_PROMPTS: usize = 64;
 
-/// Longest prompt of a model, in bytes. It stands before each input of a request.
+/// Longest prompt or instruction of a model, in bytes. It stands before each input of a request.
 pub const PROMPT_LENGTH: usize = 1024;
 
 /// Most llama-servers that are started for one model.

@@ -58,7 +58,7 @@ pub enum Program {
         binary: PathBuf,
         /// The model file.
         file: PathBuf,
-        /// The kind of the model: chat, embedding or rerank.
+        /// The kind of the model that llama-server is started for: chat, embedding or rerank.
         kind: ModelKind,
     },
     /// Any server with an OpenAI-compatible API.

@@ -32,8 +32,13 @@ fn stderr(output: &Output) -> String {
 
 /// Returns the warnings of `llamagate check` for models of the test models' folder.
 fn warnings_of(models: &str, variables: &[(&str, &str)]) -> String {
+    warnings_of_file(&format!("models: {{{models}}}\n"), variables)
+}
+
+/// Returns the warnings of `llamagate check` for a configuration file.
+fn warnings_of_file(text: &str, variables: &[(&str, &str)]) -> String {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("models.yaml"), format!("models: {{{models}}}\n")).unwrap();
+    fs::write(folder.path().join("models.yaml"), text).unwrap();
     let files = test_models();
     let common = [("MODELS_DIR", files.to_str().unwrap()), ("CONFIG_FILE", "models.yaml")];
     let output = check(folder.path(), &[], &[&common[..], variables].concat());
@@ -105,9 +110,40 @@ fn a_model_without_the_head_of_its_kind_served_nothing_and_check_was_silent() {
         ("m: {file: tiny-chat.gguf, kind: rerank}", "\"m\" has no ranking head"),
         ("m: {file: tiny-embedding.gguf, kind: embedding}", ""),
         ("m: {file: tiny-rerank.gguf}", ""),
+        ("m: {file: tiny-qwen3-reranker.gguf}", ""),
+        ("m: {file: tiny-qwen3-reranker.gguf, kind: rerank, instruction: Find it}", ""),
+        ("m: {file: tiny-qwen3-reranker.gguf, kind: chat}", ""),
+        ("m: {file: tiny-qwen3-reranker.gguf, kind: embedding}", "\"m\" has no pooling"),
+        ("m: {file: tiny-qwen3-reranker.gguf, kind: embedding, args: [--pooling, last]}", ""),
+        ("m: {file: tiny-rerank.gguf, instruction: Find it}", "models.m.instruction has no effect"),
+        ("m: {file: tiny-qwen3-reranker.gguf, kind: chat, instruction: Find it}", "models.m.instruction has no effect"),
     ] {
         let text = warnings_of(model, &[]);
         assert!(text.contains(warning) && warning.is_empty() == text.is_empty(), "{model}: {text}");
+    }
+}
+
+/// A reranker without a ranking head cannot read what is written for other models.
+#[test]
+fn a_reranker_that_never_takes_over_is_named() {
+    let words = "m: {file: tiny-qwen3-reranker.gguf}";
+    let far = "model_list: [{model_name: NAME, litellm_params: {api_base: 'http://127.0.0.1:1'}, model_info: {mode: rerank}}]";
+    let others = format!("models: {{{words}, o: {{file: tiny-rerank.gguf}}}}\n");
+    for (text, warning) in [
+        (format!("{others}fallbacks: {{o: [m]}}"), "fallbacks.o: m never takes over: it has no ranking head"),
+        (format!("{others}fallbacks: {{m: [o]}}"), ""),
+        (
+            format!("models: {{{words}}}\n{}", far.replace("NAME", "m")),
+            "\"m\" has no ranking head, and remote backends beside it",
+        ),
+        (
+            format!("models: {{{words}}}\n{}", far.replace("NAME", "far")),
+            "takes over no requests for rerank that name no model",
+        ),
+    ] {
+        let found = warnings_of_file(&text, &[("FALLBACK_TO_LOCAL", "true")]);
+        let is_told = found.contains(warning) && found.contains("ranking head") != warning.is_empty();
+        assert!(is_told, "{text}: {found}");
     }
 }
 

@@ -122,6 +122,11 @@ fn a_kind_that_the_file_of_a_model_cannot_have_is_a_problem() {
         ("models: {e: {file: tiny-rerank.gguf, args: --embedding}}", &[], ["args of the model \"e\"", "ranking head"]),
         ("models: {e: {file: tiny-embedding.gguf, kind: chat}}", &[], ["models.e.kind: chat", "set kind: embedding"]),
         ("models: {e: {file: tiny-rerank.gguf, kind: chat}}", &[], ["is an encoder", "set kind: rerank"]),
+        (
+            "models: {e: {file: tiny-qwen3-reranker.gguf, args: --reranking}}",
+            &[],
+            ["scored by completions", "take them out of args and EXTRA_ARGS"],
+        ),
     ] {
         let (status, output) = check(text, variables);
         assert_eq!(status, Some(78), "{text}: {output}");

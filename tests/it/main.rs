@@ -59,6 +59,8 @@ mod replicas;
 mod request_faults;
 mod rerank;
 mod rerank_calls;
+mod rerank_word_calls;
+mod rerank_words;
 mod routing;
 mod runpod_queue;
 mod runpod_sdk;

@@ -22,7 +22,7 @@ fn builder() -> Builder {
 }
 
 /// A client of the llama-server behind a gateway with one model.
-fn direct(gateway: &Gateway) -> Client {
+pub(super) fn direct(gateway: &Gateway) -> Client {
     let argv = gateway.child_pids().iter().map(|pid| resources::cmdline(*pid)).find(|argv| argv.len() > 3).unwrap();
     let after = |flag: &str| argv.iter().position(|word| word == flag).map(|at| argv[at + 1].clone()).unwrap();
     let key = std::fs::read_to_string(after("--api-key-file")).unwrap();
@@ -92,7 +92,7 @@ impl Entries<'_> {
     }
 }
 
-fn with(mut object: Value, members: &Value) -> Value {
+pub(super) fn with(mut object: Value, members: &Value) -> Value {
     for (name, value) in members.as_object().unwrap() {
         object[name] = value.clone();
     }
@@ -461,7 +461,8 @@ fn pairs_have_the_scores_that_their_queries_give_them_one_by_one() {
 }
 
 /// A model of each kind, under the names of the page.
-const FLEET: &str = "models: {rank: {file: tiny-rerank.gguf, preload: true}, embed: {file: tiny-embedding.gguf}}";
+const FLEET: &str = "models: {rank: {file: tiny-rerank.gguf, preload: true}, embed: {file: tiny-embedding.gguf}, \
+                     words: {file: tiny-qwen3-reranker.gguf}}\ndefault_models: {rerank: rank}";
 
 #[test]
 fn every_command_of_the_page_about_reranking_is_answered() {

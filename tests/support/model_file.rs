@@ -8,18 +8,29 @@ pub(crate) enum Kind {
     Chat,
     Embedding,
     Rerank,
+    /// A reranker without a ranking head, which answers with words.
+    RerankByWords,
 }
+
+/// The vocabulary of such a reranker.
+const WORDS: [&str; 4] = ["a", "no", "b", "yes"];
 
 const UINT32: u32 = 4;
 const STRING: u32 = 8;
+const ARRAY: u32 = 9;
 
 /// Writes a GGUF file (version 3) without tensors.
 pub(crate) fn write(path: &Path, kind: Kind) {
-    let architecture = if kind == Kind::Chat { "llama" } else { "bert" };
+    let architecture = match kind {
+        Kind::Chat => "llama",
+        Kind::RerankByWords => "qwen3",
+        Kind::Embedding | Kind::Rerank => "bert",
+    };
+    let name = if kind == Kind::RerankByWords { "Dummy Reranker" } else { "Dummy" };
     let mut pairs = vec![
         string("general.architecture", architecture),
         string("general.type", "model"),
-        string("general.name", "Dummy"),
+        string("general.name", name),
         uint32("general.file_type", 0),
         uint32(&format!("{architecture}.context_length"), 4096),
         uint32(&format!("{architecture}.embedding_length"), 4),
@@ -29,6 +40,7 @@ pub(crate) fn write(path: &Path, kind: Kind) {
         Kind::Chat => pairs.push(string("tokenizer.chat_template", "{{ messages }}")),
         Kind::Embedding => pairs.push(uint32("bert.pooling_type", 1)),
         Kind::Rerank => pairs.push(uint32("bert.pooling_type", 4)),
+        Kind::RerankByWords => pairs.push(strings("tokenizer.ggml.tokens", &WORDS)),
     }
     write_pairs(path, &pairs);
 }
@@ -54,6 +66,12 @@ fn write_pairs(path: &Path, pairs: &[Vec<u8>]) {
 
 fn string(key: &str, value: &str) -> Vec<u8> {
     [text(key), STRING.to_le_bytes().to_vec(), text(value)].concat()
+}
+
+fn strings(key: &str, values: &[&str]) -> Vec<u8> {
+    let count = (values.len() as u64).to_le_bytes().to_vec();
+    let values: Vec<u8> = values.iter().flat_map(|value| text(value)).collect();
+    [text(key), ARRAY.to_le_bytes().to_vec(), STRING.to_le_bytes().to_vec(), count, values].concat()
 }
 
 fn uint32(key: &str, value: u32) -> Vec<u8> {

@@ -38,6 +38,8 @@ pub(crate) struct ProxiedRequest {
     pub(crate) envelope: Envelope,
     pub(crate) body: RequestBody,
     pub(crate) role: RequestRole,
+    /// The id of the model that the request was written for, if no other can read it.
+    pub(crate) only_model: Option<String>,
     /// The deadline that all calls of a translated request share, set by the first attempt at one of them.
     pub(crate) shared_deadline: Option<Arc<OnceLock<ActiveInstant>>>,
 }
@@ -51,6 +53,27 @@ pub(crate) enum RequestRole {
     FirstCall,
     /// Another one, which is not charged as a request.
     LaterCall,
+}
+
+/// Which models can read a request as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RequestReaders {
+    All,
+    /// Rerankers whose llama-server gives the scores of all documents at once.
+    WithRankingHead,
+    /// The model with this id.
+    Only(String),
+}
+
+impl RequestReaders {
+    /// Returns whether this model is one of them.
+    pub(crate) fn has(&self, model: &ModelInfo) -> bool {
+        match self {
+            Self::All => true,
+            Self::WithRankingHead => model.yes_no.is_none(),
+            Self::Only(id) => *id == model.id,
+        }
+    }
 }
 
 impl ProxiedRequest {
@@ -108,6 +131,16 @@ impl ProxiedRequest {
                 Refusal::ModelNotFound { name: None, known, in_query: true }
             }
             other => other,
+        }
+    }
+
+    /// Returns which models can read the request as it is written.
+    pub(crate) fn readers(&self) -> RequestReaders {
+        let is_for_rerankers = self.required_kind == Some(ModelKind::Rerank) && self.route.needs_slot;
+        match &self.only_model {
+            Some(id) => RequestReaders::Only(id.clone()),
+            None if is_for_rerankers && self.role != RequestRole::Whole => RequestReaders::WithRankingHead,
+            None => RequestReaders::All,
         }
     }
 

@@ -7,6 +7,7 @@ use super::route::{
     ClosedPath, DialectFamily, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RoutePort, RouteTarget,
     StreamEnd,
 };
+use crate::dialect::rerank::words::COMPLETION_PATH;
 use crate::keys::Scope;
 use crate::models::ModelKind;
 use crate::refusal::Shape;
@@ -94,6 +95,10 @@ const fn count(path: &'static str, about: &'static str) -> Route {
 const fn stream(path: &'static str, stream_end: StreamEnd, about: &'static str) -> Route {
     Route { may_stream: true, ..worker(path, true, Some(ModelKind::Chat), stream_end, about) }
 }
+
+/// The route of a call that scores a document by a completion. Clients have `/completion` for that, which is for chat.
+pub(in crate::gateway) static SCORING_COMPLETION: Route =
+    score(COMPLETION_PATH, ModelKind::Rerank, "the probabilities of two words");
 
 const fn get(path: &'static str, about: &'static str) -> Route {
     worker(path, false, None, StreamEnd::Unmarked, about)

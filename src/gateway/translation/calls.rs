@@ -100,6 +100,7 @@ impl CallContext<'_> {
             envelope: Envelope::of_json(&body).await?,
             body,
             role,
+            only_model: None,
             shared_deadline,
         })
     }
@@ -170,12 +171,26 @@ impl<S: CallSender> Calls<'_, S> {
     /// The refusal of any stage, or that of a worker's error (see [`error_of`]); [`Refusal::BadBackendAnswer`] for an
     /// answer of more than [`CALL_ANSWER`] bytes, or with which those of the request have more than [`CALL_ANSWERS`].
     pub(crate) async fn call(&self, route: &'static Route, text: Vec<u8>) -> Result<CallAnswer, Refusal> {
+        self.call_model(None, route, text).await
+    }
+
+    /// As [`Self::call`], but if a model is given, its workers alone are asked.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub(crate) async fn call_model(
+        &self,
+        only_model: Option<&str>,
+        route: &'static Route,
+        text: Vec<u8>,
+    ) -> Result<CallAnswer, Refusal> {
         // A call that needs no slot is not charged, and so does not count as the first.
         let is_first = route.needs_slot && !self.state.is_charged.swap(true, Ordering::Relaxed);
         let role = if is_first { RequestRole::FirstCall } else { RequestRole::LaterCall };
         // The wait for a slot after texts were counted is no part of it.
         let deadline = route.needs_slot.then(|| Arc::clone(&self.state.deadline));
-        let request = self.context.request(route, text, role, deadline).await?;
+        let mut request = self.context.request(route, text, role, deadline).await?;
+        request.only_model = only_model.map(str::to_owned);
         let guard = self.state.arrival_guard.lock().unwrap_or_else(PoisonError::into_inner).take();
         let sent = self.sender.send(request, self.caller.for_call(), self.record.open_call(), guard).await;
         self.collect(sent.map_err(|(refusal, _)| refusal)?).await

@@ -17,6 +17,7 @@
 //! - `shared.rs`: what the requests of all dialects have in common
 //! - `tei_info.rs`: what text-embeddings-inference says of its model
 //! - `tokenize.rs`: requests for tokens
+//! - `words.rs`: documents that a reranker without a ranking head scores
 
 pub(super) mod calls;
 mod cut;
@@ -30,6 +31,7 @@ mod rerank;
 pub(super) mod shared;
 pub(super) mod tei_info;
 mod tokenize;
+mod words;
 
 use std::sync::Arc;
 

@@ -9,11 +9,12 @@ use super::calls::{CallAnswer, CallSender, Calls};
 use super::cut::{self, TokenLimit};
 use super::in_order::{OneOfMany, in_order};
 use super::shared::{TranslationLimits, answer_id, call_route, refusal_of};
+use super::words::WordReranker;
 use crate::dialect::rerank::{
     self, DocumentCut, RerankAnswer, RerankCall, RerankDialect, RerankRequest, RerankRoute, ScoreScale,
     WorkerRerankDialect, WorkerRerankRequest, WorkerScores,
 };
-use crate::fleet::{ModelInfo, WorkerKind};
+use crate::fleet::{ModelInfo, Unavailable, WorkerKind};
 use crate::gateway::bounds::CALLS_AT_ONCE;
 use crate::gateway::response::served_by::ServedBy;
 use crate::gateway::routes::route::Route;
@@ -32,6 +33,9 @@ const TEMPLATE_TOKENS: usize = 128;
 
 /// The header by which Pinecone's clients can be told from others.
 const PINECONE_VERSION: &str = "x-pinecone-api-version";
+
+/// The answer to a call, and the scores in it.
+type Answered = (CallAnswer, WorkerScores);
 
 /// A request for scores.
 pub(crate) struct RerankTranslation(RerankRequest);
@@ -72,9 +76,7 @@ impl RerankTranslation {
         let request = &self.0;
         let mut scores = vec![f64::NAN; request.documents.len()];
         let (mut prompt_tokens, mut model) = (None, None);
-        let wanted = request.calls();
-        let one = |call| -> OneOfMany<'_, _, _> { Box::pin(self.call(calls, call)) };
-        let made = in_order(wanted.iter().map(one).collect(), calls.at_once()).await?;
+        let (wanted, made) = self.ask(calls).await?;
         for (call, (answer, scored)) in wanted.iter().zip(made) {
             for (at, score) in call.documents.iter().zip(scored.scores) {
                 scores[*at] = score;
@@ -88,12 +90,35 @@ impl RerankTranslation {
         written.map(Bytes::from).map_err(|error| Refusal::BadBackendAnswer(error.to_string()))
     }
 
+    /// Makes the calls, and returns them with what was answered. Models that take over for a reranker that answers with words
+    /// get calls of their own.
+    async fn ask<S: CallSender>(&self, calls: &Calls<'_, S>) -> Result<(Vec<RerankCall<'_>>, Vec<Answered>), Refusal> {
+        let model = calls.model();
+        let reranker = model.and_then(|model| WordReranker::of(&model.info()));
+        let has_others = model.is_some_and(|model| !model.policy().fallbacks.is_empty());
+        let is_up = || {
+            use Unavailable::{Blocked, BreakerOpen, Down, Failed};
+            model.is_some_and(|model| !matches!(model.available(), Err(Blocked | BreakerOpen | Down | Failed)))
+        };
+        let mut failure = None;
+        if let Some(reranker) = reranker.filter(|_| !has_others || is_up()) {
+            let wanted = self.0.calls_by_document();
+            let one = |call| -> OneOfMany<'_, _, _> { Box::pin(self.call_by_words(calls, call, &reranker)) };
+            match in_order(wanted.iter().map(one).collect(), calls.at_once()).await {
+                Ok(made) => return Ok((wanted, made)),
+                Err(refusal) if has_others && refusal.status().is_server_error() => failure = Some(refusal),
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        let wanted = self.0.calls();
+        let one = |call| -> OneOfMany<'_, _, _> { Box::pin(self.call(calls, call)) };
+        let made = in_order(wanted.iter().map(one).collect(), calls.at_once()).await;
+        // Where no other model can serve either, the refusal is that of the request's own.
+        made.map(|made| (wanted, made)).map_err(|other| failure.filter(|_| other.is_transient()).unwrap_or(other))
+    }
+
     /// Asks for the scores of the documents of one query.
-    async fn call<S: CallSender>(
-        &self,
-        calls: &Calls<'_, S>,
-        call: &RerankCall<'_>,
-    ) -> Result<(CallAnswer, WorkerScores), Refusal> {
+    async fn call<S: CallSender>(&self, calls: &Calls<'_, S>, call: &RerankCall<'_>) -> Result<Answered, Refusal> {
         let request = &self.0;
         let documents = self.documents_of(calls, call).await?;
         let documents: Vec<&str> = documents.iter().map(AsRef::as_ref).collect();
@@ -110,6 +135,20 @@ impl RerankTranslation {
         let mut scored = rerank::read_answer(&answer.body, documents.len())
             .map_err(|error| Refusal::BadBackendAnswer(error.to_string()))?;
         if !request.wants_raw_scores {
+            scale_of(&answer.served_by).to_probabilities(&mut scored.scores);
+        }
+        Ok((answer, scored))
+    }
+
+    /// Asks a reranker without a ranking head for the score of one document.
+    async fn call_by_words<S: CallSender>(
+        &self,
+        calls: &Calls<'_, S>,
+        call: &RerankCall<'_>,
+        reranker: &WordReranker,
+    ) -> Result<Answered, Refusal> {
+        let (answer, mut scored) = reranker.score(calls, &self.0, call).await?;
+        if !self.0.wants_raw_scores {
             scale_of(&answer.served_by).to_probabilities(&mut scored.scores);
         }
         Ok((answer, scored))
@@ -163,9 +202,10 @@ impl RerankTranslation {
     }
 }
 
-/// Returns whether a reranker of this model answers with probabilities.
+/// Returns whether a reranker of this model answers with probabilities. Of words, the logit is computed here.
 fn is_probability(info: &ModelInfo) -> bool {
-    info.architecture.as_deref().is_some_and(|architecture| PROBABILITY_ARCHITECTURES.contains(&architecture))
+    info.yes_no.is_none()
+        && info.architecture.as_deref().is_some_and(|architecture| PROBABILITY_ARCHITECTURES.contains(&architecture))
 }
 
 /// Returns what the scores of this worker mean.

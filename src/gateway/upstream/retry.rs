@@ -17,12 +17,12 @@ use crate::fleet::{Fingerprint, Member, Model, Unavailable, WorkerKind};
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::admission::rate;
-use crate::gateway::bounds::RETRY_PAUSE_FIRST;
+use crate::gateway::bounds::{RETRY_AFTER_UNKNOWN, RETRY_PAUSE_FIRST};
 use crate::gateway::queue::ModelQueue;
 use crate::gateway::queue::model_queues::ModelQueues;
 use crate::gateway::queue::ticket::{Moved, QueueEntry, Ticket};
 use crate::gateway::queue::unavailable::refusal_of;
-use crate::gateway::request::proxied_request::ProxiedRequest;
+use crate::gateway::request::proxied_request::{ProxiedRequest, RequestReaders};
 use crate::gateway::routes::route::Route;
 use crate::models::ModelKind;
 use crate::pause_clock::{self, ActiveInstant};
@@ -52,6 +52,7 @@ pub(crate) struct Retry {
     policy: RetryPolicy,
     route: &'static Route,
     required_kind: Option<ModelKind>,
+    readers: RequestReaders,
     model_queues: Arc<ModelQueues>,
     model_queue: Arc<ModelQueue>,
     /// Names of the models to fall back to, in their configured order.
@@ -118,8 +119,14 @@ impl Retry {
             let mut find = || {
                 request.check_readable(&snapshot)?;
                 let (asked, needs) = (request.requested_model.as_deref(), request.required_kind);
-                let (model_queue, others) = match snapshot.resolve(asked, needs, caller) {
+                let only = request.only_model.as_deref();
+                let found = match only {
+                    Some(id) => snapshot.find(id).ok_or_else(|| snapshot.model_not_found(asked, caller)),
+                    None => snapshot.resolve(asked, needs, caller),
+                };
+                let (model_queue, others) = match found {
                     Ok(model_queue) => (model_queue, Vec::new()),
+                    Err(refusal) if only.is_some() => return Err(refusal),
                     Err(refusal) => match snapshot.pool(asked, needs, caller).split_first() {
                         Some((first, others)) => (*first, others.to_vec()),
                         None => return Err(request.explain_refusal(refusal)),
@@ -132,6 +139,7 @@ impl Retry {
                 request.check_answers_wanted(&info)?;
                 let mut retry =
                     Self::new(policy, request.route, request.required_kind, Arc::clone(model_queues), model_queue);
+                retry.readers = request.readers();
                 if let Some(shared) = &request.shared_deadline {
                     retry.deadline = shared.get().copied();
                     retry.shared_deadline = Some(Arc::clone(shared));
@@ -170,6 +178,7 @@ impl Retry {
             policy,
             route,
             required_kind,
+            readers: RequestReaders::All,
             model_queues,
             model_queue,
             fallbacks,
@@ -211,6 +220,9 @@ impl Retry {
     }
 
     fn check_servable(&self) -> Result<(), Refusal> {
+        if !self.readers.has(&self.model_queue.model.info()) {
+            return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
+        }
         self.model_queue.queue.check_capacity(self.route.needs_slot)?;
         check_servable(&self.model_queue.model)
     }
@@ -344,8 +356,10 @@ impl Retry {
     fn find_fallback(&self, name: &str, caller: &Caller) -> Option<Arc<ModelQueue>> {
         let snapshot = self.model_queues.snapshot();
         let model_queue = snapshot.resolve(Some(name), self.required_kind, caller).ok()?;
-        let is_usable =
-            !Arc::ptr_eq(model_queue, &self.model_queue) && caller.check_model(&model_queue.model.info()).is_ok();
+        let info = model_queue.model.info();
+        let is_usable = !Arc::ptr_eq(model_queue, &self.model_queue)
+            && self.readers.has(&info)
+            && caller.check_model(&info).is_ok();
         is_usable.then(|| Arc::clone(model_queue))
     }
 

@@ -27,8 +27,10 @@ const KEPT: [&str; 14] = [
     "split.no",
     "tokenizer.chat_template",
     "tokenizer.ggml.model",
-    "tokenizer.ggml.tokens",
+    TOKENS,
 ];
+/// The key of the vocabulary.
+pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
 /// Keys that are kept for every architecture, whose name comes before the first dot.
 const KEPT_ENDINGS: [&str; 10] = [
     ".attention.causal",
@@ -57,8 +59,22 @@ pub(super) enum GgufValue {
     },
     /// An array of this many elements, which are not kept.
     Count(u64),
+    /// A list of this many tokens, which are not kept.
+    Vocabulary {
+        count: u64,
+        yes_no: Option<YesNoTokens>,
+    },
     /// The key exists, but its value is not kept.
     Present,
+}
+
+/// The words with which a reranker without a ranking head answers, by their numbers in its vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct YesNoTokens {
+    /// The token `yes`.
+    pub yes: u32,
+    /// The token `no`.
+    pub no: u32,
 }
 
 /// One entry of the tensor table.
@@ -133,6 +149,7 @@ impl<R: Read> Header<R> {
                 let text = self.string("the length of a value", MAX_STRING)?;
                 GgufValue::Text(String::from_utf8_lossy(&text).into_owned())
             }
+            9 if key == TOKENS => self.vocabulary()?,
             9 => self.list()?,
             _ => match self.whole(kind)? {
                 Some(number) => GgufValue::Whole(number),
@@ -192,6 +209,28 @@ impl<R: Read> Header<R> {
             list.push(self.whole(element)?.and_then(|number| u64::try_from(number).ok()).unwrap_or(0));
         }
         Ok(GgufValue::List(list))
+    }
+
+    /// Reads the list of tokens: their number, and the places of those that a reranker answers with.
+    fn vocabulary(&mut self) -> Result<GgufValue, GgufError> {
+        let element = self.u32()?;
+        let count = self.u64()?;
+        if element != 8 {
+            self.skip_elements(element, count, 1)?;
+            return Ok(GgufValue::Count(count));
+        }
+        let (mut yes, mut no) = (None, None);
+        // Each element takes at least 8 bytes, so the bound on bytes also bounds this loop.
+        for at in 0..count {
+            let length = self.u64()?;
+            match length {
+                3 if self.array()? == *b"yes" => yes = yes.or(u32::try_from(at).ok()),
+                2 if self.array()? == *b"no" => no = no.or(u32::try_from(at).ok()),
+                2 | 3 => {}
+                _ => self.skip(length)?,
+            }
+        }
+        Ok(GgufValue::Vocabulary { count, yes_no: yes.zip(no).map(|(yes, no)| YesNoTokens { yes, no }) })
     }
 
     /// Reads a whole number of this type. Returns `None`, and reads nothing, for other types.

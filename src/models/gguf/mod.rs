@@ -24,7 +24,8 @@ pub use bounds::{
     MAX_ARRAY_DEPTH, MAX_DIMS, MAX_KEY, MAX_KEYS, MAX_LAYERS, MAX_METADATA_BYTES, MAX_STRING, MAX_TENSORS, PEEKED_KEYS,
 };
 pub use error::GgufError;
-use header::{GgufValue, Header, Tensor, bounded};
+pub use header::YesNoTokens;
+use header::{GgufValue, Header, TOKENS, Tensor, bounded};
 
 /// Alignment of the tensor data, in bytes, without `general.alignment`.
 const DEFAULT_ALIGNMENT: u64 = 32;
@@ -92,6 +93,10 @@ pub struct Metadata {
     pub tokenizer: Option<String>,
     /// Number of tokens of the vocabulary.
     pub vocabulary_size: Option<u64>,
+    /// The tokens `yes` and `no` of the vocabulary, if it has both.
+    pub yes_no: Option<YesNoTokens>,
+    /// Whether the name of the model, or that of its file, says that it is a reranker.
+    pub has_reranker_name: bool,
     /// Number of files of a split model.
     pub split_count: Option<u64>,
     /// Number of this file in a split model, counted from 0.
@@ -206,6 +211,11 @@ pub fn parse(source: impl Read, file_size: Option<u64>) -> Result<Metadata, Gguf
     Ok(values.to_metadata(version, tensor_count, &tensors))
 }
 
+/// Returns whether this name of a model or a file is that of a reranker.
+pub(super) fn is_reranker_name(name: &str) -> bool {
+    name.to_ascii_lowercase().contains("rerank")
+}
+
 /// The values of the keys that are kept.
 #[derive(Debug, Default)]
 struct Values(BTreeMap<String, GgufValue>);
@@ -252,9 +262,16 @@ impl Values {
             Some(GgufValue::Template { has_tools, has_thinking }) => (*has_tools, *has_thinking),
             _ => (false, false),
         };
+        let (vocabulary_size, yes_no) = match self.0.get(TOKENS) {
+            Some(GgufValue::Vocabulary { count, yes_no }) => (Some(*count), *yes_no),
+            Some(GgufValue::Count(count)) => (Some(*count), None),
+            _ => (None, None),
+        };
+        let name = self.text("general.name");
         Metadata {
             version,
-            name: self.text("general.name"),
+            has_reranker_name: name.as_deref().is_some_and(is_reranker_name),
+            name,
             general_type: self.text("general.type"),
             quantization,
             context_length: uint("context_length"),
@@ -271,10 +288,8 @@ impl Values {
             template_has_tools,
             template_has_thinking,
             tokenizer: self.text("tokenizer.ggml.model"),
-            vocabulary_size: match self.0.get("tokenizer.ggml.tokens") {
-                Some(GgufValue::Count(count)) => Some(*count),
-                _ => None,
-            },
+            vocabulary_size,
+            yes_no,
             split_count: self.uint("split.count"),
             split_no: self.uint("split.no"),
             tensor_count,

@@ -88,6 +88,8 @@ pub(in crate::settings) struct ModelDraft {
     pub(in crate::settings) dimensions: Option<Dimensions>,
     /// What stands before inputs, by name.
     pub(in crate::settings) prompts: Option<Vec<(String, String)>>,
+    /// What a reranker is asked to look for.
+    pub(in crate::settings) instruction: Option<String>,
     /// Whether a problem with its file, command or backend was already recorded; prevents a second report.
     pub(in crate::settings) has_problem: bool,
     pub(in crate::settings) load_mode: LoadMode,
@@ -122,6 +124,7 @@ impl ModelDraft {
             remotes,
             dimensions,
             prompts,
+            instruction,
             has_problem,
             load_mode,
         } = self.clone();
@@ -152,6 +155,7 @@ impl ModelDraft {
             remotes,
             dimensions,
             prompts,
+            instruction,
             has_problem,
             load_mode,
         }
@@ -189,6 +193,7 @@ impl ModelDraft {
             remotes,
             dimensions,
             prompts,
+            instruction,
             has_problem: _,
             load_mode,
         } = self;
@@ -233,6 +238,7 @@ impl ModelDraft {
             remotes,
             dimensions,
             prompts,
+            instruction,
         }
     }
 

@@ -103,6 +103,8 @@ pub struct ModelSettings {
     pub dimensions: Option<Dimensions>,
     /// What is put before inputs by name, such as `query`; `None` means what is known of the model by its name.
     pub prompts: Option<Vec<(String, String)>>,
+    /// What its reranker is asked to look for, in requests that do not say.
+    pub instruction: Option<String>,
 }
 
 impl ModelSettings {
@@ -146,6 +148,7 @@ impl ModelSettings {
             remotes,
             dimensions: _,
             prompts: _,
+            instruction: _,
         } = self;
         let local = local.as_ref().map(|local| {
             // The projector that is chosen counts, not how it is chosen: `preflight` compares it.

@@ -13,7 +13,7 @@ use super::embedding;
 use super::fields::{NodeFields, read, texts};
 use super::node::YamlNode;
 use crate::models::ModelKind;
-use crate::settings::bounds::{CONFIGURED_NAME_LENGTH, MOST_REPLICAS};
+use crate::settings::bounds::{CONFIGURED_NAME_LENGTH, MOST_REPLICAS, PROMPT_LENGTH};
 use crate::settings::catalogue::draft::{EngineDraft, ModelDraft};
 use crate::settings::catalogue::{LoadMode, ProjectorSetting, Start};
 use crate::settings::notes::FileNotes;
@@ -35,6 +35,7 @@ const SINGLE_MODEL_KEYS: &[&str] = &[
     "memory",
     "dimensions",
     "prompts",
+    "instruction",
     "weight",
     "priority",
 ];
@@ -108,6 +109,7 @@ fn read_keys(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft {
     draft.priority = fields.value("priority", notes);
     draft.dimensions = embedding::dimensions(fields, notes);
     draft.prompts = embedding::prompts(fields, notes);
+    draft.instruction = read_instruction(fields, notes);
     // Only llama-server takes these settings; for a command they would silently have no effect.
     if matches!(draft.start, Some(Start::Command { .. })) {
         for (key, is_set) in [
@@ -177,9 +179,20 @@ fn read_shared(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft
         remotes: Vec::new(),
         dimensions: None,
         prompts: None,
+        instruction: None,
         has_problem: false,
         load_mode: LoadMode::default(),
     }
+}
+
+/// Reads `instruction`: what a reranker is asked to look for.
+fn read_instruction(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> Option<String> {
+    let text = fields.text("instruction", notes)?;
+    if text.len() > PROMPT_LENGTH {
+        notes.problem(&fields.at("instruction"), format!("expected a text of at most {PROMPT_LENGTH} bytes"), None);
+        return None;
+    }
+    Some(text)
 }
 
 /// Reads the keys that decide what is started: `file`, `command`, `health` and `served_model_name`.

@@ -13,8 +13,8 @@ const ENTRY_KEYS: [&str; 4] = ["health", "model_name", "priority", "tier"];
 /// Keys of a model that are obeyed for remote backends too. The others are about what llamagate starts.
 const KEYS_OF_ANY_MODEL: [&str; 5] = ["prompts", "sampling", "strategy", "strip_params", "unlisted"];
 
-/// A key of a model that is a field of requests in LiteLLM's files.
-const DIMENSIONS: &str = "dimensions";
+/// Keys of a model that are fields of requests in LiteLLM's files.
+const REQUEST_FIELDS: [&str; 2] = ["dimensions", "instruction"];
 
 /// The longest name of which one that differs in a single letter may be meant; for longer names, in two.
 const SHORT_NAME: usize = 5;
@@ -68,7 +68,7 @@ fn place_of(key: &str) -> Option<String> {
         "aliases" => "set router_settings.model_group_alias",
         "max_parallel" => "the key is max_parallel_requests",
         "credential_name" => "the key is litellm_credential_name",
-        DIMENSIONS => return None,
+        key if REQUEST_FIELDS.contains(&key) => return None,
         key if ENTRY_KEYS.contains(&key) => "set it in the entry, beside litellm_params",
         key if KEYS_OF_ANY_MODEL.contains(&key) => "set it for the model under models:",
         key if models::keys().contains(&key) => "only models that llamagate starts have it, under models:",
@@ -82,7 +82,7 @@ fn place_of(key: &str) -> Option<String> {
 
 /// Returns the key that a field of requests may be a misspelling of.
 fn resembled(key: &str, read: &[&'static str]) -> Option<&'static str> {
-    let keys: Vec<&'static str> = models::keys().into_iter().filter(|key| *key != DIMENSIONS).collect();
+    let keys: Vec<&'static str> = models::keys().into_iter().filter(|key| !REQUEST_FIELDS.contains(key)).collect();
     let is_near = |known: &&&'static str| {
         let distance = if known.len().min(key.len()) <= SHORT_NAME { 1 } else { 2 };
         key.len() > 2 && strsim::damerau_levenshtein(known, key) <= distance
@@ -169,6 +169,6 @@ mod tests {
             }
         }
         let unplaced = models::keys().into_iter().filter(|key| place_of(key).is_none());
-        assert_eq!(unplaced.collect::<Vec<_>>(), [DIMENSIONS]);
+        assert_eq!(unplaced.collect::<Vec<_>>(), REQUEST_FIELDS);
     }
 }

@@ -154,6 +154,17 @@ pub(super) fn rerank(body: &Value) -> Option<Value> {
     }))
 }
 
+/// The probabilities of the two words that a request biases, the first of which is three times as likely. The texts of the
+/// prompt have no tokens.
+pub(super) fn biased_words(body: &Value) -> Option<Value> {
+    let word = |at: usize, prob: f64| Some(json!({"id": body["logit_bias"][at][0].as_u64()?, "prob": prob}));
+    let tokens = body["prompt"].as_array()?.iter().filter(|part| part.is_u64()).count();
+    Some(json!({
+        "completion_probabilities": [{"top_probs": [word(0, 0.75)?, word(1, 0.25)?]}],
+        "tokens_evaluated": tokens, "tokens_predicted": 1,
+    }))
+}
+
 /// One token for each word; the token's id is the length of the word.
 pub(super) fn input_tokens(input: &Value) -> Value {
     json!({"input_tokens": count_words(input), "object": "response.input_tokens"})

@@ -106,6 +106,11 @@ fn post(server: &Server, path: &str, request: &Request) -> Response {
     let response = match path {
         "/chat/completions" | "/v1/chat/completions" => generate("messages", bodies::chat, streams::chat),
         "/v1/completions" => generate("prompt", bodies::completion, streams::completion),
+        "/completion" if parsed["post_sampling_probs"] == true => match (embedding, bodies::biased_words(parsed)) {
+            (true, _) => unsupported("completions", "without --embeddings"),
+            (false, Some(value)) => Response::json(&value).with_slot(),
+            (false, None) => refusal(400, "invalid_request_error", "two words must be biased"),
+        },
         "/completion" | "/completions" => generate("prompt", bodies::native_completion, streams::native_completion),
         "/infill" => generate("input_prefix", bodies::native_completion, streams::native_completion),
         "/v1/messages" => generate("messages", bodies::anthropic, streams::anthropic),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::models::ModelKind;
 use crate::platform::Platform;
-use crate::settings::bounds::REMOTE_SLOTS;
+use crate::settings::bounds::{PROMPT_LENGTH, REMOTE_SLOTS};
 use crate::settings::catalogue::{Catalogue, LoadMode, LocalSettings, ModelSettings, ProjectorSetting, Start};
 use crate::settings::values::{Dimensions, GpuLayers, MemoryBudgetSetting, Secret, Strategy};
 use crate::settings::{Environment, Inputs, Resolved, resolve_text};
@@ -234,6 +234,16 @@ fn workers_differ_only_for_changes_that_need_new_workers() {
         assert_eq!(before.workers_differ(&after), differ, "{changed}");
         assert_eq!(after.workers_differ(&before), differ, "{changed}");
     }
+}
+
+#[test]
+fn a_reranker_has_an_instruction_of_bounded_length_and_a_change_of_it_restarts_nothing() {
+    let reranker = |text: &str| model(&format!("models: {{r: {{file: r.gguf{text}}}}}"));
+    let (without, with) = (reranker(""), reranker(", instruction: Find it"));
+    assert_eq!((without.instruction.as_deref(), with.instruction.as_deref()), (None, Some("Find it")));
+    assert!(!without.workers_differ(&with));
+    let long = |length: usize| reranker(&format!(", instruction: {}", "x".repeat(length))).instruction;
+    assert_eq!(long(PROMPT_LENGTH).map(|text| text.len()), Some(PROMPT_LENGTH));
 }
 
 #[test]

@@ -30,6 +30,8 @@ fn every_problem_names_its_location() {
         ("models: {q: {file: a, dimensions: []}}", &["models.q.dimensions: expected 1 to 64 lengths"]),
         ("models: {q: {file: a, dimensions: [8, x]}}", &["models.q.dimensions: expected a whole number from 1"]),
         ("models: {q: {file: a, prompts: [query]}}", &["models.q.prompts: expected a mapping such as"]),
+        ("models: {q: {file: a, instruction: 1}}", &["models.q.instruction: expected a string", "quotes"]),
+        ("defaults: {instruction: x}", &["defaults.instruction: belongs to a single model"]),
         ("models: {q: {file: a, prompts: {query: 1}}}", &["models.q.prompts.query: expected a text", "quotes"]),
         ("defaults: {dimensions: 8}", &["defaults.dimensions: belongs to a single model"]),
         ("models: {q: {file: a, replicas: 0}}", &["models.q.replicas: expected a whole number from 1"]),
