@@ -269,7 +269,8 @@ impl ModelReconciler {
             let rank = Rank { weight: remote.weight, priority: remote.priority };
             let breaker = Breaker::new(self.remote.allowed_fails, self.remote.cooldown);
             let quota = Quota::new(remote.rpm, remote.tpm);
-            members.push(Arc::new(Member::remote(handle, number, remote.slots, rank, breaker, quota)));
+            let member = Member::remote(handle, number, remote.slots, rank, breaker, quota);
+            members.push(Arc::new(member.speaking(remote.api)));
         }
         let model = Arc::new(Model::new(info, policy.clone(), members));
         ServedModel { checked, policy, model, stop }

@@ -12,6 +12,7 @@ use super::quota::Quota;
 use super::report::ServiceStatus;
 use super::worker_counters::{WorkerCounters, WorkerFacts, WorkerKind, WorkerStats};
 use crate::pause_clock::ActiveInstant;
+use crate::settings::values::BackendApi;
 use crate::worker::{WorkerHandle, WorkerState};
 
 /// Quotas use the kernel's clock, which does not stop while this process is paused.
@@ -22,6 +23,8 @@ pub struct Member {
     handle: WorkerHandle,
     /// The operator of the worker.
     pub kind: WorkerKind,
+    /// The API that the worker speaks.
+    pub api: BackendApi,
     /// The number among the workers of the model.
     pub number: u32,
     /// Maximum number of requests that hold a slot.
@@ -62,13 +65,20 @@ impl Member {
     /// Creates a member for a worker that the gateway runs, with this number of slots.
     pub fn local(handle: WorkerHandle, kind: WorkerKind, number: u32, slots: usize, rank: Rank) -> Self {
         let (in_use, rank, counters) = (AtomicUsize::new(0), Mutex::new(rank), Arc::default());
-        Self { handle, kind, number, slots, slots_in_use: in_use, rank, remote_status: None, counters }
+        let api = BackendApi::OpenAi;
+        Self { handle, kind, api, number, slots, slots_in_use: in_use, rank, remote_status: None, counters }
     }
 
     /// Creates a member for a remote worker.
     pub fn remote(handle: WorkerHandle, number: u32, slots: usize, rank: Rank, breaker: Breaker, quota: Quota) -> Self {
         let status = RemoteStatus { inner: Mutex::new((breaker, quota)), changes: watch::channel(()).0 };
         Self { remote_status: Some(status), ..Self::local(handle, WorkerKind::Remote, number, slots, rank) }
+    }
+
+    /// Returns the member with another API than OpenAI's.
+    #[must_use]
+    pub fn speaking(self, api: BackendApi) -> Self {
+        Self { api, ..self }
     }
 
     /// Sets the rank, which applies from the next choice on.

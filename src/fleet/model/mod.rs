@@ -32,6 +32,8 @@ pub struct Model {
     members: Vec<Arc<Member>>,
     /// Whether some workers are remote and some are local.
     is_mixed: bool,
+    /// Whether a worker answers requests for embeddings in OpenAI's API otherwise than OpenAI does, or not at all.
+    has_other_embeddings: bool,
     choice: WorkerChoice,
     /// Number of requests that wait for the model.
     waiting: Arc<AtomicUsize>,
@@ -54,7 +56,18 @@ impl Model {
         let choice = WorkerChoice::seeded(RandomState::new().hash_one(&id));
         let remotes = members.iter().filter(|member| member.is_remote()).count();
         let is_mixed = remotes > 0 && remotes < members.len();
-        Self { id, info, policy, members, is_mixed, choice, waiting: Arc::default(), slot_freed: Arc::default() }
+        let has_other_embeddings = members.iter().any(|member| !member.api.has_openai_embeddings());
+        Self {
+            id,
+            info,
+            policy,
+            members,
+            is_mixed,
+            has_other_embeddings,
+            choice,
+            waiting: Arc::default(),
+            slot_freed: Arc::default(),
+        }
     }
 
     /// Replaces description and policy, without a restart of the workers. The id stays.
@@ -150,6 +163,11 @@ impl Model {
     /// Whether all workers are remote, so that they are neither started nor stopped here.
     pub fn is_remote(&self) -> bool {
         self.has_worker() && self.local_members().next().is_none()
+    }
+
+    /// Returns whether requests for embeddings have to be translated for some of the workers.
+    pub fn has_other_embeddings(&self) -> bool {
+        self.has_other_embeddings
     }
 
     /// Returns how many requests the workers could serve at once, including sleeping workers that the first of them

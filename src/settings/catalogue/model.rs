@@ -10,10 +10,7 @@ use super::pool::{PoolPlace, PoolRole};
 use crate::models::{ModelKind, id_of};
 use crate::settings::bounds::REMOTE_SLOTS;
 use crate::settings::options::Engine;
-use crate::settings::values::{Dimensions, ScoreSetting, Secret, Strategy};
-
-/// The path at which a remote backend is probed unless its entry sets `health`. Every server with OpenAI's API has it.
-const REMOTE_HEALTH: &str = "/v1/models";
+use crate::settings::values::{BackendApi, Dimensions, ScoreSetting, Secret, Strategy};
 
 /// The name that stands for every model in `fallbacks:`.
 pub const EVERY_MODEL: &str = "*";
@@ -285,6 +282,8 @@ pub struct RemoteSettings {
     /// `http://` or `https://`, host, port and the path below which the API's routes are, which is `/v1` on most servers.
     /// Has no slash at the end.
     pub api_base: String,
+    /// The API that it speaks.
+    pub api: BackendApi,
     /// The API key that is sent to it.
     pub api_key: Option<Secret>,
     /// Names and values of headers that are set in each request to it. The names are in lower case.
@@ -309,10 +308,16 @@ pub struct RemoteSettings {
 }
 
 impl RemoteSettings {
-    /// Creates the settings of a backend at this address, with defaults for all others.
+    /// Creates the settings of a backend with OpenAI's API at this address, with defaults for all others.
     pub fn at(api_base: String) -> Self {
+        Self::speaking(BackendApi::OpenAi, api_base)
+    }
+
+    /// Creates the settings of a backend with this API at this address, with defaults for all others.
+    pub fn speaking(api: BackendApi, api_base: String) -> Self {
         Self {
             api_base,
+            api,
             api_key: None,
             headers: Vec::new(),
             fields: Vec::new(),
@@ -320,7 +325,7 @@ impl RemoteSettings {
             rpm: None,
             tpm: None,
             slots: REMOTE_SLOTS,
-            health: REMOTE_HEALTH.to_owned(),
+            health: api.health().to_owned(),
             weight: 1.0,
             priority: 0,
         }

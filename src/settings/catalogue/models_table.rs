@@ -8,6 +8,7 @@ use super::model::{Catalogue, ModelSettings, RemoteSettings, Start};
 use crate::models::ModelKind;
 use crate::models::columns::aligned;
 use crate::settings::notes::printable;
+use crate::settings::values::BackendApi;
 
 const HEADINGS: [&str; 11] =
     ["ID", "KIND", "TIER", "SERVED BY", "REPLICAS", "SLOTS", "CTX", "PRELOAD", "PINNED", "TTL", "ALIASES"];
@@ -87,8 +88,8 @@ fn host(remote: &RemoteSettings) -> String {
     rest.split('/').next().unwrap_or_default().to_owned()
 }
 
-/// Returns a line for each remote backend: its model, and the URL that a request of the model's kind asks. Empty if there
-/// are none.
+/// Returns a line for each remote backend: its model, and the URL that a request of the model's kind asks, or where its
+/// API is if it has one of its own. Empty if there are none.
 pub fn remotes_table(catalogue: &Catalogue) -> String {
     let line = |model: &ModelSettings, remote: &RemoteSettings| {
         let route = match model.kind {
@@ -97,7 +98,10 @@ pub fn remotes_table(catalogue: &Catalogue) -> String {
             Some(ModelKind::Chat) | None => "/chat/completions",
         };
         let id = printable(&model.known_id().unwrap_or_else(|| "-".to_owned()));
-        format!("{id}  POST {}{route}\n", remote.api_base)
+        match remote.api {
+            BackendApi::OpenAi => format!("{id}  POST {}{route}\n", remote.api_base),
+            other => format!("{id}  {}'s API at {}\n", other.owner(), remote.api_base),
+        }
     };
     let models = catalogue.models.iter();
     models.flat_map(|model| model.remotes.iter().map(move |remote| line(model, remote))).collect()
@@ -161,7 +165,7 @@ mod tests {
                 "b  POST https://h/api/paas/v4/chat/completions",
                 "c  POST https://h/v1/embeddings",
                 "d  POST http://h:7997/rerank",
-                "e  POST http://h:7997/embeddings",
+                "e  Infinity's API at http://h:7997",
                 "f  POST http://h/x/v2/chat/completions",
             ]
         );

@@ -1,8 +1,8 @@
 //! Normalizes the URL of a remote backend to the form to which the rest of the program appends routes.
 
 /// Ends of paths that are routes, which some users leave in the URL.
-const ROUTES: [&str; 7] =
-    ["/chat/completions", "/completions", "/embeddings", "/rerank", "/responses", "/messages", "/models"];
+const ROUTES: [&str; 8] =
+    ["/chat/completions", "/completions", "/embed", "/embeddings", "/rerank", "/responses", "/messages", "/models"];
 
 /// Returns scheme, host, port and the path below which the routes of the API are, without a slash at the end. `added` is
 /// what follows the URL's own path; without it, that is `/v1` after a URL that has no path, and nothing after any other.

@@ -4,6 +4,8 @@
 //! what llamagate does in their place, or which setting does it. Except in `litellm_params`, whose unknown names become
 //! fields of requests, a name that is neither listed here nor read is taken for a typo and refused.
 
+use crate::settings::values::BackendApi;
+
 /// Top-level sections.
 pub(super) const SECTIONS: &[&str] = &[
     "assistant_settings",
@@ -284,7 +286,7 @@ pub(super) const MODES: &[&str] = &[
     "video_generation",
 ];
 
-/// Providers that speak OpenAI's API, and whose prefix LiteLLM removes from model names.
+/// Providers whose API is spoken here: OpenAI's, or the one in [`APIS`]. LiteLLM removes their prefix from model names.
 pub(super) const COMPATIBLE: &[&str] = &[
     "ai21",
     "ai21_chat",
@@ -314,6 +316,7 @@ pub(super) const COMPATIBLE: &[&str] = &[
     "groq",
     "helicone",
     "hosted_vllm",
+    "huggingface",
     "hyperbolic",
     "inception",
     "infinity",
@@ -355,13 +358,29 @@ pub(super) const COMPATIBLE: &[&str] = &[
     "vercel_ai_gateway",
     "vllm",
     "volcengine",
+    "voyage",
     "wandb",
     "xai",
     "xinference",
     "zai",
 ];
 
-/// Providers with an API other than OpenAI's.
+/// Providers with an API of their own that is spoken here. LiteLLM's `huggingface` is text-embeddings-inference.
+pub(super) const APIS: &[(&str, BackendApi)] = &[
+    ("cohere", BackendApi::Cohere),
+    ("hosted_vllm", BackendApi::Vllm),
+    ("huggingface", BackendApi::Tei),
+    ("infinity", BackendApi::Infinity),
+    ("jina_ai", BackendApi::Jina),
+    ("ollama", BackendApi::Ollama),
+    ("ollama_chat", BackendApi::Ollama),
+    ("voyage", BackendApi::Voyage),
+];
+
+/// What the path of Cohere's address for clients of OpenAI's API begins with.
+pub(super) const COHERE_AS_OPENAI: &str = "/compatibility/";
+
+/// Providers with an API that is not spoken here.
 pub(super) const FOREIGN: &[&str] = &[
     "a2a",
     "aleph_alpha",
@@ -392,7 +411,6 @@ pub(super) const FOREIGN: &[&str] = &[
     "github_copilot",
     "gradient_ai",
     "heroku",
-    "huggingface",
     "langflow",
     "langgraph",
     "maritalk",
@@ -417,7 +435,6 @@ pub(super) const FOREIGN: &[&str] = &[
     "vertex_ai",
     "vertex_ai-anthropic_models",
     "vertex_ai_beta",
-    "voyage",
     "watsonx",
     "watsonx_text",
 ];
@@ -451,6 +468,9 @@ pub(super) const WELL_KNOWN: &[(&str, &str, &str)] = &[
     ("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
     ("xai", "https://api.x.ai/v1", "XAI_API_KEY"),
     ("cerebras", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
+    ("cohere", "https://api.cohere.com/v1", "COHERE_API_KEY"),
+    ("jina_ai", "https://api.jina.ai/v1", "JINA_AI_API_KEY"),
+    ("voyage", "https://api.voyageai.com/v1", "VOYAGE_API_KEY"),
 ];
 
 #[cfg(test)]
@@ -458,9 +478,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_provider_both_speaks_openais_api_and_does_not() {
+    fn no_provider_is_both_spoken_to_and_left_out() {
         assert!(!COMPATIBLE.iter().any(|name| FOREIGN.contains(name)));
         let named = WELL_KNOWN.iter().map(|(name, _, _)| name).chain(ON_THIS_MACHINE.iter().map(|(name, _)| name));
+        let named = named.chain(APIS.iter().map(|(name, _)| name));
         assert!(named.into_iter().all(|name| COMPATIBLE.contains(name)));
     }
 }

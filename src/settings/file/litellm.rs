@@ -13,7 +13,7 @@ use super::params::{Backend, Params, References};
 use crate::models::ModelKind;
 use crate::settings::catalogue::RemoteSettings;
 use crate::settings::notes::{FileNotes, LeftOutReason};
-use crate::settings::values::Weight;
+use crate::settings::values::{BackendApi, Weight};
 
 /// One entry of `model_list`.
 #[derive(Debug, Clone)]
@@ -83,6 +83,7 @@ fn entry(
     let priority: Option<u32> = fields.value("priority", notes);
     let rpm: Option<NonZeroU32> = fields.value("rpm", notes);
     let tpm: Option<NonZeroU32> = fields.value("tpm", notes);
+    let api = fields.value::<BackendApi>("api", notes);
     let health = fields.text("health", notes);
     if let Some(fault) = health.as_deref().and_then(|path| check_path(path).err()) {
         notes.problem(&fields.at("health"), fault, None);
@@ -104,7 +105,7 @@ fn entry(
     let slots = params.value("max_parallel_requests", &mut own).or(slots).map(NonZeroUsize::get);
     let provider = params.provider(model.as_deref(), &mut own);
     let is_foreign = provider.as_deref().is_some_and(|provider| FOREIGN.contains(&provider));
-    let backend = params.backend(model.as_deref(), provider.as_deref(), &mut own);
+    let backend = params.backend(model.as_deref(), provider.as_deref(), api, &mut own);
     let headers = params.headers(&mut own);
     let weight = weight.or(params.value::<Weight>("weight", &mut own).map(|weight| weight.0));
     let order: Option<u32> = params.value("order", &mut own);

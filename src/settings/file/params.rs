@@ -11,7 +11,9 @@ use serde_json::Value as Json;
 
 use super::address::{api_base, check_api_path};
 use super::fields::{NodeFields, read};
-use super::known::{COMPATIBLE, FOREIGN, INFERRED, ON_THIS_MACHINE, RESERVED_HEADERS, WELL_KNOWN};
+use super::known::{
+    APIS, COHERE_AS_OPENAI, COMPATIBLE, FOREIGN, INFERRED, ON_THIS_MACHINE, RESERVED_HEADERS, WELL_KNOWN,
+};
 use super::models::sampling_field;
 use super::node::YamlNode;
 use super::unread_param::{ForeignParam, foreign_param};
@@ -19,7 +21,7 @@ use crate::settings::bounds::{MOST_REMOTE_HEADERS, REMOTE_KEY_LENGTH};
 use crate::settings::catalogue::RemoteSettings;
 use crate::settings::environment::Environment;
 use crate::settings::notes::{FileNotes, LeftOutReason, did_you_mean, printable};
-use crate::settings::values::{Secret, Value};
+use crate::settings::values::{BackendApi, Secret, Value};
 
 /// The prefix of a value that refers to an environment variable.
 const REFERENCE: &str = "os.environ/";
@@ -208,8 +210,15 @@ impl<'a> Params<'a> {
         }
     }
 
-    /// Returns the backend that these keys describe, without what is added to its requests.
-    pub(super) fn backend(&mut self, model: Option<&str>, provider: Option<&str>, notes: &mut FileNotes) -> Backend {
+    /// Returns the backend that these keys describe, without what is added to its requests. `api` is the API that the
+    /// entry names; without it, the provider tells.
+    pub(super) fn backend(
+        &mut self,
+        model: Option<&str>,
+        provider: Option<&str>,
+        api: Option<BackendApi>,
+        notes: &mut FileNotes,
+    ) -> Backend {
         let before = notes.problems.len();
         let has_base = ["api_base", "base_url"].iter().any(|key| self.fields.has(key));
         let bases = ["api_base", "base_url"].map(|key| (key, self.text(key, notes)));
@@ -240,14 +249,13 @@ impl<'a> Params<'a> {
         };
         let model = model.map(|model| without_provider(model, provider));
         let Some((key, base)) = base else {
-            return Backend::ByName(
-                self.known_address(provider, api_key).map(|remote| RemoteSettings { model, ..remote }),
-            );
+            let remote = self.known_address(provider, api, api_key);
+            return Backend::ByName(remote.map(|remote| RemoteSettings { model, ..remote }));
         };
-        // As in LiteLLM: Infinity's routes are not below /v1.
-        let api_path = api_path.or_else(|| (provider == Some("infinity")).then(String::new));
-        match api_base(&base, api_path.as_deref()) {
-            Ok(base) => Backend::Remote(RemoteSettings { api_key, model, ..RemoteSettings::at(base) }),
+        let is_like_openai = api.is_none() && base.contains(COHERE_AS_OPENAI);
+        let api = if is_like_openai { BackendApi::OpenAi } else { api_of(provider, api) };
+        match api_base(&base, api_path.as_deref().or(api.api_path())) {
+            Ok(base) => Backend::Remote(RemoteSettings { api_key, model, ..RemoteSettings::speaking(api, base) }),
             Err(hint) => {
                 let fault = "expected a URL such as http://server1:8000";
                 notes.problem(&self.fields.at(key), fault, Some(hint.to_owned()));
@@ -261,10 +269,19 @@ impl<'a> Params<'a> {
     /// # Errors
     ///
     /// The provider has no address of its own, or the variable that holds its API key is not set.
-    fn known_address(&self, provider: Option<&str>, api_key: Option<Secret>) -> Result<RemoteSettings, LeftOutReason> {
+    fn known_address(
+        &self,
+        provider: Option<&str>,
+        api: Option<BackendApi>,
+        api_key: Option<Secret>,
+    ) -> Result<RemoteSettings, LeftOutReason> {
+        let at = |base: &str, api_key| RemoteSettings {
+            api_key,
+            ..RemoteSettings::speaking(api_of(provider, api), base.to_owned())
+        };
         let local = ON_THIS_MACHINE.iter().find(|(name, _)| Some(*name) == provider);
         if let Some((_, base)) = local {
-            return Ok(RemoteSettings { api_key, ..RemoteSettings::at((*base).to_owned()) });
+            return Ok(at(base, api_key));
         }
         let known = WELL_KNOWN.iter().find(|(name, _, _)| Some(*name) == provider);
         let Some((_, base, variable)) = known else {
@@ -275,7 +292,7 @@ impl<'a> Params<'a> {
             });
         };
         match api_key.or_else(|| self.references.get(variable).map(Secret)) {
-            Some(key) => Ok(RemoteSettings { api_key: Some(key), ..RemoteSettings::at((*base).to_owned()) }),
+            Some(key) => Ok(at(base, Some(key))),
             None => Err(LeftOutReason {
                 fault: format!("it has no api_key, and {variable} is not set"),
                 hint: format!("set {variable}, or api_key: os.environ/NAME"),
@@ -383,6 +400,12 @@ impl<'a> Params<'a> {
         }
         found
     }
+}
+
+/// Returns the API of a backend: the one that its entry names, else that of its provider.
+fn api_of(provider: Option<&str>, named: Option<BackendApi>) -> BackendApi {
+    let of_provider = || APIS.iter().find(|(name, _)| Some(*name) == provider).map(|(_, api)| *api);
+    named.or_else(of_provider).unwrap_or_default()
 }
 
 /// Returns the model's name without its provider, for the providers whose prefix LiteLLM removes too.

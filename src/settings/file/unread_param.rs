@@ -8,7 +8,7 @@ use super::models;
 use crate::settings::options::{Sources, row};
 
 /// Keys of an entry of `model_list` that have no effect in its `litellm_params`.
-const ENTRY_KEYS: [&str; 4] = ["health", "model_name", "priority", "tier"];
+const ENTRY_KEYS: [&str; 5] = ["api", "health", "model_name", "priority", "tier"];
 
 /// Keys of a model that are obeyed for remote backends too. The others are about what llamagate starts.
 const KEYS_OF_ANY_MODEL: [&str; 5] = ["prompts", "sampling", "strategy", "strip_params", "unlisted"];

@@ -16,7 +16,7 @@ use crate::settings::file::{api_base, start_of};
 use crate::settings::notes::FileNotes;
 use crate::settings::problem::SettingProblem;
 use crate::settings::reader::parse_without_controls;
-use crate::settings::values::{Context, Dimensions, GpuLayers, Rejected, Value};
+use crate::settings::values::{BackendApi, Context, Dimensions, GpuLayers, Rejected, Value};
 
 /// Suffixes after `{TIER}_` that apply to local models only.
 const LOCAL_VARIABLES: &[&str] = &["N_CTX", "N_BATCH", "N_THREADS", "N_GPU_LAYERS", "USE_MMAP", "USE_MLOCK"];
@@ -30,6 +30,9 @@ const SAMPLING_VARIABLES: &[(&str, &str)] = &[
     ("MAX_TOKENS", "max_tokens"),
     ("REPEAT_PENALTY", "repeat_penalty"),
 ];
+
+/// The suffix after `{TIER}_` that applies to remote backends only.
+const BACKEND_API: &str = "BACKEND_API";
 
 /// Values of `{TIER}_BACKEND` that mean llama.cpp.
 const LLAMA_CPP: &[&str] = &["llama_cpp", "llama.cpp", "llamacpp", "llama-cpp", "gguf"];
@@ -92,11 +95,16 @@ impl Tier<'_> {
             self.problem("BACKEND", Rejected::new("llama_cpp, mlx, or the URL of a remote backend"), name, notes);
         }
         let name = path.as_deref().map(id_of);
+        let api: Option<BackendApi> = self.value(BACKEND_API, notes);
+        if url.is_none() && api.is_some() {
+            self.warn_about(std::iter::once(BACKEND_API), "has no effect without the URL of a remote backend", notes);
+        }
         match (url, &path) {
             (Some(url), _) => {
                 self.warn_about(self.local_variables(), "has no effect on a remote backend", notes);
-                match api_base(url, None) {
-                    Ok(api_base) => draft.remotes.push(RemoteSettings::at(api_base)),
+                let api = api.unwrap_or_default();
+                match api_base(url, api.api_path()) {
+                    Ok(api_base) => draft.remotes.push(RemoteSettings::speaking(api, api_base)),
                     // The URL may contain a password.
                     Err(hint) => {
                         draft.has_problem = true;

@@ -2,6 +2,7 @@
 //!
 //! An invalid value is always an error; no type falls back to a default or to "off".
 //!
+//! - `backend_api.rs`: the API that a remote backend speaks
 //! - `dimensions.rs`: the lengths of a model's vectors
 //! - `extra_args.rs`: `EXTRA_ARGS` and `args`
 //! - `hub.rs`: `HF_ENDPOINT`, `HF_TOKEN` and `DOWNLOAD_CONNECTIONS`
@@ -15,6 +16,7 @@
 //! - `strategy.rs`: `ROUTING_STRATEGY`
 //! - `value.rs`: the trait of these types, and the error of parsing
 
+mod backend_api;
 mod dimensions;
 mod extra_args;
 mod hub;
@@ -28,6 +30,7 @@ mod service_key;
 mod strategy;
 mod value;
 
+pub use backend_api::BackendApi;
 pub use dimensions::Dimensions;
 pub(super) use extra_args::ArgumentsPlace;
 pub use extra_args::ExtraArgs;

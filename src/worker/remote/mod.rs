@@ -79,6 +79,8 @@ fn supervise_with_trust(
     let metrics = WorkerMetrics::register(metrics, plan.model.clone(), plan.number, status.borrow().state);
     let handle =
         WorkerHandle { status, demand: Arc::default(), suspects: crash_suspects, metrics: Some(Arc::clone(&metrics)) };
+    // That a vendor's API has no such path says nothing about its address.
+    let has_warned_of_path = !plan.remote.api.has_health() && plan.remote.health == plan.remote.api.health();
     let owner = RemoteOwner {
         plan,
         prober,
@@ -89,7 +91,7 @@ fn supervise_with_trust(
         failures: 0,
         warning: ThrottledWarning::default(),
         has_warned_of_key: false,
-        has_warned_of_path: false,
+        has_warned_of_path,
     };
     tasks.spawn(owner.run(stop));
     Ok(handle)
