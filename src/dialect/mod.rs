@@ -12,6 +12,7 @@
 //! - `ollama/`: Ollama's chats, completions and lists of models
 //! - `rerank/`: rerankers
 //! - `tokenize.rs`: the tokens of texts
+//! - `worker_tokens.rs`: what tokenizers of workers are sent, and what they answer
 
 mod answer_id;
 mod bounds;
@@ -20,7 +21,9 @@ mod fields;
 pub mod ollama;
 pub mod rerank;
 pub mod tokenize;
+mod worker_tokens;
 
 pub use answer_id::AnswerId;
 pub use bounds::{LONGEST_FIELD_NAME, MOST_EMBED_INPUTS, MOST_FIELDS};
 pub use fields::{FieldError, Fields};
+pub use worker_tokens::{WorkerTokenCall, WorkerTokenDialect};

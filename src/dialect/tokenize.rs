@@ -1,6 +1,6 @@
 //! The tokens of texts, as text-embeddings-inference gives them: with the place of each token in its text.
 //!
-//! llama-server gives the pieces of the vocabulary that its tokens stand for. They are looked for in the text, one after
+//! Workers give the pieces of the vocabulary that their tokens stand for. They are looked for in the text, one after
 //! the other; a piece that is not found, because the tokenizer has changed the text, has no place.
 
 use serde::{Deserialize, Serialize};
@@ -20,19 +20,20 @@ pub struct TokenizeRequest {
 }
 
 /// What a worker gives for a text.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct WorkerTokens {
     tokens: Vec<WorkerToken>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-struct WorkerToken {
+/// One token, as a worker gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct WorkerToken {
     id: u32,
     piece: WorkerPiece,
 }
 
 /// The piece of a token: a text, or bytes that are none.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 enum WorkerPiece {
     Text(String),
@@ -73,20 +74,6 @@ pub fn parse(body: &[u8]) -> Result<Option<TokenizeRequest>, FieldError> {
         inputs: inputs.into_iter().map(std::borrow::Cow::into_owned).collect(),
         add_special_tokens: fields.flag("add_special_tokens")?.unwrap_or(true),
     }))
-}
-
-/// Writes the request for the tokens of one text to llama-server.
-pub fn write_request(text: &str, add_special_tokens: bool) -> Vec<u8> {
-    let body = serde_json::json!({"content": text, "add_special": add_special_tokens, "with_pieces": true});
-    body.to_string().into_bytes()
-}
-
-/// Reads llama-server's answer.
-///
-/// # Errors
-/// It holds no tokens with pieces.
-pub fn read_answer(body: &[u8]) -> Result<WorkerTokens, serde_json::Error> {
-    serde_json::from_slice(body)
 }
 
 /// Writes the answer: for each text its tokens, and the same tokens without special ones where those were wanted.
@@ -139,6 +126,19 @@ fn is_same(one: char, other: char) -> bool {
     one == other || one.to_lowercase().eq(other.to_lowercase())
 }
 
+impl WorkerToken {
+    /// Creates a token whose piece is a text.
+    pub(super) fn new(id: u32, piece: String) -> Self {
+        Self { id, piece: WorkerPiece::Text(piece) }
+    }
+}
+
+impl FromIterator<WorkerToken> for WorkerTokens {
+    fn from_iter<T: IntoIterator<Item = WorkerToken>>(tokens: T) -> Self {
+        Self { tokens: tokens.into_iter().collect() }
+    }
+}
+
 impl WorkerPiece {
     fn text(&self) -> String {
         match self {
@@ -156,7 +156,7 @@ mod tests {
 
     fn tokens(pieces: &[(u32, Value)]) -> WorkerTokens {
         let tokens: Vec<Value> = pieces.iter().map(|(id, piece)| json!({"id": id, "piece": piece})).collect();
-        read_answer(json!({"tokens": tokens}).to_string().as_bytes()).unwrap()
+        serde_json::from_value(json!({"tokens": tokens})).unwrap()
     }
 
     fn answered(text: &str, all: &[(u32, Value)], plain: Option<&[(u32, Value)]>) -> Value {

@@ -7,6 +7,12 @@ use super::super::fields::FieldError;
 use super::canonical::{EmbedInput, InputCut, PromptName, PromptRole};
 use super::inputs::json;
 
+/// The usual length of the vectors of Voyage's models.
+const VOYAGE_LENGTH: usize = 1024;
+
+/// Most texts of a request to text-embeddings-inference, whose `--max-client-batch-size` this is unless it is set.
+const TEI_BATCH: usize = 32;
+
 /// The dialect of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerEmbedDialect {
@@ -24,7 +30,7 @@ pub enum WorkerEmbedDialect {
     Ollama,
 }
 
-/// What a worker is asked for: always dense vectors of its own size, in the order of the inputs.
+/// What a worker is asked for: dense vectors of its own size, in the order of the inputs.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkerEmbedCall<'a> {
     /// The name by which the worker knows the model.
@@ -37,6 +43,9 @@ pub struct WorkerEmbedCall<'a> {
     pub prompt: Option<&'a PromptName>,
     /// Whether vectors have length 1.
     pub is_normalized: bool,
+    /// How many numbers of each vector the client wants. Only Voyage is told, of whose models some give more than their
+    /// usual number; in all other cases the vectors are cut here.
+    pub dimensions: Option<usize>,
 }
 
 impl WorkerEmbedDialect {
@@ -48,6 +57,11 @@ impl WorkerEmbedDialect {
             Self::Cohere => "/v2/embed",
             Self::Ollama => "/api/embed",
         }
+    }
+
+    /// Returns the most inputs of a request, unless that is left to the worker.
+    pub fn most_inputs(self) -> Option<usize> {
+        (self == Self::Tei).then_some(TEI_BATCH)
     }
 
     /// Returns whether it takes token ids in place of text.
@@ -107,7 +121,8 @@ pub fn write_request(dialect: WorkerEmbedDialect, call: &WorkerEmbedCall<'_>) ->
             normalize: call.is_normalized,
             truncate: call.cut != InputCut::Never,
             truncation_direction: (call.cut == InputCut::Start).then_some("left"),
-            prompt_name: call.prompt.map(|prompt| prompt.name.as_str()),
+            // What `input_type` and `task` mean to it, only the configuration of its model says, which is not known here.
+            prompt_name: call.prompt.filter(|prompt| prompt.field == "prompt_name").map(|prompt| prompt.name.as_str()),
         }),
         WorkerEmbedDialect::Cohere => json(&CohereRequest {
             model: call.model,
@@ -132,6 +147,7 @@ pub fn write_request(dialect: WorkerEmbedDialect, call: &WorkerEmbedCall<'_>) ->
             input: inputs,
             input_type: named(call.prompt, "query", "document"),
             truncation: call.cut == InputCut::End,
+            output_dimension: call.dimensions.filter(|count| *count > VOYAGE_LENGTH),
             encoding_format: "base64",
         }),
         WorkerEmbedDialect::Ollama => {
@@ -219,6 +235,8 @@ struct VoyageRequest<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     input_type: Option<&'a str>,
     truncation: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_dimension: Option<usize>,
     encoding_format: &'static str,
 }
 

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::answer::json;
 use super::cut::{CutSide, DocumentCut};
 use super::scale::ScoreScale;
+use crate::dialect::fields::FieldError;
 
 /// What a worker that reranks speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,9 @@ pub enum WorkerRerankDialect {
     Infinity,
 }
 
+/// Most texts of a request to text-embeddings-inference, whose `--max-client-batch-size` this is unless it is set.
+const TEI_BATCH: usize = 32;
+
 /// What is asked of a worker.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkerRerankRequest<'a> {
@@ -36,7 +40,7 @@ pub struct WorkerRerankRequest<'a> {
     pub documents: &'a [&'a str],
     /// What the worker may cut off documents; for llama-server that is done before.
     pub cut: DocumentCut,
-    /// Whether logits are wanted. Workers that know no such wish give what they give.
+    /// Whether logits are wanted. llama-server knows no such wish, and gives what it gives.
     pub wants_raw_scores: bool,
     /// The task; only vLLM takes one.
     pub instruction: Option<&'a str>,
@@ -75,8 +79,9 @@ impl WorkerRerankDialect {
     /// Returns the path of the route that reranks.
     pub fn path(self) -> &'static str {
         match self {
-            Self::Llama | Self::Vllm | Self::Jina | Self::Voyage => "/v1/rerank",
-            Self::Tei | Self::Infinity => "/rerank",
+            // Infinity has it below the same path as its embeddings.
+            Self::Llama | Self::Vllm | Self::Jina | Self::Voyage | Self::Infinity => "/v1/rerank",
+            Self::Tei => "/rerank",
             Self::Cohere => "/v2/rerank",
         }
     }
@@ -84,10 +89,41 @@ impl WorkerRerankDialect {
     /// Returns the scale of the scores that answer a request, where the dialect defines one.
     pub fn scale(self, wants_raw_scores: bool) -> ScoreScale {
         match self {
-            Self::Llama | Self::Jina => ScoreScale::Unknown,
+            // Jina's newest reranker gives cosines. vLLM's answer depends on the model, and other servers are called vLLM's.
+            Self::Llama | Self::Jina | Self::Vllm => ScoreScale::Unknown,
             Self::Cohere | Self::Voyage => ScoreScale::Probabilities,
-            Self::Vllm | Self::Tei | Self::Infinity if wants_raw_scores => ScoreScale::Logits,
-            Self::Vllm | Self::Tei | Self::Infinity => ScoreScale::Probabilities,
+            Self::Tei | Self::Infinity if wants_raw_scores => ScoreScale::Logits,
+            Self::Tei | Self::Infinity => ScoreScale::Probabilities,
+        }
+    }
+
+    /// Returns the most documents of a request, unless that is left to the worker.
+    pub fn most_documents(self) -> Option<usize> {
+        (self == Self::Tei).then_some(TEI_BATCH)
+    }
+
+    /// Checks that the worker obeys what a request asks for. `is_cut` says that the documents have been cut already.
+    ///
+    /// # Errors
+    /// The member that it does not obey.
+    pub fn check(self, request: &WorkerRerankRequest<'_>, is_cut: bool) -> Result<(), FieldError> {
+        if request.wants_raw_scores && matches!(self, Self::Cohere | Self::Jina | Self::Voyage) {
+            return Err(FieldError::of("raw_scores", "must be false: the backend of this model gives no logits"));
+        }
+        let DocumentCut::Allowed { document, prompt, side } = request.cut else { return Ok(()) };
+        if is_cut || matches!(self, Self::Llama | Self::Vllm) {
+            return Ok(());
+        }
+        let what = "cannot be obeyed: the backend of this model cuts only to its own context";
+        match (self, document, prompt, side) {
+            (Self::Cohere, _, None, _) | (_, None, None, CutSide::End) | (Self::Tei, None, None, CutSide::Start) => {
+                Ok(())
+            }
+            (Self::Cohere, ..) | (_, None, Some(_), _) => Err(FieldError::of("truncate_prompt_tokens", what)),
+            (_, Some(_), ..) => Err(FieldError::of("max_tokens_per_doc", what)),
+            (_, None, None, CutSide::Start) => {
+                Err(FieldError::of("truncate", "must cut the end: the backend of this model cuts no beginning"))
+            }
         }
     }
 
@@ -174,7 +210,7 @@ mod tests {
             (Cohere, "/v2/rerank", "}", r#","max_tokens_per_doc":9}"#),
             (Jina, "/v1/rerank", r#","return_documents":false}"#, r#","return_documents":false}"#),
             (Voyage, "/v1/rerank", r#","truncation":false}"#, r#","truncation":true}"#),
-            (Infinity, "/rerank", r#","raw_scores":false}"#, r#","raw_scores":true}"#),
+            (Infinity, "/v1/rerank", r#","raw_scores":false}"#, r#","raw_scores":true}"#),
         ] {
             assert_eq!(dialect.path(), path);
             assert_eq!(String::from_utf8(dialect.write_request(&PLAIN)).unwrap(), format!("{plain}{simple}"));
@@ -197,6 +233,36 @@ mod tests {
         assert_eq!(Llama.scale(false), ScoreScale::Unknown);
         assert_eq!((Tei.scale(false), Tei.scale(true)), (ScoreScale::Probabilities, ScoreScale::Logits));
         assert_eq!((Infinity.scale(false), Infinity.scale(true)), (ScoreScale::Probabilities, ScoreScale::Logits));
+        assert_eq!(
+            (WorkerRerankDialect::Vllm.scale(false), WorkerRerankDialect::Jina.scale(false)),
+            (Llama.scale(false), Llama.scale(false))
+        );
         assert_eq!((Cohere.scale(true), Voyage.scale(true)), (ScoreScale::Probabilities, ScoreScale::Probabilities));
+    }
+
+    #[test]
+    fn what_a_worker_cannot_do_is_refused_by_name_and_never_left_out() {
+        use WorkerRerankDialect::{Cohere, Infinity, Jina, Llama, Tei, Vllm, Voyage};
+        let refused = |dialect: WorkerRerankDialect, request: &WorkerRerankRequest<'_>, is_cut| {
+            dialect.check(request, is_cut).err().and_then(|error| error.field)
+        };
+        let cut = |document, prompt, side| WorkerRerankRequest {
+            cut: DocumentCut::Allowed { document, prompt, side },
+            ..PLAIN
+        };
+        let raw = WorkerRerankRequest { wants_raw_scores: true, ..PLAIN };
+        for dialect in [Llama, Vllm, Tei, Infinity, Cohere, Jina, Voyage] {
+            let has_none = matches!(dialect, Cohere | Jina | Voyage).then(|| "raw_scores".to_owned());
+            assert_eq!(refused(dialect, &raw, false), has_none, "{dialect:?}");
+            assert_eq!(refused(dialect, &PLAIN, false), None);
+            assert_eq!(refused(dialect, &cut(None, None, CutSide::End), false), None);
+            assert_eq!(refused(dialect, &cut(Some(9), Some(9), CutSide::Start), true), None, "{dialect:?}");
+            let numbers = refused(dialect, &cut(Some(9), None, CutSide::End), false);
+            assert_eq!(numbers.is_none(), matches!(dialect, Llama | Vllm | Cohere), "{dialect:?}");
+            let side = refused(dialect, &cut(None, None, CutSide::Start), false);
+            assert_eq!(side.is_none(), matches!(dialect, Llama | Vllm | Cohere | Tei), "{dialect:?}");
+            let prompt = refused(dialect, &cut(None, Some(9), CutSide::End), false);
+            assert_eq!(prompt.is_none(), matches!(dialect, Llama | Vllm), "{dialect:?}");
+        }
     }
 }

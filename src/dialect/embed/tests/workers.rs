@@ -7,7 +7,7 @@ use super::super::{
 use super::DIALECTS;
 
 fn call(inputs: &[EmbedInput]) -> WorkerEmbedCall<'_> {
-    WorkerEmbedCall { model: "m", inputs, cut: InputCut::End, prompt: None, is_normalized: true }
+    WorkerEmbedCall { model: "m", inputs, cut: InputCut::End, prompt: None, is_normalized: true, dimensions: None }
 }
 
 fn sent(dialect: WorkerEmbedDialect, call: &WorkerEmbedCall<'_>) -> String {
@@ -30,7 +30,7 @@ fn each_worker_is_asked_in_its_own_dialect() {
         (
             WorkerEmbedDialect::Tei,
             "/embed",
-            r#"{"inputs":["a","ü\""],"normalize":true,"truncate":true,"prompt_name":"search_query"}"#,
+            r#"{"inputs":["a","ü\""],"normalize":true,"truncate":true}"#,
             r#"{"inputs":["a","ü\""],"normalize":true,"truncate":false}"#,
         ),
         (
@@ -88,6 +88,12 @@ fn what_a_worker_cannot_do_is_an_error_and_never_left_out() {
         assert_eq!(dialect.can_cut(InputCut::Start), dialect != WorkerEmbedDialect::Voyage);
     }
     assert!(!WorkerEmbedDialect::OpenAi.can_cut(InputCut::End));
+    let named = PromptName { field: "prompt_name", name: "query".to_owned() };
+    let prompted = WorkerEmbedCall { prompt: Some(&named), ..call(&tokens[1..]) };
+    assert!(sent(WorkerEmbedDialect::Tei, &prompted).ends_with(r#","prompt_name":"query"}"#));
+    let sized = |count| WorkerEmbedCall { dimensions: Some(count), ..call(&tokens[1..]) };
+    assert!(sent(WorkerEmbedDialect::Voyage, &sized(2048)).contains(r#""output_dimension":2048"#));
+    assert!(!sent(WorkerEmbedDialect::Voyage, &sized(16)).contains("output_dimension"), "it is cut here");
 }
 
 #[test]
