@@ -137,10 +137,10 @@ struct ApiVersion {
     version: &'static str,
 }
 
+/// An unknown number is 0, so that the answer has the same members whichever worker gives it.
 #[derive(Serialize)]
 struct BilledUnits {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    input_tokens: Option<u64>,
+    input_tokens: u64,
 }
 
 /// Writes the answer.
@@ -168,7 +168,7 @@ pub(super) fn write(request: &EmbedRequest, answer: &EmbedAnswer, id: &AnswerId)
         texts: texts.collect(),
         meta: Meta {
             api_version: ApiVersion { version },
-            billed_units: BilledUnits { input_tokens: answer.prompt_tokens },
+            billed_units: BilledUnits { input_tokens: answer.prompt_tokens.unwrap_or(0) },
         },
     })
 }

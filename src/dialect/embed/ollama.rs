@@ -55,8 +55,8 @@ fn request(dialect: EmbedDialect, inputs: Vec<EmbedInput>, fields: &Fields<'_>) 
 struct ManyAnswer<'a> {
     model: &'a str,
     embeddings: &'a [Vec<f32>],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_eval_count: Option<u64>,
+    /// An unknown number is 0, so that the answer has the same members whichever worker gives it.
+    prompt_eval_count: u64,
 }
 
 #[derive(Serialize)]
@@ -70,7 +70,7 @@ pub(super) fn write(request: &EmbedRequest, answer: &EmbedAnswer) -> Vec<u8> {
         return json(&ManyAnswer {
             model: &answer.model,
             embeddings: &answer.vectors,
-            prompt_eval_count: answer.prompt_tokens,
+            prompt_eval_count: answer.prompt_tokens.unwrap_or(0),
         });
     }
     json(&SingleAnswer { embedding: answer.vectors.first().map(Vec::as_slice).unwrap_or_default() })

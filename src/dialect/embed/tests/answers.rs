@@ -54,14 +54,14 @@ fn openai_s_clients_read_a_list_of_floats_or_base64() {
 }
 
 #[test]
-fn an_unknown_number_of_tokens_is_zero_for_openai_and_left_out_elsewhere() {
+fn an_unknown_number_of_tokens_is_zero_in_every_dialect() {
     let answer = EmbedAnswer { prompt_tokens: None, vectors: vec![vec![1.0]], ..answer() };
     let text = written(&parsed("/v1/embeddings", r#"{"input":"a"}"#), &answer);
     assert!(text.ends_with(r#""usage":{"prompt_tokens":0,"total_tokens":0}}"#), "{text}");
     let text = written(&parsed("/api/embed", r#"{"input":"a"}"#), &answer);
-    assert_eq!(text, r#"{"model":"m","embeddings":[[1.0]]}"#);
+    assert_eq!(text, r#"{"model":"m","embeddings":[[1.0]],"prompt_eval_count":0}"#);
     let text = written(&parsed("/v2/embed", r#"{"texts":["a"]}"#), &answer);
-    assert!(text.ends_with(r#""meta":{"api_version":{"version":"2"},"billed_units":{}}}"#), "{text}");
+    assert!(text.ends_with(r#""meta":{"api_version":{"version":"2"},"billed_units":{"input_tokens":0}}}"#), "{text}");
 }
 
 #[test]
