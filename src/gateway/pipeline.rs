@@ -34,10 +34,11 @@ use super::service::{Gateway, ResponseContext};
 use super::translation::{self, DialectRequest};
 use super::upstream::forward::OutgoingRequest;
 use super::upstream::retry::{self, Retry};
-use crate::fleet::{LeaseRequest, Model};
+use crate::fleet::LeaseRequest;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::models::ModelKind;
 use crate::refusal::{Refusal, Shape};
+use crate::settings::values::Dimensions;
 
 impl Gateway {
     /// Answers one request on the gateway port, which arrived on a connection of this peer.
@@ -148,10 +149,10 @@ impl Gateway {
         }
         let request_id = context.request_id.clone();
         if route.dialects.is_some() {
-            let model = || self.model_of(requested_model.as_deref(), required_kind, &caller);
+            let needs_reading = || self.translates_embeddings(requested_model.as_deref(), required_kind, &caller);
             let (limits, shape) = (self.translation_limits, &mut context.shape);
             if let Some(translation) =
-                DialectRequest::read(route, &parts.headers, (&envelope, &body), model, limits, shape)?
+                DialectRequest::read(route, &parts.headers, (&envelope, &body), needs_reading, limits, shape)?
             {
                 let arrival_guard = context.arrival_guard.take();
                 return Ok(PreparedRequest::Translated(Box::new(Translated {
@@ -182,6 +183,7 @@ impl Gateway {
             body,
             role,
             only_model: None,
+            call: None,
             shared_deadline,
         };
         let (retry, queue_entry) = self.enqueue(&request, &caller, record)?;
@@ -266,12 +268,25 @@ impl Gateway {
                 lease.record_not_sent();
                 return Err((refusal, record));
             }
+            if let Err(refusal) = request.write_for(model, &lease).await {
+                let worker = lease.member().number;
+                lease.record_not_sent();
+                drop(lease);
+                match retry.pass_over(worker, ticket, &caller) {
+                    Some(next) => {
+                        queue_entry = next;
+                        continue;
+                    }
+                    None => return Err((refusal, record)),
+                }
+            }
             // Stage 7, forward.
             let is_last = retry.is_last_attempt();
             let limits_tokens = caller.meter().is_some_and(Meter::limits_tokens);
             let adapted = request.adapt_to_worker(model, &lease, limits_tokens, is_last);
             let outgoing = OutgoingRequest {
                 route: request.route,
+                path_at_remote: request.path_at_remote(),
                 parts: request.head_to_send(is_last),
                 request_id: &request.request_id,
                 client_model_name: adapted.client_model_name.as_deref(),
@@ -299,10 +314,16 @@ impl Gateway {
         }
     }
 
-    /// Returns the model that a request with this name and kind means, if the caller may use it.
-    fn model_of(&self, name: Option<&str>, kind: Option<ModelKind>, caller: &Caller) -> Option<Arc<Model>> {
+    /// Returns whether requests for embeddings of the model with this name and kind have to be read even if a llama-server's
+    /// answer to them would be right: the model has a default length of its vectors, or it, or one that may take over,
+    /// has workers with other APIs.
+    fn translates_embeddings(&self, name: Option<&str>, kind: Option<ModelKind>, caller: &Caller) -> bool {
         let snapshot = self.model_queues.snapshot();
-        snapshot.resolve(name, kind, caller).ok().map(|model_queue| Arc::clone(&model_queue.model))
+        let Ok(found) = snapshot.resolve(name, kind, caller) else { return snapshot.has_other_embeddings() };
+        let (model, info) = (&found.model, found.model.info());
+        let has_length = info.dimensions.as_ref().and_then(Dimensions::default_length).is_some();
+        let may_move = info.pool.is_some() || !model.policy().fallbacks.is_empty();
+        has_length || model.has_other_embeddings() || may_move && snapshot.has_other_embeddings()
     }
 
     /// Refuses what can be refused without the body.

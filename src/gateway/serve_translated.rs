@@ -14,7 +14,7 @@ use super::prepared_request::{Queued, Translated};
 use super::request::proxied_request::{ProxiedRequest, RequestRole};
 use super::response::body::ResponseBody;
 use super::service::Gateway;
-use super::translation::calls::{CallContext, CallSender, Calls, CallsState, SentCall};
+use super::translation::calls::{CallBody, CallContext, CallSender, Calls, CallsState, SentCall};
 use super::translation::keep_alive::KeptAlive;
 use super::translation::{self, StreamedCall, tei_info};
 use crate::refusal::Refusal;
@@ -79,7 +79,7 @@ impl Gateway {
         mut record: Record,
     ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
         let StreamedCall { route, text, mut lines, keep_alive } = call;
-        let request = match context.request(route, text, RequestRole::Whole, None).await {
+        let request = match context.request(route, CallBody::Text(text), RequestRole::Whole, None).await {
             Ok(request) => request,
             Err(refusal) => return Err((refusal, record)),
         };

@@ -28,7 +28,7 @@ fn check(path: &Path) -> String {
 /// With UPDATE_DOCS=1 the expected outputs are written again.
 #[test]
 fn check_says_for_each_file_of_litellm_what_is_served_and_what_is_not() {
-    for name in ["providers", "servers", "wildcard", "include", "routing"] {
+    for name in ["providers", "servers", "wildcard", "include", "routing", "retrieval"] {
         let path = folder().join(format!("{name}.yaml"));
         compare(&check(&path), &folder().join(format!("{name}.txt")));
     }

@@ -53,6 +53,7 @@ mod rates;
 mod real_fleet;
 mod reload;
 mod remote_addresses;
+mod remote_dialects;
 mod remote_streams;
 mod remotes;
 mod replicas;

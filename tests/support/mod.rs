@@ -13,6 +13,7 @@
 //! - `resources.rs`: processes and ports, as the kernel reports them
 //! - `runpod.rs`: RunPod's API for a worker of a queue endpoint
 //! - `scripted.rs`: the script, journal and control socket of the fake llama-server (`fake/`)
+//! - `vendors.rs`: servers with APIs of their own for reranking and embeddings
 //! - `wait.rs`: waiting for conditions
 
 #![allow(
@@ -37,4 +38,5 @@ pub(crate) mod remote;
 pub(crate) mod resources;
 pub(crate) mod runpod;
 pub(crate) mod scripted;
+pub(crate) mod vendors;
 pub(crate) mod wait;

@@ -21,6 +21,8 @@ pub(crate) enum Reply {
     /// Serves the request: the response, whole or streamed, contains the model's name from the request. Documents get the
     /// score 0.5.
     Serve,
+    /// What this returns for the request: a status, and a body.
+    Answer(fn(&ReceivedRequest) -> (u16, Value)),
     /// Serves the request once `release` is called.
     Hold,
     /// Serves the request, and closes the connection without `Connection: close`.
@@ -215,10 +217,14 @@ impl Shared {
                 continue;
             }
             let body: Value = serde_json::from_str(&request.body).unwrap_or_default();
-            self.received.lock().unwrap().push(request);
+            self.received.lock().unwrap().push(request.clone());
             let reply = self.reply.lock().unwrap().clone();
             match reply {
                 Reply::Serve => serve(connection, &body)?,
+                Reply::Answer(answer) => {
+                    let (status, body) = answer(&request);
+                    send_whole(connection, status, &body)?;
+                }
                 Reply::ServeAndClose => {
                     serve(connection, &body)?;
                     connection.shutdown(Shutdown::Write)?;

@@ -314,6 +314,11 @@ impl Snapshot {
         self.queues.get(self.names.by_own_pattern(name, may_use)?)
     }
 
+    /// Returns whether requests for embeddings have to be translated for some workers of a model.
+    pub(crate) fn has_other_embeddings(&self) -> bool {
+        self.queues.iter().any(|entry| entry.model.has_other_embeddings())
+    }
+
     /// Returns the models that `GET /v1/models` shows to this caller: not unlisted, and allowed for its key.
     pub(crate) fn models_shown_to<'a>(&'a self, caller: &'a Caller) -> impl Iterator<Item = &'a Model> {
         self.queues.iter().map(|entry| &*entry.model).filter(|model| {

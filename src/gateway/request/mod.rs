@@ -10,6 +10,7 @@
 //! - `rewrite.rs`: changes members of a body
 //! - `session.rs`: the session that a request names
 //! - `proxied_request.rs`: a whole request, and its form for the worker of each attempt
+//! - `worker_call.rs`: a call that is written for the worker that gets it
 
 pub(super) mod answer_facts;
 pub(super) mod body;
@@ -21,3 +22,4 @@ pub(super) mod proxied_request;
 mod response_format;
 pub(crate) mod rewrite;
 mod session;
+pub(super) mod worker_call;

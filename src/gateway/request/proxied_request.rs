@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method};
 
@@ -13,6 +14,7 @@ use super::envelope::{self, Envelope};
 use super::response_format;
 use super::rewrite::{Edit, rewrite_body, stream_options_with_usage};
 use super::session;
+use super::worker_call::WorkerCall;
 use crate::fleet::{Fingerprint, Lease, Model, ModelInfo, RequestClass, WorkerKind};
 use crate::gateway::queue::ModelQueue;
 use crate::gateway::queue::model_queues::Snapshot;
@@ -20,7 +22,7 @@ use crate::gateway::routes::route::{Route, StreamEnd};
 use crate::models::ModelKind;
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
-use crate::settings::values::Strategy;
+use crate::settings::values::{BackendApi, Strategy};
 
 /// The members of a completion with a suffix, as llama-server's `/infill` names them.
 const INFILL_NAMES: [(&str, &str, Option<&str>); 3] =
@@ -40,6 +42,8 @@ pub(crate) struct ProxiedRequest {
     pub(crate) role: RequestRole,
     /// The id of the model that the request was written for, if no other can read it.
     pub(crate) only_model: Option<String>,
+    /// What the body is written from, if that depends on the worker.
+    pub(crate) call: Option<WorkerCall>,
     /// The deadline that all calls of a translated request share, set by the first attempt at one of them.
     pub(crate) shared_deadline: Option<Arc<OnceLock<ActiveInstant>>>,
 }
@@ -169,6 +173,31 @@ impl ProxiedRequest {
         if lease.endpoint().target.is_remote { self.route.at_remote() } else { self.route }
     }
 
+    /// Writes the body for this worker, if it depends on the worker.
+    ///
+    /// # Errors
+    /// The worker cannot be asked: its API has no such route, or cannot express what the request asks for.
+    pub(crate) async fn write_for(&mut self, model: &Model, lease: &Lease) -> Result<(), Refusal> {
+        let api = lease.member().api;
+        let Some(call) = &mut self.call else {
+            return match api.is_openai() {
+                true => Ok(()),
+                false => Err(route_not_in(api, self.route.canonical)),
+            };
+        };
+        let name = name_at_worker(model, lease, self.requested_model.as_deref());
+        if let Some(text) = call.write_for(api, &name)? {
+            self.body = self.body.with_pieces([Bytes::from(text)].into());
+            self.envelope = Envelope::of_json(&self.body).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the path by which a remote backend is asked, if it depends on its API.
+    pub(crate) fn path_at_remote(&self) -> Option<&'static str> {
+        self.call.as_ref().and_then(WorkerCall::path)
+    }
+
     /// Returns the head to send. The last attempt takes it instead of copying it.
     pub(crate) fn head_to_send(&mut self, is_last: bool) -> Parts {
         if !is_last {
@@ -191,10 +220,7 @@ impl ProxiedRequest {
         let policy = model.policy();
         let client_name = self.requested_model.as_deref().unwrap_or(model.id());
         let target = &lease.endpoint().target;
-        let worker_name: Cow<'_, str> = match &model.info().pattern {
-            Some(pattern) => Cow::Owned(pattern.fill(target.model.as_deref(), client_name)),
-            None => Cow::Borrowed(target.model.as_deref().unwrap_or(model.id())),
-        };
+        let worker_name = name_at_worker(model, lease, self.requested_model.as_deref());
         // A local llama-server has one model, and calls it in its response by the id, or by the name in the body, even if
         // that is empty. A remote backend may use any name in its response, such as the path of the model's file.
         let is_local = lease.member().kind == WorkerKind::Local;
@@ -202,7 +228,9 @@ impl ProxiedRequest {
         let is_right = is_local && is_named_so(&worker_name) && self.envelope.model().is_none_or(is_named_so);
         let name = (!is_right).then(|| client_name.to_owned());
         // The body may name another model than the request means: a path may name it too.
-        let is_renamed = !is_local && self.envelope.model() != Some(&*worker_name);
+        // text-embeddings-inference has one model, and no member for its name.
+        let names_model = lease.member().api != BackendApi::Tei;
+        let is_renamed = !is_local && names_model && self.envelope.model() != Some(&*worker_name);
         // llama-server reports its tokens unasked; others only where they are asked to.
         let is_asked_for_usage = !is_local
             && self.route_at(lease).stream_end == StreamEnd::Done
@@ -232,6 +260,20 @@ impl ProxiedRequest {
         };
         AdaptedRequest { client_model_name: name, hides_usage: stream_options.is_some(), facts, body }
     }
+}
+
+/// Returns the name by which a worker knows the model that the client calls so.
+fn name_at_worker<'a>(model: &'a Model, lease: &'a Lease, requested: Option<&str>) -> Cow<'a, str> {
+    let target = &lease.endpoint().target;
+    match &model.info().pattern {
+        Some(pattern) => Cow::Owned(pattern.fill(target.model.as_deref(), requested.unwrap_or(model.id()))),
+        None => Cow::Borrowed(target.model.as_deref().unwrap_or(model.id())),
+    }
+}
+
+/// Returns the refusal of a request for a path that is none of this API.
+pub(crate) fn route_not_in(api: BackendApi, path: &str) -> Refusal {
+    Refusal::RouteNotAtBackend(Some(format!("{path} is not in the API of {}", api.owner())))
 }
 
 /// A request in its form for one worker.

@@ -22,6 +22,7 @@ use crate::gateway::queue::ModelQueue;
 use crate::gateway::request::body::RequestBody;
 use crate::gateway::request::envelope::Envelope;
 use crate::gateway::request::proxied_request::{ProxiedRequest, RequestRole};
+use crate::gateway::request::worker_call::{WorkerCall, WriteCall};
 use crate::gateway::response::body::ResponseBody;
 use crate::gateway::response::error_cause;
 use crate::gateway::response::served_by::ServedBy;
@@ -79,17 +80,24 @@ pub(crate) struct CallContext<'a> {
 }
 
 impl CallContext<'_> {
-    /// Returns a call of the request: `text`, a JSON object, by this route.
+    /// Returns a call of the request by this route.
     ///
     /// # Errors
     /// [`Refusal::BadRequest`] if the text is ambiguous.
     pub(crate) async fn request(
         &self,
         route: &'static Route,
-        text: Vec<u8>,
+        body: CallBody,
         role: RequestRole,
         shared_deadline: Option<Arc<OnceLock<ActiveInstant>>>,
     ) -> Result<ProxiedRequest, Refusal> {
+        let (call, text) = match body {
+            CallBody::Text(text) => (None, text),
+            CallBody::Written(writer) => {
+                let (call, text) = WorkerCall::new(writer, self.requested_model.unwrap_or_default());
+                (Some(call), text)
+            }
+        };
         let body = self.body.with_pieces([Bytes::from(text)].into());
         Ok(ProxiedRequest {
             route,
@@ -101,9 +109,18 @@ impl CallContext<'_> {
             body,
             role,
             only_model: None,
+            call,
             shared_deadline,
         })
     }
+}
+
+/// What a call says.
+pub(crate) enum CallBody {
+    /// A JSON object in OpenAI's API.
+    Text(Vec<u8>),
+    /// Something that is written for the worker that gets it.
+    Written(Arc<dyn WriteCall>),
 }
 
 /// What changes from call to call.
@@ -165,13 +182,13 @@ impl<S: CallSender> Calls<'_, S> {
         Ok(model)
     }
 
-    /// Sends `text`, a JSON object, to a worker by this route, and returns the whole answer.
+    /// Sends a call to a worker by this route, and returns the whole answer.
     ///
     /// # Errors
     /// The refusal of any stage, or that of a worker's error (see [`error_of`]); [`Refusal::BadBackendAnswer`] for an
     /// answer of more than [`CALL_ANSWER`] bytes, or with which those of the request have more than [`CALL_ANSWERS`].
-    pub(crate) async fn call(&self, route: &'static Route, text: Vec<u8>) -> Result<CallAnswer, Refusal> {
-        self.call_model(None, route, text).await
+    pub(crate) async fn call(&self, route: &'static Route, body: CallBody) -> Result<CallAnswer, Refusal> {
+        self.call_model(None, route, body).await
     }
 
     /// As [`Self::call`], but if a model is given, its workers alone are asked.
@@ -182,17 +199,20 @@ impl<S: CallSender> Calls<'_, S> {
         &self,
         only_model: Option<&str>,
         route: &'static Route,
-        text: Vec<u8>,
+        body: CallBody,
     ) -> Result<CallAnswer, Refusal> {
         // A call that needs no slot is not charged, and so does not count as the first.
         let is_first = route.needs_slot && !self.state.is_charged.swap(true, Ordering::Relaxed);
         let role = if is_first { RequestRole::FirstCall } else { RequestRole::LaterCall };
         // The wait for a slot after texts were counted is no part of it.
         let deadline = route.needs_slot.then(|| Arc::clone(&self.state.deadline));
-        let mut request = self.context.request(route, text, role, deadline).await?;
+        let mut request = self.context.request(route, body, role, deadline).await?;
         request.only_model = only_model.map(str::to_owned);
         let guard = self.state.arrival_guard.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let sent = self.sender.send(request, self.caller.for_call(), self.record.open_call(), guard).await;
+        let mut record = self.record.open_call();
+        // Tokens that a worker does not report are estimated by it.
+        record.bytes_in = request.body.length();
+        let sent = self.sender.send(request, self.caller.for_call(), record, guard).await;
         self.collect(sent.map_err(|(refusal, _)| refusal)?).await
     }
 

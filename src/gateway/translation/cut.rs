@@ -1,15 +1,12 @@
-//! Texts that may be too long for a model: counted and cut with the model's own tokenizer.
+//! Texts that may be too long for a model: counted and cut with the model's own tokenizer, at any worker that has one.
 //!
 //! A text of no more bytes than there is room for tokens fits in any case, since a token is at least a byte, so most
 //! requests need no call. What is cut, and whether, is decided by the request.
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
-use serde_json::json;
-
+use super::backends::TokenCall;
 use super::calls::{CallSender, Calls};
-use super::shared::call_route;
 use crate::dialect::rerank::CutSide;
 use crate::gateway::bounds::CUT_ATTEMPTS;
 use crate::refusal::Refusal;
@@ -97,24 +94,14 @@ pub(super) async fn tokens_of<S: CallSender>(
     text: &str,
     add_special: bool,
 ) -> Result<Vec<u32>, Refusal> {
-    #[derive(Deserialize)]
-    struct Tokens {
-        tokens: Vec<u32>,
-    }
-    let body = json!({"content": text, "add_special": add_special}).to_string();
-    let answer = calls.call(call_route("/tokenize")?, body.into_bytes()).await?;
-    let Tokens { tokens } = serde_json::from_slice(&answer.body).map_err(unreadable)?;
-    Ok(tokens)
+    let (text, with_pieces) = (text.to_owned(), false);
+    let (dialect, answer) = TokenCall::Tokens { text, add_special, with_pieces }.ask(calls).await?;
+    dialect.read_ids(&answer.body).map_err(unreadable)
 }
 
 async fn detokenize<S: CallSender>(calls: &Calls<'_, S>, tokens: &[u32]) -> Result<String, Refusal> {
-    #[derive(Deserialize)]
-    struct Text {
-        content: String,
-    }
-    let answer = calls.call(call_route("/detokenize")?, json!({"tokens": tokens}).to_string().into_bytes()).await?;
-    let Text { content } = serde_json::from_slice(&answer.body).map_err(unreadable)?;
-    Ok(content)
+    let (dialect, answer) = TokenCall::Text(tokens.to_vec()).ask(calls).await?;
+    dialect.read_text(&answer.body).map_err(unreadable)
 }
 
 fn unreadable(error: serde_json::Error) -> Refusal {

@@ -1,19 +1,21 @@
 //! Requests for embeddings: calls for parts of the inputs, whose vectors are put together, cut, normalised and encoded as
-//! the client asks.
+//! the client asks. How a call is written for its worker is in `backends/`.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::calls::{CallSender, Calls};
+use super::backends::{EmbedCall, embed_dialect, least};
+use super::calls::{CallBody, CallSender, Calls};
 use super::embed_inputs::{self, PreparedInputs};
 use super::in_order::{OneOfMany, in_order};
 use super::plain::{is_own_form, is_plain};
 use super::shared::{answer_id, call_route, refusal_of};
 use crate::dialect::FieldError;
 use crate::dialect::embed::{
-    self, EmbedAnswer, EmbedDialect, EmbedInput, EmbedRequest, PromptRole, WorkerEmbedCall, WorkerEmbedDialect,
-    WorkerVectors, write_request,
+    self, EmbedAnswer, EmbedDialect, EmbedInput, EmbedRequest, PromptRole, WorkerEmbedDialect, WorkerVectors,
 };
-use crate::fleet::ModelInfo;
+use crate::fleet::{Model, ModelInfo};
 use crate::gateway::bounds::INPUTS_PER_CALL;
 use crate::gateway::request::body::RequestBody;
 use crate::gateway::request::envelope::Envelope;
@@ -30,17 +32,17 @@ const PROMPT_MEMBERS: &[&str] = &["input_type", "task", "prompt_name"];
 
 /// A request for embeddings.
 pub(crate) struct EmbedTranslation {
-    request: EmbedRequest,
+    request: Arc<EmbedRequest>,
     /// What else the request says in OpenAI's form, for remote backends, which may know more than is known here: members
     /// with a comma before each.
-    members: Vec<u8>,
+    members: Arc<[u8]>,
     /// The same without [`PROMPT_MEMBERS`].
-    members_without_prompt: Vec<u8>,
+    members_without_prompt: Arc<[u8]>,
 }
 
 impl EmbedTranslation {
-    /// Reads a request; returns `None` if the worker's own answer to it is right. `has_default` says whether the model that
-    /// it means has a length of its vectors for requests that name none.
+    /// Reads a request; returns `None` if the worker's own answer to it is right. `needs_reading` says whether the model that
+    /// it means needs it read in any case, because of a setting or of the API of a worker.
     ///
     /// # Errors
     /// As `DialectRequest::read`.
@@ -48,10 +50,10 @@ impl EmbedTranslation {
         route: &Route,
         envelope: &Envelope,
         body: &RequestBody,
-        has_default: impl FnOnce() -> bool,
+        needs_reading: impl FnOnce() -> bool,
     ) -> Result<Option<Self>, Refusal> {
         let is_openai = matches!(route.path, "/v1/embeddings" | "/embeddings");
-        if is_openai && is_plain(envelope, body) && (is_own_form(envelope) || !has_default()) {
+        if is_openai && is_plain(envelope, body) && (is_own_form(envelope) || !needs_reading()) {
             return Ok(None);
         }
         let request = embed::parse(route.path, &body.to_bytes()).map_err(refusal_of)?;
@@ -62,7 +64,8 @@ impl EmbedTranslation {
             false => Vec::new(),
         };
         let members_without_prompt = members(&[OWN_MEMBERS, PROMPT_MEMBERS].concat());
-        Ok(Some(Self { members: members(OWN_MEMBERS), members_without_prompt, request }))
+        let (members, members_without_prompt) = (members(OWN_MEMBERS).into(), members_without_prompt.into());
+        Ok(Some(Self { members, members_without_prompt, request: Arc::new(request) }))
     }
 
     /// Returns whether the client is one of Ollama's API.
@@ -75,24 +78,34 @@ impl EmbedTranslation {
     /// # Errors
     /// As `DialectRequest::answer`.
     pub(super) async fn answer<S: CallSender>(&self, calls: &Calls<'_, S>) -> Result<Bytes, Refusal> {
-        let request = &self.request;
+        let request = &*self.request;
         let model = calls.model();
         let info = model.as_ref().map(|model| model.info());
         let is_remote = model.as_ref().is_some_and(|model| model.is_remote());
         check_dimensions(request, info.as_deref()).map_err(refusal_of)?;
-        let prefix = prefix_of(request, info.as_deref(), is_remote).map_err(refusal_of)?;
+        let may_know_prompts = model.is_some_and(|model| may_know_prompts(request, model));
+        let prefix = prefix_of(request, info.as_deref(), may_know_prompts).map_err(refusal_of)?;
         let prepared = embed_inputs::prepare(calls, request, info.as_deref(), prefix).await?;
         let members = match (is_remote, prefix) {
-            (false, _) => &[][..],
-            (true, None) => &self.members,
-            (true, Some(_)) => &self.members_without_prompt,
+            (false, _) => Arc::default(),
+            (true, None) => Arc::clone(&self.members),
+            (true, Some(_)) => Arc::clone(&self.members_without_prompt),
         };
-        let PreparedInputs(inputs) = &prepared;
-        let mut parts: Vec<OneOfMany<'_, _, _>> = Vec::with_capacity(inputs.len().div_ceil(INPUTS_PER_CALL));
-        for (at, part) in inputs.chunks(INPUTS_PER_CALL).enumerate() {
-            parts.push(Box::pin(self.call(calls, at * INPUTS_PER_CALL, part, members)));
+        let inputs = request.inputs.len();
+        let PreparedInputs(prepared) = prepared;
+        let most = least(model.map(|model| &**model), INPUTS_PER_CALL, |api| embed_dialect(api).most_inputs());
+        let mut parts: Vec<OneOfMany<'_, _, _>> = Vec::with_capacity(inputs.div_ceil(most));
+        for first in (0..inputs).step_by(most) {
+            let call = EmbedCall {
+                request: Arc::clone(&self.request),
+                prepared: prepared.clone(),
+                part: first..inputs.min(first + most),
+                has_prefix: prefix.is_some(),
+                members: Arc::clone(&members),
+            };
+            parts.push(Box::pin(self.call(calls, call)));
         }
-        let (mut vectors, mut prompt_tokens) = (Vec::with_capacity(inputs.len()), Some(0));
+        let (mut vectors, mut prompt_tokens) = (Vec::with_capacity(inputs), Some(0));
         let mut served_by = None;
         for (part, part_served_by) in in_order(parts, calls.at_once()).await? {
             vectors.extend(part.vectors);
@@ -109,49 +122,42 @@ impl EmbedTranslation {
         Ok(embed::write(request, &answer, &answer_id("embd")).into())
     }
 
-    /// Asks for the vectors of some of the inputs, the first of which is at `first`. `members` are added to the call.
+    /// Asks for the vectors of some of the inputs.
     async fn call<S: CallSender>(
         &self,
         calls: &Calls<'_, S>,
-        first: usize,
-        inputs: &[EmbedInput],
-        members: &[u8],
+        call: EmbedCall,
     ) -> Result<(WorkerVectors, ServedBy), Refusal> {
-        let request = &self.request;
-        let dialect = WorkerEmbedDialect::OpenAi;
-        let call = WorkerEmbedCall {
-            model: calls.requested_model().unwrap_or_default(),
-            inputs,
-            cut: request.cut,
-            prompt: request.prompt.as_ref(),
-            is_normalized: request.is_normalized,
-        };
-        let mut body = write_request(dialect, &call).map_err(refusal_of)?;
-        if !members.is_empty() && body.pop() == Some(b'}') {
-            body.extend_from_slice(members);
-            body.push(b'}');
-        }
-        let answer = calls.call(call_route(dialect.path())?, body).await.map_err(|refusal| match refusal {
-            Refusal::RequestFault(words) if request.inputs.len() > inputs.len() => {
+        let (request, part) = (&*self.request, call.part.clone());
+        let route = call_route(WorkerEmbedDialect::OpenAi.path())?;
+        let answer = calls.call(route, CallBody::Written(Arc::new(call))).await.map_err(|refusal| match refusal {
+            Refusal::RequestFault(words) if request.inputs.len() > part.len() => {
                 let name = |at| request.format.dialect.input_name(at);
-                Refusal::RequestFault(format!("{} to {}: {words}", name(first), name(first + inputs.len() - 1)))
+                Refusal::RequestFault(format!("{} to {}: {words}", name(part.start), name(part.end - 1)))
             }
             other => other,
         })?;
-        let read = embed::read_answer(dialect, &answer.body, inputs.len());
+        let read = embed::read_answer(embed_dialect(answer.served_by.member.api), &answer.body, part.len());
         let vectors = read.map_err(|error| Refusal::BadBackendAnswer(error.to_string()))?;
         Ok((vectors, answer.served_by))
     }
 }
 
-/// Returns the text that stands before each input; `None` if there is none. A remote backend may know prefixes of its own.
+/// Returns whether a worker of the model may know the prompt that the request names, where the model has none here.
+fn may_know_prompts(request: &EmbedRequest, model: &Model) -> bool {
+    let is_passed_on = model.is_remote() && request.format.dialect == EmbedDialect::OpenAi;
+    is_passed_on || model.members().any(|member| embed_dialect(member.api).can_take_prompts())
+}
+
+/// Returns the text that stands before each input; `None` if there is none. `may_know_prompts` says whether a worker may
+/// have prompts of its own.
 ///
 /// # Errors
 /// The request names a prompt that the model lacks, by `prompt_name`, or wants one before token ids.
 fn prefix_of<'a>(
     request: &EmbedRequest,
     info: Option<&'a ModelInfo>,
-    is_remote: bool,
+    may_know_prompts: bool,
 ) -> Result<Option<&'a str>, FieldError> {
     let (Some(prompt), Some(info)) = (&request.prompt, info) else { return Ok(None) };
     let named = |name: &str| info.prompts.iter().find(|(known, _)| known == name).map(|(_, text)| text.as_str());
@@ -159,7 +165,7 @@ fn prefix_of<'a>(
         PromptRole::Query => named("query"),
         PromptRole::Document => named("document"),
     };
-    let is_for_backend = is_remote && request.format.dialect == EmbedDialect::OpenAi && info.prompts.is_empty();
+    let is_for_backend = may_know_prompts && info.prompts.is_empty();
     let Some(text) = named(&prompt.name).or_else(of_role) else {
         if prompt.field != "prompt_name" || is_for_backend {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! Inputs for embeddings as they are sent: with the model's prompt before them, and cut where they are too long and the
 //! request allows it. What stays out is decided by the model's own tokenizer; a prompt is never cut.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::calls::{CallSender, Calls};
 use super::cut::{self, TokenLimit};
@@ -15,8 +15,8 @@ use crate::refusal::Refusal;
 /// tokenizers begin it with a space.
 const SEPARATOR_TOKENS: usize = 4;
 
-/// The inputs of a request, in their order.
-pub(super) struct PreparedInputs<'a>(pub(super) Cow<'a, [EmbedInput]>);
+/// The inputs of a request as they are sent, in their order; `None` if they are those that the client sent.
+pub(super) struct PreparedInputs(pub(super) Option<Arc<[EmbedInput]>>);
 
 /// Where the inputs of a request end.
 #[derive(Clone, Copy)]
@@ -34,17 +34,17 @@ struct InputRoom<'a> {
 /// # Errors
 /// [`Refusal::InvalidParameter`] that names the first input that is too long and must not be cut, else the refusal of a call
 /// to the tokenizer, or what is wrong with its answer.
-pub(super) async fn prepare<'a, S: CallSender>(
+pub(super) async fn prepare<S: CallSender>(
     calls: &Calls<'_, S>,
-    request: &'a EmbedRequest,
+    request: &EmbedRequest,
     info: Option<&ModelInfo>,
     prefix: Option<&str>,
-) -> Result<PreparedInputs<'a>, Refusal> {
+) -> Result<PreparedInputs, Refusal> {
     let prefix = prefix.unwrap_or_default();
     let context = info.and_then(|info| info.context_length).and_then(|tokens| usize::try_from(tokens).ok());
     let is_short = |input: &EmbedInput| context.is_none_or(|context| fits(input, prefix, context));
     if prefix.is_empty() && request.inputs.iter().all(is_short) {
-        return Ok(PreparedInputs(Cow::Borrowed(&request.inputs)));
+        return Ok(PreparedInputs(None));
     }
     let room = InputRoom {
         prefix,
@@ -75,7 +75,7 @@ pub(super) async fn prepare<'a, S: CallSender>(
     for (at, input) in in_order(long, calls.at_once()).await? {
         inputs[at] = input;
     }
-    Ok(PreparedInputs(Cow::Owned(inputs)))
+    Ok(PreparedInputs(Some(inputs.into())))
 }
 
 /// Returns whether an input fits in any case, since a token is at least a byte.

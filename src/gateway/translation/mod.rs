@@ -5,6 +5,7 @@
 //! `crate::dialect`; the wait for a slot, the choice of a worker and retries are those of any other request. A call holds
 //! its ticket and its lease until its answer has been read; the permit and the record belong to the request.
 //!
+//! - `backends/`: calls as they are written for the worker that gets them
 //! - `calls.rs`: sends the calls of one request, and collects the answers
 //! - `cut.rs`: counts and cuts texts with the tokenizer of the model
 //! - `embed.rs`: requests for embeddings
@@ -19,6 +20,7 @@
 //! - `tokenize.rs`: requests for tokens
 //! - `words.rs`: documents that a reranker without a ranking head scores
 
+mod backends;
 pub(super) mod calls;
 mod cut;
 mod embed;
@@ -33,15 +35,12 @@ pub(super) mod tei_info;
 mod tokenize;
 mod words;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{HeaderMap, Uri};
 
 use super::request::body::RequestBody;
 use super::request::envelope::Envelope;
 use super::routes::route::{DialectFamily, Route};
-use crate::fleet::Model;
 use crate::refusal::{Refusal, Shape};
 use calls::{CallSender, Calls};
 use embed::EmbedTranslation;
@@ -61,7 +60,8 @@ pub(super) enum DialectRequest {
 
 impl DialectRequest {
     /// Reads a request of this route, if the route has dialects and the worker's own answer would not be right. Sets the
-    /// shape in which its client expects errors, once it is known. `model` is the one that the request means.
+    /// shape in which its client expects errors, once it is known. `needs_reading` says whether a request for embeddings
+    /// has to be read in any case.
     ///
     /// # Errors
     /// [`Refusal::InvalidParameter`] or [`Refusal::BadRequest`] if the request is not right in its dialect.
@@ -69,7 +69,7 @@ impl DialectRequest {
         route: &Route,
         headers: &HeaderMap,
         (envelope, body): (&Envelope, &RequestBody),
-        model: impl FnOnce() -> Option<Arc<Model>>,
+        needs_reading: impl FnOnce() -> bool,
         limits: TranslationLimits,
         shape: &mut Shape,
     ) -> Result<Option<Self>, Refusal> {
@@ -80,11 +80,7 @@ impl DialectRequest {
                 let read = RerankTranslation::read(route, headers, &text, limits, shape);
                 read.map(|request| Some(Self::Rerank(request)))
             }
-            DialectFamily::Embed => {
-                let default = |model: Arc<Model>| model.info().dimensions.as_ref()?.default_length();
-                let has_default = || model().and_then(default).is_some();
-                Ok(EmbedTranslation::read(route, envelope, body, has_default)?.map(Self::Embed))
-            }
+            DialectFamily::Embed => Ok(EmbedTranslation::read(route, envelope, body, needs_reading)?.map(Self::Embed)),
             DialectFamily::Ollama => {
                 OllamaTranslation::read(route, &body.to_bytes()).map(|request| Some(Self::Ollama(request)))
             }

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 
-use super::calls::{AnswerBytes, CallSender, Calls, error_of, read_answer};
+use super::backends::TokenCall;
+use super::calls::{AnswerBytes, CallBody, CallSender, Calls, error_of, read_answer};
 use super::keep_alive::KeptAlive;
 use super::shared::{call_route, refusal_of};
 use crate::dialect::ollama::{self, AnswerWriter, KeepAlive, OllamaRequest};
@@ -16,9 +17,6 @@ use crate::gateway::response::body::ResponseBody;
 use crate::gateway::response::line_stream::{LineForm, moment_since};
 use crate::gateway::routes::route::Route;
 use crate::refusal::{Refusal, Shape};
-
-/// The route by which a model is loaded that is asked for nothing: it needs no slot.
-const LOADING_ROUTE: &str = "/tokenize";
 
 /// A chat or a completion.
 pub(crate) struct OllamaTranslation {
@@ -72,13 +70,14 @@ impl OllamaTranslation {
         let Some((path, text)) = self.request.body(calls.requested_model().unwrap_or_default()) else {
             let is_unload = self.request.keep_alive == Some(KeepAlive::Unload);
             if !is_unload && !model.is_remote() {
-                calls.call(call_route(LOADING_ROUTE)?, br#"{"content":""}"#.to_vec()).await?;
+                // It needs no slot.
+                TokenCall::Tokens { text: String::new(), add_special: false, with_pieces: false }.ask(calls).await?;
             }
             writer().write_loaded(is_unload, moment_since(self.started), &mut line);
             self.request.keep_alive.inspect(|time| KeptAlive::apply(model, *time));
             return Ok(line.into());
         };
-        let answer = calls.call(call_route(path)?, text).await?;
+        let answer = calls.call(call_route(path)?, CallBody::Text(text)).await?;
         let written = writer().write_whole(&answer.body, moment_since(self.started), &mut line);
         written.map_err(Refusal::BadBackendAnswer)?;
         self.request.keep_alive.inspect(|time| KeptAlive::apply(&answer.served_by.model, *time));

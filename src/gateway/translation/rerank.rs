@@ -1,18 +1,21 @@
-//! Requests for scores: one call for each query, whose scores are put on the scale that the client reads.
+//! Requests for scores: one call for each query, or several where a worker takes fewer documents, whose scores are put on
+//! the scale that the client reads. How a call is written for its worker is in `backends/`.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::calls::{CallAnswer, CallSender, Calls};
+use super::backends::{RerankCallBody, least, rerank_dialect};
+use super::calls::{CallAnswer, CallBody, CallSender, Calls};
 use super::cut::{self, TokenLimit};
 use super::in_order::{OneOfMany, in_order};
 use super::shared::{TranslationLimits, answer_id, call_route, refusal_of};
 use super::words::WordReranker;
 use crate::dialect::rerank::{
     self, DocumentCut, RerankAnswer, RerankCall, RerankDialect, RerankRequest, RerankRoute, ScoreScale,
-    WorkerRerankDialect, WorkerRerankRequest, WorkerScores,
+    WorkerRerankDialect, WorkerScores,
 };
 use crate::fleet::{ModelInfo, Unavailable, WorkerKind};
 use crate::gateway::bounds::CALLS_AT_ONCE;
@@ -38,7 +41,7 @@ const PINECONE_VERSION: &str = "x-pinecone-api-version";
 type Answered = (CallAnswer, WorkerScores);
 
 /// A request for scores.
-pub(crate) struct RerankTranslation(RerankRequest);
+pub(crate) struct RerankTranslation(Arc<RerankRequest>);
 
 impl RerankTranslation {
     /// Reads a request.
@@ -65,7 +68,7 @@ impl RerankTranslation {
             Some(RerankDialect::Voyage) => *shape = Shape::Voyage,
             _ => {}
         }
-        request.map(Self).map_err(refusal_of)
+        request.map(Arc::new).map(Self).map_err(refusal_of)
     }
 
     /// Makes the calls and returns the body of the response.
@@ -73,7 +76,7 @@ impl RerankTranslation {
     /// # Errors
     /// As `DialectRequest::answer`.
     pub(super) async fn answer<S: CallSender>(&self, calls: &Calls<'_, S>) -> Result<Bytes, Refusal> {
-        let request = &self.0;
+        let request = &*self.0;
         let mut scores = vec![f64::NAN; request.documents.len()];
         let (mut prompt_tokens, mut model) = (None, None);
         let (wanted, made) = self.ask(calls).await?;
@@ -110,7 +113,9 @@ impl RerankTranslation {
                 Err(refusal) => return Err(refusal),
             }
         }
-        let wanted = self.0.calls();
+        let of_api = |api| rerank_dialect(api).ok().and_then(WorkerRerankDialect::most_documents);
+        let most = least(model.map(|model| &**model), usize::MAX, of_api);
+        let wanted = in_parts(self.0.calls(), most);
         let one = |call| -> OneOfMany<'_, _, _> { Box::pin(self.call(calls, call)) };
         let made = in_order(wanted.iter().map(one).collect(), calls.at_once()).await;
         // Where no other model can serve either, the refusal is that of the request's own.
@@ -119,23 +124,15 @@ impl RerankTranslation {
 
     /// Asks for the scores of the documents of one query.
     async fn call<S: CallSender>(&self, calls: &Calls<'_, S>, call: &RerankCall<'_>) -> Result<Answered, Refusal> {
-        let request = &self.0;
-        let documents = self.documents_of(calls, call).await?;
-        let documents: Vec<&str> = documents.iter().map(AsRef::as_ref).collect();
-        let dialect = WorkerRerankDialect::Llama;
-        let body = dialect.write_request(&WorkerRerankRequest {
-            model: calls.requested_model().unwrap_or_default(),
-            query: call.query,
-            documents: &documents,
-            cut: request.cut,
-            wants_raw_scores: request.wants_raw_scores,
-            instruction: request.instruction.as_deref(),
-        });
-        let answer = calls.call(call_route(dialect.path())?, body).await?;
-        let mut scored = rerank::read_answer(&answer.body, documents.len())
+        let (documents, is_cut) = self.documents_of(calls, call).await?;
+        let body =
+            RerankCallBody { request: Arc::clone(&self.0), places: call.documents.clone(), cut: documents, is_cut };
+        let route = call_route(WorkerRerankDialect::Llama.path())?;
+        let answer = calls.call(route, CallBody::Written(Arc::new(body))).await?;
+        let mut scored = rerank::read_answer(&answer.body, call.documents.len())
             .map_err(|error| Refusal::BadBackendAnswer(error.to_string()))?;
-        if !request.wants_raw_scores {
-            scale_of(&answer.served_by).to_probabilities(&mut scored.scores);
+        if !self.0.wants_raw_scores {
+            scale_of(&answer.served_by)?.to_probabilities(&mut scored.scores);
         }
         Ok((answer, scored))
     }
@@ -149,27 +146,29 @@ impl RerankTranslation {
     ) -> Result<Answered, Refusal> {
         let (answer, mut scored) = reranker.score(calls, &self.0, call).await?;
         if !self.0.wants_raw_scores {
-            scale_of(&answer.served_by).to_probabilities(&mut scored.scores);
+            scale_of(&answer.served_by)?.to_probabilities(&mut scored.scores);
         }
         Ok((answer, scored))
     }
 
-    /// Returns the documents of a call as they are sent: cut where the request allows it, if the tokenizer of the model is
-    /// here.
+    /// Returns those documents of a call that were cut, where the request allows it and the tokenizer of the model is here,
+    /// and whether it is.
     async fn documents_of<S: CallSender>(
         &self,
         calls: &Calls<'_, S>,
         call: &RerankCall<'_>,
-    ) -> Result<Vec<Cow<'_, str>>, Refusal> {
+    ) -> Result<(Vec<Option<String>>, bool), Refusal> {
         let documents = call.documents.iter().map(|at| (*at, self.0.documents[*at].text.as_str()));
         let Some(room) = self.room(calls, call).await? else {
-            return Ok(documents.map(|(_, text)| Cow::Borrowed(text)).collect());
+            return Ok((vec![None; call.documents.len()], false));
         };
         let name = self.0.format.dialect.documents_name();
         let fit = |(at, text)| -> OneOfMany<'_, _, _> {
             Box::pin(cut::fit(calls, move || format!("{name}[{at}]"), text, room))
         };
-        in_order(documents.map(fit).collect(), CALLS_AT_ONCE).await
+        let fitted = in_order(documents.map(fit).collect(), CALLS_AT_ONCE).await?;
+        let changed = |text| if let Cow::Owned(text) = text { Some(text) } else { None };
+        Ok((fitted.into_iter().map(changed).collect(), true))
     }
 
     /// Returns how many tokens a document may have beside the query; `None` if no local worker can tell.
@@ -208,14 +207,28 @@ fn is_probability(info: &ModelInfo) -> bool {
         && info.architecture.as_deref().is_some_and(|architecture| PROBABILITY_ARCHITECTURES.contains(&architecture))
 }
 
-/// Returns what the scores of this worker mean.
-fn scale_of(served_by: &ServedBy) -> ScoreScale {
+/// Returns the calls with at most this many documents each.
+fn in_parts(calls: Vec<RerankCall<'_>>, most: usize) -> Vec<RerankCall<'_>> {
+    let mut parts = Vec::with_capacity(calls.len());
+    for RerankCall { query, documents } in calls {
+        parts.extend(documents.chunks(most).map(|documents| RerankCall { query, documents: documents.to_vec() }));
+    }
+    parts
+}
+
+/// Returns what the scores of this worker mean, where a request does not ask for logits.
+///
+/// # Errors
+/// As [`rerank_dialect`].
+fn scale_of(served_by: &ServedBy) -> Result<ScoreScale, Refusal> {
     let info = served_by.model.info();
-    match (info.scores, served_by.member.kind) {
+    Ok(match (info.scores, served_by.member.kind) {
         (ScoreSetting::Raw, _) => ScoreScale::Probabilities,
         (ScoreSetting::Sigmoid, _) => ScoreScale::Logits,
         (ScoreSetting::Auto, WorkerKind::Local) if is_probability(&info) => ScoreScale::Probabilities,
         (ScoreSetting::Auto, WorkerKind::Local) => ScoreScale::Logits,
-        (ScoreSetting::Auto, WorkerKind::Command | WorkerKind::Remote) => ScoreScale::Unknown,
-    }
+        (ScoreSetting::Auto, WorkerKind::Command | WorkerKind::Remote) => {
+            rerank_dialect(served_by.member.api)?.scale(false)
+        }
+    })
 }

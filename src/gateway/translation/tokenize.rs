@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 
+use super::backends::TokenCall;
 use super::calls::{CallSender, Calls};
 use super::in_order::{OneOfMany, in_order};
-use super::shared::{call_route, refusal_of};
+use super::shared::refusal_of;
 use crate::dialect::tokenize::{self, TokenizeRequest, WorkerTokens};
 use crate::gateway::bounds::CALLS_AT_ONCE;
 use crate::refusal::Refusal;
@@ -45,7 +46,8 @@ impl TokenizeTranslation {
 }
 
 async fn ask<S: CallSender>(calls: &Calls<'_, S>, text: &str, add_special: bool) -> Result<WorkerTokens, Refusal> {
-    let answer = calls.call(call_route("/tokenize")?, tokenize::write_request(text, add_special)).await?;
+    let call = TokenCall::Tokens { text: text.to_owned(), add_special, with_pieces: true };
+    let (dialect, answer) = call.ask(calls).await?;
     let unreadable = |error| Refusal::BadBackendAnswer(format!("the answer of its tokenizer: {error}"));
-    tokenize::read_answer(&answer.body).map_err(unreadable)
+    dialect.read_tokens(&answer.body).map_err(unreadable)
 }

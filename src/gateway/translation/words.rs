@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::calls::{CallAnswer, CallSender, Calls};
+use super::calls::{CallAnswer, CallBody, CallSender, Calls};
 use super::cut::{TokenLimit, fit_tokens};
 use super::shared::call_route;
 use crate::dialect::rerank::words::{self, TEMPLATE_END, TEMPLATE_START, YesNoWords};
@@ -77,7 +77,7 @@ impl WordReranker {
         let question = Question { instruction, query: call.query, document, at };
         let tokens = self.fitting_tokens(calls, request, &question).await?;
         let body = words::write_request(&tokens, self.words);
-        let answer = calls.call_model(Some(&self.model), &SCORING_COMPLETION, body).await?;
+        let answer = calls.call_model(Some(&self.model), &SCORING_COMPLETION, CallBody::Text(body)).await?;
         let score = words::read_score(&answer.body, self.words)
             .map_err(|error| Refusal::BadBackendAnswer(error.to_string()))?;
         Ok((answer, WorkerScores { scores: vec![score.logit], prompt_tokens: score.prompt_tokens }))
@@ -146,8 +146,9 @@ impl WordReranker {
             tokens: Vec<u32>,
         }
         let body = json!({"content": text, "add_special": is_first, "parse_special": has_control_tokens});
-        let answer =
-            calls.call_model(Some(&self.model), call_route("/tokenize")?, body.to_string().into_bytes()).await?;
+        let answer = calls
+            .call_model(Some(&self.model), call_route("/tokenize")?, CallBody::Text(body.to_string().into_bytes()))
+            .await?;
         let Tokens { tokens } = serde_json::from_slice(&answer.body)
             .map_err(|error| Refusal::BadBackendAnswer(format!("the answer of its tokenizer: {error}")))?;
         Ok(tokens)

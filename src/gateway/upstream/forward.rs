@@ -63,6 +63,8 @@ pub(crate) struct Forwarder {
 /// The request as it is sent to a worker.
 pub(crate) struct OutgoingRequest<'a> {
     pub(crate) route: &'static Route,
+    /// The path at a remote backend, if it is another than that of the route.
+    pub(crate) path_at_remote: Option<&'static str>,
     pub(crate) parts: Parts,
     pub(crate) request_id: &'a HeaderValue,
     /// The client's name of the model, if the worker may use another.
@@ -144,12 +146,21 @@ impl Forwarder {
         record: Record,
         retry: &mut Retry,
     ) -> Result<Response<ResponseBody>, Box<FailedAttempt>> {
-        let OutgoingRequest { route, parts, request_id, client_model_name: name, hides_usage, facts, lines, is_call } =
-            outgoing;
+        let OutgoingRequest {
+            route,
+            path_at_remote,
+            parts,
+            request_id,
+            client_model_name: name,
+            hides_usage,
+            facts,
+            lines,
+            is_call,
+        } = outgoing;
         let deadline = retry.begin_attempt(lease.member());
         let (route, path) = match (lease.endpoint().target.is_remote, lease.member().kind) {
             // Only llama-server has every twin of a route.
-            (true, _) => (route.at_remote(), Some(route.at_remote().path)),
+            (true, _) => (route.at_remote(), path_at_remote.or(Some(route.at_remote().path))),
             (false, WorkerKind::Local) => match route.at_llama_server() {
                 Some(other) => (other, Some(other.path)),
                 None => (route, None),

@@ -299,6 +299,22 @@ impl Retry {
         }
     }
 
+    /// Returns the entry for another worker in place of this one, to which the request was not sent because it cannot be
+    /// expressed in its API. `None` if there is no other, or the request has come back to it.
+    pub(crate) fn pass_over(&mut self, worker: u32, ticket: Ticket, caller: &Caller) -> Option<QueueEntry> {
+        if self.failed_workers.contains(&worker) {
+            return None;
+        }
+        self.failed_workers.push(worker);
+        if !self.model_queue.model.has_another(&self.failed_workers) {
+            return None;
+        }
+        match ticket.yield_slot().requeue(caller.queue_key()) {
+            Ok(entry) => Some(entry),
+            Err(moved) => self.follow(moved, caller).ok(),
+        }
+    }
+
     /// Returns the entry of an idempotent request in the queue of the model that a reload has put in the place of its own,
     /// after an attempt failed at the old one. `None` if it may have killed a worker before, or cannot be served there.
     fn enter_replacement(&mut self, rule: RetryRule, ticket: Ticket, caller: &Caller) -> Option<QueueEntry> {

@@ -100,7 +100,11 @@ pub fn remotes_table(catalogue: &Catalogue) -> String {
         let id = printable(&model.known_id().unwrap_or_else(|| "-".to_owned()));
         match remote.api {
             BackendApi::OpenAi => format!("{id}  POST {}{route}\n", remote.api_base),
-            other => format!("{id}  {}'s API at {}\n", other.owner(), remote.api_base),
+            other => {
+                // Most of them have routes below several versions.
+                let base = remote.api_base.trim_end_matches("/v1");
+                format!("{id}  {}'s API at {base}\n", other.owner())
+            }
         }
     };
     let models = catalogue.models.iter();

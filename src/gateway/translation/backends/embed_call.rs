@@ -1,0 +1,68 @@
+//! A call for embeddings, as it is written for the worker that gets it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::super::shared::refusal_of;
+use super::apis::embed_dialect;
+use crate::dialect::FieldError;
+use crate::dialect::embed::{EmbedInput, EmbedRequest, WorkerEmbedCall, WorkerEmbedDialect, write_request};
+use crate::gateway::request::worker_call::{WriteCall, WrittenCall};
+use crate::refusal::Refusal;
+use crate::settings::values::BackendApi;
+
+/// A call for the vectors of some inputs of a request.
+pub(in crate::gateway::translation) struct EmbedCall {
+    pub(in crate::gateway::translation) request: Arc<EmbedRequest>,
+    /// The inputs of the request as they are sent, if they differ from those that the client sent.
+    pub(in crate::gateway::translation) prepared: Option<Arc<[EmbedInput]>>,
+    /// The places of the inputs of this call among those of the request.
+    pub(in crate::gateway::translation) part: Range<usize>,
+    /// Whether the prompt that the request names stands before the inputs already.
+    pub(in crate::gateway::translation) has_prefix: bool,
+    /// Members that are added for a backend with OpenAI's API, each with a comma before it.
+    pub(in crate::gateway::translation) members: Arc<[u8]>,
+}
+
+impl WriteCall for EmbedCall {
+    fn write(&self, api: BackendApi, model: &str) -> Result<WrittenCall, Refusal> {
+        let (dialect, request) = (embed_dialect(api), &*self.request);
+        self.check(api, dialect).map_err(refusal_of)?;
+        let inputs = self.prepared.as_deref().unwrap_or(&request.inputs);
+        let call = WorkerEmbedCall {
+            model,
+            inputs: &inputs[self.part.clone()],
+            cut: request.cut,
+            prompt: request.prompt.as_ref().filter(|_| !self.has_prefix),
+            is_normalized: request.is_normalized,
+            dimensions: request.dimensions,
+        };
+        let mut text = write_request(dialect, &call).map_err(refusal_of)?;
+        if dialect == WorkerEmbedDialect::OpenAi && !self.members.is_empty() && text.pop() == Some(b'}') {
+            text.extend_from_slice(&self.members);
+            text.push(b'}');
+        }
+        Ok(WrittenCall { path: dialect.path(), text })
+    }
+}
+
+impl EmbedCall {
+    /// Refuses what a worker with this API does not do.
+    fn check(&self, api: BackendApi, dialect: WorkerEmbedDialect) -> Result<(), FieldError> {
+        // llama-server knows a member for it, which others ignore.
+        if !self.request.is_normalized && matches!(api, BackendApi::Vllm | BackendApi::Infinity) {
+            return Err(FieldError::of(
+                "normalized",
+                "must be true: the backend of this model gives only normalised vectors",
+            ));
+        }
+        let is_unknown = |field| field == "prompt_name" && !self.has_prefix && self.members.is_empty();
+        match &self.request.prompt {
+            Some(prompt) if is_unknown(prompt.field) && !dialect.can_take_prompts() => Err(FieldError::of(
+                prompt.field,
+                format_args!("{:?} is no prompt of this model: it has none", prompt.name),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
