@@ -240,9 +240,9 @@ impl Gateway {
             let model_queue = Arc::clone(retry.model_queue());
             let model = &model_queue.model;
             let affinity = request.affinity(model, &self.prefix_seed, caller.key_id());
-            let avoid = retry.failed_workers();
+            let (avoid, unfit) = (retry.failed_workers(), retry.unfit_workers());
             let (class, key) = (request.request_class(), caller.shared_key_id());
-            let lease_request = LeaseRequest { class, key, affinity: &affinity, avoid };
+            let lease_request = LeaseRequest { class, key, affinity: &affinity, avoid, unfit };
             let wait = model_queue.queue.ticket_and_lease(queue_entry, caller.queue_key(), model, &lease_request);
             let (ticket, mut lease) = match retry.within_deadline(wait).await {
                 Ok(tokens) => tokens,

@@ -39,6 +39,7 @@ mod litellm;
 mod litellm_check;
 mod load;
 mod mended_answers;
+mod mixed_pools;
 mod model_routes;
 mod node_clients;
 mod ollama;

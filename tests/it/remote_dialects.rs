@@ -1,14 +1,13 @@
 //! Remote backends that speak another API than OpenAI's: what they are sent, and that every client reads its own dialect,
 //! whichever backend has answered.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use super::support::{
-    client::{Client, Response},
+    client::Response,
     gateway::{Gateway, USER},
     remote::{ReceivedRequest, Remote, Reply},
     vendors::{self, Vendor, score, vector},
@@ -17,8 +16,8 @@ use super::support::{
 
 /// The key of all backends.
 const BACKEND_KEY: &str = "sk-of-the-backend";
-const DOCUMENTS: [&str; 3] = ["bb", "a", "dddd"];
-const TEXTS: [&str; 2] = ["a small bird", "rain"];
+pub(super) const DOCUMENTS: [&str; 3] = ["bb", "a", "dddd"];
+pub(super) const TEXTS: [&str; 2] = ["a small bird", "rain"];
 
 /// A gateway in front of one backend of each vendor, each with a model `NAME-rank` and one `NAME-embed`.
 struct Vendors {
@@ -53,33 +52,33 @@ impl Vendors {
 
 /// Returns the request that a backend got last.
 #[track_caller]
-fn last(remote: &Remote) -> ReceivedRequest {
+pub(super) fn last(remote: &Remote) -> ReceivedRequest {
     remote.received().pop().expect("the backend was asked")
 }
 
 #[track_caller]
-fn ok(answer: &Response, what: &str) -> Value {
+pub(super) fn ok(answer: &Response, what: &str) -> Value {
     assert_eq!(answer.status(), 200, "{what}: {}", answer.text());
     answer.json()
 }
 
-fn with_model(mut body: Value, model: &str) -> Value {
+pub(super) fn with_model(mut body: Value, model: &str) -> Value {
     body["model"] = json!(model);
     body
 }
 
 /// Returns the indices and the scores of the entries of a list.
-fn entries(list: &Value) -> Vec<(u64, f64)> {
+pub(super) fn entries(list: &Value) -> Vec<(u64, f64)> {
     let score = |entry: &Value| entry["relevance_score"].as_f64().or(entry["score"].as_f64()).unwrap();
     list.as_array().unwrap().iter().map(|entry| (entry["index"].as_u64().unwrap(), score(entry))).collect()
 }
 
-fn is_near(found: &[f64], wanted: &[f64]) -> bool {
+pub(super) fn is_near(found: &[f64], wanted: &[f64]) -> bool {
     found.len() == wanted.len() && found.iter().zip(wanted).all(|(one, other)| (one - other).abs() < 1e-5)
 }
 
 /// Returns the numbers of a vector: an array, or base64.
-fn numbers(vector: &Value) -> Vec<f64> {
+pub(super) fn numbers(vector: &Value) -> Vec<f64> {
     match vector {
         Value::String(text) => {
             let bytes = STANDARD.decode(text).unwrap();
@@ -324,6 +323,44 @@ fn the_tokens_of_a_backend_that_reports_none_were_free() {
 }
 
 #[test]
+fn the_tokens_that_text_embeddings_inference_names_in_a_header_are_told_to_clients() {
+    let headers = "Content-Type: application/json\r\nx-compute-tokens: 7";
+    let vectors = json!([vector("a"), vector("b")]).to_string();
+    let scores = json!([{"index": 0, "score": 0.5}, {"index": 1, "score": 0.25}]).to_string();
+    let vendors = Vendors::start();
+    let (client, tei) = (vendors.gateway.client(), vendors.remote("tei"));
+    tei.set_reply(Reply::whole(200, headers, vectors));
+    let answer = ok(&client.post_json("/v1/embeddings", &json!({"model": "tei-embed", "input": ["a", "b"]})), "embed");
+    assert_eq!(answer["usage"], json!({"prompt_tokens": 7, "total_tokens": 7}));
+    tei.set_reply(Reply::whole(200, headers, scores));
+    let body = json!({"model": "tei-rank", "query": "q", "documents": ["a", "b"]});
+    let answer = ok(&client.post_json("/v1/rerank", &body), "rerank");
+    assert_eq!(answer["usage"]["total_tokens"], 7);
+}
+
+/// Regression: a vendor without a path for probes was said to have a wrong address.
+#[test]
+fn an_api_without_a_path_for_probes_is_not_said_to_have_a_wrong_address() {
+    let remotes = ["voyage", "jina", "tei"].map(|name| (name, vendors::start(name)));
+    let mut config = "model_list:\n".to_owned();
+    for (name, remote) in &remotes {
+        remote.set_probe_status(404);
+        let url = remote.url();
+        writeln!(config, "- {{model_name: {name}, api: {name}, litellm_params: {{api_base: '{url}'}}}}").unwrap();
+    }
+    let gateway = Gateway::builder().fakes(&config, &[]).start_ready();
+    let warns = |name: &str| {
+        let line = |line: &&str| line.contains("api_base may be wrong") && line.contains(&format!("model=\"{name}\""));
+        gateway.output().lines().any(|text| line(&text))
+    };
+    eventually("the missing path of an API that has one is told", READY, || warns("tei"));
+    for (name, remote) in &remotes[..2] {
+        eventually(&format!("{name} is probed"), READY, || !remote.probed().is_empty());
+        assert!(!warns(name), "{}", gateway.output());
+    }
+}
+
+#[test]
 fn each_backend_is_probed_where_its_api_says_whether_it_is_there() {
     let vendors = Vendors::start();
     for (Vendor { name, health, .. }, remote) in &vendors.remotes {
@@ -372,134 +409,4 @@ fn the_tokenizer_of_a_remote_backend_answers_in_the_api_of_its_client() {
     for name in ["tei-rank", "vllm-rank"] {
         assert_eq!(ask(name), json!([[token(7, 0), token(12, 3)]]), "{name}");
     }
-}
-
-/// The members of an answer, at all depths of it.
-fn shape(answer: &Value) -> BTreeSet<String> {
-    fn walk(value: &Value, at: &str, found: &mut BTreeSet<String>) {
-        match value {
-            Value::Object(members) => {
-                members.iter().for_each(|(name, value)| walk(value, &format!("{at}/{name}"), found))
-            }
-            Value::Array(items) => items.iter().for_each(|item| walk(item, &format!("{at}[]"), found)),
-            _ => _ = found.insert(at.to_owned()),
-        }
-    }
-    let mut found = BTreeSet::new();
-    walk(answer, "", &mut found);
-    found
-}
-
-/// A pool of our own llama-server and a text-embeddings-inference, which comes first.
-struct Pool {
-    tei: Remote,
-    gateway: Gateway,
-}
-
-impl Pool {
-    fn start(more: &str) -> Self {
-        let tei = vendors::start("tei");
-        let url = tei.url();
-        let config = format!(
-            "models:\n  rank: {{file: tiny-rerank.gguf, ctx: 256, preload: true}}\n\
-             \x20 embed: {{file: tiny-embedding.gguf, ctx: 256, preload: true}}\n\
-             model_list:\n- {{model_name: rank, api: tei, litellm_params: {{api_base: '{url}'}}}}\n\
-             - {{model_name: embed, api: tei, litellm_params: {{api_base: '{url}'}}}}\n{more}"
-        );
-        let gateway = Gateway::builder().reals(&config).start();
-        gateway.wait_ready();
-        let states = || gateway.anonymous().get("/health").json()["models"].to_string();
-        eventually("both models are loaded", READY, || !states().contains("loading") && !states().contains("starting"));
-        Self { tei, gateway }
-    }
-
-    /// Returns the answers of both workers to the same request: of the backend, and of llama-server after it has failed.
-    #[track_caller]
-    fn both(&self, client: &Client, path: &str, body: &Value) -> [Value; 2] {
-        self.tei.set_reply(Reply::Answer(vendors::find("tei").answer));
-        let theirs = client.post_json(path, body);
-        assert_eq!(theirs.header("x-llamagate-worker"), Some("1"), "{path}: {}", theirs.text());
-        self.tei.set_reply(Reply::Status(500, json!({"error": "boom", "error_type": "Backend"})));
-        let ours = client.post_json(path, body);
-        assert_eq!(ours.header("x-llamagate-worker"), Some("0"), "{path}: {}", ours.text());
-        assert_eq!(ours.header("x-llamagate-attempts"), Some("2"), "{path}");
-        [ok(&theirs, path), ok(&ours, path)]
-    }
-}
-
-#[test]
-fn a_pool_of_llama_server_and_another_backend_answers_alike_whoever_it_is() {
-    let pool = Pool::start("router_settings: {allowed_fails: 1000}\n");
-    let client = pool.gateway.client();
-    let documents = json!(DOCUMENTS);
-    for (path, body, list) in [
-        ("/v1/rerank", json!({"query": "q", "documents": documents, "return_documents": true}), "/results"),
-        ("/v2/rerank", json!({"query": "q", "documents": documents, "top_n": 2}), "/results"),
-        ("/rerank", json!({"query": "q", "texts": documents, "return_text": true}), ""),
-        ("/v1/rerank", json!({"query": "q", "documents": documents, "top_k": 2}), "/data"),
-        ("/score", json!({"text_1": "q", "text_2": documents}), "/data"),
-    ] {
-        let [theirs, ours] = pool.both(&client, path, &with_model(body, "rank"));
-        assert_eq!(shape(&theirs), shape(&ours), "{path}");
-        for answer in [&theirs, &ours] {
-            let found = entries(answer.pointer(list).unwrap());
-            assert!(found.iter().all(|(_, score)| (0.0..=1.0).contains(score)), "{path}: {answer}");
-        }
-    }
-    for (path, body, list) in [
-        ("/v1/embeddings", json!({"input": TEXTS}), "/data/0/embedding"),
-        ("/v1/embeddings", json!({"input": TEXTS, "encoding_format": "base64", "dimensions": 16}), "/data/1/embedding"),
-        ("/v2/embed", json!({"texts": TEXTS, "input_type": "search_query"}), "/embeddings/float/0"),
-        ("/embed", json!({"inputs": TEXTS}), "/1"),
-        ("/api/embed", json!({"input": TEXTS}), "/embeddings/0"),
-    ] {
-        let both = pool.both(&client, path, &with_model(body, "embed"));
-        assert_eq!(shape(&both[0]), shape(&both[1]), "{path}");
-        let vectors = both.map(|answer| numbers(answer.pointer(list).unwrap()));
-        let lengths = vectors.each_ref().map(|vector| vector.iter().map(|number| number * number).sum::<f64>());
-        assert!(vectors[0].len() == vectors[1].len() && is_near(&lengths, &[1.0, 1.0]), "{path}: {lengths:?}");
-    }
-}
-
-#[test]
-fn a_document_that_is_too_long_is_cut_by_the_tokenizer_of_whichever_worker_is_asked() {
-    let pool = Pool::start("");
-    let long: Vec<String> = (0..1000).map(|at| format!("w{at}")).collect();
-    let body = json!({"model": "rank", "query": "w1", "texts": [long.join(" "), "w2"], "truncate": true});
-    let answer = ok(&pool.gateway.client().post_json("/rerank", &body), "rerank");
-    assert_eq!(answer.as_array().unwrap().len(), 2);
-    let sent = last(&pool.tei).body.parse::<Value>().unwrap();
-    let words: Vec<&str> = sent["texts"][0].as_str().unwrap().split(' ').collect();
-    assert!((200..256).contains(&words.len()) && words[3] == "w3", "{} words: {sent}", words.len());
-    let paths: Vec<String> = pool.tei.received().into_iter().map(|request| request.path).collect();
-    assert!(
-        ["/tokenize", "/decode", "/rerank"].iter().all(|path| paths.iter().any(|asked| asked == path)),
-        "{paths:?}"
-    );
-}
-
-#[test]
-fn a_worker_that_cannot_express_a_request_is_passed_over_for_one_that_can() {
-    let cohere = vendors::start("cohere");
-    let config = format!(
-        "models: {{rank: {{file: tiny-rerank.gguf, ctx: 256, preload: true}}}}\n\
-         model_list: [{{model_name: rank, litellm_params: {{model: cohere/m, api_base: '{}'}}}}]\n",
-        cohere.url()
-    );
-    let gateway = Gateway::builder().reals(&config).set("NUM_RETRIES", 0).start();
-    gateway.wait_ready();
-    let client = gateway.client();
-    let ask = |is_raw: bool| {
-        client.post_json(
-            "/v1/rerank",
-            &json!({"model": "rank", "query": "q", "documents": DOCUMENTS, "raw_scores": is_raw}),
-        )
-    };
-    eventually("llama-server serves", READY, || ask(true).status() == 200);
-    let raw = ask(true);
-    assert_eq!((raw.header("x-llamagate-worker"), raw.header("x-llamagate-attempts")), (Some("0"), Some("1")));
-    assert!(entries(&ok(&raw, "raw")["results"]).iter().any(|(_, score)| !(0.0..=1.0).contains(score)));
-    let plain = ask(false);
-    assert_eq!(plain.header("x-llamagate-worker"), Some("1"));
-    assert_eq!(entries(&ok(&plain, "plain")["results"])[0], (2, score(DOCUMENTS[2])));
 }

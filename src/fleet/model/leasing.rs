@@ -24,6 +24,8 @@ pub struct LeaseRequest<'a> {
     pub affinity: &'a [u64],
     /// Numbers of the workers that already failed to serve the request.
     pub avoid: &'a [u32],
+    /// Numbers of the workers that cannot serve the request, because their API has nothing for it.
+    pub unfit: &'a [u32],
 }
 
 /// Properties of a request that the choice of a worker depends on.
@@ -40,7 +42,7 @@ type OpenMember<'a> = (usize, &'a Arc<Member>);
 
 impl From<RequestClass> for LeaseRequest<'static> {
     fn from(class: RequestClass) -> Self {
-        Self { class, key: None, affinity: &[], avoid: &[] }
+        Self { class, key: None, affinity: &[], avoid: &[], unfit: &[] }
     }
 }
 
@@ -73,7 +75,9 @@ impl Model {
             RequestClass::ReadOnly => false,
         };
         let now = ActiveInstant::now();
-        let mut open: Vec<OpenMember<'_>> = self.open(now, request.avoid).collect();
+        let is_fit = |(_, member): &OpenMember<'_>| !request.unfit.contains(&member.number);
+        let mut open: Vec<OpenMember<'_>> =
+            self.open(now, &[request.avoid, request.unfit].concat()).filter(is_fit).collect();
         let is_avoided = |(_, member): &OpenMember<'_>| request.avoid.contains(&member.number);
         // Computed before the loop, because workers that turn out to be taken are removed from the list.
         let may_retry = open.iter().all(is_avoided);
@@ -89,7 +93,15 @@ impl Model {
             }
         }
         match open.is_empty() {
-            true => Err(reasons.unwrap_or_else(|| self.unavailable_reason(now))),
+            true => Err(match reasons.unwrap_or_else(|| self.unavailable_reason(now, request.unfit)) {
+                // The model has slots, but not at the workers that this request has to wait for.
+                Unavailable::Asleep | Unavailable::Loading | Unavailable::BeingProbed | Unavailable::QuotaExhausted
+                    if takes_slot && !request.unfit.is_empty() =>
+                {
+                    Unavailable::OnlyTriedBefore
+                }
+                reason => reason,
+            }),
             // Open workers are left, but none was chosen. If one has a free slot, the request was kept away from it,
             // because it already failed there; freeing any other slot would not help.
             false => {
@@ -177,7 +189,7 @@ impl Model {
     /// Returns the most hopeful reason if none can.
     pub fn available(&self) -> Result<(), Unavailable> {
         let now = ActiveInstant::now();
-        if self.open(now, &[]).next().is_none() { Err(self.unavailable_reason(now)) } else { Ok(()) }
+        if self.open(now, &[]).next().is_none() { Err(self.unavailable_reason(now, &[])) } else { Ok(()) }
     }
 
     /// Whether a worker other than these can serve now, or, if no worker can, is being woken or loaded.
@@ -230,9 +242,16 @@ impl Model {
         move |member| !only_remote || member.is_remote()
     }
 
-    /// Returns the most hopeful reason why the workers cannot serve.
-    fn unavailable_reason(&self, now: ActiveInstant) -> Unavailable {
-        let reasons = self.members().map(|member| unavailable_reason(member, now));
+    /// Whether a worker other than these can serve, now or later.
+    pub fn has_fit_worker(&self, unfit: &[u32]) -> bool {
+        let may_serve = |member: &Arc<Member>| member.handle().state().state != WorkerState::Failed;
+        self.members().any(|member| !unfit.contains(&member.number) && may_serve(member))
+    }
+
+    /// Returns the most hopeful reason why the workers other than these cannot serve.
+    fn unavailable_reason(&self, now: ActiveInstant, unfit: &[u32]) -> Unavailable {
+        let fit = self.members().filter(|member| !unfit.contains(&member.number));
+        let reasons = fit.map(|member| unavailable_reason(member, now));
         Unavailable::most_hopeful(reasons).unwrap_or(Unavailable::Absent)
     }
 }

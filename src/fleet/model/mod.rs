@@ -110,11 +110,16 @@ impl Model {
     /// Wakes as many workers as one more waiting request needs, and keeps them awake until the returned guard is
     /// dropped.
     pub fn demand(&self) -> ModelDemand {
+        self.demand_without(&[])
+    }
+
+    /// Does the same for a request that these workers cannot serve.
+    pub fn demand_without(&self, unfit: &[u32]) -> ModelDemand {
         let before = self.waiting.fetch_add(1, Ordering::SeqCst);
         let now = ActiveInstant::now();
         let mut free_soon = 0;
         let mut guards = Vec::new();
-        for (_, member) in self.eligible(now, &[]) {
+        for (_, member) in self.eligible(now, unfit).filter(|(_, member)| !unfit.contains(&member.number)) {
             let state = member.handle().state().state;
             // Failed workers are not woken, ready ones already serve, and it is unknown when a worker in backoff will
             // serve.

@@ -144,6 +144,25 @@ async fn a_worker_that_failed_at_a_request_gets_it_again_only_if_no_other_is_fre
     assert!(model.has_another(&[0]) && !model.has_another(&[0, 1]));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_cannot_serve_a_request_never_gets_it_and_the_one_that_can_is_woken() {
+    let (near, far) = (local(0, 1), remote(1, 2, None));
+    let model = model(&[&near, &far]);
+    let request = LeaseRequest { unfit: &[1], ..LeaseRequest::from(WORK) };
+    assert_eq!(number(&model.lease(&request).unwrap()), 0);
+    set_state(&near.0, WorkerState::Stopped, true);
+    assert_eq!(model.lease(&request).err(), Some(Unavailable::OnlyTriedBefore), "slots of others are of no use to it");
+    let without_slot = LeaseRequest { unfit: &[1], ..LeaseRequest::from(RequestClass::Inference(None)) };
+    assert_eq!(model.lease(&without_slot).err(), Some(Unavailable::Asleep));
+    assert!(!near.1.handle().is_wanted());
+    let _want = model.demand_without(&[1]);
+    assert!(near.1.handle().is_wanted());
+    assert!(model.has_fit_worker(&[1]) && !model.has_fit_worker(&[0, 1]));
+    set_state(&near.0, WorkerState::Failed, false);
+    assert!(!model.has_fit_worker(&[1]));
+    assert_eq!(model.lease(&request).err(), Some(Unavailable::Failed));
+}
+
 /// Regression: a request went back to the backend that had just refused it as soon as all others were full.
 #[tokio::test(start_paused = true)]
 async fn a_remote_worker_that_failed_at_a_request_does_not_get_it_again_while_another_can_serve() {

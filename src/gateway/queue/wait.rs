@@ -29,7 +29,7 @@ impl Queue {
     ) -> Result<(Ticket, Lease), WaitEnd> {
         loop {
             // Wakes a sleeping model, and keeps it awake while the request waits for a slot.
-            let _demand = entry.is_waiting().then(|| model.demand());
+            let _demand = entry.is_waiting().then(|| model.demand_without(request.unfit));
             let mut ticket = entry.ticket().await.map_err(|end| match end {
                 WaitEnd::Refused(refusal) => actual_refusal(refusal, model).into(),
                 moved @ WaitEnd::Moved(_) => moved,
@@ -54,6 +54,7 @@ impl Queue {
             if let (Err(Unavailable::Suspected | Unavailable::OnlyTriedBefore), Some(mut changes)) =
                 (&outcome, model.subscribe())
             {
+                let _demand = (!request.unfit.is_empty()).then(|| model.demand_without(request.unfit));
                 outcome = tokio::select! {
                     biased;
                     () = self.replaced() => outcome,
@@ -108,7 +109,7 @@ impl Queue {
             })
         };
         let Some(mut changes) = model.subscribe() else { return or_refusal(model.lease(request)) };
-        let _demand = is_inference.then(|| model.demand());
+        let _demand = is_inference.then(|| model.demand_without(request.unfit));
         let (failed_loads, mut current_wait) = (changes.failed_loads(), None);
         loop {
             let outcome = model.lease(request);

@@ -32,6 +32,9 @@ use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
 use crate::retry_after::retry_after;
 
+/// The header in which text-embeddings-inference says how many tokens it has read.
+const COMPUTE_TOKENS: &str = "x-compute-tokens";
+
 /// The response to a call that is being sent.
 pub(crate) type SentCall<'a> =
     Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, (Refusal, Record)>> + Send + 'a>>;
@@ -52,6 +55,8 @@ pub(crate) trait CallSender: Sync {
 /// The successful answer to a call.
 pub(crate) struct CallAnswer {
     pub(crate) body: Bytes,
+    /// Tokens that were read, if a header says it.
+    pub(crate) tokens_of_header: Option<u64>,
     pub(crate) served_by: ServedBy,
 }
 
@@ -231,7 +236,10 @@ impl<S: CallSender> Calls<'_, S> {
         *self.state.headers.lock().unwrap_or_else(PoisonError::into_inner) =
             head.headers.iter().filter_map(named).collect();
         match (head.status.is_success(), head.extensions.remove::<ServedBy>()) {
-            (true, Some(served_by)) => Ok(CallAnswer { body: whole, served_by }),
+            (true, Some(served_by)) => {
+                let tokens = head.headers.get(COMPUTE_TOKENS).and_then(|tokens| tokens.to_str().ok()?.parse().ok());
+                Ok(CallAnswer { body: whole, tokens_of_header: tokens, served_by })
+            }
             (true, None) => Err(Refusal::Internal("a call was answered by no worker".to_owned())),
             (false, _) => Err(error_of(head.status, &head.headers, &whole)),
         }

@@ -138,7 +138,8 @@ impl EmbedTranslation {
             other => other,
         })?;
         let read = embed::read_answer(embed_dialect(answer.served_by.member.api), &answer.body, part.len());
-        let vectors = read.map_err(|error| Refusal::BadBackendAnswer(error.to_string()))?;
+        let mut vectors = read.map_err(|error| Refusal::BadBackendAnswer(error.to_string()))?;
+        vectors.prompt_tokens = vectors.prompt_tokens.or(answer.tokens_of_header);
         Ok((vectors, answer.served_by))
     }
 }

@@ -131,6 +131,7 @@ impl RerankTranslation {
         let answer = calls.call(route, CallBody::Written(Arc::new(body))).await?;
         let mut scored = rerank::read_answer(&answer.body, call.documents.len())
             .map_err(|error| Refusal::BadBackendAnswer(error.to_string()))?;
+        scored.prompt_tokens = scored.prompt_tokens.or(answer.tokens_of_header);
         if !self.0.wants_raw_scores {
             scale_of(&answer.served_by)?.to_probabilities(&mut scored.scores);
         }

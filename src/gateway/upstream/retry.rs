@@ -59,6 +59,8 @@ pub(crate) struct Retry {
     fallbacks: VecDeque<String>,
     /// Numbers of the workers of this model that have failed.
     failed_workers: Vec<u32>,
+    /// Numbers of the workers of this model whose API has nothing for this request.
+    unfit_workers: Vec<u32>,
     attempts: u32,
     /// The number of the worker of the last attempt.
     worker: u32,
@@ -183,6 +185,7 @@ impl Retry {
             model_queue,
             fallbacks,
             failed_workers: Vec::new(),
+            unfit_workers: Vec::new(),
             attempts: 0,
             worker: 0,
             is_remote: false,
@@ -200,6 +203,11 @@ impl Retry {
     /// Returns the numbers of the workers of this model that have failed at this request.
     pub(crate) fn failed_workers(&self) -> &[u32] {
         &self.failed_workers
+    }
+
+    /// Returns the numbers of the workers of this model whose API has nothing for this request.
+    pub(crate) fn unfit_workers(&self) -> &[u32] {
+        &self.unfit_workers
     }
 
     /// Selects the first fallback that can serve the request if its own model cannot.
@@ -256,7 +264,8 @@ impl Retry {
     }
 
     fn has_another_worker(&self) -> bool {
-        let avoid: Vec<u32> = self.failed_workers.iter().copied().chain([self.worker]).collect();
+        let others = self.failed_workers.iter().chain(&self.unfit_workers).copied();
+        let avoid: Vec<u32> = others.chain([self.worker]).collect();
         self.attempts <= self.policy.max_retries && self.model_queue.model.has_another(&avoid)
     }
 
@@ -299,14 +308,11 @@ impl Retry {
         }
     }
 
-    /// Returns the entry for another worker in place of this one, to which the request was not sent because it cannot be
-    /// expressed in its API. `None` if there is no other, or the request has come back to it.
+    /// Returns the entry for another worker in place of this one, to which the request was not sent because its API has
+    /// nothing for it. `None` if there is no other.
     pub(crate) fn pass_over(&mut self, worker: u32, ticket: Ticket, caller: &Caller) -> Option<QueueEntry> {
-        if self.failed_workers.contains(&worker) {
-            return None;
-        }
-        self.failed_workers.push(worker);
-        if !self.model_queue.model.has_another(&self.failed_workers) {
+        self.unfit_workers.push(worker);
+        if !self.model_queue.model.has_fit_worker(&self.unfit_workers) {
             return None;
         }
         match ticket.yield_slot().requeue(caller.queue_key()) {
@@ -337,6 +343,7 @@ impl Retry {
         caller.check_model(&model_queue.model.info())?;
         self.model_queue = model_queue;
         self.failed_workers.clear();
+        self.unfit_workers.clear();
         Ok(entry)
     }
 
@@ -362,6 +369,7 @@ impl Retry {
             if let Some(model_queue) = self.find_fallback(&name, caller) {
                 self.model_queue = model_queue;
                 self.failed_workers.clear();
+                self.unfit_workers.clear();
                 return true;
             }
         }
