@@ -290,6 +290,8 @@ fn an_error_of_each_vendor_keeps_its_words_and_comes_in_the_shape_of_the_client(
         ("jina", 422, json!({"detail": [{"loc": ["body", "input"], "msg": "Input too long"}]}), 422, "Input too long"),
         ("infinity", 500, json!({"error": {"message": "it broke", "type": null, "code": 500}}), 502, "it broke"),
         ("vllm", 400, json!({"error": {"message": "maximum context length is 512"}}), 400, "maximum context"),
+        ("ollama", 404, json!({"error": "model \"m\" not found, try pulling it first"}), 404, "try pulling it first"),
+        ("cohere", 404, json!({"message": "model 'm' not found"}), 404, "model 'm' not found"),
         ("ollama", 400, json!({"error": "input length exceeds the context length"}), 400, "exceeds the context"),
     ] {
         vendors.remote(name).set_reply(Reply::Status(theirs, body));
@@ -298,6 +300,9 @@ fn an_error_of_each_vendor_keeps_its_words_and_comes_in_the_shape_of_the_client(
             client.post_json("/v2/embed", &json!({"model": model, "texts": ["a"], "input_type": "classification"}));
         assert_eq!(cohere.status(), status, "{name} {theirs}: {}", cohere.text());
         assert!(cohere.json()["message"].as_str().unwrap().contains(words), "{}", cohere.text());
+        if status == 404 {
+            assert_eq!(cohere.json()["error"]["code"], "model_not_found", "{}", cohere.text());
+        }
         let tei = client.post_json("/embed", &json!({"model": model, "inputs": "a"}));
         assert_eq!(tei.status(), status, "{name} {theirs}: {}", tei.text());
         assert!(tei.json()["error"].as_str().unwrap().contains(words), "{}", tei.text());

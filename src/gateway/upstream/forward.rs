@@ -227,6 +227,7 @@ impl Forwarder {
             kind: lease.member().kind,
             asks_for_usage: hides_usage,
             is_head,
+            has_route: path_at_remote.is_some() && lease.member().api.has_json_errors(),
             deadline,
         };
         let error = WorkerError::read(&mut head, &mut upstream, &asked).await;

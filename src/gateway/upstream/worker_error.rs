@@ -30,6 +30,8 @@ pub(super) struct Asked<'a> {
     /// Whether the gateway has asked for token counts by itself.
     pub(super) asks_for_usage: bool,
     pub(super) is_head: bool,
+    /// Whether the worker certainly has the route, so that what is missing is its model.
+    pub(super) has_route: bool,
     /// When the whole response must have arrived.
     pub(super) deadline: ActiveInstant,
 }
@@ -71,7 +73,10 @@ impl WorkerError {
         let asks_to_wait = head.headers.contains_key(RETRY_AFTER);
         let found = Self {
             cause: error_cause::read(status, asks_to_wait, words).filter(|_| status.is_server_error()),
-            missing_route: error_cause::missing_route(words).filter(|_| may_lack_route),
+            missing_route: error_cause::missing_route(words).filter(|_| {
+                let is_of_model = asked.has_route && words.trim_ascii_start().starts_with(b"{");
+                may_lack_route && !is_of_model
+            }),
             may_lack_route,
             rejects_key: asked.target.is_remote
                 && (status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN && quotes_key),

@@ -63,6 +63,11 @@ impl BackendApi {
         matches!(self, Self::OpenAi | Self::Vllm | Self::Infinity)
     }
 
+    /// Returns whether it says in JSON of its own that it has no such model, and never so that it has no such route.
+    pub fn has_json_errors(self) -> bool {
+        matches!(self, Self::Cohere | Self::Jina | Self::Voyage | Self::Ollama)
+    }
+
     /// Returns the path that is probed unless an entry sets `health`.
     pub fn health(self) -> &'static str {
         match self {
