@@ -13,6 +13,7 @@
 //! | [`descriptors`] | the limit on open files, and how many of them client connections get |
 //! | [`dial`] | connections to workers, over TCP and TLS |
 //! | [`download`] | models that come over the network: the hub, ranges, parts, hashes |
+//! | [`embedding_heads`] | the heads of BGE-M3: read from files, applied to the vectors of tokens |
 //! | [`fleet`] | models, their workers, and the leases on workers that requests get |
 //! | [`gateway`] | client connections and requests, from the socket to the access log |
 //! | [`http_client`] | the HTTP client for the program's own requests, such as probes |
@@ -38,6 +39,7 @@ pub mod descriptors;
 pub mod dial;
 pub mod dialect;
 pub mod download;
+pub mod embedding_heads;
 pub mod fleet;
 #[cfg(feature = "test-support")]
 #[doc(hidden)]
