@@ -13,7 +13,7 @@ const MAGIC: &[u8] = b"GGUF";
 const READ_BUFFER: usize = 64 << 10;
 
 /// Keys that are kept by their full name. Text values are kept only for these.
-const KEPT: [&str; 14] = [
+const KEPT: [&str; 20] = [
     "clip.audio.projection_dim",
     "clip.has_audio_encoder",
     "clip.has_vision_encoder",
@@ -26,8 +26,14 @@ const KEPT: [&str; 14] = [
     "split.count",
     "split.no",
     "tokenizer.chat_template",
+    "tokenizer.ggml.bos_token_id",
+    "tokenizer.ggml.cls_token_id",
+    "tokenizer.ggml.eos_token_id",
     "tokenizer.ggml.model",
+    "tokenizer.ggml.padding_token_id",
+    "tokenizer.ggml.seperator_token_id",
     TOKENS,
+    "tokenizer.ggml.unknown_token_id",
 ];
 /// The key of the vocabulary.
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";

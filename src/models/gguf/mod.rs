@@ -91,6 +91,9 @@ pub struct Metadata {
     pub template_has_thinking: bool,
     /// `tokenizer.ggml.model`, such as `gpt2`.
     pub tokenizer: Option<String>,
+    /// Ids of the tokens for beginning, end, padding and what is unknown, in rising order: those that the file names, else
+    /// those of llama.cpp for its tokenizer.
+    pub special_tokens: Vec<u32>,
     /// Number of tokens of the vocabulary.
     pub vocabulary_size: Option<u64>,
     /// The tokens `yes` and `no` of the vocabulary, if it has both.
@@ -249,6 +252,31 @@ impl Values {
         }
     }
 
+    fn special_tokens(&self) -> Vec<u32> {
+        let defaults = match self.text("tokenizer.ggml.model").as_deref() {
+            Some("llama") => SpecialTokens { bos: Some(1), eos: Some(2), unknown: Some(0), padding: None },
+            Some("bert") => SpecialTokens { bos: Some(101), eos: Some(102), unknown: Some(100), padding: Some(0) },
+            Some("t5") => SpecialTokens { bos: None, eos: Some(1), unknown: Some(2), padding: Some(0) },
+            _ => SpecialTokens::default(),
+        };
+        let SpecialTokens { bos, eos, unknown, padding } = defaults;
+        let mut ids: Vec<u32> = Vec::new();
+        for (names, default) in [
+            (&["bos", "cls"][..], bos),
+            // The files spell it so.
+            (&["eos", "seperator"], eos),
+            (&["unknown"], unknown),
+            (&["padding"], padding),
+        ] {
+            let named = |name: &&str| self.uint(&format!("tokenizer.ggml.{name}_token_id"));
+            let found: Vec<u32> = names.iter().filter_map(named).filter_map(|id| u32::try_from(id).ok()).collect();
+            ids.extend(if found.is_empty() { default.into_iter().collect() } else { found });
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
     fn to_metadata(&self, version: u32, tensor_count: u64, tensors: &Tensors) -> Metadata {
         let architecture = self.text("general.architecture").unwrap_or_default();
         let of_arch = |ending: &str| format!("{architecture}.{ending}");
@@ -287,6 +315,7 @@ impl Values {
             has_chat_template: self.0.contains_key("tokenizer.chat_template"),
             template_has_tools,
             template_has_thinking,
+            special_tokens: self.special_tokens(),
             tokenizer: self.text("tokenizer.ggml.model"),
             vocabulary_size,
             yes_no,
@@ -305,6 +334,15 @@ impl Values {
             architecture,
         }
     }
+}
+
+/// Tokens that stand for no part of a text, as llama.cpp numbers them for a tokenizer (`llama_vocab::impl::load`).
+#[derive(Debug, Clone, Copy, Default)]
+struct SpecialTokens {
+    bos: Option<u32>,
+    eos: Option<u32>,
+    unknown: Option<u32>,
+    padding: Option<u32>,
 }
 
 /// The sums over the tensor table.

@@ -36,6 +36,22 @@ fn every_field_of_the_metadata_is_read() {
 }
 
 #[test]
+fn the_special_tokens_are_those_of_the_file_or_those_of_its_tokenizer() {
+    let of = |sample: GgufSample| sample.parse().unwrap().special_tokens;
+    let with = |tokenizer: &str| GgufSample::of("bert").text("tokenizer.ggml.model", tokenizer);
+    assert_eq!(of(with("bert")), [0, 100, 101, 102]);
+    assert_eq!(of(with("llama")), [0, 1, 2]);
+    assert_eq!(of(with("t5")), [0, 1, 2]);
+    assert!(of(with("gpt2")).is_empty());
+    // XLM-RoBERTa, as the converter of llama.cpp writes it.
+    let ids = [("bos", 0), ("eos", 2), ("unknown", 3), ("seperator", 2), ("padding", 1), ("cls", 0), ("mask", 250_001)];
+    let named =
+        |sample: GgufSample, (name, id): (&str, u32)| sample.uint(&format!("tokenizer.ggml.{name}_token_id"), id);
+    assert_eq!(of(ids.into_iter().fold(with("t5"), named)), [0, 1, 2, 3]);
+    assert_eq!(of(named(with("bert"), ("cls", 7))), [0, 7, 100, 102], "the others stay");
+}
+
+#[test]
 fn the_architecture_may_come_after_the_keys_that_need_it() {
     let metadata = GgufSample::default()
         .uint("qwen3.context_length", 40_960)
