@@ -15,6 +15,12 @@ pub(super) const MOST_TOKENIZED_TEXTS: usize = 1024;
 /// Most inputs of one request for embeddings. OpenAI takes 2,048.
 pub const MOST_EMBED_INPUTS: usize = 16_384;
 
+/// Most numbers of the vector of one token. Those of models have some thousands.
+pub(super) const MOST_ROW_NUMBERS: usize = 64 * 1024;
+
+/// Longest name or number in an answer with the vectors of tokens, in bytes.
+pub(super) const LONGEST_NUMBER: usize = 64;
+
 /// Most messages of one chat in Ollama's dialect.
 pub(super) const MOST_MESSAGES: usize = 16_384;
 

@@ -88,16 +88,39 @@ pub struct WantedVectors {
     pub colbert: bool,
     /// The vector of each token as the model gives it, without pooling.
     pub tokens: bool,
+    /// Which of them OpenAI's `embedding` holds; the others have members of their own.
+    pub main: VectorKind,
+    /// Whether those members are named as in FlagEmbedding, whose names the client has used.
+    pub has_flag_names: bool,
+}
+
+/// A kind of vectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VectorKind {
+    /// One vector for each input.
+    Dense,
+    /// A weight for each token id that matters.
+    Sparse,
+    /// A vector for each token.
+    Colbert,
 }
 
 impl WantedVectors {
-    const NONE: Self = Self { dense: false, sparse: false, colbert: false, tokens: false };
+    /// None yet.
+    pub(super) const NONE: Self = Self {
+        dense: false,
+        sparse: false,
+        colbert: false,
+        tokens: false,
+        main: VectorKind::Dense,
+        has_flag_names: false,
+    };
     /// Only dense vectors.
     pub const DENSE: Self = Self { dense: true, ..Self::NONE };
     /// Only sparse vectors.
-    pub const SPARSE: Self = Self { sparse: true, ..Self::NONE };
+    pub const SPARSE: Self = Self { sparse: true, main: VectorKind::Sparse, ..Self::NONE };
     /// Only ColBERT vectors.
-    pub const COLBERT: Self = Self { colbert: true, ..Self::NONE };
+    pub const COLBERT: Self = Self { colbert: true, main: VectorKind::Colbert, ..Self::NONE };
     /// Only the vectors of tokens.
     pub const TOKENS: Self = Self { tokens: true, ..Self::NONE };
 }

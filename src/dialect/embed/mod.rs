@@ -13,6 +13,7 @@
 //! - `ollama.rs`: Ollama's dialect
 //! - `vector.rs`: cuts and normalises vectors
 //! - `encoding.rs`: writes the numbers of a vector: floats, integers, bits, base64
+//! - `token_rows.rs`: reads the vectors of single tokens from a llama-server
 //! - `worker.rs`: writes requests to workers, in the dialect of each
 //! - `worker_answer.rs`: reads the answers of workers
 //! - `tests/`: every client that is known, and bytes that mean nothing
@@ -25,6 +26,7 @@ mod inputs;
 mod ollama;
 mod openai;
 mod tei;
+mod token_rows;
 mod vector;
 mod worker;
 mod worker_answer;
@@ -33,11 +35,13 @@ mod worker_answer;
 mod tests;
 
 pub use canonical::{
-    EmbedAnswer, EmbedDialect, EmbedFormat, EmbedInput, EmbedRequest, InputCut, PromptName, PromptRole, WantedVectors,
+    EmbedAnswer, EmbedDialect, EmbedFormat, EmbedInput, EmbedRequest, InputCut, PromptName, PromptRole, VectorKind,
+    WantedVectors,
 };
 pub use client::{parse, write};
 pub use encoding::{VectorEncoding, VectorNumber};
 pub use openai::{TRANSLATED_MEMBERS, has_text_objects};
+pub use token_rows::{TokenRow, TokenRows};
 pub use vector::{normalize, shape};
-pub use worker::{WorkerEmbedCall, WorkerEmbedDialect, write_request};
+pub use worker::{ROWS_PATH, WorkerEmbedCall, WorkerEmbedDialect, write_request, write_rows_request};
 pub use worker_answer::{WorkerVectors, WorkerVectorsError, read_answer};

@@ -1,6 +1,6 @@
 //! OpenAI's dialect, which most others extend: Jina (`task`, `normalized`, `embedding_type`, `truncate`), Voyage
 //! (`input_type`, `output_dimension`, `output_dtype`, `truncation`), Infinity (`modality`), and servers of BGE-M3
-//! (`embedding_type`, `return_sparse`, `return_colbert`). One answer serves them all.
+//! (`embedding_type`, `return_dense`, `return_sparse`, `return_colbert`, FlagEmbedding's `return_colbert_vecs`). One answer serves them all.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::super::fields::{FieldError, Fields, list, text};
-use super::canonical::{EmbedAnswer, EmbedDialect, EmbedFormat, EmbedRequest, InputCut, WantedVectors};
+use super::canonical::{EmbedAnswer, EmbedDialect, EmbedFormat, EmbedRequest, InputCut, VectorKind, WantedVectors};
 use super::encoding::{Encoded, VectorEncoding, VectorNumber};
 use super::inputs::{cut, dimensions, inputs, json, prompt, refuse_flag};
 
@@ -26,6 +26,8 @@ pub const TRANSLATED_MEMBERS: &[&str] = &[
     "output_dtype",
     "prompt_name",
     "return_colbert",
+    "return_colbert_vecs",
+    "return_dense",
     "return_multivector",
     "return_sparse",
     "task",
@@ -57,9 +59,14 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<EmbedRequest, FieldError> {
         Some((count, field)) => (Some(count), field),
         None => (None, "dimensions"),
     };
-    if !wanted.dense && (count.is_some() || encoding != VectorEncoding::FLOATS) {
-        let what = "sparse and colbert have no dimensions and no number type: leave those members out";
-        return Err(FieldError::of("embedding_type", what));
+    // The SDK of OpenAI asks for base64 by itself.
+    if !wanted.dense && (count.is_some() || encoding.number != VectorNumber::Float) {
+        let (field, begin) = match wanted.main {
+            VectorKind::Dense => ("return_dense", "false: these vectors"),
+            VectorKind::Sparse | VectorKind::Colbert => ("embedding_type", "sparse and colbert"),
+        };
+        let what = format_args!("{begin} have no dimensions and no number type: leave those members out");
+        return Err(FieldError::of(field, what));
     }
     let is_normalized = fields.flag("normalized")?.unwrap_or(true);
     if !is_normalized && encoding.number.is_scaled() {
@@ -123,14 +130,31 @@ fn type_of(fields: &Fields<'_>, field: &'static str) -> Result<Option<EmbeddingT
     Ok(Some(kind))
 }
 
+/// Reads which kinds of vectors are wanted: the one that `embedding_type` names, dense without it, and those that other
+/// members add.
 fn wanted(fields: &Fields<'_>, kind: Option<EmbeddingType>) -> Result<WantedVectors, FieldError> {
-    let mut wanted = match kind {
-        Some(EmbeddingType::Sparse) => WantedVectors::SPARSE,
-        Some(EmbeddingType::Colbert) => WantedVectors::COLBERT,
-        _ => WantedVectors::DENSE,
+    const FLAG_NAME: &str = "return_colbert_vecs";
+    let main = match kind {
+        Some(EmbeddingType::Sparse) => VectorKind::Sparse,
+        Some(EmbeddingType::Colbert) => VectorKind::Colbert,
+        _ => VectorKind::Dense,
     };
-    wanted.sparse |= fields.flag("return_sparse")?.unwrap_or(false);
-    wanted.colbert |= fields.flag("return_colbert")?.unwrap_or(false);
+    let is_named = |this: VectorKind| kind.is_some() && main == this;
+    let is_wanted = |field: &str, this: VectorKind| match fields.flag(field)? {
+        Some(false) if is_named(this) => Err(FieldError::of(field, "contradicts embedding_type")),
+        flag => Ok(is_named(this) || flag.unwrap_or(main == this)),
+    };
+    let wanted = WantedVectors {
+        dense: is_wanted("return_dense", VectorKind::Dense)?,
+        sparse: is_wanted("return_sparse", VectorKind::Sparse)?,
+        colbert: is_wanted("return_colbert", VectorKind::Colbert)? | is_wanted(FLAG_NAME, VectorKind::Colbert)?,
+        main,
+        has_flag_names: fields.has(FLAG_NAME),
+        ..WantedVectors::NONE
+    };
+    if !wanted.dense && !wanted.sparse && !wanted.colbert {
+        return Err(FieldError::of("return_dense", "must be true, unless return_sparse or return_colbert is"));
+    }
     Ok(wanted)
 }
 
@@ -194,9 +218,15 @@ struct Entry<'a> {
     index: usize,
     embedding: Kind<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    dense_embedding: Option<Encoded<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     sparse_embedding: Option<&'a BTreeMap<u32, f32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    lexical_weights: Option<&'a BTreeMap<u32, f32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     colbert_embedding: Option<&'a [Vec<f32>]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    colbert_vecs: Option<&'a [Vec<f32>]>,
 }
 
 #[derive(Serialize)]
@@ -205,6 +235,8 @@ enum Kind<'a> {
     Dense(Encoded<'a>),
     Sparse(&'a BTreeMap<u32, f32>),
     Colbert(&'a [Vec<f32>]),
+    /// An empty list: dense vectors are not wanted, and `embedding` is never missing.
+    Nothing([f32; 0]),
 }
 
 /// Clients read both members without asking whether they are there, so an unknown number is 0.
@@ -214,20 +246,31 @@ struct Usage {
     total_tokens: u64,
 }
 
-/// Writes the answer: `embedding` is the kind that `embedding_type` names, and what `return_sparse` and `return_colbert`
-/// add has members of its own.
+/// Writes the answer: `embedding` is the kind that `embedding_type` names, and each other kind that is wanted has a member of
+/// its own.
 pub(super) fn write(request: &EmbedRequest, answer: &EmbedAnswer) -> Vec<u8> {
     let encoding = request.format.encodings.first().copied().unwrap_or(VectorEncoding::FLOATS);
+    let WantedVectors { dense: is_dense_wanted, main, has_flag_names, .. } = request.wanted;
     let data = (0..request.inputs.len()).map(|index| {
         let vector = answer.vectors.get(index).map(Vec::as_slice).unwrap_or_default();
-        let sparse = answer.sparse.as_ref().and_then(|all| all.get(index));
-        let colbert = answer.colbert.as_ref().and_then(|all| all.get(index)).map(Vec::as_slice);
-        let (embedding, sparse_embedding, colbert_embedding) = match (request.wanted.dense, sparse, colbert) {
-            (false, Some(sparse), colbert) => (Kind::Sparse(sparse), None, colbert),
-            (false, None, Some(colbert)) => (Kind::Colbert(colbert), None, None),
-            (_, sparse, colbert) => (Kind::Dense(Encoded(vector, encoding)), sparse, colbert),
+        let mut dense = is_dense_wanted.then_some(Encoded(vector, encoding));
+        let mut sparse = answer.sparse.as_ref().and_then(|all| all.get(index));
+        let mut colbert = answer.colbert.as_ref().and_then(|all| all.get(index)).map(Vec::as_slice);
+        let embedding = match main {
+            VectorKind::Dense => dense.take().map(Kind::Dense),
+            VectorKind::Sparse => sparse.take().map(Kind::Sparse),
+            VectorKind::Colbert => colbert.take().map(Kind::Colbert),
         };
-        Entry { object: "embedding", index, embedding, sparse_embedding, colbert_embedding }
+        Entry {
+            object: "embedding",
+            index,
+            embedding: embedding.unwrap_or(Kind::Nothing([])),
+            dense_embedding: dense,
+            sparse_embedding: sparse.filter(|_| !has_flag_names),
+            lexical_weights: sparse.filter(|_| has_flag_names),
+            colbert_embedding: colbert.filter(|_| !has_flag_names),
+            colbert_vecs: colbert.filter(|_| has_flag_names),
+        }
     });
     let tokens = answer.prompt_tokens.unwrap_or(0);
     json(&ListAnswer {

@@ -30,6 +30,10 @@ pub enum WorkerEmbedDialect {
     Ollama,
 }
 
+/// The path by which a llama-server gives the vectors of all tokens; a server with OpenAI's API has another one for the same
+/// request.
+pub const ROWS_PATH: &str = "/embeddings";
+
 /// What a worker is asked for: dense vectors of its own size, in the order of the inputs.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkerEmbedCall<'a> {
@@ -157,6 +161,11 @@ pub fn write_request(dialect: WorkerEmbedDialect, call: &WorkerEmbedCall<'_>) ->
     Ok(body)
 }
 
+/// Writes a request to a llama-server for the vectors of all tokens, by [`ROWS_PATH`].
+pub fn write_rows_request(model: &str, inputs: &[EmbedInput]) -> Vec<u8> {
+    json(&RowsRequest { model, input: Inputs(inputs) })
+}
+
 /// Returns the worker's name of a prefix; a name that means neither a query nor a document is passed on.
 fn named<'a>(prompt: Option<&'a PromptName>, query: &'a str, document: &'a str) -> Option<&'a str> {
     let prompt = prompt?;
@@ -196,6 +205,12 @@ struct OpenAiRequest<'a> {
     encoding_format: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     embd_normalize: Option<i8>,
+}
+
+#[derive(Serialize)]
+struct RowsRequest<'a> {
+    model: &'a str,
+    input: Inputs<'a>,
 }
 
 #[derive(Serialize)]

@@ -87,6 +87,21 @@ fn sparse_and_colbert_vectors_stand_beside_dense_ones() {
         ),
         (r#""embedding_type":"sparse""#, only(true, false), sparse.to_owned()),
         (r#""embedding_type":"colbert""#, only(false, true), rows.to_owned()),
+        (
+            r#""embedding_type":"colbert","return_sparse":true,"return_dense":true"#,
+            only(true, true),
+            format!(r#"{rows},"dense_embedding":[1.0,0.0],"sparse_embedding":{sparse}"#),
+        ),
+        (
+            r#""return_dense":false,"return_sparse":true"#,
+            only(true, false),
+            format!(r#"[],"sparse_embedding":{sparse}"#),
+        ),
+        (
+            r#""return_sparse":true,"return_colbert_vecs":true"#,
+            only(true, true),
+            format!(r#"[1.0,0.0],"lexical_weights":{sparse},"colbert_vecs":{rows}"#),
+        ),
     ] {
         let text = written(&parsed("/v1/embeddings", &format!(r#"{{"input":"a",{member}}}"#)), &answer);
         let expected = format!(r#""data":[{{"object":"embedding","index":0,"embedding":{expected}}}]"#);

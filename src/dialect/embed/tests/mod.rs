@@ -105,6 +105,8 @@ fn bodies() -> impl Strategy<Value = String> {
         "parameters",
         "return_sparse",
         "return_colbert",
+        "return_colbert_vecs",
+        "return_dense",
         "modality",
         "data",
         "embeddings",

@@ -142,6 +142,21 @@ fn sparse_and_colbert_vectors_are_asked_for() {
             (r#"{"model":"m","input":"a","return_sparse":true,"return_colbert":true}"#, {
                 wanted(WantedVectors { colbert: true, ..both })
             }),
+            (r#"{"model":"m","input":"a","return_dense":false,"return_sparse":true}"#, {
+                wanted(WantedVectors { dense: false, ..both })
+            }),
+            (r#"{"model":"m","input":"a","encoding_format":"base64","return_dense":false,"return_sparse":true}"#, {
+                packed(wanted(WantedVectors { dense: false, ..both }), VectorNumber::Float, true)
+            }),
+            (r#"{"model":"m","input":"a","embedding_type":"sparse","return_dense":true}"#, {
+                wanted(WantedVectors { dense: true, ..WantedVectors::SPARSE })
+            }),
+            (r#"{"model":"m","input":"a","return_dense":true,"return_sparse":true,"return_colbert_vecs":true}"#, {
+                wanted(WantedVectors { colbert: true, has_flag_names: true, ..both })
+            }),
+            (r#"{"model":"m","input":"a","return_sparse":true,"return_colbert_vecs":false}"#, {
+                wanted(WantedVectors { has_flag_names: true, ..both })
+            }),
         ],
     );
 }
@@ -268,6 +283,22 @@ fn what_is_not_served_is_refused_by_name() {
         ),
         ("/v1/embeddings", r#"{"input":"a","embedding_type":"sparse","dimensions":8}"#, "embedding_type sparse and"),
         ("/v1/embeddings", r#"{"input":"a","encoding_type":"int4"}"#, "encoding_type must be float, base64"),
+        (
+            "/v1/embeddings",
+            r#"{"input":"a","return_dense":false,"return_sparse":true,"output_dtype":"int8"}"#,
+            "return_dense false: these vectors have no dimensions",
+        ),
+        ("/v1/embeddings", r#"{"input":"a","return_dense":false}"#, "return_dense must be true, unless return_sparse"),
+        (
+            "/v1/embeddings",
+            r#"{"input":"a","embedding_type":"dense","return_dense":false,"return_sparse":true}"#,
+            "return_dense contradicts embedding_type",
+        ),
+        (
+            "/v1/embeddings",
+            r#"{"input":"a","embedding_type":"colbert","return_colbert_vecs":false}"#,
+            "return_colbert_vecs contradicts embedding_type",
+        ),
         ("/v2/embed", r#"{"texts":["a"],"images":["data:"]}"#, "images is not served here"),
         ("/v2/embed", r#"{"texts":["a"],"max_tokens":8}"#, "max_tokens is not served here"),
         ("/v2/embed", r#"{"texts":["a"],"input_type":"image"}"#, "input_type image is not served here"),
