@@ -116,6 +116,7 @@ impl Fixture {
             engine: engine(),
             load_mode: LoadMode::default(),
             projector: None,
+            gives_token_vectors: false,
             environment: Environment::capture().for_child(),
             logs: LogFolder::open(
                 self.folder.path().join("logs"),

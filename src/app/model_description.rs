@@ -41,6 +41,7 @@ pub(super) fn info_of(model: &CheckedModel, config: &Config) -> ModelInfo {
         prompts: prompts_of(model),
         yes_no: model.yes_no_answers(),
         instruction: settings.instruction.clone().filter(|_| model.yes_no_answers().is_some()),
+        heads: model.heads.clone(),
         size_bytes: file.map(|file| file.model.size_bytes),
         // A context that is configured larger than the model was trained for is not usable.
         context_length: configured.map(|configured| trained.map_or(configured, |trained| trained.min(configured))),

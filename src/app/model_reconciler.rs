@@ -299,6 +299,7 @@ impl ModelReconciler {
             engine: local.engine.clone(),
             load_mode: local.load_mode,
             projector: projector_to_pass(checked, local),
+            gives_token_vectors: local.heads.is_some(),
             environment,
             // The first worker of the only model logs into the service's own folder.
             logs: if is_alone && number == 0 {

@@ -1,6 +1,9 @@
 //! The description and the routing policy of a model, as configured. A reload can change both without a restart of the
 //! workers.
 
+use std::sync::Arc;
+
+use crate::embedding_heads::EmbeddingHeads;
 use crate::models::{InputModality, ModelKind, YesNoTokens};
 use crate::settings::catalogue::{PoolRole, Rewrite};
 use crate::settings::values::{Dimensions, NamePattern, ScoreSetting, Strategy};
@@ -41,6 +44,8 @@ pub struct ModelInfo {
     pub yes_no: Option<YesNoTokens>,
     /// What it is asked to look for, if that is configured and it is such a reranker.
     pub instruction: Option<String>,
+    /// The heads for sparse and ColBERT vectors. Its workers then give the vectors of all tokens.
+    pub heads: Option<Arc<EmbeddingHeads>>,
     /// Size of the model's files in bytes, if they are local.
     pub size_bytes: Option<u64>,
     /// Maximum number of tokens of a request, if known.
@@ -134,6 +139,7 @@ impl ModelInfo {
             prompts: Vec::new(),
             yes_no: None,
             instruction: None,
+            heads: None,
             size_bytes: None,
             context_length: None,
             quantization: None,

@@ -76,6 +76,16 @@ pub const CALLS_AT_ONCE: usize = 16;
 /// between, and so that [`CALL_ANSWER`] holds the vectors of any model.
 pub const INPUTS_PER_CALL: usize = 64;
 
+/// Most numbers of the vectors of tokens that are kept for one request. One text of the longest context of BGE-M3 has half of
+/// them.
+pub const TOKEN_NUMBERS: usize = 16 * 1024 * 1024;
+
+/// Most requests whose vectors of tokens are put through a head, or written, at the same time: each takes a processor.
+pub const HEAD_JOBS_AT_ONCE: usize = 4;
+
+/// Longest wait of a request for its turn at that.
+pub const HEAD_JOB_WAIT: Duration = Duration::from_secs(60);
+
 /// Most attempts at cutting a text so that the tokenizer finds no more tokens in it than there is room for.
 pub const CUT_ATTEMPTS: usize = 4;
 

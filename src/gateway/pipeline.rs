@@ -38,7 +38,6 @@ use crate::fleet::LeaseRequest;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::models::ModelKind;
 use crate::refusal::{Refusal, Shape};
-use crate::settings::values::Dimensions;
 
 impl Gateway {
     /// Answers one request on the gateway port, which arrived on a connection of this peer.
@@ -321,9 +320,10 @@ impl Gateway {
         let snapshot = self.model_queues.snapshot();
         let Ok(found) = snapshot.resolve(name, kind, caller) else { return snapshot.has_other_embeddings() };
         let (model, info) = (&found.model, found.model.info());
-        let has_length = info.dimensions.as_ref().and_then(Dimensions::default_length).is_some();
         let may_move = info.pool.is_some() || !model.policy().fallbacks.is_empty();
-        has_length || model.has_other_embeddings() || may_move && snapshot.has_other_embeddings()
+        translation::changes_answers_of(&info)
+            || model.has_other_embeddings()
+            || may_move && snapshot.has_other_embeddings()
     }
 
     /// Refuses what can be refused without the body.

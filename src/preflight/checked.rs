@@ -1,8 +1,10 @@
 //! What the checks of models return: the models that passed them, and what is wrong with the others.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::embedding_heads::EmbeddingHeads;
 use crate::models::{self, BrokenProjector, KindContradiction, ModelKind, Projector, YesNoTokens};
 use crate::settings::SettingProblem;
 use crate::settings::catalogue::ModelSettings;
@@ -18,6 +20,8 @@ pub struct CheckedModel {
     pub settings: ModelSettings,
     /// Its file and the llama-server binary; `None` for a model with a command of its own or only remote backends.
     pub file: Option<ModelFile>,
+    /// Its heads for sparse and ColBERT vectors.
+    pub heads: Option<Arc<EmbeddingHeads>>,
     /// Projectors beside its file that differ from the one it uses in precision alone.
     pub passed_over_projectors: Vec<PathBuf>,
     /// Projectors beside its file that suit it equally well, so that none is used.
@@ -36,6 +40,7 @@ impl CheckedModel {
             kind: ModelKind::Chat,
             settings: ModelSettings::default(),
             file: None,
+            heads: None,
             passed_over_projectors: Vec::new(),
             tied_projectors: Vec::new(),
             unused_projectors: Vec::new(),

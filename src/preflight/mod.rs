@@ -5,6 +5,7 @@
 //!
 //! - `bounds.rs`: bounds on what the checks report
 //! - `checked.rs`: what the checks of models return
+//! - `heads.rs`: the heads of a model for embeddings
 //! - `inspection.rs`: all checks together, on what could be read of the settings
 //! - `keys.rs`: the key file
 //! - `llama_server.rs`: the program, and whether it takes the arguments
@@ -16,6 +17,7 @@
 
 mod bounds;
 mod checked;
+mod heads;
 mod inspection;
 mod keys;
 mod llama_server;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::checked::{BrokenFile, CheckedModel, ModelFile, ModelFlaw, file_name};
+use super::heads::read_heads;
 use super::llama_server::file_start;
 use crate::models::{self, KindContradiction, ModelKind, Projector, ProjectorSearch};
 use crate::settings::catalogue::{ModelSettings, ProjectorSetting, Start};
@@ -34,10 +35,11 @@ pub(super) fn check_model(
         Some(ProjectorSetting::File(name)) => configured_projector(settings, model, path, name),
     };
     let checked = check_file(model.clone(), path, inspected.clone(), binary, search)?;
-    match checked.kind_contradiction() {
-        None => Ok(Some(checked)),
-        Some(contradiction) => Err(contradicted(&checked, contradiction)),
+    if let Some(contradiction) = checked.kind_contradiction() {
+        return Err(contradicted(&checked, contradiction));
     }
+    let heads = read_heads(settings, &checked)?;
+    Ok(Some(CheckedModel { heads, ..checked }))
 }
 
 /// Returns the problem that a model has another kind than its file can serve.

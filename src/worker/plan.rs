@@ -24,6 +24,8 @@ pub struct Plan {
     pub load_mode: LoadMode,
     /// The multimodal projector that llama-server gets.
     pub projector: Option<PathBuf>,
+    /// Whether llama-server gives the vectors of all tokens in place of one for each text.
+    pub gives_token_vectors: bool,
     /// Environment variables that the process inherits.
     pub environment: Vec<(String, String)>,
     /// The folder of its log files.

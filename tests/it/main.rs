@@ -27,6 +27,7 @@ mod differential;
 mod discovery;
 mod docs;
 mod drain;
+mod embedding_heads;
 mod embeddings;
 mod estimate;
 mod eviction;

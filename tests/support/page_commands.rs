@@ -14,10 +14,21 @@ const SHOWN_KEYS: [&str; 2] = ["SECRET", "KEY"];
 /// each has printed. Fails if there are fewer than `least`, or if one fails.
 #[track_caller]
 pub(crate) fn run_page(name: &str, gateway: &Gateway, least: usize) -> Vec<CommandOutput> {
+    run_page_where(name, gateway, least, |_| true)
+}
+
+/// Does the same with the blocks for which `is_wanted` is true.
+#[track_caller]
+pub(crate) fn run_page_where(
+    name: &str,
+    gateway: &Gateway,
+    least: usize,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Vec<CommandOutput> {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)).unwrap();
     let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
     let outputs: Vec<CommandOutput> =
-        blocks.filter(|block| block.contains("curl ")).map(|block| run(block, gateway)).collect();
+        blocks.filter(|block| block.contains("curl ") && is_wanted(block)).map(|block| run(block, gateway)).collect();
     assert!(outputs.len() >= least, "docs/{name}: only {} commands were found", outputs.len());
     outputs
 }

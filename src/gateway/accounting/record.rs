@@ -298,6 +298,14 @@ impl RecordData {
         self.failure_headers = totals.failure_headers.take().or(self.failure_headers.take());
     }
 
+    /// Adds the tokens that were read from the answer to a call, which reports none itself.
+    pub(crate) fn add_call_tokens(&self, prompt: u64) {
+        let Some(calls) = &self.calls else { return };
+        let mut totals = calls.lock().unwrap_or_else(PoisonError::into_inner);
+        totals.tokens.add(TokenCounts { prompt: Some(prompt), completion: None });
+        totals.spent = totals.spent.saturating_add(prompt);
+    }
+
     /// Returns the tokens of the response, or of the responses to all calls.
     fn tokens(&self) -> TokenCounts {
         match (&self.calls, self.is_call) {

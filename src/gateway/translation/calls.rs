@@ -60,6 +60,14 @@ pub(crate) struct CallAnswer {
     pub(crate) served_by: ServedBy,
 }
 
+/// A successful answer to a call, whose body is still to be read. It holds its slot until then.
+pub(crate) struct OpenAnswer {
+    pub(crate) body: ResponseBody,
+    /// The tokens that a header says, if the worker says them there.
+    pub(crate) tokens_of_header: Option<u64>,
+    pub(crate) served_by: ServedBy,
+}
+
 /// What the calls of one request have in common.
 pub(crate) struct Calls<'a, S> {
     pub(crate) sender: &'a S,
@@ -206,6 +214,20 @@ impl<S: CallSender> Calls<'_, S> {
         route: &'static Route,
         body: CallBody,
     ) -> Result<CallAnswer, Refusal> {
+        let OpenAnswer { body, tokens_of_header, served_by } = self.open(only_model, route, body).await?;
+        Ok(CallAnswer { body: self.read(body).await?, tokens_of_header, served_by })
+    }
+
+    /// Sends a call to a worker by this route, if a model is given to one of that, and returns its answer before it is read.
+    ///
+    /// # Errors
+    /// As [`Calls::call`], but for the length of the answer.
+    pub(crate) async fn open(
+        &self,
+        only_model: Option<&str>,
+        route: &'static Route,
+        body: CallBody,
+    ) -> Result<OpenAnswer, Refusal> {
         // A call that needs no slot is not charged, and so does not count as the first.
         let is_first = route.needs_slot && !self.state.is_charged.swap(true, Ordering::Relaxed);
         let role = if is_first { RequestRole::FirstCall } else { RequestRole::LaterCall };
@@ -218,7 +240,15 @@ impl<S: CallSender> Calls<'_, S> {
         // Tokens that a worker does not report are estimated by it.
         record.bytes_in = request.body.length();
         let sent = self.sender.send(request, self.caller.for_call(), record, guard).await;
-        self.collect(sent.map_err(|(refusal, _)| refusal)?).await
+        self.check(sent.map_err(|(refusal, _)| refusal)?).await
+    }
+
+    /// Reads an answer to its end, which releases its slot.
+    ///
+    /// # Errors
+    /// As [`Calls::call`].
+    pub(crate) async fn read(&self, body: ResponseBody) -> Result<Bytes, Refusal> {
+        read_answer(body, &self.state.answer_bytes).await
     }
 
     /// Returns the headers that say of the last answer which model and which worker gave it.
@@ -226,10 +256,9 @@ impl<S: CallSender> Calls<'_, S> {
         self.state.headers.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a response to its end, which releases its slot.
-    async fn collect(&self, response: Response<ResponseBody>) -> Result<CallAnswer, Refusal> {
+    /// Returns a successful response, and the refusal for any other one.
+    async fn check(&self, response: Response<ResponseBody>) -> Result<OpenAnswer, Refusal> {
         let (mut head, body) = response.into_parts();
-        let whole = read_answer(body, &self.state.answer_bytes).await?;
         let named = |(name, value): (&http::HeaderName, &HeaderValue)| {
             name.as_str().starts_with("x-llamagate-").then(|| (name.clone(), value.clone()))
         };
@@ -238,10 +267,10 @@ impl<S: CallSender> Calls<'_, S> {
         match (head.status.is_success(), head.extensions.remove::<ServedBy>()) {
             (true, Some(served_by)) => {
                 let tokens = head.headers.get(COMPUTE_TOKENS).and_then(|tokens| tokens.to_str().ok()?.parse().ok());
-                Ok(CallAnswer { body: whole, tokens_of_header: tokens, served_by })
+                Ok(OpenAnswer { body, tokens_of_header: tokens, served_by })
             }
             (true, None) => Err(Refusal::Internal("a call was answered by no worker".to_owned())),
-            (false, _) => Err(error_of(head.status, &head.headers, &whole)),
+            (false, _) => Err(error_of(head.status, &head.headers, &self.read(body).await?)),
         }
     }
 }

@@ -4,10 +4,12 @@
 //! requests need no call. What is cut, and whether, is decided by the request.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::backends::TokenCall;
 use super::calls::{CallSender, Calls};
 use crate::dialect::rerank::CutSide;
+use crate::fleet::Model;
 use crate::gateway::bounds::CUT_ATTEMPTS;
 use crate::refusal::Refusal;
 
@@ -94,9 +96,21 @@ pub(super) async fn tokens_of<S: CallSender>(
     text: &str,
     add_special: bool,
 ) -> Result<Vec<u32>, Refusal> {
+    tokens_and_model(calls, text, add_special).await.map(|(tokens, _)| tokens)
+}
+
+/// Returns the tokens of a text, as [`tokens_of`] does, and which model has them.
+///
+/// # Errors
+/// As [`count_tokens`].
+pub(super) async fn tokens_and_model<S: CallSender>(
+    calls: &Calls<'_, S>,
+    text: &str,
+    add_special: bool,
+) -> Result<(Vec<u32>, Arc<Model>), Refusal> {
     let (text, with_pieces) = (text.to_owned(), false);
     let (dialect, answer) = TokenCall::Tokens { text, add_special, with_pieces }.ask(calls).await?;
-    dialect.read_ids(&answer.body).map_err(unreadable)
+    Ok((dialect.read_ids(&answer.body).map_err(unreadable)?, answer.served_by.model))
 }
 
 async fn detokenize<S: CallSender>(calls: &Calls<'_, S>, tokens: &[u32]) -> Result<String, Refusal> {

@@ -7,10 +7,12 @@ use bytes::Bytes;
 
 use super::backends::{EmbedCall, embed_dialect, least};
 use super::calls::{CallBody, CallSender, Calls};
+use super::embed_heads;
 use super::embed_inputs::{self, PreparedInputs};
 use super::in_order::{OneOfMany, in_order};
 use super::plain::{is_own_form, is_plain};
 use super::shared::{answer_id, call_route, refusal_of};
+use super::vector_lengths::{check_dimensions, check_widths, default_length};
 use crate::dialect::FieldError;
 use crate::dialect::embed::{
     self, EmbedAnswer, EmbedDialect, EmbedInput, EmbedRequest, PromptRole, WorkerEmbedDialect, WorkerVectors,
@@ -57,7 +59,6 @@ impl EmbedTranslation {
             return Ok(None);
         }
         let request = embed::parse(route.path, &body.to_bytes()).map_err(refusal_of)?;
-        check_served(&request).map_err(refusal_of)?;
         let is_openai = request.format.dialect == EmbedDialect::OpenAi;
         let members = |without: &[&str]| match is_openai {
             true => envelope.members_without(body, without),
@@ -81,6 +82,9 @@ impl EmbedTranslation {
         let request = &*self.request;
         let model = calls.model();
         let info = model.as_ref().map(|model| model.info());
+        if !embed_heads::is_pooled(request.wanted) {
+            embed_heads::check_heads(request.wanted, &calls.find_model()?.info())?;
+        }
         let is_remote = model.as_ref().is_some_and(|model| model.is_remote());
         check_dimensions(request, info.as_deref()).map_err(refusal_of)?;
         let may_know_prompts = model.is_some_and(|model| may_know_prompts(request, model));
@@ -91,8 +95,11 @@ impl EmbedTranslation {
             (true, None) => Arc::clone(&self.members),
             (true, Some(_)) => Arc::clone(&self.members_without_prompt),
         };
-        let inputs = request.inputs.len();
         let PreparedInputs(prepared) = prepared;
+        if info.as_ref().is_some_and(|info| info.heads.is_some()) {
+            return embed_heads::answer(calls, request, prepared.as_deref().unwrap_or(&request.inputs)).await;
+        }
+        let inputs = request.inputs.len();
         let most = least(model.map(|model| &**model), INPUTS_PER_CALL, |api| embed_dialect(api).most_inputs());
         let mut parts: Vec<OneOfMany<'_, _, _>> = Vec::with_capacity(inputs.div_ceil(most));
         for first in (0..inputs).step_by(most) {
@@ -113,7 +120,7 @@ impl EmbedTranslation {
             served_by.get_or_insert(part_served_by);
         }
         let served_by = served_by.map(|served_by| served_by.model.info());
-        let default = served_by.as_ref().and_then(|info| info.dimensions.as_ref()?.default_length());
+        let default = served_by.as_ref().and_then(|info| default_length(info));
         check_widths(&vectors)?;
         embed::shape(request, default, &mut vectors).map_err(refusal_of)?;
         let named = calls.requested_model().or(served_by.as_ref().map(|info| info.id.as_str()));
@@ -187,41 +194,8 @@ fn prefix_of<'a>(
     Ok(Some(text))
 }
 
-/// Refuses a length of the vectors that the configuration of the model does not allow. Its own length is always allowed.
-fn check_dimensions(request: &EmbedRequest, info: Option<&ModelInfo>) -> Result<(), FieldError> {
-    let (Some(wanted), Some(info)) = (request.dimensions, info) else { return Ok(()) };
-    let own = info.numbers.and_then(|numbers| numbers.n_embd).and_then(|own| usize::try_from(own).ok());
-    let Some(allowed) = info.dimensions.as_ref().filter(|allowed| !allowed.is_allowed(wanted) && own != Some(wanted))
-    else {
-        return Ok(());
-    };
-    let allowed: Vec<String> = allowed.lengths().iter().map(ToString::to_string).collect();
-    let what = format_args!("is {wanted}, and this model allows {}", allowed.join(", "));
-    Err(FieldError::of(request.format.dimensions_field, what))
-}
-
-/// Refuses vectors of several widths: parts of a request may have been answered by different workers.
-fn check_widths(vectors: &[Vec<f32>]) -> Result<(), Refusal> {
-    let first = vectors.first().map_or(0, Vec::len);
-    match vectors.iter().find(|vector| vector.len() != first) {
-        None => Ok(()),
-        Some(other) => {
-            let other = other.len();
-            Err(Refusal::BadBackendAnswer(format!("some vectors have {first} numbers, others {other}")))
-        }
-    }
-}
-
-/// Refuses what the request may ask for and no model here gives.
-fn check_served(request: &EmbedRequest) -> Result<(), FieldError> {
-    let wanted = request.wanted;
-    if wanted.sparse || wanted.colbert {
-        return Err(FieldError::whole(
-            "sparse and ColBERT vectors need a model with heads for them, and this one has none",
-        ));
-    }
-    if wanted.tokens {
-        return Err(FieldError::whole("vectors of single tokens are not served"));
-    }
-    Ok(())
+/// Returns whether the workers of this model never give what a request wants: because of the length of its vectors for
+/// requests that name none, or because they give the vectors of all tokens.
+pub(in crate::gateway) fn changes_answers_of(info: &ModelInfo) -> bool {
+    info.heads.is_some() || default_length(info).is_some()
 }

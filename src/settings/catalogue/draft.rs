@@ -14,7 +14,9 @@
 
 use std::num::{NonZeroU64, NonZeroUsize};
 
-use super::model::{LoadMode, LocalSettings, ModelSettings, ProjectorSetting, RemoteSettings, Rewrite, Start};
+use super::model::{
+    HeadFiles, LoadMode, LocalSettings, ModelSettings, ProjectorSetting, RemoteSettings, Rewrite, Start,
+};
 use super::pool::PoolPlace;
 use crate::models::ModelKind;
 use crate::settings::options::{Engine, Settings};
@@ -77,6 +79,7 @@ pub(in crate::settings) struct ModelDraft {
     pub(in crate::settings) sampling: Vec<(String, Option<String>)>,
     pub(in crate::settings) start: Option<Start>,
     pub(in crate::settings) projector: Option<ProjectorSetting>,
+    pub(in crate::settings) heads: Option<HeadFiles>,
     pub(in crate::settings) kind: Option<ModelKind>,
     pub(in crate::settings) tier: Option<String>,
     pub(in crate::settings) aliases: Vec<String>,
@@ -115,6 +118,7 @@ impl ModelDraft {
             sampling,
             start,
             projector,
+            heads,
             kind,
             tier,
             aliases,
@@ -146,6 +150,7 @@ impl ModelDraft {
             sampling,
             start,
             projector,
+            heads,
             kind,
             tier,
             aliases,
@@ -184,6 +189,7 @@ impl ModelDraft {
             sampling,
             start,
             projector,
+            heads,
             kind,
             tier,
             aliases,
@@ -225,6 +231,7 @@ impl ModelDraft {
             local: start.map(|start| LocalSettings {
                 start,
                 projector: projector.unwrap_or_default(),
+                heads,
                 engine,
                 load_mode,
                 slots: slots.unwrap_or(settings.queue.max_concurrent_requests).get(),

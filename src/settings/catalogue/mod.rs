@@ -11,8 +11,8 @@ pub(super) mod models_table;
 mod pool;
 
 pub use model::{
-    Catalogue, EVERY_MODEL, LoadMode, LocalSettings, ModelSettings, ProjectorSetting, RemoteSettings, Rewrite, Start,
-    is_generation_field,
+    Catalogue, EVERY_MODEL, HeadFiles, LoadMode, LocalSettings, ModelSettings, ProjectorSetting, RemoteSettings,
+    Rewrite, Start, is_generation_field,
 };
 pub(super) use model::{TIERS, known_id};
 pub use pool::{PoolPlace, PoolRole};

@@ -152,6 +152,7 @@ impl ModelSettings {
             let LocalSettings {
                 start,
                 projector: _,
+                heads,
                 engine,
                 load_mode,
                 slots,
@@ -162,7 +163,8 @@ impl ModelSettings {
                 weight: _,
                 priority: _,
             } = local;
-            (start, engine, load_mode, slots, replicas, pinned, memory)
+            // Whether there are any: what is in the files is applied here, and not by the workers.
+            (start, heads.is_some(), engine, load_mode, slots, replicas, pinned, memory)
         });
         (id, kind, remotes, local)
     }
@@ -199,6 +201,8 @@ pub struct LocalSettings {
     pub start: Start,
     /// Which multimodal projector llama-server gets.
     pub projector: ProjectorSetting,
+    /// The files of the heads for sparse and ColBERT vectors.
+    pub heads: Option<HeadFiles>,
     /// The settings of the group "llama-server", resolved for this model.
     pub engine: Engine,
     /// How llama-server keeps the model file in memory.
@@ -256,6 +260,16 @@ pub enum ProjectorSetting {
     Never,
     /// This file: an absolute path, or a name in the model's folder or under `MODELS_DIR`.
     File(PathBuf),
+}
+
+/// `heads`: the safetensors files of a model's heads: absolute paths, or names in the model's folder or under `MODELS_DIR`.
+/// At least one of them is set.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HeadFiles {
+    /// The head for sparse vectors.
+    pub sparse: Option<PathBuf>,
+    /// The head for ColBERT vectors.
+    pub colbert: Option<PathBuf>,
 }
 
 impl ProjectorSetting {

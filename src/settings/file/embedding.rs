@@ -1,10 +1,12 @@
-//! Reads the keys of a model for embeddings: `dimensions` and `prompts`.
+//! Reads the keys of a model for embeddings: `dimensions`, `prompts` and `heads`.
 
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 
 use super::fields::{NodeFields, read};
 use super::node::YamlNode;
 use crate::settings::bounds::{MOST_DIMENSIONS, MOST_PROMPTS, PROMPT_LENGTH};
+use crate::settings::catalogue::HeadFiles;
 use crate::settings::notes::FileNotes;
 use crate::settings::values::Dimensions;
 
@@ -50,4 +52,34 @@ pub(super) fn prompts(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> Opt
         }
     }
     Some(prompts)
+}
+
+/// Reads `heads`: the file of each head.
+pub(super) fn heads(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> Option<HeadFiles> {
+    let location = fields.at("heads");
+    let wanted = "expected a mapping such as {sparse: sparse_linear.safetensors, colbert: colbert_linear.safetensors}";
+    let entries = match fields.node("heads")? {
+        YamlNode::Map(entries) if !entries.is_empty() => entries,
+        _ => {
+            notes.problem(&location, wanted, Some("leave it out for a model without heads".to_owned()));
+            return None;
+        }
+    };
+    let mut heads = HeadFiles::default();
+    for (name, file) in entries {
+        let place = match name.as_str() {
+            "sparse" => &mut heads.sparse,
+            "colbert" => &mut heads.colbert,
+            _ => {
+                let hint = Some("there are sparse and colbert".to_owned());
+                notes.problem(&format!("{location}.{name}"), "there is no such head", hint);
+                continue;
+            }
+        };
+        match file {
+            YamlNode::Text(file) if !file.is_empty() => *place = Some(PathBuf::from(file)),
+            _ => notes.problem(&format!("{location}.{name}"), "expected the name of a safetensors file", None),
+        }
+    }
+    Some(heads)
 }

@@ -26,6 +26,7 @@ const REQUIRED_FIELDS: &[&str] = &["model", "messages", "prompt", "input", "stre
 const SINGLE_MODEL_KEYS: &[&str] = &[
     "file",
     "mmproj",
+    "heads",
     "command",
     "health",
     "served_model_name",
@@ -98,6 +99,11 @@ fn read_keys(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft {
         let hint = Some("llama-server gets it, with the GGUF file under file".to_owned());
         notes.problem(&fields.at("mmproj"), "there is no file", hint);
     }
+    draft.heads = embedding::heads(fields, notes);
+    if draft.heads.is_some() && draft.start.is_none() && !draft.has_problem {
+        let hint = Some("they are applied to what llama-server gives for the GGUF file under file".to_owned());
+        notes.problem(&fields.at("heads"), "there is no file", hint);
+    }
     draft.kind = fields.value::<ModelKind>("kind", notes);
     draft.tier = fields.text("tier", notes).filter(|tier| {
         let fault = check_tier(tier).err();
@@ -114,6 +120,7 @@ fn read_keys(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft {
     if matches!(draft.start, Some(Start::Command { .. })) {
         for (key, is_set) in [
             ("mmproj", draft.projector.is_some()),
+            ("heads", draft.heads.is_some()),
             ("args", draft.engine.extra_args.is_some()),
             ("ctx", draft.engine.ctx.is_some()),
             ("ngl", draft.engine.ngl.is_some()),
@@ -166,6 +173,7 @@ fn read_shared(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft
         // Read by `read_model` alone: see SINGLE_MODEL_KEYS.
         start: None,
         projector: None,
+        heads: None,
         kind: None,
         tier: None,
         aliases: Vec::new(),

@@ -69,6 +69,9 @@ impl Launch<'_> {
             ModelKind::Embedding => add(&["--embedding", "-b", &batch, "-ub", &context]),
             ModelKind::Rerank => add(&["--reranking", "-b", &batch, "-ub", &context]),
         }
+        if self.plan.gives_token_vectors {
+            add(&["--pooling", "none"]);
+        }
         add(&["--metrics", "--slots"]);
         let connections = http_threads(help, slots, &engine.extra_args.words);
         add(&connections.iter().map(String::as_str).collect::<Vec<_>>());
@@ -147,6 +150,7 @@ mod tests {
             engine: settings.engine,
             load_mode: LoadMode::default(),
             projector: Some("/mmproj.gguf".into()),
+            gives_token_vectors: false,
             environment: vec![("PATH".to_owned(), "/bin".to_owned()), ("HOME".to_owned(), "/home/u".to_owned())],
             logs: LogFolder::open("/nowhere".into(), LogRules { is_written: false, keep: 1, part_size: None }),
             instance: String::new(),

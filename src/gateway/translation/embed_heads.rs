@@ -1,0 +1,263 @@
+//! Embeddings of models with heads: their workers give the vectors of all tokens, out of which the dense, the sparse and the
+//! ColBERT vectors are made here, in one pass.
+//!
+//! The vectors of tokens are read as they come. Only those that the answer needs are kept, within a bound; the work that
+//! takes a processor for a while is done on threads for it, by few requests at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use tokio::sync::Semaphore;
+
+use super::calls::{CallBody, CallSender, Calls, OpenAnswer};
+use super::cut;
+use super::in_order::{OneOfMany, in_order};
+use super::shared::{answer_id, call_route, refusal_of};
+use super::vector_lengths::{check_widths, default_length};
+use crate::dialect::embed::{
+    self, EmbedAnswer, EmbedInput, EmbedRequest, ROWS_PATH, TokenRows, WantedVectors, WorkerEmbedDialect,
+    WorkerVectorsError, normalize, write_rows_request,
+};
+use crate::embedding_heads::{EmbeddingHeads, Head, PooledTokens, TokenPooling, sparse_vector};
+use crate::fleet::{Model, ModelInfo};
+use crate::gateway::bounds::{HEAD_JOB_WAIT, HEAD_JOBS_AT_ONCE, INPUTS_PER_CALL, TOKEN_NUMBERS};
+use crate::gateway::response::body::ResponseBody;
+use crate::pause_clock;
+use crate::refusal::Refusal;
+
+/// Turns at work that takes a processor for a while.
+static HEAD_JOBS: Semaphore = Semaphore::const_new(HEAD_JOBS_AT_ONCE);
+
+/// The vectors of one input, as far as they are wanted.
+struct InputVectors {
+    pooled: PooledTokens,
+    /// The weight of each token.
+    weights: Vec<f32>,
+    /// The vector of each token.
+    rows: Vec<Vec<f32>>,
+}
+
+/// The vectors of some inputs.
+struct PartVectors {
+    served_by: Arc<Model>,
+    /// Not normalised.
+    dense: Vec<Vec<f32>>,
+    sparse: Vec<BTreeMap<u32, f32>>,
+    /// Of the ColBERT head, or those of the tokens themselves.
+    rows: Vec<Vec<Vec<f32>>>,
+    /// None if the worker does not say it.
+    tokens: Option<u64>,
+}
+
+/// Returns whether a worker without heads gives these vectors.
+pub(super) fn is_pooled(wanted: WantedVectors) -> bool {
+    !wanted.sparse && !wanted.colbert && !wanted.tokens
+}
+
+/// Refuses vectors that a model has no head for.
+///
+/// # Errors
+/// [`Refusal::BadRequest`] that names the head.
+pub(super) fn check_heads(wanted: WantedVectors, info: &ModelInfo) -> Result<(), Refusal> {
+    let has = |head: Head| info.heads.as_ref().is_some_and(|heads| heads.has(head));
+    for (is_wanted, head, kind) in [(wanted.sparse, Head::Sparse, "sparse"), (wanted.colbert, Head::Colbert, "ColBERT")]
+    {
+        if is_wanted && !has(head) {
+            return Err(Refusal::bad_request(format!(
+                "{kind} vectors need a model with a head for them, and this one has none: its setting heads.{head} names one"
+            )));
+        }
+    }
+    match wanted.tokens && info.heads.is_none() {
+        true => Err(Refusal::bad_request("vectors of single tokens are given only by models with heads")),
+        false => Ok(()),
+    }
+}
+
+/// Makes the calls for the vectors of these inputs, and returns the body of the response.
+///
+/// # Errors
+/// As `DialectRequest::answer`; [`Refusal::BadRequest`] if the answer would have too many vectors.
+pub(super) async fn answer<S: CallSender>(
+    calls: &Calls<'_, S>,
+    request: &EmbedRequest,
+    inputs: &[EmbedInput],
+) -> Result<Bytes, Refusal> {
+    let (wanted, kept) = (request.wanted, AtomicUsize::new(0));
+    let mut parts: Vec<OneOfMany<'_, _, _>> = Vec::with_capacity(inputs.len().div_ceil(INPUTS_PER_CALL));
+    for part in inputs.chunks(INPUTS_PER_CALL) {
+        parts.push(Box::pin(vectors_of(calls, wanted, part, &kept)));
+    }
+    let mut answer = EmbedAnswer { prompt_tokens: Some(0), ..EmbedAnswer::default() };
+    let (mut sparse, mut rows, mut served_by) = (Vec::new(), Vec::new(), None);
+    for part in in_order(parts, calls.at_once()).await? {
+        answer.vectors.extend(part.dense);
+        sparse.extend(part.sparse);
+        rows.extend(part.rows);
+        answer.prompt_tokens = answer.prompt_tokens.zip(part.tokens).map(|(sum, tokens)| sum + tokens);
+        served_by.get_or_insert(part.served_by);
+    }
+    let info = served_by.map(|model| model.info());
+    check_widths(&answer.vectors)?;
+    embed::shape(request, info.as_ref().and_then(|info| default_length(info)), &mut answer.vectors)
+        .map_err(refusal_of)?;
+    let named = calls.requested_model().or(info.as_ref().map(|info| info.id.as_str()));
+    named.unwrap_or_default().clone_into(&mut answer.model);
+    answer.sparse = wanted.sparse.then_some(sparse);
+    let is_long = !rows.is_empty();
+    match wanted.colbert {
+        true => answer.colbert = Some(rows),
+        false => answer.tokens = wanted.tokens.then_some(rows),
+    }
+    let id = answer_id("embd");
+    if !is_long {
+        return Ok(embed::write(request, &answer, &id).into());
+    }
+    let request = request.clone();
+    in_turn(move || embed::write(&request, &answer, &id)).await.map(Bytes::from)
+}
+
+/// Asks for the vectors of some of the inputs. `kept` counts the numbers that are kept for the whole request.
+async fn vectors_of<S: CallSender>(
+    calls: &Calls<'_, S>,
+    wanted: WantedVectors,
+    inputs: &[EmbedInput],
+    kept: &AtomicUsize,
+) -> Result<PartVectors, Refusal> {
+    let ids = if wanted.sparse { tokens_of_all(calls, inputs).await? } else { Vec::new() };
+    let body = write_rows_request(calls.requested_model().unwrap_or_default(), inputs);
+    let OpenAnswer { body, served_by, .. } = calls.open(None, call_route(ROWS_PATH)?, CallBody::Text(body)).await?;
+    let (model, info) = (Arc::clone(&served_by.model), served_by.model.info());
+    let Some(heads) = info.heads.clone() else {
+        // Another model has taken over.
+        check_heads(wanted, &info)?;
+        return pooled_by_worker(&calls.read(body).await?, model, inputs.len());
+    };
+    check_heads(wanted, &info)?;
+    let pooling = TokenPooling::of_llama(info.numbers.and_then(|numbers| numbers.pooling_type));
+    let mut vectors: Vec<InputVectors> = Vec::with_capacity(inputs.len());
+    vectors.resize_with(inputs.len(), || InputVectors {
+        pooled: PooledTokens::new(pooling),
+        weights: Vec::new(),
+        rows: Vec::new(),
+    });
+    read_rows(body, &mut vectors, wanted, &heads, kept).await?;
+    let tokens = vectors.iter().map(|input| input.pooled.tokens() as u64).sum();
+    calls.record.add_call_tokens(tokens);
+    let mut sparse = Vec::new();
+    for ((ids, owner), input) in ids.iter().zip(&vectors) {
+        if ids.len() != input.weights.len() || owner.id() != model.id() {
+            let (found, given) = (ids.len(), input.weights.len());
+            let fault = format!("its tokenizer finds {found} tokens in an input for which it gives {given} vectors");
+            return Err(Refusal::BadBackendAnswer(fault));
+        }
+        sparse.push(sparse_vector(ids, &input.weights, heads.unweighted()));
+    }
+    let (pooled, rows): (Vec<PooledTokens>, Vec<Vec<Vec<f32>>>) =
+        vectors.into_iter().map(|input| (input.pooled, input.rows)).unzip();
+    let dense = if wanted.dense { pooled.into_iter().map(PooledTokens::into_vector).collect() } else { Vec::new() };
+    let rows = match (wanted.colbert, wanted.tokens) {
+        (true, _) => in_turn(move || rows.iter().map(|rows| colbert_vectors(&heads, rows)).collect()).await?,
+        (false, true) => rows,
+        (false, false) => Vec::new(),
+    };
+    Ok(PartVectors { served_by: model, dense, sparse, rows, tokens: Some(tokens) })
+}
+
+/// Returns the ids of the tokens of each input, with those that the model puts around it, and the model that they belong to.
+async fn tokens_of_all<S: CallSender>(
+    calls: &Calls<'_, S>,
+    inputs: &[EmbedInput],
+) -> Result<Vec<(Vec<u32>, Arc<Model>)>, Refusal> {
+    let model = calls.find_model()?;
+    let mut all: Vec<OneOfMany<'_, _, _>> = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        all.push(match input {
+            EmbedInput::Text(text) => Box::pin(cut::tokens_and_model(calls, text, true)),
+            EmbedInput::Tokens(ids) => Box::pin(async { Ok((ids.clone(), Arc::clone(model))) }),
+        });
+    }
+    in_order(all, calls.at_once()).await
+}
+
+/// Reads an answer with the vectors of all tokens to its end, which releases its slot. `vectors` has an entry for each input.
+async fn read_rows(
+    mut body: ResponseBody,
+    vectors: &mut [InputVectors],
+    wanted: WantedVectors,
+    heads: &EmbeddingHeads,
+    kept: &AtomicUsize,
+) -> Result<(), Refusal> {
+    let keeps_rows = wanted.colbert || wanted.tokens;
+    let (inputs, mut reader) = (vectors.len(), TokenRows::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.map_err(|aborted| aborted.refusal())?.into_data() else { continue };
+        let read = reader.feed(&piece, |row| {
+            let Some(input) = vectors.get_mut(row.input) else { return };
+            input.pooled.add(row.numbers);
+            if wanted.sparse {
+                input.weights.push(heads.weight(row.numbers));
+            }
+            if keeps_rows && kept.fetch_add(row.numbers.len(), Ordering::Relaxed) < TOKEN_NUMBERS {
+                input.rows.push(row.numbers.to_vec());
+            }
+        });
+        read.map_err(unreadable)?;
+        if kept.load(Ordering::Relaxed) > TOKEN_NUMBERS {
+            return Err(Refusal::bad_request(format!(
+                "the vectors of all tokens of this request have more than {TOKEN_NUMBERS} numbers: send fewer inputs at once"
+            )));
+        }
+    }
+    reader.finish(inputs).map_err(unreadable)?;
+    match vectors.iter().all(|input| input.pooled.tokens() > 0) {
+        true => Ok(()),
+        false => Err(Refusal::BadBackendAnswer("an input has no vectors".to_owned())),
+    }
+}
+
+/// Reads the answer of a worker that has given one vector for each input.
+fn pooled_by_worker(body: &[u8], served_by: Arc<Model>, inputs: usize) -> Result<PartVectors, Refusal> {
+    if body.trim_ascii_start().starts_with(b"{") {
+        let read = embed::read_answer(WorkerEmbedDialect::OpenAi, body, inputs).map_err(unreadable)?;
+        let (dense, tokens) = (read.vectors, read.prompt_tokens);
+        return Ok(PartVectors { served_by, dense, sparse: Vec::new(), rows: Vec::new(), tokens });
+    }
+    // llama-server's own form, in which a vector for the whole text is the only one.
+    let (mut dense, mut reader) = (vec![Vec::new(); inputs], TokenRows::new());
+    let read = reader.feed(body, |row| {
+        if let Some(vector) = dense.get_mut(row.input) {
+            *vector = row.numbers.to_vec();
+        }
+    });
+    read.and_then(|()| reader.finish(inputs)).map_err(unreadable)?;
+    Ok(PartVectors { served_by, dense, sparse: Vec::new(), rows: Vec::new(), tokens: None })
+}
+
+fn colbert_vectors(heads: &EmbeddingHeads, rows: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let mut vectors = heads.colbert_rows(rows);
+    vectors.iter_mut().for_each(|vector| normalize(vector));
+    vectors
+}
+
+fn unreadable(error: WorkerVectorsError) -> Refusal {
+    Refusal::BadBackendAnswer(error.to_string())
+}
+
+/// Does work that takes a processor for a while, as soon as it is its turn.
+async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    let failed = |what: &str| Refusal::Internal(format!("work on vectors has {what}"));
+    let turn = match pause_clock::timeout(HEAD_JOB_WAIT, HEAD_JOBS.acquire()).await {
+        Ok(turn) => turn.map_err(|_| failed("no turns"))?,
+        Err(_) => return Err(Refusal::BackendTimeout),
+    };
+    // The turn goes with the work, which does not end with its client.
+    let work = move || {
+        let _turn = turn;
+        work()
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| failed("ended by a panic"))
+}
