@@ -74,7 +74,7 @@ check_scripts() {
   "$cache_dir/venv/bin/shellcheck" --external-sources "${scripts[@]}"
   "$cache_dir/venv/bin/hadolint" "${images[@]}"
   echo "${#scripts[@]} scripts, ${#images[@]} Dockerfiles"
-  python3 -c 'import ast, sys; [ast.parse(open(name).read(), name) for name in sys.argv[1:]]' docs/examples/*.py
+  python3 -c 'import ast, sys; [ast.parse(open(name).read(), name) for name in sys.argv[1:]]' docs/examples/*.py scripts/*.py
   for script in tests/clients/node/*.js; do node --check "$script"; done
   # The unit's program is not installed here, and not every machine has systemd.
   if have systemd-analyze; then

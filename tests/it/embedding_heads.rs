@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use llamagate::embedding_heads::{EmbeddingHeads, Head};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
@@ -410,4 +411,74 @@ fn every_command_of_the_page_about_models_with_heads_works() {
     {
         assert!(serde_json::from_str::<Value>(&text).is_ok(), "{command}: {text}");
     }
+}
+
+/// Runs the script that converts heads; returns its exit status and what it says.
+fn convert(from: &Path, to: &Path) -> (Option<i32>, String) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/bge-m3-heads.py");
+    let output = Command::new(python()).arg(script).arg(from).arg(to).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// The files were written by PyTorch 2.6: `torch.save(torch.nn.Linear(4, 1).half().state_dict(), "sparse_linear.pt")`, and
+/// `colbert_linear.pt` with three outputs.
+#[test]
+fn published_heads_are_converted_without_pytorch() {
+    let folder = tempfile::tempdir().unwrap();
+    let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/linear");
+    let (status, said) = convert(&published, &folder.path().join("made"));
+    assert_eq!(status, Some(0), "{said}");
+    let [sparse, colbert] =
+        ["sparse", "colbert"].map(|head| folder.path().join(format!("made/{head}_linear.safetensors")));
+    assert_eq!(said, format!("{}\n{}\n", sparse.display(), colbert.display()));
+    let heads = EmbeddingHeads::read(Some(&sparse), Some(&colbert), 4, Vec::new()).unwrap();
+    assert!(heads.has(Head::Sparse) && heads.has(Head::Colbert));
+    // What PyTorch says of their weights.
+    let weights = [-0.495_849_6, -0.394_531_25, -0.214_111_33, -0.473_144_53];
+    for (at, weight) in weights.into_iter().enumerate() {
+        let mut row = [0.0; 4];
+        row[at] = -1.0;
+        assert_eq!(heads.weight(&row).to_bits(), f32::max(-weight - 0.028_381_348, 0.0).to_bits());
+    }
+    let rows = [vec![9.0; 4], vec![1.0, 0.0, 0.0, 0.0], vec![0.0, 0.0, 0.0, 1.0]];
+    let bias = [0.449_218_75, 0.347_412_1, 0.374_755_86];
+    let columns = [[-0.439_941_4, 0.387_939_45, -0.098_510_74], [0.094_421_39, -0.350_097_66, -0.324_462_9]];
+    let expected = columns.map(|column| [0, 1, 2].map(|at| column[at] + bias[at]));
+    for (given, expected) in heads.colbert_rows(&rows).iter().zip(expected) {
+        assert!(given.iter().zip(expected).all(|(one, other)| (one - other).abs() < 1e-6), "{given:?} {expected:?}");
+    }
+}
+
+/// A pickle can name any function. One that names another than those that make tensors is not run.
+#[test]
+fn a_file_that_is_no_head_is_not_converted_and_runs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, made) = (folder.path().join("from"), folder.path().join("made"));
+    fs::create_dir(&source).unwrap();
+    let ran = folder.path().join("ran");
+    let hostile = format!("cos\nsystem\n(S'touch {}'\ntR.", ran.display());
+    let archive = |pickle: &str| {
+        let program = "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'w').writestr('a/data.pkl', sys.argv[2])";
+        let path = source.join("sparse_linear.pt");
+        let status = Command::new(python()).args(["-c", program]).arg(path).arg(pickle).status().unwrap();
+        assert!(status.success());
+    };
+    let (status, said) = convert(&source, &made);
+    assert!(status == Some(1) && said.contains("there is neither sparse_linear.pt nor colbert_linear.pt"), "{said}");
+    for (pickle, expected) in [
+        (&*hostile, "it names os.system"),
+        ("(dp0\n.", "it has no tensor 'bias'"),
+        ("(lp0\n.", "it is no dictionary of tensors"),
+        ("x", "its pickle cannot be read"),
+        ("", "its pickle cannot be read"),
+    ] {
+        archive(pickle);
+        let (status, said) = convert(&source, &made);
+        assert!(status == Some(1) && said.contains(expected) && !said.contains("Traceback"), "{pickle}: {said}");
+    }
+    fs::write(source.join("sparse_linear.pt"), "<html>").unwrap();
+    let (status, said) = convert(&source, &made);
+    assert!(status == Some(1) && said.contains("it is no zip archive"), "{said}");
+    assert!(!ran.exists() && !made.exists());
 }
