@@ -16,6 +16,8 @@ use super::support::{
     client::Client,
     gateway::{ADMIN, Gateway, python, test_models},
     page_commands::{CommandOutput, run_page_where},
+    remote::{Remote, Reply},
+    wait::{REAL_MODEL_READY, eventually},
 };
 
 const OPENAI: &str = "/v1/embeddings";
@@ -39,12 +41,8 @@ struct Files(TempDir);
 impl Files {
     fn create() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut model = fs::read(test_models().join("tiny-embedding.gguf")).unwrap();
-        let name = b"bert.pooling_type";
-        let at = model.windows(name.len()).position(|window| window == name).unwrap() + name.len() + size_of::<u32>();
-        model[at..at + 4].copy_from_slice(&2_u32.to_le_bytes());
-        fs::write(folder.path().join("m3.gguf"), model).unwrap();
         let files = Self(folder);
+        files.write_model("m3.gguf", b"bert.pooling_type", 2);
         files.write_head("sparse.safetensors", 1, WIDTH, 7);
         files.write_head("colbert.safetensors", COLBERT_WIDTH, WIDTH, 11);
         files
@@ -52,6 +50,16 @@ impl Files {
 
     fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
+    }
+
+    /// Writes the test model with another number for one of its keys.
+    fn write_model(&self, name: &str, key: &[u8], number: u32) {
+        let mut model = fs::read(test_models().join("tiny-embedding.gguf")).unwrap();
+        let key_at = model.windows(key.len()).position(|window| window == key).unwrap();
+        // The key is followed by the type of its value.
+        let at = key_at + key.len() + size_of::<u32>();
+        model[at..at + size_of::<u32>()].copy_from_slice(&number.to_le_bytes());
+        fs::write(self.path(name), model).unwrap();
     }
 
     /// Writes a head with random numbers.
@@ -325,6 +333,48 @@ fn vectors_without_a_head_for_them_are_refused_with_the_name_of_the_setting() {
     assert!(sparse["data"][0]["embedding"].is_object(), "the head that it has: {sparse}");
     let unknown = client.post_json("/embed_sparse", &json!({"model": "none", "inputs": "a"}));
     assert_eq!((unknown.status(), &unknown.json()["error_type"]), (404, &json!("Validation")), "{}", unknown.text());
+}
+
+/// What takes over gives one vector for each text, in llama-server's own form or in OpenAI's, and nothing else.
+#[test]
+fn a_model_without_heads_takes_over_for_dense_vectors_alone() {
+    let files = Files::create();
+    // llama-server does not load it: it has two layers.
+    files.write_model("broken.gguf", b"bert.block_count", 3);
+    let remote = Remote::start(Reply::Status(
+        200,
+        json!({"object": "list", "model": "m", "usage": {"prompt_tokens": 3, "total_tokens": 3},
+            "data": [{"object": "embedding", "index": 0, "embedding": [3.0, 4.0]}]}),
+    ));
+    let config = format!(
+        "defaults: {{restart_limit: 0, preload: true, args: [-fa, 'off']}}
+models:
+  one: {{file: {broken}, heads: {{sparse: sparse.safetensors}}}}
+  other: {{file: {broken}, heads: {{sparse: sparse.safetensors}}}}
+  whole: {{file: {m3}}}
+model_list: [{{model_name: far, litellm_params: {{api_base: '{url}'}}, model_info: {{mode: embedding}}}}]
+fallbacks: {{one: [whole], other: [far]}}
+",
+        broken = files.path("broken.gguf").display(),
+        m3 = files.path("m3.gguf").display(),
+        url = remote.url(),
+    );
+    let gateway = Gateway::builder().reals(&config).start();
+    let client = gateway.client();
+    eventually("the broken models are given up, and the others serve", REAL_MODEL_READY, || {
+        let dense = |model: &str| client.post_json(OPENAI, &json!({"model": model, "input": "rain"})).status();
+        ["one", "other"].map(dense) == [200, 200]
+    });
+    let vector =
+        |model: &str, text: &str| ask(&client, OPENAI, &json!({"model": model, "input": text}))["data"][0].clone();
+    assert_close(&vector("one", TEXTS[0])["embedding"], &vector("whole", TEXTS[0])["embedding"], "of a llama-server");
+    assert_close(&vector("other", "rain")["embedding"], &json!([0.6, 0.8]), "of a remote backend");
+    let received: Value = serde_json::from_str(&remote.received().pop().unwrap().body).unwrap();
+    assert_eq!(received, json!({"model": "far", "input": ["rain"]}));
+    for model in ["one", "other"] {
+        let said = refused(&client, OPENAI, &json!({"model": model, "input": "rain", "embedding_type": "sparse"}));
+        assert!(said.contains("heads.sparse"), "{said}");
+    }
 }
 
 /// A reload reads the files again. What is in them is applied by the gateway, so its llama-servers go on.

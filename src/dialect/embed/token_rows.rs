@@ -3,6 +3,8 @@
 //! The answer for a long text is larger than all that is kept of it, so each vector is handed on as soon as it is whole, and
 //! no more than one is held. llama-server gives vectors of single tokens as they are, and in no other form.
 
+use memchr::memchr2;
+
 use super::super::bounds::{LONGEST_NUMBER, MOST_ROW_NUMBERS};
 use super::worker_answer::WorkerVectorsError;
 
@@ -69,7 +71,24 @@ impl TokenRows {
     /// # Errors
     /// The answer has another shape, a number that is not finite, or vectors of different lengths.
     pub fn feed(&mut self, piece: &[u8], mut on_row: impl FnMut(TokenRow<'_>)) -> Result<(), WorkerVectorsError> {
-        piece.iter().try_for_each(|byte| self.read(*byte, &mut on_row))
+        let mut rest = piece;
+        while let Some((byte, after)) = rest.split_first() {
+            // Nearly all of an answer are numbers that come whole; they are read where they stand.
+            let is_number = self.place == Place::Row && self.word.is_empty();
+            let end = if is_number { memchr2(b',', b']', rest).filter(|end| *end <= LONGEST_NUMBER) } else { None };
+            rest = match end {
+                Some(end) => {
+                    self.add_number(&rest[..end])?;
+                    self.go_on_after_number(rest[end], &mut on_row)?;
+                    &rest[end + 1..]
+                }
+                None => {
+                    self.read(*byte, &mut on_row)?;
+                    after
+                }
+            };
+        }
+        Ok(())
     }
 
     /// Checks that the answer has ended, and has a list of vectors for each of `inputs`.
@@ -123,11 +142,10 @@ impl TokenRows {
             (Place::Rows, b'[') => self.go(Place::Row, true),
             (Place::Rows, b',') if !self.is_open => self.go(Place::Rows, true),
             (Place::Rows, b']') if !self.is_open => self.go(Place::Object, false),
-            (Place::Row, b',') => self.end_number()?,
-            (Place::Row, b']') => {
-                self.end_number()?;
-                self.end_row(on_row)?;
-                self.go(Place::Rows, false);
+            (Place::Row, b',' | b']') => {
+                let word = std::mem::take(&mut self.word);
+                self.add_number(&word)?;
+                self.go_on_after_number(byte, on_row)?;
             }
             _ => return Err(unreadable("it is no list of vectors of tokens")),
         }
@@ -157,9 +175,9 @@ impl TokenRows {
         }
     }
 
-    fn end_number(&mut self) -> Result<(), WorkerVectorsError> {
-        let number = std::str::from_utf8(&self.word).ok().and_then(|word| word.trim_end().parse::<f32>().ok());
-        self.word.clear();
+    /// Adds a number to the vector that is read.
+    fn add_number(&mut self, word: &[u8]) -> Result<(), WorkerVectorsError> {
+        let number = std::str::from_utf8(word).ok().and_then(|word| word.trim().parse::<f32>().ok());
         match number.filter(|number| number.is_finite()) {
             Some(_) if self.row.len() == MOST_ROW_NUMBERS => Err(unreadable("a vector of it is too long")),
             Some(number) => {
@@ -168,6 +186,19 @@ impl TokenRows {
             }
             None => Err(unreadable("a number of an embedding is none, or not finite")),
         }
+    }
+
+    /// Ends the vector, if this byte does.
+    fn go_on_after_number(
+        &mut self,
+        byte: u8,
+        on_row: &mut impl FnMut(TokenRow<'_>),
+    ) -> Result<(), WorkerVectorsError> {
+        if byte == b']' {
+            self.end_row(on_row)?;
+            self.go(Place::Rows, false);
+        }
+        Ok(())
     }
 
     fn end_row(&mut self, on_row: &mut impl FnMut(TokenRow<'_>)) -> Result<(), WorkerVectorsError> {

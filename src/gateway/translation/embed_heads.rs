@@ -127,7 +127,6 @@ async fn vectors_of<S: CallSender>(
     inputs: &[EmbedInput],
     kept: &AtomicUsize,
 ) -> Result<PartVectors, Refusal> {
-    let ids = if wanted.sparse { tokens_of_all(calls, inputs).await? } else { Vec::new() };
     let body = write_rows_request(calls.requested_model().unwrap_or_default(), inputs);
     let OpenAnswer { body, served_by, .. } = calls.open(None, call_route(ROWS_PATH)?, CallBody::Text(body)).await?;
     let (model, info) = (Arc::clone(&served_by.model), served_by.model.info());
@@ -148,6 +147,8 @@ async fn vectors_of<S: CallSender>(
     let tokens = vectors.iter().map(|input| input.pooled.tokens() as u64).sum();
     calls.record.add_call_tokens(tokens);
     let mut sparse = Vec::new();
+    // Not before it is known that a model with a head has answered.
+    let ids = if wanted.sparse { tokens_of_all(calls, inputs).await? } else { Vec::new() };
     for ((ids, owner), input) in ids.iter().zip(&vectors) {
         if ids.len() != input.weights.len() || owner.id() != model.id() {
             let (found, given) = (ids.len(), input.weights.len());
