@@ -74,6 +74,12 @@ fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
                     "fallbacks.{name}: {other} never takes over: it has no ranking head, and is asked in another way than others"
                 ));
             }
+            if lacks_heads(models, name) && has_heads(models, other) {
+                warnings.push(format!(
+                    "fallbacks.{name}: {other} never takes over: it has heads, so that its llama-server gives the vectors of \
+                     tokens; name a model without heads"
+                ));
+            }
         }
     }
     warnings
@@ -121,6 +127,16 @@ fn idle_last_resorts(config: &Config, models: &[CheckedModel]) -> Vec<String> {
         )
     };
     idle.map(warning).collect()
+}
+
+/// Returns whether there are models of this name, and none has heads.
+fn lacks_heads(models: &[CheckedModel], name: &str) -> bool {
+    models_named(models, name).next().is_some() && models_named(models, name).all(|model| model.heads.is_none())
+}
+
+/// Returns whether there are models of this name, and all have heads.
+fn has_heads(models: &[CheckedModel], name: &str) -> bool {
+    models_named(models, name).next().is_some() && models_named(models, name).all(|model| model.heads.is_some())
 }
 
 /// Returns a warning if the file of a model cannot serve its kind, or gives answers that mean nothing.

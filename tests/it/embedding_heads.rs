@@ -352,8 +352,10 @@ models:
   one: {{file: {broken}, heads: {{sparse: sparse.safetensors}}}}
   other: {{file: {broken}, heads: {{sparse: sparse.safetensors}}}}
   whole: {{file: {m3}}}
+  without: {{file: {broken}}}
+  m3: {{file: {m3}, heads: {{sparse: sparse.safetensors}}}}
 model_list: [{{model_name: far, litellm_params: {{api_base: '{url}'}}, model_info: {{mode: embedding}}}}]
-fallbacks: {{one: [whole], other: [far]}}
+fallbacks: {{one: [whole], other: [far], without: [m3, whole]}}
 ",
         broken = files.path("broken.gguf").display(),
         m3 = files.path("m3.gguf").display(),
@@ -371,6 +373,9 @@ fallbacks: {{one: [whole], other: [far]}}
     assert_close(&vector("other", "rain")["embedding"], &json!([0.6, 0.8]), "of a remote backend");
     let received: Value = serde_json::from_str(&remote.received().pop().unwrap().body).unwrap();
     assert_eq!(received, json!({"model": "far", "input": ["rain"]}));
+    // One that has heads does not take over from one that has none, whose answer is passed on as it is.
+    assert_close(&vector("without", TEXTS[0])["embedding"], &vector("whole", TEXTS[0])["embedding"], "without heads");
+    assert!(gateway.output().contains("fallbacks.without: m3 never takes over: it has heads"), "{}", gateway.output());
     for model in ["one", "other"] {
         let said = refused(&client, OPENAI, &json!({"model": model, "input": "rain", "embedding_type": "sparse"}));
         assert!(said.contains("heads.sparse"), "{said}");

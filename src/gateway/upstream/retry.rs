@@ -57,6 +57,8 @@ pub(crate) struct Retry {
     model_queue: Arc<ModelQueue>,
     /// Names of the models to fall back to, in their configured order.
     fallbacks: VecDeque<String>,
+    /// Whether the request can be served by workers that give the vectors of all tokens, for the heads of their model.
+    takes_token_vectors: bool,
     /// Numbers of the workers of this model that have failed.
     failed_workers: Vec<u32>,
     /// Numbers of the workers of this model whose API has nothing for this request.
@@ -176,6 +178,7 @@ impl Retry {
         model_queue: Arc<ModelQueue>,
     ) -> Self {
         let fallbacks = model_queue.model.policy().fallbacks.iter().cloned().collect();
+        let takes_token_vectors = model_queue.model.info().heads.is_some();
         Self {
             policy,
             route,
@@ -184,6 +187,7 @@ impl Retry {
             model_queues,
             model_queue,
             fallbacks,
+            takes_token_vectors,
             failed_workers: Vec::new(),
             unfit_workers: Vec::new(),
             attempts: 0,
@@ -381,9 +385,9 @@ impl Retry {
         let snapshot = self.model_queues.snapshot();
         let model_queue = snapshot.resolve(Some(name), self.required_kind, caller).ok()?;
         let info = model_queue.model.info();
-        let is_usable = !Arc::ptr_eq(model_queue, &self.model_queue)
-            && self.readers.has(&info)
-            && caller.check_model(&info).is_ok();
+        let is_understood = self.readers.has(&info) && (self.takes_token_vectors || info.heads.is_none());
+        let is_usable =
+            is_understood && !Arc::ptr_eq(model_queue, &self.model_queue) && caller.check_model(&info).is_ok();
         is_usable.then(|| Arc::clone(model_queue))
     }
 
