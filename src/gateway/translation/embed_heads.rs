@@ -40,6 +40,12 @@ struct InputVectors {
     rows: Vec<Vec<f32>>,
 }
 
+impl InputVectors {
+    fn new(pooling: TokenPooling) -> Self {
+        Self { pooled: PooledTokens::new(pooling), weights: Vec::new(), rows: Vec::new() }
+    }
+}
+
 /// The vectors of some inputs.
 struct PartVectors {
     served_by: Arc<Model>,
@@ -138,12 +144,8 @@ async fn vectors_of<S: CallSender>(
     check_heads(wanted, &info)?;
     let pooling = TokenPooling::of_llama(info.numbers.and_then(|numbers| numbers.pooling_type));
     let mut vectors: Vec<InputVectors> = Vec::with_capacity(inputs.len());
-    vectors.resize_with(inputs.len(), || InputVectors {
-        pooled: PooledTokens::new(pooling),
-        weights: Vec::new(),
-        rows: Vec::new(),
-    });
-    read_rows(body, &mut vectors, wanted, &heads, kept).await?;
+    vectors.resize_with(inputs.len(), || InputVectors::new(pooling));
+    RowUse { wanted, heads: &heads, kept }.read(body, &mut vectors).await?;
     let tokens = vectors.iter().map(|input| input.pooled.tokens() as u64).sum();
     calls.record.add_call_tokens(tokens);
     let mut sparse = Vec::new();
@@ -184,19 +186,35 @@ async fn tokens_of_all<S: CallSender>(
     in_order(all, calls.at_once()).await
 }
 
-/// Reads an answer with the vectors of all tokens to its end, which releases its slot. `vectors` has an entry for each input.
-async fn read_rows(
-    mut body: ResponseBody,
-    vectors: &mut [InputVectors],
+/// What is made of the vectors of tokens while they come.
+#[derive(Clone, Copy)]
+struct RowUse<'a> {
     wanted: WantedVectors,
-    heads: &EmbeddingHeads,
-    kept: &AtomicUsize,
-) -> Result<(), Refusal> {
-    let keeps_rows = wanted.colbert || wanted.tokens;
-    let (inputs, mut reader) = (vectors.len(), TokenRows::new());
-    while let Some(frame) = body.frame().await {
-        let Ok(piece) = frame.map_err(|aborted| aborted.refusal())?.into_data() else { continue };
-        let read = reader.feed(&piece, |row| {
+    heads: &'a EmbeddingHeads,
+    /// The numbers that are kept for the whole request.
+    kept: &'a AtomicUsize,
+}
+
+impl RowUse<'_> {
+    /// Reads an answer with the vectors of all tokens to its end, which releases its slot. `vectors` has an entry for each
+    /// input.
+    async fn read(self, mut body: ResponseBody, vectors: &mut [InputVectors]) -> Result<(), Refusal> {
+        let mut reader = TokenRows::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(piece) = frame.map_err(|aborted| aborted.refusal())?.into_data() else { continue };
+            self.read_piece(&mut reader, &piece, vectors)?;
+        }
+        reader.finish(vectors.len()).map_err(unreadable)?;
+        match vectors.iter().all(|input| input.pooled.tokens() > 0) {
+            true => Ok(()),
+            false => Err(Refusal::BadBackendAnswer("an input has no vectors".to_owned())),
+        }
+    }
+
+    fn read_piece(self, reader: &mut TokenRows, piece: &[u8], vectors: &mut [InputVectors]) -> Result<(), Refusal> {
+        let Self { wanted, heads, kept } = self;
+        let keeps_rows = wanted.colbert || wanted.tokens;
+        let read = reader.feed(piece, |row| {
             let Some(input) = vectors.get_mut(row.input) else { return };
             input.pooled.add(row.numbers);
             if wanted.sparse {
@@ -207,16 +225,12 @@ async fn read_rows(
             }
         });
         read.map_err(unreadable)?;
-        if kept.load(Ordering::Relaxed) > TOKEN_NUMBERS {
-            return Err(Refusal::bad_request(format!(
+        match kept.load(Ordering::Relaxed) > TOKEN_NUMBERS {
+            true => Err(Refusal::bad_request(format!(
                 "the vectors of all tokens of this request have more than {TOKEN_NUMBERS} numbers: send fewer inputs at once"
-            )));
+            ))),
+            false => Ok(()),
         }
-    }
-    reader.finish(inputs).map_err(unreadable)?;
-    match vectors.iter().all(|input| input.pooled.tokens() > 0) {
-        true => Ok(()),
-        false => Err(Refusal::BadBackendAnswer("an input has no vectors".to_owned())),
     }
 }
 
@@ -261,4 +275,38 @@ async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
         work()
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| failed("ended by a panic"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads the vectors of two tokens of one input, for a request for which this many numbers are kept already.
+    fn read(wanted: WantedVectors, kept: usize) -> (Result<(), Refusal>, InputVectors) {
+        let (heads, kept) = (EmbeddingHeads::read(None, None, 2, Vec::new()).unwrap(), AtomicUsize::new(kept));
+        let mut vectors = [InputVectors::new(TokenPooling::First)];
+        let rows = RowUse { wanted, heads: &heads, kept: &kept };
+        let answer = b"[{\"index\":0,\"embedding\":[[1,2],[3,4]]}]";
+        let read = rows.read_piece(&mut TokenRows::new(), answer, &mut vectors);
+        let [vectors] = vectors;
+        (read, vectors)
+    }
+
+    #[test]
+    fn only_vectors_that_the_answer_needs_are_kept_and_no_more_than_the_bound() {
+        for (wanted, kept, is_read, rows) in [
+            (WantedVectors::DENSE, 0, true, 0),
+            (WantedVectors::SPARSE, TOKEN_NUMBERS, true, 0),
+            (WantedVectors::COLBERT, 0, true, 2),
+            (WantedVectors::TOKENS, TOKEN_NUMBERS - 4, true, 2),
+            (WantedVectors::TOKENS, TOKEN_NUMBERS - 2, false, 1),
+            (WantedVectors::COLBERT, TOKEN_NUMBERS, false, 0),
+        ] {
+            let (read, vectors) = read(wanted, kept);
+            assert_eq!((read.is_ok(), vectors.rows.len()), (is_read, rows), "{wanted:?} {kept}");
+            assert_eq!(vectors.pooled.tokens(), 2);
+            let words = read.err().map(|refusal| (refusal.status().as_u16(), refusal.to_string()));
+            assert!(words.is_none_or(|(status, words)| status == 400 && words.contains("send fewer inputs at once")));
+        }
+    }
 }

@@ -140,13 +140,22 @@ mod tests {
         program: Program,
         help: Option<&LlamaHelp>,
     ) -> (CommandLine, PathBuf) {
+        command_line_of(cpus, variables, help, |plan| Plan { program, ..plan })
+    }
+
+    fn command_line_of(
+        cpus: Cpus,
+        variables: &[(&str, &str)],
+        help: Option<&LlamaHelp>,
+        change: impl FnOnce(Plan) -> Plan,
+    ) -> (CommandLine, PathBuf) {
         let environment: Environment = variables.iter().copied().chain([("MODEL_PATH", "/m.gguf")]).collect();
         let platform = crate::platform::detect(|name| environment.get(name), Path::new("/nowhere"));
         let settings = resolve(&Inputs { environment, ..Inputs::default() }, &platform).unwrap().config.settings;
         let plan = Plan {
             model: "m".to_owned(),
             number: 0,
-            program,
+            program: Program::Command { argv: Vec::new(), health: String::new(), model: None },
             engine: settings.engine,
             load_mode: LoadMode::default(),
             projector: Some("/mmproj.gguf".into()),
@@ -158,6 +167,7 @@ mod tests {
             pinned: false,
             need: Need::Estimated(0),
         };
+        let plan = change(plan);
         let runtime_dir = RuntimeDir::new().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 4321));
         let launch = Launch { plan: &plan, address, runtime_dir: &runtime_dir, cpus, help };
@@ -210,6 +220,17 @@ mod tests {
                 line.arguments[at + 1].to_str()
             };
             assert_eq!(["-b", "-ub"].map(value), expected, "{kind}, BATCH={batch}");
+        }
+    }
+
+    #[test]
+    fn a_model_with_heads_gives_the_vectors_of_all_tokens() {
+        for (gives_token_vectors, expected) in [(false, None), (true, Some("none"))] {
+            let (binary, file) = ("/bin/llama-server".into(), "/m.gguf".into());
+            let program = Program::LlamaServer { binary, file, kind: ModelKind::Embedding };
+            let line = command_line_of(ALL, &[], None, |plan| Plan { program, gives_token_vectors, ..plan }).0;
+            let at = line.arguments.iter().position(|argument| argument == "--pooling");
+            assert_eq!(at.and_then(|at| line.arguments[at + 1].to_str()), expected);
         }
     }
 
