@@ -76,6 +76,10 @@ pub const CALLS_AT_ONCE: usize = 16;
 /// between, and so that [`CALL_ANSWER`] holds the vectors of any model.
 pub const INPUTS_PER_CALL: usize = 64;
 
+/// Most tokens of the inputs of one call for the vectors of all tokens, if it has several inputs: llama-server holds the whole
+/// answer, some 40 bytes for each number of it.
+pub const TOKENS_PER_CALL: usize = 4096;
+
 /// Most numbers of the vectors of tokens that are kept for one request. One text of the longest context of BGE-M3 has half of
 /// them.
 pub const TOKEN_NUMBERS: usize = 16 * 1024 * 1024;

@@ -320,6 +320,11 @@ fn vectors_without_a_head_for_them_are_refused_with_the_name_of_the_setting() {
     let gateway = files.serve();
     let client = gateway.client();
     for (path, body, expected) in [
+        (
+            OPENAI,
+            json!({"model": "m3", "input": ["a", "b ".repeat(50), [7_000]], "encoding_format": "float"}),
+            "invalid tokens",
+        ),
         (OPENAI, json!({"model": "mean", "input": "a", "embedding_type": "colbert"}), "heads.colbert"),
         (OPENAI, json!({"model": "mean", "input": "a", "return_colbert_vecs": true}), "heads.colbert"),
         (OPENAI, json!({"model": "whole", "input": "a", "return_sparse": true}), "heads.sparse"),

@@ -137,13 +137,8 @@ impl EmbedTranslation {
     ) -> Result<(WorkerVectors, ServedBy), Refusal> {
         let (request, part) = (&*self.request, call.part.clone());
         let route = call_route(WorkerEmbedDialect::OpenAi.path())?;
-        let answer = calls.call(route, CallBody::Written(Arc::new(call))).await.map_err(|refusal| match refusal {
-            Refusal::RequestFault(words) if request.inputs.len() > part.len() => {
-                let name = |at| request.format.dialect.input_name(at);
-                Refusal::RequestFault(format!("{} to {}: {words}", name(part.start), name(part.end - 1)))
-            }
-            other => other,
-        })?;
+        let answer = calls.call(route, CallBody::Written(Arc::new(call))).await;
+        let answer = answer.map_err(|refusal| embed_inputs::name_part(request, part.clone(), refusal))?;
         let read = embed::read_answer(embed_dialect(answer.served_by.member.api), &answer.body, part.len());
         let mut vectors = read.map_err(|error| Refusal::BadBackendAnswer(error.to_string()))?;
         vectors.prompt_tokens = vectors.prompt_tokens.or(answer.tokens_of_header);

@@ -5,6 +5,7 @@
 //! takes a processor for a while is done on threads for it, by few requests at a time.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::calls::{CallBody, CallSender, Calls, OpenAnswer};
 use super::cut;
+use super::embed_inputs;
 use super::in_order::{OneOfMany, in_order};
 use super::shared::{answer_id, call_route, refusal_of};
 use super::vector_lengths::{check_widths, default_length};
@@ -23,7 +25,7 @@ use crate::dialect::embed::{
 };
 use crate::embedding_heads::{EmbeddingHeads, Head, PooledTokens, TokenPooling, sparse_vector};
 use crate::fleet::{Model, ModelInfo};
-use crate::gateway::bounds::{HEAD_JOB_WAIT, HEAD_JOBS_AT_ONCE, INPUTS_PER_CALL, TOKEN_NUMBERS};
+use crate::gateway::bounds::{HEAD_JOB_WAIT, HEAD_JOBS_AT_ONCE, INPUTS_PER_CALL, TOKEN_NUMBERS, TOKENS_PER_CALL};
 use crate::gateway::response::body::ResponseBody;
 use crate::pause_clock;
 use crate::refusal::Refusal;
@@ -93,9 +95,13 @@ pub(super) async fn answer<S: CallSender>(
     inputs: &[EmbedInput],
 ) -> Result<Bytes, Refusal> {
     let (wanted, kept) = (request.wanted, AtomicUsize::new(0));
-    let mut parts: Vec<OneOfMany<'_, _, _>> = Vec::with_capacity(inputs.len().div_ceil(INPUTS_PER_CALL));
-    for part in inputs.chunks(INPUTS_PER_CALL) {
-        parts.push(Box::pin(vectors_of(calls, wanted, part, &kept)));
+    let mut parts: Vec<OneOfMany<'_, _, _>> = Vec::new();
+    for part in parts_of(inputs) {
+        let kept = &kept;
+        parts.push(Box::pin(async move {
+            let vectors = vectors_of(calls, wanted, &inputs[part.clone()], kept).await;
+            vectors.map_err(|refusal| embed_inputs::name_part(request, part, refusal))
+        }));
     }
     let mut answer = EmbedAnswer { prompt_tokens: Some(0), ..EmbedAnswer::default() };
     let (mut sparse, mut rows, mut served_by) = (Vec::new(), Vec::new(), None);
@@ -124,6 +130,27 @@ pub(super) async fn answer<S: CallSender>(
     }
     let request = request.clone();
     in_turn(move || embed::write(&request, &answer, &id)).await.map(Bytes::from)
+}
+
+/// Divides inputs into those of one call each, in their order. A text counts as a token for each byte, the most that it can
+/// have.
+fn parts_of(inputs: &[EmbedInput]) -> Vec<Range<usize>> {
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    let mut tokens = 0;
+    for (at, input) in inputs.iter().enumerate() {
+        let more = match input {
+            EmbedInput::Text(text) => text.len(),
+            EmbedInput::Tokens(ids) => ids.len(),
+        };
+        match parts.last_mut().filter(|part| part.len() < INPUTS_PER_CALL && tokens + more <= TOKENS_PER_CALL) {
+            Some(part) => (part.end, tokens) = (at + 1, tokens + more),
+            None => {
+                parts.push(at..at + 1);
+                tokens = more;
+            }
+        }
+    }
+    parts
 }
 
 /// Asks for the vectors of some of the inputs. `kept` counts the numbers that are kept for the whole request.
@@ -290,6 +317,20 @@ mod tests {
         let read = rows.read_piece(&mut TokenRows::new(), answer, &mut vectors);
         let [vectors] = vectors;
         (read, vectors)
+    }
+
+    #[test]
+    fn a_call_has_no_more_inputs_than_a_llama_server_can_answer_at_once() {
+        let lengths = |lengths: &[usize]| {
+            let inputs: Vec<EmbedInput> = lengths.iter().map(|length| EmbedInput::Text("a".repeat(*length))).collect();
+            parts_of(&inputs)
+        };
+        assert_eq!(lengths(&[]), []);
+        assert_eq!(lengths(&[3, 0, 5]), [0..3]);
+        assert_eq!(lengths(&[9000, 1, 4095, 1, 9000, 9000]), [0..1, 1..3, 3..4, 4..5, 5..6]);
+        assert_eq!(lengths(&[1; 130]), [0..64, 64..128, 128..130]);
+        let ids = [EmbedInput::Tokens(vec![7; TOKENS_PER_CALL]), EmbedInput::Text("a".to_owned())];
+        assert_eq!(parts_of(&ids), [0..1, 1..2]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Inputs for embeddings as they are sent: with the model's prompt before them, and cut where they are too long and the
 //! request allows it. What stays out is decided by the model's own tokenizer; a prompt is never cut.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::calls::{CallSender, Calls};
@@ -76,6 +77,20 @@ pub(super) async fn prepare<S: CallSender>(
         inputs[at] = input;
     }
     Ok(PreparedInputs(Some(inputs.into())))
+}
+
+/// Adds to a refusal that the request is at fault which of its inputs the call was about, if not about all.
+pub(super) fn name_part(request: &EmbedRequest, part: Range<usize>, refusal: Refusal) -> Refusal {
+    let name = |at| request.format.dialect.input_name(at);
+    match refusal {
+        Refusal::RequestFault(words) if part.len() == 1 && request.inputs.len() > 1 => {
+            Refusal::RequestFault(format!("{}: {words}", name(part.start)))
+        }
+        Refusal::RequestFault(words) if part.len() < request.inputs.len() => {
+            Refusal::RequestFault(format!("{} to {}: {words}", name(part.start), name(part.end - 1)))
+        }
+        other => other,
+    }
 }
 
 /// Returns whether an input fits in any case, since a token is at least a byte.
