@@ -326,7 +326,7 @@ mod tests {
             parts_of(&inputs)
         };
         assert_eq!(lengths(&[]), []);
-        assert_eq!(lengths(&[3, 0, 5]), [0..3]);
+        assert_eq!(lengths(&[3, 0, 5]), std::slice::from_ref(&(0..3)));
         assert_eq!(lengths(&[9000, 1, 4095, 1, 9000, 9000]), [0..1, 1..3, 3..4, 4..5, 5..6]);
         assert_eq!(lengths(&[1; 130]), [0..64, 64..128, 128..130]);
         let ids = [EmbedInput::Tokens(vec![7; TOKENS_PER_CALL]), EmbedInput::Text("a".to_owned())];
