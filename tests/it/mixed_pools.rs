@@ -1,4 +1,4 @@
-//! Models whose workers speak different APIs: a llama-server here, and another server beside it. Whoever answers, clients
+//! Models whose workers speak different APIs: a llama-server here, and another server beside it. Whichever answers, clients
 //! read the same.
 
 use std::collections::BTreeSet;
@@ -68,7 +68,7 @@ impl Pool {
 }
 
 #[test]
-fn a_pool_of_llama_server_and_another_backend_answers_alike_whoever_it_is() {
+fn a_pool_of_llama_server_and_another_backend_answers_alike_whichever_it_is() {
     let pool = Pool::start("router_settings: {allowed_fails: 1000}\n");
     let client = pool.gateway.client();
     let documents = json!(DOCUMENTS);
