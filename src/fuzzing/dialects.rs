@@ -15,7 +15,7 @@ use crate::dialect::ollama::{self, AnswerWriter, KeepAlive, Moment, OllamaForm};
 use crate::dialect::rerank::{
     self, RerankAnswer, RerankRequest, RerankRoute, WorkerRerankDialect, WorkerRerankRequest,
 };
-use crate::dialect::{AnswerId, FieldError, MOST_EMBED_INPUTS, tokenize};
+use crate::dialect::{AnswerId, FieldError, MOST_EMBED_INPUTS, WorkerTokenCall, WorkerTokenDialect, tokenize};
 
 /// Most documents of a request.
 const MOST_DOCUMENTS: usize = 8;
@@ -148,6 +148,7 @@ pub fn embed(data: &[u8]) {
         cut: request.cut,
         prompt: request.prompt.as_ref(),
         is_normalized: request.is_normalized,
+        dimensions: request.dimensions,
     };
     match embed::write_request(worker, &call) {
         Ok(written) => assert!(json(&written).is_object()),
@@ -210,10 +211,13 @@ pub fn tokens(data: &[u8]) {
         Ok(request) => request.map_or_else(Vec::new, |request| request.inputs),
         Err(error) => return check_error(&error),
     };
-    for text in &texts {
-        assert_eq!(json(&tokenize::write_request(text, true))["content"], text.as_str());
+    let dialects = [WorkerTokenDialect::Llama, WorkerTokenDialect::Vllm, WorkerTokenDialect::Tei];
+    for (text, dialect) in texts.iter().flat_map(|text| dialects.map(|dialect| (text, dialect))) {
+        let call = WorkerTokenCall::Tokens { text, add_special: true, with_pieces: true };
+        assert!(json(&dialect.write_request(&call, "m")).is_object());
+        let _ = (dialect.read_ids(answer), dialect.read_text(answer), dialect.read_tokens(answer));
     }
-    let Ok(read) = tokenize::read_answer(answer.trim_ascii()) else { return };
+    let Ok(read) = WorkerTokenDialect::Llama.read_tokens(answer.trim_ascii()) else { return };
     for text in texts.iter().map(String::as_str).chain(["Grüße aus Köln", ""]) {
         for plain in [None, Some(read.clone())] {
             let written = json(&tokenize::write(&[(text, read.clone(), plain)]));
