@@ -8,35 +8,27 @@
 //! - `backends/`: calls as they are written for the worker that gets them
 //! - `calls.rs`: sends the calls of one request, and collects the answers
 //! - `cut.rs`: counts and cuts texts with the tokenizer of the model
-//! - `embed.rs`: requests for embeddings
-//! - `embed_heads.rs`: vectors from those of single tokens, for models with heads
-//! - `embed_inputs.rs`: their inputs as they are sent: prefixed, cut
+//! - `embed/`: requests for embeddings
 //! - `in_order.rs`: runs calls side by side
 //! - `keep_alive.rs`: how long a model stays loaded for Ollama's clients
-//! - `plain.rs`: tells requests for embeddings that pass untouched
 //! - `ollama.rs`: chats and completions of Ollama's clients
 //! - `rerank.rs`: requests for scores
 //! - `shared.rs`: what the requests of all dialects have in common
 //! - `tei_info.rs`: what text-embeddings-inference says of its model
 //! - `tokenize.rs`: requests for tokens
-//! - `vector_lengths.rs`: the lengths of vectors
 //! - `words.rs`: documents that a reranker without a ranking head scores
 
 mod backends;
 pub(super) mod calls;
 mod cut;
 mod embed;
-mod embed_heads;
-mod embed_inputs;
 mod in_order;
 pub(super) mod keep_alive;
 mod ollama;
-mod plain;
 mod rerank;
 pub(super) mod shared;
 pub(super) mod tei_info;
 mod tokenize;
-mod vector_lengths;
 mod words;
 
 use bytes::Bytes;

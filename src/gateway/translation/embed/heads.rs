@@ -13,11 +13,11 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use tokio::sync::Semaphore;
 
-use super::calls::{CallBody, CallSender, Calls, OpenAnswer};
-use super::cut;
-use super::embed_inputs;
-use super::in_order::{OneOfMany, in_order};
-use super::shared::{answer_id, call_route, refusal_of};
+use super::super::calls::{CallBody, CallSender, Calls, OpenAnswer};
+use super::super::cut;
+use super::super::in_order::{OneOfMany, in_order};
+use super::super::shared::{answer_id, call_route, refusal_of};
+use super::inputs;
 use super::vector_lengths::{check_widths, default_length};
 use crate::dialect::embed::{
     self, EmbedAnswer, EmbedInput, EmbedRequest, ROWS_PATH, TokenRows, WantedVectors, WorkerEmbedDialect,
@@ -61,7 +61,7 @@ struct PartVectors {
 }
 
 /// Returns whether a worker without heads gives these vectors.
-pub(super) fn is_pooled(wanted: WantedVectors) -> bool {
+pub(in crate::gateway::translation) fn is_pooled(wanted: WantedVectors) -> bool {
     !wanted.sparse && !wanted.colbert && !wanted.tokens
 }
 
@@ -69,7 +69,7 @@ pub(super) fn is_pooled(wanted: WantedVectors) -> bool {
 ///
 /// # Errors
 /// [`Refusal::BadRequest`] that names the head.
-pub(super) fn check_heads(wanted: WantedVectors, info: &ModelInfo) -> Result<(), Refusal> {
+pub(in crate::gateway::translation) fn check_heads(wanted: WantedVectors, info: &ModelInfo) -> Result<(), Refusal> {
     let has = |head: Head| info.heads.as_ref().is_some_and(|heads| heads.has(head));
     for (is_wanted, head, kind) in [(wanted.sparse, Head::Sparse, "sparse"), (wanted.colbert, Head::Colbert, "ColBERT")]
     {
@@ -89,7 +89,7 @@ pub(super) fn check_heads(wanted: WantedVectors, info: &ModelInfo) -> Result<(),
 ///
 /// # Errors
 /// As `DialectRequest::answer`; [`Refusal::BadRequest`] if the answer would have too many vectors.
-pub(super) async fn answer<S: CallSender>(
+pub(in crate::gateway::translation) async fn answer<S: CallSender>(
     calls: &Calls<'_, S>,
     request: &EmbedRequest,
     inputs: &[EmbedInput],
@@ -100,7 +100,7 @@ pub(super) async fn answer<S: CallSender>(
         let kept = &kept;
         parts.push(Box::pin(async move {
             let vectors = vectors_of(calls, wanted, &inputs[part.clone()], kept).await;
-            vectors.map_err(|refusal| embed_inputs::name_part(request, part, refusal))
+            vectors.map_err(|refusal| inputs::name_part(request, part, refusal))
         }));
     }
     let mut answer = EmbedAnswer { prompt_tokens: Some(0), ..EmbedAnswer::default() };

@@ -11,7 +11,7 @@ use crate::gateway::request::envelope::Envelope;
 
 /// Returns whether a request in OpenAI's form, or in llama-server's own, says nothing that llama-server's answer does not
 /// respect.
-pub(super) fn is_plain(envelope: &Envelope, body: &RequestBody) -> bool {
+pub(in crate::gateway::translation) fn is_plain(envelope: &Envelope, body: &RequestBody) -> bool {
     if is_own_form(envelope) {
         return true;
     }
@@ -22,7 +22,7 @@ pub(super) fn is_plain(envelope: &Envelope, body: &RequestBody) -> bool {
 }
 
 /// Returns whether a request is in llama-server's own form, which no dialect has, or means nothing.
-pub(super) fn is_own_form(envelope: &Envelope) -> bool {
+pub(in crate::gateway::translation) fn is_own_form(envelope: &Envelope) -> bool {
     !envelope.has("input") || envelope.has("content")
 }
 

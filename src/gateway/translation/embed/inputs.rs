@@ -4,9 +4,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::calls::{CallSender, Calls};
-use super::cut::{self, TokenLimit};
-use super::in_order::{OneOfMany, in_order};
+use super::super::calls::{CallSender, Calls};
+use super::super::cut::{self, TokenLimit};
+use super::super::in_order::{OneOfMany, in_order};
 use crate::dialect::embed::{EmbedInput, EmbedRequest, InputCut};
 use crate::dialect::rerank::CutSide;
 use crate::fleet::ModelInfo;
@@ -17,7 +17,9 @@ use crate::refusal::Refusal;
 const SEPARATOR_TOKENS: usize = 4;
 
 /// The inputs of a request as they are sent, in their order; `None` if they are those that the client sent.
-pub(super) struct PreparedInputs(pub(super) Option<Arc<[EmbedInput]>>);
+pub(in crate::gateway::translation) struct PreparedInputs(
+    pub(in crate::gateway::translation) Option<Arc<[EmbedInput]>>,
+);
 
 /// Where the inputs of a request end.
 #[derive(Clone, Copy)]
@@ -35,7 +37,7 @@ struct InputRoom<'a> {
 /// # Errors
 /// [`Refusal::InvalidParameter`] that names the first input that is too long and must not be cut, else the refusal of a call
 /// to the tokenizer, or what is wrong with its answer.
-pub(super) async fn prepare<S: CallSender>(
+pub(in crate::gateway::translation) async fn prepare<S: CallSender>(
     calls: &Calls<'_, S>,
     request: &EmbedRequest,
     info: Option<&ModelInfo>,
@@ -80,7 +82,11 @@ pub(super) async fn prepare<S: CallSender>(
 }
 
 /// Adds to a refusal that the request is at fault which of its inputs the call was about, if not about all.
-pub(super) fn name_part(request: &EmbedRequest, part: Range<usize>, refusal: Refusal) -> Refusal {
+pub(in crate::gateway::translation) fn name_part(
+    request: &EmbedRequest,
+    part: Range<usize>,
+    refusal: Refusal,
+) -> Refusal {
     let name = |at| request.format.dialect.input_name(at);
     match refusal {
         Refusal::RequestFault(words) if part.len() == 1 && request.inputs.len() > 1 => {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::backends::{EmbedCall, embed_dialect, least};
-use super::calls::{CallBody, CallSender, Calls};
-use super::embed_heads;
-use super::embed_inputs::{self, PreparedInputs};
-use super::in_order::{OneOfMany, in_order};
+use super::super::backends::{EmbedCall, embed_dialect, least};
+use super::super::calls::{CallBody, CallSender, Calls};
+use super::super::in_order::{OneOfMany, in_order};
+use super::super::shared::{answer_id, call_route, refusal_of};
+use super::heads;
+use super::inputs::{self, PreparedInputs};
 use super::plain::{is_own_form, is_plain};
-use super::shared::{answer_id, call_route, refusal_of};
 use super::vector_lengths::{check_dimensions, check_widths, default_length};
 use crate::dialect::FieldError;
 use crate::dialect::embed::{
@@ -48,7 +48,7 @@ impl EmbedTranslation {
     ///
     /// # Errors
     /// As `DialectRequest::read`.
-    pub(super) fn read(
+    pub(in crate::gateway::translation) fn read(
         route: &Route,
         envelope: &Envelope,
         body: &RequestBody,
@@ -70,7 +70,7 @@ impl EmbedTranslation {
     }
 
     /// Returns whether the client is one of Ollama's API.
-    pub(super) fn is_of_ollama(&self) -> bool {
+    pub(in crate::gateway::translation) fn is_of_ollama(&self) -> bool {
         matches!(self.request.format.dialect, EmbedDialect::OllamaEmbed | EmbedDialect::OllamaEmbeddings)
     }
 
@@ -78,18 +78,21 @@ impl EmbedTranslation {
     ///
     /// # Errors
     /// As `DialectRequest::answer`.
-    pub(super) async fn answer<S: CallSender>(&self, calls: &Calls<'_, S>) -> Result<Bytes, Refusal> {
+    pub(in crate::gateway::translation) async fn answer<S: CallSender>(
+        &self,
+        calls: &Calls<'_, S>,
+    ) -> Result<Bytes, Refusal> {
         let request = &*self.request;
         let model = calls.model();
         let info = model.as_ref().map(|model| model.info());
-        if !embed_heads::is_pooled(request.wanted) {
-            embed_heads::check_heads(request.wanted, &calls.find_model()?.info())?;
+        if !heads::is_pooled(request.wanted) {
+            heads::check_heads(request.wanted, &calls.find_model()?.info())?;
         }
         let is_remote = model.as_ref().is_some_and(|model| model.is_remote());
         check_dimensions(request, info.as_deref()).map_err(refusal_of)?;
         let may_know_prompts = model.is_some_and(|model| may_know_prompts(request, model));
         let prefix = prefix_of(request, info.as_deref(), may_know_prompts).map_err(refusal_of)?;
-        let prepared = embed_inputs::prepare(calls, request, info.as_deref(), prefix).await?;
+        let prepared = inputs::prepare(calls, request, info.as_deref(), prefix).await?;
         let members = match (is_remote, prefix) {
             (false, _) => Arc::default(),
             (true, None) => Arc::clone(&self.members),
@@ -97,7 +100,7 @@ impl EmbedTranslation {
         };
         let PreparedInputs(prepared) = prepared;
         if info.as_ref().is_some_and(|info| info.heads.is_some()) {
-            return embed_heads::answer(calls, request, prepared.as_deref().unwrap_or(&request.inputs)).await;
+            return heads::answer(calls, request, prepared.as_deref().unwrap_or(&request.inputs)).await;
         }
         let inputs = request.inputs.len();
         let most = least(model.map(|model| &**model), INPUTS_PER_CALL, |api| embed_dialect(api).most_inputs());
@@ -138,7 +141,7 @@ impl EmbedTranslation {
         let (request, part) = (&*self.request, call.part.clone());
         let route = call_route(WorkerEmbedDialect::OpenAi.path())?;
         let answer = calls.call(route, CallBody::Written(Arc::new(call))).await;
-        let answer = answer.map_err(|refusal| embed_inputs::name_part(request, part.clone(), refusal))?;
+        let answer = answer.map_err(|refusal| inputs::name_part(request, part.clone(), refusal))?;
         let read = embed::read_answer(embed_dialect(answer.served_by.member.api), &answer.body, part.len());
         let mut vectors = read.map_err(|error| Refusal::BadBackendAnswer(error.to_string()))?;
         vectors.prompt_tokens = vectors.prompt_tokens.or(answer.tokens_of_header);
