@@ -28,6 +28,10 @@ const ASKED: &[(&str, &str)] = &[
 ];
 
 fn main() {
+    // `cargo test --all-targets` starts benchmarks without `--bench`, only to check that they start.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return println!("run it with: cargo bench --bench embeddings");
+    }
     let body = answer_of_a_worker();
     let read = median(|| drop(black_box(embed::read_answer(WorkerEmbedDialect::OpenAi, &body, VECTORS).unwrap())));
     let any = median(|| drop(black_box(serde_json::from_slice::<serde_json::Value>(&body).unwrap())));
