@@ -2,6 +2,8 @@
 //!
 //! `route_path.rs` turns the spellings of a path into the form that is compared here.
 
+use std::sync::LazyLock;
+
 use http::Method;
 
 use super::route::{ID_PLACEHOLDER, LocalRoute, Route, RoutePort, RouteTarget};
@@ -21,13 +23,21 @@ impl Route {
     }
 }
 
+/// What stands before and after the id of a model, in each path that has one. Every request asks for each part of its path,
+/// and few routes have an id.
+static AROUND_IDS: LazyLock<Vec<(&'static str, &'static str)>> = LazyLock::new(|| {
+    let around = |route: &Route| {
+        let (prefix, ending) = route.path.split_once(ID_PLACEHOLDER)?;
+        Some((prefix.strip_suffix('/')?, ending))
+    };
+    ROUTES.iter().filter_map(around).collect()
+});
+
 /// Returns what may follow the id of a model in the paths that begin with `before`; `None` if none of them has an id
 /// there.
 pub(in crate::gateway) fn endings_after_id(before: &str) -> Option<impl Iterator<Item = &'static str>> {
-    let mut endings = ROUTES.iter().filter_map(move |route| {
-        let (prefix, ending) = route.path.split_once(ID_PLACEHOLDER)?;
-        (prefix.strip_suffix('/') == Some(before)).then_some(ending)
-    });
+    let of_this_one = move |(prefix, ending): &(&'static str, &'static str)| (*prefix == before).then_some(*ending);
+    let mut endings = AROUND_IDS.iter().filter_map(of_this_one);
     let first = endings.next()?;
     Some(std::iter::once(first).chain(endings))
 }
