@@ -159,8 +159,10 @@ impl Gateway {
         self.process.output()
     }
 
+    /// Returns the children of the gateway, but for a llama-server that only prints its help, which each start asks for.
     pub(crate) fn child_pids(&self) -> Vec<u32> {
-        resources::children(self.pid())
+        let serves = |pid: &u32| !resources::cmdline(*pid).iter().any(|word| word == "--help");
+        resources::children(self.pid()).into_iter().filter(serves).collect()
     }
 
     pub(crate) fn open_fds(&self) -> usize {
