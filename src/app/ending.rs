@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
-use super::reload::Reloader;
+use super::reload::{LoadFailure, Reloader};
 use super::signals::Signals;
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
@@ -40,6 +40,25 @@ pub(super) struct StopCause {
 }
 
 impl StopCause {
+    /// Returns how a service ends whose models could not be loaded, and logs it where that is no problem of settings.
+    fn of_load(failure: LoadFailure) -> Self {
+        let problems = match failure {
+            LoadFailure::Unservable(Unservable { broken: Some(file), .. }) => {
+                error!(file = file.name, "fatal: {}", file.sentence);
+                return Self::new(RunOutcome::BackendFailed, file.sentence);
+            }
+            LoadFailure::Unservable(Unservable { problems, .. }) => problems,
+            LoadFailure::NoDownload { subject, fault, hint, is_of_settings: true } => {
+                vec![SettingProblem { subject, fault, hint }]
+            }
+            LoadFailure::NoDownload { subject, fault, is_of_settings: false, .. } => {
+                error!(model = subject, "fatal: the model could not be downloaded: {fault}");
+                return Self::new(RunOutcome::BackendFailed, fault);
+            }
+        };
+        Self::new(RunOutcome::Misconfigured(problems), "its configuration is not usable")
+    }
+
     fn new(outcome: RunOutcome, reason: impl Into<String>) -> Self {
         Self { outcome, reason: Some(reason.into()) }
     }
@@ -72,13 +91,7 @@ pub(super) async fn wait_for_stop(
         tokio::select! {
             loaded = &mut loading, if !is_loaded => match loaded {
                 Ok(()) => is_loaded = true,
-                Err(Unservable { broken: Some(file), .. }) => {
-                    error!(file = file.name, "fatal: {}", file.sentence);
-                    return StopCause::new(RunOutcome::BackendFailed, file.sentence);
-                }
-                Err(Unservable { problems, .. }) => {
-                    return StopCause::new(RunOutcome::Misconfigured(problems), "its configuration is not usable");
-                }
+                Err(failure) => return StopCause::of_load(failure),
             },
             signal = signals.stop.recv() => {
                 info!("{signal} received, stopping");

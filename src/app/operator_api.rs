@@ -22,6 +22,7 @@ pub(super) fn build(context: &RunContext, accounts: &Accounts, models: &ModelSer
         fleet: Arc::clone(&models.fleet),
         key_suspensions: Arc::clone(&models.key_suspensions),
         metrics: Arc::clone(&accounts.accounting.metrics),
+        downloads: Arc::clone(&models.reloader.downloads),
         reload,
         queue_counts,
         platform: platform.kind.to_string(),

@@ -16,12 +16,13 @@ use tracing::{error, info, warn};
 
 use super::model_reconciler::{ModelReconciler, ReloadDifference};
 use crate::app::bounds::{CONFIG_GONE_LOOKS, CONFIG_LOOK_INTERVAL};
+use crate::download::{DownloadBoard, Downloader};
 use crate::keys::Store;
 use crate::models::Shelf;
 use crate::platform::Platform;
-use crate::preflight::{self, CheckedModels, Unservable};
+use crate::preflight::{self, CheckedModels, MissingModel, Unservable};
 use crate::settings::options::{Change, row};
-use crate::settings::{Inputs, Resolved, SettingProblem, escaped, llama_variables_warning, resolve};
+use crate::settings::{Inputs, Resolved, SettingProblem, Settings, escaped, llama_variables_warning, resolve};
 
 /// Reloads the configuration and the keys.
 pub(super) struct Reloader {
@@ -31,6 +32,8 @@ pub(super) struct Reloader {
     reconciler: Arc<ModelReconciler>,
     /// What is in effect. Locked for the whole reload, so that two reloads never run at once.
     current: Mutex<InEffect>,
+    /// The download that the start waits for.
+    pub(super) downloads: Arc<DownloadBoard>,
     /// What is known about the files below `MODELS_DIR`. Used on blocking threads only.
     shelf: Arc<std::sync::Mutex<Shelf>>,
     /// Locked for a scan of the models folder alone, so that an older scan is never applied after a newer one.
@@ -58,6 +61,27 @@ struct ReadAgain {
 /// there is no file.
 type FileStamp = Option<(i64, i64, u64, u64)>;
 
+/// Why the models of the configuration are not served.
+pub(super) enum LoadFailure {
+    /// They cannot be served as configured.
+    Unservable(Unservable),
+    /// One is not on the disk, and did not come.
+    NoDownload {
+        /// The setting that names it.
+        subject: String,
+        fault: String,
+        hint: Option<String>,
+        /// Whether the same would happen at every start.
+        is_of_settings: bool,
+    },
+}
+
+impl From<Unservable> for LoadFailure {
+    fn from(unservable: Unservable) -> Self {
+        Self::Unservable(unservable)
+    }
+}
+
 /// The topics of warnings that are raised here.
 const LLAMA_VARIABLES_TOPIC: &str = "llama_variables";
 const MODELS_TOPIC: &str = "models";
@@ -78,6 +102,7 @@ impl Reloader {
             keys,
             reconciler,
             current,
+            downloads: Arc::default(),
             shelf: Arc::default(),
             scanning: Mutex::default(),
             file,
@@ -85,12 +110,12 @@ impl Reloader {
         }
     }
 
-    /// Serves the models of the configuration in effect.
+    /// Serves the models of the configuration in effect. Those that are named and not on the disk are downloaded before.
     ///
     /// # Errors
     ///
-    /// Returns what is wrong with the models if they cannot be served.
-    pub(super) async fn load_models(self: Arc<Self>) -> Result<(), Unservable> {
+    /// Returns what is wrong with the models if they cannot be served, or why one did not come.
+    pub(super) async fn load_models(self: Arc<Self>) -> Result<(), LoadFailure> {
         let mut current = self.current.lock().await;
         let (config, environment) = (current.resolved.config.clone(), self.inputs.environment.clone());
         let help = self.reconciler.llama_help(&config).await;
@@ -98,14 +123,50 @@ impl Reloader {
         if let Some(warning) = llama_variables_warning(&environment, option_of) {
             self.reconciler.metrics.warnings.raise(LLAMA_VARIABLES_TOPIC, "", &warning);
         }
-        let shelf = Arc::clone(&self.shelf);
-        // On a blocking thread: model files may be on slow network volumes.
-        let check = move || preflight::models(&config, &environment, help.as_deref(), &mut lock(&shelf));
-        let checked = tokio::task::spawn_blocking(check);
-        // The join fails only if the runtime shuts down; then there is nothing left to report.
-        let Ok(found) = checked.await else { return Ok(()) };
-        current.models = found?;
+        // Read once by each look at the files; what a download brought is found by the next one.
+        let mut is_downloaded = false;
+        current.models = loop {
+            let (shelf, config, environment, help) =
+                (Arc::clone(&self.shelf), config.clone(), environment.clone(), help.clone());
+            // On a blocking thread: model files may be on slow network volumes.
+            let check = move || preflight::models(&config, &environment, help.as_deref(), &mut lock(&shelf));
+            let checked = tokio::task::spawn_blocking(check);
+            // The join fails only if the runtime shuts down; then there is nothing left to report.
+            let Ok(found) = checked.await else { return Ok(()) };
+            let found = found?;
+            if found.missing.is_empty() {
+                break found;
+            }
+            if is_downloaded {
+                return Err(Unservable { problems: found.missing_problems(), broken: None }.into());
+            }
+            self.download(&current.resolved.config.settings, &found.missing).await?;
+            is_downloaded = true;
+        };
         current.apply(&self.reconciler);
+        Ok(())
+    }
+
+    /// Downloads these models, one after the other.
+    async fn download(&self, settings: &Settings, missing: &[MissingModel]) -> Result<(), LoadFailure> {
+        let (downloader, warning) = Downloader::of_settings(settings).map_err(|error| LoadFailure::NoDownload {
+            subject: "HF_ENDPOINT".to_owned(),
+            fault: format!("no client for the hub: {error}"),
+            hint: None,
+            is_of_settings: false,
+        })?;
+        if let Some(warning) = warning {
+            warn!("{warning}");
+        }
+        for MissingModel { subject, given, name } in missing {
+            let outcome = self.downloads.download(&downloader, given, name).await;
+            outcome.map_err(|error| LoadFailure::NoDownload {
+                subject: subject.clone(),
+                fault: error.to_string(),
+                hint: error.hint().map(str::to_owned),
+                is_of_settings: error.is_of_settings(),
+            })?;
+        }
         Ok(())
     }
 
@@ -188,6 +249,10 @@ impl Reloader {
         let help = Handle::current().block_on(reading);
         let models = preflight::models(&resolved.config, environment, help.as_deref(), &mut lock(&self.shelf));
         let models = models.map_err(|unservable| describe(&unservable.problems))?;
+        // A reload answers at once, so it waits for no download.
+        if !models.missing.is_empty() {
+            return Err(describe(&models.missing_problems()));
+        }
         // Keys last: reading them also puts them into effect, and nothing after this step can fail.
         let keys_loaded = match &self.keys {
             None => 0,

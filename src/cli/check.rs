@@ -44,6 +44,10 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
     warnings.extend(preflight::key_file_warnings(&resolved.config.settings));
     let problems = match inspected {
         Ok((ready, models)) => {
+            let missing = models.missing.iter();
+            warnings.extend(
+                missing.map(|model| format!("{}: it is not on the disk: the start downloads it", model.subject)),
+            );
             let of_models = models.warnings(&resolved.config);
             warnings.extend(models.notes.into_iter().chain(of_models).chain(ready.descriptors.warning));
             Vec::new()

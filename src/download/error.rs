@@ -139,6 +139,28 @@ impl DownloadError {
     }
 }
 
+impl DownloadError {
+    /// Returns whether the name or a setting is wrong, so that the same would happen at every start.
+    #[must_use]
+    pub fn is_of_settings(&self) -> bool {
+        match self {
+            Self::Name { .. }
+            | Self::NoRepository { .. }
+            | Self::NoRevision { .. }
+            | Self::NoFile { .. }
+            | Self::Gated { .. }
+            | Self::BadToken { .. }
+            | Self::Offline { .. } => true,
+            Self::BadAnswer { .. }
+            | Self::WrongHash { .. }
+            | Self::NoRoom { .. }
+            | Self::Disk { .. }
+            | Self::GivenUp { .. }
+            | Self::Stopped => false,
+        }
+    }
+}
+
 /// Why one try failed.
 #[derive(Debug)]
 pub(super) enum TryError {

@@ -3,6 +3,7 @@
 //! Owns the hub's API, ranges and tries, the part that a file grows in, and the hash.
 //! What a name means, and what is on the disk already, is found in `models/`.
 //!
+//! - `board.rs`: the download that the service waits for
 //! - `bounds.rs`: bounds of downloads that no setting chooses
 //! - `cache.rs`: where files lie in the hub's cache, and who may write them
 //! - `configured.rs`: the downloader that settings describe
@@ -15,6 +16,7 @@
 //! - `retry.rs`: tries of small requests
 //! - `transfer.rs`: fetches one file in ranges
 
+mod board;
 mod bounds;
 mod cache;
 mod configured;
@@ -27,6 +29,7 @@ mod progress;
 mod retry;
 mod transfer;
 
+pub use board::{DownloadBoard, DownloadReport};
 pub use downloader::{DownloadedModel, Downloader};
 pub use error::DownloadError;
 pub use hub::{Hub, Token};

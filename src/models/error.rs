@@ -24,7 +24,7 @@ pub enum ModelError {
     #[error("the model's name is empty")]
     NoName,
     /// A name that is a URL.
-    #[error("this is a URL, and the service downloads no model")]
+    #[error("this is an address, and of no model that can be downloaded")]
     Url,
     /// The models folder cannot be read.
     #[error("the models folder {} cannot be read: {source}", dir.display())]
@@ -87,7 +87,7 @@ impl ModelError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NoName => "name a .gguf file, such as qwen3-4b.gguf",
-            Self::Url => "run `llamagate pull` with it, and name what it prints",
+            Self::Url => "name ORG/NAME[:QUANT], or https://HOST/FILE.gguf#sha256=HEX",
             Self::Folder { .. } => "create the folder, mount the volume, or set MODELS_DIR",
             Self::Outside { .. } => "name a file below MODELS_DIR, or give its full path in MODEL_PATH",
             Self::NotFound { .. } => {
@@ -96,6 +96,16 @@ impl ModelError {
             Self::Ambiguous { .. } => "name the file with its folder",
             Self::Nowhere { hub, .. } | Self::Hub(hub) => hub.hint(),
             Self::File { problem, .. } => problem.hint(),
+        }
+    }
+
+    /// Returns whether there is no such file yet: a download may bring it.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::NotFound { .. } | Self::Folder { .. } | Self::Url | Self::Nowhere { .. } => true,
+            Self::Hub(hub) => !matches!(hub, HubError::Several { .. }),
+            Self::NoName | Self::Outside { .. } | Self::Ambiguous { .. } | Self::File { .. } => false,
         }
     }
 

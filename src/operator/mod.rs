@@ -15,6 +15,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 use tracing::error;
 
+use crate::download::DownloadBoard;
 use crate::fleet::{Fleet, FleetReport, KeySuspensions, ServiceStatus};
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::{Metrics, TextFormat};
@@ -33,6 +34,8 @@ pub struct OperatorApi {
     pub key_suspensions: Arc<KeySuspensions>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// The download that the start waits for.
+    pub downloads: Arc<DownloadBoard>,
     /// Reloads configuration and keys.
     pub reload: ReloadOrder,
     /// The queue of each model.
@@ -94,23 +97,24 @@ impl OperatorApi {
         // A single snapshot, because a worker may change its state at any moment.
         let FleetReport { best, shown, models } = self.fleet.report();
         let status = if best == ServiceStatus::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        json_response(
-            status,
-            &json!({
-                "status": shown,
-                "platform": self.platform,
-                "uptime_seconds": self.metrics.uptime(),
-                "models": models,
-                "queue": {
-                    "max_concurrent": (self.max_concurrent)(),
-                    "max_queue_size": self.max_queue_size,
-                    "active": self.metrics.active.get(),
-                    "waiting": self.metrics.queue_depth.get(),
-                },
-                "authentication": {"enabled": self.auth_enabled},
-                "warnings": self.metrics.warnings.texts(),
-            }),
-        )
+        let mut health = json!({
+            "status": shown,
+            "platform": self.platform,
+            "uptime_seconds": self.metrics.uptime(),
+            "models": models,
+            "queue": {
+                "max_concurrent": (self.max_concurrent)(),
+                "max_queue_size": self.max_queue_size,
+                "active": self.metrics.active.get(),
+                "waiting": self.metrics.queue_depth.get(),
+            },
+            "authentication": {"enabled": self.auth_enabled},
+            "warnings": self.metrics.warnings.texts(),
+        });
+        if let (Some(download), Some(members)) = (self.downloads.report(), health.as_object_mut()) {
+            members.insert("download".to_owned(), json!(download));
+        }
+        json_response(status, &health)
     }
 
     /// Answers `/metrics` in the requested format.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::embedding_heads::EmbeddingHeads;
-use crate::models::{self, BrokenProjector, KindContradiction, ModelKind, Projector, YesNoTokens};
+use crate::models::{self, BrokenProjector, KindContradiction, ModelKind, Projector, RemoteName, YesNoTokens};
 use crate::settings::SettingProblem;
 use crate::settings::catalogue::ModelSettings;
 
@@ -88,9 +88,21 @@ pub struct CheckedModels {
     pub shelf: Vec<CheckedModel>,
     /// What is left out of the models below `MODELS_DIR`, and was not left out before.
     pub notes: Vec<String>,
+    /// Models that are not on the disk, and that a download may bring.
+    pub missing: Vec<MissingModel>,
 }
 
 impl CheckedModels {
+    /// Returns a problem for each model that is not on the disk.
+    pub fn missing_problems(&self) -> Vec<SettingProblem> {
+        let problem = |model: &MissingModel| SettingProblem {
+            subject: model.subject.clone(),
+            fault: "it is not on the disk, and only a start downloads models".to_owned(),
+            hint: Some(format!("run: llamagate pull {}", model.given)),
+        };
+        self.missing.iter().map(problem).collect()
+    }
+
     /// Returns all models, in the order in which they are listed.
     pub fn all(&self) -> Vec<CheckedModel> {
         self.named.iter().chain(&self.shelf).cloned().collect()
@@ -112,6 +124,17 @@ pub struct ModelFile {
     pub projector: Option<Projector>,
 }
 
+/// A model that is not on the disk, and that a download may bring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingModel {
+    /// The setting that names it, with its value.
+    pub subject: String,
+    /// The name as it is configured.
+    pub given: String,
+    /// What it means.
+    pub name: RemoteName,
+}
+
 /// Why the models cannot be served.
 pub struct Unservable {
     /// All problems with them.
@@ -131,7 +154,9 @@ pub struct BrokenFile {
 /// A problem with one model.
 pub(super) struct ModelFlaw {
     pub(super) problem: SettingProblem,
-    pub(super) broken: Option<BrokenFile>,
+    /// The model, if a download may bring it.
+    pub(super) missing: Option<Box<MissingModel>>,
+    pub(super) broken: Option<Box<BrokenFile>>,
 }
 
 /// Returns the name of a file, without its folder.

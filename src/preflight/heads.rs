@@ -19,7 +19,11 @@ pub(super) fn read_heads(settings: &Settings, model: &CheckedModel) -> Result<Op
     let Some(HeadFiles { sparse, colbert }) = &local.heads else { return Ok(None) };
     let section = format!("models.{}.heads", model.id);
     let refuse = |subject: String, fault: String, hint: &str| {
-        Err(ModelFlaw { problem: SettingProblem { subject, fault, hint: Some(hint.to_owned()) }, broken: None })
+        Err(ModelFlaw {
+            problem: SettingProblem { subject, fault, hint: Some(hint.to_owned()) },
+            missing: None,
+            broken: None,
+        })
     };
     if model.kind != ModelKind::Embedding {
         let hint = "leave them out, or set kind: embedding";

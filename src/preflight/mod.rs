@@ -27,7 +27,7 @@ mod ready;
 mod shelf;
 mod warnings;
 
-pub use checked::{BrokenFile, CheckedModel, CheckedModels, ModelFile, Unservable};
+pub use checked::{BrokenFile, CheckedModel, CheckedModels, MissingModel, ModelFile, Unservable};
 pub use inspection::inspect;
 pub use keys::{key_file_warnings, missing_key_file_warning};
 pub use llama_server::llama_server;

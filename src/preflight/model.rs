@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::checked::{BrokenFile, CheckedModel, ModelFile, ModelFlaw, file_name};
+use super::checked::{BrokenFile, CheckedModel, MissingModel, ModelFile, ModelFlaw, file_name};
 use super::heads::read_heads;
 use super::llama_server::file_start;
 use crate::models::{self, KindContradiction, ModelKind, Projector, ProjectorSearch};
@@ -50,7 +50,7 @@ fn contradicted(model: &CheckedModel, contradiction: KindContradiction) -> Model
     };
     let KindContradiction { fault, hint } = contradiction;
     let problem = SettingProblem { subject, fault: fault.to_owned(), hint: Some(hint.to_owned()) };
-    ModelFlaw { problem, broken: None }
+    ModelFlaw { problem, missing: None, broken: None }
 }
 
 /// Returns the projector that `mmproj` names.
@@ -77,7 +77,7 @@ fn configured_projector(
             let subject = format!("models.{id}.mmproj: {:?}", name.display().to_string());
             let hint = "name a projector in the model's folder or under MODELS_DIR, give its full path, or set none";
             let problem = SettingProblem { subject, fault: error.to_string(), hint: Some(hint.to_owned()) };
-            Err(ModelFlaw { problem, broken: None })
+            Err(ModelFlaw { problem, missing: None, broken: None })
         }
     }
 }
@@ -149,8 +149,16 @@ fn find_model_file(
         let hint = error.hint();
         let hint = (!hint.is_empty()).then(|| hint.to_owned());
         let problem = SettingProblem { subject: subject.clone(), fault: error.to_string(), hint };
-        let broken = error.broken_file().map(|path| BrokenFile { name: file_name(path), sentence: error.sentence() });
-        ModelFlaw { problem, broken }
+        let broken =
+            error.broken_file().map(|path| Box::new(BrokenFile { name: file_name(path), sentence: error.sentence() }));
+        let missing = match start {
+            Start::Named(given) if error.is_missing() && !settings.downloads.hf_hub_offline => {
+                let name = models::RemoteName::parse(given).ok();
+                name.map(|name| Box::new(MissingModel { subject: subject.clone(), given: given.clone(), name }))
+            }
+            _ => None,
+        };
+        ModelFlaw { problem, missing, broken }
     };
     let path = match start {
         Start::Named(name) => {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::checked::{CheckedModel, CheckedModels, Unservable};
+use super::checked::{CheckedModel, CheckedModels, ModelFlaw, Unservable};
 use super::llama_server::{find_llama_server, needs_llama_server, unknown_arguments};
 use super::model::check_model;
 use super::shelf::{no_model, scan_shelf};
@@ -49,7 +49,7 @@ pub fn models(
         false => None,
     };
     let mut checked: Vec<CheckedModel> = Vec::with_capacity(configured.len());
-    let mut broken = Vec::new();
+    let (mut broken, mut missing) = (Vec::new(), Vec::new());
     problems.extend(configured.iter().filter_map(|model| missing_command(model, environment)));
     for model in configured {
         match check_model(settings, model, binary.as_deref()) {
@@ -63,9 +63,10 @@ pub fn models(
                 }),
             },
             Ok(None) => {}
+            Err(ModelFlaw { missing: Some(model), .. }) => missing.push(*model),
             Err(flaw) => {
                 problems.push(flaw.problem);
-                broken.extend(flaw.broken);
+                broken.extend(flaw.broken.map(|file| *file));
             }
         }
     }
@@ -79,13 +80,13 @@ pub fn models(
             });
         }
     }
-    let mut models = CheckedModels { named: checked, ..CheckedModels::default() };
+    let mut models = CheckedModels { named: checked, missing, ..CheckedModels::default() };
     match scan_shelf(config, &models.named, binary.as_deref(), shelf) {
         Ok(found) => (models.shelf, models.notes) = found,
         Err(flaws) => {
             for flaw in flaws {
                 problems.push(flaw.problem);
-                broken.extend(flaw.broken);
+                broken.extend(flaw.broken.map(|file| *file));
             }
         }
     }

@@ -48,7 +48,7 @@ pub(super) fn scan_shelf(
     let Some(model) = &config.catalogue.shelf else { return Ok(Default::default()) };
     let dir = &config.settings.files.models_dir;
     let is_alone = config.catalogue.models.is_empty();
-    let flaw = |problem| vec![ModelFlaw { problem, broken: None }];
+    let flaw = |problem| vec![ModelFlaw { problem, missing: None, broken: None }];
     let hint = format!("put .gguf files into {}, set MODELS_DIR, ", dir.display());
     let scan = match shelf.scan(dir) {
         Ok(scan) => scan,
@@ -66,7 +66,8 @@ pub(super) fn scan_shelf(
                     fault: format!("this file {}", broken.fault),
                     hint: Some(broken.hint.to_owned()),
                 },
-                broken: Some(BrokenFile { name: file_name(&broken.path), sentence: broken.sentence }),
+                missing: None,
+                broken: Some(Box::new(BrokenFile { name: file_name(&broken.path), sentence: broken.sentence })),
             };
             Err(scan.broken.into_iter().take(MOST_BROKEN).map(flaw).collect())
         }

@@ -143,12 +143,12 @@ macro_rules! options {
 options! {
     /// Which model is served, and where files live.
     Files files "Model and folders" {
-        model_name: Option<String> = "", Reload, "GGUF file name under `MODELS_DIR`, or `ORG/NAME[:QUANT]` of a repository in `HF_HUB_CACHE`. Without `MODEL_NAME`, `MODEL_PATH` and models in a configuration file, every model below `MODELS_DIR` is served.";
+        model_name: Option<String> = "", Reload, "GGUF file name under `MODELS_DIR`, or a model of the hub such as `ORG/NAME[:QUANT]`, which is downloaded if it is not in `HF_HUB_CACHE` (see DOWNLOADS.md). Without `MODEL_NAME`, `MODEL_PATH` and models in a configuration file, every model below `MODELS_DIR` is served.";
         model_path: Option<PathBuf> = "", Reload, "Full path to a GGUF file; takes precedence over `MODEL_NAME`.";
         data_dir: PathBuf = "", Restart, "Folder for models, keys and logs. Detected: the first folder that exists of `/runpod-volume`, `/workspace` and `/data`, else the user's data folder.";
         models_dir: PathBuf = "$DATA_DIR/models", Reload, "Folder of GGUF files.";
         serve_models_dir: ServeModelsDir = "auto", Reload, "`auto`: serve every model below `MODELS_DIR` under the name of its file if no model is named otherwise; `true`: also beside the models that are named; `false`: never.";
-        hf_hub_cache: PathBuf = "$DATA_DIR/huggingface-cache/hub", Reload, "Hugging Face cache in which `ORG/NAME[:QUANT]` is looked up, and into which `llamagate pull` downloads. Detected: the first folder that exists of RunPod's `huggingface-cache/hub` in the data folder, `$HF_HOME/hub`, and `huggingface/hub` in the user's cache folder.";
+        hf_hub_cache: PathBuf = "$DATA_DIR/huggingface-cache/hub", Reload, "Hugging Face cache in which `ORG/NAME[:QUANT]` is looked up, and into which models are downloaded. Detected: the first folder that exists of RunPod's `huggingface-cache/hub` in the data folder, `$HF_HOME/hub`, and `huggingface/hub` in the user's cache folder.";
         env_file: Option<PathBuf> = "" from NoFile, Restart, "File of variables in dotenv form (see .env.example), read once at the start. A variable that the environment sets keeps its value.";
         config_file: Option<PathBuf> = "" from NoFile, Restart, "Configuration file; `$DATA_DIR/llamagate.yaml` if it exists.";
     }

@@ -158,14 +158,17 @@ fn a_mistyped_model_argument_was_blamed_on_the_models_folder() {
     }
     let output = check(folder.path(), &[], &[("MODEL_NAME", "MODEL.gguf")]);
     assert!(stderr(&output).contains("MODEL_NAME=\"MODEL.gguf\": the models folder"), "{}", stderr(&output));
-    for url in ["http://x.example/y.gguf", "hf://org/name", "hf.co/org/name"] {
+    for (url, is_name) in [("http://x.example/y.gguf", false), ("hf://org/name", true), ("hf.co/org/name", true)] {
         for (arguments, variables) in
             [(&[url][..], &[][..]), (&[], &[("MODEL_NAME", url)]), (&[], &[("MODEL_PATH", url)])]
         {
             let output = check(folder.path(), arguments, variables);
             let text = stderr(&output);
-            assert_eq!(output.status.code(), Some(78), "{text}");
-            assert!(text.contains("this is a URL") || text.contains("does not have it"), "{url}: {text}");
+            let is_path = variables.iter().any(|(name, _)| *name == "MODEL_PATH");
+            let words =
+                if is_name && !is_path { "the start downloads it" } else { "this is an address, and of no model" };
+            assert!(text.contains(words), "{url}: {text}");
+            assert_eq!(output.status.code() == Some(78), !is_name || is_path, "{text}");
         }
     }
 }

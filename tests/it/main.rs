@@ -32,6 +32,7 @@ mod embeddings;
 mod estimate;
 mod eviction;
 mod fake;
+mod first_start;
 mod hang;
 mod http2;
 mod leftovers;

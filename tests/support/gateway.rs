@@ -331,6 +331,8 @@ impl Builder {
         default("DATA_DIR", &text(data));
         default("HOME", &text(data));
         default("PATH", &std::env::var("PATH").unwrap_or_default());
+        // Nothing outside this machine is asked.
+        default("HF_HUB_OFFLINE", "true");
         default("HOST", "127.0.0.1");
         default("PORT", "0");
         default("PORT_HEALTH", "0");

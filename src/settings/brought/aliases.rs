@@ -91,8 +91,7 @@ const fn judged_nothing(
 }
 
 /// What to do instead of a download.
-const NO_DOWNLOAD: &str =
-    "nothing is downloaded at the start: run `llamagate pull REPO/FILENAME`, and set MODEL_NAME to the name";
+const NO_DOWNLOAD: &str = "set MODEL_NAME=REPO/FILENAME, which is downloaded at the first start";
 
 /// What to do instead of the cache of answers.
 const NO_CACHE: &str = "answers are not cached in this version: put a caching proxy in front, or leave it out";
