@@ -116,18 +116,19 @@ impl Reloader {
     ///
     /// Returns what is wrong with the models if they cannot be served, or why one did not come.
     pub(super) async fn load_models(self: Arc<Self>) -> Result<(), LoadFailure> {
-        let mut current = self.current.lock().await;
-        let (config, environment) = (current.resolved.config.clone(), self.inputs.environment.clone());
-        let help = self.reconciler.llama_help(&config).await;
-        let option_of = |name: &str| help.as_deref()?.option_of_variable(name);
-        if let Some(warning) = llama_variables_warning(&environment, option_of) {
-            self.reconciler.metrics.warnings.raise(LLAMA_VARIABLES_TOPIC, "", &warning);
-        }
-        // Read once by each look at the files; what a download brought is found by the next one.
-        let mut is_downloaded = false;
-        current.models = loop {
-            let (shelf, config, environment, help) =
-                (Arc::clone(&self.shelf), config.clone(), environment.clone(), help.clone());
+        let environment = self.inputs.environment.clone();
+        let mut downloaded: Vec<MissingModel> = Vec::new();
+        loop {
+            // Held while files are read, and not while they come: a reload answers meanwhile.
+            let mut current = self.current.lock().await;
+            let config = current.resolved.config.clone();
+            let help = self.reconciler.llama_help(&config).await;
+            let option_of = |name: &str| help.as_deref()?.option_of_variable(name);
+            if let Some(warning) = llama_variables_warning(&environment, option_of) {
+                self.reconciler.metrics.warnings.raise(LLAMA_VARIABLES_TOPIC, "", &warning);
+            }
+            let (shelf, settings, environment) =
+                (Arc::clone(&self.shelf), config.settings.clone(), environment.clone());
             // On a blocking thread: model files may be on slow network volumes.
             let check = move || preflight::models(&config, &environment, help.as_deref(), &mut lock(&shelf));
             let checked = tokio::task::spawn_blocking(check);
@@ -135,16 +136,18 @@ impl Reloader {
             let Ok(found) = checked.await else { return Ok(()) };
             let found = found?;
             if found.missing.is_empty() {
-                break found;
+                current.models = found;
+                current.apply(&self.reconciler);
+                return Ok(());
             }
-            if is_downloaded {
+            drop(current);
+            // What came may have moved a reference that another model was found by, so there may be another round.
+            if found.missing.iter().all(|model| downloaded.contains(model)) {
                 return Err(Unservable { problems: found.missing_problems(), broken: None }.into());
             }
-            self.download(&current.resolved.config.settings, &found.missing).await?;
-            is_downloaded = true;
-        };
-        current.apply(&self.reconciler);
-        Ok(())
+            self.download(&settings, &found.missing).await?;
+            downloaded.extend(found.missing);
+        }
     }
 
     /// Downloads these models, one after the other.
@@ -158,11 +161,11 @@ impl Reloader {
         if let Some(warning) = warning {
             warn!("{warning}");
         }
-        for MissingModel { subject, given, name } in missing {
+        for MissingModel { subject, given, name, locally } in missing {
             let outcome = self.downloads.download(&downloader, given, name).await;
             outcome.map_err(|error| LoadFailure::NoDownload {
                 subject: subject.clone(),
-                fault: error.to_string(),
+                fault: format!("{locally}; and {error}"),
                 hint: error.hint().map(str::to_owned),
                 is_of_settings: error.is_of_settings(),
             })?;

@@ -37,9 +37,9 @@ impl RateMeter {
         Self { since: Instant::now(), arrived: 0 }
     }
 
-    fn rate(&mut self, arrived: u64) -> u64 {
+    fn rate(&mut self, arrived: u64, found: u64) -> u64 {
         let seconds = self.since.elapsed().as_secs_f64();
-        let bytes = arrived.saturating_sub(self.arrived);
+        let bytes = arrived.saturating_sub(self.arrived.max(found));
         *self = Self { since: Instant::now(), arrived };
         if seconds > 0.0 { (bytes as f64 / seconds) as u64 } else { 0 }
     }
@@ -76,11 +76,11 @@ impl ProgressDisplay {
                 bar.set_position(arrived);
             }
             Self::Lines(meter) => {
-                let rate = meter.rate(arrived);
+                let rate = meter.rate(arrived, progress.found());
                 print_stderr(&line(phase, arrived, total, rate));
             }
             Self::Json(meter) => {
-                let rate = meter.rate(arrived);
+                let rate = meter.rate(arrived, progress.found());
                 let state = words(phase);
                 let object = json!({"state": state, "bytes": arrived, "total": total, "bytes_per_second": rate});
                 print(&format!("{object}\n"));

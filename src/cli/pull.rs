@@ -10,7 +10,7 @@ use super::arguments::{PullArgs, detect_platform, resolve_inputs};
 use super::download_progress::ProgressDisplay;
 use super::output::{EXIT_CONFIG, EXIT_INTERRUPTED, fail, print, print_stderr, report_problems};
 use crate::download::{DownloadError, DownloadedModel, Downloader, Progress};
-use crate::models::{RemoteName, human_size};
+use crate::models::{self, RemoteName, human_size, shown_name};
 use crate::settings::{Environment, resolve_only};
 
 /// The settings that a download needs.
@@ -41,13 +41,20 @@ pub(super) fn run(arguments: PullArgs, environment: Environment) -> ExitCode {
     let name = match RemoteName::parse(&arguments.name) {
         Ok(name) => name,
         Err(source) => {
-            let error = DownloadError::Name { name: arguments.name, source };
+            let error = DownloadError::Name { name: shown_name(&arguments.name), source };
             return report(&error, ExitCode::from(EXIT_CONFIG), arguments.json);
         }
     };
     if settings.downloads.hf_hub_offline {
-        let error = DownloadError::Offline { name: arguments.name };
-        return report(&error, ExitCode::from(EXIT_CONFIG), arguments.json);
+        let files = &settings.files;
+        let found = name.find_file(&files.models_dir, &files.hf_hub_cache).ok();
+        let found = found.and_then(|path| Some((models::check_readable(&path).ok()?.size_bytes, path)));
+        let Some((bytes, path)) = found else {
+            let error = DownloadError::Offline { name: shown_name(&arguments.name) };
+            return report(&error, ExitCode::from(EXIT_CONFIG), arguments.json);
+        };
+        print(&described(&DownloadedModel { path, bytes, fetched: 0 }, arguments.json));
+        return ExitCode::SUCCESS;
     }
     let downloader = match Downloader::of_settings(&settings) {
         Ok((downloader, warning)) => {
@@ -73,6 +80,7 @@ pub(super) fn run(arguments: PullArgs, environment: Environment) -> ExitCode {
     match outcome {
         Ok(model) => print(&described(&model, arguments.json)),
         Err(error @ DownloadError::Stopped) => return report(&error, ExitCode::from(EXIT_INTERRUPTED), arguments.json),
+        Err(error) if error.is_of_settings() => return report(&error, ExitCode::from(EXIT_CONFIG), arguments.json),
         Err(error) => return report(&error, ExitCode::FAILURE, arguments.json),
     }
     ExitCode::SUCCESS

@@ -77,8 +77,10 @@ impl DownloadBoard {
         let shown = self.lock();
         let ShownDownload { model, progress, since, arrived } = shown.as_ref()?;
         let (bytes, total) = (progress.arrived(), progress.total());
+        // What was there before the first bytes came is no rate.
+        let arrived = (*arrived).max(progress.found());
         let seconds = since.elapsed().as_secs_f64().max(0.001);
-        let bytes_per_second = (bytes.saturating_sub(*arrived) as f64 / seconds) as u64;
+        let bytes_per_second = (bytes.saturating_sub(arrived) as f64 / seconds) as u64;
         let seconds_left = total.saturating_sub(bytes).checked_div(bytes_per_second);
         Some(DownloadReport { model: model.clone(), bytes, total, bytes_per_second, seconds_left })
     }

@@ -21,9 +21,33 @@ pub(super) struct CachedRepository {
     locks: PathBuf,
 }
 
-/// The right to download a blob. The operating system takes it back when its process ends, however it ends.
-pub(super) struct BlobLock {
-    _file: Flock<File>,
+/// The right to download a file. The operating system takes it back when its process ends, however it ends.
+pub(super) struct FileLock {
+    /// `None` on file systems that know no locks: the hash of the whole is all that protects there.
+    _file: Option<Flock<File>>,
+}
+
+impl FileLock {
+    /// Takes the lock at this path; `None` if another process has it.
+    ///
+    /// # Errors
+    /// The file cannot be opened or locked.
+    pub(super) fn take(path: &Path) -> Result<Option<Self>, DownloadError> {
+        loop {
+            let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+            let file = opened.map_err(|source| disk(path, "opened", source))?;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                // Who had it may have removed its file, which is then no lock of the next one.
+                Ok(file) if is_at(&file, path) => return Ok(Some(Self { _file: Some(file) })),
+                Ok(_) => {}
+                Err((_, nix::Error::EWOULDBLOCK)) => return Ok(None),
+                Err((_, nix::Error::ENOLCK | nix::Error::ENOSYS | nix::Error::EOPNOTSUPP)) => {
+                    return Ok(Some(Self { _file: None }));
+                }
+                Err((_, error)) => return Err(disk(path, "locked", error.into())),
+            }
+        }
+    }
 }
 
 impl CachedRepository {
@@ -63,19 +87,8 @@ impl CachedRepository {
     }
 
     /// Takes the lock of a blob; `None` if another process has it.
-    pub(super) fn lock(&self, etag: &str) -> Result<Option<BlobLock>, DownloadError> {
-        let path = self.locks.join(format!("{etag}.lock"));
-        loop {
-            let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-            let file = opened.map_err(|source| disk(&path, "opened", source))?;
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                // Who had it may have removed its file, which is then no lock of the next one.
-                Ok(file) if is_at(&file, &path) => return Ok(Some(BlobLock { _file: file })),
-                Ok(_) => {}
-                Err((_, nix::Error::EWOULDBLOCK)) => return Ok(None),
-                Err((_, error)) => return Err(disk(&path, "locked", error.into())),
-            }
-        }
+    pub(super) fn lock(&self, etag: &str) -> Result<Option<FileLock>, DownloadError> {
+        FileLock::take(&self.locks.join(format!("{etag}.lock")))
     }
 
     /// Makes a file of a commit a link to its blob. On file systems without links the blob itself becomes the file.
@@ -90,13 +103,15 @@ impl CachedRepository {
             return Ok(path);
         }
         let failed = |source| disk(&path, "created", source);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        match symlink(&target, &path) {
-            Ok(()) => {}
-            Err(error) if has_no_links(&error) => fs::rename(&blob, &path).map_err(failed)?,
+        // Under another name first, so that the file is never missing while another program looks.
+        let made = path.with_file_name(format!(".{}.{etag}", std::process::id()));
+        match symlink(&target, &made) {
+            Ok(()) => fs::rename(&made, &path).map_err(failed)?,
+            // The blob becomes the file, unless another program has made it that.
+            Err(error) if has_no_links(&error) => match fs::rename(&blob, &path) {
+                Err(error) if !path.exists() => return Err(failed(error)),
+                _ => {}
+            },
             Err(error) => return Err(failed(error)),
         }
         sync_folder(&path).map_err(failed)?;

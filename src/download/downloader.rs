@@ -10,14 +10,14 @@ use nix::sys::statvfs::statvfs;
 use tokio::task::spawn_blocking;
 
 use super::bounds::{DISK_RESERVE, LOCK_POLL};
-use super::cache::{BlobLock, CachedRepository};
+use super::cache::{CachedRepository, FileLock};
 use super::error::DownloadError;
 use super::hub::{Hub, Listing, LocatedFile};
 use super::part_file::PartFile;
 use super::progress::{DownloadPhase, Progress};
 use super::retry::with_retries;
 use super::transfer::{DownloadLimits, Pace, Transfer};
-use crate::models::{RemoteName, RepositoryId, choose_files, gguf, projector_of};
+use crate::models::{RemoteName, RepositoryId, choose_files, gguf, path_of_address, projector_of};
 
 /// Brings models from one hub into one cache.
 #[derive(Debug, Clone)]
@@ -99,39 +99,45 @@ impl Downloader {
         let is_there = |one: &&Wanted| is_blob(&cached.path(commit, &one.name), one.located.size);
         let missing: Vec<&Wanted> = wanted.iter().filter(|one| !is_there(one)).collect();
         let there = bytes - missing.iter().map(|one| one.located.size).sum::<u64>();
-        progress.set_arrived(there);
-        let parts = missing.iter().map(|one| (cached.part(&one.located.etag), one.located.size));
-        check_room(&self.cache, parts)?;
+        progress.add_found(there);
+        let needed = missing.iter().filter(|one| !is_blob(&cached.blob(&one.located.etag), one.located.size));
+        check_room(&self.cache, needed.map(|one| (cached.part(&one.located.etag), one.located.size)))?;
         let (mut fetched, pace) = (0, Arc::new(Pace::new(self.limits.max_rate)));
-        for one in missing {
-            fetched += self.download_blob(&cached, one, progress, &pace).await?;
+        let mut locks = Vec::with_capacity(missing.len());
+        for one in &missing {
+            let (bytes, lock) = self.download_blob(&cached, commit, one, progress, &pace).await?;
+            fetched += bytes;
+            locks.push(lock);
+        }
+        // Only now, and the file by which the model is found last: a model is there as a whole or not at all.
+        for one in missing.iter().rev() {
             cached.link(commit, &one.name, &one.located.etag)?;
         }
+        drop(locks);
         cached.set_commit(&repository.revision, commit)?;
         let first = files.first().map(|file| cached.path(commit, file)).unwrap_or_default();
         Ok(DownloadedModel { path: first, bytes, fetched })
     }
 
-    /// Brings one blob into the cache. Returns the bytes that came over the network.
+    /// Brings one blob into the cache. Returns the bytes that came over the network, and the right to give it its name.
     async fn download_blob(
         &self,
         cached: &CachedRepository,
+        commit: &str,
         wanted: &Wanted,
         progress: &Arc<Progress>,
         pace: &Arc<Pace>,
-    ) -> Result<u64, DownloadError> {
+    ) -> Result<(u64, FileLock), DownloadError> {
         let (etag, size) = (&wanted.located.etag, wanted.located.size);
-        let lock = wait_for_lock(cached, etag, progress).await?;
+        let lock = wait_for_lock(|| cached.lock(etag), progress).await?;
         let blob = cached.blob(etag);
-        // Another process may have brought it while this one waited.
-        let fetched = if is_blob(&blob, size) {
-            progress.add_arrived(size);
-            0
-        } else {
-            self.fetch(&wanted.located, &cached.part(etag), &blob, progress, pace).await?
-        };
-        drop(lock);
-        Ok(fetched)
+        // Another process may have brought it while this one waited; without links it is in the snapshot then.
+        if is_blob(&blob, size) || is_blob(&cached.path(commit, &wanted.name), size) {
+            progress.add_found(size);
+            return Ok((0, lock));
+        }
+        let fetched = self.fetch(&wanted.located, &cached.part(etag), &blob, progress, pace).await?;
+        Ok((fetched, lock))
     }
 
     async fn download_address(
@@ -143,19 +149,19 @@ impl Downloader {
         let host = super::hub::host_of(address);
         let locate = || self.hub.locate_address(address, sha256);
         let located = with_retries(self.limits.retries, &host, locate).await?;
-        let path = self.models_dir.join(&located.label);
+        // A folder for each hash: files of one name at two addresses are two files, and none of the user's is replaced.
+        let path = path_of_address(&self.models_dir, &located.label, sha256);
+        let folder = path.parent().unwrap_or(&self.models_dir).to_owned();
         progress.set_total(located.size);
+        let created = std::fs::create_dir_all(&folder);
+        created.map_err(|source| DownloadError::Disk { path: folder.clone(), what: "created", source })?;
+        let _lock = wait_for_lock(|| FileLock::take(&folder.join(".lock")), progress).await?;
         if is_blob(&path, located.size) {
-            progress.set_arrived(located.size);
+            progress.add_found(located.size);
             return Ok(DownloadedModel { path, bytes: located.size, fetched: 0 });
         }
-        std::fs::create_dir_all(&self.models_dir).map_err(|source| DownloadError::Disk {
-            path: self.models_dir.clone(),
-            what: "created",
-            source,
-        })?;
-        let part = self.models_dir.join(format!(".{}.incomplete", located.label));
-        check_room(&self.models_dir, [(part.clone(), located.size)])?;
+        let part = folder.join(format!(".{}.incomplete", located.label));
+        check_room(&folder, [(part.clone(), located.size)])?;
         let pace = Arc::new(Pace::new(self.limits.max_rate));
         let fetched = self.fetch(&located, &part, &path, progress, &pace).await?;
         Ok(DownloadedModel { path, bytes: located.size, fetched })
@@ -178,7 +184,7 @@ impl Downloader {
             _ => disk("created", source),
         })?);
         let there = part.lock().arrived_bytes();
-        progress.add_arrived(there);
+        progress.add_found(there);
         progress.set_phase(DownloadPhase::Fetching);
         let transfer = Transfer {
             hub: self.hub.clone(),
@@ -199,9 +205,8 @@ impl Downloader {
         let is_gguf =
             blocking(move || Ok(gguf::parse(std::io::BufReader::new(std::fs::File::open(path)?), Some(size)).is_ok()));
         if !is_gguf.await.map_err(|source| disk("read", source))? {
-            let _ = std::fs::remove_file(part_path);
-            let fault = format!("has sent {}, which is no GGUF file although it is named so", located.label);
-            return Err(DownloadError::BadAnswer { host: self.hub.host(), fault });
+            // The bytes are those that were named, so the part stays: another try would only fetch them again.
+            return Err(DownloadError::NotGguf { file: located.label.clone() });
         }
         let part = Arc::into_inner(part).ok_or(DownloadError::Stopped)?;
         let name = name.to_owned();
@@ -214,10 +219,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> +
     spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
-/// Waits until no other process downloads the blob.
-async fn wait_for_lock(cached: &CachedRepository, etag: &str, progress: &Progress) -> Result<BlobLock, DownloadError> {
+/// Waits until no other process downloads the same file, however long that takes: its owner ends, or its lock does.
+async fn wait_for_lock(
+    take: impl Fn() -> Result<Option<FileLock>, DownloadError>,
+    progress: &Progress,
+) -> Result<FileLock, DownloadError> {
     loop {
-        if let Some(lock) = cached.lock(etag)? {
+        if let Some(lock) = take()? {
             return Ok(lock);
         }
         progress.set_phase(DownloadPhase::WaitingForOther);

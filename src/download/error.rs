@@ -81,6 +81,12 @@ pub enum DownloadError {
         /// What has arrived.
         found: String,
     },
+    /// The bytes are those that were named, and no model.
+    #[error("{file} is no GGUF file that can be read here, although it is named so")]
+    NotGguf {
+        /// The file.
+        file: String,
+    },
     /// Not enough room on the disk.
     #[error("{} has {} free, and {} are needed", folder.display(), human_size(*free), human_size(*needed))]
     NoRoom {
@@ -131,6 +137,7 @@ impl DownloadError {
             Self::WrongHash { .. } => {
                 "it was removed; try again, and if the hash is wrong again, use another mirror (HF_ENDPOINT)"
             }
+            Self::NotGguf { .. } => "name another file; a newer llamagate may read a newer form",
             Self::NoRoom { .. } => "free some room, choose a smaller quantisation, or set HF_HUB_CACHE to another disk",
             Self::GivenUp { .. } => "what has arrived is kept; try again when the network is better",
             Self::BadAnswer { .. } => "check HF_ENDPOINT and the proxy",
@@ -150,6 +157,7 @@ impl DownloadError {
             | Self::NoFile { .. }
             | Self::Gated { .. }
             | Self::BadToken { .. }
+            | Self::NotGguf { .. }
             | Self::Offline { .. } => true,
             Self::BadAnswer { .. }
             | Self::WrongHash { .. }

@@ -320,6 +320,14 @@ impl Hub {
             (StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED, Some(repository)) => {
                 DownloadError::NoRepository { host, repository: repository.to_string() }
             }
+            // These do not change by themselves; a 403 may be a signed address that has ended.
+            (
+                StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE,
+                _,
+            ) => {
+                let said = words.map(|words| format!(": {words}")).unwrap_or_default();
+                bad_answer(&host, &format!("answers {}{said}", status.as_u16()))
+            }
             (status, _) => {
                 let said = words.map(|words| format!(": {words}")).unwrap_or_default();
                 let reason = format!("{host} answers {}{said}", status.as_u16());

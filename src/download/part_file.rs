@@ -2,7 +2,7 @@
 //!
 //! Behind the last byte of the model stands a trailer: which pieces have arrived. So a part is one file, which another
 //! process can go on with, and which no other program takes for the beginning of a model: it is longer than the model.
-//! A part without a trailer is one that the hub's own client left, whose bytes are the beginning of the model.
+//! A part without a trailer is another program's, of whose bytes nothing is known: it begins again.
 //!
 //! A piece is written before its bit in the trailer, so a process that is killed loses only unfinished pieces. After a
 //! power failure a bit may be there without its piece: the hash of the whole finds that.
@@ -45,13 +45,13 @@ impl PartFile {
         let length = file.metadata()?.len();
         let known = read_trailer(&file, size, length)?;
         let is_new = known.is_none();
-        // A part that is longer than the file, and has no trailer that fits, is of no use.
-        let found = if length > size { 0 } else { length };
-        let pieces = known.unwrap_or_else(|| Pieces::first_bytes(size, found));
+        // The trailer goes in the last step before the renaming.
+        let is_whole = length == size && size > 0;
+        let pieces = known.unwrap_or_else(|| Pieces::first_bytes(size, if is_whole { size } else { 0 }));
         let part = Self { path: path.to_owned(), file, size, pieces: Mutex::new(pieces) };
         if is_new {
-            part.reserve()?;
-            part.write_trailer()?;
+            // Without room for all of it nothing is left that looks like a part.
+            part.reserve().and_then(|()| part.write_trailer()).inspect_err(|_| _ = fs::remove_file(path))?;
         }
         Ok(part)
     }
@@ -188,14 +188,21 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_the_hubs_own_client_goes_on_where_it_ended() {
+    fn a_part_with_holes_of_another_program_counted_as_a_beginning() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(part(&dir), vec![b'h'; 2 * PIECE as usize + 9]).unwrap();
+        fs::write(part(&dir), vec![0; 2 * PIECE as usize + 9]).unwrap();
+        assert_eq!(PartFile::open(&part(&dir), SIZE).unwrap().lock().arrived_bytes(), 0);
+    }
+
+    #[test]
+    fn a_part_that_lacks_only_its_name_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(part(&dir), vec![b'w'; SIZE as usize]).unwrap();
         let opened = PartFile::open(&part(&dir), SIZE).unwrap();
-        assert_eq!(opened.lock().arrived_bytes(), 2 * PIECE);
+        assert!(opened.lock().is_complete());
         let mut start = [0; 4];
         opened.read_at(&mut start, 0).unwrap();
-        assert_eq!(&start, b"hhhh");
+        assert_eq!(&start, b"wwww");
     }
 
     #[test]

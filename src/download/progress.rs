@@ -20,6 +20,8 @@ pub enum DownloadPhase {
 pub struct Progress {
     total: AtomicU64,
     arrived: AtomicU64,
+    /// Bytes that were on the disk before.
+    found: AtomicU64,
     phase: AtomicU8,
 }
 
@@ -46,8 +48,14 @@ impl Progress {
         self.total.store(total, Ordering::Relaxed);
     }
 
-    pub(super) fn set_arrived(&self, arrived: u64) {
-        self.arrived.store(arrived, Ordering::Relaxed);
+    /// Returns how many bytes were on the disk before the download began.
+    pub fn found(&self) -> u64 {
+        self.found.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_found(&self, bytes: u64) {
+        self.found.fetch_add(bytes, Ordering::Relaxed);
+        self.add_arrived(bytes);
     }
 
     pub(super) fn add_arrived(&self, bytes: u64) {

@@ -21,6 +21,7 @@ pub(super) async fn with_retries<T>(
             Err(TryError::Again { reason, wait }) => (reason, wait),
         };
         tries += 1;
+        tracing::warn!(host, reason, "the hub is asked again");
         if tries > retries {
             return Err(DownloadError::GivenUp { host: host.to_owned(), tries, reason });
         }

@@ -44,7 +44,7 @@ pub use companion::has_draft_name;
 pub use error::{FileProblem, ModelError};
 pub use estimate::estimate;
 pub use gguf::{GgufError, Metadata, YesNoTokens};
-pub use hub::name::{NameError, RemoteName, RepositoryId, is_plain_path, sha256_of};
+pub use hub::name::{NameError, RemoteName, RepositoryId, is_plain_path, path_of_address, sha256_of, shown_name};
 pub use hub::{HubError, Repository, choose_files};
 pub use kind::{KindContradiction, ModelKind};
 pub use list::{ListedModel, human_size, list, table};

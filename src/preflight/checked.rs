@@ -129,10 +129,12 @@ pub struct ModelFile {
 pub struct MissingModel {
     /// The setting that names it, with its value.
     pub subject: String,
-    /// The name as it is configured.
+    /// The name as it is configured, without what may be a secret.
     pub given: String,
     /// What it means.
     pub name: RemoteName,
+    /// Why it is not on the disk, in one sentence.
+    pub locally: String,
 }
 
 /// Why the models cannot be served.

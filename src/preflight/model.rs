@@ -135,13 +135,15 @@ fn find_model_file(
 ) -> Result<(PathBuf, models::InspectedModel), ModelFlaw> {
     let subject = match (&model.id, start) {
         // With `--alias` in EXTRA_ARGS the model of these variables has an id too.
-        (_, Start::Named(name)) if settings.files.model_name.as_ref() == Some(name) => format!("MODEL_NAME={name:?}"),
+        (_, Start::Named(name)) if settings.files.model_name.as_ref() == Some(name) => {
+            format!("MODEL_NAME={:?}", models::shown_name(name))
+        }
         (_, Start::File(path)) if settings.files.model_path.as_ref() == Some(path) => {
             format!("MODEL_PATH={:?}", path.display().to_string())
         }
-        (None, Start::Named(name)) => format!("MODEL_NAME={name:?}"),
+        (None, Start::Named(name)) => format!("MODEL_NAME={:?}", models::shown_name(name)),
         (None, Start::File(path)) => format!("MODEL_PATH={:?}", path.display().to_string()),
-        (Some(id), Start::Named(name)) => format!("models.{id}.file: {name:?}"),
+        (Some(id), Start::Named(name)) => format!("models.{id}.file: {:?}", models::shown_name(name)),
         (Some(id), Start::File(path)) => format!("models.{id}.file: {:?}", path.display().to_string()),
         (_, Start::Command { .. }) => String::new(),
     };
@@ -154,7 +156,13 @@ fn find_model_file(
         let missing = match start {
             Start::Named(given) if error.is_missing() && !settings.downloads.hf_hub_offline => {
                 let name = models::RemoteName::parse(given).ok();
-                name.map(|name| Box::new(MissingModel { subject: subject.clone(), given: given.clone(), name }))
+                // A folder of this name is what was meant, and a stranger's repository must not stand in for it.
+                let begins_here =
+                    given.split_once('/').is_some_and(|(folder, _)| settings.files.models_dir.join(folder).is_dir());
+                name.filter(|_| !begins_here).map(|name| {
+                    let (given, locally) = (models::shown_name(given), error.to_string());
+                    Box::new(MissingModel { subject: subject.clone(), given, name, locally })
+                })
             }
             _ => None,
         };

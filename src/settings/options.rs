@@ -160,7 +160,7 @@ options! {
         hf_token_path: Option<PathBuf> = "", Reload, "File that holds the token if `HF_TOKEN` is not set. Detected: where the hub's own tools keep it.";
         hf_hub_offline: bool = "false", Reload, "`true`: never ask the hub; only what is on the disk is used.";
         download_connections: DownloadConnections = "4", Reload, "Connections over which one file is downloaded.";
-        download_retries: u32 = "20", Reload, "Tries in a row that may bring nothing before a download is given up; any progress begins the count again.";
+        download_retries: u32 = "20", Reload, "Tries in a row of each connection that may bring nothing before a download is given up; any progress begins the count again.";
         download_max_rate: ZeroIsOff<ByteSize> = "0", Reload, "Most bytes a second that downloads take; `0` = as many as come.";
     }
 

@@ -156,10 +156,9 @@ fn one_problem_with_a_setting_hid_the_configuration_and_all_others() {
         "CTX                      8192  (variable N_CTX of ENV_FILE)",
         "LLAMAGATE_API_KEY        ***  (variable API_TOKEN of ENV_FILE)",
         "N_BATCH read as BATCH",
-        "warning: HF_MODEL_REPO has no effect",
-        "error: 2 problem(s) with the configuration",
+        "HF_MODEL_REPO read as MODEL_NAME=Qwen/",
+        "error: 1 problem(s) with the configuration",
         "API_TOKEN=\"***\" (read as LLAMAGATE_API_KEY): expected a secret of your own",
-        "MODEL_NAME: no model is named",
         "exit status 78",
     ] {
         assert!(text.contains(part), "{part}: {text}");

@@ -18,6 +18,8 @@ use super::split::{SplitPart, id_of, is_gguf, parts_of};
 
 /// Quantisations that are chosen if the name gives none, in this order, as llama.cpp does.
 const PREFERRED: [&str; 2] = ["Q4_K_M", "Q8_0"];
+/// The revision that is meant if none is named.
+pub(super) const MAIN: &str = "main";
 /// Most names that an error lists.
 const MAX_LISTED_NAMES: usize = 8;
 /// Most bytes that are read from a reference. The name of a revision is shorter.
@@ -181,9 +183,16 @@ impl<'a> Repository<'a> {
         Ok(SplitPart::of_path(&path).and_then(|part| part.siblings(&path).next()).unwrap_or(path))
     }
 
-    /// Finds the file at this path of the repository in the cache at `cache`.
-    pub(super) fn find_named(&self, cache: &Path, file: &str) -> Result<PathBuf, HubError> {
-        let snapshot = find_snapshot(self.find_folder(cache)?)?;
+    /// Finds the file at this path of the repository in the cache at `cache`, as it was at this revision.
+    pub(super) fn find_named(&self, cache: &Path, revision: &str, file: &str) -> Result<PathBuf, HubError> {
+        let folder = self.find_folder(cache)?;
+        let snapshot = match revision == MAIN {
+            true => find_snapshot(folder)?,
+            false => {
+                let commit = read_reference(&folder, revision).unwrap_or_else(|| revision.to_owned());
+                folder.join("snapshots").join(commit)
+            }
+        };
         let path = snapshot.join(file);
         match path.is_file() {
             true => Ok(path),
@@ -216,13 +225,8 @@ impl<'a> Repository<'a> {
 /// Finds the folder of the revision that `refs/main` names, else of the newest one.
 pub(super) fn find_snapshot(dir: PathBuf) -> Result<PathBuf, HubError> {
     let snapshots = dir.join("snapshots");
-    let mut main = String::new();
-    // A reference that cannot be read is treated like a missing one.
-    let _ =
-        fs::File::open(dir.join("refs/main")).and_then(|file| file.take(MAX_REFERENCE_BYTES).read_to_string(&mut main));
-    let main = main.trim();
-    if !main.is_empty() && main.bytes().all(|byte| byte.is_ascii_alphanumeric()) && snapshots.join(main).is_dir() {
-        return Ok(snapshots.join(main));
+    if let Some(main) = read_reference(&dir, MAIN).map(|main| snapshots.join(main)).filter(|main| main.is_dir()) {
+        return Ok(main);
     }
     let entries = fs::read_dir(&snapshots).into_iter().flatten().flatten();
     let folders = entries.filter_map(|entry| {
@@ -230,6 +234,16 @@ pub(super) fn find_snapshot(dir: PathBuf) -> Result<PathBuf, HubError> {
         Some((metadata.modified().ok(), entry.path()))
     });
     folders.max().map(|(_, path)| path).ok_or(HubError::NoSnapshot { dir })
+}
+
+/// Returns the commit that a revision of the repository at `dir` means. One that cannot be read is treated like a missing
+/// one.
+fn read_reference(dir: &Path, revision: &str) -> Option<String> {
+    let mut text = String::new();
+    let file = fs::File::open(dir.join("refs").join(revision)).ok()?;
+    file.take(MAX_REFERENCE_BYTES).read_to_string(&mut text).ok()?;
+    let commit = text.trim();
+    (!commit.is_empty() && commit.bytes().all(|byte| byte.is_ascii_alphanumeric())).then(|| commit.to_owned())
 }
 
 /// Why no file was chosen.

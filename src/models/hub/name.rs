@@ -7,15 +7,13 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::{HubError, Repository};
+use super::{HubError, MAIN, Repository};
 
 /// Beginnings of addresses that people copy from the hub's pages, and of names as other programs write them.
 const HUB_BEGINNINGS: [&str; 6] =
     ["hf:", "hf://", "https://huggingface.co/", "https://hf.co/", "huggingface.co/", "hf.co/"];
 /// The word between repository and revision in the address of a file.
 const FILE_WORDS: [&str; 3] = ["/resolve/", "/blob/", "/raw/"];
-/// The revision that is meant if the name gives none.
-const MAIN: &str = "main";
 
 /// A model on the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,12 +108,12 @@ impl RemoteName {
                 let RepositoryId { org, name, .. } = repository;
                 Repository { org, name, quant: quant.as_deref() }.find_file(cache)
             }
-            Self::File { repository: RepositoryId { org, name, .. }, file } => {
-                Repository { org, name, quant: None }.find_named(cache, file)
+            Self::File { repository: RepositoryId { org, name, revision }, file } => {
+                Repository { org, name, quant: None }.find_named(cache, revision, file)
             }
-            Self::Address { address, .. } => {
+            Self::Address { address, sha256 } => {
                 let name = address.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
-                let path = models_dir.join(name);
+                let path = path_of_address(models_dir, name, sha256);
                 path.is_file().then_some(path).ok_or_else(|| HubError::NoDownload { dir: models_dir.to_owned() })
             }
         }
@@ -164,6 +162,24 @@ impl RemoteName {
         let sha256 = sha256_of(hash).ok_or(NameError::NoHash)?;
         address.set_fragment(None);
         Ok(Self::Address { address, sha256 })
+    }
+}
+
+/// Returns where a file that is named by its address lies: below a folder for its hash.
+#[must_use]
+pub fn path_of_address(models_dir: &Path, name: &str, sha256: &str) -> PathBuf {
+    models_dir.join("downloads").join(sha256).join(name)
+}
+
+/// Returns a name as it may be shown: without the query of an address, which may be a secret.
+#[must_use]
+pub fn shown_name(name: &str) -> String {
+    match name.split_once('?') {
+        Some((address, query)) if name.contains("://") => {
+            let hash = query.split_once('#').map(|(_, hash)| format!("#{hash}")).unwrap_or_default();
+            format!("{address}{hash}")
+        }
+        _ => name.to_owned(),
     }
 }
 
@@ -229,6 +245,13 @@ mod tests {
         ] {
             assert_eq!(model(name), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn the_query_of_an_address_is_not_shown() {
+        assert_eq!(shown_name("https://h/m.gguf?X-Signature=secret#sha256=ab"), "https://h/m.gguf#sha256=ab");
+        assert_eq!(shown_name("https://h/m.gguf?X-Signature=secret"), "https://h/m.gguf");
+        assert_eq!(shown_name("org/name:Q4"), "org/name:Q4");
     }
 
     #[test]

@@ -90,9 +90,6 @@ const fn judged_nothing(
     AliasRow { name, target, of_reranker: None, translate, remark: "", is_deprecated: false }
 }
 
-/// What to do instead of a download.
-const NO_DOWNLOAD: &str = "set MODEL_NAME=REPO/FILENAME, which is downloaded at the first start";
-
 /// What to do instead of the cache of answers.
 const NO_CACHE: &str = "answers are not cached in this version: put a caching proxy in front, or leave it out";
 
@@ -101,6 +98,12 @@ pub(in crate::settings) const LOAD_BALANCER: &str = "RERANKER_LOAD_BALANCER_ENAB
 
 /// The variable that names the rerank model by its repository.
 pub(in crate::settings) const RERANKER_MODEL_NAME: &str = "RERANKER_MODEL_NAME";
+
+/// The variable that names the repository of the only model.
+pub(in crate::settings) const HF_MODEL_REPO: &str = "HF_MODEL_REPO";
+
+/// The variable that names the file of it.
+pub(in crate::settings) const HF_MODEL_FILENAME: &str = "HF_MODEL_FILENAME";
 
 /// The variable that names the configuration file.
 pub(in crate::settings) const RERANKER_CONFIG_PATH: &str = "RERANKER_CONFIG_PATH";
@@ -162,8 +165,8 @@ pub const ALIASES: &[AliasRow] = &[
     variable(RERANKER_CONFIG_PATH, "CONFIG_FILE"),
     described("RERANKER_WORKERS", "`replicas` of the rerank model"),
     no_effect("RERANKER_USE_FP16", "the quantisation of the GGUF file decides"),
-    no_effect("HF_MODEL_REPO", NO_DOWNLOAD),
-    no_effect("HF_MODEL_FILENAME", NO_DOWNLOAD),
+    variable(HF_MODEL_REPO, "MODEL_NAME"),
+    described(HF_MODEL_FILENAME, "the file of `HF_MODEL_REPO`, as in `MODEL_NAME=ORG/NAME/FILE.gguf`"),
     judged_nothing("ENABLE_CACHE", NO_CACHE, cache_switch),
     no_effect("CACHE_MAX_SIZE", NO_CACHE),
     no_effect("CACHE_TTL_SECONDS", NO_CACHE),

@@ -3,7 +3,9 @@
 //! Owns which name wins where several set the same: a flag, then the real environment before `ENV_FILE`, and within each
 //! our own name before aliases, of which the upper one of the table. A value is judged only if its name decides something.
 
-use super::aliases::{ALIASES, AliasRow, AliasTarget, LOAD_BALANCER, RERANKER_MODEL_NAME, Translation};
+use super::aliases::{
+    ALIASES, AliasRow, AliasTarget, HF_MODEL_FILENAME, HF_MODEL_REPO, LOAD_BALANCER, RERANKER_MODEL_NAME, Translation,
+};
 use crate::settings::catalogue::TIERS;
 use crate::settings::environment::Environment;
 use crate::settings::options;
@@ -48,10 +50,22 @@ impl BroughtNames {
         let has_others = file.has_models || has_models_besides_reranker(inputs);
         for row in ALIASES {
             let Some(text) = inputs.environment.get(row.name) else { continue };
+            // Two names of one model.
+            let with_file = match (row.name == HF_MODEL_REPO, inputs.environment.get(HF_MODEL_FILENAME)) {
+                (true, Some(file)) => Some(format!("{}/{file}", text.trim_end_matches('/'))),
+                _ => None,
+            };
+            let text = with_file.as_deref().unwrap_or(text);
             let of_reranker = row.of_reranker.filter(|own| has_others || inputs.environment.get(own).is_some());
             match of_reranker.map_or(row.target, AliasTarget::Variable) {
                 AliasTarget::Variable(own) => names.take_variable(row, own, text, inputs),
                 AliasTarget::Described(_) if row.name == LOAD_BALANCER && !file.is_present => names.take_switch(text),
+                // The row of the repository stands above.
+                AliasTarget::Described(_)
+                    if row.name == HF_MODEL_FILENAME && !names.lines.iter().any(|line| line.name == HF_MODEL_REPO) =>
+                {
+                    names.warn_of_no_effect(row.name, "it names a file of HF_MODEL_REPO, which names no model here");
+                }
                 AliasTarget::Described(meaning) => names.take_described(row, meaning, text),
                 AliasTarget::Nothing(instead) => names.take_nothing(row, instead, text),
             }
@@ -100,7 +114,8 @@ impl BroughtNames {
         if row.is_deprecated {
             self.warnings.push(format!("{name} is deprecated: use {own}"));
         }
-        let translated = if value == text { String::new() } else { format!("={value}") };
+        let is_same = self.environment.get(name) == Some(value);
+        let translated = if is_same { String::new() } else { format!("={value}") };
         self.add_line(name, format!("{own}{translated}"));
         self.environment.set_by_alias(own, name, value.to_owned());
     }

@@ -247,7 +247,6 @@ fn a_bad_value_is_reported_with_the_name_that_was_set() {
 #[test]
 fn names_without_an_effect_are_one_warning_each_and_unknown_names_are_not_mentioned() {
     for (name, value) in [
-        ("HF_MODEL_REPO", "Qwen/Qwen3-Reranker-4B-GGUF"),
         ("HF_MODEL_FILENAME", "q.gguf"),
         ("ENABLE_CACHE", "true"),
         ("CACHE_MAX_SIZE", "1000"),
@@ -274,6 +273,20 @@ fn names_without_an_effect_are_one_warning_each_and_unknown_names_are_not_mentio
     let unknown =
         resolved_names(&[("N_PREDICT", "5"), ("OPENAI_API_KEY", "x"), ("LIGHT_WORKERS", "2"), ("PATH", "/bin")]);
     assert_eq!((unknown.warnings.len(), unknown.brought_names.len()), (0, 0));
+}
+
+#[test]
+fn a_repository_and_its_file_name_one_model() {
+    let model = |variables: &[(&'static str, &'static str)]| {
+        let resolved = resolved_names(variables);
+        (resolved.config.settings.files.model_name.clone(), resolved.brought_names, resolved.warnings)
+    };
+    let (name, lines, warnings) = model(&[("HF_MODEL_REPO", "o/n/"), ("HF_MODEL_FILENAME", "f.gguf")]);
+    assert_eq!((name.as_deref(), warnings.len()), (Some("o/n/f.gguf"), 0));
+    assert_eq!(lines[0], "HF_MODEL_REPO read as MODEL_NAME=o/n/f.gguf");
+    assert_eq!(model(&[("HF_MODEL_REPO", "o/n")]).0.as_deref(), Some("o/n"));
+    let (name, _, warnings) = model(&[("HF_MODEL_REPO", "o/n"), ("MODEL_NAME", "m.gguf")]);
+    assert_eq!((name.as_deref(), warnings.len()), (Some("m.gguf"), 1), "{warnings:?}");
 }
 
 #[test]
