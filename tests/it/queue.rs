@@ -139,6 +139,17 @@ fn a_key_with_many_waiting_requests_does_not_delay_another_key() {
 }
 
 #[test]
+fn a_call_to_the_tokenizer_was_refused_while_all_slots_were_in_use() {
+    let gateway = holding(&[]);
+    let mut held = begin(&gateway);
+    gateway.journal().wait_for_requests(CHAT, 1);
+    let loaded = gateway.client().post_json("/api/generate", &json!({"model": "dummy", "prompt": ""}));
+    assert_eq!(loaded.status(), 200, "{}", loaded.text());
+    gateway.control().release_all_requests();
+    assert_eq!(held.read_response().unwrap().status(), 200);
+}
+
+#[test]
 fn requests_wait_while_the_model_loads() {
     let gateway = started(json!({"load": {"until_released": true}}), &[]);
     let mut first = begin(&gateway);

@@ -161,7 +161,10 @@ impl Gateway {
 
     /// Returns the children of the gateway, but for a llama-server that only prints its help, which each start asks for.
     pub(crate) fn child_pids(&self) -> Vec<u32> {
-        let serves = |pid: &u32| !resources::cmdline(*pid).iter().any(|word| word == "--help");
+        let serves = |pid: &u32| {
+            let words = resources::cmdline(*pid);
+            !words.is_empty() && words.iter().all(|word| word != "--help")
+        };
         resources::children(self.pid()).into_iter().filter(serves).collect()
     }
 

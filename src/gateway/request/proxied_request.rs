@@ -89,7 +89,8 @@ impl ProxiedRequest {
 
     /// Returns the fingerprint of route and body, if the request needs a slot.
     pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
-        self.body.fingerprint()
+        // A call to a tokenizer has the body's for the client's own route, which may need one.
+        self.body.fingerprint().filter(|_| self.route.needs_slot)
     }
 
     /// Refuses a body that the gateway cannot read, because a backend might find another model in it. The only
@@ -150,7 +151,7 @@ impl ProxiedRequest {
 
     /// Returns whether a worker has to run inference for this request or only to read something.
     pub(crate) fn request_class(&self) -> RequestClass {
-        if self.route.is_post { RequestClass::Inference(self.body.fingerprint()) } else { RequestClass::ReadOnly }
+        if self.route.is_post { RequestClass::Inference(self.fingerprint()) } else { RequestClass::ReadOnly }
     }
 
     /// Returns the hashes by which the fleet recognises a worker that has served the same prompt prefix, or the same
