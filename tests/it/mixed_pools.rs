@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::remote_dialects::{DOCUMENTS, TEXTS, entries, is_near, last, numbers, ok, with_model};
 use super::support::{
-    client::Client,
-    gateway::Gateway,
+    client::{Client, RawClient},
+    gateway::{Backend, Builder, Gateway},
+    model_file::Kind,
     remote::{Remote, Reply},
     vendors::{self, score},
     wait::{READY, eventually},
@@ -142,4 +143,41 @@ fn a_worker_that_cannot_express_a_request_is_passed_over_for_one_that_can() {
     let plain = ask(false);
     assert_eq!(plain.header("x-llamagate-worker"), Some("1"));
     assert_eq!(entries(&ok(&plain, "plain")["results"])[0], (2, score(DOCUMENTS[2])));
+}
+
+/// Returns a gateway in front of a fake llama-server with one slot and this script, and a Cohere, which gives no logits.
+fn beside_cohere(cohere: &Remote, script: Value, more: &str) -> Builder {
+    let config = format!(
+        "models: {{rank: {{file: rank.gguf, ctx: 256, parallel: 1, preload: true, restart_limit: 0}}}}\n\
+         model_list: [{{model_name: rank, litellm_params: {{model: cohere/m, api_base: '{}'{more}}}}}]\n",
+        cohere.url()
+    );
+    let models = vec![("rank.gguf".to_owned(), script, Kind::Rerank)];
+    Gateway::builder().backend(Backend::Fakes { config, models }).set("NUM_RETRIES", 0)
+}
+
+fn question(is_raw: bool) -> Value {
+    json!({"model": "rank", "query": "q", "documents": DOCUMENTS, "raw_scores": is_raw})
+}
+
+/// Regression: the second request went round the queue without a pause, because the other backend had free slots.
+#[test]
+fn requests_that_one_worker_alone_can_serve_wait_for_its_slot_while_the_other_serves() {
+    let cohere = vendors::start("cohere");
+    let gateway = beside_cohere(&cohere, json!({"hold_requests": ["/v1/rerank"]}), "").start_ready();
+    let journal = gateway.journal();
+    journal.wait_for_event("ready");
+    let client = gateway.client();
+    let begin = || client.begin("POST", "/v1/rerank", question(true).to_string().as_bytes()).unwrap();
+    let mut raw: Vec<RawClient> = vec![begin()];
+    journal.wait_for_requests("/v1/rerank", 1);
+    raw.push(begin());
+    let plain = client.post_json("/v1/rerank", &question(false));
+    assert_eq!((plain.status(), plain.header("x-llamagate-worker")), (200, Some("1")), "{}", plain.text());
+    gateway.control().release_all_requests();
+    for client in &mut raw {
+        let answer = client.read_response().unwrap();
+        assert_eq!((answer.status(), answer.header("x-llamagate-worker")), (200, Some("0")), "{}", answer.text());
+    }
+    assert_eq!(cohere.received().len(), 1, "only the plain request");
 }

@@ -92,16 +92,8 @@ impl Model {
                 Err(reason) => reasons = Unavailable::most_hopeful(reasons.into_iter().chain([reason])),
             }
         }
-        match open.is_empty() {
-            true => Err(match reasons.unwrap_or_else(|| self.unavailable_reason(now, request.unfit)) {
-                // The model has slots, but not at the workers that this request has to wait for.
-                Unavailable::Asleep | Unavailable::Loading | Unavailable::BeingProbed | Unavailable::QuotaExhausted
-                    if takes_slot && !request.unfit.is_empty() =>
-                {
-                    Unavailable::OnlyTriedBefore
-                }
-                reason => reason,
-            }),
+        let reason = match open.is_empty() {
+            true => reasons.unwrap_or_else(|| self.unavailable_reason(now, request.unfit)),
             // Open workers are left, but none was chosen. If one has a free slot, the request was kept away from it,
             // because it already failed there; freeing any other slot would not help.
             false => {
@@ -112,9 +104,23 @@ impl Model {
                 } else {
                     Unavailable::Busy
                 };
-                Err(Unavailable::most_hopeful(reasons.into_iter().chain([reason])).unwrap_or(reason))
+                Unavailable::most_hopeful(reasons.into_iter().chain([reason])).unwrap_or(reason)
             }
-        }
+        };
+        Err(match reason {
+            // The model may have free slots, but not at the workers that this request has to wait for: back in the queue,
+            // it would be granted one of them again at once.
+            Unavailable::Busy
+            | Unavailable::Asleep
+            | Unavailable::Loading
+            | Unavailable::BeingProbed
+            | Unavailable::QuotaExhausted
+                if takes_slot && !request.unfit.is_empty() =>
+            {
+                Unavailable::OnlyTriedBefore
+            }
+            reason => reason,
+        })
     }
 
     /// Starts a request at this worker.

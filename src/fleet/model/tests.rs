@@ -163,6 +163,27 @@ async fn a_worker_that_cannot_serve_a_request_never_gets_it_and_the_one_that_can
     assert_eq!(model.lease(&request).err(), Some(Unavailable::Failed));
 }
 
+/// Regression: a request for the one busy worker that could serve it went round the queue without a pause, as long as a
+/// worker that could not had a free slot.
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_for_a_slot_of_the_workers_that_can_serve_it_and_not_for_one_of_others() {
+    for others in [1, 2] {
+        let (near, far) = (local(0, 1), remote(1, others, None));
+        let model = model(&[&near, &far]);
+        let request = LeaseRequest { unfit: &[1], ..LeaseRequest::from(WORK) };
+        let first = model.lease(&request).unwrap();
+        assert!(model.slots() > 1, "the queue would grant a slot");
+        assert_eq!(model.lease(&request).err(), Some(Unavailable::OnlyTriedBefore));
+        let avoiding = LeaseRequest { avoid: &[0], ..request };
+        assert_eq!(model.lease(&avoiding).err(), Some(Unavailable::OnlyTriedBefore), "after a failure too");
+        let mut freed = Box::pin(model.slot_freed());
+        freed.as_mut().enable();
+        drop(first);
+        freed.await;
+        assert_eq!(number(&model.lease(&request).unwrap()), 0);
+    }
+}
+
 /// Regression: a request went back to the backend that had just refused it as soon as all others were full.
 #[tokio::test(start_paused = true)]
 async fn a_remote_worker_that_failed_at_a_request_does_not_get_it_again_while_another_can_serve() {

@@ -6,7 +6,8 @@
 pub enum Unavailable {
     /// A worker died while it served this request, and another request under the same suspicion is in flight.
     Suspected,
-    /// The only workers with a free slot already failed to serve this request, and another worker can serve it.
+    /// The only workers with a free slot already failed to serve this request, or their API has nothing for it, and
+    /// another worker can serve it.
     OnlyTriedBefore,
     /// All slots of the workers that can serve are taken.
     Busy,

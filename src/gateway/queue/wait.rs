@@ -15,7 +15,8 @@ impl Queue {
     ///
     /// If the worker went away when the slot was granted, the request goes back to the front of the queue. A suspected request
     /// (a worker died while serving it) waits with its slot until no other suspect is in flight. A retry waits with its slot
-    /// until a worker at which it has not failed has a free slot.
+    /// until a worker at which it has not failed has a free slot, and a request that some workers cannot serve until one that
+    /// can has one.
     ///
     /// # Errors
     /// The refusal when the wait times out, the queue is closed, or the model cannot serve the request; the entry in the
@@ -149,8 +150,8 @@ impl Queue {
 }
 
 impl Ticket {
-    /// Waits while the request is suspected and another suspect is in flight, or while only workers at which it has failed
-    /// have a free slot. Returns the first other outcome of a lease.
+    /// Waits while the request is suspected and another suspect is in flight, or while only workers at which it has failed,
+    /// or that cannot serve it, have a free slot. Returns the first other outcome of a lease.
     ///
     /// # Errors
     /// The refusal when the wait times out or the queue is closed.
