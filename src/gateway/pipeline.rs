@@ -238,6 +238,12 @@ impl Gateway {
             // Stage 6, slot and worker.
             let model_queue = Arc::clone(retry.model_queue());
             let model = &model_queue.model;
+            // Known before a worker is leased, because a lease counts against the quota of a backend.
+            if let Some((unfit, refusal)) = request.unfit_workers(model)
+                && !retry.exclude(unfit)
+            {
+                return Err((refusal, record));
+            }
             let affinity = request.affinity(model, &self.prefix_seed, caller.key_id());
             let (avoid, unfit) = (retry.failed_workers(), retry.unfit_workers());
             let (class, key) = (request.request_class(), caller.shared_key_id());
@@ -268,16 +274,8 @@ impl Gateway {
                 return Err((refusal, record));
             }
             if let Err(refusal) = request.write_for(model, &lease).await {
-                let worker = lease.member().number;
                 lease.record_not_sent();
-                drop(lease);
-                match retry.pass_over(worker, ticket, &caller) {
-                    Some(next) => {
-                        queue_entry = next;
-                        continue;
-                    }
-                    None => return Err((refusal, record)),
-                }
+                return Err((refusal, record));
             }
             // Stage 7, forward.
             let is_last = retry.is_last_attempt();

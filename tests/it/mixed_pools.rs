@@ -181,3 +181,28 @@ fn requests_that_one_worker_alone_can_serve_wait_for_its_slot_while_the_other_se
     }
     assert_eq!(cohere.received().len(), 1, "only the plain request");
 }
+
+/// Regression: requests that a backend never got used up its requests a minute.
+#[test]
+fn a_request_that_a_backend_cannot_take_costs_nothing_of_its_quota() {
+    let cohere = vendors::start("cohere");
+    let gateway = beside_cohere(&cohere, json!({}), ", rpm: 1").start_ready();
+    gateway.journal().wait_for_event("ready");
+    let client = gateway.client();
+    let worker = |path: &str, body: &Value| {
+        let answer = client.post_json(path, body);
+        assert_eq!(answer.status(), 200, "{path}: {}", answer.text());
+        answer.header("x-llamagate-worker").unwrap().to_owned()
+    };
+    let counted = "long ".repeat(60);
+    for (path, body) in [
+        ("/v1/rerank", question(true)),
+        ("/tokenize", json!({"model": "rank", "content": "a b"})),
+        ("/v1/rerank", json!({"model": "rank", "query": "q", "documents": [counted], "raw_scores": true})),
+    ] {
+        assert_eq!(worker(path, &body), "0", "{path}");
+    }
+    assert_eq!(worker("/v1/rerank", &question(false)), "1", "its quota is whole");
+    assert_eq!(worker("/v1/rerank", &question(false)), "0", "its quota is exhausted");
+    assert_eq!(cohere.received().len(), 1);
+}

@@ -43,5 +43,5 @@ pub use encoding::{VectorEncoding, VectorNumber};
 pub use openai::{TRANSLATED_MEMBERS, has_text_objects};
 pub use token_rows::{TokenRow, TokenRows};
 pub use vector::{normalize, shape};
-pub use worker::{ROWS_PATH, WorkerEmbedCall, WorkerEmbedDialect, write_request, write_rows_request};
+pub use worker::{ROWS_PATH, WorkerEmbedCall, WorkerEmbedDialect, check_request, write_request, write_rows_request};
 pub use worker_answer::{WorkerVectors, WorkerVectorsError, read_answer};

@@ -94,15 +94,11 @@ impl WorkerEmbedDialect {
     }
 }
 
-/// Writes a request.
-///
-/// OpenAI's and Voyage's dialects are asked for base64: it is read and written faster than floats. Of what the dialect
-/// does not know, the prefix and the cut are left out, as [`WorkerEmbedDialect::can_take_prompts`] and
-/// [`WorkerEmbedDialect::can_cut`] say, because the caller can do both itself.
+/// Checks that the dialect can say what a call asks for.
 ///
 /// # Errors
 /// The inputs have token ids, or the vectors are to keep their lengths, and the dialect knows no such thing.
-pub fn write_request(dialect: WorkerEmbedDialect, call: &WorkerEmbedCall<'_>) -> Result<Vec<u8>, FieldError> {
+pub fn check_request(dialect: WorkerEmbedDialect, call: &WorkerEmbedCall<'_>) -> Result<(), FieldError> {
     let has_tokens = call.inputs.iter().any(|input| matches!(input, EmbedInput::Tokens(_)));
     if has_tokens && !dialect.can_take_tokens() {
         return Err(FieldError::of("input", "must be text: the backend of this model takes no token ids"));
@@ -111,6 +107,19 @@ pub fn write_request(dialect: WorkerEmbedDialect, call: &WorkerEmbedCall<'_>) ->
         let what = "must be true: the backend of this model gives only normalised vectors";
         return Err(FieldError::of("normalized", what));
     }
+    Ok(())
+}
+
+/// Writes a request.
+///
+/// OpenAI's and Voyage's dialects are asked for base64: it is read and written faster than floats. Of what the dialect
+/// does not know, the prefix and the cut are left out, as [`WorkerEmbedDialect::can_take_prompts`] and
+/// [`WorkerEmbedDialect::can_cut`] say, because the caller can do both itself.
+///
+/// # Errors
+/// As [`check_request`].
+pub fn write_request(dialect: WorkerEmbedDialect, call: &WorkerEmbedCall<'_>) -> Result<Vec<u8>, FieldError> {
+    check_request(dialect, call)?;
     let inputs = Inputs(call.inputs);
     let body = match dialect {
         WorkerEmbedDialect::OpenAi => json(&OpenAiRequest {

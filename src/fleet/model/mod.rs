@@ -22,6 +22,7 @@ use super::report::{ModelStatus, ServiceStatus};
 use super::worker_changes::WorkerChanges;
 use super::worker_counters::WorkerStats;
 use crate::pause_clock::ActiveInstant;
+use crate::settings::values::BackendApi;
 use crate::worker::{self, Fingerprint, IdleTime, WorkerState, WorkerStatus};
 
 /// One model and the workers that serve it.
@@ -34,6 +35,8 @@ pub struct Model {
     is_mixed: bool,
     /// Whether a worker answers requests for embeddings in OpenAI's API otherwise than OpenAI does, or not at all.
     has_other_embeddings: bool,
+    /// Whether a worker speaks another API than OpenAI's.
+    has_other_apis: bool,
     choice: WorkerChoice,
     /// Number of requests that wait for the model.
     waiting: Arc<AtomicUsize>,
@@ -57,6 +60,7 @@ impl Model {
         let remotes = members.iter().filter(|member| member.is_remote()).count();
         let is_mixed = remotes > 0 && remotes < members.len();
         let has_other_embeddings = members.iter().any(|member| !member.api.has_openai_embeddings());
+        let has_other_apis = members.iter().any(|member| member.api != BackendApi::OpenAi);
         Self {
             id,
             info,
@@ -64,6 +68,7 @@ impl Model {
             members,
             is_mixed,
             has_other_embeddings,
+            has_other_apis,
             choice,
             waiting: Arc::default(),
             slot_freed: Arc::default(),
@@ -173,6 +178,11 @@ impl Model {
     /// Returns whether requests for embeddings have to be translated for some of the workers.
     pub fn has_other_embeddings(&self) -> bool {
         self.has_other_embeddings
+    }
+
+    /// Returns whether some of the workers may have nothing for a request that others can serve.
+    pub fn has_other_apis(&self) -> bool {
+        self.has_other_apis
     }
 
     /// Returns how many requests the workers could serve at once, including sleeping workers that the first of them

@@ -174,18 +174,49 @@ impl ProxiedRequest {
         if lease.endpoint().target.is_remote { self.route.at_remote() } else { self.route }
     }
 
+    /// Returns the numbers of the workers of this model whose API has nothing for the request, and the refusal of the first
+    /// of them; `None` if each worker may be asked.
+    pub(crate) fn unfit_workers(&self, model: &Model) -> Option<(Vec<u32>, Refusal)> {
+        if !model.has_other_apis() {
+            return None;
+        }
+        let mut apis: Vec<(BackendApi, bool)> = Vec::new();
+        let (mut unfit, mut refusal) = (Vec::new(), None);
+        for member in model.members() {
+            let is_fit = match apis.iter().find(|(api, _)| *api == member.api) {
+                Some((_, is_fit)) => *is_fit,
+                None => {
+                    let checked = self.check_api(member.api);
+                    apis.push((member.api, checked.is_ok()));
+                    checked.inspect_err(|refused| _ = refusal.get_or_insert_with(|| refused.clone())).is_ok()
+                }
+            };
+            if !is_fit {
+                unfit.push(member.number);
+            }
+        }
+        refusal.map(|refusal| (unfit, refusal))
+    }
+
+    /// Checks that a worker with this API can be asked.
+    ///
+    /// # Errors
+    /// Its API has no such route, or cannot express what the request asks for.
+    fn check_api(&self, api: BackendApi) -> Result<(), Refusal> {
+        match &self.call {
+            Some(call) => call.writer.check_api(api),
+            None if api.is_openai() => Ok(()),
+            None => Err(route_not_in(api, self.route.canonical)),
+        }
+    }
+
     /// Writes the body for this worker, if it depends on the worker.
     ///
     /// # Errors
-    /// The worker cannot be asked: its API has no such route, or cannot express what the request asks for.
+    /// As [`Self::check_api`].
     pub(crate) async fn write_for(&mut self, model: &Model, lease: &Lease) -> Result<(), Refusal> {
         let api = lease.member().api;
-        let Some(call) = &mut self.call else {
-            return match api.is_openai() {
-                true => Ok(()),
-                false => Err(route_not_in(api, self.route.canonical)),
-            };
-        };
+        let Some(call) = &mut self.call else { return self.check_api(api) };
         let name = name_at_worker(model, lease, self.requested_model.as_deref());
         if let Some(text) = call.write_for(api, &name)? {
             self.body = self.body.with_pieces([Bytes::from(text)].into());

@@ -10,6 +10,12 @@ use crate::settings::values::BackendApi;
 
 /// Writes a call in the API of each worker.
 pub(crate) trait WriteCall: Send + Sync {
+    /// Checks that a worker with this API can be asked, without the cost of writing the call.
+    ///
+    /// # Errors
+    /// As [`WriteCall::write`].
+    fn check_api(&self, api: BackendApi) -> Result<(), Refusal>;
+
     /// Returns the call for a worker with this API, which knows the model by this name.
     ///
     /// # Errors

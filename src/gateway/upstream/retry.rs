@@ -312,17 +312,11 @@ impl Retry {
         }
     }
 
-    /// Returns the entry for another worker in place of this one, to which the request was not sent because its API has
-    /// nothing for it. `None` if there is no other.
-    pub(crate) fn pass_over(&mut self, worker: u32, ticket: Ticket, caller: &Caller) -> Option<QueueEntry> {
-        self.unfit_workers.push(worker);
-        if !self.model_queue.model.has_fit_worker(&self.unfit_workers) {
-            return None;
-        }
-        match ticket.yield_slot().requeue(caller.queue_key()) {
-            Ok(entry) => Some(entry),
-            Err(moved) => self.follow(moved, caller).ok(),
-        }
+    /// Excludes the workers of this model with these numbers, because their API has nothing for the request. Returns
+    /// whether another one can serve it, now or later.
+    pub(crate) fn exclude(&mut self, unfit_workers: Vec<u32>) -> bool {
+        self.unfit_workers = unfit_workers;
+        self.model_queue.model.has_fit_worker(&self.unfit_workers)
     }
 
     /// Returns the entry of an idempotent request in the queue of the model that a reload has put in the place of its own,

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::super::shared::refusal_of;
 use super::apis::embed_dialect;
 use crate::dialect::FieldError;
-use crate::dialect::embed::{EmbedInput, EmbedRequest, WorkerEmbedCall, WorkerEmbedDialect, write_request};
+use crate::dialect::embed::{
+    EmbedInput, EmbedRequest, WorkerEmbedCall, WorkerEmbedDialect, check_request, write_request,
+};
 use crate::gateway::request::worker_call::{WriteCall, WrittenCall};
 use crate::refusal::Refusal;
 use crate::settings::values::BackendApi;
@@ -25,19 +27,16 @@ pub(in crate::gateway::translation) struct EmbedCall {
 }
 
 impl WriteCall for EmbedCall {
+    fn check_api(&self, api: BackendApi) -> Result<(), Refusal> {
+        let dialect = embed_dialect(api);
+        let checked = self.check(api, dialect).and_then(|()| check_request(dialect, &self.worker_call("")));
+        checked.map_err(refusal_of)
+    }
+
     fn write(&self, api: BackendApi, model: &str) -> Result<WrittenCall, Refusal> {
-        let (dialect, request) = (embed_dialect(api), &*self.request);
+        let dialect = embed_dialect(api);
         self.check(api, dialect).map_err(refusal_of)?;
-        let inputs = self.prepared.as_deref().unwrap_or(&request.inputs);
-        let call = WorkerEmbedCall {
-            model,
-            inputs: &inputs[self.part.clone()],
-            cut: request.cut,
-            prompt: request.prompt.as_ref().filter(|_| !self.has_prefix),
-            is_normalized: request.is_normalized,
-            dimensions: request.dimensions,
-        };
-        let mut text = write_request(dialect, &call).map_err(refusal_of)?;
+        let mut text = write_request(dialect, &self.worker_call(model)).map_err(refusal_of)?;
         if dialect == WorkerEmbedDialect::OpenAi && !self.members.is_empty() && text.pop() == Some(b'}') {
             text.extend_from_slice(&self.members);
             text.push(b'}');
@@ -47,6 +46,20 @@ impl WriteCall for EmbedCall {
 }
 
 impl EmbedCall {
+    /// Returns what a worker is asked that knows the model by this name.
+    fn worker_call<'a>(&'a self, model: &'a str) -> WorkerEmbedCall<'a> {
+        let request = &*self.request;
+        let inputs = self.prepared.as_deref().unwrap_or(&request.inputs);
+        WorkerEmbedCall {
+            model,
+            inputs: &inputs[self.part.clone()],
+            cut: request.cut,
+            prompt: request.prompt.as_ref().filter(|_| !self.has_prefix),
+            is_normalized: request.is_normalized,
+            dimensions: request.dimensions,
+        }
+    }
+
     /// Refuses what a worker with this API does not do.
     fn check(&self, api: BackendApi, dialect: WorkerEmbedDialect) -> Result<(), FieldError> {
         // llama-server knows a member for it, which others ignore.

@@ -21,21 +21,33 @@ pub(in crate::gateway::translation) struct RerankCallBody {
 }
 
 impl WriteCall for RerankCallBody {
+    fn check_api(&self, api: BackendApi) -> Result<(), Refusal> {
+        rerank_dialect(api)?.check(&self.worker_request("", &[]), self.is_cut).map_err(refusal_of)
+    }
+
     fn write(&self, api: BackendApi, model: &str) -> Result<WrittenCall, Refusal> {
+        self.check_api(api)?;
         let (dialect, request) = (rerank_dialect(api)?, &*self.request);
         let given = self.places.iter().map(|at| &request.documents[*at]);
         let documents: Vec<&str> =
             given.zip(&self.cut).map(|(given, cut)| cut.as_deref().unwrap_or(&given.text)).collect();
+        let call = self.worker_request(model, &documents);
+        Ok(WrittenCall { path: dialect.path(), text: dialect.write_request(&call) })
+    }
+}
+
+impl RerankCallBody {
+    /// Returns what a worker is asked that knows the model by this name.
+    fn worker_request<'a>(&'a self, model: &'a str, documents: &'a [&'a str]) -> WorkerRerankRequest<'a> {
+        let request = &*self.request;
         let own_query = self.places.first().and_then(|at| request.documents[*at].query.as_deref());
-        let call = WorkerRerankRequest {
+        WorkerRerankRequest {
             model,
             query: own_query.unwrap_or(&request.query),
-            documents: &documents,
+            documents,
             cut: request.cut,
             wants_raw_scores: request.wants_raw_scores,
             instruction: request.instruction.as_deref(),
-        };
-        dialect.check(&call, self.is_cut).map_err(refusal_of)?;
-        Ok(WrittenCall { path: dialect.path(), text: dialect.write_request(&call) })
+        }
     }
 }

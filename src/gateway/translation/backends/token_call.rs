@@ -46,6 +46,10 @@ impl TokenCall {
 }
 
 impl WriteCall for TokenCall {
+    fn check_api(&self, api: BackendApi) -> Result<(), Refusal> {
+        token_dialect(api).map(drop)
+    }
+
     fn write(&self, api: BackendApi, model: &str) -> Result<WrittenCall, Refusal> {
         let (dialect, call) = (token_dialect(api)?, self.borrowed());
         Ok(WrittenCall { path: dialect.path(&call), text: dialect.write_request(&call, model) })
