@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::remote_dialects::{DOCUMENTS, TEXTS, entries, is_near, last, numbers, ok, with_model};
 use super::support::{
     client::{Client, RawClient},
-    gateway::{Backend, Builder, Gateway},
+    gateway::{ADMIN, Backend, Builder, Gateway},
     model_file::Kind,
     remote::{Remote, Reply},
     vendors::{self, score},
@@ -205,4 +205,23 @@ fn a_request_that_a_backend_cannot_take_costs_nothing_of_its_quota() {
     assert_eq!(worker("/v1/rerank", &question(false)), "1", "its quota is whole");
     assert_eq!(worker("/v1/rerank", &question(false)), "0", "its quota is exhausted");
     assert_eq!(cohere.received().len(), 1);
+}
+
+/// Regression: a long document made the request 404, although the backend that was up cuts documents itself.
+#[test]
+fn long_texts_go_uncounted_to_a_backend_if_the_llama_server_that_could_count_them_has_failed() {
+    let cohere = vendors::start("cohere");
+    let gateway = beside_cohere(&cohere, json!({"exit_at_start": {"code": 1}}), "").start();
+    gateway.wait_ready();
+    let workers = || gateway.client_with(ADMIN).get("/lb/stats").json()["models"][0]["workers"].clone();
+    eventually("llama-server is given up", READY, || workers()[0]["state"] == "failed");
+    let long = "word ".repeat(1000);
+    for (path, body) in [
+        ("/v1/rerank", json!({"query": "q", "documents": ["a", long]})),
+        ("/rerank", json!({"query": "q", "texts": ["a", long], "truncate": true})),
+    ] {
+        let answer = gateway.client().post_json(path, &with_model(body, "rank"));
+        assert_eq!((answer.status(), answer.header("x-llamagate-worker")), (200, Some("1")), "{}", answer.text());
+        assert_eq!(last(&cohere).body.parse::<Value>().unwrap()["documents"][1], long.as_str(), "{path}");
+    }
 }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::backends::TokenCall;
+use super::backends::{TokenCall, token_dialect};
 use super::calls::{CallSender, Calls};
 use crate::dialect::rerank::CutSide;
 use crate::fleet::Model;
@@ -27,6 +27,14 @@ pub(super) struct TokenLimit {
 /// The refusal of the call, or what is wrong with its answer.
 pub(super) async fn count_tokens<S: CallSender>(calls: &Calls<'_, S>, text: &str) -> Result<usize, Refusal> {
     tokenize(calls, text).await.map(|tokens| tokens.len())
+}
+
+/// Returns whether texts may be sent uncounted after this refusal of a call to the tokenizer: a worker of the model has an
+/// API without one, and cuts what is too long itself, or refuses it.
+pub(super) fn may_go_uncounted<S: CallSender>(calls: &Calls<'_, S>, refusal: &Refusal) -> bool {
+    let has_other = |model: &Arc<Model>| model.members().any(|member| token_dialect(member.api).is_err());
+    let is_unavailable = matches!(refusal, Refusal::RouteNotAtBackend(_)) || refusal.is_transient();
+    is_unavailable && calls.model().is_some_and(has_other)
 }
 
 /// Returns the text, cut to the limit if it is too long. `field` names the text in errors.

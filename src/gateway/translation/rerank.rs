@@ -124,7 +124,10 @@ impl RerankTranslation {
 
     /// Asks for the scores of the documents of one query.
     async fn call<S: CallSender>(&self, calls: &Calls<'_, S>, call: &RerankCall<'_>) -> Result<Answered, Refusal> {
-        let (documents, is_cut) = self.documents_of(calls, call).await?;
+        let (documents, is_cut) = match self.documents_of(calls, call).await {
+            Err(refusal) if cut::may_go_uncounted(calls, &refusal) => (vec![None; call.documents.len()], false),
+            prepared => prepared?,
+        };
         let body =
             RerankCallBody { request: Arc::clone(&self.0), places: call.documents.clone(), cut: documents, is_cut };
         let route = call_route(WorkerRerankDialect::Llama.path())?;

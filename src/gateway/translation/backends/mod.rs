@@ -10,7 +10,7 @@ mod embed_call;
 mod rerank_call;
 mod token_call;
 
-pub(super) use apis::{embed_dialect, least, rerank_dialect};
+pub(super) use apis::{embed_dialect, least, rerank_dialect, token_dialect};
 pub(super) use embed_call::EmbedCall;
 pub(super) use rerank_call::RerankCallBody;
 pub(super) use token_call::TokenCall;

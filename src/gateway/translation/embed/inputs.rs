@@ -108,7 +108,8 @@ fn fits(input: &EmbedInput, prefix: &str, context: usize) -> bool {
 }
 
 impl InputRoom<'_> {
-    /// Returns a text that may be too long as it is sent, with its place. `name` names it in errors.
+    /// Returns a text that may be too long as it is sent, with its place: uncut, if no tokenizer can be asked and the backend
+    /// may cut it. `name` names it in errors.
     async fn fitted<S: CallSender>(
         self,
         calls: &Calls<'_, S>,
@@ -116,21 +117,36 @@ impl InputRoom<'_> {
         text: &str,
         at: usize,
     ) -> Result<(usize, EmbedInput), Refusal> {
-        let Self { prefix, context, cut, .. } = self;
+        match self.cut_to_room(calls, name, text).await {
+            Err(refusal) if cut::may_go_uncounted(calls, &refusal) => {
+                Ok((at, EmbedInput::Text(format!("{}{text}", self.prefix))))
+            }
+            outcome => outcome.map(|input| (at, input)),
+        }
+    }
+
+    /// Returns a text that may be too long, cut to the room that there is. `name` names it in errors.
+    async fn cut_to_room<S: CallSender>(
+        self,
+        calls: &Calls<'_, S>,
+        name: String,
+        text: &str,
+    ) -> Result<EmbedInput, Refusal> {
+        let Self { prefix, context, cut: side, .. } = self;
         if !self.takes_tokens {
             let room = context.saturating_sub(SEPARATOR_TOKENS + prefix.len()).max(1);
-            let text = cut::fit(calls, || name, text, TokenLimit { tokens: room, cut }).await?;
-            return Ok((at, EmbedInput::Text(format!("{prefix}{text}"))));
+            let text = cut::fit(calls, || name, text, TokenLimit { tokens: room, cut: side }).await?;
+            return Ok(EmbedInput::Text(format!("{prefix}{text}")));
         }
         let whole = format!("{prefix}{text}");
         let tokens = cut::tokens_of(calls, &whole, true).await?;
-        let Some(side) = cut.filter(|_| tokens.len() > context) else {
+        let Some(side) = side.filter(|_| tokens.len() > context) else {
             let limit = TokenLimit { tokens: context, cut: None };
-            return cut::fit_tokens(|| name, &tokens, limit).map(|_| (at, EmbedInput::Text(whole)));
+            return cut::fit_tokens(|| name, &tokens, limit).map(|_| EmbedInput::Text(whole));
         };
         let own = cut::tokens_of(calls, text, false).await?;
         match cut_within(&tokens, &own, context, side) {
-            Some(kept) => Ok((at, EmbedInput::Tokens(kept))),
+            Some(kept) => Ok(EmbedInput::Tokens(kept)),
             None => {
                 let message = format!("{name} has no room beside the model's prompt in its {context} tokens");
                 Err(Refusal::InvalidParameter { field: name, message })
