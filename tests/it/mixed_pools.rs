@@ -160,7 +160,6 @@ fn question(is_raw: bool) -> Value {
     json!({"model": "rank", "query": "q", "documents": DOCUMENTS, "raw_scores": is_raw})
 }
 
-/// Regression: the second request went round the queue without a pause, because the other backend had free slots.
 #[test]
 fn requests_that_one_worker_alone_can_serve_wait_for_its_slot_while_the_other_serves() {
     let cohere = vendors::start("cohere");
