@@ -145,25 +145,26 @@ fn a_worker_that_cannot_express_a_request_is_passed_over_for_one_that_can() {
     assert_eq!(entries(&ok(&plain, "plain")["results"])[0], (2, score(DOCUMENTS[2])));
 }
 
-/// Returns a gateway in front of a fake llama-server with one slot and this script, and a Cohere, which gives no logits.
-fn beside_cohere(cohere: &Remote, script: Value, more: &str) -> Builder {
+/// Returns a gateway whose model `m` has a fake llama-server with one slot and this script, and a Cohere, which gives no
+/// logits and has no tokenizer.
+fn beside_cohere(cohere: &Remote, kind: Kind, script: Value, more: &str) -> Builder {
     let config = format!(
-        "models: {{rank: {{file: rank.gguf, ctx: 256, parallel: 1, preload: true, restart_limit: 0}}}}\n\
-         model_list: [{{model_name: rank, litellm_params: {{model: cohere/m, api_base: '{}'{more}}}}}]\n",
+        "models: {{m: {{file: m.gguf, ctx: 256, parallel: 1, preload: true, restart_limit: 0}}}}\n\
+         model_list: [{{model_name: m, litellm_params: {{model: cohere/m, api_base: '{}'{more}}}}}]\n",
         cohere.url()
     );
-    let models = vec![("rank.gguf".to_owned(), script, Kind::Rerank)];
+    let models = vec![("m.gguf".to_owned(), script, kind)];
     Gateway::builder().backend(Backend::Fakes { config, models }).set("NUM_RETRIES", 0)
 }
 
 fn question(is_raw: bool) -> Value {
-    json!({"model": "rank", "query": "q", "documents": DOCUMENTS, "raw_scores": is_raw})
+    json!({"model": "m", "query": "q", "documents": DOCUMENTS, "raw_scores": is_raw})
 }
 
 #[test]
 fn requests_that_one_worker_alone_can_serve_wait_for_its_slot_while_the_other_serves() {
     let cohere = vendors::start("cohere");
-    let gateway = beside_cohere(&cohere, json!({"hold_requests": ["/v1/rerank"]}), "").start_ready();
+    let gateway = beside_cohere(&cohere, Kind::Rerank, json!({"hold_requests": ["/v1/rerank"]}), "").start_ready();
     let journal = gateway.journal();
     journal.wait_for_event("ready");
     let client = gateway.client();
@@ -185,7 +186,7 @@ fn requests_that_one_worker_alone_can_serve_wait_for_its_slot_while_the_other_se
 #[test]
 fn a_request_that_a_backend_cannot_take_costs_nothing_of_its_quota() {
     let cohere = vendors::start("cohere");
-    let gateway = beside_cohere(&cohere, json!({}), ", rpm: 1").start_ready();
+    let gateway = beside_cohere(&cohere, Kind::Rerank, json!({}), ", rpm: 1").start_ready();
     gateway.journal().wait_for_event("ready");
     let client = gateway.client();
     let worker = |path: &str, body: &Value| {
@@ -196,8 +197,8 @@ fn a_request_that_a_backend_cannot_take_costs_nothing_of_its_quota() {
     let counted = "long ".repeat(60);
     for (path, body) in [
         ("/v1/rerank", question(true)),
-        ("/tokenize", json!({"model": "rank", "content": "a b"})),
-        ("/v1/rerank", json!({"model": "rank", "query": "q", "documents": [counted], "raw_scores": true})),
+        ("/tokenize", json!({"model": "m", "content": "a b"})),
+        ("/v1/rerank", json!({"model": "m", "query": "q", "documents": [counted], "raw_scores": true})),
     ] {
         assert_eq!(worker(path, &body), "0", "{path}");
     }
@@ -210,17 +211,18 @@ fn a_request_that_a_backend_cannot_take_costs_nothing_of_its_quota() {
 #[test]
 fn long_texts_go_uncounted_to_a_backend_if_the_llama_server_that_could_count_them_has_failed() {
     let cohere = vendors::start("cohere");
-    let gateway = beside_cohere(&cohere, json!({"exit_at_start": {"code": 1}}), "").start();
-    gateway.wait_ready();
-    let workers = || gateway.client_with(ADMIN).get("/lb/stats").json()["models"][0]["workers"].clone();
-    eventually("llama-server is given up", READY, || workers()[0]["state"] == "failed");
     let long = "word ".repeat(1000);
-    for (path, body) in [
-        ("/v1/rerank", json!({"query": "q", "documents": ["a", long]})),
-        ("/rerank", json!({"query": "q", "texts": ["a", long], "truncate": true})),
+    for (kind, path, body, texts) in [
+        (Kind::Rerank, "/v1/rerank", json!({"query": "q", "documents": ["a", long]}), "documents"),
+        (Kind::Rerank, "/rerank", json!({"query": "q", "texts": ["a", long], "truncate": true}), "documents"),
+        (Kind::Embedding, "/v1/embeddings", json!({"input": ["a", long]}), "texts"),
+        (Kind::Embedding, "/embed", json!({"inputs": ["a", long], "truncate": true}), "texts"),
     ] {
-        let answer = gateway.client().post_json(path, &with_model(body, "rank"));
+        let gateway = beside_cohere(&cohere, kind, json!({"exit_at_start": {"code": 1}}), "").start_ready();
+        let workers = || gateway.client_with(ADMIN).get("/lb/stats").json()["models"][0]["workers"].clone();
+        eventually("llama-server is given up", READY, || workers()[0]["state"] == "failed");
+        let answer = gateway.client().post_json(path, &with_model(body, "m"));
         assert_eq!((answer.status(), answer.header("x-llamagate-worker")), (200, Some("1")), "{}", answer.text());
-        assert_eq!(last(&cohere).body.parse::<Value>().unwrap()["documents"][1], long.as_str(), "{path}");
+        assert_eq!(last(&cohere).body.parse::<Value>().unwrap()[texts], json!(["a", long]), "{path}");
     }
 }
