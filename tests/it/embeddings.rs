@@ -311,6 +311,13 @@ fn a_text_that_is_too_long_is_named_or_cut_and_its_neighbours_stay() {
     for (path, body, place, expected) in [
         (OPENAI, json!({"input": texts, "truncate": true}), "/data/{}/embedding", &end),
         (OPENAI, json!({"input": texts, "truncation": true}), "/data/{}/embedding", &end),
+        (OPENAI, json!({"input": texts, "truncate_prompt_tokens": -1}), "/data/{}/embedding", &end),
+        (
+            OPENAI,
+            json!({"input": texts, "truncate_prompt_tokens": -1, "truncation_side": "left"}),
+            "/data/{}/embedding",
+            &start,
+        ),
         ("/v1/embed", json!({"texts": texts}), "/embeddings/{}", &end),
         ("/v2/embed", json!({"texts": texts, "truncate": "END"}), "/embeddings/float/{}", &end),
         ("/v2/embed", json!({"texts": texts, "truncate": "START"}), "/embeddings/float/{}", &start),
@@ -336,6 +343,9 @@ fn a_text_that_is_too_long_is_named_or_cut_and_its_neighbours_stay() {
     assert!(answer.text().contains("input[1] has 100 tokens"), "{}", answer.text());
     let cut = ask(&client, OPENAI, &json!({"model": "embed", "input": [[5], ids], "truncate": true}));
     assert_eq!(cut["usage"]["prompt_tokens"], 65);
+    // A request may want less than the context.
+    let few = ask(&client, OPENAI, &json!({"model": "embed", "input": long, "truncate_prompt_tokens": 9}));
+    assert_eq!(few["usage"]["prompt_tokens"], 9);
 }
 
 #[test]

@@ -163,6 +163,28 @@ fn keep_alive_takes_the_place_of_idle_unload() {
     eventually("the model with the short time is unloaded", STOPS, || loaded() == ["long:latest"]);
 }
 
+/// Regression: `keep_alive` was ignored in silence in requests for embeddings.
+#[test]
+fn keep_alive_of_embeddings_is_obeyed() {
+    let gateway = fleet();
+    let client = gateway.client();
+    let is_loaded = || {
+        let models = client.get("/api/ps").json()["models"].clone();
+        models.as_array().unwrap().iter().any(|model| model["name"] == "vectors:latest")
+    };
+    for (path, input) in [("/api/embed", "input"), ("/api/embeddings", "prompt")] {
+        let ask = |keep_alive: Value| {
+            client.post_json(path, &json!({"model": "vectors", input: "a bird", "keep_alive": keep_alive}))
+        };
+        let refused = ask(json!("banana"));
+        assert!(refused.status() == 400 && refused.text().contains("keep_alive must be"), "{}", refused.text());
+        assert_eq!(ask(json!("5m")).status(), 200);
+        assert!(is_loaded(), "{path}");
+        assert_eq!(ask(json!(0)).status(), 200);
+        eventually("the model is unloaded", STOPS, || !is_loaded());
+    }
+}
+
 #[test]
 fn embeddings_are_those_of_the_model() {
     let gateway = fleet();

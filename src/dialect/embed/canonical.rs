@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::super::ollama::KeepAlive;
 use super::encoding::VectorEncoding;
 
 /// What a client wants embedded, and how it wants the answer.
@@ -20,6 +21,10 @@ pub struct EmbedRequest {
     pub prompt: Option<PromptName>,
     /// Whether dense vectors have length 1.
     pub is_normalized: bool,
+    /// How long the model stays loaded after the request, if it says.
+    pub keep_alive: Option<KeepAlive>,
+    /// To how many tokens an input is cut where the model's context has more.
+    pub most_tokens: Option<usize>,
     /// The kinds of vectors of the answer.
     pub wanted: WantedVectors,
     /// How the answer is written.

@@ -42,7 +42,10 @@ fn parse(
         return Err(FieldError::of("images", "is not served here: only text is embedded"));
     }
     fields.refuse("max_tokens", "inputs are cut to the context of the model alone")?;
-    fields.refuse("priority", "requests are served in the order of their arrival")?;
+    // 0 is Cohere's default.
+    if fields.get("priority").is_some_and(|value| value.get() != "0") {
+        return Err(FieldError::of("priority", "is not served here: all requests of a model wait in one queue"));
+    }
     let prompt = prompt(fields, &["input_type"])?;
     if prompt.as_ref().is_some_and(|prompt| prompt.name == "image") {
         return Err(FieldError::of("input_type", "image is not served here: only text is embedded"));
@@ -60,6 +63,8 @@ fn parse(
         cut: cut(fields, "truncate")?.unwrap_or(InputCut::End),
         prompt,
         is_normalized: true,
+        keep_alive: None,
+        most_tokens: None,
         wanted: WantedVectors::DENSE,
         format: EmbedFormat { dialect, encodings, is_list: true, dimensions_field: "output_dimension" },
     })

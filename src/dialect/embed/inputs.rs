@@ -106,6 +106,19 @@ pub(super) fn cut(fields: &Fields<'_>, field: &'static str) -> Result<Option<Inp
     Ok(Some(cut))
 }
 
+/// Reads the side of an input that is cut off, as text-embeddings-inference and vLLM say it.
+///
+/// # Errors
+/// It is neither `left` nor `right`.
+pub(super) fn side(fields: &Fields<'_>, field: &'static str) -> Result<Option<InputCut>, FieldError> {
+    let Some(side) = fields.text(field)? else { return Ok(None) };
+    match side.to_ascii_lowercase().as_str() {
+        "right" => Ok(Some(InputCut::End)),
+        "left" => Ok(Some(InputCut::Start)),
+        _ => Err(FieldError::of(field, "must be left or right")),
+    }
+}
+
 /// Reads the name of a prefix out of the first of these members that is there.
 ///
 /// # Errors

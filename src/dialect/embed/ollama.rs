@@ -1,11 +1,12 @@
-//! Ollama's dialect: `/api/embed`, and the older `/api/embeddings` for a single prompt. `options` and `keep_alive` are
-//! about loading the model, which is not the client's to decide; they pass.
+//! Ollama's dialect: `/api/embed`, and the older `/api/embeddings` for a single prompt. `options` are about how the model is
+//! loaded, which is not the client's to decide; they pass. How `keep_alive` is read is in `dialect/ollama/`.
 
 use std::borrow::Cow;
 
 use serde::Serialize;
 
 use super::super::fields::{FieldError, Fields};
+use super::super::ollama::read_keep_alive;
 use super::canonical::{EmbedAnswer, EmbedDialect, EmbedFormat, EmbedInput, EmbedRequest, InputCut, WantedVectors};
 use super::encoding::VectorEncoding;
 use super::inputs::{inputs, json};
@@ -41,6 +42,8 @@ fn request(dialect: EmbedDialect, inputs: Vec<EmbedInput>, fields: &Fields<'_>) 
         cut: InputCut::End,
         prompt: None,
         is_normalized: true,
+        keep_alive: read_keep_alive(fields)?,
+        most_tokens: None,
         wanted: WantedVectors::DENSE,
         format: EmbedFormat {
             dialect,

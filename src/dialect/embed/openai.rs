@@ -1,5 +1,6 @@
 //! OpenAI's dialect, which most others extend: Jina (`task`, `normalized`, `embedding_type`, `truncate`), Voyage
-//! (`input_type`, `output_dimension`, `output_dtype`, `truncation`), Infinity (`modality`), and servers of BGE-M3
+//! (`input_type`, `output_dimension`, `output_dtype`, `truncation`), Infinity (`modality`), vLLM (`truncate_prompt_tokens`,
+//! `truncation_side`), text-embeddings-inference (`normalize`, `truncation_direction`), and servers of BGE-M3
 //! (`embedding_type`, `return_dense`, `return_sparse`, `return_colbert`, FlagEmbedding's `return_colbert_vecs`). One answer serves them all.
 
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use serde_json::value::RawValue;
 use super::super::fields::{FieldError, Fields, list, text};
 use super::canonical::{EmbedAnswer, EmbedDialect, EmbedFormat, EmbedRequest, InputCut, VectorKind, WantedVectors};
 use super::encoding::{Encoded, VectorEncoding, VectorNumber};
-use super::inputs::{cut, dimensions, inputs, json, prompt, refuse_flag};
+use super::inputs::{cut, dimensions, inputs, json, prompt, refuse_flag, side};
 
 /// Members that llama-server ignores, although they change what the client expects. With none of them, its own answer is
 /// right.
@@ -21,6 +22,7 @@ pub const TRANSLATED_MEMBERS: &[&str] = &[
     "input_type",
     "late_chunking",
     "modality",
+    "normalize",
     "normalized",
     "output_dimension",
     "output_dtype",
@@ -32,7 +34,10 @@ pub const TRANSLATED_MEMBERS: &[&str] = &[
     "return_sparse",
     "task",
     "truncate",
+    "truncate_prompt_tokens",
     "truncation",
+    "truncation_direction",
+    "truncation_side",
 ];
 
 /// Returns whether a value of `input` is an array in which an object has a `text`. An object without one is llama-server's
@@ -68,7 +73,8 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<EmbedRequest, FieldError> {
         let what = format_args!("{begin} have no dimensions and no number type: leave those members out");
         return Err(FieldError::of(field, what));
     }
-    let is_normalized = fields.flag("normalized")?.unwrap_or(true);
+    let is_normalized = read_normalized(fields)?;
+    let (cut, most_tokens) = where_to_cut(fields)?;
     if !is_normalized && encoding.number.is_scaled() {
         return Err(FieldError::of("normalized", "must be true for int8 and uint8, whose range is that of length 1"));
     }
@@ -76,9 +82,11 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<EmbedRequest, FieldError> {
         model: fields.text("model")?.map(std::borrow::Cow::into_owned),
         inputs: inputs(fields, "input")?,
         dimensions: count,
-        cut: where_to_cut(fields)?,
+        cut,
         prompt: prompt(fields, &["input_type", "task", "prompt_name"])?,
         is_normalized,
+        keep_alive: None,
+        most_tokens,
         wanted,
         format: EmbedFormat {
             dialect: EmbedDialect::OpenAi,
@@ -196,11 +204,46 @@ fn encoding(fields: &Fields<'_>, kind: Option<EmbeddingType>) -> Result<VectorEn
     }
 }
 
-/// Jina calls it `truncate`, Voyage `truncation`. Neither is on for who does not name it: OpenAI refuses long inputs.
-fn where_to_cut(fields: &Fields<'_>) -> Result<InputCut, FieldError> {
-    match (cut(fields, "truncate")?, cut(fields, "truncation")?) {
-        (Some(one), Some(other)) if one != other => Err(FieldError::of("truncation", "contradicts truncate")),
-        (one, other) => Ok(one.or(other).unwrap_or(InputCut::Never)),
+/// Reads whether vectors have length 1. Jina calls it `normalized`, text-embeddings-inference `normalize`.
+fn read_normalized(fields: &Fields<'_>) -> Result<bool, FieldError> {
+    match (fields.flag("normalized")?, fields.flag("normalize")?) {
+        (Some(one), Some(other)) if one != other => Err(FieldError::of("normalize", "contradicts normalized")),
+        (one, other) => Ok(one.or(other).unwrap_or(true)),
+    }
+}
+
+/// Reads whether inputs may be cut, where, and to how many tokens if not to the model's context. Jina calls it `truncate`,
+/// Voyage `truncation`, vLLM `truncate_prompt_tokens`. None is on for who does not name it: OpenAI refuses long inputs.
+fn where_to_cut(fields: &Fields<'_>) -> Result<(InputCut, Option<usize>), FieldError> {
+    const TOKENS: &str = "truncate_prompt_tokens";
+    let named = match (cut(fields, "truncate")?, cut(fields, "truncation")?) {
+        (Some(one), Some(other)) if one != other => return Err(FieldError::of("truncation", "contradicts truncate")),
+        (one, other) => one.or(other),
+    };
+    // vLLM: -1 is as much as the model takes.
+    let takes_all = fields.get(TOKENS).is_some_and(|value| value.get() == "-1");
+    let most_tokens = if takes_all { None } else { fields.count(TOKENS, 1)? };
+    let asks = takes_all || most_tokens.is_some();
+    if asks && named == Some(InputCut::Never) {
+        return Err(FieldError::of(TOKENS, "contradicts truncate, which forbids to cut"));
+    }
+    let cut = named.or(asks.then_some(InputCut::End)).unwrap_or(InputCut::Never);
+    let side = match (side(fields, "truncation_direction")?, side(fields, "truncation_side")?) {
+        (Some(one), Some(other)) if one != other => {
+            return Err(FieldError::of("truncation_side", "contradicts truncation_direction"));
+        }
+        (one, other) => one.or(other),
+    };
+    // A side says nothing of whether inputs are cut.
+    let (InputCut::Start | InputCut::End, Some(side)) = (cut, side) else { return Ok((cut, most_tokens)) };
+    let says_side = ["truncate", "truncation"].into_iter().find(|name| {
+        fields
+            .get(name)
+            .is_some_and(|value| matches!(value.get().to_ascii_uppercase().as_str(), "\"START\"" | "\"END\""))
+    });
+    match says_side {
+        Some(name) if side != cut => Err(FieldError::of(name, "contradicts the side that is to be cut off")),
+        _ => Ok((side, most_tokens)),
     }
 }
 

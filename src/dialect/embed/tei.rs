@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::super::fields::{FieldError, Fields};
 use super::canonical::{EmbedAnswer, EmbedDialect, EmbedFormat, EmbedInput, EmbedRequest, InputCut, WantedVectors};
 use super::encoding::VectorEncoding;
-use super::inputs::{dimensions, inputs, json, prompt, texts};
+use super::inputs::{dimensions, inputs, json, prompt, side, texts};
 use super::vector::cosine;
 
 /// Reads a request for `/embed`, `/embed_all` or `/embed_sparse`.
@@ -53,11 +53,7 @@ fn request(
     inputs: Vec<EmbedInput>,
     parameters: &Fields<'_>,
 ) -> Result<EmbedRequest, FieldError> {
-    let side = match parameters.text("truncation_direction")?.as_deref() {
-        None | Some("right" | "Right") => InputCut::End,
-        Some("left" | "Left") => InputCut::Start,
-        Some(_) => return Err(FieldError::of("truncation_direction", "must be left or right")),
-    };
+    let side = side(parameters, "truncation_direction")?.unwrap_or(InputCut::End);
     Ok(EmbedRequest {
         model: None,
         inputs,
@@ -65,6 +61,8 @@ fn request(
         cut: if parameters.flag("truncate")?.unwrap_or(false) { side } else { InputCut::Never },
         prompt: prompt(parameters, &["prompt_name"])?,
         is_normalized: wanted.dense,
+        keep_alive: None,
+        most_tokens: None,
         wanted,
         format: EmbedFormat {
             dialect,

@@ -22,7 +22,7 @@ const LONGEST: f64 = 10.0 * 365.0 * 24.0 * 3600.0;
 ///
 /// # Errors
 /// It is neither a number nor a duration.
-pub(super) fn read(fields: &Fields<'_>) -> Result<Option<KeepAlive>, FieldError> {
+pub(in crate::dialect) fn read(fields: &Fields<'_>) -> Result<Option<KeepAlive>, FieldError> {
     let Some(value) = fields.get("keep_alive") else { return Ok(None) };
     let seconds = match value.get().starts_with('"') {
         true => {

@@ -39,5 +39,6 @@ mod tests;
 pub use answer::{AnswerWriter, Moment};
 pub use client::parse;
 pub use keep_alive::KeepAlive;
+pub(super) use keep_alive::read as read_keep_alive;
 pub use models::{LoadedModel, ModelCapability, ModelCard, loaded, read_shown, show, tags};
 pub use request::{OllamaForm, OllamaRequest};

@@ -5,6 +5,7 @@ use super::super::{
     VectorNumber, WantedVectors, has_text_objects,
 };
 use super::{PATHS, parsed, refused};
+use crate::dialect::ollama::KeepAlive;
 
 fn text(text: &str) -> EmbedInput {
     EmbedInput::Text(text.to_owned())
@@ -19,6 +20,8 @@ fn plain(dialect: EmbedDialect) -> EmbedRequest {
         cut: InputCut::Never,
         prompt: None,
         is_normalized: true,
+        keep_alive: None,
+        most_tokens: None,
         wanted: WantedVectors::DENSE,
         format: EmbedFormat {
             dialect,
@@ -125,6 +128,26 @@ fn requests_of_voyage_are_read() {
 }
 
 #[test]
+fn requests_of_vllm_and_of_text_embeddings_inference_in_openais_form_are_read() {
+    let one = || plain(EmbedDialect::OpenAi);
+    let cut = |cut| EmbedRequest { cut, ..one() };
+    check(
+        "/v1/embeddings",
+        vec![
+            (r#"{"model":"m","input":"a","truncate_prompt_tokens":null,"truncation_side":"left"}"#, one()),
+            (r#"{"model":"m","input":"a","truncate_prompt_tokens":-1}"#, cut(InputCut::End)),
+            (r#"{"model":"m","input":"a","truncate_prompt_tokens":-1,"truncation_side":"left"}"#, cut(InputCut::Start)),
+            (r#"{"model":"m","input":"a","truncate_prompt_tokens":8}"#, {
+                EmbedRequest { most_tokens: Some(8), ..cut(InputCut::End) }
+            }),
+            (r#"{"model":"m","input":"a","truncate":true,"truncation_direction":"LEFT"}"#, cut(InputCut::Start)),
+            (r#"{"model":"m","input":"a","truncate":"START","truncation_direction":"Left"}"#, cut(InputCut::Start)),
+            (r#"{"model":"m","input":"a","normalize":false}"#, EmbedRequest { is_normalized: false, ..one() }),
+        ],
+    );
+}
+
+#[test]
 fn sparse_and_colbert_vectors_are_asked_for() {
     let wanted = |wanted| EmbedRequest { wanted, ..plain(EmbedDialect::OpenAi) };
     let both = WantedVectors { sparse: true, ..WantedVectors::DENSE };
@@ -180,7 +203,7 @@ fn requests_of_cohere_are_read() {
             (r#"{"model":"m","texts":["a"],"input_type":"search_document","truncate":null}"#, {
                 prompted(v1(), "input_type", "search_document")
             }),
-            (r#"{"model":"m","texts":["a"],"embedding_types":null,"images":[]}"#, v1()),
+            (r#"{"model":"m","texts":["a"],"embedding_types":null,"images":[],"priority":0}"#, v1()),
             (r#"{"model":"m","texts":["a"],"embedding_types":["float","float"]}"#, {
                 with(EmbedDialect::CohereV1ByType, floats())
             }),
@@ -253,7 +276,10 @@ fn requests_of_ollama_are_read() {
     check(
         "/api/embed",
         vec![
-            (r#"{"model":"m","input":"a","options":{"num_ctx":64},"keep_alive":"5m"}"#, one(EmbedDialect::OllamaEmbed)),
+            (r#"{"model":"m","input":"a","options":{"num_ctx":64},"keep_alive":"5m"}"#, {
+                let keep_alive = Some(KeepAlive::For(std::time::Duration::from_secs(300)));
+                EmbedRequest { keep_alive, ..one(EmbedDialect::OllamaEmbed) }
+            }),
             (r#"{"model":"m","input":["a"],"truncate":false,"dimensions":8}"#, {
                 EmbedRequest { cut: InputCut::Never, dimensions: Some(8), ..one(EmbedDialect::OllamaEmbed) }
             }),
@@ -301,6 +327,15 @@ fn what_is_not_served_is_refused_by_name() {
         ),
         ("/v2/embed", r#"{"texts":["a"],"images":["data:"]}"#, "images is not served here"),
         ("/v2/embed", r#"{"texts":["a"],"max_tokens":8}"#, "max_tokens is not served here"),
+        ("/v2/embed", r#"{"texts":["a"],"priority":1}"#, "priority is not served here"),
+        (
+            "/v1/embeddings",
+            r#"{"input":"a","truncate_prompt_tokens":0}"#,
+            "truncate_prompt_tokens must be a whole number",
+        ),
+        ("/v1/embeddings", r#"{"input":"a","truncation_side":"up"}"#, "truncation_side must be left or right"),
+        ("/api/embed", r#"{"input":"a","keep_alive":"banana"}"#, "keep_alive must be a number of seconds"),
+        ("/api/embeddings", r#"{"prompt":"a","keep_alive":"banana"}"#, "keep_alive must be a number of seconds"),
         ("/v2/embed", r#"{"texts":["a"],"input_type":"image"}"#, "input_type image is not served here"),
         ("/v2/embed", r#"{"texts":["a"],"embedding_types":["int4"]}"#, "embedding_types may have float"),
         (
@@ -329,6 +364,22 @@ fn what_contradicts_itself_is_refused_with_both_names() {
             "output_dtype is int8, but embedding_type is binary",
         ),
         ("/v1/embeddings", r#"{"input":"a","truncate":true,"truncation":false}"#, "truncation contradicts truncate"),
+        (
+            "/v1/embeddings",
+            r#"{"input":"a","truncate":false,"truncate_prompt_tokens":-1}"#,
+            "truncate_prompt_tokens contradicts truncate",
+        ),
+        (
+            "/v1/embeddings",
+            r#"{"input":"a","truncate":"END","truncation_side":"left"}"#,
+            "truncate contradicts the side",
+        ),
+        (
+            "/v1/embeddings",
+            r#"{"input":"a","truncation_direction":"left","truncation_side":"right"}"#,
+            "truncation_side contradicts truncation_direction",
+        ),
+        ("/v1/embeddings", r#"{"input":"a","normalized":true,"normalize":false}"#, "normalize contradicts normalized"),
         (
             "/v1/embeddings",
             r#"{"input":"a","embedding_type":"binary","encoding_type":"float"}"#,

@@ -69,6 +69,12 @@ impl EmbedCall {
                 "must be true: the backend of this model gives only normalised vectors",
             ));
         }
+        // Members are there for remote backends alone: for others the inputs are cut here.
+        let knows_tokens = dialect == WorkerEmbedDialect::OpenAi && api != BackendApi::Infinity;
+        if self.request.most_tokens.is_some() && !self.members.is_empty() && !knows_tokens {
+            let what = "must be -1: the backend of this model cuts only to its own context";
+            return Err(FieldError::of("truncate_prompt_tokens", what));
+        }
         let is_unknown = |field| field == "prompt_name" && !self.has_prefix && self.members.is_empty();
         match &self.request.prompt {
             Some(prompt) if is_unknown(prompt.field) && !dialect.can_take_prompts() => Err(FieldError::of(

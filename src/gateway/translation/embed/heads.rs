@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use super::super::calls::{CallBody, CallSender, Calls, OpenAnswer};
 use super::super::cut;
 use super::super::in_order::{OneOfMany, in_order};
+use super::super::keep_alive::KeptAlive;
 use super::super::shared::{answer_id, call_route, refusal_of};
 use super::inputs;
 use super::vector_lengths::{check_widths, default_length};
@@ -111,6 +112,9 @@ pub(in crate::gateway::translation) async fn answer<S: CallSender>(
         rows.extend(part.rows);
         answer.prompt_tokens = answer.prompt_tokens.zip(part.tokens).map(|(sum, tokens)| sum + tokens);
         served_by.get_or_insert(part.served_by);
+    }
+    if let Some((model, time)) = served_by.as_ref().zip(request.keep_alive) {
+        KeptAlive::apply(model, time);
     }
     let info = served_by.map(|model| model.info());
     check_widths(&answer.vectors)?;

@@ -9,8 +9,9 @@ use super::super::cut::{self, TokenLimit};
 use super::super::in_order::{OneOfMany, in_order};
 use crate::dialect::embed::{EmbedInput, EmbedRequest, InputCut};
 use crate::dialect::rerank::CutSide;
-use crate::fleet::ModelInfo;
+use crate::fleet::{ModelInfo, RoutingPolicy};
 use crate::refusal::Refusal;
+use crate::settings::catalogue::PoolRole;
 
 /// Tokens that a model puts around a text: beginning and end. A text may also have one more token than bytes, because some
 /// tokenizers begin it with a space.
@@ -28,7 +29,7 @@ struct InputRoom<'a> {
     /// Tokens of the model's context.
     context: usize,
     cut: Option<CutSide>,
-    /// Whether all workers are llama-servers with the same vocabulary, which take token ids.
+    /// Whether all workers that may serve are llama-servers with the same vocabulary, which take token ids.
     takes_tokens: bool,
 }
 
@@ -45,6 +46,10 @@ pub(in crate::gateway::translation) async fn prepare<S: CallSender>(
 ) -> Result<PreparedInputs, Refusal> {
     let prefix = prefix.unwrap_or_default();
     let context = info.and_then(|info| info.context_length).and_then(|tokens| usize::try_from(tokens).ok());
+    let model = calls.model();
+    // A remote backend is told, or the call is refused.
+    let most_tokens = request.most_tokens.filter(|_| model.is_some_and(|model| !model.is_remote()));
+    let context = context.into_iter().chain(most_tokens).min();
     let is_short = |input: &EmbedInput| context.is_none_or(|context| fits(input, prefix, context));
     if prefix.is_empty() && request.inputs.iter().all(is_short) {
         return Ok(PreparedInputs(None));
@@ -57,7 +62,7 @@ pub(in crate::gateway::translation) async fn prepare<S: CallSender>(
             InputCut::Start => Some(CutSide::Start),
             InputCut::End => Some(CutSide::End),
         },
-        takes_tokens: info.is_some_and(|info| info.slots.is_some()),
+        takes_tokens: info.zip(model).is_some_and(|(info, model)| takes_tokens(info, &model.policy())),
     };
     let mut inputs = Vec::with_capacity(request.inputs.len());
     let mut long: Vec<OneOfMany<'_, _, _>> = Vec::new();
@@ -79,6 +84,13 @@ pub(in crate::gateway::translation) async fn prepare<S: CallSender>(
         inputs[at] = input;
     }
     Ok(PreparedInputs(Some(inputs.into())))
+}
+
+/// Returns whether all workers that may serve a model take token ids of its vocabulary. Other models, which take over or
+/// share its requests, have their own vocabularies; after the last resort of a pool comes no other.
+fn takes_tokens(info: &ModelInfo, policy: &RoutingPolicy) -> bool {
+    let is_shared = info.pool.is_some_and(|rank| rank.role == PoolRole::Member);
+    info.slots.is_some() && !is_shared && policy.fallbacks.is_empty()
 }
 
 /// Adds to a refusal that the request is at fault which of its inputs the call was about, if not about all.
@@ -179,6 +191,22 @@ fn cut_within(tokens: &[u32], own: &[u32], most: usize, side: CutSide) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::PoolRank;
+
+    /// Regression: a model that took over got the token ids of another one's vocabulary.
+    #[test]
+    fn a_model_that_others_may_serve_for_gets_text() {
+        let alone = ModelInfo { slots: Some(2), ..ModelInfo::named("m") };
+        let policy = RoutingPolicy::default();
+        let with_fallback = RoutingPolicy { fallbacks: vec!["other".to_owned()], ..RoutingPolicy::default() };
+        let in_pool = |role| {
+            let rank = PoolRank { role, priority: None, strategy: policy.strategy };
+            ModelInfo { pool: Some(rank), ..alone.clone() }
+        };
+        assert!(takes_tokens(&alone, &policy) && takes_tokens(&in_pool(PoolRole::LastResort), &policy));
+        assert!(!takes_tokens(&alone, &with_fallback) && !takes_tokens(&in_pool(PoolRole::Member), &policy));
+        assert!(!takes_tokens(&ModelInfo { slots: None, ..alone }, &policy));
+    }
 
     #[test]
     fn a_text_is_cut_between_what_stands_before_and_after_it() {

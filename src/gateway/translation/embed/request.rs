@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::super::backends::{EmbedCall, embed_dialect, least};
 use super::super::calls::{CallBody, CallSender, Calls};
 use super::super::in_order::{OneOfMany, in_order};
+use super::super::keep_alive::KeptAlive;
 use super::super::shared::{answer_id, call_route, refusal_of};
 use super::heads;
 use super::inputs::{self, PreparedInputs};
@@ -121,6 +122,9 @@ impl EmbedTranslation {
             vectors.extend(part.vectors);
             prompt_tokens = prompt_tokens.zip(part.prompt_tokens).map(|(sum, tokens)| sum + tokens);
             served_by.get_or_insert(part_served_by);
+        }
+        if let Some((served_by, time)) = served_by.as_ref().zip(request.keep_alive) {
+            KeptAlive::apply(&served_by.model, time);
         }
         let served_by = served_by.map(|served_by| served_by.model.info());
         let default = served_by.as_ref().and_then(|info| default_length(info));
