@@ -235,6 +235,9 @@ fn what_a_backend_cannot_express_is_refused_by_name() {
         ("/v1/embeddings", "cohere-embed", embed("\"normalized\": false"), "normalized"),
         ("/v1/embeddings", "vllm-embed", embed("\"normalized\": false"), "normalized"),
         ("/v1/embeddings", "voyage-embed", json!({"input": [[1, 2]]}), "input"),
+        ("/v1/embeddings", "jina-embed", embed("\"truncate_prompt_tokens\": 9"), "truncate_prompt_tokens"),
+        ("/v1/rerank", "tei-rank", rerank("\"instruction\": \"Find\""), "instruction"),
+        ("/v1/rerank", "cohere-rank", rerank("\"instruct\": \"Find\""), "instruction"),
         ("/embed", "ollama-embed", json!({"inputs": "a", "prompt_name": "query"}), "prompt_name"),
     ] {
         let answer = client.post_json(path, &with_model(body, model));
@@ -245,10 +248,35 @@ fn what_a_backend_cannot_express_is_refused_by_name() {
     let answer = ok(&client.post_json("/rerank", &raw), "raw");
     let logit = |text: &str| (score(text) / (1.0 - score(text))).ln();
     assert!((entries(&answer["results"])[0].1 - logit(DOCUMENTS[2])).abs() < 1e-6, "{answer}");
+    // A backend without logits serves clients that read them.
+    let ranking = json!({"model": "cohere-rank", "query": {"text": "q"}, "passages": DOCUMENTS.map(|text| json!({"text": text}))});
+    let answer = ok(&client.post_json("/v1/ranking", &ranking), "ranking");
+    let first = answer["rankings"][0]["logit"].as_f64().unwrap();
+    assert!((first - logit(DOCUMENTS[2])).abs() < 1e-6, "{answer}");
     let prompted = json!({"model": "tei-embed", "inputs": "a", "prompt_name": "query", "truncate": true});
     ok(&client.post_json("/embed", &prompted), "prompt");
     let sent = last(vendors.remote("tei")).body.parse::<Value>().unwrap();
     assert_eq!((&sent["prompt_name"], &sent["truncate"]), (&json!("query"), &json!(true)), "{sent}");
+}
+
+/// Regression: each query of a request had a scale of its own, so that probabilities and logits stood in one answer.
+#[test]
+fn scores_of_an_unknown_scale_have_one_scale_in_a_request() {
+    let answer = |request: &ReceivedRequest| {
+        let asked = request.body.parse::<Value>().unwrap();
+        let score = if asked["query"] == "far" { 3.0 } else { 0.0 };
+        (200, json!({"results": [{"index": 0, "relevance_score": score}]}))
+    };
+    let remote = Remote::start(Reply::Answer(answer));
+    let config = format!(
+        "model_list:\n- {{model_name: rank, litellm_params: {{api_base: '{}'}}, model_info: {{mode: rerank}}}}\n",
+        remote.url()
+    );
+    let gateway = Gateway::builder().fakes(&config, &[]).start_ready();
+    let pairs = json!({"model": "rank", "text_1": ["near", "far"], "text_2": ["a", "b"]});
+    let answer = ok(&gateway.client().post_json("/score", &pairs), "pairs");
+    let scores: Vec<f64> = entries(&answer["data"]).into_iter().map(|(_, score)| score).collect();
+    assert!(is_near(&scores, &[0.5, 1.0 / (1.0 + (-3.0_f64).exp())]), "{answer}");
 }
 
 #[test]

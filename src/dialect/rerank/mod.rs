@@ -44,7 +44,7 @@ use crate::dialect::fields::{FieldError, Fields};
 pub use answer::{RankedDocument, RerankAnswer, ScoreError};
 pub use cut::{CutSide, DocumentCut};
 pub use request::{RerankCall, RerankDialect, RerankDocument, RerankFormat, RerankRequest, RerankRoute};
-pub use scale::ScoreScale;
+pub use scale::{ScoreScale, to_probabilities};
 pub use worker::{WorkerRerankDialect, WorkerRerankRequest};
 pub use worker_scores::{WorkerScores, read_answer};
 
@@ -79,7 +79,7 @@ pub fn write(request: &RerankRequest, answer: &RerankAnswer, id: &AnswerId) -> R
     let ranked = answer.ranked(request)?;
     Ok(match request.format.dialect {
         RerankDialect::VllmScore => score::write(answer, id, &ranked),
-        RerankDialect::Nim => nim::write(answer, &ranked),
+        RerankDialect::Nim => nim::write(request, answer, &ranked),
         RerankDialect::CohereV2 => cohere::write(request, id, &ranked),
         RerankDialect::Tei => tei::write(request, &ranked),
         RerankDialect::Mixedbread => mixedbread::write(request, answer, &ranked),

@@ -30,7 +30,7 @@ pub struct RerankRequest {
     pub top_n: Option<usize>,
     /// What may be cut off documents that are too long.
     pub cut: DocumentCut,
-    /// The task, for models whose template has one.
+    /// The task, for models whose template has one; others refuse it.
     pub instruction: Option<String>,
     /// Whether the client reads logits.
     pub wants_raw_scores: bool,

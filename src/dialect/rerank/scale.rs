@@ -11,17 +11,20 @@ pub enum ScoreScale {
     Unknown,
 }
 
-impl ScoreScale {
-    /// Changes scores to probabilities, each by itself: what a document gets does not depend on the others, but for an
-    /// unknown scale. Give all scores of a request at once, so that an unknown scale is found once for all of them.
-    pub fn to_probabilities(self, scores: &mut [f64]) {
-        let is_logits = match self {
-            Self::Logits => true,
-            Self::Probabilities => false,
-            Self::Unknown => scores.iter().any(|score| !(0.0..=1.0).contains(score)),
+/// Changes all scores of a request to probabilities, each by itself and from its own scale: what a document gets does not
+/// depend on the others. An unknown scale alone is found once, for all scores that are on it.
+pub fn to_probabilities(scores: &mut [f64], scales: &[ScoreScale]) {
+    let is_outside =
+        |(score, scale): (&f64, &ScoreScale)| *scale == ScoreScale::Unknown && !(0.0..=1.0).contains(score);
+    let has_logits = scores.iter().zip(scales).any(is_outside);
+    for (score, scale) in scores.iter_mut().zip(scales) {
+        let is_logit = match scale {
+            ScoreScale::Logits => true,
+            ScoreScale::Probabilities => false,
+            ScoreScale::Unknown => has_logits,
         };
-        if is_logits {
-            scores.iter_mut().for_each(|score| *score = sigmoid(*score));
+        if is_logit {
+            *score = sigmoid(*score);
         }
     }
 }
@@ -38,9 +41,9 @@ mod tests {
 
     use super::*;
 
-    fn probabilities(scale: ScoreScale, scores: &[f64]) -> Vec<f64> {
-        let mut scores = scores.to_vec();
-        scale.to_probabilities(&mut scores);
+    fn probabilities(scale: ScoreScale, given: &[f64]) -> Vec<f64> {
+        let mut scores = given.to_vec();
+        to_probabilities(&mut scores, &vec![scale; given.len()]);
         scores
     }
 
@@ -59,6 +62,17 @@ mod tests {
         assert_eq!(probabilities(ScoreScale::Unknown, &[0.0, 0.4, 1.0]), [0.0, 0.4, 1.0]);
         assert_eq!(probabilities(ScoreScale::Unknown, &[0.0, 1.000_001])[0], 0.5);
         assert_eq!(probabilities(ScoreScale::Unknown, &[0.0, -0.1])[0], 0.5);
+    }
+
+    #[test]
+    fn an_unknown_scale_is_one_for_all_scores_that_are_on_it() {
+        use ScoreScale::{Logits, Probabilities, Unknown};
+        let mut scores = [0.0, 3.0, 0.25, 0.0];
+        to_probabilities(&mut scores, &[Unknown, Unknown, Probabilities, Logits]);
+        assert_eq!((scores[0], scores[2], scores[3]), (0.5, 0.25, 0.5));
+        let mut scores = [0.25, 3.0];
+        to_probabilities(&mut scores, &[Unknown, Logits]);
+        assert_eq!(scores[0], 0.25, "a logit of another scale says nothing");
     }
 
     proptest! {

@@ -42,7 +42,7 @@ pub struct WorkerRerankRequest<'a> {
     pub cut: DocumentCut,
     /// Whether logits are wanted. llama-server knows no such wish, and gives what it gives.
     pub wants_raw_scores: bool,
-    /// The task; only vLLM takes one.
+    /// The task, for workers that take one: vLLM.
     pub instruction: Option<&'a str>,
 }
 
@@ -109,6 +109,9 @@ impl WorkerRerankDialect {
     pub fn check(self, request: &WorkerRerankRequest<'_>, is_cut: bool) -> Result<(), FieldError> {
         if request.wants_raw_scores && matches!(self, Self::Cohere | Self::Jina | Self::Voyage) {
             return Err(FieldError::of("raw_scores", "must be false: the backend of this model gives no logits"));
+        }
+        if request.instruction.is_some() && self != Self::Vllm {
+            return Err(FieldError::of("instruction", "has no effect at this model: its worker takes no instruction"));
         }
         let DocumentCut::Allowed { document, prompt, side } = request.cut else { return Ok(()) };
         if is_cut || matches!(self, Self::Llama | Self::Vllm) {
@@ -251,7 +254,10 @@ mod tests {
             ..PLAIN
         };
         let raw = WorkerRerankRequest { wants_raw_scores: true, ..PLAIN };
+        let instructed = WorkerRerankRequest { instruction: Some("Find"), ..PLAIN };
         for dialect in [Llama, Vllm, Tei, Infinity, Cohere, Jina, Voyage] {
+            let has_no_task = (dialect != Vllm).then(|| "instruction".to_owned());
+            assert_eq!(refused(dialect, &instructed, true), has_no_task, "{dialect:?}");
             let has_none = matches!(dialect, Cohere | Jina | Voyage).then(|| "raw_scores".to_owned());
             assert_eq!(refused(dialect, &raw, false), has_none, "{dialect:?}");
             assert_eq!(refused(dialect, &PLAIN, false), None);

@@ -78,14 +78,19 @@ impl RerankTranslation {
     pub(super) async fn answer<S: CallSender>(&self, calls: &Calls<'_, S>) -> Result<Bytes, Refusal> {
         let request = &*self.0;
         let mut scores = vec![f64::NAN; request.documents.len()];
+        let mut scales = vec![ScoreScale::Unknown; request.documents.len()];
         let (mut prompt_tokens, mut model) = (None, None);
         let (wanted, made) = self.ask(calls).await?;
         for (call, (answer, scored)) in wanted.iter().zip(made) {
+            let scale = scale_of(&answer.served_by)?;
             for (at, score) in call.documents.iter().zip(scored.scores) {
-                scores[*at] = score;
+                (scores[*at], scales[*at]) = (score, scale);
             }
             prompt_tokens = scored.prompt_tokens.map(|tokens| tokens + prompt_tokens.unwrap_or(0)).or(prompt_tokens);
             model.get_or_insert(answer.served_by.model);
+        }
+        if !request.wants_raw_scores {
+            rerank::to_probabilities(&mut scores, &scales);
         }
         let named = calls.requested_model().or(model.as_deref().map(|model| model.id()));
         let answer = RerankAnswer { model: named.unwrap_or_default().to_owned(), scores, prompt_tokens };
@@ -106,7 +111,7 @@ impl RerankTranslation {
         let mut failure = None;
         if let Some(reranker) = reranker.filter(|_| !has_others || is_up()) {
             let wanted = self.0.calls_by_document();
-            let one = |call| -> OneOfMany<'_, _, _> { Box::pin(self.call_by_words(calls, call, &reranker)) };
+            let one = |call| -> OneOfMany<'_, _, _> { Box::pin(reranker.score(calls, &self.0, call)) };
             match in_order(wanted.iter().map(one).collect(), calls.at_once()).await {
                 Ok(made) => return Ok((wanted, made)),
                 Err(refusal) if has_others && refusal.status().is_server_error() => failure = Some(refusal),
@@ -135,23 +140,6 @@ impl RerankTranslation {
         let mut scored = rerank::read_answer(&answer.body, call.documents.len())
             .map_err(|error| Refusal::BadBackendAnswer(error.to_string()))?;
         scored.prompt_tokens = scored.prompt_tokens.or(answer.tokens_of_header);
-        if !self.0.wants_raw_scores {
-            scale_of(&answer.served_by)?.to_probabilities(&mut scored.scores);
-        }
-        Ok((answer, scored))
-    }
-
-    /// Asks a reranker without a ranking head for the score of one document.
-    async fn call_by_words<S: CallSender>(
-        &self,
-        calls: &Calls<'_, S>,
-        call: &RerankCall<'_>,
-        reranker: &WordReranker,
-    ) -> Result<Answered, Refusal> {
-        let (answer, mut scored) = reranker.score(calls, &self.0, call).await?;
-        if !self.0.wants_raw_scores {
-            scale_of(&answer.served_by)?.to_probabilities(&mut scored.scores);
-        }
         Ok((answer, scored))
     }
 

@@ -218,7 +218,9 @@ fn clients_of_other_shapes() -> Vec<Client> {
             dialect: RerankDialect::Nim,
             top_n: None,
             answer: json!({
-                "rankings": [{"index": 1, "logit": 0.75}, {"index": 0, "logit": 0.25}],
+                "rankings": [
+                    {"index": 1, "logit": 3.0_f64.ln()}, {"index": 0, "logit": (0.25_f64 / 0.75).ln()},
+                ],
                 "usage": {"prompt_tokens": 12, "total_tokens": 12},
             }),
         },
@@ -285,7 +287,8 @@ fn logits_are_wanted_where_the_client_says_so() {
         ("/rerank", r#"{"query":"q","documents":["a"],"use_activation":false}"#, true),
         ("/rerank", r#"{"query":"q","documents":["a"],"use_activation":true,"raw_scores":false}"#, false),
         ("/score", r#"{"text_1":"q","text_2":"a","activation":false}"#, true),
-        ("/v1/ranking", r#"{"query":"q","passages":["a"]}"#, true),
+        ("/v1/ranking", r#"{"query":"q","passages":["a"]}"#, false),
+        ("/v1/ranking", r#"{"query":"q","passages":["a"],"raw_scores":true}"#, true),
     ] {
         assert_eq!(read(path, body).unwrap().wants_raw_scores, expected, "{body}");
     }

@@ -38,9 +38,12 @@ proptest! {
             ("/v1/reranking", "input", "top_k"),
             ("/v1/ranking", "passages", "top_n"),
         ] {
-            let body = json!({"query": "q", documents: texts, wanted: top_n, "return_documents": true}).to_string();
+            let mut body = json!({"query": "q", documents: texts, wanted: top_n, "return_documents": true});
+            if path == "/v1/ranking" {
+                body["raw_scores"] = json!(true);
+            }
             let route = RerankRoute { path, is_pinecone, most_documents: MOST };
-            let request = parse(&route, body.as_bytes()).unwrap();
+            let request = parse(&route, body.to_string().as_bytes()).unwrap();
             prop_assert_eq!(super::texts(&request), texts.iter().map(String::as_str).collect::<Vec<_>>());
             let answer = answered(&request, &scores);
             prop_assert_eq!(entries(&answer), expected.clone(), "{} {}", path, documents);
