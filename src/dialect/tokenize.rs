@@ -58,7 +58,7 @@ struct PlacedToken {
 pub fn parse(body: &[u8]) -> Result<Option<TokenizeRequest>, FieldError> {
     let Ok(fields) = Fields::parse(body) else { return Ok(None) };
     let Some(value) = fields.get("inputs").filter(|_| !fields.has("content")) else { return Ok(None) };
-    fields.refuse("prompt_name", "no model here has prompts for it")?;
+    fields.refuse("prompt_name", "the tokens are those of the text alone, without a prompt of the model")?;
     let inputs = if value.get().starts_with('[') {
         let items = fields::list("inputs", value)?;
         if items.is_empty() || items.len() > MOST_TOKENIZED_TEXTS {
