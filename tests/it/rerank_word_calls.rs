@@ -46,6 +46,15 @@ fn llama_server_is_started_for_completions_and_each_document_is_one() {
 }
 
 #[test]
+fn documents_are_scored_side_by_side_in_all_slots() {
+    let gateway = scripted(json!({"hold_requests": [COMPLETION]})).set("MAX_CONCURRENT_REQUESTS", 2).start_ready();
+    let mut asked = gateway.client().begin("POST", RERANK, documents(5).to_string().as_bytes()).unwrap();
+    gateway.journal().wait_for_requests(COMPLETION, 2);
+    gateway.control().release_all_requests();
+    assert_eq!(asked.read_response().unwrap().status(), 200);
+}
+
+#[test]
 fn an_answer_without_probabilities_is_a_fault_of_the_backend() {
     let fixed = json!([{"path": COMPLETION, "status": 200, "body": {"content": "yes"}}]);
     let gateway = scripted(json!({"error_status": fixed})).start_ready();
