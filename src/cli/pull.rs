@@ -46,8 +46,7 @@ pub(super) fn run(arguments: PullArgs, environment: Environment) -> ExitCode {
         }
     };
     if settings.downloads.hf_hub_offline {
-        let files = &settings.files;
-        let found = name.find_file(&files.models_dir, &files.hf_hub_cache).ok();
+        let found = name.find_file(&settings.model_places()).ok();
         let found = found.and_then(|path| Some((models::check_readable(&path).ok()?.size_bytes, path)));
         let Some((bytes, path)) = found else {
             let error = DownloadError::Offline { name: shown_name(&arguments.name) };

@@ -5,7 +5,7 @@
 //! - `bounds.rs`: bounds on the models of a folder
 //! - `check.rs`: checks that llama-server can load a model
 //! - `columns.rs`: tables with aligned columns
-//! - `companion.rs`: names of files that belong to a model and are none
+//! - `companions/`: files that belong to a model and are none
 //! - `error.rs`: why there is no model to serve, and what to do about it
 //! - `estimate.rs`: how much memory a model will need
 //! - `folder_walk.rs`: the GGUF files below a folder
@@ -13,7 +13,7 @@
 //! - `hub/`: models in Hugging Face's cache, and their names
 //! - `kind.rs`: what a model is for: chat, embedding or rerank
 //! - `list.rs`: the models below a folder, as a table or for serde
-//! - `projector.rs`: multimodal projectors, and which model each belongs to
+//! - `places.rs`: where models lie on this machine
 //! - `quant.rs`: llama.cpp's numbers for quantisations and tensor types
 //! - `resolve.rs`: finds the file that a model name means
 //! - `sample.rs`: small GGUF files for tests
@@ -23,7 +23,7 @@
 pub mod bounds;
 pub mod check;
 pub mod columns;
-mod companion;
+mod companions;
 mod error;
 pub mod estimate;
 mod folder_walk;
@@ -31,7 +31,7 @@ pub mod gguf;
 pub mod hub;
 pub mod kind;
 pub mod list;
-mod projector;
+mod places;
 pub mod quant;
 pub mod resolve;
 #[cfg(test)]
@@ -40,7 +40,10 @@ mod shelf;
 pub mod split;
 
 pub use check::{InspectedModel, check_readable};
-pub use companion::has_draft_name;
+pub use companions::names::has_draft_name;
+pub use companions::projector::{
+    BrokenProjector, InputModality, Projector, ProjectorSearch, find_projector, projector_of, read_projector,
+};
 pub use error::{FileProblem, ModelError};
 pub use estimate::estimate;
 pub use gguf::{GgufError, Metadata, YesNoTokens};
@@ -48,9 +51,7 @@ pub use hub::name::{NameError, RemoteName, RepositoryId, is_plain_path, path_of_
 pub use hub::{HubError, Repository, choose_files};
 pub use kind::{KindContradiction, ModelKind};
 pub use list::{ListedModel, human_size, list, table};
-pub use projector::{
-    BrokenProjector, InputModality, Projector, ProjectorSearch, find_projector, projector_of, read_projector,
-};
+pub use places::ModelPlaces;
 pub use resolve::{find, refuse_url, resolve};
 pub use shelf::{BrokenShelfFile, Shelf, ShelfModel, ShelfScan};
 pub use split::id_of;

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use super::error::{MAX_SUGGESTIONS, ModelError, similar_names};
 use super::folder_walk::walk;
 use super::hub::name::RemoteName;
+use super::places::ModelPlaces;
 use super::split::{SplitPart, id_of};
 
 /// Finds the file that `name` means: an absolute path as it is, else a file below `models_dir` by its relative path,
@@ -56,17 +57,17 @@ pub fn resolve(models_dir: &Path, name: &str) -> Result<PathBuf, ModelError> {
     }
 }
 
-/// Finds the file that `name` means below `models_dir`, as [`resolve`] does, else in the Hugging Face cache at
-/// `hub_cache`, where [`RemoteName`]s name a repository or a file of one.
+/// Finds the file that `name` means below the models folder, as [`resolve`] does, else in the Hugging Face cache, where
+/// [`RemoteName`]s name a repository or a file of one.
 ///
 /// # Errors
 ///
 /// Neither place has the model, or the name does not mean exactly one file.
-pub fn find(models_dir: &Path, hub_cache: &Path, name: &str) -> Result<PathBuf, ModelError> {
+pub fn find(places: &ModelPlaces, name: &str) -> Result<PathBuf, ModelError> {
     // `ORG/NAME` may also be a file in a folder. Only if there is none is it looked up in the cache.
-    match (resolve(models_dir, name), RemoteName::parse(name)) {
+    match (resolve(&places.models_dir, name), RemoteName::parse(name)) {
         (Err(below @ (ModelError::NotFound { .. } | ModelError::Folder { .. } | ModelError::Url)), Ok(remote)) => {
-            remote.find_file(models_dir, hub_cache).map_err(|hub| match hub.is_absent() {
+            remote.find_file(places).map_err(|hub| match hub.is_absent() {
                 true => ModelError::Nowhere { below: Box::new(below), hub },
                 false => ModelError::Hub(hub),
             })
@@ -143,9 +144,10 @@ mod tests {
     #[test]
     fn a_url_was_looked_up_as_a_file() {
         let dir = tempfile::tempdir().unwrap();
+        let places = ModelPlaces { models_dir: dir.path().to_owned(), hub_cache: dir.path().to_owned() };
         for name in ["https://x.example/y.gguf", "hf://org/name", "hf.co/org/name:Q4_K_M", " huggingface.co/org/name"] {
             assert!(matches!(resolve(dir.path(), name), Err(ModelError::Url)), "{name}");
-            let found = find(dir.path(), dir.path(), name);
+            let found = find(&places, name);
             assert!(matches!(found, Err(ModelError::Url | ModelError::Nowhere { .. })), "{name}: {found:?}");
         }
         assert!(refuse_url("org/name").is_ok() && refuse_url("/hf.co/m.gguf").is_ok());

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 use super::bounds::{MOST_SHELF_MODELS, SHELF_ID_LENGTH};
 use super::check::{InspectedModel, Inspection};
-use super::companion::has_draft_name;
+use super::companions::names::has_draft_name;
+use super::companions::projector::{
+    BrokenProjector, ProjectorCandidate, ProjectorFolder, ProjectorSearch, has_projector_name, is_projector,
+};
 use super::error::{FileProblem, ModelError};
 use super::folder_walk::walk;
 use super::hub;
-use super::projector::{
-    BrokenProjector, ProjectorCandidate, ProjectorFolder, ProjectorSearch, has_projector_name, is_projector,
-};
 use super::split::{id_of, parts_of};
 
 /// Most files that one scan names one by one as left out.

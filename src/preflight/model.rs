@@ -169,9 +169,7 @@ fn find_model_file(
         ModelFlaw { problem, missing, broken }
     };
     let path = match start {
-        Start::Named(name) => {
-            models::find(&settings.files.models_dir, &settings.files.hf_hub_cache, name).map_err(problem)?
-        }
+        Start::Named(name) => models::find(&settings.model_places(), name).map_err(problem)?,
         Start::File(path) => {
             models::refuse_url(&path.to_string_lossy()).map_err(problem)?;
             path.clone()

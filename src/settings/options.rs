@@ -15,6 +15,7 @@ use super::values::{
     MemoryBudgetSetting, Networks, Origins, RunpodMode, Seconds, ServeModelsDir, ServiceKey, Strategy, Value,
     ZeroIsOff,
 };
+use crate::models::ModelPlaces;
 
 /// How a changed value of a setting takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,5 +273,12 @@ impl Engine {
     pub fn total_context(&self) -> Option<u32> {
         let slots = u32::try_from(self.parallel.get()).ok()?;
         self.ctx.0.checked_mul(slots).filter(|total| *total <= i32::MAX as u32)
+    }
+}
+
+impl Settings {
+    /// Returns the folders in which models are looked up by name.
+    pub fn model_places(&self) -> ModelPlaces {
+        ModelPlaces { models_dir: self.files.models_dir.clone(), hub_cache: self.files.hf_hub_cache.clone() }
     }
 }

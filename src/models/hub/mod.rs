@@ -12,7 +12,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::companion;
+use super::companions::names::has_companion_name;
 use super::folder_walk::walk;
 use super::split::{SplitPart, id_of, is_gguf, parts_of};
 
@@ -176,8 +176,7 @@ impl<'a> Repository<'a> {
     pub fn find_file(&self, cache: &Path) -> Result<PathBuf, HubError> {
         let snapshot = find_snapshot(self.find_folder(cache)?)?;
         let below = walk(&snapshot).map_err(|source| HubError::Cache { cache: cache.to_owned(), source })?;
-        let models: Vec<PathBuf> =
-            below.models.into_iter().filter(|path| !companion::has_companion_name(path)).collect();
+        let models: Vec<PathBuf> = below.models.into_iter().filter(|path| !has_companion_name(path)).collect();
         let path = choose(&models, self.quant).map_err(|reason| reason.into_error(&snapshot, &models))?;
         let path = snapshot.join(path);
         Ok(SplitPart::of_path(&path).and_then(|part| part.siblings(&path).next()).unwrap_or(path))
@@ -302,7 +301,7 @@ fn choose<'p>(models: &'p [PathBuf], quant: Option<&str>) -> Result<&'p PathBuf,
 /// Why none was chosen, in one sentence.
 pub fn choose_files(files: &[PathBuf], quant: Option<&str>) -> Result<Vec<PathBuf>, String> {
     let is_first = |path: &&PathBuf| SplitPart::of_path(path).is_none_or(|part| part.number == 1);
-    let is_model = |path: &&PathBuf| is_gguf(path) && !companion::has_companion_name(path);
+    let is_model = |path: &&PathBuf| is_gguf(path) && !has_companion_name(path);
     let models: Vec<PathBuf> = files.iter().filter(is_model).filter(is_first).cloned().collect();
     choose(&models, quant).map(|chosen| parts_of(chosen)).map_err(|reason| reason.describe(&models))
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use super::{HubError, MAIN, Repository};
+use crate::models::places::ModelPlaces;
 
 /// Beginnings of addresses that people copy from the hub's pages, and of names as other programs write them.
 const HUB_BEGINNINGS: [&str; 6] =
@@ -98,23 +99,23 @@ impl RemoteName {
         }
     }
 
-    /// Finds the file that it means on the disk: in the cache at `cache`, or, for an address, in `models_dir`.
+    /// Finds the file that it means on the disk: in the hub's cache, or, for an address, in the models folder.
     ///
     /// # Errors
     /// The cache cannot be read, or has no such file or more than one.
-    pub fn find_file(&self, models_dir: &Path, cache: &Path) -> Result<PathBuf, HubError> {
+    pub fn find_file(&self, places: &ModelPlaces) -> Result<PathBuf, HubError> {
         match self {
             Self::Model { repository, quant } => {
                 let RepositoryId { org, name, .. } = repository;
-                Repository { org, name, quant: quant.as_deref() }.find_file(cache)
+                Repository { org, name, quant: quant.as_deref() }.find_file(&places.hub_cache)
             }
             Self::File { repository: RepositoryId { org, name, revision }, file } => {
-                Repository { org, name, quant: None }.find_named(cache, revision, file)
+                Repository { org, name, quant: None }.find_named(&places.hub_cache, revision, file)
             }
             Self::Address { address, sha256 } => {
                 let name = address.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
-                let path = path_of_address(models_dir, name, sha256);
-                path.is_file().then_some(path).ok_or_else(|| HubError::NoDownload { dir: models_dir.to_owned() })
+                let path = path_of_address(&places.models_dir, name, sha256);
+                path.is_file().then_some(path).ok_or_else(|| HubError::NoDownload { dir: places.models_dir.clone() })
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 
 use super::*;
-use crate::models::{ModelError, check_readable, find, sample::GgufSample};
+use crate::models::{ModelError, ModelPlaces, check_readable, find, sample::GgufSample};
 
 const REVISION: &str = "0123456789abcdef0123456789abcdef01234567";
 const OTHER: &str = "fedcba9876543210fedcba9876543210fedcba98";
@@ -55,6 +55,10 @@ impl Cache {
         let below = path.strip_prefix(self.path()).unwrap().components().skip(3);
         below.collect::<PathBuf>().display().to_string()
     }
+}
+
+fn find_at(models_dir: &Path, hub_cache: &Path, name: &str) -> Result<PathBuf, ModelError> {
+    find(&ModelPlaces { models_dir: models_dir.to_owned(), hub_cache: hub_cache.to_owned() }, name)
 }
 
 #[test]
@@ -218,20 +222,20 @@ fn errors_name_the_folder_that_was_searched_and_the_models_in_it() {
 fn a_file_below_the_models_folder_takes_precedence_over_the_cache() {
     let (cache, dir) = (Cache::new(), tempfile::tempdir().unwrap());
     cache.add("models--sub--deep", REVISION, &["cached.gguf"]);
-    assert!(find(dir.path(), cache.path(), "sub/deep").unwrap().ends_with("cached.gguf"));
-    assert!(find(&dir.path().join("none"), cache.path(), "sub/deep").unwrap().ends_with("cached.gguf"));
+    assert!(find_at(dir.path(), cache.path(), "sub/deep").unwrap().ends_with("cached.gguf"));
+    assert!(find_at(&dir.path().join("none"), cache.path(), "sub/deep").unwrap().ends_with("cached.gguf"));
     let own = GgufSample::chat().write(dir.path(), "sub/deep.gguf");
-    assert_eq!(find(dir.path(), cache.path(), "sub/deep").unwrap(), own);
+    assert_eq!(find_at(dir.path(), cache.path(), "sub/deep").unwrap(), own);
 
-    let error = find(dir.path(), cache.path(), "sub/missing").unwrap_err();
+    let error = find_at(dir.path(), cache.path(), "sub/missing").unwrap_err();
     let (text, folder) = (error.to_string(), dir.path().to_str().unwrap());
     assert!(text.contains(folder) && text.contains(cache.path().to_str().unwrap()), "{text}");
     assert!(text.contains("there is sub/deep") && error.hint().contains("llamagate pull"), "{text}");
     assert!(
-        matches!(find(dir.path(), cache.path(), "a/b.gguf"), Err(ModelError::NotFound { .. })),
+        matches!(find_at(dir.path(), cache.path(), "a/b.gguf"), Err(ModelError::NotFound { .. })),
         "this is the name of a file"
     );
-    assert!(matches!(find(dir.path(), cache.path(), "../deep"), Err(ModelError::Outside { .. })));
+    assert!(matches!(find_at(dir.path(), cache.path(), "../deep"), Err(ModelError::Outside { .. })));
 }
 
 proptest! {

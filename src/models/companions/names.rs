@@ -1,11 +1,11 @@
 //! Files that belong to a model and are no models of their own, as far as their names tell, and the precision that a name
 //! tells.
 //!
-//! What a header tells is in `check.rs`: projectors, adapters and importance matrices say so themselves.
+//! What a header tells is in `models/check.rs`: projectors, adapters and importance matrices say so themselves.
 
 use std::path::Path;
 
-use super::split::is_gguf;
+use crate::models::split::is_gguf;
 
 /// Parts of the names, in lower case, of GGUF files that belong to a model but are not models themselves; llama.cpp
 /// excludes the same ones.
@@ -26,7 +26,7 @@ const QUANT_ENDS: [&str; 11] = ["0", "1", "k", "xxs", "xs", "s", "m", "l", "xl",
 const PREFERRED: [&[&str]; 4] = [&["f16", "fp16"], &["bf16"], &["f32", "fp32"], &["q8_0"]];
 
 /// Whether the name is that of a file that belongs to a model. For repositories, whose files are named by convention.
-pub(super) fn has_companion_name(path: &Path) -> bool {
+pub(in crate::models) fn has_companion_name(path: &Path) -> bool {
     let name = lower_name(path);
     COMPANION_FILES.iter().any(|word| name.contains(word))
 }

@@ -11,11 +11,11 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::check::content_other_than_model;
-use super::companion::{begins_precision, has_draft_name, lower_name, split_precision, words};
-use super::error::{FileProblem, ModelError};
-use super::gguf::{self, Metadata};
-use super::split::{SplitPart, is_gguf};
+use super::names::{begins_precision, has_draft_name, lower_name, split_precision, words};
+use crate::models::check::content_other_than_model;
+use crate::models::error::{FileProblem, ModelError};
+use crate::models::gguf::{self, Metadata};
+use crate::models::split::{SplitPart, is_gguf};
 
 /// Most entries of a folder that are looked at in search of a model's projector.
 const MAX_ENTRIES: usize = 4096;
@@ -49,7 +49,7 @@ pub struct Projector {
 
 /// A projector in the folder of a model.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct ProjectorCandidate {
+pub(in crate::models) struct ProjectorCandidate {
     projector: Projector,
     /// The widths of the models that it fits; empty if the file does not say.
     widths: Vec<u64>,
@@ -57,7 +57,7 @@ pub(super) struct ProjectorCandidate {
 
 impl ProjectorCandidate {
     /// Describes the projector at `path`, whose header has been read.
-    pub(super) fn new(path: &Path, metadata: &Metadata) -> Self {
+    pub(in crate::models) fn new(path: &Path, metadata: &Metadata) -> Self {
         let file = std::fs::metadata(path).ok();
         let image = (metadata.has_vision_encoder || !metadata.has_audio_encoder).then_some(InputModality::Image);
         let audio = metadata.has_audio_encoder.then_some(InputModality::Audio);
@@ -100,7 +100,7 @@ pub struct BrokenProjector {
 }
 
 /// Whether `mmproj` is a word of the file's name.
-pub(super) fn has_projector_name(path: &Path) -> bool {
+pub(in crate::models) fn has_projector_name(path: &Path) -> bool {
     words(&lower_name(path)).any(|word| word == GENERIC_WORDS[0])
 }
 
@@ -114,13 +114,13 @@ fn naming_words(path: &Path) -> Vec<String> {
 
 /// The models and projectors that lie side by side in one folder.
 #[derive(Debug, Clone, Default)]
-pub(super) struct ProjectorFolder {
+pub(in crate::models) struct ProjectorFolder {
     /// Number of models; a split model counts once.
-    pub(super) models: usize,
+    pub(in crate::models) models: usize,
     /// The projectors, sorted by path.
-    pub(super) candidates: Vec<ProjectorCandidate>,
+    pub(in crate::models) candidates: Vec<ProjectorCandidate>,
     /// Those that cannot be used, sorted by path.
-    pub(super) broken: Vec<BrokenProjector>,
+    pub(in crate::models) broken: Vec<BrokenProjector>,
 }
 
 impl ProjectorFolder {
@@ -157,7 +157,7 @@ impl ProjectorFolder {
     }
 
     /// Chooses the projector of the model at `model`, whose vectors are `width` wide.
-    pub(super) fn search(&self, model: &Path, width: Option<u64>) -> ProjectorSearch {
+    pub(in crate::models) fn search(&self, model: &Path, width: Option<u64>) -> ProjectorSearch {
         let fitting: Vec<&ProjectorCandidate> =
             self.candidates.iter().filter(|candidate| candidate.may_fit(width)).collect();
         let named = || fitting.iter().filter_map(|candidate| Some((candidate.common_words(model)?, *candidate)));
@@ -273,7 +273,7 @@ fn read_candidate(path: &Path) -> Result<ProjectorCandidate, FileProblem> {
 }
 
 /// Whether the file is a multimodal projector.
-pub(super) fn is_projector(metadata: &Metadata) -> bool {
+pub(in crate::models) fn is_projector(metadata: &Metadata) -> bool {
     is_projector_type(&metadata.architecture, metadata.general_type.as_deref())
 }
 

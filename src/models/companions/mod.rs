@@ -1,0 +1,9 @@
+//! Files that belong to a model and are none themselves.
+//!
+//! Owns which files go with which model. Which of them a request or a setting asks for is decided elsewhere.
+//!
+//! - `names.rs`: which files belong to a model, as their names tell
+//! - `projector.rs`: multimodal projectors, and which model each belongs to
+
+pub(super) mod names;
+pub(super) mod projector;
