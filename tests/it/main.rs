@@ -66,6 +66,7 @@ mod rerank_calls;
 mod rerank_word_calls;
 mod rerank_words;
 mod routing;
+mod runpod_hub;
 mod runpod_queue;
 mod runpod_sdk;
 mod runpod_worker;
