@@ -2,15 +2,12 @@
 
 #![expect(clippy::disallowed_methods, reason = "the clients are programs")]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, process::Command};
 
 use serde_json::{Value, json};
 
 use crate::support::{
+    client_program::{run_client, script},
     gateway::{Backend, Builder, Gateway, USER, litellm_python, python, retrieval_python, smollm},
     remote::{Remote, Reply},
     wait::{REAL_MODEL_READY, eventually},
@@ -218,10 +215,6 @@ fn ready(builder: Builder) -> Gateway {
     gateway
 }
 
-fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
-}
-
 fn python_script(name: &str) -> Command {
     let mut command = Command::new(python());
     command.arg(script(name));
@@ -232,15 +225,5 @@ fn python_script(name: &str) -> Command {
 #[track_caller]
 fn run(mut client: Command, gateway: &Gateway, arguments: &[&str]) {
     client.arg(format!("{}/v1", gateway.url())).arg(USER).args(arguments);
-    for proxy in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
-        client.env_remove(proxy); // the gateway is on this machine
-    }
-    let output = client.output().unwrap_or_else(|e| panic!("cannot start {client:?}: {e}"));
-    assert!(
-        output.status.success(),
-        "{client:?}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
+    run_client(&mut client);
 }

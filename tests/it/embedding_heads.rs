@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::accounts::access_log_line;
 use super::support::{
     client::Client,
+    client_program::{run_client, script},
     gateway::{ADMIN, Gateway, USER, python, test_models},
     page_commands::{CommandOutput, run_page_where},
     remote::{Remote, Reply},
@@ -477,14 +478,9 @@ fn every_command_of_the_page_about_models_with_heads_works() {
 fn openais_sdk_reads_every_kind_of_vectors() {
     let files = Files::create();
     let gateway = files.serve();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/bge_m3_client.py");
     let mut client = Command::new(python());
-    client.arg(script).arg(format!("{}/v1", gateway.url())).arg(USER);
-    for proxy in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
-        client.env_remove(proxy); // the gateway is on this machine
-    }
-    let output = client.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    client.arg(script("bge_m3_client.py")).arg(format!("{}/v1", gateway.url())).arg(USER);
+    run_client(&mut client);
 }
 
 /// Runs the script that converts heads; returns its exit status and what it says.

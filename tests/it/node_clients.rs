@@ -1,8 +1,11 @@
 //! Clients for Node.js, with the real llama-server behind the gateway: what `tests/clients/node/` asks of each.
 
-use std::{path::Path, process::Command};
+use std::process::Command;
 
-use super::support::gateway::{Gateway, USER, node_packages};
+use super::support::{
+    client_program::{self, run_client},
+    gateway::{Gateway, USER, node_packages},
+};
 
 /// A model of each kind, and a second chat model: with only one, any name would mean it.
 const FLEET: &str = "
@@ -75,19 +78,8 @@ fn ollamas_own_client_chats_completes_and_embeds() {
 /// fails.
 #[track_caller]
 fn run(script: &str, gateway: &Gateway, path: &str, arguments: &[&str]) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/node").join(script);
     let mut node = Command::new("node");
-    node.env("NODE_PATH", node_packages()).arg(script);
+    node.env("NODE_PATH", node_packages()).arg(client_program::script("node").join(script));
     node.arg(format!("{}{path}", gateway.url())).arg(USER).args(arguments);
-    for proxy in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
-        node.env_remove(proxy); // the gateway is on this machine
-    }
-    let output = node.output().unwrap_or_else(|error| panic!("cannot start {node:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{node:?}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
+    run_client(&mut node);
 }

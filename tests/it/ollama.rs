@@ -1,11 +1,12 @@
 //! Ollama's API: its clients chat, complete, embed and read about models as they do at Ollama.
 
-use std::{path::Path, process::Command};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use super::support::{
     client::{Client, Response},
+    client_program::{run_client, script},
     gateway::{ADMIN, Backend, Gateway, LIMITED, USER, litellm_python, ollama_python, smollm},
     page_commands::{CommandOutput, run_page},
     remote::{Remote, Reply},
@@ -325,23 +326,9 @@ fn the_commands_of_the_page_work() {
     }
 }
 
-fn script(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
-}
-
 /// Runs a client program with the address, a key, and the names of a chat model and an embedding model.
 #[track_caller]
 fn run(mut client: Command, gateway: &Gateway) {
     client.args([gateway.url(), USER, "tiny", "vectors"]);
-    for proxy in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
-        client.env_remove(proxy); // the gateway is on this machine
-    }
-    let output = client.output().unwrap_or_else(|error| panic!("cannot start {client:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{client:?}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
+    run_client(&mut client);
 }

@@ -1,6 +1,7 @@
 //! Support for the integration tests. All functions block, so that a test reads from top to bottom.
 //!
 //! - `client.rs`: HTTP clients that see what is on the wire
+//! - `client_program.rs`: programs of clients that use a gateway
 //! - `fake_server.rs`: the fake llama-server without a gateway
 //! - `gateway.rs`: the gateway as a process
 //! - `mock_hub.rs`: a hub of models, with faults
@@ -25,6 +26,7 @@
 )]
 
 pub(crate) mod client;
+pub(crate) mod client_program;
 pub(crate) mod fake_server;
 pub(crate) mod file_lease;
 pub(crate) mod gateway;
