@@ -61,22 +61,26 @@ pub(crate) enum RequestRole {
 
 /// Which models can read a request as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum RequestReaders {
-    All,
-    /// Rerankers whose llama-server gives the scores of all documents at once.
-    WithRankingHead,
-    /// The model with this id.
-    Only(String),
+pub(crate) struct RequestReaders {
+    /// The id of the only model that can; `None` if others can too.
+    only: Option<String>,
+    /// Whether only rerankers can whose llama-server gives the scores of all documents at once.
+    has_all_documents: bool,
+    /// Whether models can whose llama-server gives the vectors of all tokens, for their heads.
+    takes_token_vectors: bool,
 }
 
 impl RequestReaders {
+    /// Returns the readers of a request for this model, before anything else is known of it.
+    pub(crate) fn of_any(model: &ModelInfo) -> Self {
+        Self { only: None, has_all_documents: false, takes_token_vectors: model.heads.is_some() }
+    }
+
     /// Returns whether this model is one of them.
     pub(crate) fn has(&self, model: &ModelInfo) -> bool {
-        match self {
-            Self::All => true,
-            Self::WithRankingHead => model.yes_no.is_none(),
-            Self::Only(id) => *id == model.id,
-        }
+        self.only.as_ref().is_none_or(|id| *id == model.id)
+            && (!self.has_all_documents || model.yes_no.is_none())
+            && (self.takes_token_vectors || model.heads.is_none())
     }
 }
 
@@ -139,13 +143,13 @@ impl ProxiedRequest {
         }
     }
 
-    /// Returns which models can read the request as it is written.
-    pub(crate) fn readers(&self) -> RequestReaders {
+    /// Returns which models can read the request, as it is written for this one.
+    pub(crate) fn readers(&self, model: &ModelInfo) -> RequestReaders {
         let is_for_rerankers = self.required_kind == Some(ModelKind::Rerank) && self.route.needs_slot;
-        match &self.only_model {
-            Some(id) => RequestReaders::Only(id.clone()),
-            None if is_for_rerankers && self.role != RequestRole::Whole => RequestReaders::WithRankingHead,
-            None => RequestReaders::All,
+        RequestReaders {
+            only: self.only_model.clone(),
+            has_all_documents: self.only_model.is_none() && is_for_rerankers && self.role != RequestRole::Whole,
+            takes_token_vectors: model.heads.is_some(),
         }
     }
 

@@ -57,8 +57,6 @@ pub(crate) struct Retry {
     model_queue: Arc<ModelQueue>,
     /// Names of the models to fall back to, in their configured order.
     fallbacks: VecDeque<String>,
-    /// Whether the request can be served by workers that give the vectors of all tokens, for the heads of their model.
-    takes_token_vectors: bool,
     /// Numbers of the workers of this model that have failed.
     failed_workers: Vec<u32>,
     /// Numbers of the workers of this model whose API has nothing for this request.
@@ -143,7 +141,7 @@ impl Retry {
                 request.check_answers_wanted(&info)?;
                 let mut retry =
                     Self::new(policy, request.route, request.required_kind, Arc::clone(model_queues), model_queue);
-                retry.readers = request.readers();
+                retry.readers = request.readers(&info);
                 if let Some(shared) = &request.shared_deadline {
                     retry.deadline = shared.get().copied();
                     retry.shared_deadline = Some(Arc::clone(shared));
@@ -178,16 +176,14 @@ impl Retry {
         model_queue: Arc<ModelQueue>,
     ) -> Self {
         let fallbacks = model_queue.model.policy().fallbacks.iter().cloned().collect();
-        let takes_token_vectors = model_queue.model.info().heads.is_some();
         Self {
             policy,
             route,
             required_kind,
-            readers: RequestReaders::All,
+            readers: RequestReaders::of_any(&model_queue.model.info()),
             model_queues,
             model_queue,
             fallbacks,
-            takes_token_vectors,
             failed_workers: Vec::new(),
             unfit_workers: Vec::new(),
             attempts: 0,
@@ -379,9 +375,9 @@ impl Retry {
         let snapshot = self.model_queues.snapshot();
         let model_queue = snapshot.resolve(Some(name), self.required_kind, caller).ok()?;
         let info = model_queue.model.info();
-        let is_understood = self.readers.has(&info) && (self.takes_token_vectors || info.heads.is_none());
-        let is_usable =
-            is_understood && !Arc::ptr_eq(model_queue, &self.model_queue) && caller.check_model(&info).is_ok();
+        let is_usable = self.readers.has(&info)
+            && !Arc::ptr_eq(model_queue, &self.model_queue)
+            && caller.check_model(&info).is_ok();
         is_usable.then(|| Arc::clone(model_queue))
     }
 
