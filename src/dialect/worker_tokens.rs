@@ -26,6 +26,9 @@ pub enum WorkerTokenCall<'a> {
         add_special: bool,
         /// Whether the pieces that the tokens stand for are wanted too.
         with_pieces: bool,
+        /// Whether a control token that is written in the text becomes that token; `None` leaves it to the worker. Only
+        /// llama-server can be told.
+        parse_special: Option<bool>,
     },
     /// The text of these tokens.
     Text(&'a [u32]),
@@ -37,6 +40,8 @@ struct LlamaTokens<'a> {
     add_special: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     with_pieces: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parse_special: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -87,10 +92,10 @@ impl WorkerTokenDialect {
             serde_json::to_vec(value).unwrap_or_default()
         }
         match (*call, self) {
-            (WorkerTokenCall::Tokens { text, add_special, with_pieces }, Self::Llama) => {
-                json(&LlamaTokens { content: text, add_special, with_pieces })
+            (WorkerTokenCall::Tokens { text, add_special, with_pieces, parse_special }, Self::Llama) => {
+                json(&LlamaTokens { content: text, add_special, with_pieces, parse_special })
             }
-            (WorkerTokenCall::Tokens { text, add_special, with_pieces }, Self::Vllm) => json(&VllmTokens {
+            (WorkerTokenCall::Tokens { text, add_special, with_pieces, .. }, Self::Vllm) => json(&VllmTokens {
                 model,
                 prompt: text,
                 add_special_tokens: add_special,
@@ -179,14 +184,20 @@ mod tests {
     use super::WorkerTokenDialect::{Llama, Tei, Vllm};
     use super::*;
 
-    const TOKENS: WorkerTokenCall<'_> = WorkerTokenCall::Tokens { text: "a\"", add_special: false, with_pieces: false };
-    const PIECES: WorkerTokenCall<'_> = WorkerTokenCall::Tokens { text: "a", add_special: true, with_pieces: true };
+    const fn tokens(text: &str, is_whole: bool, parse_special: Option<bool>) -> WorkerTokenCall<'_> {
+        WorkerTokenCall::Tokens { text, add_special: is_whole, with_pieces: is_whole, parse_special }
+    }
+
+    const TOKENS: WorkerTokenCall<'_> = tokens("a\"", false, None);
+    const PIECES: WorkerTokenCall<'_> = tokens("a", true, None);
+    const PLAIN: WorkerTokenCall<'_> = tokens("a", false, Some(false));
 
     #[test]
     fn each_tokenizer_is_asked_in_its_own_dialect() {
         for (dialect, call, path, body) in [
             (Llama, TOKENS, "/tokenize", r#"{"content":"a\"","add_special":false}"#),
             (Llama, PIECES, "/tokenize", r#"{"content":"a","add_special":true,"with_pieces":true}"#),
+            (Llama, PLAIN, "/tokenize", r#"{"content":"a","add_special":false,"parse_special":false}"#),
             (Llama, WorkerTokenCall::Text(&[1, 2]), "/detokenize", r#"{"tokens":[1,2]}"#),
             (
                 Vllm,

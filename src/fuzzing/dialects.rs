@@ -213,7 +213,7 @@ pub fn tokens(data: &[u8]) {
     };
     let dialects = [WorkerTokenDialect::Llama, WorkerTokenDialect::Vllm, WorkerTokenDialect::Tei];
     for (text, dialect) in texts.iter().flat_map(|text| dialects.map(|dialect| (text, dialect))) {
-        let call = WorkerTokenCall::Tokens { text, add_special: true, with_pieces: true };
+        let call = WorkerTokenCall::Tokens { text, add_special: true, with_pieces: true, parse_special: None };
         assert!(json(&dialect.write_request(&call, "m")).is_object());
         let _ = (dialect.read_ids(answer), dialect.read_text(answer), dialect.read_tokens(answer));
     }

@@ -54,6 +54,18 @@ fn documents_are_scored_side_by_side_in_all_slots() {
     assert_eq!(asked.read_response().unwrap().status(), 200);
 }
 
+/// Regression: each long document asked again for the tokens of the template and of the question without a document.
+#[test]
+fn the_tokenizer_is_asked_once_for_what_all_documents_share() {
+    let gateway = scripted(json!({})).set("MAX_CONCURRENT_REQUESTS", 2).start_ready();
+    let long = "a red fox jumps over the fence ".repeat(40);
+    let body = json!({"model": "dummy", "query": "red", "documents": vec![long; 6], "max_tokens_per_doc": 9});
+    let answer = gateway.client().post_json("/v2/rerank", &body);
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+    let asked = gateway.journal().requests("/tokenize").len();
+    assert_eq!(asked, 6 + 2 + 1, "each document, both ends of the template, the question alone");
+}
+
 #[test]
 fn an_answer_without_probabilities_is_a_fault_of_the_backend() {
     let fixed = json!([{"path": COMPLETION, "status": 200, "body": {"content": "yes"}}]);

@@ -117,7 +117,7 @@ pub(super) async fn tokens_and_model<S: CallSender>(
     add_special: bool,
 ) -> Result<(Vec<u32>, Arc<Model>), Refusal> {
     let (text, with_pieces) = (text.to_owned(), false);
-    let (dialect, answer) = TokenCall::Tokens { text, add_special, with_pieces }.ask(calls).await?;
+    let (dialect, answer) = TokenCall::tokens(text, add_special, with_pieces).ask(calls).await?;
     Ok((dialect.read_ids(&answer.body).map_err(unreadable)?, answer.served_by.model))
 }
 

@@ -71,7 +71,7 @@ impl OllamaTranslation {
             let is_unload = self.request.keep_alive == Some(KeepAlive::Unload);
             if !is_unload && !model.is_remote() {
                 // It needs no slot.
-                TokenCall::Tokens { text: String::new(), add_special: false, with_pieces: false }.ask(calls).await?;
+                TokenCall::tokens(String::new(), false, false).ask(calls).await?;
             }
             writer().write_loaded(is_unload, moment_since(self.started), &mut line);
             self.request.keep_alive.inspect(|time| KeptAlive::apply(model, *time));

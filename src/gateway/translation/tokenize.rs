@@ -46,7 +46,7 @@ impl TokenizeTranslation {
 }
 
 async fn ask<S: CallSender>(calls: &Calls<'_, S>, text: &str, add_special: bool) -> Result<WorkerTokens, Refusal> {
-    let call = TokenCall::Tokens { text: text.to_owned(), add_special, with_pieces: true };
+    let call = TokenCall::tokens(text.to_owned(), add_special, true);
     let (dialect, answer) = call.ask(calls).await?;
     let unreadable = |error| Refusal::BadBackendAnswer(format!("the answer of its tokenizer: {error}"));
     dialect.read_tokens(&answer.body).map_err(unreadable)

@@ -1,12 +1,13 @@
 //! Documents that a reranker without a ranking head scores: each is a question of its own, whose tokens are counted, cut and
 //! sent. The question and the answer are in `dialect/rerank/words/`.
 
-use serde::Deserialize;
-use serde_json::json;
+use std::borrow::Cow;
 
+use tokio::sync::OnceCell;
+
+use super::backends::TokenCall;
 use super::calls::{CallAnswer, CallBody, CallSender, Calls};
 use super::cut::{TokenLimit, fit_tokens};
-use super::shared::call_route;
 use crate::dialect::rerank::words::{self, TEMPLATE_END, TEMPLATE_START, YesNoWords};
 use crate::dialect::rerank::{DocumentCut, RerankCall, RerankRequest, WorkerScores};
 use crate::fleet::ModelInfo;
@@ -28,6 +29,18 @@ pub(super) struct WordReranker {
     instruction: Option<String>,
     /// Most tokens of a prompt.
     prompt_tokens: usize,
+    known: KnownTokens,
+}
+
+/// What its tokenizer has said already during this request.
+#[derive(Default)]
+struct KnownTokens {
+    /// The number of tokens of the template around a question.
+    template: OnceCell<usize>,
+    /// The first query and its question without a document. Most requests have one query.
+    bare: OnceCell<(String, Vec<u32>)>,
+    /// Whether it takes control tokens from a text although it is told not to.
+    takes_control_tokens: OnceCell<bool>,
 }
 
 /// How a part of a prompt becomes tokens.
@@ -57,7 +70,13 @@ impl WordReranker {
         let words = info.yes_no.map(|words| YesNoWords { yes: words.yes, no: words.no })?;
         let context = info.context_length.and_then(|tokens| usize::try_from(tokens).ok()).unwrap_or(usize::MAX);
         let prompt_tokens = context.saturating_sub(ANSWER_TOKENS);
-        Some(Self { model: info.id.clone(), words, instruction: info.instruction.clone(), prompt_tokens })
+        Some(Self {
+            model: info.id.clone(),
+            words,
+            instruction: info.instruction.clone(),
+            prompt_tokens,
+            known: KnownTokens::default(),
+        })
     }
 
     /// Asks for the logit of the one document of a call.
@@ -103,11 +122,10 @@ impl WordReranker {
         if tokens.len() + template_at_most <= most && most_of_document.is_none_or(|most| document.len() <= most) {
             return Ok(tokens);
         }
-        let template = self.tokens_of(calls, TEMPLATE_START, FIRST).await?.len()
-            + self.tokens_of(calls, TEMPLATE_END, LATER).await?.len();
-        let without = self.tokens_of(calls, &words::question(instruction, query, ""), PLAIN).await?;
+        let template = self.template_tokens(calls).await?;
+        let without = self.bare_question(calls, instruction, query).await?;
         // The first token of the document may hold the space before it.
-        let start = tokens.iter().zip(&without).take_while(|(one, other)| one == other).count();
+        let start = tokens.iter().zip(&*without).take_while(|(one, other)| one == other).count();
         let Some(room) = most.checked_sub(template + start).filter(|room| *room > 0) else {
             let message = format!(
                 "query has {start} tokens with its instruction, and the model has room for {} with a document",
@@ -127,12 +145,41 @@ impl WordReranker {
     async fn question_tokens<S: CallSender>(&self, calls: &Calls<'_, S>, question: &str) -> Result<Vec<u32>, Refusal> {
         let may_hold_marks = question.contains(words::CONTROL_TOKEN_START);
         // Builds before July 2025 do not read `parse_special`, and let a document write a turn of the chat.
-        if may_hold_marks && self.tokens_of(calls, words::CONTROL_TOKEN, PLAIN).await?.len() == 1 {
+        if may_hold_marks && self.takes_control_tokens(calls).await? {
             return Err(Refusal::BadBackendAnswer(
                 "its tokenizer takes control tokens from the text of a document: update llama-server".to_owned(),
             ));
         }
         self.tokens_of(calls, question, PLAIN).await
+    }
+
+    async fn takes_control_tokens<S: CallSender>(&self, calls: &Calls<'_, S>) -> Result<bool, Refusal> {
+        let ask = || async { Ok(self.tokens_of(calls, words::CONTROL_TOKEN, PLAIN).await?.len() == 1) };
+        self.known.takes_control_tokens.get_or_try_init(ask).await.copied()
+    }
+
+    async fn template_tokens<S: CallSender>(&self, calls: &Calls<'_, S>) -> Result<usize, Refusal> {
+        let ask = || async {
+            let start = self.tokens_of(calls, TEMPLATE_START, FIRST).await?.len();
+            Ok(start + self.tokens_of(calls, TEMPLATE_END, LATER).await?.len())
+        };
+        self.known.template.get_or_try_init(ask).await.copied()
+    }
+
+    /// Returns the tokens of a question without a document.
+    async fn bare_question<S: CallSender>(
+        &self,
+        calls: &Calls<'_, S>,
+        instruction: Option<&str>,
+        query: &str,
+    ) -> Result<Cow<'_, [u32]>, Refusal> {
+        let question = words::question(instruction, query, "");
+        let ask = || async { Ok((query.to_owned(), self.tokens_of(calls, &question, PLAIN).await?)) };
+        let (known, tokens) = self.known.bare.get_or_try_init(ask).await?;
+        match known == query {
+            true => Ok(Cow::Borrowed(tokens)),
+            false => self.tokens_of(calls, &question, PLAIN).await.map(Cow::Owned),
+        }
     }
 
     async fn tokens_of<S: CallSender>(
@@ -141,16 +188,15 @@ impl WordReranker {
         text: &str,
         TextPart { is_first, has_control_tokens }: TextPart,
     ) -> Result<Vec<u32>, Refusal> {
-        #[derive(Deserialize)]
-        struct Tokens {
-            tokens: Vec<u32>,
-        }
-        let body = json!({"content": text, "add_special": is_first, "parse_special": has_control_tokens});
-        let answer = calls
-            .call_model(Some(&self.model), call_route("/tokenize")?, CallBody::Text(body.to_string().into_bytes()))
-            .await?;
-        let Tokens { tokens } = serde_json::from_slice(&answer.body)
-            .map_err(|error| Refusal::BadBackendAnswer(format!("the answer of its tokenizer: {error}")))?;
-        Ok(tokens)
+        let call = TokenCall::Tokens {
+            text: text.to_owned(),
+            add_special: is_first,
+            with_pieces: false,
+            parse_special: Some(has_control_tokens),
+        };
+        let (dialect, answer) = call.ask_model(Some(&self.model), calls).await?;
+        dialect
+            .read_ids(&answer.body)
+            .map_err(|error| Refusal::BadBackendAnswer(format!("the answer of its tokenizer: {error}")))
     }
 }

@@ -13,12 +13,17 @@ use crate::settings::values::BackendApi;
 /// A call to the tokenizer of a model.
 pub(in crate::gateway::translation) enum TokenCall {
     /// As [`WorkerTokenCall::Tokens`].
-    Tokens { text: String, add_special: bool, with_pieces: bool },
+    Tokens { text: String, add_special: bool, with_pieces: bool, parse_special: Option<bool> },
     /// As [`WorkerTokenCall::Text`].
     Text(Vec<u32>),
 }
 
 impl TokenCall {
+    /// Returns the call for the tokens of a text, as the worker reads texts unless it is told otherwise.
+    pub(in crate::gateway::translation) fn tokens(text: String, add_special: bool, with_pieces: bool) -> Self {
+        Self::Tokens { text, add_special, with_pieces, parse_special: None }
+    }
+
     /// Asks a worker, and returns the answer with its dialect.
     ///
     /// # Errors
@@ -27,19 +32,34 @@ impl TokenCall {
         self,
         calls: &Calls<'_, S>,
     ) -> Result<(WorkerTokenDialect, CallAnswer), Refusal> {
+        self.ask_model(None, calls).await
+    }
+
+    /// As [`Self::ask`], but if a model is given, its workers alone are asked.
+    ///
+    /// # Errors
+    /// As [`Calls::call`].
+    pub(in crate::gateway::translation) async fn ask_model<S: CallSender>(
+        self,
+        only_model: Option<&str>,
+        calls: &Calls<'_, S>,
+    ) -> Result<(WorkerTokenDialect, CallAnswer), Refusal> {
         let route = match self {
             Self::Tokens { .. } => "/tokenize",
             Self::Text(_) => "/detokenize",
         };
-        let answer = calls.call(call_route(route)?, CallBody::Written(Arc::new(self))).await?;
+        let answer = calls.call_model(only_model, call_route(route)?, CallBody::Written(Arc::new(self))).await?;
         Ok((token_dialect(answer.served_by.member.api)?, answer))
     }
 
     fn borrowed(&self) -> WorkerTokenCall<'_> {
         match self {
-            Self::Tokens { text, add_special, with_pieces } => {
-                WorkerTokenCall::Tokens { text, add_special: *add_special, with_pieces: *with_pieces }
-            }
+            Self::Tokens { text, add_special, with_pieces, parse_special } => WorkerTokenCall::Tokens {
+                text,
+                add_special: *add_special,
+                with_pieces: *with_pieces,
+                parse_special: *parse_special,
+            },
             Self::Text(tokens) => WorkerTokenCall::Text(tokens),
         }
     }
