@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# From a fresh clone to a response: builds the gateway, gets a llama-server and a small model, makes an API key, starts
-# serving, and prints a curl command to try. Ctrl-C stops everything. All files are in .cache/.
+# From a fresh clone to an answer: builds the gateway, gets a llama-server and a model, makes an API key, starts serving,
+# asks one question, prints the answer and a curl command to try. Ctrl-C stops everything. All files are in .cache/.
 #
-#   scripts/quickstart.sh [--model PATH] [--port N] [--check]
+#   scripts/quickstart.sh [MODEL] [--port N] [--check]
 #
-#   --model PATH  serve this GGUF file instead of the small model that is downloaded
-#   --port N      the gateway's port (8000; the health port is the next one)
-#   --check       start on free ports, send one request, print the response and stop; exit 0 if all of that worked
+#   MODEL     a model of the hub, such as Qwen/Qwen3-0.6B-GGUF:Q8_0, or a GGUF file; also as --model MODEL. Without it a
+#             small one: from the hub if it can be reached, else from a package of Python
+#   --port N  the gateway's port (8000; the health port is the next one)
+#   --check   start on free ports, and stop after the answer; exit 0 if all of that worked
+#
+# A model of the hub goes into HF_HUB_CACHE, or .cache/hub; HF_TOKEN and HF_ENDPOINT are read as by `llamagate pull`.
 #
 # Settings of the gateway can be given in the environment as usual. The defaults here are for a first try: context 4096,
 # one request at a time, a GPU only if nvidia-smi finds one, and access only from this machine.
@@ -24,6 +27,8 @@ secret_file=$data_dir/secret
 port_file=$data_dir/port
 gateway_log=$data_dir/gateway.log
 key_name=quickstart
+hub_cache=${HF_HUB_CACHE:-$cache_dir/hub}
+small_model=bartowski/SmolLM2-135M-Instruct-GGUF:Q4_K_M
 gateway=      # process id while it runs
 serving=false # true once it was ready
 
@@ -39,6 +44,7 @@ while (($# > 0)); do
     ;;
   --check) check=true && shift ;;
   -h | --help) usage && exit ;;
+  [!-]*) model=$1 && shift ;;
   *) fail "unknown argument: $1" "see scripts/quickstart.sh --help" ;;
   esac
 done
@@ -65,9 +71,11 @@ check_port() {
 
 have curl || fail "curl is missing" "Debian, Ubuntu: apt install curl"
 check_rust
-if [[ -n $model ]]; then
-  [[ -f $model && -r $model ]] || fail "--model $model is not a file that can be read"
+if [[ -f $model ]]; then
+  [[ -r $model ]] || fail "$model cannot be read"
   model=$(cd "$(dirname "$model")" && pwd -P)/$(basename "$model")
+elif [[ $model == /* || $model == ./* || $model == ../* ]]; then
+  fail "there is no file $model"
 fi
 
 if $check; then
@@ -97,7 +105,29 @@ llamagate=$(grep '/llamagate$' <<<"$programs")
 keyctl=$(grep '/keyctl$' <<<"$programs")
 
 llama_server=$("$repo_root/scripts/get-llama-server.sh")
-[[ -n $model ]] || model=$("$repo_root/scripts/get-model.sh")
+
+# Whether the hub answers within a few seconds that it has the small model.
+hub_is_reachable() {
+  [[ ${HF_HUB_OFFLINE:-} != @(1|true|yes|on) ]] || return 1
+  local status
+  status=$(curl --silent --location --output /dev/null --max-time 5 --write-out '%{http_code}' \
+    "${HF_ENDPOINT:-https://huggingface.co}/api/models/${small_model%:*}") || true
+  [[ $status == 200 ]]
+}
+
+# Prints the path of a model of the hub, which is downloaded if it is not there.
+pull() {
+  say "getting $1 ..."
+  DATA_DIR="$data_dir" HF_HUB_CACHE="$hub_cache" "$llamagate" pull "$1"
+}
+
+if [[ -z $model ]]; then
+  if ! hub_is_reachable || ! model=$(pull "$small_model"); then
+    model=$("$repo_root/scripts/get-model.sh")
+  fi
+elif [[ ! -f $model ]]; then
+  model=$(pull "$model") || fail "there is no model to serve; the reason is above"
+fi
 
 # The key file contains only a hash, so the secret is kept beside it, readable only by its owner. If the two do not
 # match any more, the key gets a new secret.
@@ -222,8 +252,9 @@ start_gateway
 wait_until_ready
 serving=true
 
+say "asking: Say hello in one sentence."
+send_request
 if $check; then
-  send_request
   stop_gateway
   exit
 fi
