@@ -16,6 +16,7 @@
 //! | [`embedding_heads`] | the heads of BGE-M3: read from files, applied to the vectors of tokens |
 //! | [`fleet`] | models, their workers, and the leases on workers that requests get |
 //! | [`gateway`] | client connections and requests, from the socket to the access log |
+//! | [`hex`] | bytes as hexadecimal digits |
 //! | [`http_client`] | the HTTP client for the program's own requests, such as probes |
 //! | [`keys`] | the API key file: grammar, lookup, reload, edits by `keyctl` |
 //! | [`models`] | model files: GGUF metadata, names, listing, memory estimate |
@@ -45,6 +46,7 @@ pub mod fleet;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gateway;
+pub mod hex;
 pub mod http_client;
 pub mod keys;
 pub mod models;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use sha2::{Digest as _, Sha256};
 
 use super::bounds::LOG_FOLDER_NAME;
+use crate::hex::hex;
 use crate::settings::options::Logs;
 
 /// Returns the log folder of llama-server; the folders of further workers are inside it.
@@ -31,7 +32,7 @@ pub(super) fn worker_log_dir_name(id: &str, number: u32) -> String {
         let digest = Sha256::digest(id);
         name.truncate(LOG_FOLDER_NAME - 1 - 2 * DIGEST_SHOWN);
         name.push('~');
-        digest[..DIGEST_SHOWN].iter().for_each(|byte| _ = write!(name, "{byte:02x}"));
+        name.push_str(&hex(&digest[..DIGEST_SHOWN]));
     }
     if number == 0 { name } else { format!("{name}@{number}") }
 }

@@ -35,7 +35,7 @@ impl FileLock {
     pub(super) fn take(path: &Path) -> Result<Option<Self>, DownloadError> {
         loop {
             let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-            let file = opened.map_err(|source| disk(path, "opened", source))?;
+            let file = opened.map_err(|source| DownloadError::disk(path, "opened", source))?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // Who had it may have removed its file, which is then no lock of the next one.
                 Ok(file) if is_at(&file, path) => return Ok(Some(Self { _file: Some(file) })),
@@ -44,7 +44,7 @@ impl FileLock {
                 Err((_, nix::Error::ENOLCK | nix::Error::ENOSYS | nix::Error::EOPNOTSUPP)) => {
                     return Ok(Some(Self { _file: None }));
                 }
-                Err((_, error)) => return Err(disk(path, "locked", error.into())),
+                Err((_, error)) => return Err(DownloadError::disk(path, "locked", error.into())),
             }
         }
     }
@@ -61,7 +61,7 @@ impl CachedRepository {
         for folder in
             [&self.locks, &self.folder.join("blobs"), &self.folder.join("snapshots"), &self.folder.join("refs")]
         {
-            fs::create_dir_all(folder).map_err(|source| disk(folder, "created", source))?;
+            fs::create_dir_all(folder).map_err(|source| DownloadError::disk(folder, "created", source))?;
         }
         Ok(())
     }
@@ -95,14 +95,14 @@ impl CachedRepository {
     pub(super) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<PathBuf, DownloadError> {
         let (path, blob) = (self.path(commit, file), self.blob(etag));
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|source| disk(folder, "created", source))?;
+            fs::create_dir_all(folder).map_err(|source| DownloadError::disk(folder, "created", source))?;
         }
         let up = "../".repeat(2 + file.matches('/').count());
         let target = PathBuf::from(format!("{up}blobs/{etag}"));
         if fs::read_link(&path).is_ok_and(|found| found == target) && path.exists() {
             return Ok(path);
         }
-        let failed = |source| disk(&path, "created", source);
+        let failed = |source| DownloadError::disk(&path, "created", source);
         // Under another name first, so that the file is never missing while another program looks.
         let made = path.with_file_name(format!(".{}.{etag}", std::process::id()));
         match symlink(&target, &made) {
@@ -132,12 +132,8 @@ impl CachedRepository {
             file.sync_all()?;
             fs::rename(&part, &path)
         };
-        write().map_err(|source| disk(&path, "written", source))
+        write().map_err(|source| DownloadError::disk(&path, "written", source))
     }
-}
-
-fn disk(path: &Path, what: &'static str, source: io::Error) -> DownloadError {
-    DownloadError::Disk { path: path.to_owned(), what, source }
 }
 
 fn is_at(file: &File, path: &Path) -> bool {

@@ -154,7 +154,7 @@ impl Downloader {
         let folder = path.parent().unwrap_or(&self.models_dir).to_owned();
         progress.set_total(located.size);
         let created = std::fs::create_dir_all(&folder);
-        created.map_err(|source| DownloadError::Disk { path: folder.clone(), what: "created", source })?;
+        created.map_err(|source| DownloadError::disk(&folder, "created", source))?;
         let _lock = wait_for_lock(|| FileLock::take(&folder.join(".lock")), progress).await?;
         if is_blob(&path, located.size) {
             progress.add_found(located.size);
@@ -176,7 +176,7 @@ impl Downloader {
         progress: &Arc<Progress>,
         pace: &Arc<Pace>,
     ) -> Result<u64, DownloadError> {
-        let disk = |what, source| DownloadError::Disk { path: part_path.to_owned(), what, source };
+        let disk = |what, source| DownloadError::disk(part_path, what, source);
         let (path, size) = (part_path.to_owned(), located.size);
         let opened = blocking(move || PartFile::open(&path, size)).await;
         let part = Arc::new(opened.map_err(|source| match source.kind() {

@@ -3,7 +3,7 @@
 //! No message holds an address with a query, because signed addresses are secrets, and none holds a token.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::models::{NameError, human_size};
@@ -123,6 +123,11 @@ pub enum DownloadError {
 }
 
 impl DownloadError {
+    /// Returns the error of something that was tried on the disk, which `what` names as a participle.
+    pub(super) fn disk(path: impl AsRef<Path>, what: &'static str, source: io::Error) -> Self {
+        Self::Disk { path: path.as_ref().to_owned(), what, source }
+    }
+
     /// Returns what to do about it, if something can be done.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {

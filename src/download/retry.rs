@@ -1,4 +1,6 @@
-//! Tries of small requests to the hub: again after a pause where another try may do better.
+//! Tries of small requests to the hub, and the pauses between tries of any kind.
+
+use std::time::Duration;
 
 use super::bounds::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::error::{DownloadError, TryError};
@@ -12,7 +14,6 @@ pub(super) async fn with_retries<T>(
     host: &str,
     mut ask: impl AsyncFnMut() -> Result<T, TryError>,
 ) -> Result<T, DownloadError> {
-    let mut pause = FIRST_PAUSE;
     let mut tries = 0;
     loop {
         let (reason, wait) = match ask().await {
@@ -21,11 +22,58 @@ pub(super) async fn with_retries<T>(
             Err(TryError::Again { reason, wait }) => (reason, wait),
         };
         tries += 1;
-        tracing::warn!(host, reason, "the hub is asked again");
         if tries > retries {
             return Err(DownloadError::GivenUp { host: host.to_owned(), tries, reason });
         }
-        tokio::time::sleep(wait.unwrap_or(pause)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        tracing::warn!(host, reason, "the hub is asked again");
+        tokio::time::sleep(wait.unwrap_or_else(|| pause_after(tries))).await;
+    }
+}
+
+/// Returns the pause after this number of tries in a row that brought nothing.
+pub(super) fn pause_after(tries: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_the_longest() {
+        assert_eq!(pause_after(1), FIRST_PAUSE);
+        assert_eq!(pause_after(3), FIRST_PAUSE * 4);
+        assert_eq!(pause_after(20), LONGEST_PAUSE);
+        assert_eq!(pause_after(u32::MAX), LONGEST_PAUSE);
+    }
+
+    /// Counts the lines of the log.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_try_was_said_to_be_followed_by_another() {
+        let lines = Lines::default();
+        let written = lines.clone();
+        let log = tracing_subscriber::fmt().with_writer(move || written.clone()).finish();
+        let _log = tracing::subscriber::set_default(log);
+        let ask = async || Err::<(), _>(TryError::Again { reason: "it is busy".to_owned(), wait: None });
+        let outcome = with_retries(2, "hub", ask).await;
+        assert!(matches!(outcome, Err(DownloadError::GivenUp { tries: 3, .. })));
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("asked again").count(), 2, "{text}");
     }
 }

@@ -13,12 +13,14 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::{JoinSet, spawn_blocking};
 use url::Url;
 
-use super::bounds::{FIRST_PAUSE, LONGEST_PAUSE, PIECE, SLOW_WINDOW, SLOWEST};
+use super::bounds::{PIECE, SLOW_WINDOW, SLOWEST};
 use super::error::{DownloadError, TryError};
 use super::hub::{Hub, LocatedFile, RangeAnswer, host_of};
 use super::part_file::PartFile;
 use super::pieces::count;
 use super::progress::Progress;
+use super::retry::pause_after;
+use crate::hex::hex;
 use crate::pause_clock::ActiveInstant;
 
 /// Limits of downloads that settings choose.
@@ -103,7 +105,7 @@ impl Transfer {
         drop(shared);
         let hash = hashing.await.unwrap_or(Ok(None));
         fetched?;
-        let hash = hash.map_err(|source| disk(&label, "read", source))?;
+        let hash = hash.map_err(|source| DownloadError::disk(&label, "read", source))?;
         hash.ok_or(DownloadError::Stopped)
     }
 }
@@ -169,8 +171,7 @@ impl Shared {
         if tries > most {
             return Err(DownloadError::GivenUp { host, tries, reason });
         }
-        let doubled = FIRST_PAUSE.saturating_mul(1 << (tries - 1).min(16));
-        let pause = wait.unwrap_or(doubled.min(LONGEST_PAUSE));
+        let pause = wait.unwrap_or_else(|| pause_after(tries));
         tracing::debug!(
             file = self.transfer.file.label,
             reason,
@@ -276,7 +277,7 @@ impl<'a> PieceWriter<'a> {
         let (part, length) = (Arc::clone(&self.shared.transfer.part), data.len() as u64);
         let written = spawn_blocking(move || part.write_piece(at, &data)).await;
         let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
-        written.map_err(|source| disk(&self.shared.transfer.file.label, "written", source))?;
+        written.map_err(|source| DownloadError::disk(&self.shared.transfer.file.label, "written", source))?;
         self.shared.failures.store(0, Ordering::Relaxed);
         self.shared.transfer.progress.add_arrived(length);
         // The hasher ends before the last piece only if it failed, which `run` tells.
@@ -308,10 +309,6 @@ impl Window {
     }
 }
 
-fn disk(label: &str, what: &'static str, source: io::Error) -> DownloadError {
-    DownloadError::Disk { path: label.into(), what, source }
-}
-
 /// Hashes a file while it arrives: the pieces in their order, as soon as each is there. Returns `None` if the download ends
 /// before the file does.
 fn hash_arriving(part: &PartFile, arrivals: &mpsc::Receiver<()>) -> io::Result<Option<String>> {
@@ -330,9 +327,4 @@ fn hash_arriving(part: &PartFile, arrivals: &mpsc::Receiver<()>) -> io::Result<O
         hash.update(piece);
     }
     Ok(Some(hex(&hash.finalize())))
-}
-
-/// Returns bytes as hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::error::KeyLineProblem;
+use crate::hex::hex;
 
 /// Length of a secret in characters.
 pub const SECRET_LENGTH: std::ops::RangeInclusive<usize> = 16..=128;
@@ -65,7 +66,7 @@ impl Digest {
     }
 
     fn to_hex(self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.0)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::gateway::admission::auth::Caller;
 use crate::gateway::bounds::NEVER_UNLOADED;
 use crate::gateway::queue::model_queues::Snapshot;
 use crate::gateway::routes::route::OllamaModels;
+use crate::hex::hex;
 use crate::models::{InputModality, ModelKind};
 use crate::refusal::Refusal;
 
@@ -77,8 +78,7 @@ fn card(info: &ModelInfo, created: Timestamp) -> ModelCard {
 /// Returns a digest of what tells a model from others: its weights are not read for that.
 fn digest_of(info: &ModelInfo) -> String {
     let known = (&info.id, info.size_bytes, &info.architecture, &info.quantization);
-    let digest = Sha256::digest(format!("{known:?}"));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(format!("{known:?}")))
 }
 
 fn capabilities_of(info: &ModelInfo) -> Vec<ModelCapability> {

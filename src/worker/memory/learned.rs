@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
 
+use crate::hex::hex;
 use crate::worker::bounds::{LEARNED_FILE_BYTES, LEARNED_MODELS, LEARNED_TOLERANCE};
 use crate::worker::plan::{Plan, Program};
 
@@ -85,7 +86,7 @@ impl MemoryKey {
             }
             Program::Command { argv, .. } => argv.iter().for_each(|word| add(word)),
         }
-        Self(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+        Self(hex(&hash.finalize()[..16]))
     }
 }
 
