@@ -10,10 +10,10 @@ use nix::sys::statvfs::statvfs;
 use tokio::task::spawn_blocking;
 
 use super::bounds::{DISK_RESERVE, LOCK_POLL};
-use super::cache::{CachedRepository, FileLock};
+use super::disk::cache::{CachedRepository, FileLock};
+use super::disk::part_file::PartFile;
 use super::error::DownloadError;
 use super::hub::{Hub, Listing, LocatedFile};
-use super::part_file::PartFile;
 use super::progress::{DownloadPhase, Progress};
 use super::retry::with_retries;
 use super::transfer::{DownloadLimits, Pace, Transfer};

@@ -5,34 +5,30 @@
 //!
 //! - `board.rs`: the download that the service waits for
 //! - `bounds.rs`: bounds of downloads that no setting chooses
-//! - `cache.rs`: where files lie in the hub's cache, and who may write them
 //! - `configured.rs`: the downloader that settings describe
+//! - `disk/`: where files lie, parts of files, locks
 //! - `downloader.rs`: brings a model: which files, in which order
 //! - `error.rs`: why a download did not come to its end
 //! - `hub.rs`: the hub's API, redirects and the token
-//! - `part_file.rs`: the file that a download grows in
-//! - `pieces.rs`: which pieces of a file have arrived
 //! - `progress.rs`: how far a download is
 //! - `retry.rs`: tries of small requests
 //! - `transfer.rs`: fetches one file in ranges
 
 mod board;
 mod bounds;
-mod cache;
 mod configured;
+mod disk;
 mod downloader;
 mod error;
 mod hub;
-mod part_file;
-mod pieces;
 mod progress;
 mod retry;
 mod transfer;
 
 pub use board::{DownloadBoard, DownloadReport};
+pub use disk::pieces::Pieces;
 pub use downloader::{DownloadedModel, Downloader};
 pub use error::DownloadError;
 pub use hub::{Hub, Token};
-pub use pieces::Pieces;
 pub use progress::{DownloadPhase, Progress};
 pub use transfer::DownloadLimits;

@@ -14,10 +14,10 @@ use tokio::task::{JoinSet, spawn_blocking};
 use url::Url;
 
 use super::bounds::{PIECE, SLOW_WINDOW, SLOWEST};
+use super::disk::part_file::PartFile;
+use super::disk::pieces::count;
 use super::error::{DownloadError, TryError};
 use super::hub::{Hub, LocatedFile, RangeAnswer, host_of};
-use super::part_file::PartFile;
-use super::pieces::count;
 use super::progress::Progress;
 use super::retry::pause_after;
 use crate::hex::hex;

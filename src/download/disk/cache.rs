@@ -11,18 +11,18 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::error::DownloadError;
 use super::part_file::sync_folder;
+use crate::download::error::DownloadError;
 use crate::models::RepositoryId;
 
 /// A repository's folder in the cache.
-pub(super) struct CachedRepository {
+pub(in crate::download) struct CachedRepository {
     folder: PathBuf,
     locks: PathBuf,
 }
 
 /// The right to download a file. The operating system takes it back when its process ends, however it ends.
-pub(super) struct FileLock {
+pub(in crate::download) struct FileLock {
     /// `None` on file systems that know no locks: the hash of the whole is all that protects there.
     _file: Option<Flock<File>>,
 }
@@ -32,7 +32,7 @@ impl FileLock {
     ///
     /// # Errors
     /// The file cannot be opened or locked.
-    pub(super) fn take(path: &Path) -> Result<Option<Self>, DownloadError> {
+    pub(in crate::download) fn take(path: &Path) -> Result<Option<Self>, DownloadError> {
         loop {
             let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
             let file = opened.map_err(|source| DownloadError::disk(path, "opened", source))?;
@@ -51,13 +51,13 @@ impl FileLock {
 }
 
 impl CachedRepository {
-    pub(super) fn new(cache: &Path, repository: &RepositoryId) -> Self {
+    pub(in crate::download) fn new(cache: &Path, repository: &RepositoryId) -> Self {
         let name = repository.folder();
         Self { folder: cache.join(&name), locks: cache.join(".locks").join(name) }
     }
 
     /// Creates the folders that a download needs.
-    pub(super) fn create(&self) -> Result<(), DownloadError> {
+    pub(in crate::download) fn create(&self) -> Result<(), DownloadError> {
         for folder in
             [&self.locks, &self.folder.join("blobs"), &self.folder.join("snapshots"), &self.folder.join("refs")]
         {
@@ -66,33 +66,33 @@ impl CachedRepository {
         Ok(())
     }
 
-    pub(super) fn blob(&self, etag: &str) -> PathBuf {
+    pub(in crate::download) fn blob(&self, etag: &str) -> PathBuf {
         self.folder.join("blobs").join(etag)
     }
 
-    pub(super) fn part(&self, etag: &str) -> PathBuf {
+    pub(in crate::download) fn part(&self, etag: &str) -> PathBuf {
         self.folder.join("blobs").join(format!("{etag}.incomplete"))
     }
 
     /// Returns where a file of a commit is.
-    pub(super) fn path(&self, commit: &str, file: &str) -> PathBuf {
+    pub(in crate::download) fn path(&self, commit: &str, file: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit).join(file)
     }
 
     /// Returns the commit that a revision meant when it was asked for last.
-    pub(super) fn commit_of(&self, revision: &str) -> Option<String> {
+    pub(in crate::download) fn commit_of(&self, revision: &str) -> Option<String> {
         let commit = fs::read_to_string(self.folder.join("refs").join(revision)).ok()?;
         let commit = commit.trim();
         (!commit.is_empty() && commit.bytes().all(|byte| byte.is_ascii_alphanumeric())).then(|| commit.to_owned())
     }
 
     /// Takes the lock of a blob; `None` if another process has it.
-    pub(super) fn lock(&self, etag: &str) -> Result<Option<FileLock>, DownloadError> {
+    pub(in crate::download) fn lock(&self, etag: &str) -> Result<Option<FileLock>, DownloadError> {
         FileLock::take(&self.locks.join(format!("{etag}.lock")))
     }
 
     /// Makes a file of a commit a link to its blob. On file systems without links the blob itself becomes the file.
-    pub(super) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<PathBuf, DownloadError> {
+    pub(in crate::download) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<PathBuf, DownloadError> {
         let (path, blob) = (self.path(commit, file), self.blob(etag));
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(|source| DownloadError::disk(folder, "created", source))?;
@@ -119,7 +119,7 @@ impl CachedRepository {
     }
 
     /// Notes which commit a revision means.
-    pub(super) fn set_commit(&self, revision: &str, commit: &str) -> Result<(), DownloadError> {
+    pub(in crate::download) fn set_commit(&self, revision: &str, commit: &str) -> Result<(), DownloadError> {
         // A commit is its own revision.
         if revision == commit || self.commit_of(revision).as_deref() == Some(commit) {
             return Ok(());

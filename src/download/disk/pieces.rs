@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::bounds::{MOST_PIECES_AT_ONCE, PIECE};
+use crate::download::bounds::{MOST_PIECES_AT_ONCE, PIECE};
 
 /// The pieces of one file: all are [`PIECE`] bytes long, but for the last one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Bits {
 }
 
 /// Returns how many pieces a file of this size has.
-pub(super) fn count(size: u64) -> usize {
+pub(in crate::download) fn count(size: u64) -> usize {
     usize::try_from(size.div_ceil(PIECE)).unwrap_or(usize::MAX)
 }
 
@@ -74,7 +74,7 @@ impl Pieces {
     }
 
     /// Returns the byte of [`Pieces::bits`] that has the bit of this piece, and its place.
-    pub(super) fn byte_of(&self, piece: usize) -> (usize, u8) {
+    pub(in crate::download) fn byte_of(&self, piece: usize) -> (usize, u8) {
         (piece / 8, self.arrived.0.get(piece / 8).copied().unwrap_or_default())
     }
 

@@ -15,8 +15,8 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use super::bounds::PIECE;
 use super::pieces::{Pieces, count};
+use crate::download::bounds::PIECE;
 
 /// The beginning of a trailer. The last byte is the version of its form.
 const MAGIC: &[u8; 8] = b"LLGPART\x01";
@@ -24,7 +24,7 @@ const MAGIC: &[u8; 8] = b"LLGPART\x01";
 const TRAILER_HEAD: u64 = 24;
 
 /// An open part.
-pub(super) struct PartFile {
+pub(in crate::download) struct PartFile {
     path: PathBuf,
     file: File,
     size: u64,
@@ -36,7 +36,7 @@ impl PartFile {
     ///
     /// # Errors
     /// The file cannot be opened, or the disk is full.
-    pub(super) fn open(path: &Path, size: u64) -> io::Result<Self> {
+    pub(in crate::download) fn open(path: &Path, size: u64) -> io::Result<Self> {
         // A link in its place would lead out of the cache.
         let no_follow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
         let options =
@@ -84,7 +84,7 @@ impl PartFile {
     ///
     /// # Errors
     /// The disk is full or broken.
-    pub(super) fn write_piece(&self, piece: usize, data: &[u8]) -> io::Result<()> {
+    pub(in crate::download) fn write_piece(&self, piece: usize, data: &[u8]) -> io::Result<()> {
         self.file.write_all_at(data, piece as u64 * PIECE)?;
         let mut pieces = self.lock();
         pieces.add(piece);
@@ -97,7 +97,7 @@ impl PartFile {
     ///
     /// # Errors
     /// The disk is broken.
-    pub(super) fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+    pub(in crate::download) fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
         self.file.read_exact_at(buffer, at)
     }
 
@@ -105,7 +105,7 @@ impl PartFile {
     ///
     /// # Errors
     /// The disk is broken, or the name cannot be given.
-    pub(super) fn finish(self, name: &Path) -> io::Result<()> {
+    pub(in crate::download) fn finish(self, name: &Path) -> io::Result<()> {
         self.file.set_len(self.size)?;
         self.file.sync_all()?;
         fs::rename(&self.path, name)?;
@@ -113,12 +113,12 @@ impl PartFile {
     }
 
     /// Returns the size of the whole file in bytes.
-    pub(super) fn size(&self) -> u64 {
+    pub(in crate::download) fn size(&self) -> u64 {
         self.size
     }
 
     /// Returns which pieces have arrived.
-    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Pieces> {
+    pub(in crate::download) fn lock(&self) -> std::sync::MutexGuard<'_, Pieces> {
         self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -127,7 +127,7 @@ impl PartFile {
 ///
 /// # Errors
 /// The folder cannot be opened.
-pub(super) fn sync_folder(file: &Path) -> io::Result<()> {
+pub(in crate::download) fn sync_folder(file: &Path) -> io::Result<()> {
     let Some(folder) = file.parent() else { return Ok(()) };
     match File::open(folder)?.sync_all() {
         // Some network file systems cannot.
