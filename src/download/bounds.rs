@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
-/// Bytes in one piece of a file: what is lost of a connection's work if the program is killed.
-pub(super) const PIECE: u64 = 1 << 20;
-/// Most pieces that one range has. A range that breaks costs no more than its unfinished piece, so this only bounds how
-/// long a connection keeps one signed address.
-pub(super) const MOST_PIECES_AT_ONCE: usize = 64;
+/// Bytes in one piece of a file: the unit in which a part notes what has arrived.
+pub(super) const PIECE: u64 = 64 << 10;
+/// Fewest pieces that one range has, unless fewer are left: 1 MiB, so that requests do not cost more than they bring.
+pub(super) const FEWEST_PIECES_AT_ONCE: usize = 16;
+/// Most pieces that one range has: 64 MiB. It bounds how long a connection keeps one signed address.
+pub(super) const MOST_PIECES_AT_ONCE: usize = 1024;
+/// Bytes that a connection collects before it writes them: what it loses at most if the program is killed.
+pub(super) const WRITTEN_AT_ONCE: u64 = 1 << 20;
+/// How long bytes may wait to be written, so that a slow connection does not lose minutes of its work.
+pub(super) const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for a connection to the hub.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest wait for the head of an answer, and for a small answer as a whole.
@@ -25,6 +30,8 @@ pub(super) const QUOTED: usize = 300;
 pub(super) const MOST_REDIRECTS: usize = 10;
 /// The first pause before another try, which doubles up to [`LONGEST_PAUSE`].
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The pause after a try that has brought some bytes and then broken off.
+pub(super) const PAUSE_AFTER_PROGRESS: Duration = Duration::from_millis(10);
 /// The longest pause before another try, unless the hub asks for a longer one.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause that the hub may ask for.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use nix::sys::statvfs::statvfs;
 use tokio::task::spawn_blocking;
 
+use super::body_writer::Pace;
 use super::bounds::{DISK_RESERVE, LOCK_POLL};
 use super::disk::cache::{CachedRepository, FileLock};
 use super::disk::part_file::PartFile;
@@ -16,7 +17,7 @@ use super::error::DownloadError;
 use super::hub::{Hub, Listing, LocatedFile};
 use super::progress::{DownloadPhase, Progress};
 use super::retry::with_retries;
-use super::transfer::{DownloadLimits, Pace, Transfer};
+use super::transfer::{DownloadLimits, Transfer};
 use crate::models::{RemoteName, RepositoryId, choose_files, gguf, path_of_address, projector_of};
 
 /// Brings models from one hub into one cache.

@@ -4,6 +4,7 @@
 //! What a name means, and what is on the disk already, is found in `models/`.
 //!
 //! - `board.rs`: the download that the service waits for
+//! - `body_writer.rs`: writes the body of an answer into the part, within rates
 //! - `bounds.rs`: bounds of downloads that no setting chooses
 //! - `configured.rs`: the downloader that settings describe
 //! - `disk/`: where files lie, parts of files, locks
@@ -15,6 +16,7 @@
 //! - `transfer.rs`: fetches one file in ranges
 
 mod board;
+mod body_writer;
 mod bounds;
 mod configured;
 mod disk;

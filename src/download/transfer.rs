@@ -1,19 +1,19 @@
 //! Fetches one file into its part: in ranges over several connections, again where a range breaks, and hashed on the way.
 //!
-//! Owns the tries and their pauses, the lowest rate, and the highest. Does not own where the part lies or what its name
-//! becomes.
+//! Owns the tries and their pauses. Does not own where the part lies or what its name becomes.
 
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::task::{JoinSet, spawn_blocking};
 use url::Url;
 
-use super::bounds::{PIECE, SLOW_WINDOW, SLOWEST};
+use super::body_writer::{BodyWriter, Pace, Sink};
+use super::bounds::{PAUSE_AFTER_PROGRESS, PIECE};
 use super::disk::part_file::PartFile;
 use super::disk::pieces::count;
 use super::error::{DownloadError, TryError};
@@ -21,14 +21,13 @@ use super::hub::{Hub, LocatedFile, RangeAnswer, host_of};
 use super::progress::Progress;
 use super::retry::pause_after;
 use crate::hex::hex;
-use crate::pause_clock::ActiveInstant;
 
 /// Limits of downloads that settings choose.
 #[derive(Debug, Clone, Copy)]
 pub struct DownloadLimits {
     /// `DOWNLOAD_CONNECTIONS`
     pub connections: usize,
-    /// `DOWNLOAD_RETRIES`: most tries in a row without a piece of the file.
+    /// `DOWNLOAD_RETRIES`: most tries in a row that bring nothing.
     pub retries: u32,
     /// `DOWNLOAD_MAX_RATE` in bytes a second; `None`: as fast as it goes.
     pub max_rate: Option<u64>,
@@ -44,43 +43,16 @@ pub(super) struct Transfer {
     pub(super) pace: Arc<Pace>,
 }
 
-/// Keeps a download below a rate. Shared by all of its connections.
-#[derive(Debug)]
-pub(super) struct Pace {
-    max_rate: Option<u64>,
-    /// When all bytes so far would have come at that rate.
-    due: Mutex<Instant>,
-}
-
 /// What the connections of a transfer share.
 struct Shared {
     transfer: Transfer,
     /// The address that has answered last. Signed addresses end, so after a failure the first one is asked again.
     address: Mutex<Url>,
-    /// Tries in a row of all connections without a piece.
+    /// Tries in a row of all connections that brought nothing.
     failures: AtomicU32,
     /// Whether the host knows no ranges.
     is_whole_only: AtomicBool,
-    /// Tells the hasher that a piece has arrived.
-    arrived: mpsc::Sender<()>,
-}
-
-impl Pace {
-    pub(super) fn new(max_rate: Option<u64>) -> Self {
-        Self { max_rate: max_rate.filter(|rate| *rate > 0), due: Mutex::new(Instant::now()) }
-    }
-
-    /// Waits until this many bytes more are allowed.
-    async fn wait_for(&self, bytes: u64) {
-        let Some(rate) = self.max_rate else { return };
-        let due = {
-            let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-            let time = Duration::try_from_secs_f64(bytes as f64 / rate as f64).unwrap_or(SLOW_WINDOW);
-            *due = (*due).max(Instant::now()) + time;
-            *due
-        };
-        tokio::time::sleep_until(due.into()).await;
-    }
+    sink: Sink,
 }
 
 impl Transfer {
@@ -89,14 +61,21 @@ impl Transfer {
     /// # Errors
     /// No progress in [`DownloadLimits::retries`] tries, an answer that cannot be right, or a disk that fails.
     pub(super) async fn run(self) -> Result<String, DownloadError> {
-        let (arrived, arrivals) = mpsc::channel();
+        let (arrived, arrivals) = mpsc::sync_channel(1);
         let part = Arc::clone(&self.part);
         let hashing = spawn_blocking(move || hash_arriving(&part, &arrivals));
+        let sink = Sink {
+            part: Arc::clone(&self.part),
+            pace: Arc::clone(&self.pace),
+            progress: Arc::clone(&self.progress),
+            arrived,
+            label: self.file.label.clone(),
+        };
         let shared = Arc::new(Shared {
             address: Mutex::new(self.file.address.clone()),
             failures: AtomicU32::new(0),
             is_whole_only: AtomicBool::new(false),
-            arrived,
+            sink,
             transfer: self,
         });
         let fetched = shared.fetch().await;
@@ -137,26 +116,42 @@ impl Shared {
             let Some(run) = self.transfer.part.lock().claim(connections) else { return Ok(()) };
             let outcome = self.fetch_run(&run).await;
             self.transfer.part.lock().release(run);
+            outcome?;
             if self.is_whole_only.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            self.after_try(outcome).await?;
         }
+    }
+
+    /// Fetches one run of pieces in as many tries as it takes. Each goes on at the byte at which the one before ended.
+    async fn fetch_run(&self, run: &Range<usize>) -> Result<(), DownloadError> {
+        let mut rest = self.transfer.part.lock().bytes_of(run);
+        while !rest.is_empty() && !self.is_whole_only.load(Ordering::Relaxed) {
+            let before = rest.start;
+            let outcome = self.fetch_range(&mut rest).await;
+            self.after_try(outcome, rest.start - before).await?;
+        }
+        Ok(())
     }
 
     async fn fetch_whole_with_retries(&self) -> Result<(), DownloadError> {
         loop {
+            let arrived = || self.transfer.part.lock().arrived_bytes();
+            let before = arrived();
             let outcome = self.fetch_whole().await;
             let is_done = outcome.is_ok();
-            self.after_try(outcome).await?;
+            self.after_try(outcome, arrived() - before).await?;
             if is_done {
                 return Ok(());
             }
         }
     }
 
-    /// Decides whether there is another try, and waits for it.
-    async fn after_try(&self, outcome: Result<(), TryError>) -> Result<(), DownloadError> {
+    /// Decides whether there is another try after one that has brought this number of bytes, and waits for it.
+    async fn after_try(&self, outcome: Result<(), TryError>, bytes: u64) -> Result<(), DownloadError> {
+        if bytes > 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
         let (reason, wait) = match outcome {
             Ok(()) => return Ok(()),
             Err(TryError::Final(error)) => return Err(error),
@@ -164,14 +159,11 @@ impl Shared {
         };
         let origin = self.transfer.file.address.clone();
         let host = host_of(&std::mem::replace(&mut *self.address(), origin));
-        let tries = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        let limits = &self.transfer.limits;
-        // Each connection may fail once for the same cause.
-        let most = limits.retries.saturating_mul(u32::try_from(limits.connections).unwrap_or(u32::MAX).max(1));
-        if tries > most {
-            return Err(DownloadError::GivenUp { host, tries, reason });
-        }
-        let pause = wait.unwrap_or_else(|| pause_after(tries));
+        let pause = match bytes {
+            0 => self.pause_after_failure(&host, &reason)?,
+            _ => PAUSE_AFTER_PROGRESS,
+        };
+        let pause = wait.unwrap_or(pause);
         tracing::debug!(
             file = self.transfer.file.label,
             reason,
@@ -182,13 +174,24 @@ impl Shared {
         Ok(())
     }
 
-    /// Fetches one run of pieces.
-    async fn fetch_run(&self, run: &Range<usize>) -> Result<(), TryError> {
-        let bytes = self.transfer.part.lock().bytes_of(run);
+    /// Counts a try that has brought nothing, and returns the pause after it.
+    fn pause_after_failure(&self, host: &str, reason: &str) -> Result<Duration, DownloadError> {
+        let tries = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        let limits = &self.transfer.limits;
+        // Each connection may fail once for the same cause.
+        let most = limits.retries.saturating_mul(u32::try_from(limits.connections).unwrap_or(u32::MAX).max(1));
+        if tries > most {
+            return Err(DownloadError::GivenUp { host: host.to_owned(), tries, reason: reason.to_owned() });
+        }
+        Ok(pause_after(tries))
+    }
+
+    /// Fetches these bytes of the file, of which those remain that have not come.
+    async fn fetch_range(&self, bytes: &mut Range<u64>) -> Result<(), TryError> {
         let address = self.address().clone();
-        let RangeAnswer { response, address, is_range } =
-            self.transfer.hub.range(&address, self.transfer.file.size, Some(&bytes)).await?;
-        if !is_range && bytes != (0..self.transfer.file.size) {
+        let size = self.transfer.file.size;
+        let RangeAnswer { response, address, is_range } = self.transfer.hub.range(&address, size, Some(bytes)).await?;
+        if !is_range && *bytes != (0..size) {
             tracing::info!(
                 file = self.transfer.file.label,
                 "the host knows no ranges: the file comes over one connection"
@@ -197,115 +200,18 @@ impl Shared {
             return Ok(());
         }
         *self.address() = address.clone();
-        let mut pieces = PieceWriter::new(self, run.clone(), host_of(&address));
-        pieces.write_all_of(response).await
+        BodyWriter::new(&self.sink, bytes, host_of(&address)).write_all_of(response).await
     }
 
     /// Fetches the whole file over one connection. What has arrived before is passed over.
     async fn fetch_whole(&self) -> Result<(), TryError> {
         let size = self.transfer.file.size;
         let answer = self.transfer.hub.range(&self.transfer.file.address, size, None).await?;
-        let mut pieces = PieceWriter::new(self, 0..count(size), host_of(&answer.address));
-        pieces.write_all_of(answer.response).await
+        BodyWriter::new(&self.sink, &mut (0..size), host_of(&answer.address)).write_all_of(answer.response).await
     }
 
     fn address(&self) -> std::sync::MutexGuard<'_, Url> {
         self.address.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Cuts the body of an answer into pieces and writes them.
-struct PieceWriter<'a> {
-    shared: &'a Shared,
-    run: Range<usize>,
-    host: String,
-    /// The beginning of the first piece of `run`.
-    piece: Vec<u8>,
-}
-
-impl<'a> PieceWriter<'a> {
-    fn new(shared: &'a Shared, run: Range<usize>, host: String) -> Self {
-        Self { shared, run, host, piece: Vec::with_capacity(PIECE as usize) }
-    }
-
-    /// Reads the body as far as it belongs to the run.
-    async fn write_all_of(&mut self, mut response: crate::http_client::Response) -> Result<(), TryError> {
-        let again = |reason: String| TryError::Again { reason, wait: None };
-        let mut window = Window::new();
-        while !self.run.is_empty() {
-            let chunk = match response.next_chunk(window.end).await {
-                Ok(Some(chunk)) => chunk,
-                Ok(None) => return Err(again(format!("{} ended before all had come", self.host))),
-                Err(_) if window.is_over() => {
-                    let seconds = SLOW_WINDOW.as_secs();
-                    return Err(again(format!(
-                        "{} sent less than {SLOWEST} bytes a second for {seconds} s",
-                        self.host
-                    )));
-                }
-                Err(error) => return Err(again(error.explain(&self.host))),
-            };
-            window.count(chunk.len());
-            self.shared.transfer.pace.wait_for(chunk.len() as u64).await;
-            self.take(&chunk).await?;
-        }
-        Ok(())
-    }
-
-    async fn take(&mut self, mut chunk: &[u8]) -> Result<(), TryError> {
-        while !chunk.is_empty() && !self.run.is_empty() {
-            let bytes = self.shared.transfer.part.lock().bytes_of(&(self.run.start..self.run.start + 1));
-            let missing = usize::try_from(bytes.end - bytes.start).unwrap_or_default() - self.piece.len();
-            let (now, rest) = chunk.split_at(missing.min(chunk.len()));
-            self.piece.extend_from_slice(now);
-            chunk = rest;
-            if now.len() == missing {
-                self.write().await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the piece that has become whole, unless it was there already.
-    async fn write(&mut self) -> Result<(), TryError> {
-        let at = self.run.start;
-        self.run.start += 1;
-        let data = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE as usize));
-        if self.shared.transfer.part.lock().has(at) {
-            return Ok(());
-        }
-        let (part, length) = (Arc::clone(&self.shared.transfer.part), data.len() as u64);
-        let written = spawn_blocking(move || part.write_piece(at, &data)).await;
-        let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
-        written.map_err(|source| DownloadError::disk(&self.shared.transfer.file.label, "written", source))?;
-        self.shared.failures.store(0, Ordering::Relaxed);
-        self.shared.transfer.progress.add_arrived(length);
-        // The hasher ends before the last piece only if it failed, which `run` tells.
-        let _ = self.shared.arrived.send(());
-        Ok(())
-    }
-}
-
-/// A time in which at least [`SLOWEST`] bytes a second have to come.
-struct Window {
-    end: ActiveInstant,
-    bytes: u64,
-}
-
-impl Window {
-    fn new() -> Self {
-        Self { end: ActiveInstant::now() + SLOW_WINDOW, bytes: 0 }
-    }
-
-    fn count(&mut self, bytes: usize) {
-        self.bytes += bytes as u64;
-        if self.bytes >= SLOWEST * SLOW_WINDOW.as_secs() {
-            *self = Self::new();
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        ActiveInstant::now() >= self.end
     }
 }
 

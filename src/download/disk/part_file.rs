@@ -9,10 +9,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::pieces::{Pieces, count};
@@ -29,6 +31,8 @@ pub(in crate::download) struct PartFile {
     file: File,
     size: u64,
     pieces: Mutex<Pieces>,
+    /// Held while pieces are noted in the trailer.
+    noting: Mutex<()>,
 }
 
 impl PartFile {
@@ -48,7 +52,7 @@ impl PartFile {
         // The trailer goes in the last step before the renaming.
         let is_whole = length == size && size > 0;
         let pieces = known.unwrap_or_else(|| Pieces::first_bytes(size, if is_whole { size } else { 0 }));
-        let part = Self { path: path.to_owned(), file, size, pieces: Mutex::new(pieces) };
+        let part = Self { path: path.to_owned(), file, size, pieces: Mutex::new(pieces), noting: Mutex::new(()) };
         if is_new {
             // Without room for all of it nothing is left that looks like a part.
             part.reserve().and_then(|()| part.write_trailer()).inspect_err(|_| _ = fs::remove_file(path))?;
@@ -80,17 +84,48 @@ impl PartFile {
         self.file.write_all_at(&head, self.size)
     }
 
-    /// Writes a whole piece, and notes that it has arrived.
+    /// Writes bytes that follow each other in the file, beginning at `from`, and notes the pieces that end in them. The
+    /// caller has written the beginning of the first piece before. What had arrived already stays as it is, because it
+    /// may be hashed already. Returns how many bytes the pieces have that were missing until now.
     ///
     /// # Errors
     /// The disk is full or broken.
-    pub(in crate::download) fn write_piece(&self, piece: usize, data: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(data, piece as u64 * PIECE)?;
-        let mut pieces = self.lock();
-        pieces.add(piece);
-        // While the lock is held: two connections may finish pieces of one byte of the bits at the same time.
-        let (at, byte) = pieces.byte_of(piece);
-        self.file.write_all_at(&[byte], self.size + TRAILER_HEAD + at as u64)
+    pub(in crate::download) fn write(&self, from: u64, chunks: &[Bytes]) -> io::Result<u64> {
+        let mut at = from;
+        for chunk in chunks {
+            let mut rest = chunk.as_ref();
+            while !rest.is_empty() {
+                let left = usize::try_from(PIECE - at % PIECE).unwrap_or(usize::MAX);
+                let (now, later) = rest.split_at(left.min(rest.len()));
+                if !self.lock().has(usize::try_from(at / PIECE).unwrap_or(usize::MAX)) {
+                    self.file.write_all_at(now, at)?;
+                }
+                at += now.len() as u64;
+                rest = later;
+            }
+        }
+        self.note(&(from..at))
+    }
+
+    /// Notes the pieces that end in these bytes. Returns how many bytes those have that were missing.
+    fn note(&self, bytes: &Range<u64>) -> io::Result<u64> {
+        // One at a time: two connections may finish pieces of one byte of the bits. Not under the lock of the pieces,
+        // which tasks take that must not wait for a disk.
+        let _noting = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (new, at, bits) = {
+            let mut pieces = self.lock();
+            let ended = pieces.ending_in(bytes);
+            let missing: Vec<usize> = ended.clone().filter(|piece| !pieces.has(*piece)).collect();
+            let new = missing.iter().map(|piece| pieces.bytes_of(&(*piece..piece + 1))).map(|one| one.end - one.start);
+            let new = new.sum();
+            missing.into_iter().for_each(|piece| pieces.add(piece));
+            let (at, bits) = pieces.bits_of(&ended);
+            (new, at, bits.to_owned())
+        };
+        if new > 0 {
+            self.file.write_all_at(&bits, self.size + TRAILER_HEAD + at as u64)?;
+        }
+        Ok(new)
     }
 
     /// Reads from the file at this place, as far as it fits into `buffer`.
@@ -170,20 +205,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let open = || PartFile::open(&part(&dir), SIZE).unwrap();
         let first = open();
-        first.write_piece(1, &[b'1'; PIECE as usize]).unwrap();
-        first.write_piece(5, b"7 bytes").unwrap();
+        let bytes = |length: u64| Bytes::from(vec![b'1'; length as usize]);
+        assert_eq!(first.write(PIECE, &[bytes(5), bytes(PIECE - 5)]).unwrap(), PIECE);
+        assert_eq!(first.write(5 * PIECE, &[Bytes::from("7 bytes")]).unwrap(), 7);
+        assert_eq!(first.write(2 * PIECE, &[bytes(PIECE - 1)]).unwrap(), 0, "a piece that is not whole");
         drop(first);
         let second = open();
         assert_eq!(second.lock().arrived_bytes(), PIECE + 7);
         assert!(second.lock().has(1) && second.lock().has(5) && !second.lock().has(0));
-        for piece in [0, 2, 3, 4] {
-            second.write_piece(piece, &[b'x'; PIECE as usize]).unwrap();
-        }
+        assert_eq!(second.write(0, &[Bytes::from(vec![b'x'; 5 * PIECE as usize])]).unwrap(), 4 * PIECE);
         assert!(second.lock().is_complete());
         let name = dir.path().join("sha");
         second.finish(&name).unwrap();
         let bytes = fs::read(&name).unwrap();
         assert_eq!((bytes.len() as u64, bytes.ends_with(b"7 bytes")), (SIZE, true));
+        assert_eq!(bytes[PIECE as usize], b'1', "what had arrived stays as it was hashed");
         assert!(!part(&dir).exists());
     }
 

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::download::bounds::{MOST_PIECES_AT_ONCE, PIECE};
+use crate::download::bounds::{FEWEST_PIECES_AT_ONCE, MOST_PIECES_AT_ONCE, PIECE};
 
 /// The pieces of one file: all are [`PIECE`] bytes long, but for the last one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,10 @@ pub struct Pieces {
     arrived: Bits,
     /// A bit for each piece: whether it is in the file, or a connection fetches it.
     claimed: Bits,
+    /// How many pieces are not claimed.
+    free: usize,
+    /// No piece before this one is free.
+    first_free: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +46,7 @@ impl Pieces {
     #[must_use]
     pub fn none_of(size: u64) -> Self {
         let none = Bits(vec![0; count(size).div_ceil(8)]);
-        Self { size, arrived: none.clone(), claimed: none }
+        Self { size, arrived: none.clone(), claimed: none, free: count(size), first_free: 0 }
     }
 
     /// Returns the pieces of a file of `size` bytes whose first `length` bytes have arrived.
@@ -73,9 +77,17 @@ impl Pieces {
         &self.arrived.0
     }
 
-    /// Returns the byte of [`Pieces::bits`] that has the bit of this piece, and its place.
-    pub(in crate::download) fn byte_of(&self, piece: usize) -> (usize, u8) {
-        (piece / 8, self.arrived.0.get(piece / 8).copied().unwrap_or_default())
+    /// Returns the bytes of [`Pieces::bits`] that have the bits of these pieces, and the place of the first.
+    pub(in crate::download) fn bits_of(&self, pieces: &Range<usize>) -> (usize, &[u8]) {
+        let bytes = pieces.start / 8..pieces.end.div_ceil(8);
+        (bytes.start, self.arrived.0.get(bytes).unwrap_or_default())
+    }
+
+    /// Returns the pieces that end in this run of bytes, which begins within its first piece or at its start.
+    pub(in crate::download) fn ending_in(&self, bytes: &Range<u64>) -> Range<usize> {
+        let at = |byte: u64| usize::try_from(byte / PIECE).unwrap_or(usize::MAX);
+        let end = if bytes.end == self.size { count(self.size) } else { at(bytes.end) };
+        at(bytes.start).min(end)..end
     }
 
     /// Returns which bytes of the file a run of pieces is.
@@ -89,7 +101,7 @@ impl Pieces {
     pub fn add(&mut self, piece: usize) {
         if piece < count(self.size) {
             self.arrived.set(piece, true);
-            self.claimed.set(piece, true);
+            self.claim_piece(piece);
         }
     }
 
@@ -98,19 +110,30 @@ impl Pieces {
     pub fn claim(&mut self, connections: usize) -> Option<Range<usize>> {
         let count = count(self.size);
         let is_free = |piece: &usize| !self.claimed.has(*piece);
-        let start = (0..count).find(is_free)?;
-        let left = (start..count).filter(is_free).count();
-        let most = left.div_ceil(2 * connections.max(1)).clamp(1, MOST_PIECES_AT_ONCE);
+        let start = (self.first_free..count).find(is_free)?;
+        let share = self.free.div_ceil(2 * connections.max(1));
+        let most = share.clamp(FEWEST_PIECES_AT_ONCE, MOST_PIECES_AT_ONCE);
         let end = (start..count).take(most).take_while(is_free).last()? + 1;
-        (start..end).for_each(|piece| self.claimed.set(piece, true));
+        (start..end).for_each(|piece| self.claim_piece(piece));
+        self.first_free = end;
         Some(start..end)
+    }
+
+    fn claim_piece(&mut self, piece: usize) {
+        if !self.claimed.has(piece) {
+            self.claimed.set(piece, true);
+            self.free -= 1;
+        }
     }
 
     /// Gives back what has not arrived of a claimed run.
     pub fn release(&mut self, run: Range<usize>) {
-        for piece in run {
-            let has_arrived = self.arrived.has(piece);
-            self.claimed.set(piece, has_arrived);
+        for piece in run.filter(|piece| *piece < count(self.size)) {
+            if !self.arrived.has(piece) && self.claimed.has(piece) {
+                self.claimed.set(piece, false);
+                self.free += 1;
+                self.first_free = self.first_free.min(piece);
+            }
         }
     }
 
@@ -148,7 +171,7 @@ mod tests {
     fn a_prefix_counts_as_the_pieces_that_are_whole() {
         let arrived = |size, length| Pieces::first_bytes(size, length).arrived_bytes();
         assert_eq!(arrived(10 * MIB, 0), 0);
-        assert_eq!(arrived(10 * MIB, MIB - 1), 0);
+        assert_eq!(arrived(10 * MIB, PIECE - 1), 0);
         assert_eq!(arrived(10 * MIB, 3 * MIB + 5), 3 * MIB);
         assert_eq!(arrived(3 * MIB + 5, 3 * MIB + 5), 3 * MIB + 5, "the last piece is whole although it is short");
         assert_eq!(arrived(3 * MIB + 5, 3 * MIB + 4), 3 * MIB);
@@ -159,28 +182,42 @@ mod tests {
     fn runs_get_shorter_towards_the_end() {
         let mut pieces = Pieces::none_of(400 * MIB);
         let lengths: Vec<usize> = std::iter::from_fn(|| pieces.claim(4)).map(|run| run.len()).collect();
-        assert_eq!(lengths[0], 50);
-        assert_eq!(lengths.last(), Some(&1));
-        assert_eq!(lengths.iter().sum::<usize>(), 400);
+        assert_eq!(lengths[0], 400 * 16 / 8);
+        assert!(lengths.iter().rev().skip(1).all(|length| *length >= FEWEST_PIECES_AT_ONCE));
+        assert_eq!(lengths.iter().sum::<usize>(), 400 * 16);
+    }
+
+    #[test]
+    fn a_run_of_bytes_ends_the_pieces_whose_last_byte_it_has() {
+        let pieces = Pieces::none_of(3 * PIECE + 5);
+        assert_eq!(pieces.ending_in(&(0..PIECE - 1)), 0..0);
+        assert_eq!(pieces.ending_in(&(7..PIECE)), 0..1);
+        assert_eq!(pieces.ending_in(&(PIECE..3 * PIECE + 4)), 1..3);
+        assert_eq!(pieces.ending_in(&(3 * PIECE + 1..3 * PIECE + 5)), 3..4);
+        assert_eq!(pieces.ending_in(&(5..5)), 0..0);
     }
 
     proptest! {
+        /// Any order of claims, breaks and arrivals: each byte is fetched, and none by two connections at a time.
         #[test]
-        fn every_piece_is_claimed_once_and_what_is_released_is_claimed_again(
+        fn every_byte_is_fetched_and_none_twice_at_once(
             size in 0..200 * MIB,
-            steps in prop::collection::vec((1..9_usize, any::<bool>(), 0..40_usize), 0..200),
+            steps in prop::collection::vec((1..9_usize, any::<bool>(), 0..600_usize, any::<prop::sample::Index>()), 0..200),
         ) {
             let mut pieces = Pieces::none_of(size);
             let mut open: Vec<Range<usize>> = Vec::new();
-            for (connections, fetches, fetched) in steps {
+            for (connections, breaks, fetched, which) in steps {
                 if let Some(run) = pieces.claim(connections) {
                     prop_assert!(!run.is_empty() && run.len() <= MOST_PIECES_AT_ONCE);
                     prop_assert!(open.iter().all(|other| other.end <= run.start || run.end <= other.start));
                     prop_assert!(run.clone().all(|piece| !pieces.has(piece)));
                     open.push(run);
+                } else {
+                    let claimed: usize = open.iter().map(Range::len).sum();
+                    prop_assert_eq!((0..count(size)).filter(|piece| !pieces.has(*piece)).count(), claimed);
                 }
-                if fetches && !open.is_empty() {
-                    let run = open.remove(0);
+                if breaks && !open.is_empty() {
+                    let run = open.remove(which.index(open.len()));
                     run.clone().take(fetched).for_each(|piece| pieces.add(piece));
                     pieces.release(run);
                 }
@@ -191,6 +228,7 @@ mod tests {
             while let Some(run) = pieces.claim(3) {
                 let bytes = pieces.bytes_of(&run);
                 prop_assert!(bytes.end <= size && bytes.start < bytes.end);
+                prop_assert_eq!(pieces.ending_in(&bytes), run.clone());
                 run.for_each(|piece| pieces.add(piece));
             }
             prop_assert!(pieces.is_complete());
