@@ -3,22 +3,25 @@
 //! A file gets its final name only after all of its bytes have come, its hash is the one that was named, and its header is
 //! that of a GGUF. `refs/` name a commit only once the whole model is there.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use nix::sys::statvfs::statvfs;
 use tokio::task::spawn_blocking;
 
 use super::body_writer::Pace;
-use super::bounds::{DISK_RESERVE, LOCK_POLL};
-use super::disk::cache::{CachedRepository, FileLock};
+use super::bounds::LOCK_POLL;
+use super::chosen_files::{files_of_file, files_of_model};
+use super::disk::cache::{CachedRepository, create_folder, is_whole};
+use super::disk::lock::{FileLock, LockTaker};
 use super::disk::part_file::PartFile;
+use super::disk::room::{check_room, no_room};
 use super::error::DownloadError;
 use super::hub::{Hub, Listing, LocatedFile};
+use super::naming::{FetchTarget, SnapshotPlan, Wanted};
 use super::progress::{DownloadPhase, Progress};
 use super::retry::with_retries;
 use super::transfer::{DownloadLimits, Transfer};
-use crate::models::{RemoteName, RepositoryId, choose_files, gguf, path_of_address, projector_of};
+use crate::models::{RemoteName, RepositoryId, path_of_address};
 
 /// Brings models from one hub into one cache.
 #[derive(Debug, Clone)]
@@ -42,12 +45,6 @@ pub struct DownloadedModel {
     pub bytes: u64,
     /// The bytes of them that came over the network now.
     pub fetched: u64,
-}
-
-/// A file of a repository, and where it will lie.
-struct Wanted {
-    name: String,
-    located: LocatedFile,
 }
 
 impl Downloader {
@@ -87,7 +84,6 @@ impl Downloader {
         progress: &Arc<Progress>,
     ) -> Result<DownloadedModel, DownloadError> {
         let cached = CachedRepository::new(&self.cache, repository);
-        cached.create()?;
         let mut wanted = Vec::with_capacity(files.len());
         for file in files {
             let host = self.hub.host();
@@ -97,48 +93,43 @@ impl Downloader {
         }
         let bytes = wanted.iter().map(|one| one.located.size).sum();
         progress.set_total(bytes);
-        let is_there = |one: &&Wanted| is_blob(&cached.path(commit, &one.name), one.located.size);
-        let missing: Vec<&Wanted> = wanted.iter().filter(|one| !is_there(one)).collect();
-        let there = bytes - missing.iter().map(|one| one.located.size).sum::<u64>();
-        progress.add_found(there);
-        let needed = missing.iter().filter(|one| !is_blob(&cached.blob(&one.located.etag), one.located.size));
-        check_room(&self.cache, needed.map(|one| (cached.part(&one.located.etag), one.located.size)))?;
+        let plan = SnapshotPlan { cached, repository: repository.clone(), commit: commit.to_owned() };
+        let looking = plan.clone();
+        let missing = on_disk(move || looking.missing(wanted)).await?;
+        progress.add_found(bytes - missing.iter().map(|one| one.located.size).sum::<u64>());
         let (mut fetched, pace) = (0, Arc::new(Pace::new(self.limits.max_rate)));
         let mut locks = Vec::with_capacity(missing.len());
         for one in &missing {
-            let (bytes, lock) = self.download_blob(&cached, commit, one, progress, &pace).await?;
+            let (bytes, lock) = self.download_blob(&plan, one, progress, &pace).await?;
             fetched += bytes;
             locks.push(lock);
         }
-        // Only now, and the file by which the model is found last: a model is there as a whole or not at all.
-        for one in missing.iter().rev() {
-            cached.link(commit, &one.name, &one.located.etag)?;
-        }
-        drop(locks);
-        cached.set_commit(&repository.revision, commit)?;
-        let first = files.first().map(|file| cached.path(commit, file)).unwrap_or_default();
-        Ok(DownloadedModel { path: first, bytes, fetched })
+        let path = files.first().map(|file| plan.cached.path(commit, file)).unwrap_or_default();
+        on_disk(move || plan.name(&missing, locks)).await?;
+        Ok(DownloadedModel { path, bytes, fetched })
     }
 
     /// Brings one blob into the cache. Returns the bytes that came over the network, and the right to give it its name.
     async fn download_blob(
         &self,
-        cached: &CachedRepository,
-        commit: &str,
+        plan: &SnapshotPlan,
         wanted: &Wanted,
         progress: &Arc<Progress>,
         pace: &Arc<Pace>,
-    ) -> Result<(u64, FileLock), DownloadError> {
+    ) -> Result<(u64, Arc<FileLock>), DownloadError> {
         let (etag, size) = (&wanted.located.etag, wanted.located.size);
-        let lock = wait_for_lock(|| cached.lock(etag), progress).await?;
-        let blob = cached.blob(etag);
-        // Another process may have brought it while this one waited; without links it is in the snapshot then.
-        if is_blob(&blob, size) || is_blob(&cached.path(commit, &wanted.name), size) {
-            progress.add_found(size);
-            return Ok((0, lock));
+        loop {
+            let lock = wait_for_lock(plan.cached.lock(etag), progress).await?;
+            let (looking, one) = (plan.clone(), wanted.clone());
+            if on_disk(move || Ok(looking.has(&one))).await? {
+                progress.add_found(size);
+                return Ok((0, lock));
+            }
+            let target = FetchTarget { part: plan.cached.part(etag), name: plan.cached.blob(etag), lock };
+            if let Some(fetched) = self.fetch(&wanted.located, &target, progress, pace).await? {
+                return Ok((fetched, target.lock));
+            }
         }
-        let fetched = self.fetch(&wanted.located, &cached.part(etag), &blob, progress, pace).await?;
-        Ok((fetched, lock))
     }
 
     async fn download_address(
@@ -153,37 +144,65 @@ impl Downloader {
         // A folder for each hash: files of one name at two addresses are two files, and none of the user's is replaced.
         let path = path_of_address(&self.models_dir, &located.label, sha256);
         let folder = path.parent().unwrap_or(&self.models_dir).to_owned();
-        progress.set_total(located.size);
-        let created = std::fs::create_dir_all(&folder);
-        created.map_err(|source| DownloadError::disk(&folder, "created", source))?;
-        let _lock = wait_for_lock(|| FileLock::take(&folder.join(".lock")), progress).await?;
-        if is_blob(&path, located.size) {
-            progress.add_found(located.size);
-            return Ok(DownloadedModel { path, bytes: located.size, fetched: 0 });
-        }
         let part = folder.join(format!(".{}.incomplete", located.label));
-        check_room(&folder, [(part.clone(), located.size)])?;
-        let pace = Arc::new(Pace::new(self.limits.max_rate));
-        let fetched = self.fetch(&located, &part, &path, progress, &pace).await?;
-        Ok(DownloadedModel { path, bytes: located.size, fetched })
+        let (size, pace) = (located.size, Arc::new(Pace::new(self.limits.max_rate)));
+        progress.set_total(size);
+        let created = folder.clone();
+        on_disk(move || create_folder(&created)).await?;
+        loop {
+            let lock = wait_for_lock(LockTaker::new(folder.join(".lock")), progress).await?;
+            let (folder, target) = (folder.clone(), FetchTarget { part: part.clone(), name: path.clone(), lock });
+            let (name, part) = (path.clone(), part.clone());
+            let is_there = on_disk(move || match is_whole(&name, size) {
+                true => Ok(true),
+                false => check_room(&folder, [(part, size)]).map(|()| false),
+            });
+            if is_there.await? {
+                progress.add_found(size);
+                return Ok(DownloadedModel { path, bytes: size, fetched: 0 });
+            }
+            if let Some(fetched) = self.fetch(&located, &target, progress, &pace).await? {
+                return Ok(DownloadedModel { path, bytes: size, fetched });
+            }
+        }
     }
 
-    /// Fetches a file into its part, checks it and gives it its name.
+    /// Fetches a file while this process holds its lock. Returns the bytes that came; `None` if the lock was lost.
     async fn fetch(
         &self,
         located: &LocatedFile,
-        part_path: &Path,
-        name: &Path,
+        target: &FetchTarget,
         progress: &Arc<Progress>,
         pace: &Arc<Pace>,
-    ) -> Result<u64, DownloadError> {
-        let disk = |what, source| DownloadError::disk(part_path, what, source);
-        let (path, size) = (part_path.to_owned(), located.size);
-        let opened = blocking(move || PartFile::open(&path, size)).await;
-        let part = Arc::new(opened.map_err(|source| match source.kind() {
-            std::io::ErrorKind::StorageFull => no_room(part_path, size),
-            _ => disk("created", source),
-        })?);
+    ) -> Result<Option<u64>, DownloadError> {
+        let before = progress.arrived();
+        let fetched = tokio::select! {
+            fetched = self.fetch_locked(located, target, progress, pace) => fetched?,
+            () = target.lock.keep_until_lost() => None,
+        };
+        if fetched.is_none() {
+            tracing::warn!(file = located.label, "another program has taken over the download");
+            progress.take_back(before);
+        }
+        Ok(fetched)
+    }
+
+    /// Fetches a file into its part, checks it and gives it its name.
+    async fn fetch_locked(
+        &self,
+        located: &LocatedFile,
+        target: &FetchTarget,
+        progress: &Arc<Progress>,
+        pace: &Arc<Pace>,
+    ) -> Result<Option<u64>, DownloadError> {
+        let (path, size) = (target.part.clone(), located.size);
+        let opened = on_disk(move || {
+            PartFile::open(&path, size).map_err(|source| match source.kind() {
+                std::io::ErrorKind::StorageFull => no_room(&path, size),
+                _ => DownloadError::disk(&path, "created", source),
+            })
+        });
+        let part = Arc::new(opened.await?);
         let there = part.lock().arrived_bytes();
         progress.add_found(there);
         progress.set_phase(DownloadPhase::Fetching);
@@ -197,104 +216,30 @@ impl Downloader {
         };
         let found = transfer.run().await?;
         progress.set_phase(DownloadPhase::Checking);
-        if let Some(expected) = located.sha256.as_ref().filter(|expected| **expected != found) {
-            // What is wrong is never gone on with.
-            let _ = std::fs::remove_file(part_path);
-            return Err(DownloadError::WrongHash { file: located.label.clone(), expected: expected.clone(), found });
-        }
-        let path = part_path.to_owned();
-        let is_gguf =
-            blocking(move || Ok(gguf::parse(std::io::BufReader::new(std::fs::File::open(path)?), Some(size)).is_ok()));
-        if !is_gguf.await.map_err(|source| disk("read", source))? {
-            // The bytes are those that were named, so the part stays: another try would only fetch them again.
-            return Err(DownloadError::NotGguf { file: located.label.clone() });
-        }
         let part = Arc::into_inner(part).ok_or(DownloadError::Stopped)?;
-        let name = name.to_owned();
-        blocking(move || part.finish(&name)).await.map_err(|source| disk("renamed", source))?;
-        Ok(size - there)
+        let (located, target) = (located.clone(), target.clone());
+        let is_finished = on_disk(move || target.finish(part, &located, found)).await?;
+        Ok(is_finished.then_some(size - there))
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
-    spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+/// Does something on the disk where it may block, however long a network volume takes.
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DownloadError> + Send + 'static,
+) -> Result<T, DownloadError> {
+    // It fails only while the program stops.
+    spawn_blocking(work).await.unwrap_or(Err(DownloadError::Stopped))
 }
 
 /// Waits until no other process downloads the same file, however long that takes: its owner ends, or its lock does.
-async fn wait_for_lock(
-    take: impl Fn() -> Result<Option<FileLock>, DownloadError>,
-    progress: &Progress,
-) -> Result<FileLock, DownloadError> {
+async fn wait_for_lock(mut taker: LockTaker, progress: &Progress) -> Result<Arc<FileLock>, DownloadError> {
     loop {
-        if let Some(lock) = take()? {
-            return Ok(lock);
+        let taken;
+        (taker, taken) = on_disk(move || taker.take().map(|taken| (taker, taken))).await?;
+        if let Some(lock) = taken {
+            return Ok(Arc::new(lock));
         }
         progress.set_phase(DownloadPhase::WaitingForOther);
         tokio::time::sleep(LOCK_POLL).await;
     }
-}
-
-/// Returns whether a whole file is at this path: files get their names only when they are whole.
-fn is_blob(path: &Path, size: u64) -> bool {
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
-}
-
-fn files_of_model(
-    repository: &RepositoryId,
-    listing: &Listing,
-    quant: Option<&str>,
-) -> Result<Vec<String>, DownloadError> {
-    let paths: Vec<PathBuf> = listing.files.iter().map(PathBuf::from).collect();
-    let no_file = |reason| DownloadError::NoFile { repository: repository.to_string(), reason };
-    let chosen = choose_files(&paths, quant).map_err(no_file)?;
-    let projector = chosen.first().and_then(|model| projector_of(model, &paths));
-    files_in_listing(repository, listing, chosen.into_iter().chain(projector))
-}
-
-fn files_of_file(repository: &RepositoryId, listing: &Listing, file: &str) -> Result<Vec<String>, DownloadError> {
-    files_in_listing(repository, listing, crate::models::split::parts_of(Path::new(file)).into_iter())
-}
-
-/// Returns the names of these files, all of which the repository must have.
-fn files_in_listing(
-    repository: &RepositoryId,
-    listing: &Listing,
-    files: impl Iterator<Item = PathBuf>,
-) -> Result<Vec<String>, DownloadError> {
-    let has = |file: PathBuf| {
-        let name = file.to_string_lossy().into_owned();
-        match listing.files.contains(&name) {
-            true => Ok(name),
-            false => Err(DownloadError::NoFile {
-                repository: repository.to_string(),
-                reason: format!("there is no file {name}"),
-            }),
-        }
-    };
-    files.map(has).collect()
-}
-
-/// Checks that the disk has room for these parts, of which some bytes may be there.
-fn check_room(folder: &Path, parts: impl IntoIterator<Item = (PathBuf, u64)>) -> Result<(), DownloadError> {
-    use std::os::unix::fs::MetadataExt as _;
-    let taken = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
-    let missing: u64 = parts.into_iter().map(|(path, size)| size.saturating_sub(taken(&path))).sum();
-    let free = free_bytes(folder);
-    match free {
-        Some(free) if missing > 0 && free < missing + DISK_RESERVE => {
-            Err(DownloadError::NoRoom { folder: folder.to_owned(), free, needed: missing + DISK_RESERVE })
-        }
-        _ => Ok(()),
-    }
-}
-
-fn no_room(part: &Path, needed: u64) -> DownloadError {
-    let folder = part.parent().unwrap_or(part).to_owned();
-    DownloadError::NoRoom { free: free_bytes(&folder).unwrap_or_default(), folder, needed }
-}
-
-/// Returns the bytes that this user may still write; `None` if the file system does not say.
-fn free_bytes(folder: &Path) -> Option<u64> {
-    let found = statvfs(folder).ok()?;
-    found.blocks_available().checked_mul(found.fragment_size())
 }

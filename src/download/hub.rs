@@ -82,6 +82,32 @@ pub(super) struct LocatedFile {
     pub(super) sha256: Option<String>,
 }
 
+/// What the head of an answer says of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Description {
+    /// In bytes.
+    pub(super) size: Option<u64>,
+    /// Its hash, if it can be the name of a file.
+    pub(super) etag: Option<String>,
+    /// Whether it describes a file of the hub, which may be at another address.
+    pub(super) is_of_hub: bool,
+}
+
+impl Description {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let number = |text: &str| text.parse::<u64>().ok();
+        let linked = header(headers, &X_LINKED_SIZE).and_then(number);
+        // The size of the whole stands behind the slash of `bytes 0-0/SIZE`.
+        let size = match header(headers, &CONTENT_RANGE) {
+            Some(range) => range.rsplit_once('/').and_then(|(_, size)| number(size)),
+            None => header(headers, &CONTENT_LENGTH).and_then(number),
+        };
+        let etag = header(headers, &X_LINKED_ETAG).or_else(|| header(headers, &ETAG));
+        let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
+        Self { size: linked.or(size), etag: etag.filter(|etag| is_blob_name(etag)), is_of_hub: linked.is_some() }
+    }
+}
+
 /// The answer to a request for a range.
 pub(super) struct RangeAnswer {
     pub(super) response: Response,
@@ -172,34 +198,41 @@ impl Hub {
     ) -> Result<LocatedFile, TryError> {
         let mut address = first.clone();
         for _ in 0..=MOST_REDIRECTS {
-            let response = self.send_once(Method::HEAD, &address, HeaderMap::new()).await?;
-            let headers = response.headers();
-            // The hub describes the file in the redirect to the host that has it.
-            let linked = header(headers, &X_LINKED_SIZE).and_then(|size| size.parse().ok());
+            let is_hub = repository.is_some() && address.origin() == self.endpoint.origin();
+            let response = self.send_description(&address, is_hub).await?;
             let next = redirect(&response, &address)?;
-            if let (Some(_), None) = (&next, linked) {
-                address = next.unwrap_or(address);
+            let described = Description::of(response.headers());
+            // The hub describes the file in the redirect to the host that has it.
+            if let (Some(next), false) = (&next, described.is_of_hub) {
+                address = next.clone();
                 continue;
             }
             let host = host_of(&address);
-            let length = || header(headers, &CONTENT_LENGTH).and_then(|size| size.parse().ok());
-            let (size, etag) =
-                (linked.or_else(length), header(headers, &X_LINKED_ETAG).or_else(|| header(headers, &ETAG)));
-            let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
             if next.is_none() {
                 self.check(response, &address, repository).await?;
             }
-            let size = size.ok_or_else(|| bad_answer(&host, "does not say how large the file is"))?;
+            let size = described.size.ok_or_else(|| bad_answer(&host, "does not say how large the file is"))?;
             let etag = match sha256 {
                 Some(sha256) => sha256.to_owned(),
-                None => etag
-                    .filter(|etag| is_blob_name(etag))
-                    .ok_or_else(|| bad_answer(&host, "names no hash of the file"))?,
+                None => described.etag.ok_or_else(|| bad_answer(&host, "names no hash of the file"))?,
             };
             let sha256 = sha256_of(&etag);
             return Ok(LocatedFile { address: first, label, size, etag, sha256 });
         }
         Err(bad_answer(&host_of(&first), "redirects in a circle").into())
+    }
+
+    /// Asks what is at an address. Addresses that are signed for reading refuse `HEAD`, and so do some hosts: those are asked
+    /// for one byte.
+    async fn send_description(&self, address: &Url, is_hub: bool) -> Result<Response, TryError> {
+        let response = self.send_once(Method::HEAD, address, HeaderMap::new()).await?;
+        let refuses = [StatusCode::FORBIDDEN, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
+        // The hub answers 403 for a gated repository.
+        if is_hub || !refuses.contains(&response.status()) {
+            return Ok(response);
+        }
+        let headers = HeaderMap::from_iter([(RANGE, HeaderValue::from_static("bytes=0-0"))]);
+        self.send_once(Method::GET, address, headers).await
     }
 
     /// Asks for a range of a file at an address, which may redirect; for the whole file if the range is `None`.

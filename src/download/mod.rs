@@ -6,11 +6,13 @@
 //! - `board.rs`: the download that the service waits for
 //! - `body_writer.rs`: writes the body of an answer into the part, within rates
 //! - `bounds.rs`: bounds of downloads that no setting chooses
+//! - `chosen_files.rs`: which files of a repository a name means
 //! - `configured.rs`: the downloader that settings describe
 //! - `disk/`: where files lie, parts of files, locks
 //! - `downloader.rs`: brings a model: which files, in which order
 //! - `error.rs`: why a download did not come to its end
 //! - `hub.rs`: the hub's API, redirects and the token
+//! - `naming.rs`: when files get their names
 //! - `progress.rs`: how far a download is
 //! - `retry.rs`: tries of small requests
 //! - `transfer.rs`: fetches one file in ranges
@@ -18,11 +20,13 @@
 mod board;
 mod body_writer;
 mod bounds;
+mod chosen_files;
 mod configured;
 mod disk;
 mod downloader;
 mod error;
 mod hub;
+mod naming;
 mod progress;
 mod retry;
 mod transfer;

@@ -62,6 +62,12 @@ impl Progress {
         self.arrived.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Forgets what came since this number of bytes was there.
+    pub(super) fn take_back(&self, before: u64) {
+        let came = self.arrived().saturating_sub(before);
+        self.arrived.fetch_sub(came, Ordering::Relaxed);
+    }
+
     pub(super) fn set_phase(&self, phase: DownloadPhase) {
         let at = PHASES.iter().position(|known| *known == phase).unwrap_or_default();
         self.phase.store(u8::try_from(at).unwrap_or_default(), Ordering::Relaxed);

@@ -1,53 +1,24 @@
 //! Where files lie in the hub's cache, as the hub's own clients lay them.
 //!
 //! `models--ORG--NAME/blobs/ETAG` has the bytes, `snapshots/COMMIT/PATH` links to it, `refs/REVISION` names the commit, and
-//! `.locks/models--ORG--NAME/ETAG.lock` is held while a blob comes. Owns names, links and locks. Which blobs are fetched is
-//! decided in `downloader.rs`; finding a model in the cache is in `models/hub/`.
+//! `.locks/models--ORG--NAME/ETAG.lock` is held while a blob comes. Owns names and links. Which blobs are fetched is
+//! decided in `downloader.rs`; finding a model in the cache is in `models/hub/`, and who holds a lock in `lock.rs`.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
-
+use super::lock::LockTaker;
 use super::part_file::sync_folder;
 use crate::download::error::DownloadError;
 use crate::models::RepositoryId;
 
 /// A repository's folder in the cache.
+#[derive(Debug, Clone)]
 pub(in crate::download) struct CachedRepository {
     folder: PathBuf,
     locks: PathBuf,
-}
-
-/// The right to download a file. The operating system takes it back when its process ends, however it ends.
-pub(in crate::download) struct FileLock {
-    /// `None` on file systems that know no locks: the hash of the whole is all that protects there.
-    _file: Option<Flock<File>>,
-}
-
-impl FileLock {
-    /// Takes the lock at this path; `None` if another process has it.
-    ///
-    /// # Errors
-    /// The file cannot be opened or locked.
-    pub(in crate::download) fn take(path: &Path) -> Result<Option<Self>, DownloadError> {
-        loop {
-            let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-            let file = opened.map_err(|source| DownloadError::disk(path, "opened", source))?;
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                // Who had it may have removed its file, which is then no lock of the next one.
-                Ok(file) if is_at(&file, path) => return Ok(Some(Self { _file: Some(file) })),
-                Ok(_) => {}
-                Err((_, nix::Error::EWOULDBLOCK)) => return Ok(None),
-                Err((_, nix::Error::ENOLCK | nix::Error::ENOSYS | nix::Error::EOPNOTSUPP)) => {
-                    return Ok(Some(Self { _file: None }));
-                }
-                Err((_, error)) => return Err(DownloadError::disk(path, "locked", error.into())),
-            }
-        }
-    }
 }
 
 impl CachedRepository {
@@ -61,9 +32,14 @@ impl CachedRepository {
         for folder in
             [&self.locks, &self.folder.join("blobs"), &self.folder.join("snapshots"), &self.folder.join("refs")]
         {
-            fs::create_dir_all(folder).map_err(|source| DownloadError::disk(folder, "created", source))?;
+            create_folder(folder)?;
         }
         Ok(())
+    }
+
+    /// Returns the repository's folder.
+    pub(in crate::download) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     pub(in crate::download) fn blob(&self, etag: &str) -> PathBuf {
@@ -86,16 +62,26 @@ impl CachedRepository {
         (!commit.is_empty() && commit.bytes().all(|byte| byte.is_ascii_alphanumeric())).then(|| commit.to_owned())
     }
 
-    /// Takes the lock of a blob; `None` if another process has it.
-    pub(in crate::download) fn lock(&self, etag: &str) -> Result<Option<FileLock>, DownloadError> {
-        FileLock::take(&self.locks.join(format!("{etag}.lock")))
+    /// Returns what takes the lock of a blob.
+    pub(in crate::download) fn lock(&self, etag: &str) -> LockTaker {
+        LockTaker::new(self.locks.join(format!("{etag}.lock")))
+    }
+
+    /// Returns whether a file of a commit is there as a whole: files get their names only then.
+    pub(in crate::download) fn has_file(&self, commit: &str, file: &str, size: u64) -> bool {
+        is_whole(&self.path(commit, file), size)
+    }
+
+    /// Returns whether a blob is there as a whole.
+    pub(in crate::download) fn has_blob(&self, etag: &str, size: u64) -> bool {
+        is_whole(&self.blob(etag), size)
     }
 
     /// Makes a file of a commit a link to its blob. On file systems without links the blob itself becomes the file.
     pub(in crate::download) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<PathBuf, DownloadError> {
         let (path, blob) = (self.path(commit, file), self.blob(etag));
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|source| DownloadError::disk(folder, "created", source))?;
+            create_folder(folder)?;
         }
         let up = "../".repeat(2 + file.matches('/').count());
         let target = PathBuf::from(format!("{up}blobs/{etag}"));
@@ -136,10 +122,14 @@ impl CachedRepository {
     }
 }
 
-fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    let found = fs::metadata(path).map(identity).ok();
-    found.is_some() && file.metadata().map(identity).ok() == found
+/// Creates a folder and those above it.
+pub(in crate::download) fn create_folder(folder: &Path) -> Result<(), DownloadError> {
+    fs::create_dir_all(folder).map_err(|source| DownloadError::disk(folder, "created", source))
+}
+
+/// Returns whether a file of this size is at this path.
+pub(in crate::download) fn is_whole(path: &Path, size: u64) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
 }
 
 /// Returns whether a file system has no symbolic links, by the error of creating one.
@@ -176,28 +166,5 @@ mod tests {
         assert_eq!(cached.commit_of("main").as_deref(), Some(COMMIT));
         let found = crate::models::Repository::named("o/n").unwrap().find_file(cache.path());
         assert!(found.is_err(), "two models of no known quantisation");
-    }
-
-    #[test]
-    fn a_lock_is_held_by_one_and_free_when_it_is_dropped() {
-        let cache = tempfile::tempdir().unwrap();
-        let cached = repository(cache.path());
-        let held = cached.lock("abc").unwrap().unwrap();
-        assert!(cached.lock("abc").unwrap().is_none());
-        assert!(cached.lock("other").unwrap().is_some());
-        drop(held);
-        assert!(cached.lock("abc").unwrap().is_some());
-    }
-
-    #[test]
-    fn a_lock_whose_file_was_removed_locked_nothing() {
-        let cache = tempfile::tempdir().unwrap();
-        let cached = repository(cache.path());
-        let old = cached.lock("abc").unwrap().unwrap();
-        fs::remove_file(cached.locks.join("abc.lock")).unwrap();
-        let new = cached.lock("abc").unwrap().unwrap();
-        drop(old);
-        assert!(cached.lock("abc").unwrap().is_none(), "the new one is still held");
-        drop(new);
     }
 }

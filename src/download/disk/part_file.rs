@@ -122,7 +122,8 @@ impl PartFile {
             let (at, bits) = pieces.bits_of(&ended);
             (new, at, bits.to_owned())
         };
-        if new > 0 {
+        // A part that another process has taken over and finished has no trailer any more.
+        if new > 0 && self.file.metadata()?.len() == self.length() {
             self.file.write_all_at(&bits, self.size + TRAILER_HEAD + at as u64)?;
         }
         Ok(new)
@@ -249,6 +250,20 @@ mod tests {
         let length = fs::metadata(part(&dir)).unwrap().len();
         fs::write(part(&dir), vec![1; usize::try_from(length).unwrap()]).unwrap();
         assert_eq!(PartFile::open(&part(&dir), SIZE).unwrap().lock().arrived_bytes(), 0, "of no form");
+    }
+
+    /// A write that was on its way when the process was paused, and the lock was taken over.
+    #[test]
+    fn a_late_write_made_the_finished_file_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || PartFile::open(&part(&dir), SIZE).unwrap();
+        let (late, next) = (open(), open());
+        let all = Bytes::from(vec![b'x'; SIZE as usize]);
+        next.write(0, std::slice::from_ref(&all)).unwrap();
+        let name = dir.path().join("sha");
+        next.finish(&name).unwrap();
+        late.write(0, &[all]).unwrap();
+        assert_eq!(fs::metadata(name).unwrap().len(), SIZE);
     }
 
     #[test]
