@@ -26,6 +26,8 @@ pub(super) const REPOSITORY_ANSWER: usize = 32 << 20;
 pub(super) const ERROR_ANSWER: usize = 16 << 10;
 /// Most characters of the hub's words that a message quotes.
 pub(super) const QUOTED: usize = 300;
+/// The fewest characters of a query's value, or of a token, that is looked for in a host's words.
+pub(super) const SHORTEST_SECRET: usize = 6;
 /// Most redirects from one address to the next.
 pub(super) const MOST_REDIRECTS: usize = 10;
 /// The first pause before another try, which doubles up to [`LONGEST_PAUSE`].

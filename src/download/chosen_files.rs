@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::answers::Listing;
 use super::error::DownloadError;
-use super::hub::Listing;
 use crate::models::{RepositoryId, choose_files, projector_of};
 
 /// Returns the files of the model of this quantisation, or of the usual one; the model's first part first.

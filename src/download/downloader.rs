@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
+use super::answers::Listing;
 use super::body_writer::Pace;
 use super::bounds::LOCK_POLL;
 use super::chosen_files::{files_of_file, files_of_model};
@@ -16,7 +17,7 @@ use super::disk::lock::{FileLock, LockTaker};
 use super::disk::part_file::PartFile;
 use super::disk::room::{check_room, no_room};
 use super::error::DownloadError;
-use super::hub::{Hub, Listing, LocatedFile};
+use super::hub::{Hub, LocatedFile};
 use super::naming::{FetchTarget, SnapshotPlan, Wanted};
 use super::progress::{DownloadPhase, Progress};
 use super::retry::with_retries;

@@ -5,31 +5,20 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LOCATION, RANGE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
-use serde::Deserialize;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use url::Url;
 
+use super::answers::{Description, Listing, X_ERROR_CODE, asked_pause, bad_answer, check_range, header, words_of};
 use super::bounds::{
-    ANSWER_TIMEOUT, CONNECT_TIMEOUT, ERROR_ANSWER, LONGEST_ASKED_PAUSE, MOST_REDIRECTS, QUOTED, REPOSITORY_ANSWER,
+    ANSWER_TIMEOUT, CONNECT_TIMEOUT, ERROR_ANSWER, MOST_REDIRECTS, REPOSITORY_ANSWER, SHORTEST_SECRET,
 };
 use super::error::{DownloadError, TryError};
 use crate::dial::Trust;
 use crate::http_client::{ClientOptions, HttpClient, Response};
-use crate::models::{RepositoryId, is_plain_path, sha256_of};
-use crate::retry_after::retry_after;
-
-/// The hash of a file that is kept in large-file storage, and so the name of its blob in the cache.
-const X_LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
-/// Its size.
-const X_LINKED_SIZE: HeaderName = HeaderName::from_static("x-linked-size");
-/// What the hub says is wrong, as one word.
-const X_ERROR_CODE: HeaderName = HeaderName::from_static("x-error-code");
-/// When a limit of the hub ends: `"resolvers";r=0;t=120`.
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+use crate::models::{RepositoryId, sha256_of};
 
 /// A token of the hub. Its `Debug` form does not show it.
 #[derive(Clone)]
@@ -60,14 +49,6 @@ pub struct Hub {
     token: Option<Token>,
 }
 
-/// What a repository holds at one commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Listing {
-    pub(super) commit: String,
-    /// The files whose paths can be used.
-    pub(super) files: Vec<String>,
-}
-
 /// A file and where it is.
 #[derive(Debug, Clone)]
 pub(super) struct LocatedFile {
@@ -82,32 +63,6 @@ pub(super) struct LocatedFile {
     pub(super) sha256: Option<String>,
 }
 
-/// What the head of an answer says of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Description {
-    /// In bytes.
-    pub(super) size: Option<u64>,
-    /// Its hash, if it can be the name of a file.
-    pub(super) etag: Option<String>,
-    /// Whether it describes a file of the hub, which may be at another address.
-    pub(super) is_of_hub: bool,
-}
-
-impl Description {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
-        let number = |text: &str| text.parse::<u64>().ok();
-        let linked = header(headers, &X_LINKED_SIZE).and_then(number);
-        // The size of the whole stands behind the slash of `bytes 0-0/SIZE`.
-        let size = match header(headers, &CONTENT_RANGE) {
-            Some(range) => range.rsplit_once('/').and_then(|(_, size)| number(size)),
-            None => header(headers, &CONTENT_LENGTH).and_then(number),
-        };
-        let etag = header(headers, &X_LINKED_ETAG).or_else(|| header(headers, &ETAG));
-        let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
-        Self { size: linked.or(size), etag: etag.filter(|etag| is_blob_name(etag)), is_of_hub: linked.is_some() }
-    }
-}
-
 /// The answer to a request for a range.
 pub(super) struct RangeAnswer {
     pub(super) response: Response,
@@ -115,18 +70,6 @@ pub(super) struct RangeAnswer {
     pub(super) address: Url,
     /// Whether the answer is the range that was asked for; else it is the whole file.
     pub(super) is_range: bool,
-}
-
-#[derive(Deserialize)]
-struct RepositoryAnswer {
-    sha: String,
-    #[serde(default)]
-    siblings: Vec<SiblingAnswer>,
-}
-
-#[derive(Deserialize)]
-struct SiblingAnswer {
-    rfilename: String,
 }
 
 impl Hub {
@@ -158,17 +101,7 @@ impl Hub {
         let response = self.check(response, &address, Some(repository)).await?;
         let host = host_of(&address);
         let text = response.read_all(REPOSITORY_ANSWER).await.map_err(|error| again(error.explain(&host)))?;
-        let answer: RepositoryAnswer = serde_json::from_slice(&text).map_err(|_| {
-            bad_answer(&host, "does not answer as the hub does: its description of the repository is not readable")
-        })?;
-        let is_commit = answer.sha.len() >= 7
-            && answer.sha.len() <= 64
-            && answer.sha.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if !is_commit {
-            return Err(bad_answer(&host, "names no commit of the repository").into());
-        }
-        let files = answer.siblings.into_iter().map(|sibling| sibling.rfilename).filter(|path| is_plain_path(path));
-        Ok(Listing { commit: answer.sha, files: files.collect() })
+        Ok(Listing::parse(&host, &text)?)
     }
 
     /// Asks where a file of a repository is, how large it is and which hash it has.
@@ -254,23 +187,7 @@ impl Hub {
             return Err(again(format!("{host} answers with a page in place of the file")));
         }
         let is_range = response.status() == StatusCode::PARTIAL_CONTENT;
-        match (range, is_range) {
-            (Some(range), true) => {
-                let expected = format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1));
-                let found = header(response.headers(), &CONTENT_RANGE).unwrap_or_default().trim().to_ascii_lowercase();
-                if found != expected {
-                    let fault = format!("sends {:?} of the file, and \"{expected}\" was asked for", quoted(&found));
-                    return Err(bad_answer(&host, &fault).into());
-                }
-            }
-            (None, true) => return Err(bad_answer(&host, "sends a part of the file, and all was asked for").into()),
-            (_, false) => {
-                let length = header(response.headers(), &CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
-                if length.is_some_and(|length| length != size) {
-                    return Err(bad_answer(&host, "sends a file of another size than the hub has named").into());
-                }
-            }
-        }
+        check_range(&host, response.headers(), is_range, range, size)?;
         Ok(RangeAnswer { response, address, is_range })
     }
 
@@ -323,12 +240,11 @@ impl Hub {
         }
         let host = host_of(address);
         let code = header(response.headers(), &X_ERROR_CODE).unwrap_or_default().to_owned();
-        let wait = retry_after(response.headers(), jiff::Timestamp::now(), LONGEST_ASKED_PAUSE)
-            .or_else(|| rate_limit_reset(header(response.headers(), &RATELIMIT)?));
+        let wait = asked_pause(response.headers());
         let mut start = Vec::new();
         // The words are only for the message.
         let _ = response.read_start(ERROR_ANSWER, &mut start).await;
-        let words = words_of(&start);
+        let words = words_of(&start).filter(|words| !self.has_secret(words, address));
         let is_hub = address.origin() == self.endpoint.origin();
         let error = match (status, repository.filter(|_| is_hub)) {
             (StatusCode::TOO_MANY_REQUESTS, _) => {
@@ -370,6 +286,17 @@ impl Hub {
         Err(error.into())
     }
 
+    /// Returns whether the words of a host show the token, or a value of the address that was asked, which may be signed.
+    fn has_secret(&self, words: &str, address: &Url) -> bool {
+        let token = self.token.as_ref().and_then(|Token(header)| header.to_str().ok()?.strip_prefix("Bearer "));
+        let is_shown = |secret: &str| secret.len() >= SHORTEST_SECRET && words.contains(secret);
+        let written =
+            address.query().into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.split_once('='));
+        token.is_some_and(is_shown)
+            || written.map(|(_, value)| value).any(is_shown)
+            || address.query_pairs().any(|(_, value)| is_shown(&value))
+    }
+
     fn page_of(&self, repository: &RepositoryId) -> String {
         self.address(&repository.to_string()).map(|address| address.to_string()).unwrap_or_default()
     }
@@ -397,43 +324,8 @@ pub(super) fn host_of(address: &Url) -> String {
     address.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
-fn bad_answer(host: &str, fault: &str) -> DownloadError {
-    DownloadError::BadAnswer { host: host.to_owned(), fault: fault.to_owned() }
-}
-
 fn again(reason: String) -> TryError {
     TryError::Again { reason, wait: None }
-}
-
-/// Returns whether an etag can be the name of a file.
-fn is_blob_name(etag: &str) -> bool {
-    (8..=128).contains(&etag.len()) && etag.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-}
-
-/// Returns the time until a limit ends, by the hub's header `"resolvers";r=0;t=120`.
-fn rate_limit_reset(value: &str) -> Option<Duration> {
-    let seconds = value.split(';').find_map(|part| part.trim().strip_prefix("t="))?.parse().ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST_ASKED_PAUSE))
-}
-
-/// Returns the words of an error: those of the hub's JSON, else a text that is short.
-fn words_of(body: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(body).ok()?.trim();
-    let json: Option<serde_json::Value> = serde_json::from_str(text).ok();
-    let words = match &json {
-        Some(json) => json.get("error").and_then(serde_json::Value::as_str)?,
-        None if text.starts_with('<') => return None,
-        None => text,
-    };
-    (!words.is_empty()).then(|| quoted(words))
-}
-
-fn quoted(words: &str) -> String {
-    words.chars().filter(|c| !c.is_control()).take(QUOTED).collect()
 }
 
 #[cfg(test)]
@@ -445,26 +337,5 @@ mod tests {
         let token = Token::new(" hf_secret\n").unwrap();
         assert!(!format!("{token:?}").contains("secret"));
         assert!(Token::new("  ").is_none() && Token::new("a\nb").is_none());
-    }
-
-    #[test]
-    fn the_end_of_a_limit_is_read() {
-        assert_eq!(rate_limit_reset(r#""resolvers";r=0;t=42"#), Some(Duration::from_secs(42)));
-        assert_eq!(rate_limit_reset(r#""api";r=0;t=999999"#), Some(LONGEST_ASKED_PAUSE));
-        assert_eq!(rate_limit_reset("x"), None);
-    }
-
-    #[test]
-    fn an_etag_that_leads_elsewhere_is_no_name() {
-        assert!(is_blob_name(&"ab".repeat(32)) && is_blob_name("0123456789abcdef0123456789abcdef01234567"));
-        assert!(!is_blob_name("../../etc/passwd") && !is_blob_name("") && !is_blob_name(".."));
-    }
-
-    #[test]
-    fn words_of_an_error_are_short_and_without_pages() {
-        assert_eq!(words_of(br#"{"error":"Invalid\ncredentials"}"#).as_deref(), Some("Invalidcredentials"));
-        assert_eq!(words_of(b"<html><body>no</body></html>"), None);
-        assert_eq!(words_of(b"Entry not found").as_deref(), Some("Entry not found"));
-        assert_eq!(words_of(b"\xff"), None);
     }
 }

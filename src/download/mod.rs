@@ -3,6 +3,7 @@
 //! Owns the hub's API, ranges and tries, the part that a file grows in, and the hash.
 //! What a name means, and what is on the disk already, is found in `models/`.
 //!
+//! - `answers.rs`: reads what hosts answer
 //! - `board.rs`: the download that the service waits for
 //! - `body_writer.rs`: writes the body of an answer into the part, within rates
 //! - `bounds.rs`: bounds of downloads that no setting chooses
@@ -17,6 +18,7 @@
 //! - `retry.rs`: tries of small requests
 //! - `transfer.rs`: fetches one file in ranges
 
+pub(crate) mod answers;
 mod board;
 mod body_writer;
 mod bounds;
