@@ -15,6 +15,7 @@
 //! - `list.rs`: the models below a folder, as a table or for serde
 //! - `places.rs`: where models lie on this machine
 //! - `quant.rs`: llama.cpp's numbers for quantisations and tensor types
+//! - `removal/`: removes models from the disk
 //! - `resolve.rs`: finds the file that a model name means
 //! - `sample.rs`: small GGUF files for tests
 //! - `shelf.rs`: every model below a folder, under the name of its file
@@ -33,6 +34,7 @@ pub mod kind;
 pub mod list;
 mod places;
 pub mod quant;
+mod removal;
 pub mod resolve;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -52,6 +54,7 @@ pub use hub::{HubError, Repository, choose_files};
 pub use kind::{KindContradiction, ModelKind};
 pub use list::{ListedModel, human_size, list, table};
 pub use places::ModelPlaces;
+pub use removal::{KeptFile, RemovalError, RemovalPlan, RemovedFile, RemovedKind};
 pub use resolve::{find, refuse_url, resolve};
 pub use shelf::{BrokenShelfFile, Shelf, ShelfModel, ShelfScan};
 pub use split::id_of;

@@ -254,6 +254,12 @@ pub fn find_projector(model: &Path, metadata: &Metadata) -> ProjectorSearch {
     ProjectorFolder::read(dir).search(model, metadata.embedding_length)
 }
 
+/// Returns whether the headers let the projector belong to the model at `model`. What cannot be read speaks against nothing.
+pub(in crate::models) fn may_belong(projector: &Path, model: &Path) -> bool {
+    let width = gguf::read(model).ok().and_then(|metadata| metadata.embedding_length);
+    read_candidate(projector).map_or(true, |candidate| candidate.may_fit(width))
+}
+
 /// Reads the projector at `path`.
 ///
 /// # Errors

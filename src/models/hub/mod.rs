@@ -143,6 +143,11 @@ impl<'a> Repository<'a> {
         ([org, name].into_iter().chain(quant).all(is_plain) && !is_file).then_some(Self { org, name, quant })
     }
 
+    /// Returns the repository without a choice of its files.
+    pub(super) fn of_id(id: &'a name::RepositoryId) -> Self {
+        Self { org: &id.org, name: &id.name, quant: None }
+    }
+
     /// Returns the user or the organisation.
     #[must_use]
     pub fn org(&self) -> &'a str {
@@ -176,10 +181,12 @@ impl<'a> Repository<'a> {
     pub fn find_file(&self, cache: &Path) -> Result<PathBuf, HubError> {
         let snapshot = find_snapshot(self.find_folder(cache)?)?;
         let below = walk(&snapshot).map_err(|source| HubError::Cache { cache: cache.to_owned(), source })?;
-        let models: Vec<PathBuf> = below.models.into_iter().filter(|path| !has_companion_name(path)).collect();
+        // The first part gets its name last and loses it first: without it a model is not there.
+        let is_first = |path: &PathBuf| SplitPart::of_path(path).is_none_or(|part| part.number == 1);
+        let is_model = |path: &PathBuf| !has_companion_name(path) && is_first(path);
+        let models: Vec<PathBuf> = below.models.into_iter().filter(is_model).collect();
         let path = choose(&models, self.quant).map_err(|reason| reason.into_error(&snapshot, &models))?;
-        let path = snapshot.join(path);
-        Ok(SplitPart::of_path(&path).and_then(|part| part.siblings(&path).next()).unwrap_or(path))
+        Ok(snapshot.join(path))
     }
 
     /// Finds the file at this path of the repository in the cache at `cache`, as it was at this revision.
@@ -200,7 +207,7 @@ impl<'a> Repository<'a> {
     }
 
     /// Finds the repository's folder. Its name may differ in case, because RunPod writes some of them in lower case.
-    fn find_folder(&self, cache: &Path) -> Result<PathBuf, HubError> {
+    pub(super) fn find_folder(&self, cache: &Path) -> Result<PathBuf, HubError> {
         let failed = |source| HubError::Cache { cache: cache.to_owned(), source };
         let wanted = format!("models--{}--{}", self.org, self.name);
         let mut names = Vec::new();
@@ -323,7 +330,7 @@ fn find_quant<'p>(models: &'p [PathBuf], quant: &str) -> Result<Option<&'p PathB
 }
 
 /// Whether the path contains this quantisation as whole words, in any case: `Q4_K` is not contained in `Q4_K_M`.
-fn has_quant(path: &Path, quant: &str) -> bool {
+pub(super) fn has_quant(path: &Path, quant: &str) -> bool {
     let path = path.to_string_lossy().to_ascii_lowercase();
     let quant = quant.to_ascii_lowercase();
     let is_boundary = |byte: Option<u8>| byte.is_none_or(|byte| b"-./".contains(&byte));

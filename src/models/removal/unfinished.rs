@@ -1,0 +1,141 @@
+//! Downloads that did not come to their end, found by the name of their model: parts, whole files that have no name yet,
+//! split models whose first part is missing, and projectors that a removal was killed before.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::contents::files_below;
+use super::draft::RemovalDraft;
+use super::error::RemovalError;
+use super::plain::clear_download;
+use super::repository::CachedLinks;
+use crate::models::companions::names::has_companion_name;
+use crate::models::companions::projector::has_projector_name;
+use crate::models::folder_walk::walk;
+use crate::models::hub::name::{RemoteName, RepositoryId, path_of_address};
+use crate::models::hub::{Repository, has_quant};
+use crate::models::places::ModelPlaces;
+use crate::models::split::{SplitPart, parts_of};
+
+/// Plans the removal of what has come of the model `name`; `None` if nothing has.
+///
+/// # Errors
+/// It is not clear what belongs to the name, or a folder cannot be looked through.
+pub(super) fn plan_unfinished(places: &ModelPlaces, name: &str) -> Result<Option<RemovalDraft>, RemovalError> {
+    match RemoteName::parse(name) {
+        Ok(RemoteName::Address { address, sha256 }) => {
+            let file = address.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
+            plan_address(places, file, &sha256)
+        }
+        Ok(RemoteName::Model { repository, quant }) => {
+            let is_meant = |file: &Path| quant.as_deref().is_none_or(|quant| has_quant(file, quant));
+            plan_repository(places, &repository, is_meant, quant.is_none())
+        }
+        Ok(RemoteName::File { repository, file }) => plan_repository(
+            places,
+            &repository,
+            |found| parts_of(Path::new(&file)).iter().any(|part| part == found),
+            false,
+        ),
+        Err(_) => Ok(None),
+    }
+}
+
+fn plan_address(places: &ModelPlaces, name: &str, sha256: &str) -> Result<Option<RemovalDraft>, RemovalError> {
+    let Ok(root) = fs::canonicalize(&places.models_dir) else { return Ok(None) };
+    let file = path_of_address(&root, name, sha256);
+    let Some(folder) = file.parent().filter(|folder| folder.is_dir()) else { return Ok(None) };
+    check_inside(folder)?;
+    let mut draft = RemovalDraft::default();
+    clear_download(folder, name, &mut draft)?;
+    Ok((!draft.files.is_empty()).then_some(draft))
+}
+
+/// Plans the removal of what no name of a model leads to. `is_meant` chooses files of a snapshot by their paths; blobs have
+/// no such path, so that all of them are meant, or only one may be there.
+fn plan_repository(
+    places: &ModelPlaces,
+    id: &RepositoryId,
+    is_meant: impl Fn(&Path) -> bool,
+    is_whole_repository: bool,
+) -> Result<Option<RemovalDraft>, RemovalError> {
+    let repository = Repository::of_id(id);
+    let (Ok(cache), Ok(folder)) = (fs::canonicalize(&places.hub_cache), repository.find_folder(&places.hub_cache))
+    else {
+        return Ok(None);
+    };
+    let folder = cache.join(folder.file_name().unwrap_or_default());
+    check_inside(&folder)?;
+    let (links, has_model) = (CachedLinks::read(&folder)?, has_model(&folder)?);
+    if is_whole_repository && has_model {
+        return Ok(None);
+    }
+    let mut names = headless_models(&folder, &is_meant)?;
+    let mut unlinked = links.unlinked()?;
+    if !has_model {
+        names.extend(lone_projectors(&folder)?);
+    }
+    if unlinked.len() > 1 && !is_whole_repository {
+        if names.is_empty() {
+            return Err(RemovalError::WhichUnfinished { repository: id.to_string(), count: unlinked.len() });
+        }
+        unlinked.clear();
+    }
+    let mut draft = RemovalDraft::default();
+    links.remove_names(&names, &mut draft)?;
+    unlinked.iter().try_for_each(|blob| links.remove_blob(blob, &mut draft))?;
+    if draft.files.is_empty() {
+        return Ok(None);
+    }
+    links.clear(&names, &mut draft)?;
+    Ok(Some(draft))
+}
+
+/// Returns the files of split models whose first part is missing, of every revision.
+fn headless_models(folder: &Path, is_meant: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, RemovalError> {
+    let mut found = Vec::new();
+    for snapshot in snapshots(folder)? {
+        let models = walk(&snapshot).map(|below| below.models).unwrap_or_default();
+        let is_headless = |path: &&PathBuf| SplitPart::of_path(path).is_some_and(|part| part.number != 1);
+        for model in models.iter().filter(is_headless).filter(|path| is_meant(path)) {
+            let parts = parts_of(&snapshot.join(model));
+            found.extend(parts.into_iter().filter(|part| fs::symlink_metadata(part).is_ok()));
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the projectors of a repository without models.
+fn lone_projectors(folder: &Path) -> Result<Vec<PathBuf>, RemovalError> {
+    let projectors = |snapshot: PathBuf| {
+        let found = walk(&snapshot).map(|below| below.models).unwrap_or_default();
+        found.into_iter().filter(|path| has_projector_name(path)).map(move |path| snapshot.join(path))
+    };
+    Ok(snapshots(folder)?.into_iter().flat_map(projectors).collect())
+}
+
+/// Returns whether the repository holds a model that is whole by its names.
+fn has_model(folder: &Path) -> Result<bool, RemovalError> {
+    let is_first = |path: &PathBuf| SplitPart::of_path(path).is_none_or(|part| part.number == 1);
+    let is_model = |path: &PathBuf| is_first(path) && !has_companion_name(path);
+    let models = |snapshot: PathBuf| walk(&snapshot).map(|below| below.models).unwrap_or_default();
+    Ok(snapshots(folder)?.into_iter().any(|snapshot| models(snapshot).iter().any(is_model)))
+}
+
+/// Returns the folders of the repository's revisions.
+fn snapshots(folder: &Path) -> Result<Vec<PathBuf>, RemovalError> {
+    let snapshots = folder.join("snapshots");
+    let commit =
+        |path: &PathBuf| path.strip_prefix(&snapshots).ok()?.components().next().map(|one| snapshots.join(one));
+    let mut found: Vec<PathBuf> = files_below(&snapshots)?.iter().filter_map(commit).collect();
+    found.dedup();
+    Ok(found)
+}
+
+/// Checks that no part of the path is a link.
+fn check_inside(folder: &Path) -> Result<(), RemovalError> {
+    match fs::canonicalize(folder) {
+        Ok(found) if found == folder => Ok(()),
+        found => Err(RemovalError::Outside { path: found.unwrap_or_else(|_| folder.to_owned()) }),
+    }
+}
