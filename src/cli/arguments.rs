@@ -35,6 +35,8 @@ pub(super) enum CliCommand {
     Models(ListModelsArgs),
     /// Download a model from the hub, or what is missing of it
     Pull(PullArgs),
+    /// Remove models from the disk, after showing what goes and how much that frees
+    Rm(RemoveArgs),
 }
 
 #[derive(Args)]
@@ -59,6 +61,24 @@ pub(super) struct PullArgs {
     /// ORG/NAME[:QUANT], ORG/NAME/FILE.gguf, or https://HOST/FILE.gguf#sha256=HEX
     pub(super) name: String,
     /// Print JSON, one object a line
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) flags: Flags,
+}
+
+#[derive(Args)]
+pub(super) struct RemoveArgs {
+    /// Names of models as `serve` and `pull` take them, or paths
+    #[arg(required = true)]
+    pub(super) names: Vec<String>,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(super) yes: bool,
+    /// Show what would go, and remove nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]
@@ -128,6 +148,7 @@ impl Cli {
             CliCommand::Health(flags) => flags,
             CliCommand::Models(models) => &mut models.flags,
             CliCommand::Pull(pull) => &mut pull.flags,
+            CliCommand::Rm(remove) => &mut remove.flags,
         };
         for (key, value) in serve.flags.0 {
             if flags.0.insert(key, value).is_some() {

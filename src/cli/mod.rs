@@ -8,6 +8,7 @@
 //! - `download_progress.rs`: shows how far a download is
 //! - `output.rs`: printing and exit codes
 //! - `pull.rs`: `llamagate pull`
+//! - `remove.rs`: `llamagate rm`
 //! - `serve.rs`: `llamagate serve`, the default
 
 mod arguments;
@@ -17,6 +18,7 @@ mod health;
 mod list_models;
 mod output;
 mod pull;
+mod remove;
 mod serve;
 
 pub use arguments::detect_platform;
@@ -45,5 +47,6 @@ pub fn main() -> ExitCode {
         CliCommand::Health(flags) => health::run(flags, environment),
         CliCommand::Models(models) => list_models::run(models, environment),
         CliCommand::Pull(pull) => pull::run(pull, environment),
+        CliCommand::Rm(remove) => remove::run(remove, environment),
     }
 }

@@ -59,6 +59,7 @@ mod remote_addresses;
 mod remote_dialects;
 mod remote_streams;
 mod remotes;
+mod removal;
 mod replicas;
 mod request_faults;
 mod rerank;

@@ -49,6 +49,16 @@ pub enum RemovalError {
         /// The file.
         path: PathBuf,
     },
+    /// A process uses it.
+    #[error("{} is in use by process {pid} ({program})", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// The name of the program.
+        program: String,
+        /// The id of the process.
+        pid: u32,
+    },
     /// What is on the disk is no longer what the plan was made of.
     #[error("{} has changed since the removal was planned", path.display())]
     Changed {
@@ -89,6 +99,7 @@ impl RemovalError {
             Self::NotAModel { .. } => "name a .gguf file",
             Self::Absent { .. } => "`llamagate models` lists what is there",
             Self::Busy { .. } => "end the download first; what has arrived is kept and can be removed then",
+            Self::InUse { .. } => "stop the service, or take the model out of its configuration",
             Self::Changed { .. } => "look at the plan again",
             Self::TooMany { .. } => "remove files of other kinds from the folder",
             Self::Disk { .. } => return None,
@@ -105,7 +116,11 @@ impl RemovalError {
             | Self::ForeignStore { .. }
             | Self::NotAModel { .. }
             | Self::Absent { .. } => true,
-            Self::Busy { .. } | Self::Changed { .. } | Self::TooMany { .. } | Self::Disk { .. } => false,
+            Self::Busy { .. }
+            | Self::InUse { .. }
+            | Self::Changed { .. }
+            | Self::TooMany { .. }
+            | Self::Disk { .. } => false,
         }
     }
 

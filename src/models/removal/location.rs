@@ -43,8 +43,10 @@ impl ModelLocation {
     /// # Errors
     /// It may not be removed, or its folder cannot be read.
     pub(super) fn of(places: &ModelPlaces, path: &Path) -> Result<Self, RemovalError> {
-        let is_plain = !path.components().any(|part| part == Component::ParentDir) && is_gguf(path);
-        let (Some(folder), Some(name), true) = (path.parent(), path.file_name(), is_plain) else {
+        if path.components().any(|part| part == Component::ParentDir) {
+            return Err(RemovalError::Outside { path: path.to_owned() });
+        }
+        let (Some(folder), Some(name), true) = (path.parent(), path.file_name(), is_gguf(path)) else {
             return Err(RemovalError::NotAModel { path: path.to_owned() });
         };
         let folder = canonical(folder, path)?;

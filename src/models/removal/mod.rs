@@ -1,12 +1,12 @@
 //! Removes models from the disk: which files a model consists of, which of them may go, and in which order.
 //!
-//! Owns the plan and its execution. Which file a name means is decided in `models/resolve.rs`; whether a process has one of
-//! the files open is not looked at here.
+//! Owns the plan and its execution. Which file a name means is decided in `models/resolve.rs`.
 //!
 //! - `contents.rs`: all files below a folder, within a bound
 //! - `draft.rs`: what goes and what stays, while a plan is made
 //! - `error.rs`: why a model is not removed
 //! - `location.rs`: where a model lies, and what may be removed at all
+//! - `open_files.rs`: which process uses a file
 //! - `plan.rs`: the plan of a removal, for people and for serde
 //! - `plain.rs`: models of the models folder
 //! - `projectors.rs`: which projectors go with a model
@@ -18,6 +18,7 @@ mod contents;
 mod draft;
 mod error;
 mod location;
+mod open_files;
 mod plain;
 mod plan;
 mod projectors;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::draft::{KeptFile, RemovalDraft, RemovedFile};
 use super::error::RemovalError;
 use super::location::ModelLocation;
+use super::open_files::check_unused;
 use super::plain::plan_plain;
 use super::repository::plan_snapshot;
 use super::steps::RemovalStep;
@@ -75,6 +76,14 @@ impl RemovalPlan {
         let bytes_freed = draft.files.iter().map(|file| file.bytes).fold(0, u64::saturating_add);
         let RemovalDraft { files, kept, steps, locks, .. } = draft;
         Ok(Self { files, bytes_freed, kept, steps, locks, subject })
+    }
+
+    /// Checks that no process of this machine uses one of the files: has it open or mapped, or was started with it.
+    ///
+    /// # Errors
+    /// [`RemovalError::InUse`] with the process that does.
+    pub fn check_unused(&self) -> Result<(), RemovalError> {
+        check_unused(self.files.iter().map(|file| file.path.as_path()))
     }
 
     /// Removes what the plan says. Holds the locks of the files meanwhile.
