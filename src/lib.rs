@@ -17,6 +17,7 @@
 //! | [`fleet`] | models, their workers, and the leases on workers that requests get |
 //! | [`gateway`] | client connections and requests, from the socket to the access log |
 //! | [`hex`] | bytes as hexadecimal digits |
+//! | [`file_lock`] | locks of files that several programs or machines may want to write |
 //! | [`http_client`] | the HTTP client for the program's own requests, such as probes |
 //! | [`keys`] | the API key file: grammar, lookup, reload, edits by `keyctl` |
 //! | [`models`] | model files: GGUF metadata, names, listing, memory estimate |
@@ -41,6 +42,7 @@ pub mod dial;
 pub mod dialect;
 pub mod download;
 pub mod embedding_heads;
+pub mod file_lock;
 pub mod fleet;
 #[cfg(feature = "test-support")]
 #[doc(hidden)]

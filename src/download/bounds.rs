@@ -42,9 +42,5 @@ pub(super) const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(15 * 60);
 pub(super) const DISK_RESERVE: u64 = 256 << 20;
 /// The longest token of the hub that is read from its file, in bytes.
 pub(super) const LONGEST_TOKEN: u64 = 4 << 10;
-/// How often the owner of a download renews its note, where locks of the file system are not enough.
-pub(super) const OWNER_RENEWAL: Duration = Duration::from_secs(5);
-/// After how long without a renewal the owner counts as gone.
-pub(super) const OWNER_STALE: Duration = Duration::from_secs(30);
 /// How often a program that waits for another one's download looks again.
 pub(super) const LOCK_POLL: Duration = Duration::from_millis(500);

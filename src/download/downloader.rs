@@ -13,7 +13,6 @@ use super::body_writer::Pace;
 use super::bounds::LOCK_POLL;
 use super::chosen_files::{files_of_file, files_of_model};
 use super::disk::cache::{CachedRepository, create_folder, is_whole};
-use super::disk::lock::{FileLock, LockTaker};
 use super::disk::part_file::PartFile;
 use super::disk::room::{check_room, no_room};
 use super::error::DownloadError;
@@ -22,6 +21,7 @@ use super::naming::{FetchTarget, SnapshotPlan, Wanted};
 use super::progress::{DownloadPhase, Progress};
 use super::retry::with_retries;
 use super::transfer::{DownloadLimits, Transfer};
+use crate::file_lock::{FileLock, LockTaker};
 use crate::models::{RemoteName, RepositoryId, path_of_address};
 
 /// Brings models from one hub into one cache.
@@ -236,7 +236,11 @@ async fn on_disk<T: Send + 'static>(
 async fn wait_for_lock(mut taker: LockTaker, progress: &Progress) -> Result<Arc<FileLock>, DownloadError> {
     loop {
         let taken;
-        (taker, taken) = on_disk(move || taker.take().map(|taken| (taker, taken))).await?;
+        (taker, taken) = on_disk(move || match taker.take() {
+            Ok(taken) => Ok((taker, taken)),
+            Err(source) => Err(DownloadError::disk(taker.path(), "locked", source)),
+        })
+        .await?;
         if let Some(lock) = taken {
             return Ok(Arc::new(lock));
         }

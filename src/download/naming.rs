@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::disk::cache::CachedRepository;
-use super::disk::lock::FileLock;
 use super::disk::part_file::PartFile;
 use super::disk::room::check_room;
 use super::error::DownloadError;
 use super::hub::LocatedFile;
+use crate::file_lock::FileLock;
 use crate::models::{RepositoryId, gguf};
 
 /// A file of a repository, and where it is.

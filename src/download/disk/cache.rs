@@ -2,16 +2,16 @@
 //!
 //! `models--ORG--NAME/blobs/ETAG` has the bytes, `snapshots/COMMIT/PATH` links to it, `refs/REVISION` names the commit, and
 //! `.locks/models--ORG--NAME/ETAG.lock` is held while a blob comes. Owns names and links. Which blobs are fetched is
-//! decided in `downloader.rs`; finding a model in the cache is in `models/hub/`, and who holds a lock in `lock.rs`.
+//! decided in `downloader.rs`; finding a model in the cache is in `models/hub/`, and who holds a lock in `file_lock/`.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use super::lock::LockTaker;
 use super::part_file::sync_folder;
 use crate::download::error::DownloadError;
+use crate::file_lock::LockTaker;
 use crate::models::RepositoryId;
 
 /// A repository's folder in the cache.

@@ -13,7 +13,7 @@ use super::plain::plan_plain;
 use super::repository::plan_snapshot;
 use super::steps::RemovalStep;
 use super::unfinished::plan_unfinished;
-use crate::models::hub::lock::FileLock;
+use crate::file_lock::FileLock;
 use crate::models::places::ModelPlaces;
 use crate::models::resolve::find;
 

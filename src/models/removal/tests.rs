@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::*;
+use crate::file_lock::FileLock;
 use crate::models::sample::GgufSample;
-use crate::models::{FileLock, ModelPlaces, find};
+use crate::models::{ModelPlaces, find};
 
 const MAIN: &str = "0123456789abcdef0123456789abcdef01234567";
 const OLD: &str = "fedcba9876543210fedcba9876543210fedcba98";

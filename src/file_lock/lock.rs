@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{
@@ -18,9 +19,12 @@ use nix::sys::statfs::{
 use tokio::task::spawn_blocking;
 
 use super::owner_note::{OwnerNote, remove_note};
-use crate::download::bounds::{OWNER_RENEWAL, OWNER_STALE};
-use crate::download::error::DownloadError;
 use crate::pause_clock::{self, ActiveInstant};
+
+/// How often the owner of a lock renews its note, where locks of the file system are not enough.
+const OWNER_RENEWAL: Duration = Duration::from_secs(5);
+/// After how long without a renewal the owner counts as gone.
+const OWNER_STALE: Duration = Duration::from_secs(30);
 
 /// File systems of one machine, whose `flock` is known to keep others out. ZFS has no name of its own.
 const LOCAL: [FsType; 7] = [
@@ -33,8 +37,8 @@ const LOCAL: [FsType; 7] = [
     FsType(0x2FC1_2FC1),
 ];
 
-/// The right to download a file. It ends with this value, or with the process.
-pub(in crate::download) struct FileLock(Option<Held>);
+/// The right to write a file. It ends with this value, or with the process.
+pub struct FileLock(Option<Held>);
 
 struct Held {
     /// `None` on file systems without `flock`.
@@ -43,7 +47,7 @@ struct Held {
 }
 
 /// Tries to take one lock, again and again, and watches its owner meanwhile.
-pub(in crate::download) struct LockTaker {
+pub struct LockTaker {
     path: PathBuf,
     /// The note of the owner, and since when it has been the same.
     seen: Option<(String, ActiveInstant)>,
@@ -53,29 +57,32 @@ pub(in crate::download) struct LockTaker {
 
 impl LockTaker {
     /// Returns what takes the lock at this path.
-    pub(in crate::download) fn new(path: PathBuf) -> Self {
+    pub fn new(path: PathBuf) -> Self {
         Self { path, seen: None, has_flock: true }
+    }
+
+    /// Returns the path of the lock.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Takes the lock; `None` if another process has it.
     ///
     /// # Errors
     /// The file cannot be opened or locked, or the note cannot be written.
-    pub(in crate::download) fn take(&mut self) -> Result<Option<FileLock>, DownloadError> {
+    pub fn take(&mut self) -> io::Result<Option<FileLock>> {
         let Some((file, is_enough)) = self.take_flock()? else { return Ok(None) };
         if is_enough {
             return Ok(Some(FileLock(Some(Held { _file: file, note: None }))));
         }
-        let note = self.take_note().map_err(|source| DownloadError::disk(&self.path, "locked", source))?;
-        Ok(note.map(|note| FileLock(Some(Held { _file: file, note: Some(note) }))))
+        Ok(self.take_note()?.map(|note| FileLock(Some(Held { _file: file, note: Some(note) }))))
     }
 
     /// Takes the `flock`, and returns whether that is enough. `None` if another process has it.
-    fn take_flock(&self) -> Result<Option<(Option<Flock<File>>, bool)>, DownloadError> {
+    fn take_flock(&self) -> io::Result<Option<(Option<Flock<File>>, bool)>> {
         let path = &self.path;
         loop {
-            let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-            let file = opened.map_err(|source| DownloadError::disk(path, "opened", source))?;
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
             if !self.has_flock {
                 return Ok(Some((None, false)));
             }
@@ -90,7 +97,7 @@ impl LockTaker {
                 Err((_, nix::Error::ENOLCK | nix::Error::ENOSYS | nix::Error::EOPNOTSUPP)) => {
                     return Ok(Some((None, false)));
                 }
-                Err((_, error)) => return Err(DownloadError::disk(path, "locked", error.into())),
+                Err((_, error)) => return Err(error.into()),
             }
         }
     }
@@ -120,9 +127,17 @@ impl LockTaker {
 }
 
 impl FileLock {
+    /// Takes the lock at this path; `None` if another process has it, or had it a moment ago.
+    ///
+    /// # Errors
+    /// As [`LockTaker::take`].
+    pub fn take(path: &Path) -> io::Result<Option<Self>> {
+        LockTaker::new(path.to_owned()).take()
+    }
+
     /// Renews the note for as long as the lock is held. Returns when another process has taken the lock, because this one
     /// was silent for too long.
-    pub(in crate::download) async fn keep_until_lost(&self) {
+    pub async fn keep_until_lost(&self) {
         let Some(note) = self.0.as_ref().and_then(|held| held.note.clone()) else {
             return std::future::pending().await;
         };
@@ -135,13 +150,13 @@ impl FileLock {
                 Ok(true) => {}
                 Ok(false) => return,
                 // The volume may only be slow to answer. If it stays away, writing fails too.
-                Err(error) => tracing::debug!(%error, "the lock of a download is not renewed"),
+                Err(error) => tracing::debug!(%error, "the lock of a file is not renewed"),
             }
         }
     }
 
     /// Returns whether the lock is still this process's. Blocks.
-    pub(in crate::download) fn is_held(&self) -> bool {
+    pub fn is_held(&self) -> bool {
         self.0.as_ref().and_then(|held| held.note.as_ref()).is_none_or(OwnerNote::is_ours)
     }
 }
