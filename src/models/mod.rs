@@ -53,8 +53,8 @@ pub use hub::name::{NameError, RemoteName, RepositoryId, is_plain_path, path_of_
 pub use hub::{HubError, Repository, choose_files};
 pub use kind::{KindContradiction, ModelKind};
 pub use list::{ListedModel, human_size, list, table};
-pub use places::ModelPlaces;
 pub use removal::{KeptFile, RemovalError, RemovalPlan, RemovedFile, RemovedKind};
+pub use places::{ModelPlaces, PlaceKind};
 pub use resolve::{find, refuse_url, resolve};
 pub use shelf::{BrokenShelfFile, Shelf, ShelfModel, ShelfScan};
 pub use split::id_of;

@@ -144,7 +144,11 @@ mod tests {
     #[test]
     fn a_url_was_looked_up_as_a_file() {
         let dir = tempfile::tempdir().unwrap();
-        let places = ModelPlaces { models_dir: dir.path().to_owned(), hub_cache: dir.path().to_owned() };
+        let places = ModelPlaces {
+            models_dir: dir.path().to_owned(),
+            hub_cache: dir.path().to_owned(),
+            ..ModelPlaces::default()
+        };
         for name in ["https://x.example/y.gguf", "hf://org/name", "hf.co/org/name:Q4_K_M", " huggingface.co/org/name"] {
             assert!(matches!(resolve(dir.path(), name), Err(ModelError::Url)), "{name}");
             let found = find(&places, name);

@@ -1,6 +1,7 @@
-//! Defaults that depend on the platform: the ports that RunPod's load balancer uses, and the cache of downloaded
-//! models. `resolve.rs` decides which source wins over them.
+//! Defaults that depend on the platform: the ports that RunPod's load balancer uses, the cache of downloaded models, and
+//! where other programs keep theirs. `resolve.rs` decides which source wins over them.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
@@ -14,6 +15,11 @@ pub(super) const LOAD_BALANCER_RULE: &str = "RunPod's load balancer";
 
 /// The port to which RunPod's load balancer sends requests and health checks if the endpoint sets no `PORT`.
 pub(super) const LOAD_BALANCER_PORT: &str = "80";
+
+/// Where Ollama's Linux service keeps its models.
+const OLLAMA_SERVICE_MODELS: &str = "/usr/share/ollama/.ollama/models";
+/// Longest path that is read from LM Studio's pointer, in bytes.
+const LONGEST_POINTER: u64 = 4096;
 
 /// Returns whether the requests come from RunPod's load balancer. It sends none to a worker that takes jobs from a
 /// queue.
@@ -36,6 +42,27 @@ pub(super) fn hub_cache(data_dir: Option<&Path>, platform: &Platform, environmen
     let volumes = data_dir.into_iter().chain([platform.data_dir.as_path()]);
     let caches = volumes.map(|dir| dir.join("huggingface-cache/hub")).chain(environment.hub_caches());
     caches.into_iter().find(|cache| cache.is_dir())
+}
+
+/// Returns the first existing folder in which Ollama keeps models if `OLLAMA_MODELS` is not set.
+pub(super) fn ollama_models(environment: &Environment) -> Option<PathBuf> {
+    let own = environment.home().map(|home| home.join(".ollama/models"));
+    own.into_iter().chain([PathBuf::from(OLLAMA_SERVICE_MODELS)]).find(|folder| folder.is_dir())
+}
+
+/// Returns the first existing folder in which LM Studio keeps models.
+pub(super) fn lm_studio_models(environment: &Environment) -> Option<PathBuf> {
+    let home = environment.home()?;
+    let pointed = lm_studio_home(&home.join(".lmstudio-home-pointer")).map(|home| home.join("models"));
+    let usual = [".lmstudio/models", ".cache/lm-studio/models"].map(|folder| home.join(folder));
+    pointed.into_iter().chain(usual).find(|folder| folder.is_dir())
+}
+
+/// Returns the folder that LM Studio's pointer file names.
+fn lm_studio_home(pointer: &Path) -> Option<PathBuf> {
+    let mut text = String::new();
+    std::fs::File::open(pointer).ok()?.take(LONGEST_POINTER).read_to_string(&mut text).ok()?;
+    Some(PathBuf::from(text.trim())).filter(|home| home.is_absolute())
 }
 
 #[cfg(test)]
@@ -98,5 +125,37 @@ mod tests {
         assert_eq!(cache_of(&[("DATA_DIR", "/elsewhere")]), volume_cache, "the platform's own volume");
         assert_eq!(cache_of(&[("HF_HUB_CACHE", "/explicit")]), Path::new("/explicit"));
         assert_eq!(cache_of(&[("HUGGINGFACE_HUB_CACHE", "/explicit")]), Path::new("/explicit"));
+    }
+    #[test]
+    fn the_stores_of_other_programs_are_the_first_existing_folders() {
+        let home = tempfile::tempdir().unwrap();
+        let settings_of = |variables: &[(&str, &str)]| {
+            let own = [("HOME", home.path().to_str().unwrap()), ("DATA_DIR", "/nowhere")];
+            let environment = Environment::from_iter(own.into_iter().chain(variables.iter().copied()));
+            let inputs = Inputs { environment, ..Inputs::default() };
+            resolve(&inputs, &Platform::plain("/nowhere".as_ref())).unwrap()
+        };
+        let lm_studio = |folder: &str| {
+            std::fs::create_dir_all(home.path().join(folder)).unwrap();
+            settings_of(&[]).config.settings.files.lm_studio_models.unwrap()
+        };
+        assert_eq!(lm_studio(".cache/lm-studio/models"), home.path().join(".cache/lm-studio/models"));
+        assert_eq!(lm_studio(".lmstudio/models"), home.path().join(".lmstudio/models"));
+        let moved = home.path().join("moved");
+        std::fs::write(home.path().join(".lmstudio-home-pointer"), format!("{}\n", moved.display())).unwrap();
+        assert_eq!(lm_studio("moved/models"), moved.join("models"));
+        let ollama = home.path().join(".ollama/models");
+        std::fs::create_dir_all(&ollama).unwrap();
+        let found = settings_of(&[]).config.settings.model_places();
+        assert_eq!((found.ollama, found.lm_studio), (Some(ollama), Some(moved.join("models"))));
+        let none = settings_of(&[("MODEL_STORES", "none")]).config.settings.model_places();
+        assert_eq!((none.ollama, none.lm_studio, none.adopts_hub), (None, None, false));
+        for (variables, warning) in [
+            (&[("OLLAMA_MODELS", "/gone")][..], "OLLAMA_MODELS=\"/gone\": there is no such folder"),
+            (&[("MODEL_STORES", "hub")], "MODEL_STORES: hub is not there: no folder \"/nowhere"),
+        ] {
+            let resolved = settings_of(variables);
+            assert!(resolved.warnings.iter().any(|text| text.contains(warning)), "{:?}", resolved.warnings);
+        }
     }
 }

@@ -88,6 +88,11 @@ impl Environment {
         homes.into_iter().flatten()
     }
 
+    /// Returns the folder of the user, in which other programs keep their models.
+    pub(super) fn home(&self) -> Option<&Path> {
+        self.get("HOME").map(Path::new)
+    }
+
     /// Returns the files in which Hugging Face's own tools keep the token, in the order in which they try them.
     pub(super) fn hub_token_files(&self) -> impl Iterator<Item = PathBuf> {
         self.hub_caches().map(|cache| cache.with_file_name("token"))

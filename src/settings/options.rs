@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use super::reader::Reader;
 use super::values::{
     ByteSize, Context, DownloadConnections, ExtraArgs, GpuLayers, HubEndpoint, HubToken, LogFormat, LogLevel,
-    MemoryBudgetSetting, Networks, Origins, RunpodMode, Seconds, ServeModelsDir, ServiceKey, Strategy, Value,
-    ZeroIsOff,
+    MemoryBudgetSetting, ModelStores, Networks, Origins, RunpodMode, Seconds, ServeModelsDir, ServiceKey, Strategy,
+    Value, ZeroIsOff,
 };
-use crate::models::ModelPlaces;
+use crate::models::{ModelPlaces, PlaceKind};
 
 /// How a changed value of a setting takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,8 +148,11 @@ options! {
         model_path: Option<PathBuf> = "", Reload, "Full path to a GGUF file; takes precedence over `MODEL_NAME`.";
         data_dir: PathBuf = "", Restart, "Folder for models, keys and logs. Detected: the first folder that exists of `/runpod-volume`, `/workspace` and `/data`, else the user's data folder.";
         models_dir: PathBuf = "$DATA_DIR/models", Reload, "Folder of GGUF files.";
-        serve_models_dir: ServeModelsDir = "auto", Reload, "`auto`: serve every model below `MODELS_DIR` under the name of its file if no model is named otherwise; `true`: also beside the models that are named; `false`: never.";
+        serve_models_dir: ServeModelsDir = "auto", Reload, "`auto`: serve every model below `MODELS_DIR` under the name of its file if no model is named otherwise; `true`: also beside the models that are named; `false`: never. The same goes for the places of `MODEL_STORES`.";
         hf_hub_cache: PathBuf = "$DATA_DIR/huggingface-cache/hub", Reload, "Hugging Face cache in which `ORG/NAME[:QUANT]` is looked up, and into which models are downloaded. Detected: the first folder that exists of RunPod's `huggingface-cache/hub` in the data folder, `$HF_HOME/hub`, and `huggingface/hub` in the user's cache folder.";
+        model_stores: ModelStores = "auto", Reload, "Places besides `MODELS_DIR` whose models are listed, and served where `SERVE_MODELS_DIR` serves it: `auto` = each of Hugging Face's cache, Ollama's store and LM Studio's folder that is there; `none`; or a comma list of `hub`, `ollama` and `lmstudio`. They are only read.";
+        ollama_models: Option<PathBuf> = "", Reload, "Ollama's store. Detected: the first folder that exists of `.ollama/models` in the user's home folder and `/usr/share/ollama/.ollama/models`.";
+        lm_studio_models: Option<PathBuf> = "", Reload, "LM Studio's folder of models. Detected: the first folder that exists of `models` in LM Studio's home folder, which `.lmstudio-home-pointer` in the user's home folder names, `.lmstudio/models` and `.cache/lm-studio/models` there.";
         env_file: Option<PathBuf> = "" from NoFile, Restart, "File of variables in dotenv form (see .env.example), read once at the start. A variable that the environment sets keeps its value.";
         config_file: Option<PathBuf> = "" from NoFile, Restart, "Configuration file; `$DATA_DIR/llamagate.yaml` if it exists.";
     }
@@ -279,6 +282,16 @@ impl Engine {
 impl Settings {
     /// Returns the folders in which models are looked up by name.
     pub fn model_places(&self) -> ModelPlaces {
-        ModelPlaces { models_dir: self.files.models_dir.clone(), hub_cache: self.files.hf_hub_cache.clone() }
+        let files = &self.files;
+        let of_store = |kind: PlaceKind, folder: &Option<PathBuf>| {
+            folder.clone().filter(|folder| files.model_stores.has(kind) && folder.is_dir())
+        };
+        ModelPlaces {
+            models_dir: files.models_dir.clone(),
+            hub_cache: files.hf_hub_cache.clone(),
+            adopts_hub: files.model_stores.has(PlaceKind::Hub),
+            ollama: of_store(PlaceKind::Ollama, &files.ollama_models),
+            lm_studio: of_store(PlaceKind::LmStudio, &files.lm_studio_models),
+        }
     }
 }

@@ -10,7 +10,9 @@ use super::brought::aliases::{LOAD_BALANCER, RERANKER_CONFIG_PATH};
 use super::brought::{BroughtNames, FileFacts, other_programs_warnings};
 use super::catalogue::Catalogue;
 use super::cross_checks::{cautions, contradictions};
-use super::detected::{LOAD_BALANCER_PORT, LOAD_BALANCER_RULE, hub_cache, is_behind_runpod_load_balancer};
+use super::detected::{
+    LOAD_BALANCER_PORT, LOAD_BALANCER_RULE, hub_cache, is_behind_runpod_load_balancer, lm_studio_models, ollama_models,
+};
 use super::environment::{Environment, is_executable};
 use super::file::ConfigFile;
 use super::merge::{self, tiers};
@@ -346,6 +348,14 @@ fn platform_default(
             let data_dir = above.get("data_dir").map(|(text, _)| Path::new(text));
             let cache = hub_cache(data_dir, platform, &inputs.environment)?;
             detected(cache.display().to_string(), "the folder exists")
+        }
+        "ollama_models" => {
+            let folder = ollama_models(&inputs.environment)?;
+            detected(folder.display().to_string(), "the folder exists")
+        }
+        "lm_studio_models" => {
+            let folder = lm_studio_models(&inputs.environment)?;
+            detected(folder.display().to_string(), "the folder exists")
         }
         "hf_token_path" => {
             let path = inputs.environment.hub_token_files().find(|path| path.is_file())?;

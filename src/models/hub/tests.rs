@@ -58,7 +58,10 @@ impl Cache {
 }
 
 fn find_at(models_dir: &Path, hub_cache: &Path, name: &str) -> Result<PathBuf, ModelError> {
-    find(&ModelPlaces { models_dir: models_dir.to_owned(), hub_cache: hub_cache.to_owned() }, name)
+    find(
+        &ModelPlaces { models_dir: models_dir.to_owned(), hub_cache: hub_cache.to_owned(), ..ModelPlaces::default() },
+        name,
+    )
 }
 
 #[test]

@@ -11,7 +11,6 @@ pub const OTHER_PROGRAMS: &[(&str, &[(&str, &str)])] = &[
         "Ollama",
         &[
             ("OLLAMA_HOST", "set HOST and PORT"),
-            ("OLLAMA_MODELS", "set MODELS_DIR to a folder of GGUF files; Ollama's own holds blobs"),
             ("OLLAMA_KEEP_ALIVE", "set IDLE_UNLOAD"),
             ("OLLAMA_NUM_PARALLEL", "set MAX_CONCURRENT_REQUESTS"),
             ("OLLAMA_CONTEXT_LENGTH", "set CTX"),

@@ -7,6 +7,7 @@
 //! - `extra_args.rs`: `EXTRA_ARGS` and `args`
 //! - `hub.rs`: `HF_ENDPOINT`, `HF_TOKEN` and `DOWNLOAD_CONNECTIONS`
 //! - `masking.rs`: arguments as they may be printed
+//! - `model_stores.rs`: `MODEL_STORES`
 //! - `name_pattern.rs`: model names with `*`
 //! - `networks.rs`: `TRUSTED_PROXIES`
 //! - `origins.rs`: `CORS_ORIGINS`
@@ -21,6 +22,7 @@ mod dimensions;
 mod extra_args;
 mod hub;
 mod masking;
+mod model_stores;
 mod name_pattern;
 mod networks;
 mod origins;
@@ -36,6 +38,7 @@ pub(super) use extra_args::ArgumentsPlace;
 pub use extra_args::ExtraArgs;
 pub use hub::{DownloadConnections, HubEndpoint, HubToken};
 pub use masking::masked_arguments;
+pub use model_stores::ModelStores;
 pub use name_pattern::NamePattern;
 pub use networks::Networks;
 pub use origins::Origins;
