@@ -212,12 +212,12 @@ impl ServeArgs {
     }
 
     /// Combines the arguments with the environment. MODEL is a path if a file of this name exists, or if it contains a
-    /// slash and names no model on the network; otherwise it is a name under MODELS_DIR.
+    /// slash and names no model on the network or of a store; otherwise it is a name under MODELS_DIR.
     pub(super) fn into_inputs(self, environment: Environment) -> Inputs {
         let mut flags = self.flags.0;
         if let Some(model) = self.model {
-            let is_remote = models::RemoteName::parse(&model).is_ok();
-            let is_path = Path::new(&model).is_file() || (model.contains('/') && !is_remote);
+            let is_name = models::RemoteName::parse(&model).is_ok() || models::StoreName::parse(&model).is_some();
+            let is_path = Path::new(&model).is_file() || (model.contains('/') && !is_name);
             flags.remove(if is_path { "model_name" } else { "model_path" });
             flags.insert(if is_path { "model_path" } else { "model_name" }, model);
         }

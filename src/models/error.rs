@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::gguf::GgufError;
 use super::hub::HubError;
 use super::split::id_of;
+use super::stores::error::StoreError;
 
 /// Most missing parts that a message names one by one.
 const MAX_NAMED_PARTS: usize = 5;
@@ -71,6 +72,9 @@ pub enum ModelError {
     /// A repository in the cache has no model of that name.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// A store has no model of that name.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The file exists, but cannot be served.
     #[error("model file {} {problem}", path.display())]
     File {
@@ -95,6 +99,7 @@ impl ModelError {
             }
             Self::Ambiguous { .. } => "name the file with its folder",
             Self::Nowhere { hub, .. } | Self::Hub(hub) => hub.hint(),
+            Self::Store(store) => store.hint(),
             Self::File { problem, .. } => problem.hint(),
         }
     }
@@ -105,7 +110,7 @@ impl ModelError {
         match self {
             Self::NotFound { .. } | Self::Folder { .. } | Self::Url | Self::Nowhere { .. } => true,
             Self::Hub(hub) => !matches!(hub, HubError::Several { .. }),
-            Self::NoName | Self::Outside { .. } | Self::Ambiguous { .. } | Self::File { .. } => false,
+            Self::NoName | Self::Outside { .. } | Self::Ambiguous { .. } | Self::Store(_) | Self::File { .. } => false,
         }
     }
 
@@ -248,10 +253,20 @@ fn missing_parts(missing: &[usize], count: usize) -> String {
 
 /// Returns the models whose id is similar to `name`, the most similar first.
 pub(super) fn similar_names(name: &str, models: &[PathBuf]) -> Vec<String> {
-    let wanted = id_of(Path::new(name)).to_lowercase();
-    let mut scored: Vec<(f64, String)> = models
-        .iter()
-        .map(|path| (strsim::jaro_winkler(&wanted, &id_of(path).to_lowercase()), path.display().to_string()))
+    let names = models.iter().map(|path| (id_of(path), path.display().to_string()));
+    most_similar(&id_of(Path::new(name)), names)
+}
+
+/// Returns the texts that are similar to `name`, the most similar first.
+pub(super) fn similar_texts(name: &str, texts: &[String]) -> Vec<String> {
+    most_similar(name, texts.iter().map(|text| (text.clone(), text.clone())))
+}
+
+/// Returns the second text of each pair whose first is similar to `name`, the most similar first.
+fn most_similar(name: &str, names: impl Iterator<Item = (String, String)>) -> Vec<String> {
+    let wanted = name.to_lowercase();
+    let mut scored: Vec<(f64, String)> = names
+        .map(|(name, shown)| (strsim::jaro_winkler(&wanted, &name.to_lowercase()), shown))
         .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));

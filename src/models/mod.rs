@@ -8,6 +8,7 @@
 //! - `companions/`: files that belong to a model and are none
 //! - `error.rs`: why there is no model to serve, and what to do about it
 //! - `estimate.rs`: how much memory a model will need
+//! - `find.rs`: finds the file that a model name means, in all places
 //! - `folder_walk.rs`: the GGUF files below a folder
 //! - `gguf/`: the metadata of one GGUF file
 //! - `hub/`: models in Hugging Face's cache, and their names
@@ -16,9 +17,10 @@
 //! - `places.rs`: where models lie on this machine
 //! - `quant.rs`: llama.cpp's numbers for quantisations and tensor types
 //! - `removal/`: removes models from the disk
-//! - `resolve.rs`: finds the file that a model name means
+//! - `resolve.rs`: finds the file below a folder that a model name means
 //! - `sample.rs`: small GGUF files for tests
 //! - `shelf.rs`: every model below a folder, under the name of its file
+//! - `stores/`: models of other programs on this machine
 //! - `split.rs`: models in several files, and model ids from file names
 
 pub mod bounds;
@@ -27,6 +29,7 @@ pub mod columns;
 mod companions;
 mod error;
 pub mod estimate;
+mod find;
 mod folder_walk;
 pub mod gguf;
 pub mod hub;
@@ -40,6 +43,7 @@ pub mod resolve;
 pub(crate) mod sample;
 mod shelf;
 pub mod split;
+pub mod stores;
 
 pub use check::{InspectedModel, check_readable};
 pub use companions::names::has_draft_name;
@@ -48,6 +52,7 @@ pub use companions::projector::{
 };
 pub use error::{FileProblem, ModelError};
 pub use estimate::estimate;
+pub use find::{add_meaning_of_name, find, find_projector_of, id_of_found};
 pub use gguf::{GgufError, Metadata, YesNoTokens};
 pub use hub::name::{NameError, RemoteName, RepositoryId, is_plain_path, path_of_address, sha256_of, shown_name};
 pub use hub::{HubError, Repository, choose_files};
@@ -55,6 +60,8 @@ pub use kind::{KindContradiction, ModelKind};
 pub use list::{ListedModel, human_size, list, table};
 pub use removal::{KeptFile, RemovalError, RemovalPlan, RemovedFile, RemovedKind};
 pub use places::{ModelPlaces, PlaceKind};
-pub use resolve::{find, refuse_url, resolve};
+pub use resolve::{refuse_url, resolve};
 pub use shelf::{BrokenShelfFile, Shelf, ShelfModel, ShelfScan};
 pub use split::id_of;
+pub use stores::error::{OllamaFault, StoreError};
+pub use stores::name::StoreName;

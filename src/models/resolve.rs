@@ -1,4 +1,4 @@
-//! Finds the file that a model name is_meant.
+//! Finds the file below a folder that a model name means.
 //!
 //! Does not read the file: [`super::check`] does.
 
@@ -6,8 +6,6 @@ use std::path::{Component, Path, PathBuf};
 
 use super::error::{MAX_SUGGESTIONS, ModelError, similar_names};
 use super::folder_walk::walk;
-use super::hub::name::RemoteName;
-use super::places::ModelPlaces;
 use super::split::{SplitPart, id_of};
 
 /// Finds the file that `name` means: an absolute path as it is, else a file below `models_dir` by its relative path,
@@ -54,25 +52,6 @@ pub fn resolve(models_dir: &Path, name: &str) -> Result<PathBuf, ModelError> {
             name: name.to_owned(),
             files: several.iter().take(MAX_SUGGESTIONS).map(|path| path.display().to_string()).collect(),
         }),
-    }
-}
-
-/// Finds the file that `name` means below the models folder, as [`resolve`] does, else in the Hugging Face cache, where
-/// [`RemoteName`]s name a repository or a file of one.
-///
-/// # Errors
-///
-/// Neither place has the model, or the name does not mean exactly one file.
-pub fn find(places: &ModelPlaces, name: &str) -> Result<PathBuf, ModelError> {
-    // `ORG/NAME` may also be a file in a folder. Only if there is none is it looked up in the cache.
-    match (resolve(&places.models_dir, name), RemoteName::parse(name)) {
-        (Err(below @ (ModelError::NotFound { .. } | ModelError::Folder { .. } | ModelError::Url)), Ok(remote)) => {
-            remote.find_file(places).map_err(|hub| match hub.is_absent() {
-                true => ModelError::Nowhere { below: Box::new(below), hub },
-                false => ModelError::Hub(hub),
-            })
-        }
-        (resolved, _) => resolved,
     }
 }
 
@@ -139,22 +118,6 @@ mod tests {
         assert!(resolve(dir.path(), "zzz").unwrap_err().to_string().contains("no name there is similar"));
         let empty = tempfile::tempdir().unwrap();
         assert!(resolve(empty.path(), "zzz").unwrap_err().to_string().contains("holds no .gguf"));
-    }
-
-    #[test]
-    fn a_url_was_looked_up_as_a_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let places = ModelPlaces {
-            models_dir: dir.path().to_owned(),
-            hub_cache: dir.path().to_owned(),
-            ..ModelPlaces::default()
-        };
-        for name in ["https://x.example/y.gguf", "hf://org/name", "hf.co/org/name:Q4_K_M", " huggingface.co/org/name"] {
-            assert!(matches!(resolve(dir.path(), name), Err(ModelError::Url)), "{name}");
-            let found = find(&places, name);
-            assert!(matches!(found, Err(ModelError::Url | ModelError::Nowhere { .. })), "{name}: {found:?}");
-        }
-        assert!(refuse_url("org/name").is_ok() && refuse_url("/hf.co/m.gguf").is_ok());
     }
 
     #[test]

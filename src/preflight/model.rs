@@ -31,7 +31,10 @@ pub(super) fn check_model(
     let Some(binary) = binary else { return Ok(None) };
     let search = |path: &Path| match model.local.as_ref().map(|local| &local.projector) {
         None | Some(ProjectorSetting::Never) => Ok(ProjectorSearch::default()),
-        Some(ProjectorSetting::Auto) => Ok(models::find_projector(path, &inspected.metadata)),
+        Some(ProjectorSetting::Auto) => Ok(match start {
+            Start::Named(name) => models::find_projector_of(&settings.model_places(), name, path, &inspected.metadata),
+            _ => models::find_projector(path, &inspected.metadata),
+        }),
         Some(ProjectorSetting::File(name)) => configured_projector(settings, model, path, name),
     };
     let checked = check_file(model.clone(), path, inspected.clone(), binary, search)?;
@@ -94,7 +97,10 @@ pub(super) fn check_file(
     binary: &Path,
     search: impl FnOnce(&Path) -> Result<ProjectorSearch, ModelFlaw>,
 ) -> Result<CheckedModel, ModelFlaw> {
-    let id = settings.id.clone().unwrap_or_else(|| models::id_of(&path));
+    let id = settings.id.clone().unwrap_or_else(|| match file_start(&settings) {
+        Some(Start::Named(name)) => models::id_of_found(name, &path),
+        _ => models::id_of(&path),
+    });
     let arguments = settings.local.as_ref().map_or(&[][..], |local| &local.engine.extra_args.words);
     let kind = settings.kind.or_else(|| ModelKind::of_arguments(arguments)).unwrap_or_else(|| inspected.kind());
     let modified = path.metadata().and_then(|metadata| metadata.modified()).ok();
@@ -176,7 +182,10 @@ fn find_model_file(
         }
         Start::Command { .. } => PathBuf::new(),
     };
-    let inspected = models::check_readable(&path).map_err(problem)?;
+    let mut inspected = models::check_readable(&path).map_err(problem)?;
+    if let Start::Named(name) = start {
+        models::add_meaning_of_name(&mut inspected.metadata, name);
+    }
     // Under `models:` it was chosen with its id, so it may be served all the same.
     if model.id.is_none() && models::has_draft_name(&path) {
         return Err(problem(models::ModelError::File { path, problem: Box::new(models::FileProblem::Draft) }));

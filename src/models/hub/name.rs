@@ -13,6 +13,8 @@ use crate::models::places::ModelPlaces;
 /// Beginnings of addresses that people copy from the hub's pages, and of names as other programs write them.
 const HUB_BEGINNINGS: [&str; 6] =
     ["hf:", "hf://", "https://huggingface.co/", "https://hf.co/", "huggingface.co/", "hf.co/"];
+/// Beginnings of names that mean a model of another program on this machine.
+const STORE_BEGINNINGS: [&str; 2] = ["ollama:", "lmstudio:"];
 /// The word between repository and revision in the address of a file.
 const FILE_WORDS: [&str; 3] = ["/resolve/", "/blob/", "/raw/"];
 
@@ -59,6 +61,9 @@ pub enum NameError {
     /// Nothing of what it could be.
     #[error("it is neither ORG/NAME[:QUANT] nor ORG/NAME/FILE.gguf nor an https address of a .gguf file")]
     Unknown,
+    /// A name with the prefix of a store.
+    #[error("a model of Ollama or LM Studio is used where it lies, and not downloaded")]
+    OfStore,
     /// The address of a file, without its hash.
     #[error("the address of a file needs its SHA-256, as in https://HOST/FILE.gguf#sha256=HEX")]
     NoHash,
@@ -91,6 +96,9 @@ impl RemoteName {
     /// It is not the name of a model on the network. That it exists is not checked.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let text = text.trim();
+        if STORE_BEGINNINGS.iter().any(|beginning| text.starts_with(beginning)) {
+            return Err(NameError::OfStore);
+        }
         let on_hub = HUB_BEGINNINGS.iter().rev().find_map(|beginning| text.strip_prefix(beginning));
         match on_hub {
             Some(rest) => Self::on_hub(rest.trim_start_matches('/')).ok_or(NameError::Unknown),

@@ -7,7 +7,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use super::pool::{PoolPlace, PoolRole};
-use crate::models::{ModelKind, id_of};
+use crate::models::{ModelKind, id_of, id_of_found};
 use crate::settings::bounds::REMOTE_SLOTS;
 use crate::settings::options::Engine;
 use crate::settings::values::{BackendApi, Dimensions, ScoreSetting, Secret, Strategy};
@@ -173,7 +173,7 @@ impl ModelSettings {
 /// Returns `id`, or the id made of the file name in `start`.
 pub(in crate::settings) fn known_id(id: Option<&str>, start: Option<&Start>) -> Option<String> {
     let from_file = || match start? {
-        Start::Named(name) => Some(id_of(Path::new(name))),
+        Start::Named(name) => Some(id_of_found(name, Path::new(name))),
         Start::File(path) => Some(id_of(path)),
         Start::Command { .. } => None,
     };

@@ -18,7 +18,7 @@ use super::notes::{FileNotes, LeftOutEntry, LeftOutReason, did_you_mean};
 use super::options::Settings;
 use super::problem::SettingProblem;
 use super::values::{NamePattern, Strategy};
-use crate::models::{ModelKind, Repository};
+use crate::models::{ModelKind, Repository, StoreName};
 use crate::settings::bounds::{MOST_ALIASES, MOST_MODELS, MOST_REMOTES};
 use crate::settings::values::ServeModelsDir;
 use doubts::doubts;
@@ -79,7 +79,7 @@ pub(super) fn assemble(
         is_from_environment: true,
         id: None,
         draft: ModelDraft {
-            aliases: repository_names(&start),
+            aliases: names_beside_id(&start),
             start: Some(start),
             // Unlike a model of the file, it starts with the service.
             preload: Some(true),
@@ -174,10 +174,13 @@ fn name_only_model(drafts: &mut [LocatedDraft], names: &[String], has_shelf: boo
     }
 }
 
-/// Returns the names that clients may use for a model of a Hugging Face repository, besides the id of its file.
-fn repository_names(start: &Start) -> Vec<String> {
+/// Returns the names that clients may use for a model of a Hugging Face repository or of another program, besides its id.
+fn names_beside_id(start: &Start) -> Vec<String> {
     match start {
-        Start::Named(name) => Repository::named(name).map_or_else(Vec::new, |repository| repository.names()),
+        Start::Named(name) => match StoreName::parse(name) {
+            Some(name) => name.names(),
+            None => Repository::named(name).map_or_else(Vec::new, |repository| repository.names()),
+        },
         Start::File(_) | Start::Command { .. } => Vec::new(),
     }
 }

@@ -75,6 +75,6 @@ mod tests {
         assert_eq!(hint("olama"), "did you mean ollama?");
         assert_eq!(hint("ollama,lmstdio"), "did you mean lmstudio?");
         assert_eq!(hint("hub,none"), "none stands alone");
-        assert!(hint("vllm").contains("MODELS_DIR"));
+        assert!(hint("gpt4all").contains("MODELS_DIR"));
     }
 }

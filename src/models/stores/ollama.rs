@@ -1,0 +1,185 @@
+//! The models of Ollama's store: `manifests/HOST/NAMESPACE/NAME/TAG` names files in `blobs`.
+//!
+//! Reads the manifests and the sizes of blobs; what is in a blob is read elsewhere. No link is followed out of the store.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use super::bounds::{LARGEST_MANIFEST, MOST_MANIFEST_ENTRIES, MOST_MANIFESTS};
+use super::error::{OllamaFault, StoreError};
+use super::manifest::{Blob, Manifest};
+use super::ollama_name::OllamaName;
+use crate::models::error::similar_texts;
+use crate::models::places::PlaceKind;
+
+/// Depth of the manifests below their folder: host, namespace, name and tag.
+const MANIFEST_DEPTH: usize = 4;
+
+/// The files of one model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OllamaFiles {
+    /// The GGUF file, a blob.
+    pub model: PathBuf,
+    /// Its projectors.
+    pub projectors: Vec<PathBuf>,
+}
+
+/// One name of the store, and the files that it means.
+#[derive(Debug)]
+pub struct OllamaEntry {
+    /// The name.
+    pub name: OllamaName,
+    /// Its files, or why it cannot be served.
+    pub files: Result<OllamaFiles, OllamaFault>,
+}
+
+/// What the store holds.
+#[derive(Debug, Default)]
+pub struct OllamaListing {
+    /// The models, sorted by name.
+    pub entries: Vec<OllamaEntry>,
+    /// What was not looked at, with the reason, which follows "it".
+    pub skipped: Vec<(PathBuf, String)>,
+}
+
+/// An Ollama store.
+pub struct OllamaStore {
+    /// Its real path: what lies elsewhere is outside.
+    root: PathBuf,
+}
+
+impl OllamaStore {
+    /// Opens the store in this folder.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be found.
+    pub fn open(folder: &Path) -> io::Result<Self> {
+        Ok(Self { root: folder.canonicalize()? })
+    }
+
+    /// Lists all models.
+    ///
+    /// # Errors
+    ///
+    /// The folder of the manifests cannot be read. If there is none, there is no model.
+    pub fn list(&self) -> io::Result<OllamaListing> {
+        let mut listing = OllamaListing::default();
+        for name in self.names(&mut listing.skipped)? {
+            let files = self.files_of(&name);
+            listing.entries.push(OllamaEntry { name, files });
+        }
+        Ok(listing)
+    }
+
+    /// Returns the files that a name means.
+    ///
+    /// # Errors
+    ///
+    /// There is no such model, or it cannot be served.
+    pub fn find(&self, given: &str) -> Result<OllamaFiles, StoreError> {
+        let unreadable = |source| StoreError::Folder { kind: PlaceKind::Ollama, folder: self.root.clone(), source };
+        let prefixed = |name: &dyn std::fmt::Display| format!("{}:{name}", PlaceKind::Ollama);
+        let wanted = OllamaName::parse(given);
+        if let Some(name) = wanted.as_ref().filter(|name| self.manifest_of(name).is_file()) {
+            return self.files_of(name).map_err(|fault| StoreError::Unusable { name: prefixed(name), fault });
+        }
+        let names = self.names(&mut Vec::new()).map_err(unreadable)?;
+        if let Some(name) = names.iter().find(|name| wanted.as_ref().is_some_and(|wanted| wanted.is_like(name))) {
+            return self.files_of(name).map_err(|fault| StoreError::Unusable { name: prefixed(name), fault });
+        }
+        let known: Vec<String> = names.iter().map(ToString::to_string).collect();
+        Err(StoreError::NotFound {
+            kind: PlaceKind::Ollama,
+            name: prefixed(&given),
+            folder: self.root.clone(),
+            similar: similar_texts(given, &known).iter().map(|name| prefixed(name)).collect(),
+            has_models: !names.is_empty(),
+        })
+    }
+
+    fn manifest_of(&self, name: &OllamaName) -> PathBuf {
+        self.root.join("manifests").join(name.manifest())
+    }
+
+    /// Returns the names of all manifests, sorted. Adds what is not looked at to `skipped`.
+    fn names(&self, skipped: &mut Vec<(PathBuf, String)>) -> io::Result<Vec<OllamaName>> {
+        let top = self.root.join("manifests");
+        let (mut names, mut entries) = (Vec::new(), 0);
+        let mut pending: Vec<Vec<String>> = vec![Vec::new()];
+        while let Some(parts) = pending.pop() {
+            let below: PathBuf = parts.iter().collect();
+            let listing = match fs::read_dir(top.join(&below)) {
+                Ok(listing) => listing,
+                // A store in which nothing was pulled.
+                Err(error) if parts.is_empty() && error.kind() == io::ErrorKind::NotFound => break,
+                Err(error) if parts.is_empty() => return Err(error),
+                // Not a folder: a stray file, such as one of a file manager.
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => continue,
+                Err(error) => {
+                    skipped.push((below, format!("cannot be read: {error}")));
+                    continue;
+                }
+            };
+            for entry in listing.flatten() {
+                entries += 1;
+                if entries > MOST_MANIFEST_ENTRIES || names.len() == MOST_MANIFESTS {
+                    skipped.push((below, format!("is not all looked at: {MOST_MANIFESTS} names are read at most")));
+                    return Ok(sorted(names));
+                }
+                let Ok(part) = entry.file_name().into_string() else { continue };
+                let parts: Vec<String> = parts.iter().cloned().chain([part]).collect();
+                match <[&str; MANIFEST_DEPTH]>::try_from(parts.iter().map(String::as_str).collect::<Vec<_>>()) {
+                    Ok(parts) => names.extend(OllamaName::of_parts(parts)),
+                    Err(_) if entry.file_name().as_encoded_bytes().starts_with(b".") => {}
+                    Err(_) => pending.push(parts),
+                }
+            }
+        }
+        Ok(sorted(names))
+    }
+
+    fn files_of(&self, name: &OllamaName) -> Result<OllamaFiles, OllamaFault> {
+        let path = self.within(&self.manifest_of(name))?;
+        let mut text = Vec::new();
+        File::open(path)?.take(LARGEST_MANIFEST + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > LARGEST_MANIFEST {
+            return Err(OllamaFault::TooLarge(LARGEST_MANIFEST));
+        }
+        let manifest = Manifest::parse(&text)?;
+        let model = self.blob(&manifest.model)?;
+        let projectors = manifest.projectors.iter().map(|blob| self.blob(blob)).collect::<Result<_, _>>()?;
+        Ok(OllamaFiles { model, projectors })
+    }
+
+    /// Returns the path of a blob that is there as a whole.
+    fn blob(&self, blob: &Blob) -> Result<PathBuf, OllamaFault> {
+        let name = blob.file_name();
+        let path = self.root.join("blobs").join(&name);
+        let file = match fs::metadata(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(OllamaFault::NoBlob { blob: name }),
+            Err(error) => return Err(error.into()),
+        };
+        self.within(&path)?;
+        match file.len() == blob.size {
+            true => Ok(path),
+            false => Err(OllamaFault::Short { blob: name, actual: file.len(), expected: blob.size }),
+        }
+    }
+
+    /// Returns the path if it really lies in the store.
+    fn within(&self, path: &Path) -> Result<PathBuf, OllamaFault> {
+        let real = path.canonicalize()?;
+        let shown = || path.strip_prefix(&self.root).unwrap_or(path).display().to_string();
+        if real.starts_with(&self.root) { Ok(real) } else { Err(OllamaFault::Outside(shown())) }
+    }
+}
+
+/// Sorts names by their text; of the tags of a model, the one that may be left out comes last, because it is another name
+/// for one of them most of the time.
+fn sorted(mut names: Vec<OllamaName>) -> Vec<OllamaName> {
+    names.sort_by_cached_key(|name| (name.has_default_tag(), name.to_string()));
+    names
+}
