@@ -34,7 +34,7 @@ pub(super) struct Reloader {
     current: Mutex<InEffect>,
     /// The download that the start waits for.
     pub(super) downloads: Arc<DownloadBoard>,
-    /// What is known about the files below `MODELS_DIR`. Used on blocking threads only.
+    /// What is known about the files below `MODELS_DIR` and of the stores. Used on blocking threads only.
     shelf: Arc<std::sync::Mutex<Shelf>>,
     /// Locked for a scan of the models folder alone, so that an older scan is never applied after a newer one.
     scanning: Mutex<()>,
@@ -198,7 +198,7 @@ impl Reloader {
         Ok(keys_loaded)
     }
 
-    /// Scans the models folder again and serves what it holds now, if the folder is served. Everything else stays.
+    /// Scans the models folder and the stores again and serves what they hold now, if they are served. Everything else stays.
     pub(super) async fn rescan(&self) {
         let _alone = self.scanning.lock().await;
         let (config, named, generation) = {
@@ -215,10 +215,7 @@ impl Reloader {
         let (found, notes) = match scan {
             Ok(Ok(scan)) => scan,
             Ok(Err(problem)) => {
-                warn!(
-                    "the models folder cannot be scanned, all stays as it was: {}: {}",
-                    problem.subject, problem.fault
-                );
+                warn!("the models cannot be scanned, all stays as it was: {}: {}", problem.subject, problem.fault);
                 return;
             }
             Err(_) => return,
@@ -238,7 +235,7 @@ impl Reloader {
         self.reconciler.metrics.warnings.replace(MODELS_TOPIC, &current.models.warnings(&config));
         let ReloadDifference { kept, changed, started, removed } =
             self.reconciler.reconcile(current.models.all(), &config);
-        info!(kept, changed, started, removed, "the models folder has changed");
+        info!(kept, changed, started, removed, "the models on the disk have changed");
     }
 
     fn read(&self, had_config_file: bool) -> Result<ReadAgain, String> {

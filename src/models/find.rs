@@ -46,7 +46,7 @@ pub fn id_of_found(name: &str, path: &Path) -> String {
 #[must_use]
 pub fn find_projector_of(places: &ModelPlaces, name: &str, path: &Path, metadata: &Metadata) -> ProjectorSearch {
     match StoreName::parse(name).and_then(|name| name.find_projectors(places)) {
-        Some(projectors) => ProjectorSearch::among(&projectors),
+        Some(projectors) => read_projectors(&projectors),
         None => find_projector(path, metadata),
     }
 }
@@ -56,26 +56,19 @@ pub fn add_meaning_of_name(metadata: &mut Metadata, name: &str) {
     metadata.has_reranker_name |= StoreName::parse(name).is_some() && gguf::is_reranker_name(name);
 }
 
-impl ProjectorSearch {
-    /// Reads the projectors that a store has for one model.
-    pub(super) fn among(paths: &[PathBuf]) -> Self {
-        let mut search = Self::default();
-        let mut good = Vec::new();
-        for path in paths {
-            match read_projector(path) {
-                Ok(projector) => good.push(projector),
-                Err(ModelError::File { path, problem }) => {
-                    search.broken.push(BrokenProjector { path, fault: problem.to_string(), hint: problem.hint() });
-                }
-                Err(_) => {}
+/// Reads the projectors that a store has for one model.
+fn read_projectors(paths: &[PathBuf]) -> ProjectorSearch {
+    let (mut good, mut broken) = (Vec::new(), Vec::new());
+    for path in paths {
+        match read_projector(path) {
+            Ok(projector) => good.push(projector),
+            Err(ModelError::File { path, problem }) => {
+                broken.push(BrokenProjector { path, fault: problem.to_string(), hint: problem.hint() });
             }
+            Err(_) => {}
         }
-        match good.len() {
-            1 => search.found = good.pop(),
-            _ => search.tied = good.into_iter().map(|projector| projector.path).collect(),
-        }
-        search
     }
+    ProjectorSearch::of_one_model(good, broken)
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use super::columns::aligned;
 use super::error::{FileProblem, ModelError};
 use super::folder_walk::walk;
 use super::kind::ModelKind;
-use super::shelf::ids_of;
+use super::places::PlaceKind;
+use super::shelf::names_of;
 use super::split::{SplitPart, id_of};
 
 const HEADINGS: [&str; 7] = ["NAME", "ID", "KIND", "ARCHITECTURE", "QUANTISATION", "SIZE", "CONTEXT"];
@@ -53,7 +54,7 @@ pub fn list(dir: &Path) -> Result<Vec<ListedModel>, ModelError> {
     let mut rows: Vec<ListedModel> = below.models.iter().map(|path| ListedModel::at(dir, path)).collect();
     let served: Vec<usize> = (0..rows.len()).filter(|&row| rows[row].error.is_none()).collect();
     let paths: Vec<PathBuf> = served.iter().map(|&row| below.models[row].clone()).collect();
-    for (row, name) in served.into_iter().zip(ids_of(&paths)) {
+    for (row, name) in served.into_iter().zip(names_of(PlaceKind::Models, &paths)) {
         rows[row].id = name.id;
     }
     rows.extend(below.skipped.into_iter().map(|(path, reason)| ListedModel::skipped_folder(&path, reason)));

@@ -19,7 +19,7 @@
 //! - `removal/`: removes models from the disk
 //! - `resolve.rs`: finds the file below a folder that a model name means
 //! - `sample.rs`: small GGUF files for tests
-//! - `shelf/`: every model below a folder, under the name of its file
+//! - `shelf/`: every model of a folder or a store, under a name of its own
 //! - `stores/`: models of other programs on this machine
 //! - `split.rs`: models in several files, and model ids from file names
 

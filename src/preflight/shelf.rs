@@ -1,4 +1,4 @@
-//! Checks the models below `MODELS_DIR`, where they are served under the names of their files.
+//! Checks the models below `MODELS_DIR` and of the stores, where they are served under their own names.
 
 use std::path::{Path, PathBuf};
 
@@ -6,11 +6,11 @@ use super::bounds::MOST_BROKEN;
 use super::checked::{BrokenFile, CheckedModel, ModelFlaw, file_name};
 use super::llama_server::find_llama_server;
 use super::model::check_file;
-use crate::models::{self, Shelf, ShelfModel};
+use crate::models::{self, ModelError, ModelPlaces, PlaceKind, Shelf, ShelfModel};
 use crate::settings::catalogue::{LocalSettings, ModelSettings, Start};
 use crate::settings::{Config, SettingProblem};
 
-/// Finds the models below `MODELS_DIR` again, if they are served. `named` are the models that the configuration names.
+/// Finds the models below `MODELS_DIR` and of the stores again, if they are served. `named` are the models that the configuration names.
 /// Returns them, and what is left out and was not before.
 ///
 /// # Errors
@@ -25,16 +25,19 @@ pub fn find_shelf(
         return Ok(Default::default());
     };
     let binary = find_llama_server(&config.settings)?;
-    let dir = &config.settings.files.models_dir;
-    let scan = shelf.scan(dir).map_err(|error| SettingProblem {
-        subject: format!("MODELS_DIR={:?}", dir.display().to_string()),
+    let files = &config.settings.files;
+    let scan = shelf.scan(&config.settings.model_places()).map_err(|error| SettingProblem {
+        subject: match &error {
+            ModelError::Store(_) => "MODEL_STORES".to_owned(),
+            _ => format!("MODELS_DIR={:?}", files.models_dir.display().to_string()),
+        },
         fault: error.to_string(),
         hint: Some(error.hint().to_owned()),
     })?;
     Ok((shelf_models(model, scan.models, named, &binary), scan.notes))
 }
 
-/// Finds the models below `MODELS_DIR` for the first time. Without any other model there must be one.
+/// Finds the models below `MODELS_DIR` and of the stores for the first time. Without any other model there must be one.
 ///
 /// # Errors
 ///
@@ -46,18 +49,23 @@ pub(super) fn scan_shelf(
     shelf: &mut Shelf,
 ) -> Result<(Vec<CheckedModel>, Vec<String>), Vec<ModelFlaw>> {
     let Some(model) = &config.catalogue.shelf else { return Ok(Default::default()) };
-    let dir = &config.settings.files.models_dir;
+    let places = config.settings.model_places();
+    let dir = &places.models_dir;
     let is_alone = config.catalogue.models.is_empty();
     let flaw = |problem| vec![ModelFlaw { problem, missing: None, broken: None }];
     let hint = format!("put .gguf files into {}, set MODELS_DIR, ", dir.display());
-    let scan = match shelf.scan(dir) {
+    let others = describe_others(&places);
+    let scan = match shelf.scan(&places) {
         Ok(scan) => scan,
-        Err(error) if is_alone => return Err(flaw(no_model(format!("no model is named, and {error}"), &hint))),
+        Err(error) if is_alone => {
+            return Err(flaw(no_model(format!("no model is named, and {error}{others}"), &hint)));
+        }
         Err(error) => return Ok((Vec::new(), vec![format!("{error}: no further model is served from there")])),
     };
     match (is_alone && scan.models.is_empty(), scan.broken.is_empty()) {
         (true, true) => {
-            Err(flaw(no_model(format!("no model is named, and there is none below {}", dir.display()), &hint)))
+            let fault = format!("no model is named, and there is none below {}{others}", dir.display());
+            Err(flaw(no_model(fault, &hint)))
         }
         (true, false) => {
             let flaw = |broken: models::BrokenShelfFile| ModelFlaw {
@@ -76,6 +84,14 @@ pub(super) fn scan_shelf(
             Ok((found.unwrap_or_default(), scan.notes))
         }
     }
+}
+
+/// Returns where else models were looked for, to follow a sentence about `MODELS_DIR`.
+fn describe_others(places: &ModelPlaces) -> String {
+    let others = places.adopted().filter(|(kind, folder)| *kind != PlaceKind::Models && folder.is_dir());
+    let named: Vec<String> =
+        others.map(|(kind, folder)| format!("in {} ({})", kind.title(), folder.display())).collect();
+    if named.is_empty() { String::new() } else { format!("; nor is there one {}", named.join(", nor ")) }
 }
 
 /// Returns the problem that there is no model. The hint begins with `first`.
@@ -107,7 +123,7 @@ fn shelf_models(
         let local = LocalSettings { start: Start::File(model.path.clone()), preload, ..local.clone() };
         let settings = ModelSettings {
             id: Some(model.id),
-            aliases: model.alias.into_iter().filter(|alias| !is_named(alias)).collect(),
+            aliases: model.aliases.into_iter().filter(|alias| !is_named(alias)).collect(),
             local: Some(local),
             ..template.clone()
         };

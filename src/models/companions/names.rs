@@ -58,6 +58,12 @@ pub(super) fn begins_precision(word: &str) -> bool {
     PRECISIONS.contains(&word) || QUANT_BEGINNINGS.iter().any(follows)
 }
 
+/// Returns the last part of a path that is a quantisation, as it is written there: `Q4_K_M`, `BF16`.
+pub(in crate::models) fn quant_word(path: &str) -> Option<&str> {
+    let is_quant = |part: &&str| words(&part.to_lowercase()).next().is_some_and(begins_precision);
+    path.rsplit(['-', '.', '/']).find(is_quant)
+}
+
 /// A name without its precision, and the place of that among the preferred ones: the lowest comes first.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NameWithoutPrecision<'a> {

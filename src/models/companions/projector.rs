@@ -74,6 +74,11 @@ impl ProjectorCandidate {
         }
     }
 
+    /// Returns the projector.
+    pub(in crate::models) fn projector(&self) -> &Projector {
+        &self.projector
+    }
+
     /// Whether nothing in the headers speaks against this projector for a model of this width.
     fn may_fit(&self, width: Option<u64>) -> bool {
         self.widths.is_empty() || width.is_none_or(|width| self.widths.contains(&width))
@@ -226,6 +231,17 @@ pub struct ProjectorSearch {
     pub unused: Vec<PathBuf>,
     /// Files in its folder that would be projectors, and cannot be used.
     pub broken: Vec<BrokenProjector>,
+}
+
+impl ProjectorSearch {
+    /// Returns the result where it is known that these projectors belong to the model: one is used, of several none.
+    pub(in crate::models) fn of_one_model(mut good: Vec<Projector>, broken: Vec<BrokenProjector>) -> Self {
+        let (found, tied) = match good.len() {
+            1 => (good.pop(), Vec::new()),
+            _ => (None, good.into_iter().map(|projector| projector.path).collect()),
+        };
+        Self { found, tied, broken, ..Self::default() }
+    }
 }
 
 /// Returns the projector that a repository has for its model at `model`, by the names of its `files` alone: the one whose

@@ -1,58 +1,57 @@
-//! A folder of models as a shelf: every model below it is served under the name of its file.
+//! The models that are served under their own names: those below `MODELS_DIR`, and those of the stores.
 //!
-//! Owns the ids, and what is left out and why. A scan reads the header of a file once, and again only after the file
+//! Owns the names, and what is left out and why. A scan reads the header of a file once, and again only after the file
 //! has changed. Files that are being written are left out until they are whole.
 //!
-//! - `names.rs`: the ids of models in a folder
+//! - `folder.rs`: the models of one folder of GGUF files
+//! - `join.rs`: one list out of those of all places, with different names
+//! - `names.rs`: the names of models in a folder
+//! - `ollama.rs`: the models of Ollama's store
+//! - `scanned.rs`: what the scan of one place returns
 //! - `seen.rs`: what a file is
+//! - `tests/`: tests of folders and stores
 
+mod folder;
+mod join;
 mod names;
+mod ollama;
+mod scanned;
 mod seen;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::bounds::MOST_SHELF_MODELS;
-use super::check::InspectedModel;
-use super::companions::projector::{
-    BrokenProjector, ProjectorCandidate, ProjectorFolder, ProjectorSearch, has_projector_name,
-};
 use super::error::ModelError;
-use super::folder_walk::walk;
-pub(super) use names::ids_of;
-use names::is_of_current_revision;
+use super::places::{ModelPlaces, PlaceKind};
+use super::stores::error::StoreError;
+use folder::FolderShelf;
+use join::join;
+pub(super) use names::names_of;
+use ollama::OllamaShelf;
+use scanned::PlaceScan;
+pub use scanned::ShelfModel;
 pub use seen::BrokenShelfFile;
-use seen::{Finding, SeenFile, look};
 
 /// Most files that one scan names one by one as left out.
 const MOST_NAMED: usize = 10;
-/// What is known about the files below a folder from earlier scans.
+
+/// What is known about the files of all places from earlier scans.
 #[derive(Debug, Default)]
 pub struct Shelf {
-    files: BTreeMap<PathBuf, SeenFile>,
+    /// The places that are folders of GGUF files.
+    folders: BTreeMap<PlaceKind, FolderShelf>,
+    ollama: OllamaShelf,
+    /// The folders that the last scan could read.
+    read: BTreeSet<PathBuf>,
     /// What the last scan left out, so that it is reported only once.
-    reported: BTreeSet<PathBuf>,
-}
-
-/// A model of the shelf.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ShelfModel {
-    /// The id that clients use.
-    pub id: String,
-    /// The id with its folder, if that is another name.
-    pub alias: Option<String>,
-    /// The file, or its first part.
-    pub path: PathBuf,
-    /// Its metadata and size.
-    pub model: InspectedModel,
-    /// The result of the search for its projector.
-    pub projector: ProjectorSearch,
+    reported: BTreeSet<(PlaceKind, PathBuf)>,
 }
 
 /// The result of one scan.
 #[derive(Debug, Default)]
 pub struct ShelfScan {
-    /// The models, sorted by path.
+    /// The models, in the order of the places, and of a place sorted by path.
     pub models: Vec<ShelfModel>,
     /// The files that cannot be served.
     pub broken: Vec<BrokenShelfFile>,
@@ -61,101 +60,80 @@ pub struct ShelfScan {
 }
 
 impl Shelf {
-    /// Scans the models below `dir`, as [`walk`] finds them.
+    /// Scans the models of all places that are adopted. A store that is not there holds none, and so does one that could
+    /// not be read before either.
     ///
     /// # Errors
     ///
-    /// `dir` itself cannot be read; then nothing that is known is forgotten.
-    pub fn scan(&mut self, dir: &Path) -> Result<ShelfScan, ModelError> {
-        let below = walk(dir).map_err(|source| ModelError::Folder { dir: dir.to_owned(), source })?;
-        let mut left_out: Vec<(PathBuf, String)> = below.skipped;
-        let mut earlier = std::mem::take(&mut self.files);
-        let mut revisions = HashMap::new();
-        let mut paths = Vec::new();
-        for path in below.models {
-            if !is_of_current_revision(dir, &path, &mut revisions) {
-                continue;
-            }
-            if paths.len() == MOST_SHELF_MODELS {
-                let reason = format!("is one model too many: {MOST_SHELF_MODELS} are served at most");
-                left_out.push((path, reason));
-                break;
-            }
-            let seen = look(&dir.join(&path), earlier.remove(&path));
-            if matches!(seen.finding, Finding::Model(_)) {
-                paths.push(path.clone());
-            }
-            self.files.insert(path, seen);
-        }
-        let mut scan = ShelfScan::default();
-        let folders = self.folders();
-        let mut taken: BTreeMap<String, &Path> = BTreeMap::new();
-        for (path, name) in paths.iter().zip(ids_of(&paths)) {
-            let Some(SeenFile { finding: Finding::Model(model), .. }) = self.files.get(path) else { continue };
-            let name = match name.checked() {
-                Ok(name) => name,
-                Err(fault) => {
-                    left_out.push((path.clone(), fault.to_owned()));
-                    continue;
+    /// A place that could be read before cannot be now, or `MODELS_DIR` cannot be read and no other place has a model. Then
+    /// nothing that is known is forgotten.
+    pub fn scan(&mut self, places: &ModelPlaces) -> Result<ShelfScan, ModelError> {
+        let (mut scans, mut read, mut remarks) = (Vec::new(), BTreeSet::new(), Vec::new());
+        let mut unread = None;
+        for (kind, folder) in places.adopted() {
+            match self.scan_place(kind, folder) {
+                Ok(scan) => {
+                    read.insert(folder.to_owned());
+                    scans.push((kind, scan));
                 }
+                Err(source) if self.read.contains(folder) => return Err(folder_error(kind, folder, source)),
+                Err(source) if kind == PlaceKind::Hub && source.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => {
+                    let shown = folder.display();
+                    remarks.push((kind, PathBuf::new(), format!("{} {shown} is passed over: {source}", kind.title())));
+                    unread = unread.or_else(|| (kind == PlaceKind::Models).then(|| folder_error(kind, folder, source)));
+                }
+            }
+        }
+        self.read = read;
+        let mut scan = ShelfScan::default();
+        for (kind, place) in &mut scans {
+            scan.broken.append(&mut place.broken);
+            let about = |(path, text): (PathBuf, String)| {
+                let sentence = format!("{:?} in {} {text}", path.display().to_string(), kind.title());
+                (*kind, path, sentence)
             };
-            if let Some(other) = taken.get(&name.id) {
-                left_out.push((path.clone(), format!("has the same id as {}", other.display())));
-                continue;
-            }
-            taken.insert(name.id.clone(), path);
-            let folder = path.parent().and_then(|parent| folders.get(parent));
-            let full = dir.join(path);
-            let width = model.metadata.embedding_length;
-            let projector = folder.map(|folder| folder.search(&full, width)).unwrap_or_default();
-            let model = InspectedModel::clone(model);
-            scan.models.push(ShelfModel { id: name.id, alias: name.alias, path: full, model, projector });
+            remarks.extend(std::mem::take(&mut place.remarks).into_iter().map(about));
         }
-        for (path, seen) in &self.files {
-            if let Finding::Broken(broken) = &seen.finding {
-                left_out.push((path.clone(), broken.fault.clone()));
-                scan.broken.push(broken.clone());
-            }
+        let joined = join(scans.into_iter().map(|(kind, place)| (kind, place.models)));
+        scan.models = joined.models;
+        remarks.extend(joined.remarks);
+        match unread {
+            Some(error) if scan.models.is_empty() => return Err(error),
+            _ => {}
         }
-        scan.notes = self.report(left_out);
+        scan.notes = self.report(remarks);
         Ok(scan)
     }
 
-    /// Returns the models and projectors of each folder.
-    fn folders(&self) -> HashMap<PathBuf, ProjectorFolder> {
-        let mut folders: HashMap<PathBuf, ProjectorFolder> = HashMap::new();
-        for (path, seen) in &self.files {
-            let Some(parent) = path.parent() else { continue };
-            let folder = folders.entry(parent.to_owned()).or_default();
-            match &seen.finding {
-                Finding::Model(_) => folder.models += 1,
-                Finding::Projector(candidate) => folder.candidates.push(ProjectorCandidate::clone(candidate)),
-                Finding::Broken(BrokenShelfFile { path, fault, hint, .. }) if has_projector_name(path) => {
-                    folder.broken.push(BrokenProjector { path: path.clone(), fault: fault.clone(), hint });
-                }
-                Finding::Companion | Finding::Broken(_) => {}
+    fn scan_place(&mut self, kind: PlaceKind, folder: &Path) -> io::Result<PlaceScan> {
+        match kind {
+            PlaceKind::Ollama => self.ollama.scan(folder),
+            PlaceKind::Models | PlaceKind::Hub | PlaceKind::LmStudio => {
+                self.folders.entry(kind).or_default().scan(kind, folder)
             }
         }
-        folders
     }
 
-    /// Returns a sentence for each path that the last scan did not leave out.
-    fn report(&mut self, left_out: Vec<(PathBuf, String)>) -> Vec<String> {
-        let is_new = |(path, _): &&(PathBuf, String)| !self.reported.contains(path);
-        let mut notes: Vec<String> = left_out
-            .iter()
-            .filter(is_new)
-            .map(|(path, fault)| {
-                format!("{:?} in the models folder is left out: it {fault}", path.display().to_string())
-            })
-            .collect();
+    /// Returns a sentence for each path that the last scan had no remark about.
+    fn report(&mut self, remarks: Vec<(PlaceKind, PathBuf, String)>) -> Vec<String> {
+        let is_new = |(kind, path, _): &&(PlaceKind, PathBuf, String)| !self.reported.contains(&(*kind, path.clone()));
+        let mut notes: Vec<String> = remarks.iter().filter(is_new).map(|(_, _, sentence)| sentence.clone()).collect();
         let more = notes.len().saturating_sub(MOST_NAMED);
         if more > 0 {
             notes.truncate(MOST_NAMED);
-            notes.push(format!("{more} more files in the models folder are left out; `llamagate models` lists them"));
+            notes.push(format!("{more} more files are left out or renamed; `llamagate list` lists them"));
         }
-        self.reported = left_out.into_iter().map(|(path, _)| path).collect();
+        self.reported = remarks.into_iter().map(|(kind, path, _)| (kind, path)).collect();
         notes
+    }
+}
+
+fn folder_error(kind: PlaceKind, folder: &Path, source: io::Error) -> ModelError {
+    let folder = folder.to_owned();
+    match kind {
+        PlaceKind::Models => ModelError::Folder { dir: folder, source },
+        kind => StoreError::Folder { kind, folder, source }.into(),
     }
 }
 

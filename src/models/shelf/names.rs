@@ -1,11 +1,13 @@
-//! The ids of models in a folder, by the names of their files.
+//! The names of models in a folder, by the names of their files and folders.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::models::bounds::SHELF_ID_LENGTH;
+use crate::models::companions::names::quant_word;
 use crate::models::hub;
+use crate::models::places::PlaceKind;
 use crate::models::split::id_of;
 
 /// Where a file lies in a folder with the layout of Hugging Face's cache: `models--ORG--NAME/snapshots/REVISION/...`.
@@ -47,20 +49,35 @@ pub(super) fn is_of_current_revision(
     current.as_ref() == Some(&place.revision)
 }
 
-/// The id of a model, and its name with its folder if that differs.
+/// Whether the path is one of a folder with the layout of Hugging Face's cache.
+pub(super) fn is_in_hub_layout(path: &Path) -> bool {
+    HubPlace::of(path).is_some()
+}
+
+/// The names of a model.
+#[derive(Debug)]
 pub(in crate::models) struct ShelfName {
+    /// The name of its file.
     pub(in crate::models) id: String,
-    pub(in crate::models) alias: Option<String>,
+    /// The id if another place has a model with that one.
+    pub(super) prefixed: Option<String>,
+    /// Other names.
+    pub(super) aliases: Vec<String>,
     is_unicode: bool,
 }
 
 impl ShelfName {
+    /// Makes a name out of texts that are known to be good ones.
+    pub(super) fn new(id: String, prefixed: Option<String>, aliases: Vec<String>) -> Self {
+        Self { id, prefixed, aliases, is_unicode: true }
+    }
+
     /// Returns the name if clients can ask for it.
     ///
     /// # Errors
     ///
     /// Returns why they cannot; follows "it".
-    pub(super) fn checked(self) -> Result<Self, &'static str> {
+    pub(super) fn checked(mut self) -> Result<Self, &'static str> {
         let has_control = self.id.chars().any(char::is_control);
         if !self.is_unicode {
             Err("has a name that is not UTF-8")
@@ -69,18 +86,21 @@ impl ShelfName {
         } else if self.id.len() > SHELF_ID_LENGTH {
             Err("has a name that is too long for an id")
         } else {
-            Ok(Self { alias: self.alias.filter(|alias| alias.len() <= SHELF_ID_LENGTH), ..self })
+            self.aliases.retain(|alias| alias.len() <= SHELF_ID_LENGTH);
+            Ok(self)
         }
     }
 }
 
-/// Returns the ids of the models at these paths below one folder: the file name without `.gguf`. Where several have the
-/// same, those in folders have the folder before it.
-pub(in crate::models) fn ids_of(paths: &[PathBuf]) -> Vec<ShelfName> {
+/// Returns the names of the models at these paths below one folder. The id is the file name without `.gguf`; where several
+/// have the same, those in folders have the folder before it. A model of a repository also has the names by which it is
+/// pulled.
+pub(in crate::models) fn names_of(kind: PlaceKind, paths: &[PathBuf]) -> Vec<ShelfName> {
     let mut counts: HashMap<String, usize> = HashMap::new();
     for path in paths {
         *counts.entry(id_of(path)).or_default() += 1;
     }
+    let repositories = Repositories::of(kind, paths);
     let name = |path: &PathBuf| {
         let base = id_of(path);
         let folder = HubPlace::of(path).map(|place| place.folder).or_else(|| path.parent().map(Path::to_owned));
@@ -93,7 +113,64 @@ pub(in crate::models) fn ids_of(paths: &[PathBuf]) -> Vec<ShelfName> {
             Some(full) if is_shared => (full, None),
             other => (base, other),
         };
-        ShelfName { id, alias, is_unicode: path.to_str().is_some() }
+        let mut aliases: Vec<String> = alias.iter().cloned().chain(repositories.names(path)).collect();
+        let mut prefixed = alias.filter(|_| kind == PlaceKind::Hub);
+        if kind == PlaceKind::LmStudio {
+            let with_prefix = |text: &str| format!("{kind}:{text}");
+            let own = with_prefix(&path.to_string_lossy());
+            let named: Vec<String> = repositories.names(path).iter().map(|name| with_prefix(name)).collect();
+            aliases.extend(named.into_iter().chain([own.clone()]));
+            prefixed = Some(own);
+        }
+        ShelfName { id, prefixed, aliases, is_unicode: path.to_str().is_some() }
     };
     paths.iter().map(name).collect()
+}
+
+/// The models of each repository among the paths of a place.
+struct Repositories {
+    kind: PlaceKind,
+    /// The paths of its models in it, by the name and the folder of a repository.
+    files: HashMap<(String, PathBuf), Vec<PathBuf>>,
+}
+
+impl Repositories {
+    fn of(kind: PlaceKind, paths: &[PathBuf]) -> Self {
+        let mut files: HashMap<(String, PathBuf), Vec<PathBuf>> = HashMap::new();
+        for path in paths {
+            if let Some((repository, below)) = repository_of(kind, path) {
+                files.entry(repository).or_default().push(below);
+            }
+        }
+        Self { kind, files }
+    }
+
+    /// Returns the names by which this model of a repository is pulled: `ORG/NAME` if it is the one that this means, and
+    /// `ORG/NAME:QUANT`.
+    fn names(&self, path: &Path) -> Vec<String> {
+        let Some((repository, below)) = repository_of(self.kind, path) else { return Vec::new() };
+        let (name, files) = (repository.0.clone(), self.files.get(&repository).map_or(&[][..], Vec::as_slice));
+        let means = |quant: Option<&str>| hub::choose_files(files, quant).is_ok_and(|chosen| chosen.contains(&below));
+        let text = below.to_string_lossy();
+        let quant = quant_word(&text).filter(|quant| means(Some(quant)));
+        let bare = means(None).then(|| name.clone());
+        quant.map(|quant| format!("{name}:{quant}")).into_iter().chain(bare).collect()
+    }
+}
+
+/// Returns the repository in which the file lies, by name and folder, and its path there.
+fn repository_of(kind: PlaceKind, path: &Path) -> Option<((String, PathBuf), PathBuf)> {
+    let folder: PathBuf = match HubPlace::of(path) {
+        Some(place) => place.repository.join("snapshots").join(&place.revision),
+        None if kind == PlaceKind::LmStudio => path.iter().take(2).collect(),
+        None => return None,
+    };
+    let below = path.strip_prefix(&folder).ok().filter(|below| !below.as_os_str().is_empty())?.to_owned();
+    let name = match HubPlace::of(path) {
+        Some(place) => place.folder.iter().take(2).collect::<PathBuf>(),
+        None => folder.clone(),
+    };
+    let name = name.to_str()?.to_owned();
+    hub::Repository::named(&name)?;
+    Some(((name, folder), below))
 }

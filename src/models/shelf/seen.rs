@@ -22,6 +22,17 @@ pub(super) struct SeenFile {
     pub(super) finding: Finding,
 }
 
+/// Identifies a file: device and inode.
+pub(super) type FileIdentity = (u64, u64);
+
+impl SeenFile {
+    /// Returns which file it is, or the first part of which model.
+    pub(super) fn identity(&self) -> Option<FileIdentity> {
+        let (device, inode, ..) = self.stamps.first().copied().flatten()?;
+        Some((device, inode))
+    }
+}
+
 /// Identifies one state of a file: device, inode, length in bytes, modification time in seconds and nanoseconds.
 pub(super) type FileStamp = (u64, u64, u64, i64, i64);
 

@@ -1,4 +1,8 @@
 //! Tests of folders of models.
+//!
+//! - `stores.rs`: tests of several places
+
+mod stores;
 
 use std::ffi::OsString;
 use std::fs;
@@ -6,7 +10,13 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
+use crate::models::bounds::MOST_SHELF_MODELS;
 use crate::models::sample::GgufSample;
+
+/// The places of a service with this `MODELS_DIR` alone.
+fn below(dir: &Path) -> ModelPlaces {
+    ModelPlaces { models_dir: dir.to_owned(), ..ModelPlaces::default() }
+}
 
 fn ids(scan: &ShelfScan) -> Vec<&str> {
     scan.models.iter().map(|model| model.id.as_str()).collect()
@@ -21,9 +31,9 @@ fn every_model_has_the_name_of_its_file_and_a_folder_only_where_names_clash() {
     }
     chat.uint("split.count", 2).write(dir.path(), "big-00001-of-00002.gguf");
     GgufSample::default().write(dir.path(), "big-00002-of-00002.gguf");
-    let scan = Shelf::default().scan(dir.path()).unwrap();
+    let scan = Shelf::default().scan(&below(dir.path())).unwrap();
     assert_eq!(ids(&scan), ["Ein Modell äöü", "own", "a/same", "a/top", "b/c/same", "big", "top"]);
-    let aliases: Vec<_> = scan.models.iter().filter_map(|model| model.alias.as_deref()).collect();
+    let aliases: Vec<_> = scan.models.iter().flat_map(|model| &model.aliases).collect();
     assert_eq!(aliases, ["a/own"]);
     assert!(scan.notes.is_empty() && scan.broken.is_empty(), "{:?}", scan.notes);
 }
@@ -49,7 +59,7 @@ fn what_cannot_be_served_is_left_out_and_reported_once() {
     GgufSample::chat().text("general.type", "adapter").write(dir.path(), "lora.gguf");
     GgufSample::chat().write(dir.path(), "good-draft.gguf");
     let mut shelf = Shelf::default();
-    let scan = shelf.scan(dir.path()).unwrap();
+    let scan = shelf.scan(&below(dir.path())).unwrap();
     assert_eq!(ids(&scan), ["good", &"x".repeat(245)]);
     let notes = scan.notes.join("\n");
     for (name, reason) in [
@@ -67,7 +77,7 @@ fn what_cannot_be_served_is_left_out_and_reported_once() {
         assert!(line.is_some_and(|line| line.contains("is left out: it ")), "{name}: {notes}");
     }
     assert_eq!(scan.notes.len(), 9, "companions need no word: {notes}");
-    assert!(shelf.scan(dir.path()).unwrap().notes.is_empty(), "a second scan repeats nothing");
+    assert!(shelf.scan(&below(dir.path())).unwrap().notes.is_empty(), "a second scan repeats nothing");
 }
 
 #[test]
@@ -79,19 +89,19 @@ fn a_file_is_taken_when_it_is_whole_and_leaves_when_it_is_gone() {
     let mut notes = 0;
     for length in [0, 3, 40, bytes.len() - 1] {
         fs::write(&path, &bytes[..length]).unwrap();
-        let scan = shelf.scan(dir.path()).unwrap();
+        let scan = shelf.scan(&below(dir.path())).unwrap();
         notes += scan.notes.len();
         assert!(scan.models.is_empty() && scan.broken.len() == 1, "{length}");
     }
     assert_eq!(notes, 1, "one line for a file that grows");
     fs::write(&path, &bytes).unwrap();
-    assert_eq!(ids(&shelf.scan(dir.path()).unwrap()), ["m"]);
+    assert_eq!(ids(&shelf.scan(&below(dir.path())).unwrap()), ["m"]);
     GgufSample::of("bert").uint("bert.pooling_type", 1).write(dir.path(), "m.gguf");
-    assert_eq!(shelf.scan(dir.path()).unwrap().models[0].model.metadata.architecture, "bert");
+    assert_eq!(shelf.scan(&below(dir.path())).unwrap().models[0].model.metadata.architecture, "bert");
     fs::remove_file(&path).unwrap();
-    assert!(shelf.scan(dir.path()).unwrap().models.is_empty());
+    assert!(shelf.scan(&below(dir.path())).unwrap().models.is_empty());
     fs::write(&path, "<html>").unwrap();
-    assert_eq!(shelf.scan(dir.path()).unwrap().notes.len(), 1, "it is reported again after it was gone");
+    assert_eq!(shelf.scan(&below(dir.path())).unwrap().notes.len(), 1, "it is reported again after it was gone");
 }
 
 #[test]
@@ -99,14 +109,14 @@ fn a_header_is_read_again_only_after_a_change() {
     let dir = tempfile::tempdir().unwrap();
     let path = GgufSample::chat().write(dir.path(), "m.gguf");
     let mut shelf = Shelf::default();
-    shelf.scan(dir.path()).unwrap();
+    shelf.scan(&below(dir.path())).unwrap();
     let modified = path.metadata().unwrap().modified().unwrap();
     // Other bytes of the same length under the same stamp: only a second read would see them.
     let length = path.metadata().unwrap().len() as usize;
     fs::write(&path, vec![0; length]).unwrap();
     fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
-    assert_eq!(ids(&shelf.scan(dir.path()).unwrap()), ["m"]);
-    assert!(Shelf::default().scan(dir.path()).unwrap().models.is_empty());
+    assert_eq!(ids(&shelf.scan(&below(dir.path())).unwrap()), ["m"]);
+    assert!(Shelf::default().scan(&below(dir.path())).unwrap().models.is_empty());
 }
 
 #[test]
@@ -116,10 +126,10 @@ fn the_number_of_models_is_bounded_and_the_cut_is_reported() {
         GgufSample::chat().write(dir.path(), &format!("{number:04}.gguf"));
     }
     let mut shelf = Shelf::default();
-    let scan = shelf.scan(dir.path()).unwrap();
+    let scan = shelf.scan(&below(dir.path())).unwrap();
     assert_eq!((scan.models.len(), scan.notes.len()), (MOST_SHELF_MODELS, 1));
     assert!(scan.notes[0].contains("1000 are served at most"), "{:?}", scan.notes);
-    assert_eq!(shelf.scan(dir.path()).unwrap().models.len(), MOST_SHELF_MODELS);
+    assert_eq!(shelf.scan(&below(dir.path())).unwrap().models.len(), MOST_SHELF_MODELS);
 }
 
 #[test]
@@ -131,7 +141,7 @@ fn loops_of_links_end_and_folders_that_cannot_be_read_are_reported() {
     let closed = dir.path().join("closed");
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     let is_closed = fs::read_dir(&closed).is_err();
-    let scan = Shelf::default().scan(dir.path()).unwrap();
+    let scan = Shelf::default().scan(&below(dir.path())).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
     // The superuser may read every folder.
     if is_closed {
@@ -140,7 +150,7 @@ fn loops_of_links_end_and_folders_that_cannot_be_read_are_reported() {
     } else {
         assert_eq!(ids(&scan), ["two", "one"]);
     }
-    assert!(matches!(Shelf::default().scan(&dir.path().join("none")), Err(ModelError::Folder { .. })));
+    assert!(matches!(Shelf::default().scan(&below(&dir.path().join("none"))), Err(ModelError::Folder { .. })));
 }
 
 #[test]
@@ -155,9 +165,9 @@ fn of_a_hub_cache_only_the_current_revision_is_served() {
         fs::write(dir.path().join(repository).join("refs/main"), "bbb").unwrap();
     }
     chat.write(dir.path(), "hub/models--org--two/snapshots/bbb/Q8_0/n.gguf");
-    let scan = Shelf::default().scan(dir.path()).unwrap();
+    let scan = Shelf::default().scan(&below(dir.path())).unwrap();
     assert_eq!(ids(&scan), ["n", "org/two/m", "org/one/m"]);
-    assert_eq!(scan.models[0].alias.as_deref(), Some("org/two/Q8_0/n"));
+    assert_eq!(scan.models[0].aliases, ["org/two/Q8_0/n", "org/two:Q8_0", "org/two"]);
 }
 
 #[test]
@@ -171,8 +181,8 @@ fn a_projector_on_the_shelf_belongs_to_the_model_beside_it() {
         let model = scan.models.iter().find(|model| model.id == id).unwrap();
         model.projector.found.as_ref().map(|projector| projector.path.clone())
     };
-    let scan = shelf.scan(dir.path()).unwrap();
+    let scan = shelf.scan(&below(dir.path())).unwrap();
     assert_eq!((found(&scan, "see"), found(&scan, "text")), (Some(projector.clone()), None));
     fs::remove_file(&projector).unwrap();
-    assert_eq!(found(&shelf.scan(dir.path()).unwrap(), "see"), None);
+    assert_eq!(found(&shelf.scan(&below(dir.path())).unwrap(), "see"), None);
 }
