@@ -14,3 +14,6 @@ pub(super) const LOG_FOLDER_NAME: usize = 200;
 
 /// The file below `DATA_DIR` with the memory that models used when they were loaded.
 pub(super) const LEARNED_MEMORY_FILE: &str = "learned_memory.json";
+
+/// Interval between two notes of which models were used.
+pub(super) const LAST_USED_INTERVAL: Duration = Duration::from_secs(60);

@@ -15,7 +15,7 @@
 //! - `model_reconciler.rs`: the models that are served now, and what a reload changes about them
 //! - `operator_api.rs`: connects the operator's routes with the parts that they report on
 //! - `reload.rs`: reads configuration and keys again, all or nothing
-//! - `reports.rs`: what the service logs about itself while it runs
+//! - `reports.rs`: what the service reports about itself while it runs
 //! - `shelf_watch.rs`: scans the models folder when a request or a failed load asks for it
 //! - `signals.rs`: the signals that the service handles
 //! - `stages.rs`: what each stage of the startup passes to the next
@@ -51,6 +51,7 @@ use tracing::warn;
 
 use crate::fleet::{Fleet, KeySuspensions};
 use crate::gateway::{Accounting, Authenticator, Gateway, HeadLimits, ModelQueues, QueueTimeouts, WireLimits, listen};
+use crate::models::LAST_USED_FILE;
 use crate::pause_clock::{self, PauseClock};
 use crate::platform::{self, Platform};
 use crate::preflight::Prepared;
@@ -67,7 +68,7 @@ use ending::{StopCause, wait_for_stop};
 use listeners::{Listeners, serve_gateway, serve_health_on_its_own_thread, write_port_file};
 use model_reconciler::{ModelReconciler, ReconcilerParts};
 use reload::Reloader;
-use reports::{log_when_ready, report_lost_lines};
+use reports::{log_when_ready, note_last_used, report_lost_lines};
 use shelf_watch::watch_shelf;
 use stages::{Accounts, ModelServices, RunContext, Service};
 
@@ -242,6 +243,8 @@ fn start_accounting_tasks(context: &RunContext, accounts: &Accounts, models: &Mo
     }
     let (accounting, stop) = (Arc::clone(&accounts.accounting), stop_rest.clone());
     tasks.spawn(async move { accounting.access.flush_periodically(&stop).await });
+    let last_used = context.settings.files.data_dir.join(LAST_USED_FILE);
+    tasks.spawn(note_last_used(Arc::clone(&models.reconciler), last_used, stop_rest.clone()));
     let (accounting, errors) = (Arc::clone(&accounts.accounting), models.worker_logs.errors());
     tasks.spawn(report_lost_lines(accounting, Arc::clone(log), errors, stop_rest.clone()));
 }

@@ -4,6 +4,7 @@
 //! workers, gets no new requests; its workers are stopped once its requests have finished. The requests that wait for a
 //! model that needs new workers wait for these.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -158,6 +159,17 @@ impl ModelReconciler {
     /// Returns the number of requests in flight per worker for a model that does not configure it.
     pub(super) fn max_concurrent(&self) -> usize {
         self.max_concurrent.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many requests there have been for each model file that is served, since its workers started.
+    pub(super) fn requests_of_files(&self) -> HashMap<PathBuf, u64> {
+        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_model = |served: &ServedModel| {
+            let local = served.model.stats().into_iter().filter(|worker| worker.kind != WorkerKind::Remote);
+            let count = local.map(|worker| worker.served + worker.failures + worker.in_flight as u64).sum();
+            Some((served.checked.file.as_ref()?.path.clone(), count))
+        };
+        served.iter().filter_map(of_model).collect()
     }
 
     /// Serves `models` from now on, in place of the previous ones, and returns the difference.

@@ -1,12 +1,18 @@
-//! Reports of the running service in its own log: that it is ready, and how many log lines were lost.
+//! Reports of the running service: in its own log, that it is ready and how many log lines were lost; in a file, when models
+//! were last used.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use super::bounds::LAST_USED_INTERVAL;
+use super::model_reconciler::ModelReconciler;
 use crate::fleet::Fleet;
 use crate::gateway::Accounting;
+use crate::models::LastUsed;
 use crate::telemetry::bounds::LOG_LOOK_INTERVAL;
 use crate::telemetry::files::WriteErrors;
 use crate::telemetry::log::LogGuard;
@@ -69,4 +75,37 @@ fn unwritable(log: &str, reason: &str) -> String {
         _ => ("the log of the gateway", "LOG_DIR"),
     };
     format!("{name} cannot be written ({reason}), its lines are lost: see to the disk or the folder, or set {setting}")
+}
+
+/// Notes which models were used in `file`, once a minute if there is anything to note, until `stop` is cancelled.
+/// `llamagate list` shows it.
+pub(super) async fn note_last_used(reconciler: Arc<ModelReconciler>, file: PathBuf, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(LAST_USED_INTERVAL);
+    let mut counted: HashMap<PathBuf, u64> = HashMap::new();
+    loop {
+        // One more round after the stop, for the requests of the last minute.
+        let is_last = stop.run_until_cancelled(ticks.tick()).await.is_none();
+        let requests = reconciler.requests_of_files();
+        let is_more = |(path, count): &(&PathBuf, &u64)| counted.get(*path).copied().unwrap_or(0) != **count;
+        let used: Vec<PathBuf> = requests.iter().filter(is_more).map(|(path, _)| path.clone()).collect();
+        counted = requests;
+        if !used.is_empty() {
+            let file = file.clone();
+            // On a blocking thread: the folder may be on a slow network volume.
+            let _ = tokio::task::spawn_blocking(move || write_last_used(&file, &used)).await;
+        }
+        if is_last {
+            return;
+        }
+    }
+}
+
+fn write_last_used(file: &std::path::Path, used: &[PathBuf]) {
+    // Read again each time: another service may keep its notes in the same folder.
+    let mut last_used = LastUsed::load(file);
+    let now = jiff::Timestamp::now();
+    used.iter().for_each(|path| last_used.note(path, now));
+    if let Err(error) = last_used.save(file) {
+        debug!(path = %file.display(), %error, "when models were last used is not kept");
+    }
 }

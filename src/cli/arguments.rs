@@ -31,6 +31,8 @@ pub(super) enum CliCommand {
     Check(ServeArgs),
     /// Ask the health port of the service on this machine; exit with 0 if it is serving or loading
     Health(Flags),
+    /// List the models on this machine: those of MODELS_DIR, of the hub's cache, of Ollama and of LM Studio
+    List(ListModelsArgs),
     /// List the model files in MODELS_DIR
     Models(ListModelsArgs),
     /// Download a model from the hub, or what is missing of it
@@ -146,7 +148,7 @@ impl Cli {
         let flags = match &mut command {
             CliCommand::Serve(serve) | CliCommand::Check(serve) => &mut serve.flags,
             CliCommand::Health(flags) => flags,
-            CliCommand::Models(models) => &mut models.flags,
+            CliCommand::List(list) | CliCommand::Models(list) => &mut list.flags,
             CliCommand::Pull(pull) => &mut pull.flags,
             CliCommand::Rm(remove) => &mut remove.flags,
         };

@@ -4,6 +4,7 @@
 //! - `arguments.rs`: the command line, and the inputs that it and the environment make up
 //! - `check.rs`: `llamagate check`
 //! - `health.rs`: `llamagate health`
+//! - `list.rs`: `llamagate list`
 //! - `list_models.rs`: `llamagate models`
 //! - `download_progress.rs`: shows how far a download is
 //! - `output.rs`: printing and exit codes
@@ -15,6 +16,7 @@ mod arguments;
 mod check;
 mod download_progress;
 mod health;
+mod list;
 mod list_models;
 mod output;
 mod pull;
@@ -45,6 +47,7 @@ pub fn main() -> ExitCode {
         CliCommand::Serve(serve) => serve::run(serve, environment),
         CliCommand::Check(serve) => check::run(serve, environment),
         CliCommand::Health(flags) => health::run(flags, environment),
+        CliCommand::List(list) => list::run(list, environment),
         CliCommand::Models(models) => list_models::run(models, environment),
         CliCommand::Pull(pull) => pull::run(pull, environment),
         CliCommand::Rm(remove) => remove::run(remove, environment),

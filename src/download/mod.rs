@@ -17,6 +17,7 @@
 //! - `progress.rs`: how far a download is
 //! - `retry.rs`: tries of small requests
 //! - `transfer.rs`: fetches one file in ranges
+//! - `unfinished.rs`: downloads that are not complete
 
 pub(crate) mod answers;
 mod board;
@@ -32,6 +33,7 @@ mod naming;
 mod progress;
 mod retry;
 mod transfer;
+mod unfinished;
 
 pub use board::{DownloadBoard, DownloadReport};
 pub use disk::pieces::Pieces;
@@ -40,3 +42,4 @@ pub use error::DownloadError;
 pub use hub::{Hub, Token};
 pub use progress::{DownloadPhase, Progress};
 pub use transfer::DownloadLimits;
+pub use unfinished::{UnfinishedDownload, unfinished_of_addresses, unfinished_of_hub};

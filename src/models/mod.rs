@@ -13,7 +13,7 @@
 //! - `gguf/`: the metadata of one GGUF file
 //! - `hub/`: models in Hugging Face's cache, and their names
 //! - `kind.rs`: what a model is for: chat, embedding or rerank
-//! - `list.rs`: the models below a folder, as a table or for serde
+//! - `list/`: the models on this machine, as tables or for serde
 //! - `places.rs`: where models lie on this machine
 //! - `quant.rs`: llama.cpp's numbers for quantisations and tensor types
 //! - `removal/`: removes models from the disk
@@ -59,6 +59,9 @@ pub use hub::{HubError, Repository, choose_files};
 pub use kind::{KindContradiction, ModelKind};
 pub use list::{ListedModel, human_size, list, table};
 pub use removal::{KeptFile, RemovalError, RemovalPlan, RemovedFile, RemovedKind};
+pub use list::{
+    HeldModel, Inventory, LAST_USED_FILE, LastUsed, ListedModel, human_size, inventory, inventory_table, list, table,
+};
 pub use places::{ModelPlaces, PlaceKind};
 pub use resolve::{refuse_url, resolve};
 pub use shelf::{BrokenShelfFile, Shelf, ShelfModel, ShelfScan};

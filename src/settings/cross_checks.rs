@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use super::bounds::SHORT_SERVICE_KEY;
-use super::options::{Files, OptionRow, Settings, row};
+use super::options::{OptionRow, Settings, row};
 use super::problem::SettingProblem;
 use super::source::Inputs;
 use super::values::Origins;
@@ -34,6 +34,35 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Returns a warning for each store that a setting names and that is not there.
+    pub fn missing_stores(&self) -> Vec<String> {
+        let files = &self.files;
+        let folders = [
+            (PlaceKind::Hub, "HF_HUB_CACHE", Some(&files.hf_hub_cache)),
+            (PlaceKind::Ollama, "OLLAMA_MODELS", files.ollama_models.as_ref()),
+            (PlaceKind::LmStudio, "LM_STUDIO_MODELS", files.lm_studio_models.as_ref()),
+        ];
+        let warning = |(kind, variable, folder): (PlaceKind, &str, Option<&PathBuf>)| {
+            let missing = folder.filter(|folder| !folder.is_dir()).map(|folder| folder.display().to_string());
+            match (missing, folder) {
+                (Some(folder), _) if files.model_stores.names(kind) => {
+                    Some(format!("MODEL_STORES: {kind} is not there: no folder {folder:?} ({variable})"))
+                }
+                // The cache is made by the first download.
+                (Some(folder), _) if kind != PlaceKind::Hub && files.model_stores.has(kind) => {
+                    Some(format!("{variable}={folder:?}: there is no such folder, so that no model of it is served"))
+                }
+                (None, None) if files.model_stores.names(kind) => Some(format!(
+                    "MODEL_STORES: {kind} is not there: none of its usual folders exists; set {variable} if it is elsewhere"
+                )),
+                _ => None,
+            }
+        };
+        folders.into_iter().filter_map(warning).collect()
+    }
+}
+
 /// Returns warnings about settings that work, but probably not as intended.
 pub(super) fn cautions(settings: &Settings, inputs: &Inputs) -> Vec<String> {
     let environment = &inputs.environment;
@@ -51,39 +80,13 @@ pub(super) fn cautions(settings: &Settings, inputs: &Inputs) -> Vec<String> {
     if let Some(path) = logs.log_file.as_ref().filter(|_| !logs.log_to_file) {
         warnings.push(format!("LOG_FILE={:?} has no effect: LOG_TO_FILE is false", path.display().to_string()));
     }
-    warnings.extend(missing_stores(&settings.files));
+    warnings.extend(settings.missing_stores());
     let secrets: Vec<&str> = environment.secrets_of_file().collect();
     if inputs.is_env_file_open && !secrets.is_empty() {
         let names = secrets.join(", ");
         warnings.push(format!("other users can read or write ENV_FILE, which sets {names}; run: chmod 600 on it"));
     }
     warnings
-}
-
-/// Returns a warning for each store that a setting names and that is not there.
-fn missing_stores(files: &Files) -> Vec<String> {
-    let folders = [
-        (PlaceKind::Hub, "HF_HUB_CACHE", Some(&files.hf_hub_cache)),
-        (PlaceKind::Ollama, "OLLAMA_MODELS", files.ollama_models.as_ref()),
-        (PlaceKind::LmStudio, "LM_STUDIO_MODELS", files.lm_studio_models.as_ref()),
-    ];
-    let warning = |(kind, variable, folder): (PlaceKind, &str, Option<&PathBuf>)| {
-        let missing = folder.filter(|folder| !folder.is_dir()).map(|folder| folder.display().to_string());
-        match (missing, folder) {
-            (Some(folder), _) if files.model_stores.names(kind) => {
-                Some(format!("MODEL_STORES: {kind} is not there: no folder {folder:?} ({variable})"))
-            }
-            // The cache is made by the first download.
-            (Some(folder), _) if kind != PlaceKind::Hub && files.model_stores.has(kind) => {
-                Some(format!("{variable}={folder:?}: there is no such folder, so that no model of it is served"))
-            }
-            (None, None) if files.model_stores.names(kind) => Some(format!(
-                "MODEL_STORES: {kind} is not there: none of its usual folders exists; set {variable} if it is elsewhere"
-            )),
-            _ => None,
-        }
-    };
-    folders.into_iter().filter_map(warning).collect()
 }
 
 /// Returns the problems that the type of a single value cannot find: settings that contradict each other, and bad

@@ -191,6 +191,29 @@ fn read_trailer(file: &File, size: u64, length: u64) -> io::Result<Option<Pieces
     Ok(Pieces::from_bits(size, bits))
 }
 
+/// Returns how many bytes have arrived of the part at this path, and the size of the whole file, if its trailer says that.
+/// Of a part of another program the first is the length of its file.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn arrived_of(path: &Path) -> io::Result<(u64, Option<u64>)> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    // The length of the trailer depends on the size, and is the same for sizes that are close to each other.
+    let mut size = length.saturating_sub(trailer_length(length));
+    let farthest = length.saturating_sub(TRAILER_HEAD);
+    while size <= farthest {
+        if let Some(pieces) = read_trailer(&file, size, length)? {
+            return Ok((pieces.arrived_bytes(), Some(size)));
+        }
+        if size + trailer_length(size) >= length {
+            break;
+        }
+        size += 1;
+    }
+    Ok((length, None))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,6 +234,7 @@ mod tests {
         assert_eq!(first.write(5 * PIECE, &[Bytes::from("7 bytes")]).unwrap(), 7);
         assert_eq!(first.write(2 * PIECE, &[bytes(PIECE - 1)]).unwrap(), 0, "a piece that is not whole");
         drop(first);
+        assert_eq!(arrived_of(&part(&dir)).unwrap(), (PIECE + 7, Some(SIZE)));
         let second = open();
         assert_eq!(second.lock().arrived_bytes(), PIECE + 7);
         assert!(second.lock().has(1) && second.lock().has(5) && !second.lock().has(0));

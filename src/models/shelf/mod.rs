@@ -27,7 +27,7 @@ use super::places::{ModelPlaces, PlaceKind};
 use super::stores::error::StoreError;
 use folder::FolderShelf;
 use join::join;
-pub(super) use names::names_of;
+pub(super) use names::{commands_of, names_of};
 use ollama::OllamaShelf;
 use scanned::PlaceScan;
 pub use scanned::ShelfModel;

@@ -127,6 +127,34 @@ pub(in crate::models) fn names_of(kind: PlaceKind, paths: &[PathBuf]) -> Vec<She
     paths.iter().map(name).collect()
 }
 
+/// Returns the name by which a command takes each of the files at these paths below `dir`; `None` for one that does not
+/// count: an older revision, or what is no part of a cache.
+pub(in crate::models) fn commands_of(kind: PlaceKind, dir: &Path, paths: &[PathBuf]) -> Vec<Option<String>> {
+    let mut revisions = HashMap::new();
+    let counts: Vec<bool> = paths
+        .iter()
+        .map(|path| match kind {
+            PlaceKind::Hub => is_in_hub_layout(path) && is_of_current_revision(dir, path, &mut revisions),
+            _ => true,
+        })
+        .collect();
+    let counting: Vec<PathBuf> =
+        paths.iter().zip(&counts).filter(|(_, counts)| **counts).map(|(path, _)| path.clone()).collect();
+    let repositories = Repositories::of(kind, &counting);
+    let name = |path: &PathBuf| match kind {
+        PlaceKind::Hub => {
+            let of_file = || {
+                let ((name, _), below) = repository_of(kind, path)?;
+                Some(format!("{name}/{}", below.display()))
+            };
+            repositories.names(path).into_iter().next().or_else(of_file)
+        }
+        PlaceKind::LmStudio => Some(format!("{kind}:{}", path.display())),
+        PlaceKind::Models | PlaceKind::Ollama => Some(path.display().to_string()),
+    };
+    paths.iter().zip(counts).map(|(path, counts)| name(path).filter(|_| counts)).collect()
+}
+
 /// The models of each repository among the paths of a place.
 struct Repositories {
     kind: PlaceKind,

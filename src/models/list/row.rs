@@ -1,18 +1,19 @@
-//! Lists the models below a folder, as a table for people and for serde.
+//! The models below one folder, as rows of a table or for serde.
 
 use std::fmt::Write as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::check::Inspection;
-use super::columns::aligned;
-use super::error::{FileProblem, ModelError};
-use super::folder_walk::walk;
-use super::kind::ModelKind;
-use super::places::PlaceKind;
-use super::shelf::names_of;
-use super::split::{SplitPart, id_of};
+use crate::models::check::Inspection;
+use crate::models::columns::aligned;
+use crate::models::error::{FileProblem, ModelError};
+use crate::models::folder_walk::walk;
+use crate::models::kind::ModelKind;
+use crate::models::places::PlaceKind;
+use crate::models::shelf::names_of;
+use crate::models::split::{SplitPart, id_of};
 
 const HEADINGS: [&str; 7] = ["NAME", "ID", "KIND", "ARCHITECTURE", "QUANTISATION", "SIZE", "CONTEXT"];
 /// Indices of the columns that are aligned at the right.
@@ -50,7 +51,16 @@ pub struct ListedModel {
 ///
 /// `dir` itself cannot be read.
 pub fn list(dir: &Path) -> Result<Vec<ListedModel>, ModelError> {
-    let below = walk(dir).map_err(|source| ModelError::Folder { dir: dir.to_owned(), source })?;
+    rows_of(dir).map_err(|source| ModelError::Folder { dir: dir.to_owned(), source })
+}
+
+/// Lists the models below `dir` by name, including unusable ones with the reason.
+///
+/// # Errors
+///
+/// `dir` itself cannot be read.
+pub(super) fn rows_of(dir: &Path) -> io::Result<Vec<ListedModel>> {
+    let below = walk(dir)?;
     let mut rows: Vec<ListedModel> = below.models.iter().map(|path| ListedModel::at(dir, path)).collect();
     let served: Vec<usize> = (0..rows.len()).filter(|&row| rows[row].error.is_none()).collect();
     let paths: Vec<PathBuf> = served.iter().map(|&row| below.models[row].clone()).collect();
@@ -63,7 +73,7 @@ pub fn list(dir: &Path) -> Result<Vec<ListedModel>, ModelError> {
 }
 
 impl ListedModel {
-    fn at(dir: &Path, path: &Path) -> Self {
+    pub(super) fn at(dir: &Path, path: &Path) -> Self {
         let inspection = Inspection::of(&dir.join(path));
         // A split model whose first part is missing still has its name, because that is the name to configure.
         let first = SplitPart::of_path(path).and_then(|part| part.siblings(path).next());
@@ -118,11 +128,20 @@ impl ListedModel {
 /// Formats the models as a table with aligned columns. The reason of an unusable one follows in a line of its own.
 #[must_use]
 pub fn table(models: &[ListedModel]) -> String {
-    let rows: Vec<[String; HEADINGS.len()]> =
-        std::iter::once(HEADINGS.map(str::to_owned)).chain(models.iter().map(ListedModel::cells)).collect();
-    let reasons = std::iter::once(None).chain(models.iter().map(|model| model.error.as_deref()));
+    let rows = models.iter().map(|model| (model.cells(), model.error.as_deref()));
+    table_of(HEADINGS, &NUMBER_COLUMNS, rows)
+}
+
+/// Formats rows under headings. The reason of an unusable one follows in a line of its own.
+pub(super) fn table_of<'a, const N: usize>(
+    headings: [&str; N],
+    numbers: &[usize],
+    rows: impl Iterator<Item = ([String; N], Option<&'a str>)>,
+) -> String {
+    let (cells, reasons): (Vec<[String; N]>, Vec<Option<&str>>) =
+        std::iter::once((headings.map(str::to_owned), None)).chain(rows).unzip();
     let mut text = String::new();
-    for (line, reason) in aligned(&rows, &NUMBER_COLUMNS).into_iter().zip(reasons) {
+    for (line, reason) in aligned(&cells, numbers).into_iter().zip(reasons) {
         text.push_str(&line);
         text.push('\n');
         if let Some(reason) = reason {
