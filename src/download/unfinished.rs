@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::part_file::arrived_of;
+use super::disk::part_file::arrived_of;
 
 /// Ending of the files that downloads grow in, here and in other programs.
 const PART_ENDING: &str = ".incomplete";

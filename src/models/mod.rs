@@ -57,12 +57,11 @@ pub use gguf::{GgufError, Metadata, YesNoTokens};
 pub use hub::name::{NameError, RemoteName, RepositoryId, is_plain_path, path_of_address, sha256_of, shown_name};
 pub use hub::{HubError, Repository, choose_files};
 pub use kind::{KindContradiction, ModelKind};
-pub use list::{ListedModel, human_size, list, table};
-pub use removal::{KeptFile, RemovalError, RemovalPlan, RemovedFile, RemovedKind};
 pub use list::{
     HeldModel, Inventory, LAST_USED_FILE, LastUsed, ListedModel, human_size, inventory, inventory_table, list, table,
 };
 pub use places::{ModelPlaces, PlaceKind};
+pub use removal::{KeptFile, RemovalError, RemovalPlan, RemovedFile, RemovedKind};
 pub use resolve::{refuse_url, resolve};
 pub use shelf::{BrokenShelfFile, Shelf, ShelfModel, ShelfScan};
 pub use split::id_of;

@@ -196,7 +196,7 @@ fn read_trailer(file: &File, size: u64, length: u64) -> io::Result<Option<Pieces
 ///
 /// # Errors
 /// The file cannot be read.
-pub(super) fn arrived_of(path: &Path) -> io::Result<(u64, Option<u64>)> {
+pub(in crate::download) fn arrived_of(path: &Path) -> io::Result<(u64, Option<u64>)> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
     // The length of the trailer depends on the size, and is the same for sizes that are close to each other.

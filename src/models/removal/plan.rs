@@ -14,8 +14,8 @@ use super::repository::plan_snapshot;
 use super::steps::RemovalStep;
 use super::unfinished::plan_unfinished;
 use crate::file_lock::FileLock;
+use crate::models::find::find;
 use crate::models::places::ModelPlaces;
-use crate::models::resolve::find;
 
 /// What the removal of a model does to the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -25,7 +25,8 @@ impl Disk {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().canonicalize().unwrap();
-        let places = ModelPlaces { models_dir: path.join("models"), hub_cache: path.join("hub") };
+        let places =
+            ModelPlaces { models_dir: path.join("models"), hub_cache: path.join("hub"), ..ModelPlaces::default() };
         fs::create_dir(&places.models_dir).unwrap();
         fs::create_dir(&places.hub_cache).unwrap();
         Self { root, places }
