@@ -198,7 +198,7 @@ impl Gateway {
         record: &mut Record,
     ) -> Result<(Retry, QueueEntry), Refusal> {
         let (retry, queue_entry) = Retry::enqueue(self.retry_policy, &self.model_queues, request, caller, record)?;
-        record.activity_guard = request.route.is_post.then(|| self.activity.begin());
+        record.activity_guard = request.route.is_post().then(|| self.activity.begin());
         // With MOCK_BACKEND no model has a worker: keys and limits are checked, and nothing is forwarded.
         match retry.model_queue().model.has_worker() {
             true => Ok((retry, queue_entry)),

@@ -192,7 +192,7 @@ impl RecordData {
         self.is_foreign = route.needs_slot && worker != WorkerKind::Local;
         self.is_generated = route.may_stream;
         self.token_counter = match kind {
-            _ if !route.is_post || !status.is_success() => None,
+            _ if !route.is_post() || !status.is_success() => None,
             ContentKind::Stream if worker == WorkerKind::Local => {
                 Some(Box::new(TokenCounter::for_stream(route.stream_end)))
             }

@@ -9,7 +9,7 @@
 //! `admin`, those that only read too, must be asked under a host that no page can have chosen; `local_hosts.rs` knows these.
 //! Inference is served under any name, because clients reach the gateway by names of all kinds.
 //!
-//! Orders, the POST routes of the scope `admin`, are accepted from programs on the same machine only.
+//! Orders, the routes of the scope `admin` that are not a GET, are accepted from programs on the same machine only.
 
 use http::header::{FORWARDED, HOST, ORIGIN};
 use http::request::Parts;

@@ -105,7 +105,7 @@ impl ProxiedRequest {
     pub(crate) fn check_readable(&self, table: &Snapshot) -> Result<(), Refusal> {
         let is_local =
             |model_queue: &Arc<ModelQueue>| model_queue.model.members().all(|member| member.kind == WorkerKind::Local);
-        match self.envelope.is_readable() || !self.route.is_post || table.only().is_some_and(is_local) {
+        match self.envelope.is_readable() || !self.route.is_post() || table.only().is_some_and(is_local) {
             true => Ok(()),
             false => Err(Refusal::bad_request(self.envelope.unreadable_reason())),
         }
@@ -136,7 +136,7 @@ impl ProxiedRequest {
             Refusal::ModelNotFound { name: None, .. } if self.envelope.has_invalid_model() => {
                 Refusal::bad_request("model must be a string")
             }
-            Refusal::ModelNotFound { name: None, known, .. } if !self.route.is_post => {
+            Refusal::ModelNotFound { name: None, known, .. } if !self.route.is_post() => {
                 Refusal::ModelNotFound { name: None, known, in_query: true }
             }
             other => other,
@@ -155,7 +155,7 @@ impl ProxiedRequest {
 
     /// Returns whether a worker has to run inference for this request or only to read something.
     pub(crate) fn request_class(&self) -> RequestClass {
-        if self.route.is_post { RequestClass::Inference(self.fingerprint()) } else { RequestClass::ReadOnly }
+        if self.route.is_post() { RequestClass::Inference(self.fingerprint()) } else { RequestClass::ReadOnly }
     }
 
     /// Returns the hashes by which the fleet recognises a worker that has served the same prompt prefix, or the same
@@ -279,7 +279,7 @@ impl ProxiedRequest {
         let response_format =
             needs_format.then(|| response_format::of_text_format(&self.body, &self.envelope)).flatten();
         let edit = Edit {
-            model: (is_renamed && self.route.is_post).then_some(&*worker_name),
+            model: (is_renamed && self.route.is_post()).then_some(&*worker_name),
             defaults: if self.route.needs_slot { [&target.fields, &policy.rewrite.sampling] } else { [&[], &[]] },
             is_generation: self.route.may_stream,
             strip,

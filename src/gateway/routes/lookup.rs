@@ -18,7 +18,7 @@ impl Route {
 
     /// Returns the route by which a remote backend is asked.
     pub(in crate::gateway) fn at_remote(&'static self) -> &'static Self {
-        let is_canonical = |route: &&Self| route.path == self.canonical && route.is_post == self.is_post;
+        let is_canonical = |route: &&Self| route.path == self.canonical && route.method == self.method;
         ROUTES.iter().find(is_canonical).unwrap_or(self)
     }
 }
@@ -44,7 +44,7 @@ pub(in crate::gateway) fn endings_after_id(before: &str) -> Option<impl Iterator
 
 /// Returns the paths that begin with a version, and whose requests go to a worker.
 pub(in crate::gateway) fn inference_paths() -> impl Iterator<Item = &'static str> {
-    let is_inference = |route: &&Route| route.is_post && matches!(route.target, RouteTarget::Worker(_));
+    let is_inference = |route: &&Route| route.is_post() && matches!(route.target, RouteTarget::Worker(_));
     ROUTES.iter().filter(is_inference).map(|route| route.path).filter(|path| path.starts_with("/v1/"))
 }
 
@@ -55,9 +55,9 @@ pub(in crate::gateway) fn is_api_path(path: &str) -> bool {
 
 fn find_row(port: RoutePort, method: &Method, path: &str) -> Option<&'static Route> {
     let matches_request = |route: &&Route| {
-        let method_fits =
-            if route.is_post { method == Method::POST } else { method == Method::GET || method == Method::HEAD };
-        method_fits && route.id_in(path).is_some() && (route.port == port || route.port == RoutePort::Both)
+        route.method.fits(method)
+            && route.id_in(path).is_some()
+            && (route.port == port || route.port == RoutePort::Both)
     };
     ROUTES.iter().find(matches_request)
 }
@@ -191,7 +191,7 @@ pub(in crate::gateway) mod tests {
             for other in &ROUTES[n + 1..] {
                 let ports_differ =
                     one.port != other.port && one.port != RoutePort::Both && other.port != RoutePort::Both;
-                assert!(one.path != other.path || one.is_post != other.is_post || ports_differ, "{}", one.path);
+                assert!(one.path != other.path || one.method != other.method || ports_differ, "{}", one.path);
             }
         }
     }

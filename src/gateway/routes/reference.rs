@@ -36,7 +36,7 @@ pub fn routes_reference() -> String {
         let RouteTarget::Worker(kind) = route.target else { continue };
         let kind = kind.map_or("any", |kind| kind.as_str());
         let slot = if route.needs_slot { "yes" } else { "-" };
-        let (method, path, key, about) = (method(route), route.path, key(route), route.about);
+        let (method, path, key, about) = (route.method.as_str(), route.path, key(route), route.about);
         let _ = writeln!(page, "| {method} | `{path}` | {key} | {kind} | {slot} | {about} |");
     }
     page.push_str("\n## Answered by the gateway itself\n\n| port | method | path | key | what it gives or does |\n|---|---|---|---|---|\n");
@@ -46,7 +46,7 @@ pub fn routes_reference() -> String {
             RoutePort::Health => "health",
             RoutePort::Both => "both",
         };
-        let (method, path, key, about) = (method(route), route.path, key(route), route.about);
+        let (method, path, key, about) = (route.method.as_str(), route.path, key(route), route.about);
         let _ = writeln!(page, "| {port} | {method} | `{path}` | {key} | {about} |");
     }
     page.push_str("\n## Closed on purpose\n\nllama-server has these, and the gateway never passes them on, however they are spelled.\nllama-server's own web page is not served either.\n\n| method | path | why |\n|---|---|---|\n");
@@ -54,10 +54,6 @@ pub fn routes_reference() -> String {
         let _ = writeln!(page, "| {} | `{}` | {} |", closed.methods, closed.path, closed.why);
     }
     page
-}
-
-fn method(route: &Route) -> &'static str {
-    if route.is_post { "POST" } else { "GET" }
 }
 
 fn key(route: &Route) -> &'static str {

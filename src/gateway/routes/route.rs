@@ -2,6 +2,8 @@
 //!
 //! `table.rs` has the table of all routes, and `lookup.rs` finds a request's route in it.
 
+use http::Method;
+
 use crate::keys::Scope;
 use crate::models::ModelKind;
 use crate::refusal::Shape;
@@ -119,6 +121,37 @@ pub(in crate::gateway) enum DialectFamily {
     Tokenize,
 }
 
+/// The method of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) enum RouteMethod {
+    /// GET, and HEAD.
+    Get,
+    /// POST
+    Post,
+    /// DELETE
+    Delete,
+}
+
+impl RouteMethod {
+    /// Returns the name.
+    pub(in crate::gateway) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    /// Returns whether a request with this method is one for the route.
+    pub(in crate::gateway) fn fits(self, method: &Method) -> bool {
+        match self {
+            Self::Get => method == Method::GET || method == Method::HEAD,
+            Self::Post => method == Method::POST,
+            Self::Delete => method == Method::DELETE,
+        }
+    }
+}
+
 /// The port on which a route is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gateway) enum RoutePort {
@@ -135,8 +168,8 @@ pub(crate) struct Route {
     /// The path of the route that means the same at any server with OpenAI's API.
     pub(in crate::gateway) canonical: &'static str,
     pub(in crate::gateway) port: RoutePort,
-    /// Whether the method is POST. Any other request is read-only, and neither wakes a model nor keeps it awake.
-    pub(in crate::gateway) is_post: bool,
+    /// The method. A GET is read-only, and neither wakes a model nor keeps it awake.
+    pub(in crate::gateway) method: RouteMethod,
     pub(in crate::gateway) access: RouteAccess,
     pub(in crate::gateway) target: RouteTarget,
     pub(in crate::gateway) shape: Shape,
@@ -167,6 +200,11 @@ pub(in crate::gateway) struct ClosedPath {
 pub(in crate::gateway) const ID_PLACEHOLDER: &str = "{id}";
 
 impl Route {
+    /// Returns whether the method is POST.
+    pub(in crate::gateway) fn is_post(&self) -> bool {
+        self.method == RouteMethod::Post
+    }
+
     /// Returns the percent-encoded text in this path at the place of `{id}`, or an empty text if the route has no
     /// `{id}`. Returns `None` if the path does not match the route.
     pub(in crate::gateway) fn id_in<'a>(&self, path: &'a str) -> Option<&'a str> {

@@ -4,8 +4,8 @@
 //! page.
 
 use super::route::{
-    ClosedPath, DialectFamily, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RoutePort, RouteTarget,
-    StreamEnd,
+    ClosedPath, DialectFamily, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteMethod, RoutePort,
+    RouteTarget, StreamEnd,
 };
 use crate::dialect::rerank::words::COMPLETION_PATH;
 use crate::keys::Scope;
@@ -14,33 +14,34 @@ use crate::refusal::Shape;
 
 const fn worker(
     path: &'static str,
-    is_post: bool,
+    method: RouteMethod,
     kind: Option<ModelKind>,
     stream_end: StreamEnd,
     about: &'static str,
 ) -> Route {
     let access = RouteAccess::Key(Scope::Inference);
+    let is_read_only = matches!(method, RouteMethod::Get);
     let (port, target, shape) = (RoutePort::Gateway, RouteTarget::Worker(kind), Shape::OpenAi);
     Route {
         path,
         canonical: path,
         port,
-        is_post,
+        method,
         access,
         target,
         shape,
         stream_end,
-        needs_slot: is_post,
+        needs_slot: !is_read_only,
         may_stream: false,
         dialects: None,
-        is_idempotent: !is_post,
+        is_idempotent: is_read_only,
         about,
     }
 }
 
 /// A route that takes text or sound and returns numbers or text.
 const fn post(path: &'static str, kind: ModelKind, about: &'static str) -> Route {
-    worker(path, true, Some(kind), StreamEnd::Unmarked, about)
+    worker(path, RouteMethod::Post, Some(kind), StreamEnd::Unmarked, about)
 }
 
 /// A route that returns the same numbers for the same input.
@@ -50,7 +51,11 @@ const fn score(path: &'static str, kind: ModelKind, about: &'static str) -> Rout
 
 /// A route that llama-server answers without a slot, even while all slots are busy.
 const fn helper(path: &'static str, kind: Option<ModelKind>, about: &'static str) -> Route {
-    Route { needs_slot: false, is_idempotent: true, ..worker(path, true, kind, StreamEnd::Unmarked, about) }
+    Route {
+        needs_slot: false,
+        is_idempotent: true,
+        ..worker(path, RouteMethod::Post, kind, StreamEnd::Unmarked, about)
+    }
 }
 
 /// A route for scores of documents, in any dialect of rerankers.
@@ -73,13 +78,17 @@ const fn ollama(path: &'static str, about: &'static str) -> Route {
 }
 
 /// A route of Ollama's API about models.
-const fn ollama_models(path: &'static str, is_post: bool, route: OllamaModels, about: &'static str) -> Route {
-    Route { is_post, needs_slot: false, shape: Shape::Ollama, ..models(path, ModelsRoute::Ollama(route), about) }
+const fn ollama_models(path: &'static str, method: RouteMethod, route: OllamaModels, about: &'static str) -> Route {
+    Route { method, needs_slot: false, shape: Shape::Ollama, ..models(path, ModelsRoute::Ollama(route), about) }
 }
 
 /// A route of Ollama's API that would change which models are here.
 const fn ollama_change(path: &'static str) -> Route {
-    Route { access: ADMIN, is_idempotent: false, ..ollama_models(path, true, OllamaModels::Change, NO_CHANGE) }
+    Route {
+        access: ADMIN,
+        is_idempotent: false,
+        ..ollama_models(path, RouteMethod::Post, OllamaModels::Change, NO_CHANGE)
+    }
 }
 
 /// A route of llama-server that other servers have by another path.
@@ -93,7 +102,7 @@ const fn count(path: &'static str, about: &'static str) -> Route {
 }
 
 const fn stream(path: &'static str, stream_end: StreamEnd, about: &'static str) -> Route {
-    Route { may_stream: true, ..worker(path, true, Some(ModelKind::Chat), stream_end, about) }
+    Route { may_stream: true, ..worker(path, RouteMethod::Post, Some(ModelKind::Chat), stream_end, about) }
 }
 
 /// The route of a call that scores a document by a completion. Clients have `/completion` for that, which is for chat.
@@ -101,7 +110,7 @@ pub(in crate::gateway) static SCORING_COMPLETION: Route =
     score(COMPLETION_PATH, ModelKind::Rerank, "the probabilities of two words");
 
 const fn get(path: &'static str, about: &'static str) -> Route {
-    worker(path, false, None, StreamEnd::Unmarked, about)
+    worker(path, RouteMethod::Get, None, StreamEnd::Unmarked, about)
 }
 
 const fn models(path: &'static str, models_route: ModelsRoute, about: &'static str) -> Route {
@@ -109,7 +118,7 @@ const fn models(path: &'static str, models_route: ModelsRoute, about: &'static s
 }
 
 const fn models_command(path: &'static str, models_route: ModelsRoute, about: &'static str) -> Route {
-    Route { is_post: true, access: ADMIN, is_idempotent: false, ..models(path, models_route, about) }
+    Route { method: RouteMethod::Post, access: ADMIN, is_idempotent: false, ..models(path, models_route, about) }
 }
 
 const fn local(
@@ -170,10 +179,20 @@ pub(in crate::gateway) const ROUTES: &[Route] = &[
     embed("/api/embeddings", Shape::Ollama, "the embedding of one text, in Ollama's older API"),
     ollama("/api/chat", "a chat, in Ollama's API"),
     ollama("/api/generate", "a completion, in Ollama's API"),
-    ollama_models("/api/version", false, OllamaModels::Version, "the version of Ollama's API that is served"),
-    ollama_models("/api/tags", false, OllamaModels::Tags, "the models that the key may use, in Ollama's API"),
-    ollama_models("/api/ps", false, OllamaModels::Loaded, "the models that are loaded, in Ollama's API"),
-    ollama_models("/api/show", true, OllamaModels::Show, "one model, in Ollama's API"),
+    ollama_models(
+        "/api/version",
+        RouteMethod::Get,
+        OllamaModels::Version,
+        "the version of Ollama's API that is served",
+    ),
+    ollama_models(
+        "/api/tags",
+        RouteMethod::Get,
+        OllamaModels::Tags,
+        "the models that the key may use, in Ollama's API",
+    ),
+    ollama_models("/api/ps", RouteMethod::Get, OllamaModels::Loaded, "the models that are loaded, in Ollama's API"),
+    ollama_models("/api/show", RouteMethod::Post, OllamaModels::Show, "one model, in Ollama's API"),
     ollama_change("/api/pull"),
     ollama_change("/api/push"),
     ollama_change("/api/create"),
@@ -240,11 +259,11 @@ pub(in crate::gateway) const ROUTES: &[Route] = &[
     open(RoutePort::Gateway, "/api/hello", LocalRoute::Hello, "whether anything answers, for Claude Code"),
     local(RoutePort::Both, "/metrics", LocalRoute::Metrics, RouteAccess::Metrics, "metrics, as JSON or for Prometheus"),
     Route {
-        is_post: true,
+        method: RouteMethod::Post,
         ..local(RoutePort::Gateway, "/reload", LocalRoute::Reload, ADMIN, "reads keys and configuration again")
     },
     Route {
-        is_post: true,
+        method: RouteMethod::Post,
         ..local(RoutePort::Gateway, "/keys/{id}/resume", LocalRoute::ResumeKey, ADMIN, "lifts the suspension of a key")
     },
     local(RoutePort::Gateway, "/lb/stats", LocalRoute::LbStats, ADMIN, "the workers and the queue of each model"),
