@@ -10,6 +10,7 @@ use tracing::{error, info};
 
 use super::reload::{LoadFailure, Reloader};
 use super::signals::Signals;
+use crate::download::DownloadRegistry;
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::gateway::bounds::RESCAN_WAIT;
@@ -79,7 +80,7 @@ pub(super) async fn wait_for_stop(
     let loading = Arc::clone(reloader).load_models();
     let idle = async {
         match idle_limit {
-            Some(limit) => gateway.idle_for(limit).await,
+            Some(limit) => idle_for(limit, gateway, &reloader.downloads).await,
             None => std::future::pending().await,
         }
     };
@@ -128,5 +129,16 @@ pub(super) async fn wait_for_stop(
                 error!("SIGHUP received, but all stays as it was: {problem}");
             },
         }
+    }
+}
+
+/// Waits until no model has been used for this time, and no download is under way.
+async fn idle_for(limit: Duration, gateway: &Gateway, downloads: &DownloadRegistry) {
+    loop {
+        gateway.idle_for(limit).await;
+        if !downloads.is_busy() {
+            return;
+        }
+        downloads.idle().await;
     }
 }

@@ -49,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use crate::download::DownloadRegistry;
 use crate::fleet::{Fleet, KeySuspensions};
 use crate::gateway::{Accounting, Authenticator, Gateway, HeadLimits, ModelQueues, QueueTimeouts, WireLimits, listen};
 use crate::models::LAST_USED_FILE;
@@ -69,7 +70,7 @@ use listeners::{Listeners, serve_gateway, serve_health_on_its_own_thread, write_
 use model_reconciler::{ModelReconciler, ReconcilerParts};
 use reload::Reloader;
 use reports::{log_when_ready, note_last_used, report_lost_lines};
-use shelf_watch::watch_shelf;
+use shelf_watch::{scan_after_download, watch_shelf};
 use stages::{Accounts, ModelServices, RunContext, Service};
 
 /// Runs the service until it is stopped or cannot continue.
@@ -172,8 +173,11 @@ fn start_models(
     let finding =
         Arc::clone(&reconciler).find_memory_budget(settings.routing.memory_budget, learned_file, stop_rest.clone());
     tasks.spawn(finding);
-    let reloader = Reloader::new(inputs, platform.clone(), ready.keys.clone(), Arc::clone(&reconciler), resolved);
+    let downloads = Arc::new(DownloadRegistry::new(Arc::clone(settings), Arc::clone(metrics)));
+    let (keys, of_reloader) = (ready.keys.clone(), Arc::clone(&reconciler));
+    let reloader = Reloader::new(inputs, platform.clone(), keys, of_reloader, resolved, Arc::clone(&downloads));
     let reloader = Arc::new(reloader);
+    downloads.set_after(scan_after_download(&reloader));
     tasks.spawn(Arc::clone(&reloader).watch(stop_rest.clone()));
     tasks.spawn(watch_shelf(Arc::clone(&reloader), queues.rescan(), Arc::clone(&fleet), stop_rest.clone()));
     Ok(ModelServices { fleet, key_suspensions, queues, reconciler, reloader, worker_logs })
@@ -255,6 +259,8 @@ async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSign
     let Service { gateway, operator_api, listening, health_thread, mut jobs } = service;
     let settings = &context.settings;
     operator_api.stopping.store(true, Ordering::Relaxed);
+    // First: what has arrived is kept, and those who follow a download leave.
+    models.reloader.downloads.stop().await;
     if let (Some(jobs), Some(reason)) = (&mut jobs, reason) {
         // Before the drain, so that the platform sends no further jobs to this worker.
         jobs.give_up(&reason).await;

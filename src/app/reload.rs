@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use super::model_reconciler::{ModelReconciler, ReloadDifference};
 use crate::app::bounds::{CONFIG_GONE_LOOKS, CONFIG_LOOK_INTERVAL};
-use crate::download::{DownloadBoard, Downloader};
+use crate::download::{DownloadRegistry, Downloader};
 use crate::keys::Store;
 use crate::models::Shelf;
 use crate::platform::Platform;
@@ -32,8 +32,8 @@ pub(super) struct Reloader {
     reconciler: Arc<ModelReconciler>,
     /// What is in effect. Locked for the whole reload, so that two reloads never run at once.
     current: Mutex<InEffect>,
-    /// The download that the start waits for.
-    pub(super) downloads: Arc<DownloadBoard>,
+    /// The downloads that the start waits for, and those of clients.
+    pub(super) downloads: Arc<DownloadRegistry>,
     /// What is known about the files below `MODELS_DIR` and of the stores. Used on blocking threads only.
     shelf: Arc<std::sync::Mutex<Shelf>>,
     /// Locked for a scan of the models folder alone, so that an older scan is never applied after a newer one.
@@ -47,6 +47,8 @@ pub(super) struct Reloader {
 struct InEffect {
     resolved: Resolved,
     models: CheckedModels,
+    /// Whether the models are served: not before the first ones are found.
+    is_applied: bool,
     /// Number of reloads before it.
     generation: u64,
 }
@@ -93,16 +95,18 @@ impl Reloader {
         keys: Option<Store>,
         reconciler: Arc<ModelReconciler>,
         current: Resolved,
+        downloads: Arc<DownloadRegistry>,
     ) -> Self {
         let (file, included_at_start) = (current.config_file.clone(), current.included_files.clone());
-        let current = Mutex::new(InEffect { resolved: current, models: CheckedModels::default(), generation: 0 });
+        let models = CheckedModels::default();
+        let current = Mutex::new(InEffect { resolved: current, models, is_applied: false, generation: 0 });
         Self {
             inputs,
             platform,
             keys,
             reconciler,
             current,
-            downloads: Arc::default(),
+            downloads,
             shelf: Arc::default(),
             scanning: Mutex::default(),
             file,
@@ -136,7 +140,7 @@ impl Reloader {
             let Ok(found) = checked.await else { return Ok(()) };
             let found = found?;
             if found.missing.is_empty() {
-                current.models = found;
+                (current.models, current.is_applied) = (found, true);
                 current.apply(&self.reconciler);
                 return Ok(());
             }
@@ -161,13 +165,13 @@ impl Reloader {
         if let Some(warning) = warning {
             warn!("{warning}");
         }
-        for MissingModel { subject, given, name, locally } in missing {
-            let outcome = self.downloads.download(&downloader, given, name).await;
-            outcome.map_err(|error| LoadFailure::NoDownload {
+        for MissingModel { subject, name, locally, .. } in missing {
+            let outcome = self.downloads.bring(downloader.clone(), name).await;
+            outcome.map_err(|failure| LoadFailure::NoDownload {
                 subject: subject.clone(),
-                fault: format!("{locally}; and {error}"),
-                hint: error.hint().map(str::to_owned),
-                is_of_settings: error.is_of_settings(),
+                fault: format!("{locally}; and {}", failure.message),
+                hint: failure.hint.map(str::to_owned),
+                is_of_settings: failure.is_of_settings,
             })?;
         }
         Ok(())
@@ -195,6 +199,7 @@ impl Reloader {
         let ReloadDifference { kept, changed, started, removed } = in_effect.apply(&self.reconciler);
         info!(keys_loaded, kept, changed, started, removed, "configuration and keys reloaded");
         *current = InEffect { generation: current.generation + 1, ..in_effect };
+        self.downloads.set_settings(Arc::new(current.resolved.config.settings.clone()));
         Ok(keys_loaded)
     }
 
@@ -203,7 +208,7 @@ impl Reloader {
         let _alone = self.scanning.lock().await;
         let (config, named, generation) = {
             let current = self.current.lock().await;
-            if current.resolved.config.catalogue.shelf.is_none() {
+            if current.resolved.config.catalogue.shelf.is_none() || !current.is_applied {
                 return;
             }
             (current.resolved.config.clone(), current.models.named.clone(), current.generation)
@@ -258,7 +263,7 @@ impl Reloader {
             None => 0,
             Some(keys) => keys.reload().map_err(|problem| format!("the key file: {problem}"))?,
         };
-        Ok(ReadAgain { in_effect: InEffect { resolved, models, generation: 0 }, keys_loaded })
+        Ok(ReadAgain { in_effect: InEffect { resolved, models, is_applied: true, generation: 0 }, keys_loaded })
     }
 
     /// Reloads when the configuration file, or a file that it includes, changes, until `stop` is cancelled. Logs once when

@@ -1,13 +1,28 @@
-//! Scans the models folder when a request names an unknown model, and when a worker cannot load its model: its file may
-//! be gone.
+//! Scans the models folder when a request names an unknown model, when a model has been downloaded, and when a worker
+//! cannot load its model: its file may be gone.
 
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use super::reload::Reloader;
+use crate::download::AfterDownload;
 use crate::fleet::Fleet;
 use crate::gateway::Rescan;
+
+/// Returns what follows a download: a scan of the models folder.
+pub(super) fn scan_after_download(reloader: &Arc<Reloader>) -> AfterDownload {
+    // The reloader owns the downloads.
+    let reloader = Arc::downgrade(reloader);
+    Box::new(move || {
+        let reloader = reloader.upgrade();
+        Box::pin(async move {
+            if let Some(reloader) = reloader {
+                reloader.rescan().await;
+            }
+        })
+    })
+}
 
 /// Scans the models folder when there is a reason to, until `stop` is cancelled.
 pub(super) async fn watch_shelf(

@@ -4,7 +4,6 @@
 //! What a name means, and what is on the disk already, is found in `models/`.
 //!
 //! - `answers.rs`: reads what hosts answer
-//! - `board.rs`: the download that the service waits for
 //! - `body_writer.rs`: writes the body of an answer into the part, within rates
 //! - `bounds.rs`: bounds of downloads that no setting chooses
 //! - `chosen_files.rs`: which files of a repository a name means
@@ -15,12 +14,12 @@
 //! - `hub.rs`: the hub's API, redirects and the token
 //! - `naming.rs`: when files get their names
 //! - `progress.rs`: how far a download is
+//! - `registry/`: the downloads of a running service
 //! - `retry.rs`: tries of small requests
 //! - `transfer.rs`: fetches one file in ranges
 //! - `unfinished.rs`: downloads that are not complete
 
 pub(crate) mod answers;
-mod board;
 mod body_writer;
 mod bounds;
 mod chosen_files;
@@ -31,15 +30,19 @@ mod error;
 mod hub;
 mod naming;
 mod progress;
+mod registry;
 mod retry;
 mod transfer;
 mod unfinished;
 
-pub use board::{DownloadBoard, DownloadReport};
 pub use disk::pieces::Pieces;
 pub use downloader::{DownloadedModel, Downloader};
 pub use error::DownloadError;
 pub use hub::{Hub, Token};
 pub use progress::{DownloadPhase, Progress};
+pub use registry::{
+    AfterDownload, Download, DownloadEvent, DownloadFailure, DownloadRegistry, DownloadReport, DownloadState,
+    DownloadStatus, FollowStep, Follower, OrderError, Ordered,
+};
 pub use transfer::DownloadLimits;
 pub use unfinished::{UnfinishedDownload, unfinished_of_addresses, unfinished_of_hub};

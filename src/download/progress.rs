@@ -1,6 +1,9 @@
 //! How far a download is.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use prometheus_client::metrics::counter::Counter;
 
 /// What a download does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,12 +26,19 @@ pub struct Progress {
     /// Bytes that were on the disk before.
     found: AtomicU64,
     phase: AtomicU8,
+    /// Counts the bytes that come over the network.
+    network: Option<Arc<Counter>>,
 }
 
 const PHASES: [DownloadPhase; 4] =
     [DownloadPhase::Asking, DownloadPhase::WaitingForOther, DownloadPhase::Fetching, DownloadPhase::Checking];
 
 impl Progress {
+    /// Creates the progress of a download whose bytes over the network are counted here too.
+    pub fn counting(network: Arc<Counter>) -> Self {
+        Self { network: Some(network), ..Self::default() }
+    }
+
     /// Returns the bytes of all files; 0 until that is known.
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
@@ -55,10 +65,14 @@ impl Progress {
 
     pub(super) fn add_found(&self, bytes: u64) {
         self.found.fetch_add(bytes, Ordering::Relaxed);
-        self.add_arrived(bytes);
+        self.arrived.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Adds bytes that have come over the network.
     pub(super) fn add_arrived(&self, bytes: u64) {
+        if let Some(network) = &self.network {
+            network.inc_by(bytes);
+        }
         self.arrived.fetch_add(bytes, Ordering::Relaxed);
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use std::future::Future;
+
 use super::bounds::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::error::{DownloadError, TryError};
 
@@ -9,10 +11,11 @@ use super::error::{DownloadError, TryError};
 ///
 /// # Errors
 /// An error that another try would not change, or [`DownloadError::GivenUp`].
-pub(super) async fn with_retries<T>(
+// Not `AsyncFnMut`: what awaits that cannot run in a task of its own.
+pub(super) async fn with_retries<T, F: Future<Output = Result<T, TryError>>>(
     retries: u32,
     host: &str,
-    mut ask: impl AsyncFnMut() -> Result<T, TryError>,
+    mut ask: impl FnMut() -> F,
 ) -> Result<T, DownloadError> {
     let mut tries = 0;
     loop {

@@ -15,7 +15,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 use tracing::error;
 
-use crate::download::DownloadBoard;
+use crate::download::DownloadRegistry;
 use crate::fleet::{Fleet, FleetReport, KeySuspensions, ServiceStatus};
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::{Metrics, TextFormat};
@@ -34,8 +34,8 @@ pub struct OperatorApi {
     pub key_suspensions: Arc<KeySuspensions>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The download that the start waits for.
-    pub downloads: Arc<DownloadBoard>,
+    /// The downloads.
+    pub downloads: Arc<DownloadRegistry>,
     /// Reloads configuration and keys.
     pub reload: ReloadOrder,
     /// The queue of each model.
@@ -111,7 +111,7 @@ impl OperatorApi {
             "authentication": {"enabled": self.auth_enabled},
             "warnings": self.metrics.warnings.texts(),
         });
-        if let (Some(download), Some(members)) = (self.downloads.report(), health.as_object_mut()) {
+        if let (Some(download), Some(members)) = (self.downloads.needed(), health.as_object_mut()) {
             members.insert("download".to_owned(), json!(download));
         }
         json_response(status, &health)
@@ -119,6 +119,7 @@ impl OperatorApi {
 
     /// Answers `/metrics` in the requested format.
     pub fn metrics(&self, parts: &Parts) -> Response<Bytes> {
+        self.downloads.count_states();
         self.metrics.set_suspended_keys(self.key_suspensions.suspended().iter().map(|(key, _)| &**key));
         match requested_format(parts) {
             None => json_response(StatusCode::OK, &self.metrics.json()),

@@ -116,6 +116,13 @@ pub struct PhaseLabels {
     pub phase: &'static str,
 }
 
+/// Labels of `llamagate_downloads`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct DownloadStateLabels {
+    /// A state of a download.
+    pub state: &'static str,
+}
+
 /// Labels of `llamagate_log_lines_lost`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct FolderLabels {

@@ -3,8 +3,8 @@
 //! Nothing here contacts llama-server, so a scrape never reaches it.
 
 pub use super::labels::{
-    CodeLabels, FolderLabels, KeyLabels, ModelLabels, PhaseLabels, RequestLabels, RouteLabels, StateLabels,
-    SuspendedKeyLabels, TokenLabels, WorkerLabels,
+    CodeLabels, DownloadStateLabels, FolderLabels, KeyLabels, ModelLabels, PhaseLabels, RequestLabels, RouteLabels,
+    StateLabels, SuspendedKeyLabels, TokenLabels, WorkerLabels,
 };
 
 use std::fmt::Write as _;
@@ -47,6 +47,7 @@ macro_rules! metrics {
             started: Instant,
             models: Named<ModelSeries>,
             keys: Named<KeySeries>,
+            download_models: Named<Counter>,
             other: Label,
             no_key: Label,
             /// What works worse than it should.
@@ -68,7 +69,7 @@ macro_rules! metrics {
                 let build = Family::<BuildLabels, Gauge>::default();
                 build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION"), platform: platform.to_owned() }).set(1);
                 registry.register("llamagate_build_info", "Version and platform", build);
-                Self { registry, started: Instant::now(), models: Named::default(), keys: Named::default(), other: Label::new(OTHER), no_key: Label::new(NO_KEY), warnings: Warnings::default(), $( $field, )+ }
+                Self { registry, started: Instant::now(), models: Named::default(), keys: Named::default(), download_models: Named::default(), other: Label::new(OTHER), no_key: Label::new(NO_KEY), warnings: Warnings::default(), $( $field, )+ }
             }
         }
     };
@@ -123,6 +124,8 @@ metrics! {
     memory_budget: Gauge = Gauge::default(), "llamagate_memory_budget_bytes", "", "Memory that all loaded models together may use, in bytes; 0 if it is unknown";
     memory_used: Gauge = Gauge::default(), "llamagate_memory_used_bytes", "", "Memory of the budget that is taken by models that are loaded, loading or stopping, in bytes";
     model_memory: Family<ModelLabels, Gauge> = Family::default(), "llamagate_model_memory_bytes", "model", "Memory that a loaded worker of the model takes of the budget, in bytes: as configured, as measured at its last load, or as estimated";
+    download_bytes: Family<ModelLabels, Counter> = Family::default(), "llamagate_download_bytes", "model", "Bytes of models that came over the network; `model` is the name that was asked for, without the query of an address";
+    downloads: Family<DownloadStateLabels, Gauge> = Family::default(), "llamagate_downloads", "state", "Downloads by state; of those that have ended, the ones that are remembered";
     log_lines_lost: Family<FolderLabels, Gauge> = Family::default(), "llamagate_log_lines_lost", "folder", "Log lines that were lost because the queue was full or the disk did not take them";
 }
 
@@ -177,6 +180,14 @@ impl Metrics {
     /// Returns the series of a key.
     pub fn key(&self, id: &str) -> Arc<KeySeries> {
         self.keys.get(id, |is_within_bound| KeySeries::new(id, if is_within_bound { id } else { OTHER }))
+    }
+
+    /// Returns the counter of the bytes that come for the model of this name, as it may be shown.
+    pub fn download_bytes_of(&self, model: &str) -> Arc<Counter> {
+        self.download_models.get(model, |is_within_bound| {
+            let model = if is_within_bound { model } else { OTHER };
+            self.download_bytes.get_or_create_owned(&ModelLabels { model: model.to_owned() })
+        })
     }
 
     /// Returns the label `other`.

@@ -89,6 +89,23 @@ impl fmt::Display for RepositoryId {
     }
 }
 
+/// Shows the name as it can be given again, without the query of an address, which may be a secret.
+impl fmt::Display for RemoteName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Model { repository, quant: None } => write!(f, "{repository}"),
+            Self::Model { repository, quant: Some(quant) } => write!(f, "{repository}:{quant}"),
+            Self::File { repository, file } if repository.revision == MAIN => write!(f, "{repository}/{file}"),
+            Self::File { repository, file } => write!(f, "{repository}/resolve/{}/{file}", repository.revision),
+            Self::Address { address, sha256 } => {
+                let mut address = address.clone();
+                address.set_query(None);
+                write!(f, "{address}#sha256={sha256}")
+            }
+        }
+    }
+}
+
 impl RemoteName {
     /// Parses a name.
     ///
@@ -254,6 +271,19 @@ mod tests {
         ] {
             assert_eq!(model(name), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_name_is_shown_as_it_can_be_given_again_without_the_query_of_an_address() {
+        let hash = "ab".repeat(32);
+        for name in ["org/name", "org/name:Q8_0", "org/name/file.gguf", "org/name/resolve/v1.2/sub/file.gguf"] {
+            let parsed = RemoteName::parse(name).unwrap();
+            assert_eq!(parsed.to_string(), name);
+        }
+        let parse = |text: &str| RemoteName::parse(text).unwrap().to_string();
+        assert_eq!(parse("https://hf.co/org/name/resolve/main/f.gguf?download=true"), "org/name/f.gguf");
+        let signed = format!("https://a.example:8443/x/m.gguf?X-Signature=secret#sha256={hash}");
+        assert_eq!(parse(&signed), format!("https://a.example:8443/x/m.gguf#sha256={hash}"));
     }
 
     #[test]
