@@ -51,7 +51,9 @@ use tracing::warn;
 
 use crate::download::DownloadRegistry;
 use crate::fleet::{Fleet, KeySuspensions};
-use crate::gateway::{Accounting, Authenticator, Gateway, HeadLimits, ModelQueues, QueueTimeouts, WireLimits, listen};
+use crate::gateway::{
+    Accounting, AppServices, Authenticator, Gateway, HeadLimits, ModelQueues, QueueTimeouts, WireLimits, listen,
+};
 use crate::models::LAST_USED_FILE;
 use crate::pause_clock::{self, PauseClock};
 use crate::platform::{self, Platform};
@@ -195,11 +197,15 @@ fn serve(
     let operator_api = operator_api::build(context, accounts, models);
     let is_behind_edge = platform.kind == platform::PlatformKind::RunpodServerless;
     let authenticator = Authenticator::new(ready.keys.clone(), &settings.access, is_behind_edge, &platform.hosts());
-    let (queues, responder) = (Arc::clone(&models.queues), operator_api::local_responder(Arc::clone(&operator_api)));
+    let queues = Arc::clone(&models.queues);
+    let app = AppServices {
+        local_responder: operator_api::local_responder(Arc::clone(&operator_api)),
+        downloads: Arc::clone(&models.reloader.downloads),
+    };
     let suspensions = Arc::clone(&models.key_suspensions);
     let (fleet_of_gateway, accounting_of_gateway) = (Arc::clone(fleet), Arc::clone(accounting));
     let gateway =
-        Gateway::new(settings, authenticator, queues, fleet_of_gateway, suspensions, accounting_of_gateway, responder);
+        Gateway::new(settings, authenticator, queues, fleet_of_gateway, suspensions, accounting_of_gateway, app);
     let gateway = Arc::new(gateway);
     let (sweeper, stop) = (Arc::clone(&gateway), stop_rest.clone());
     tasks.spawn(async move { sweeper.sweep(stop).await });

@@ -123,6 +123,19 @@ impl<'a> Fields<'a> {
         self.get(name).map(|value| list(name, value)).transpose()
     }
 
+    /// Refuses every member but these, those that are `null` too.
+    ///
+    /// # Errors
+    /// The object has another member; names it.
+    pub fn allow_only(&self, known: &[&str]) -> Result<(), FieldError> {
+        match self.0.iter().find(|(name, _)| !known.contains(&&**name)) {
+            Some((name, _)) => {
+                Err(FieldError::of(name, format_args!("is unknown here; known are: {}", known.join(", "))))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Refuses a member that its dialect defines and that is not served here, with the reason.
     ///
     /// # Errors

@@ -94,6 +94,7 @@ impl Downloader {
         }
         let bytes = wanted.iter().map(|one| one.located.size).sum();
         progress.set_total(bytes);
+        progress.set_digest(wanted.first().map(|first| &first.located));
         let plan = SnapshotPlan { cached, repository: repository.clone(), commit: commit.to_owned() };
         let looking = plan.clone();
         let missing = on_disk(move || looking.missing(wanted)).await?;
@@ -148,6 +149,7 @@ impl Downloader {
         let part = folder.join(format!(".{}.incomplete", located.label));
         let (size, pace) = (located.size, Arc::new(Pace::new(self.limits.max_rate)));
         progress.set_total(size);
+        progress.set_digest(Some(&located));
         let created = folder.clone();
         on_disk(move || create_folder(&created)).await?;
         loop {

@@ -1,9 +1,11 @@
 //! How far a download is.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::metrics::counter::Counter;
+
+use super::hub::LocatedFile;
 
 /// What a download does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct Progress {
     phase: AtomicU8,
     /// Counts the bytes that come over the network.
     network: Option<Arc<Counter>>,
+    /// The SHA-256 of the model, or of its first file.
+    digest: OnceLock<String>,
 }
 
 const PHASES: [DownloadPhase; 4] =
@@ -52,6 +56,17 @@ impl Progress {
     /// Returns what the download does now.
     pub fn phase(&self) -> DownloadPhase {
         PHASES.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or(DownloadPhase::Asking)
+    }
+
+    /// Returns the SHA-256 of the model's first file, once the hub has named it.
+    pub fn digest(&self) -> Option<&str> {
+        self.digest.get().map(String::as_str)
+    }
+
+    pub(super) fn set_digest(&self, file: Option<&LocatedFile>) {
+        if let Some(sha256) = file.and_then(|file| file.sha256.clone()) {
+            let _ = self.digest.set(sha256);
+        }
     }
 
     pub(super) fn set_total(&self, total: u64) {

@@ -22,6 +22,9 @@ pub const RESCAN_PAUSE: Duration = Duration::from_secs(2);
 /// does not answer.
 pub const RESCAN_WAIT: Duration = Duration::from_secs(1);
 
+/// When a client may ask again for a download while too many have not ended.
+pub const DOWNLOADS_FULL_RETRY: Duration = Duration::from_secs(30);
+
 /// Pause after `accept` has failed, for instance because all file descriptors are in use.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

@@ -18,6 +18,7 @@
 //! - `response/`: a worker's response on its way back to the client
 //! - `translation/`: requests in dialects that the workers do not speak
 //! - `upstream/`: sends a request to a worker, and decides about retries
+//! - `model_files/`: the routes that change which models are on the disk
 //! - `models_api/`: the routes about models themselves
 //! - `malformed_request.rs`: the response to a malformed request head
 //! - `client_address.rs`: which client a request comes from, behind proxies
@@ -36,6 +37,7 @@ mod content_kind;
 mod credentials;
 mod headers;
 mod malformed_request;
+mod model_files;
 mod models_api;
 pub mod pipeline;
 mod prepared_request;
@@ -66,4 +68,4 @@ pub use routes::lookup::reserved_paths;
 pub use routes::parameters_reference::parameters_reference;
 pub use routes::reference::routes_reference;
 pub use routes::route::LocalRoute;
-pub use service::{Gateway, LocalResponder};
+pub use service::{AppServices, Gateway, LocalResponder};

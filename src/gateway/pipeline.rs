@@ -19,6 +19,7 @@ use super::admission::auth::{Caller, RequestSource};
 use super::admission::rate::{self, Meter};
 use super::connection::discard::InboundBody;
 use super::headers;
+use super::model_files::FilesAnswer;
 use super::prepared_request::{PreparedRequest, Queued, Translated};
 use super::queue::ModelQueue;
 use super::queue::model_queues::check_single_kind;
@@ -79,6 +80,10 @@ impl Gateway {
                 record.status = Some(response.status());
                 Ok(response.map(|body| ResponseBody::local(body, record)))
             }
+            Ok(PreparedRequest::Made(response)) => {
+                record.status = Some(response.status());
+                Ok(response.map(|next| ResponseBody::made(next, record, &self.forwarder.sweeper)))
+            }
             Ok(PreparedRequest::Queued(queued)) => self.serve_queued(queued, record).await,
             Ok(PreparedRequest::Translated(translated)) => self.serve_translated(translated, record).await,
             Err(refusal) => Err((refusal, record)),
@@ -111,20 +116,29 @@ impl Gateway {
         if route.shape != Shape::OpenAi {
             context.shape = route.shape;
         }
-        record.counted = !matches!(route.target, RouteTarget::Gateway(_));
+        record.counted = matches!(route.target, RouteTarget::Models(_) | RouteTarget::Worker(_));
         // Stage 3, authentication: before a byte of the body is read.
         let mut caller = self.authenticator.authenticate(&parts, route, source)?;
         record.set_key(caller.key_id());
         record.meter = caller.meter().cloned();
         context.meter = record.meter.clone();
         caller.check_scope(route)?;
-        if !matches!(route.target, RouteTarget::Gateway(_)) {
+        // Downloads are told of while the start waits for one.
+        if !matches!(route.target, RouteTarget::Gateway(_) | RouteTarget::Files(_)) {
             self.model_queues.models_known().await?;
         }
         let required_kind = match route.target {
             RouteTarget::Worker(required_kind) => required_kind,
             RouteTarget::Gateway(local) => {
                 return Ok(PreparedRequest::Answered(self.respond_locally(local, route, &parts).await?));
+            }
+            RouteTarget::Files(files_route) => {
+                let body = &mut context.body;
+                let answer = self.respond_about_files(files_route, route, &parts, body, &caller).await?;
+                return Ok(match answer {
+                    FilesAnswer::Whole(response) => PreparedRequest::Answered(response),
+                    FilesAnswer::Made(response) => PreparedRequest::Made(response),
+                });
             }
             RouteTarget::Models(models_route) => {
                 let body = &mut context.body;

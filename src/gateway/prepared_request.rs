@@ -9,6 +9,7 @@ use super::queue::ticket::QueueEntry;
 use super::request::body::RequestBody;
 use super::request::proxied_request::ProxiedRequest;
 use super::response::line_stream::LineForm;
+use super::response::made::NextMade;
 use super::translation::DialectRequest;
 use super::upstream::retry::Retry;
 use crate::models::ModelKind;
@@ -18,6 +19,8 @@ use crate::models::ModelKind;
 pub(super) enum PreparedRequest {
     /// The gateway answers the request itself.
     Answered(Response<Bytes>),
+    /// The gateway answers the request itself, piece by piece.
+    Made(Response<NextMade>),
     /// The request has an entry in the queue of a model.
     Queued(Queued),
     /// The request is served by calls.

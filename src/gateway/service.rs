@@ -27,6 +27,7 @@ use super::connection::discard::{InboundBody, UnreadBody};
 use super::connection::head::HeadLimits;
 use super::headers::{self, REQUEST_ID, X_REQUEST_ID};
 use super::malformed_request;
+use super::model_files::{FilesAnswer, FilesRequest, ModelFiles};
 use super::models_api::ModelsApi;
 use super::queue::model_queues::ModelQueues;
 use super::request::body::{self, BodyLimits};
@@ -34,11 +35,12 @@ use super::request::envelope::{self, Envelope};
 use super::response::body::ResponseBody;
 use super::route_path::CanonicalPath;
 use super::routes::lookup;
-use super::routes::route::{LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget};
+use super::routes::route::{FilesRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget};
 use super::translation::shared::{self, TranslationLimits};
 use super::upstream::forward::Forwarder;
 use super::upstream::retry::RetryPolicy;
 use crate::dialect::ollama;
+use crate::download::DownloadRegistry;
 use crate::fleet::{Fleet, KeySuspensions};
 use crate::refusal::{ANTHROPIC_VERSION, Refusal, Shape};
 use crate::settings::options::{Limits, Settings};
@@ -50,6 +52,14 @@ pub type LocalResponder = Box<
         + Send
         + Sync,
 >;
+
+/// What the application does for requests.
+pub struct AppServices {
+    /// Answers the operator's routes.
+    pub local_responder: LocalResponder,
+    /// The downloads.
+    pub downloads: Arc<DownloadRegistry>,
+}
 
 /// Everything that the stages of a request use.
 pub struct Gateway {
@@ -71,6 +81,7 @@ pub struct Gateway {
     pub(super) accounting: Arc<Accounting>,
     local_responder: LocalResponder,
     models_api: ModelsApi,
+    model_files: ModelFiles,
     /// `OLLAMA_API`
     serves_ollama: bool,
     /// `STRICT_PARAMETERS`
@@ -92,7 +103,7 @@ impl Gateway {
         fleet: Arc<Fleet>,
         key_suspensions: Arc<KeySuspensions>,
         accounting: Arc<Accounting>,
-        local_responder: LocalResponder,
+        app: AppServices,
     ) -> Self {
         let Limits { max_request_body_size, client_body_timeout, max_rerank_documents, .. } = &settings.limits;
         let translation_limits = TranslationLimits { max_rerank_documents: max_rerank_documents.get() };
@@ -111,7 +122,8 @@ impl Gateway {
             key_suspensions,
             forwarder: Forwarder::new(&settings.limits),
             accounting,
-            local_responder,
+            local_responder: app.local_responder,
+            model_files: ModelFiles::new(app.downloads),
             models_api: ModelsApi::new(settings.routing.list_aliases, translation_limits),
             serves_ollama: settings.routing.ollama_api,
             checks_parameters: settings.limits.strict_parameters,
@@ -282,6 +294,34 @@ impl Gateway {
         self.models_api.respond(models_route, &name, query, caller, &self.model_queues.current())
     }
 
+    /// Answers a route about model files, which counts as one request of the caller's key.
+    ///
+    /// # Errors
+    /// A refusal if the rate limit of the key is reached, the service stops, or the request cannot be carried out.
+    pub(super) async fn respond_about_files(
+        &self,
+        route_of_files: FilesRoute,
+        route: &Route,
+        parts: &Parts,
+        body: &mut Option<InboundBody>,
+        caller: &Caller,
+    ) -> Result<FilesAnswer, Refusal> {
+        rate::check(caller.meter())?;
+        rate::charge(caller.meter())?;
+        let read = match route.is_post() {
+            true => {
+                let codings = body::content_codings(&parts.headers)?;
+                body::read_body(body.take(), route, &codings, &self.body_limits).await?.to_bytes()
+            }
+            false => Bytes::new(),
+        };
+        let id = id_in_path(route, parts);
+        let models = self.model_queues.snapshot();
+        let request =
+            FilesRequest { route: route_of_files, id: &id, headers: &parts.headers, body: &read, models: &models };
+        self.model_files.respond(request).await
+    }
+
     /// Answers one request on a separate health port.
     pub async fn serve_health(&self, request: Request<Incoming>, peer: IpAddr) -> Response<ResponseBody> {
         let (parts, body) = request.into_parts();
@@ -306,7 +346,7 @@ impl Gateway {
         }
         match route.target {
             RouteTarget::Gateway(local) => self.respond_locally(local, route, parts).await,
-            RouteTarget::Worker(_) | RouteTarget::Models(_) => Err(Refusal::RouteNotFound),
+            RouteTarget::Worker(_) | RouteTarget::Models(_) | RouteTarget::Files(_) => Err(Refusal::RouteNotFound),
         }
     }
 }

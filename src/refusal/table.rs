@@ -205,6 +205,16 @@ refusals! {
     KeySuspended(Duration) => TOO_MANY_REQUESTS, RATE_LIMIT, "key_suspended", keep, final, wait in (wait);
     /// No key with this id is suspended.
     KeyNotSuspended(String) => NOT_FOUND, INVALID, "key_not_suspended", keep, final;
+    /// `HF_HUB_OFFLINE` forbids the download, in these words.
+    DownloadsOff(String) => FORBIDDEN, PERMISSION, "downloads_off", keep, final;
+    /// There are too many downloads, or too many clients that follow them; says which.
+    DownloadsFull(String, Duration) => SERVICE_UNAVAILABLE, SERVER, "downloads_full", keep, again, wait in (_, wait);
+    /// No download has this id.
+    DownloadNotFound(String) => NOT_FOUND, INVALID, "download_not_found", keep, final;
+    /// The start of the service waits for the download.
+    DownloadNeeded => CONFLICT, INVALID, "download_needed", keep, final;
+    /// The download has failed, for this reason.
+    DownloadFailed(String) => BAD_GATEWAY, SERVER, "download_failed", keep, final;
     /// The queue is full; a place should be free after this time.
     QueueFull(Duration) => SERVICE_UNAVAILABLE, SERVER, QUEUE_FULL, keep, again, wait in (wait);
     /// The request has waited for `QUEUE_TIMEOUT`.
@@ -282,6 +292,11 @@ impl Refusal {
             | Self::RateLimited(..)
             | Self::KeySuspended(_)
             | Self::KeyNotSuspended(_)
+            | Self::DownloadsOff(_)
+            | Self::DownloadsFull(..)
+            | Self::DownloadNotFound(_)
+            | Self::DownloadNeeded
+            | Self::DownloadFailed(_)
             | Self::QueueTimeout(_)
             | Self::ModelLoading(_)
             | Self::ModelNotLoaded(_)
@@ -385,6 +400,12 @@ impl fmt::Display for Refusal {
                 "This API key is suspended: the backend died several times while only its requests were in flight",
             ),
             Self::KeyNotSuspended(id) => write!(f, "No API key '{}' is suspended", printable(id)),
+            Self::DownloadsOff(why) | Self::DownloadFailed(why) => f.write_str(why),
+            Self::DownloadsFull(what, _) => write!(f, "{what}; try again later"),
+            Self::DownloadNotFound(id) => write!(f, "There is no download '{}'", printable(id)),
+            Self::DownloadNeeded => f.write_str(
+                "The start of the service waits for this download: to do without it, change the configuration and start again",
+            ),
             Self::QueueFull(_) => f.write_str("Too many requests are waiting, try again later"),
             Self::QueueTimeout(_) => f.write_str("The request has waited too long for its turn, try again later"),
             Self::ModelLoading(_) => f.write_str("The model is being loaded, try again later"),
@@ -428,6 +449,10 @@ mod tests {
             (403, "model_not_allowed"),
             (403, "origin_not_allowed"),
             (403, "loopback_required"),
+            (403, "downloads_off"),
+            (404, "download_not_found"),
+            (409, "download_needed"),
+            (503, "downloads_full"),
             (404, "model_not_found"),
             (404, "route_not_found"),
             (408, "request_timeout"),

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,7 @@ pub struct DownloadRegistry {
     settings: Mutex<Arc<Settings>>,
     /// In the order in which they were ordered.
     downloads: Mutex<VecDeque<Arc<Download>>>,
-    running: Semaphore,
+    running: Arc<Semaphore>,
     followers: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -61,7 +61,7 @@ impl DownloadRegistry {
         Self {
             settings: Mutex::new(settings),
             downloads: Mutex::default(),
-            running: Semaphore::new(MOST_RUNNING),
+            running: Arc::new(Semaphore::new(MOST_RUNNING)),
             followers: Arc::new(Semaphore::new(MOST_FOLLOWERS)),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -245,8 +245,13 @@ impl DownloadRegistry {
         let progress = Progress::counting(self.metrics.download_bytes_of(&name.to_string()));
         let download = Arc::new(Download::new(new_id(), name, progress, is_needed));
         add(&mut downloads, &download);
+        // The start waits for no turn: it orders one model after the other.
+        let place = Arc::clone(&self.running).try_acquire_owned().ok();
+        if place.is_some() || is_needed {
+            download.enter(Stage::Running);
+        }
         let (registry, running) = (Arc::clone(self), Arc::clone(&download));
-        self.tasks.spawn(async move { registry.run(&running, &downloader).await });
+        self.tasks.spawn(async move { registry.run(&running, &downloader, place).await });
         Ok(download)
     }
 
@@ -266,11 +271,11 @@ impl DownloadRegistry {
     }
 
     /// Runs a download to its end. If the service stops it has none: nothing tells of it any more.
-    async fn run(&self, download: &Download, downloader: &Downloader) {
+    async fn run(&self, download: &Download, downloader: &Downloader, place: Option<OwnedSemaphorePermit>) {
         let outcome = tokio::select! {
             () = self.stop.cancelled() => return,
             () = download.cancelled() => Outcome::Cancelled,
-            outcome = self.fetch(download, downloader) => outcome,
+            outcome = self.fetch(download, downloader, place) => outcome,
         };
         let model = download.name().to_string();
         match &outcome {
@@ -286,13 +291,21 @@ impl DownloadRegistry {
         download.enter(Stage::Ended(outcome));
     }
 
-    async fn fetch(&self, download: &Download, downloader: &Downloader) -> Outcome {
-        // Held until the end. The start waits for nothing: it orders one model after the other.
-        let _place = match download.is_needed() {
-            true => None,
-            false => self.running.acquire().await.ok(),
+    async fn fetch(
+        &self,
+        download: &Download,
+        downloader: &Downloader,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Outcome {
+        // Held until the end.
+        let _place = match place {
+            None if download.state() == DownloadState::Queued => {
+                let place = Arc::clone(&self.running).acquire_owned().await.ok();
+                download.enter(Stage::Running);
+                place
+            }
+            place => place,
         };
-        download.enter(Stage::Running);
         tracing::info!(model = %download.name(), "the model is not on the disk: it is downloaded");
         let outcome = tokio::select! {
             outcome = downloader.download(download.name(), download.progress()) => outcome,

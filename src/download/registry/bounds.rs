@@ -24,5 +24,3 @@ pub(super) const LOOK_WAIT: Duration = Duration::from_secs(10);
 pub(super) const SCAN_WAIT: Duration = Duration::from_secs(10);
 /// Longest wait for a cancelled download to stop.
 pub(super) const CANCEL_WAIT: Duration = Duration::from_secs(5);
-/// When a client may ask again while there are [`MOST_UNFINISHED`] downloads.
-pub(super) const FULL_RETRY: Duration = Duration::from_secs(30);

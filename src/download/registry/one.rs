@@ -87,6 +87,12 @@ impl Download {
         &self.name
     }
 
+    /// Returns the SHA-256 of the model's first file, once the hub has named it.
+    #[must_use]
+    pub fn digest(&self) -> Option<&str> {
+        self.progress.digest()
+    }
+
     /// Returns how far it is.
     #[must_use]
     pub fn report(&self) -> DownloadReport {

@@ -1,9 +1,8 @@
 //! Why a download is not begun, followed or cancelled.
 
 use std::io;
-use std::time::Duration;
 
-use super::bounds::{FULL_RETRY, MOST_FOLLOWERS, MOST_UNFINISHED};
+use super::bounds::{MOST_FOLLOWERS, MOST_UNFINISHED};
 use crate::download::error::DownloadError;
 
 /// Why an order about downloads is not carried out.
@@ -36,12 +35,4 @@ pub enum OrderError {
     /// There is no client for the hub.
     #[error("no client for the hub: {0}")]
     Client(io::Error),
-}
-
-impl OrderError {
-    /// Returns when the same order may be carried out, if that depends on others.
-    #[must_use]
-    pub fn retry_after(&self) -> Duration {
-        FULL_RETRY
-    }
 }

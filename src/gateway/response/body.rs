@@ -6,6 +6,7 @@
 //! the pieces to hyper, and produces the last error after the sweeper has ended a response.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -14,8 +15,9 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::heartbeat::Heartbeat;
 use super::in_progress::{InProgress, NextPiece, ResponseAborted, UpstreamAnswer};
+use super::made::{MadeBody, NextMade};
 use super::sse::SseTail;
-use super::stall_sweeper::{PollOutcome, SweepHandle, TerminationReason};
+use super::stall_sweeper::{PollOutcome, StallSweeper, SweepHandle, TerminationReason};
 use crate::gateway::accounting::record::Record;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::refusal::{Refusal, Shape};
@@ -28,6 +30,8 @@ pub enum ResponseBody {
     Proxied(ProxiedBody),
     /// Begun before its outcome was known.
     Heartbeat(Box<Heartbeat>),
+    /// Made by the gateway, piece by piece.
+    Made(MadeBody),
 }
 
 /// The record of a response that the gateway made itself.
@@ -60,6 +64,11 @@ impl ResponseBody {
         }
         record.complete = true;
         Self::Local((!bytes.is_empty()).then_some(bytes), RecordGuard(Some(record)))
+    }
+
+    /// Returns a body that the gateway makes piece by piece, for a client that has to read them.
+    pub(crate) fn made(next: NextMade, record: Record, sweeper: &Arc<StallSweeper>) -> Self {
+        Self::Made(MadeBody::new(next, record, sweeper))
     }
 
     /// Returns a body without a record, for the health port.
@@ -171,6 +180,7 @@ impl Body for ResponseBody {
                 proxied.poll_piece(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
             }
             Self::Heartbeat(heartbeat) => heartbeat.poll_frame(context),
+            Self::Made(made) => made.poll_frame(context),
         }
     }
 
@@ -178,7 +188,7 @@ impl Body for ResponseBody {
         match self {
             Self::Local(bytes, _) => bytes.is_none(),
             Self::Proxied(proxied) => proxied.is_over && proxied.pending_abort.is_none(),
-            Self::Heartbeat(_) => false,
+            Self::Heartbeat(_) | Self::Made(_) => false,
         }
     }
 
@@ -186,7 +196,7 @@ impl Body for ResponseBody {
         match self {
             Self::Local(bytes, _) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Proxied(proxied) => proxied.hint,
-            Self::Heartbeat(_) => SizeHint::default(),
+            Self::Heartbeat(_) | Self::Made(_) => SizeHint::default(),
         }
     }
 }

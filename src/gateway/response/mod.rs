@@ -9,6 +9,7 @@
 //! - `error_cause.rs`: whose fault an error is, by its words
 //! - `compute_failure.rs`: whether a response shows that its llama-server cannot compute
 //! - `line_stream.rs`: a stream of events as lines of JSON, for Ollama's clients
+//! - `made.rs`: a body that the gateway makes piece by piece
 //! - `served_by.rs`: what served a call
 //! - `upstream_body.rs`: the body of a worker's response, unpacked; a part may have been read
 //! - `transform.rs`: changes the events of a stream, one at a time
@@ -21,6 +22,7 @@ pub(super) mod error_cause;
 pub(super) mod heartbeat;
 pub(super) mod in_progress;
 pub(super) mod line_stream;
+pub(super) mod made;
 pub(super) mod mend;
 pub(crate) mod rename;
 pub(super) mod served_by;

@@ -101,6 +101,7 @@ pub fn reserved_paths() -> Vec<&'static str> {
             LocalRoute::Metrics | LocalRoute::Reload | LocalRoute::LbStats | LocalRoute::ResumeKey,
         )
         | RouteTarget::Models(_)
+        | RouteTarget::Files(_)
         | RouteTarget::Worker(_) => false,
     };
     // A path that is both is asked as a health check by GET alone.

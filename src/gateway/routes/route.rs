@@ -53,6 +53,8 @@ pub(in crate::gateway) enum RouteTarget {
     Gateway(LocalRoute),
     /// The models API.
     Models(ModelsRoute),
+    /// The routes that change which models are on the disk.
+    Files(FilesRoute),
     /// A worker of a model of this kind, or of any.
     Worker(Option<ModelKind>),
 }
@@ -80,6 +82,23 @@ pub(in crate::gateway) enum ModelsRoute {
     Ollama(OllamaModels),
 }
 
+/// A route that changes, or tells, which models come to the disk. The gateway answers all of them itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) enum FilesRoute {
+    /// `POST /v1/models/download`, which names the model in its body
+    Download,
+    /// `GET /v1/models/downloads`
+    Downloads,
+    /// `GET /v1/models/downloads/{id}`
+    OneDownload,
+    /// `GET /v1/models/downloads/{id}/events`
+    DownloadEvents,
+    /// `DELETE /v1/models/downloads/{id}`
+    CancelDownload,
+    /// `POST /api/pull` of Ollama, which names the model in its body
+    OllamaPull,
+}
+
 /// A route of Ollama's API about models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gateway) enum OllamaModels {
@@ -91,7 +110,7 @@ pub(in crate::gateway) enum OllamaModels {
     Loaded,
     /// `POST /api/show`, which names the model in its body
     Show,
-    /// `POST /api/pull` and the like, which would change the models that are here
+    /// `POST /api/push` and the like, which would change the models that are here
     Change,
 }
 

@@ -4,8 +4,8 @@
 //! page.
 
 use super::route::{
-    ClosedPath, DialectFamily, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteMethod, RoutePort,
-    RouteTarget, StreamEnd,
+    ClosedPath, DialectFamily, FilesRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteMethod,
+    RoutePort, RouteTarget, StreamEnd,
 };
 use crate::dialect::rerank::words::COMPLETION_PATH;
 use crate::keys::Scope;
@@ -121,6 +121,10 @@ const fn models_command(path: &'static str, models_route: ModelsRoute, about: &'
     Route { method: RouteMethod::Post, access: ADMIN, is_idempotent: false, ..models(path, models_route, about) }
 }
 
+const fn files(method: RouteMethod, path: &'static str, files_route: FilesRoute, about: &'static str) -> Route {
+    Route { method, access: ADMIN, target: RouteTarget::Files(files_route), is_idempotent: false, ..get(path, about) }
+}
+
 const fn local(
     port: RoutePort,
     path: &'static str,
@@ -193,7 +197,10 @@ pub(in crate::gateway) const ROUTES: &[Route] = &[
     ),
     ollama_models("/api/ps", RouteMethod::Get, OllamaModels::Loaded, "the models that are loaded, in Ollama's API"),
     ollama_models("/api/show", RouteMethod::Post, OllamaModels::Show, "one model, in Ollama's API"),
-    ollama_change("/api/pull"),
+    Route {
+        shape: Shape::Ollama,
+        ..files(RouteMethod::Post, "/api/pull", FilesRoute::OllamaPull, "downloads a model, in Ollama's API")
+    },
     ollama_change("/api/push"),
     ollama_change("/api/create"),
     ollama_change("/api/copy"),
@@ -223,6 +230,26 @@ pub(in crate::gateway) const ROUTES: &[Route] = &[
     helper("/apply-template", None, "the prompt that the chat template makes of messages"),
     models("/v1/models", ModelsRoute::All, "the models that the key may use"),
     models("/models", ModelsRoute::All, "as `/v1/models`"),
+    files(
+        RouteMethod::Post,
+        "/v1/models/download",
+        FilesRoute::Download,
+        "downloads the model that `model` names in the body, and answers at once",
+    ),
+    files(RouteMethod::Get, "/v1/models/downloads", FilesRoute::Downloads, "the downloads, the newest first"),
+    files(
+        RouteMethod::Get,
+        "/v1/models/downloads/{id}/events",
+        FilesRoute::DownloadEvents,
+        "a download, as server-sent events until it has ended",
+    ),
+    files(RouteMethod::Get, "/v1/models/downloads/{id}", FilesRoute::OneDownload, "one download"),
+    files(
+        RouteMethod::Delete,
+        "/v1/models/downloads/{id}",
+        FilesRoute::CancelDownload,
+        "cancels a download and keeps what has arrived, or forgets one that has ended",
+    ),
     models("/v1/models/chat", ModelsRoute::Of(ModelKind::Chat), "the chat models, as a plain list"),
     models("/v1/models/embeddings", ModelsRoute::Of(ModelKind::Embedding), "the embedding models, as a plain list"),
     models("/v1/models/rerank", ModelsRoute::Of(ModelKind::Rerank), "the rerankers, as a plain list"),

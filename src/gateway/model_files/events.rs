@@ -1,0 +1,41 @@
+//! A download as server-sent events (HTML standard, section 9.2).
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response};
+use serde_json::json;
+
+use crate::download::{DownloadEvent, DownloadState, FollowStep, Follower};
+use crate::gateway::response::made::NextMade;
+
+/// A comment, which every client of server-sent events skips.
+const HEARTBEAT: &[u8] = b": waiting\n\n";
+
+/// Returns the response to a client that follows a download.
+pub(super) fn response(follower: Follower) -> Response<NextMade> {
+    let mut response = Response::new(next(follower));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    response
+}
+
+fn next(mut follower: Follower) -> NextMade {
+    NextMade(Box::pin(async move {
+        let piece = match follower.next().await? {
+            FollowStep::Event(event) => Bytes::from(text_of(&event)),
+            FollowStep::Heartbeat => Bytes::from_static(HEARTBEAT),
+        };
+        Some((piece, next(follower)))
+    }))
+}
+
+fn text_of(event: &DownloadEvent) -> String {
+    let name = match event.status.state {
+        DownloadState::Queued | DownloadState::Downloading | DownloadState::Verifying | DownloadState::Waiting => {
+            "progress"
+        }
+        DownloadState::Done => "done",
+        DownloadState::Failed => "failed",
+        DownloadState::Cancelled => "cancelled",
+    };
+    format!("id: {}\nevent: {name}\ndata: {}\n\n", event.id, json!(event.status))
+}

@@ -1,0 +1,137 @@
+//! The routes that change which models are on the disk: downloads, and their end.
+//!
+//! Owns what clients are told of it. The downloads themselves run in `crate::download`, whether anybody listens or not.
+//!
+//! - `events.rs`: a download as server-sent events
+//! - `ollama.rs`: Ollama's `pull`
+//! - `orders.rs`: what the bodies of these requests say
+
+mod events;
+mod ollama;
+mod orders;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use serde::Serialize;
+use serde_json::json;
+
+use super::queue::model_queues::Snapshot;
+use super::response::made::NextMade;
+use super::routes::route::FilesRoute;
+use crate::download::{DownloadRegistry, OrderError, Ordered};
+use crate::refusal::Refusal;
+
+/// The event that a client of server-sent events has seen last (HTML standard, section 9.2.4).
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// The answer to a request about model files.
+pub(super) enum FilesAnswer {
+    Whole(Response<Bytes>),
+    /// It goes on as long as what it tells of.
+    Made(Response<NextMade>),
+}
+
+/// A request about model files.
+pub(super) struct FilesRequest<'a> {
+    pub(super) route: FilesRoute,
+    /// What the path has at the place of `{id}`.
+    pub(super) id: &'a str,
+    pub(super) headers: &'a HeaderMap,
+    /// Its body; empty if the route has none.
+    pub(super) body: &'a [u8],
+    /// The models that are served.
+    pub(super) models: &'a Snapshot,
+}
+
+/// Answers requests about model files.
+pub(super) struct ModelFiles {
+    downloads: Arc<DownloadRegistry>,
+}
+
+impl ModelFiles {
+    pub(super) fn new(downloads: Arc<DownloadRegistry>) -> Self {
+        Self { downloads }
+    }
+
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// A refusal if the request is not right, or if what it asks for cannot be done.
+    pub(super) async fn respond(&self, request: FilesRequest<'_>) -> Result<FilesAnswer, Refusal> {
+        let FilesRequest { route, id, headers, body, models } = request;
+        Ok(FilesAnswer::Whole(match route {
+            FilesRoute::Download => self.download(body).await?,
+            FilesRoute::Downloads => {
+                json_response(StatusCode::OK, &json!({"object": "list", "data": self.downloads.statuses()}))
+            }
+            FilesRoute::OneDownload => {
+                json_response(StatusCode::OK, &self.downloads.find(id).map_err(refusal_of_order)?.status())
+            }
+            FilesRoute::CancelDownload => {
+                json_response(StatusCode::OK, &self.downloads.cancel(id).await.map_err(refusal_of_order)?)
+            }
+            FilesRoute::DownloadEvents => return self.follow(id, headers),
+            FilesRoute::OllamaPull => return ollama::pull(&self.downloads, body, models).await,
+        }))
+    }
+
+    /// Answers the order of a download.
+    async fn download(&self, body: &[u8]) -> Result<Response<Bytes>, Refusal> {
+        let model = orders::read_download(body)?;
+        let (status, download) = match self.downloads.order(&model).await.map_err(refusal_of_order)? {
+            Ordered::Comes(download) => (StatusCode::ACCEPTED, download),
+            Ordered::IsThere(download) => (StatusCode::OK, download),
+        };
+        let mut response = json_response(status, &download.status());
+        if let Ok(location) = HeaderValue::try_from(format!("/v1/models/downloads/{}", download.id())) {
+            response.headers_mut().insert(LOCATION, location);
+        }
+        Ok(response)
+    }
+
+    fn follow(&self, id: &str, headers: &HeaderMap) -> Result<FilesAnswer, Refusal> {
+        let last = headers.get(LAST_EVENT_ID).map(|last| last.to_str().unwrap_or_default());
+        let follower = self.downloads.follow(id, last).map_err(refusal_of_order)?;
+        Ok(match follower {
+            Some(follower) => FilesAnswer::Made(events::response(follower)),
+            // With which a client of such events stops to ask (HTML standard, section 9.2.3).
+            None => FilesAnswer::Whole(empty_response(StatusCode::NO_CONTENT)),
+        })
+    }
+}
+
+fn refusal_of_order(error: OrderError) -> Refusal {
+    let message = error.to_string();
+    match error {
+        OrderError::Name(source) => {
+            let hint = source.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+            Refusal::InvalidParameter { field: "model".to_owned(), message: format!("{message}{hint}") }
+        }
+        OrderError::NoSuchEvent => Refusal::bad_request(message),
+        OrderError::Offline(_) => Refusal::DownloadsOff(message),
+        OrderError::Full | OrderError::TooManyFollowers => {
+            Refusal::DownloadsFull(message, crate::gateway::bounds::DOWNLOADS_FULL_RETRY)
+        }
+        OrderError::Unknown(id) => Refusal::DownloadNotFound(id),
+        OrderError::Needed => Refusal::DownloadNeeded,
+        OrderError::Stopping => Refusal::ShuttingDown(crate::gateway::bounds::RETRY_AFTER_UNKNOWN),
+        OrderError::Client(_) => Refusal::Internal(message),
+    }
+}
+
+fn empty_response(status: StatusCode) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = status;
+    response
+}
+
+fn json_response(status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
+    // What is written here are texts and numbers, which always can be.
+    let mut response = Response::new(Bytes::from(serde_json::to_vec(body).unwrap_or_default()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
