@@ -13,9 +13,9 @@
 //! - `log_folder.rs`: the names of the log folders of workers
 //! - `model_description.rs`: what lists of models say about a model
 //! - `model_reconciler.rs`: the models that are served now, and what a reload changes about them
-//! - `operator_api.rs`: connects the operator's routes with the parts that they report on
 //! - `reload.rs`: reads configuration and keys again, all or nothing
 //! - `reports.rs`: what the service reports about itself while it runs
+//! - `requests/`: what the application does for requests that no worker serves
 //! - `shelf_watch.rs`: scans the models folder when a request or a failed load asks for it
 //! - `signals.rs`: the signals that the service handles
 //! - `stages.rs`: what each stage of the startup passes to the next
@@ -28,9 +28,9 @@ mod llama_help;
 mod log_folder;
 mod model_description;
 mod model_reconciler;
-mod operator_api;
 mod reload;
 mod reports;
+mod requests;
 mod shelf_watch;
 mod signals;
 mod stages;
@@ -72,6 +72,7 @@ use listeners::{Listeners, serve_gateway, serve_health_on_its_own_thread, write_
 use model_reconciler::{ModelReconciler, ReconcilerParts};
 use reload::Reloader;
 use reports::{log_when_ready, note_last_used, report_lost_lines};
+use requests::operator_api;
 use shelf_watch::{scan_after_download, watch_shelf};
 use stages::{Accounts, ModelServices, RunContext, Service};
 

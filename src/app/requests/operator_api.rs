@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::stages::{Accounts, ModelServices, RunContext};
+use crate::app::stages::{Accounts, ModelServices, RunContext};
 use crate::gateway::{LocalResponder, LocalRoute};
 use crate::operator::{OperatorApi, QueueCounts, ReloadOrder};
 
 /// Creates the operator API.
-pub(super) fn build(context: &RunContext, accounts: &Accounts, models: &ModelServices) -> Arc<OperatorApi> {
+pub(in crate::app) fn build(context: &RunContext, accounts: &Accounts, models: &ModelServices) -> Arc<OperatorApi> {
     let RunContext { settings, platform, .. } = context;
     let (reloader, queues, reconciler) =
         (Arc::clone(&models.reloader), Arc::clone(&models.queues), Arc::clone(&models.reconciler));
@@ -34,7 +34,7 @@ pub(super) fn build(context: &RunContext, accounts: &Accounts, models: &ModelSer
 }
 
 /// Returns the responder for the routes that the gateway answers itself.
-pub(super) fn local_responder(api: Arc<OperatorApi>) -> LocalResponder {
+pub(in crate::app) fn local_responder(api: Arc<OperatorApi>) -> LocalResponder {
     Box::new(move |local, id, parts| {
         let response = match local {
             LocalRoute::Ping | LocalRoute::Livez => api.alive(),
