@@ -18,9 +18,9 @@ use super::model_reconciler::{ModelReconciler, ReloadDifference};
 use crate::app::bounds::{CONFIG_GONE_LOOKS, CONFIG_LOOK_INTERVAL};
 use crate::download::{DownloadRegistry, Downloader};
 use crate::keys::Store;
-use crate::models::Shelf;
+use crate::models::{ModelPlaces, Shelf};
 use crate::platform::Platform;
-use crate::preflight::{self, CheckedModels, MissingModel, Unservable};
+use crate::preflight::{self, CheckedModel, CheckedModels, MissingModel, Unservable};
 use crate::settings::options::{Change, row};
 use crate::settings::{Inputs, Resolved, SettingProblem, Settings, escaped, llama_variables_warning, resolve};
 
@@ -51,6 +51,35 @@ struct InEffect {
     is_applied: bool,
     /// Number of reloads before it.
     generation: u64,
+}
+
+/// A model that is served, and the files that it is served from.
+pub(super) struct ServedFile {
+    pub(super) id: String,
+    aliases: Vec<String>,
+    /// `None` for a remote backend or a command.
+    pub(super) path: Option<PathBuf>,
+    pub(super) projector: Option<PathBuf>,
+    /// Whether the configuration names it, so that the next start needs it.
+    pub(super) is_named: bool,
+}
+
+impl ServedFile {
+    fn of(model: &CheckedModel, is_named: bool) -> Self {
+        let projector = model.file.as_ref().and_then(|file| file.projector.as_ref());
+        Self {
+            id: model.id.clone(),
+            aliases: model.settings.aliases.clone(),
+            path: model.file.as_ref().map(|file| file.path.clone()),
+            projector: projector.map(|projector| projector.path.clone()),
+            is_named,
+        }
+    }
+
+    /// Returns whether this is the id or an alias.
+    pub(super) fn has_name(&self, name: &str) -> bool {
+        self.id == name || self.aliases.iter().any(|alias| alias == name)
+    }
 }
 
 /// The result of reading everything again.
@@ -201,6 +230,15 @@ impl Reloader {
         *current = InEffect { generation: current.generation + 1, ..in_effect };
         self.downloads.set_settings(Arc::new(current.resolved.config.settings.clone()));
         Ok(keys_loaded)
+    }
+
+    /// Returns where models lie, and the models that are served.
+    pub(super) async fn served_files(&self) -> (ModelPlaces, Vec<ServedFile>) {
+        let current = self.current.lock().await;
+        let InEffect { resolved, models, .. } = &*current;
+        let named = models.named.iter().map(|model| ServedFile::of(model, true));
+        let served = named.chain(models.shelf.iter().map(|model| ServedFile::of(model, false)));
+        (resolved.config.settings.model_places(), served.collect())
     }
 
     /// Scans the models folder and the stores again and serves what they hold now, if they are served. Everything else stays.

@@ -209,12 +209,19 @@ fn secrets_of_raw(raw_head: &[u8]) -> PresentedSecrets {
 
 /// Returns the path of a request for the access log, without the client's credentials.
 pub(super) fn logged_path(headers: &HeaderMap, path: &str) -> String {
-    PresentedSecrets::of(headers).mask_path(path)
+    PresentedSecrets::of(headers).mask_path(without_encoded_query(path))
+}
+
+/// Returns a path up to the first encoded question mark: the id of a model may be the address of a file, whose query may be
+/// a signature.
+fn without_encoded_query(path: &str) -> &str {
+    let end = path.find("%3F").into_iter().chain(path.find("%3f")).min();
+    path.get(..end.unwrap_or(path.len())).unwrap_or(path)
 }
 
 /// Returns the path of a head that may be incomplete or malformed; see [`logged_path`].
 pub(super) fn logged_path_of_raw(raw_head: &[u8], path: &str) -> String {
-    secrets_of_raw(raw_head).mask_path(path)
+    secrets_of_raw(raw_head).mask_path(without_encoded_query(path))
 }
 
 fn is_valid_request_id(id: &HeaderValue) -> bool {

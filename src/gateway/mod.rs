@@ -59,6 +59,7 @@ pub use admission::auth::Authenticator;
 pub use connection::head::HeadLimits;
 pub use connection::listen;
 pub use connection::wire::WireLimits;
+pub use model_files::{NotRemoved, RemovalOrder};
 pub use queue::ModelQueue;
 pub use queue::model_queues::ModelQueues;
 pub use queue::rescan::Rescan;

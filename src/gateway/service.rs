@@ -27,7 +27,7 @@ use super::connection::discard::{InboundBody, UnreadBody};
 use super::connection::head::HeadLimits;
 use super::headers::{self, REQUEST_ID, X_REQUEST_ID};
 use super::malformed_request;
-use super::model_files::{FilesAnswer, FilesRequest, ModelFiles};
+use super::model_files::{FilesAnswer, FilesRequest, ModelFiles, RemovalOrder};
 use super::models_api::ModelsApi;
 use super::queue::model_queues::ModelQueues;
 use super::request::body::{self, BodyLimits};
@@ -59,6 +59,8 @@ pub struct AppServices {
     pub local_responder: LocalResponder,
     /// The downloads.
     pub downloads: Arc<DownloadRegistry>,
+    /// Removes a model from the disk.
+    pub remove_model: RemovalOrder,
 }
 
 /// Everything that the stages of a request use.
@@ -123,7 +125,7 @@ impl Gateway {
             forwarder: Forwarder::new(&settings.limits),
             accounting,
             local_responder: app.local_responder,
-            model_files: ModelFiles::new(app.downloads),
+            model_files: ModelFiles::new(app.downloads, app.remove_model),
             models_api: ModelsApi::new(settings.routing.list_aliases, translation_limits),
             serves_ollama: settings.routing.ollama_api,
             checks_parameters: settings.limits.strict_parameters,
@@ -308,7 +310,11 @@ impl Gateway {
     ) -> Result<FilesAnswer, Refusal> {
         rate::check(caller.meter())?;
         rate::charge(caller.meter())?;
-        let read = match route.is_post() {
+        if matches!(route_of_files, FilesRoute::Remove | FilesRoute::OllamaDelete) {
+            // Which of them are in use is not known before.
+            self.model_queues.models_known().await?;
+        }
+        let read = match route_of_files.has_body() {
             true => {
                 let codings = body::content_codings(&parts.headers)?;
                 body::read_body(body.take(), route, &codings, &self.body_limits).await?.to_bytes()

@@ -215,6 +215,10 @@ refusals! {
     DownloadNeeded => CONFLICT, INVALID, "download_needed", keep, final;
     /// The download has failed, for this reason.
     DownloadFailed(String) => BAD_GATEWAY, SERVER, "download_failed", keep, final;
+    /// The model cannot be removed now, because of what uses it.
+    ModelInUse(String) => CONFLICT, INVALID, "model_in_use", keep, final;
+    /// The model may not be removed by this program, with the reason.
+    ModelNotRemovable(String) => FORBIDDEN, PERMISSION, "model_not_removable", keep, final;
     /// The queue is full; a place should be free after this time.
     QueueFull(Duration) => SERVICE_UNAVAILABLE, SERVER, QUEUE_FULL, keep, again, wait in (wait);
     /// The request has waited for `QUEUE_TIMEOUT`.
@@ -297,6 +301,8 @@ impl Refusal {
             | Self::DownloadNotFound(_)
             | Self::DownloadNeeded
             | Self::DownloadFailed(_)
+            | Self::ModelInUse(_)
+            | Self::ModelNotRemovable(_)
             | Self::QueueTimeout(_)
             | Self::ModelLoading(_)
             | Self::ModelNotLoaded(_)
@@ -401,6 +407,8 @@ impl fmt::Display for Refusal {
             ),
             Self::KeyNotSuspended(id) => write!(f, "No API key '{}' is suspended", printable(id)),
             Self::DownloadsOff(why) | Self::DownloadFailed(why) => f.write_str(why),
+            Self::ModelInUse(why) => write!(f, "The model is in use: {why}"),
+            Self::ModelNotRemovable(why) => write!(f, "The model may not be removed: {why}"),
             Self::DownloadsFull(what, _) => write!(f, "{what}; try again later"),
             Self::DownloadNotFound(id) => write!(f, "There is no download '{}'", printable(id)),
             Self::DownloadNeeded => f.write_str(
@@ -452,6 +460,8 @@ mod tests {
             (403, "downloads_off"),
             (404, "download_not_found"),
             (409, "download_needed"),
+            (403, "model_not_removable"),
+            (409, "model_in_use"),
             (503, "downloads_full"),
             (404, "model_not_found"),
             (404, "route_not_found"),

@@ -55,6 +55,8 @@ pub(crate) struct Stream {
 /// A Server-Sent Event.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Event {
+    /// The value of the `id:` line, if there is one.
+    pub(crate) id: Option<String>,
     /// The value of the `event:` line, if there is one.
     pub(crate) name: Option<String>,
     pub(crate) data: String,
@@ -124,6 +126,16 @@ impl Client {
     #[track_caller]
     pub(crate) fn stream(&self, path: &str, body: &Value) -> Stream {
         self.try_stream(path, body).unwrap_or_else(|e| panic!("POST {path}: {e}"))
+    }
+
+    /// Sends a GET, and returns when the head of the response has arrived.
+    #[track_caller]
+    pub(crate) fn stream_of(&self, path: &str) -> Stream {
+        let begin = Instant::now();
+        let opened = self.begin("GET", path, b"").and_then(|mut client| Ok((client.read_head()?, client)));
+        let (head, client) = opened.unwrap_or_else(|e| panic!("GET {path}: {e}"));
+        let body = Body::of(&head, "GET");
+        Stream { head, client, body, text: String::new(), begin }
     }
 
     pub(crate) fn try_stream(&self, path: &str, body: &Value) -> io::Result<Stream> {
@@ -367,8 +379,8 @@ impl Event {
     pub(crate) fn parse(lines: &str, after: Duration) -> Self {
         let field = |name: &'static str| lines.lines().filter_map(move |line| line.strip_prefix(name));
         let data: Vec<&str> = field("data:").map(str::trim_start).collect();
-        let name = field("event:").map(str::trim).next();
-        Event { name: name.map(String::from), data: data.join("\n"), after }
+        let (name, id) = (field("event:").map(str::trim).next(), field("id:").map(str::trim).next());
+        Event { id: id.map(String::from), name: name.map(String::from), data: data.join("\n"), after }
     }
 
     #[track_caller]

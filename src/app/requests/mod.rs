@@ -1,5 +1,7 @@
 //! What the application does for requests that no worker serves.
 //!
+//! - `model_removal.rs`: removes models from the disk, but for those in use
 //! - `operator_api.rs`: connects the operator's routes with the parts that they report on
 
+pub(super) mod model_removal;
 pub(super) mod operator_api;

@@ -1,14 +1,18 @@
-//! The routes that change which models are on the disk: downloads, and their end.
+//! The routes that change which models are on the disk: downloads and removals.
 //!
 //! Owns what clients are told of it. The downloads themselves run in `crate::download`, whether anybody listens or not.
 //!
 //! - `events.rs`: a download as server-sent events
 //! - `ollama.rs`: Ollama's `pull`
 //! - `orders.rs`: what the bodies of these requests say
+//! - `removal.rs`: the removal of a model
 
 mod events;
 mod ollama;
 mod orders;
+mod removal;
+
+pub use removal::{NotRemoved, RemovalOrder};
 
 use std::sync::Arc;
 
@@ -49,11 +53,12 @@ pub(super) struct FilesRequest<'a> {
 /// Answers requests about model files.
 pub(super) struct ModelFiles {
     downloads: Arc<DownloadRegistry>,
+    remove_model: RemovalOrder,
 }
 
 impl ModelFiles {
-    pub(super) fn new(downloads: Arc<DownloadRegistry>) -> Self {
-        Self { downloads }
+    pub(super) fn new(downloads: Arc<DownloadRegistry>, remove_model: RemovalOrder) -> Self {
+        Self { downloads, remove_model }
     }
 
     /// Answers a request.
@@ -74,6 +79,18 @@ impl ModelFiles {
                 json_response(StatusCode::OK, &self.downloads.cancel(id).await.map_err(refusal_of_order)?)
             }
             FilesRoute::DownloadEvents => return self.follow(id, headers),
+            FilesRoute::Remove => {
+                let bytes_freed = removal::remove(&self.remove_model, id, models).await?;
+                let removed = json!({"id": id, "object": "model", "deleted": true, "bytes_freed": bytes_freed});
+                json_response(StatusCode::OK, &removed)
+            }
+            FilesRoute::OllamaDelete => {
+                let name = orders::read_delete(body)?;
+                let bare = name.strip_suffix(ollama::LATEST).unwrap_or(&name);
+                let name = if models.find(&name).is_some() { &name } else { bare };
+                removal::remove(&self.remove_model, name, models).await?;
+                empty_response(StatusCode::OK)
+            }
             FilesRoute::OllamaPull => return ollama::pull(&self.downloads, body, models).await,
         }))
     }

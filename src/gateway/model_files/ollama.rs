@@ -21,7 +21,7 @@ use crate::gateway::response::made::NextMade;
 use crate::refusal::Refusal;
 
 /// The tag that stands for none.
-const LATEST: &str = ":latest";
+pub(super) const LATEST: &str = ":latest";
 /// Characters of a digest that a status repeats, as Ollama does.
 const SHOWN_DIGEST: usize = 12;
 

@@ -42,6 +42,19 @@ pub(super) fn read_pull(body: &[u8]) -> Result<PullOrder, Refusal> {
     read().map_err(shared::refusal_of)
 }
 
+/// Reads the order of a removal in Ollama's API. Returns the name of the model.
+///
+/// # Errors
+/// The body is not right; says what is wrong.
+pub(super) fn read_delete(body: &[u8]) -> Result<String, Refusal> {
+    let read = || {
+        let fields = Fields::parse(body)?;
+        fields.allow_only(&["model", "name"])?;
+        named(&fields)
+    };
+    read().map_err(shared::refusal_of)
+}
+
 /// Returns the model that a request of Ollama's API names; older clients call it `name`.
 fn named(fields: &Fields<'_>) -> Result<String, FieldError> {
     let named = match fields.text("model")? {

@@ -53,7 +53,7 @@ pub(super) fn respond(
             Ok(ollama::show(&card(&info, created)))
         }
         OllamaModels::Change => {
-            Err(Refusal::NotServed("models are files of this machine, and are not changed by clients"))
+            Err(Refusal::NotServed("models come from the hub as they are: pull one with /api/pull"))
         }
     }
 }

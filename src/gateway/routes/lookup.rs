@@ -168,7 +168,7 @@ pub(in crate::gateway) mod tests {
             ("GET", "/slots/0"),
             ("GET", "/v1/chat/completions"),
             ("DELETE", "/v1/models"),
-            ("DELETE", "/v1/models/m"),
+            ("DELETE", "/models/m"),
             ("POST", "/v1/models"),
             ("GET", "/reload"),
         ] {

@@ -95,8 +95,22 @@ pub(in crate::gateway) enum FilesRoute {
     DownloadEvents,
     /// `DELETE /v1/models/downloads/{id}`
     CancelDownload,
+    /// `DELETE /v1/models/{id}`
+    Remove,
     /// `POST /api/pull` of Ollama, which names the model in its body
     OllamaPull,
+    /// `DELETE /api/delete` of Ollama, which names the model in its body
+    OllamaDelete,
+}
+
+impl FilesRoute {
+    /// Returns whether the body of a request says what is meant.
+    pub(in crate::gateway) fn has_body(self) -> bool {
+        match self {
+            Self::Download | Self::OllamaPull | Self::OllamaDelete => true,
+            Self::Downloads | Self::OneDownload | Self::DownloadEvents | Self::CancelDownload | Self::Remove => false,
+        }
+    }
 }
 
 /// A route of Ollama's API about models.

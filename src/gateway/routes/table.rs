@@ -143,7 +143,7 @@ const fn closed(methods: &'static str, path: &'static str, why: &'static str) ->
     ClosedPath { methods, path, why }
 }
 
-const NO_CHANGE: &str = "501: models are files of this machine, and are not changed by clients";
+const NO_CHANGE: &str = "501: models come from the hub as they are";
 const ADMIN: RouteAccess = RouteAccess::Key(Scope::Admin);
 pub(in crate::gateway) const PING: &str = "/ping";
 
@@ -200,6 +200,15 @@ pub(in crate::gateway) const ROUTES: &[Route] = &[
     Route {
         shape: Shape::Ollama,
         ..files(RouteMethod::Post, "/api/pull", FilesRoute::OllamaPull, "downloads a model, in Ollama's API")
+    },
+    Route {
+        shape: Shape::Ollama,
+        ..files(
+            RouteMethod::Delete,
+            "/api/delete",
+            FilesRoute::OllamaDelete,
+            "removes a model from the disk, in Ollama's API",
+        )
     },
     ollama_change("/api/push"),
     ollama_change("/api/create"),
@@ -266,6 +275,12 @@ pub(in crate::gateway) const ROUTES: &[Route] = &[
     models_command("/v1/models/{id}/unload", ModelsRoute::Unload, "unloads a model"),
     models_command("/models/load", ModelsRoute::LoadNamed, "loads the model that `model` names in the body"),
     models_command("/models/unload", ModelsRoute::UnloadNamed, "unloads the model that `model` names in the body"),
+    files(
+        RouteMethod::Delete,
+        "/v1/models/{id}",
+        FilesRoute::Remove,
+        "removes a model from the disk, unless it is in use",
+    ),
     models("/v1/models/{id}", ModelsRoute::One, "one model; its id may have slashes"),
     models("/models/{id}", ModelsRoute::One, "as `/v1/models/{id}`"),
     get("/props", "llama-server's properties; `?model=ID` names the model"),
@@ -306,6 +321,5 @@ pub(in crate::gateway) const CLOSED: &[ClosedPath] = &[
     closed("GET, DELETE", "/v1/stream", "streams that can be resumed would go on after their clients have left"),
     closed("POST", "/v1/streams/lookup", "as `/v1/stream`"),
     closed("POST", "/v1/chat/completions/control", "it changes the requests of other clients"),
-    closed("DELETE", "/api/delete", "models are files of this machine, and are not deleted by clients"),
     closed("GET", "/models/sse", "states of models are in `/health` and `/v1/models`"),
 ];

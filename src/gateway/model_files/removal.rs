@@ -1,0 +1,44 @@
+//! The removal of a model, as clients are told of it. The application removes it.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::gateway::queue::model_queues::Snapshot;
+use crate::models::shown_name;
+use crate::refusal::{MODELS_NAMED, Refusal};
+
+/// Removes the model of this name from the disk. Returns the bytes that this has freed.
+pub type RemovalOrder =
+    Box<dyn Fn(String) -> Pin<Box<dyn Future<Output = Result<u64, NotRemoved>> + Send>> + Send + Sync>;
+
+/// Why a model is not removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotRemoved {
+    /// No model has this name.
+    Unknown,
+    /// It is used, or being downloaded; says by what.
+    InUse(String),
+    /// It may not be removed; says why.
+    Forbidden(String),
+    /// The name does not mean exactly one model; says why.
+    Ambiguous(String),
+    /// The disk does not do what it should; says what.
+    Failed(String),
+}
+
+/// Removes a model. Returns the bytes that this has freed.
+///
+/// # Errors
+/// Why it is still there.
+pub(super) async fn remove(order: &RemovalOrder, name: &str, models: &Snapshot) -> Result<u64, Refusal> {
+    order(name.to_owned()).await.map_err(|why| match why {
+        NotRemoved::Unknown => {
+            let known = models.ids().take(MODELS_NAMED + 1).map(str::to_owned).collect();
+            Refusal::ModelNotFound { name: Some(shown_name(name)), known, in_query: false }
+        }
+        NotRemoved::InUse(why) => Refusal::ModelInUse(why),
+        NotRemoved::Forbidden(why) => Refusal::ModelNotRemovable(why),
+        NotRemoved::Ambiguous(why) => Refusal::InvalidParameter { field: "model".to_owned(), message: why },
+        NotRemoved::Failed(why) => Refusal::Internal(why),
+    })
+}
