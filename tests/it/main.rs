@@ -26,6 +26,7 @@ mod diagnostics;
 mod differential;
 mod discovery;
 mod docs;
+mod downloads;
 mod drain;
 mod embedding_heads;
 mod embeddings;

@@ -235,10 +235,11 @@ fn keys_hold_and_errors_are_texts() {
     let cut = gateway.client().send("POST", "/api/chat", b"{\"model\":");
     assert!(cut.status() == 400 && cut.json()["error"].is_string());
     for (method, path, key, status) in [
-        ("POST", "/api/pull", ADMIN, 501),
+        ("POST", "/api/pull", ADMIN, 400),
+        ("POST", "/api/push", ADMIN, 501),
         ("POST", "/api/create", ADMIN, 501),
         ("POST", "/api/pull", USER, 403),
-        ("DELETE", "/api/delete", ADMIN, 404),
+        ("DELETE", "/api/delete", ADMIN, 400),
         ("GET", "/api/blobs/sha256:0", ADMIN, 404),
     ] {
         let refused = gateway.client_with(key).send(method, path, b"{}");
