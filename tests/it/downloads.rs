@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::support::client::{Client, Event, Response};
 use super::support::gateway::{ADMIN, Builder, Gateway, ollama_python, smollm, test_models};
 use super::support::mock_hub::{HubFaults, MockHub};
+use super::support::page_commands::run_page_where;
 use super::support::wait::{REAL_MODEL_ANSWERS, STARTS, STOPS, eventually, eventually_some};
 
 const DOWNLOAD: &str = "/v1/models/download";
@@ -298,6 +299,13 @@ fn offline_nothing_comes_and_what_is_there_is_done() {
     assert_eq!(code(&refused), (403, "downloads_off".to_owned()), "{}", refused.text());
     assert!(refused.text().contains("HF_HUB_OFFLINE"), "{}", refused.text());
     assert!(setup.hub.requests().is_empty());
+    drop(gateway);
+    let gateway = setup.gateway().start();
+    follow(&admin(&gateway), &order(&admin(&gateway), TINY));
+    drop(gateway);
+    let gateway = setup.gateway().set("HF_HUB_OFFLINE", true).start();
+    let there = admin(&gateway).post_json(DOWNLOAD, &json!({"model": TINY}));
+    assert_eq!((there.status(), &there.json()["state"]), (200, &json!("done")), "{}", there.text());
 }
 
 #[test]
@@ -405,6 +413,18 @@ fn a_service_that_stops_when_it_is_idle_waits_for_its_downloads() {
     let last = follower.events().pop().expect("the service runs until its download has ended");
     assert_eq!(last.name.as_deref(), Some("done"));
     assert_eq!(gateway.wait_exit().code(), Some(0), "{}", gateway.output());
+}
+
+/// Runs the commands of the pages as they stand there.
+#[test]
+fn the_commands_of_the_pages_work() {
+    let setup = Setup::new();
+    setup.hub.add("Qwen/Qwen3-0.6B-GGUF", "Qwen3-0.6B-Q8_0.gguf", fs::read(test_models().join(TINY_FILE)).unwrap());
+    let gateway = setup.gateway().start();
+    let pulled = run_page_where("OLLAMA.md", &gateway, 1, |block| block.contains("ADMIN_KEY"));
+    assert!(pulled[0].text.ends_with("{\"status\":\"success\"}\n"), "{}", pulled[0].text);
+    let ordered = run_page_where("DOWNLOADS.md", &gateway, 1, |block| !block.contains("/ID"));
+    assert!(ordered[0].text.contains("\"state\":\"done\""), "{}", ordered[0].text);
 }
 
 /// Runs Ollama's own client.

@@ -2,13 +2,15 @@
 
 use std::{fs, path::Path, process::Command};
 
-use super::gateway::{Gateway, USER};
+use super::gateway::{ADMIN, Gateway, USER};
 
 /// The address that the pages show.
 const SHOWN_ADDRESS: &str = "http://localhost:8000";
 
 /// The names under which the pages show a key.
 const SHOWN_KEYS: [&str; 2] = ["SECRET", "KEY"];
+/// What pages call a key of the scope `admin`.
+const SHOWN_ADMIN_KEY: &str = "ADMIN_KEY";
 
 /// Runs each block of commands with `curl` of `docs/NAME`, with the address and the key of this gateway. Returns what
 /// each has printed. Fails if there are fewer than `least`, or if one fails.
@@ -44,7 +46,7 @@ fn run(block: &str, gateway: &Gateway) -> CommandOutput {
     let command = block.replace(SHOWN_ADDRESS, gateway.url());
     let mut bash = Command::new("bash");
     bash.args(["-e", "-o", "pipefail", "-c", &command.replace("curl ", "curl -sS --noproxy '*' --fail-with-body ")]);
-    bash.envs(SHOWN_KEYS.map(|name| (name, USER)));
+    bash.envs(SHOWN_KEYS.map(|name| (name, USER))).env(SHOWN_ADMIN_KEY, ADMIN);
     let output = bash.output().expect("bash starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{command}: {text}{}", String::from_utf8_lossy(&output.stderr));

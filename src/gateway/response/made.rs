@@ -59,3 +59,55 @@ impl MadeBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, Response};
+
+    use super::*;
+    use crate::gateway::response::body::ResponseBody;
+    use crate::gateway::testing::{REQUEST_TIMEOUT, TestGateway};
+
+    /// Returns pieces that come without end, or this number of them; `held` lives as long as they do.
+    fn pieces(left: Option<usize>, held: Arc<()>) -> NextMade {
+        NextMade(Box::pin(async move {
+            let left = match left {
+                Some(left) => Some(left.checked_sub(1)?),
+                None => None,
+            };
+            Some((Bytes::from_static(b"piece\n"), pieces(left, held)))
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_loses_its_body_and_holds_nothing() {
+        for is_aborted in [false, true] {
+            let mut gateway = TestGateway::new();
+            let held = Arc::new(());
+            let record = gateway.record(Method::GET, "/events");
+            let body = ResponseBody::made(pieces(None, Arc::clone(&held)), record, &gateway.sweeper);
+            let _response = gateway.send_to_stalled_client(Response::new(body)).await;
+            if is_aborted {
+                gateway.abort.cancel();
+            }
+            let released = async {
+                while Arc::strong_count(&held) > 1 {
+                    tokio::time::sleep(REQUEST_TIMEOUT / 100).await;
+                }
+            };
+            tokio::time::timeout(REQUEST_TIMEOUT, released).await.expect("it is dropped");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_ends_is_complete_in_the_log_with_its_bytes() {
+        let mut gateway = TestGateway::new();
+        let mut record = gateway.record(Method::GET, "/events");
+        record.status = Some(http::StatusCode::OK);
+        let body = ResponseBody::made(pieces(Some(3), Arc::default()), record, &gateway.sweeper);
+        let text = gateway.send_to_client(Response::new(body)).await;
+        assert_eq!(text.matches("piece").count(), 3, "{text}");
+        let log = gateway.log();
+        assert!(log.contains("\"bytes_out\":18"), "{log}");
+    }
+}
