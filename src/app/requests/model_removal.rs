@@ -136,7 +136,9 @@ fn not_removed(error: RemovalError) -> NotRemoved {
         RemovalError::Outside { .. } | RemovalError::ForeignStore { .. } | RemovalError::NotAModel { .. } => {
             NotRemoved::Forbidden(sentence)
         }
-        RemovalError::Busy { .. } | RemovalError::Changed { .. } => NotRemoved::InUse(sentence),
+        RemovalError::Busy { .. } | RemovalError::InUse { .. } | RemovalError::Changed { .. } => {
+            NotRemoved::InUse(sentence)
+        }
         RemovalError::Model(_) | RemovalError::WhichUnfinished { .. } | RemovalError::Absent { .. } => {
             NotRemoved::Ambiguous(sentence)
         }
