@@ -46,9 +46,10 @@ pub mod split;
 pub mod stores;
 
 pub use check::{InspectedModel, check_readable};
+pub use companions::choice::projector_of;
 pub use companions::names::has_draft_name;
 pub use companions::projector::{
-    BrokenProjector, InputModality, Projector, ProjectorSearch, find_projector, projector_of, read_projector,
+    BrokenProjector, InputModality, Projector, ProjectorSearch, find_projector, read_projector,
 };
 pub use error::{FileProblem, ModelError};
 pub use estimate::estimate;

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::draft::RemovalDraft;
 use crate::models::check::content_other_than_model;
+use crate::models::companions::choice::{has_projector_name, projector_of};
 use crate::models::companions::names::{has_companion_name, has_draft_name};
-use crate::models::companions::projector::{find_projector, has_projector_name, may_belong, projector_of};
+use crate::models::companions::projector::{find_projector, may_belong};
 use crate::models::folder_walk::walk;
 use crate::models::gguf;
 use crate::models::split::parts_of;

@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 
 use super::names::{is_in_hub_layout, is_of_current_revision, names_of};
 use super::scanned::{Candidate, PlaceScan};
-use super::seen::{BrokenShelfFile, Finding, SeenFile, look};
+use super::seen::{BrokenShelfFile, Finding, SeenFile, inspect, look};
 use crate::models::bounds::MOST_SHELF_MODELS;
 use crate::models::check::InspectedModel;
-use crate::models::companions::projector::{BrokenProjector, ProjectorCandidate, ProjectorFolder, has_projector_name};
+use crate::models::companions::choice::has_projector_name;
+use crate::models::companions::projector::{
+    BrokenProjector, ProjectorCandidate, ProjectorFolder, ProjectorSearch, search_snapshot, snapshot_of,
+};
+use crate::models::error::FileProblem;
 use crate::models::folder_walk::walk;
 use crate::models::places::PlaceKind;
 
@@ -65,14 +69,18 @@ impl FolderShelf {
                     continue;
                 }
             };
-            let folder = path.parent().and_then(|parent| folders.get(parent));
             let full = dir.join(path);
             let width = model.metadata.embedding_length;
+            let folder = || path.parent().and_then(|parent| folders.get(parent));
+            let projector = match snapshot_of(&full) {
+                Some(snapshot) => self.search_snapshot(dir, snapshot, &full, width),
+                None => folder().map(|folder| folder.search(&full, width)).unwrap_or_default(),
+            };
             scan.models.push(Candidate {
                 name,
                 shown: path.clone(),
                 file: seen.identity(),
-                projector: folder.map(|folder| folder.search(&full, width)).unwrap_or_default(),
+                projector,
                 path: full,
                 model: InspectedModel::clone(model),
             });
@@ -85,6 +93,21 @@ impl FolderShelf {
         }
     }
 
+    /// Searches a snapshot of Hugging Face's cache for the projector of the model at `model`.
+    fn search_snapshot(&self, dir: &Path, snapshot: &Path, model: &Path, width: Option<u64>) -> ProjectorSearch {
+        let below = |path: &PathBuf| dir.join(path).strip_prefix(snapshot).ok().map(Path::to_owned);
+        let files = self.files.keys().filter_map(below).collect();
+        let read = |path: &Path| {
+            let seen = path.strip_prefix(dir).ok().and_then(|path| self.files.get(path));
+            match seen.map(|seen| &seen.finding) {
+                Some(Finding::Projector(candidate)) => Ok(ProjectorCandidate::clone(candidate)),
+                // Read again, because only what is wrong with it is kept.
+                _ => Err(inspect(path).err().unwrap_or(FileProblem::NoProjector)),
+            }
+        };
+        search_snapshot(model, snapshot, files, width, &read)
+    }
+
     /// Returns the models and projectors of each folder.
     fn folders(&self) -> HashMap<PathBuf, ProjectorFolder> {
         let mut folders: HashMap<PathBuf, ProjectorFolder> = HashMap::new();
@@ -92,7 +115,7 @@ impl FolderShelf {
             let Some(parent) = path.parent() else { continue };
             let folder = folders.entry(parent.to_owned()).or_default();
             match &seen.finding {
-                Finding::Model(_) => folder.models += 1,
+                Finding::Model(_) => folder.add_model(path),
                 Finding::Projector(candidate) => folder.candidates.push(ProjectorCandidate::clone(candidate)),
                 Finding::Broken(BrokenShelfFile { path, fault, hint, .. }) if has_projector_name(path) => {
                     folder.broken.push(BrokenProjector { path: path.clone(), fault: fault.clone(), hint });

@@ -88,7 +88,7 @@ pub(super) fn look(path: &Path, earlier: Option<SeenFile>) -> SeenFile {
 }
 
 /// Reads the headers of the file at `path` and of its further parts.
-fn inspect(path: &Path) -> Result<Finding, FileProblem> {
+pub(super) fn inspect(path: &Path) -> Result<Finding, FileProblem> {
     let inspection = Inspection::of(path);
     match (inspection.problem, inspection.metadata) {
         (None | Some(FileProblem::NoModel { .. }), Some(metadata)) if is_projector(&metadata) => {
