@@ -26,8 +26,8 @@ use llamagate::settings::{Environment, Inputs, options::Engine, resolve};
 use llamagate::telemetry::files::{LogFolder, LogRules};
 use llamagate::telemetry::metrics::{Metrics, ModelLabels};
 use llamagate::worker::{
-    InFlight, KeySuspensions, LearnedMemory, MemoryBudget, Need, NotAccepted, Plan, Program, RequestClass, Spawner,
-    WorkerCondition, WorkerContext, WorkerHandle, WorkerLoss, WorkerState, supervise,
+    CompanionFiles, InFlight, KeySuspensions, LearnedMemory, MemoryBudget, Need, NotAccepted, Plan, Program,
+    RequestClass, Spawner, WorkerCondition, WorkerContext, WorkerHandle, WorkerLoss, WorkerState, supervise,
 };
 use support::model_file::Kind;
 use support::resources::{cmdline, environ, pid_gone};
@@ -116,6 +116,7 @@ impl Fixture {
             engine: engine(),
             load_mode: LoadMode::default(),
             projector: None,
+            companions: CompanionFiles::default(),
             gives_token_vectors: false,
             environment: Environment::capture().for_child(),
             logs: LogFolder::open(

@@ -22,7 +22,7 @@ use crate::fleet::{Breaker, Fleet, Member, Model, ModelInfo, Quota, Rank, Routin
 use crate::gateway::{ModelQueue, ModelQueues};
 use crate::models::{self, ModelKind};
 use crate::pause_clock;
-use crate::preflight::{self, CheckedModel, ModelFile};
+use crate::preflight::{self, CheckedModel, FoundCompanions, ModelFile};
 use crate::settings::catalogue::{EVERY_MODEL, LocalSettings, PoolRole, ProjectorSetting, Start};
 use crate::settings::values::MemoryBudgetSetting;
 use crate::settings::{Config, Environment, Settings};
@@ -311,6 +311,7 @@ impl ModelReconciler {
             engine: local.engine.clone(),
             load_mode: local.load_mode,
             projector: projector_to_pass(checked, local),
+            companions: checked.file.as_ref().map(|file| file.companions.files.clone()).unwrap_or_default(),
             gives_token_vectors: local.heads.is_some(),
             environment,
             // The first worker of the only model logs into the service's own folder.
@@ -363,12 +364,17 @@ fn projector_to_pass(checked: &CheckedModel, local: &LocalSettings) -> Option<Pa
     (!is_named).then(|| projector.path.clone())
 }
 
-/// Returns the estimated memory of a llama-server for this file and its projector, in bytes.
+/// Returns the estimated memory of a llama-server for this file and all that goes with it, in bytes.
 fn memory_need(file: &ModelFile, local: &LocalSettings) -> u64 {
     let slots = local.engine.parallel.get() as u64;
     let context = u64::from(local.engine.ctx.0).saturating_mul(slots);
     let projector = file.projector.as_ref().map_or(0, |projector| projector.size_bytes);
-    models::estimate::estimate(&file.model.metadata, file.model.size_bytes, context, slots).saturating_add(projector)
+    let FoundCompanions { size_bytes: adapters, draft, files, .. } = &file.companions;
+    let draft_context = files.speculative.ctx.map_or(context, |ctx| u64::from(ctx).saturating_mul(slots));
+    let draft =
+        draft.as_ref().map_or(0, |draft| models::estimate(&draft.metadata, draft.size_bytes, draft_context, slots));
+    let model = models::estimate(&file.model.metadata, file.model.size_bytes, context, slots);
+    model.saturating_add(projector).saturating_add(*adapters).saturating_add(draft)
 }
 
 fn rank_of(local: &LocalSettings) -> Rank {
@@ -432,16 +438,26 @@ mod tests {
     use crate::settings::{Inputs, resolve_text};
 
     #[test]
-    fn the_projector_of_a_model_counts_in_the_memory_that_it_needs() {
+    fn what_goes_with_a_model_counts_in_the_memory_that_it_needs() {
         let platform = Platform::plain("/nowhere".as_ref());
         let resolved = resolve_text(&Inputs::default(), &platform, "models: {m: {file: /m.gguf}}").unwrap();
         let local = resolved.config.catalogue.models[0].local.clone().unwrap();
         let model = InspectedModel { metadata: Metadata::default(), size_bytes: 1 << 30 };
-        let mut file =
-            ModelFile { path: "/m.gguf".into(), modified: None, model, binary: PathBuf::new(), projector: None };
+        let mut file = ModelFile {
+            path: "/m.gguf".into(),
+            modified: None,
+            model,
+            binary: PathBuf::new(),
+            projector: None,
+            companions: FoundCompanions::default(),
+        };
         let without = memory_need(&file, &local);
         file.projector =
             Some(Projector { path: "/p.gguf".into(), modified: None, size_bytes: 1 << 29, modalities: Vec::new() });
         assert_eq!(memory_need(&file, &local), without + (1 << 29));
+        file.companions.size_bytes = 1 << 20;
+        file.companions.draft = Some(InspectedModel { metadata: Metadata::default(), size_bytes: 1 << 28 });
+        let draft = models::estimate(&Metadata::default(), 1 << 28, 4096, 1);
+        assert_eq!(memory_need(&file, &local), without + (1 << 29) + (1 << 20) + draft);
     }
 }

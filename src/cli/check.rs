@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use super::arguments::{ServeArgs, detect_platform, explain_model};
 use super::output::{
-    brought_names_section, models_section, print, print_stderr, projectors_section, report_problems, settings_table,
+    brought_names_section, companions_section, models_section, print, print_stderr, projectors_section,
+    report_problems, settings_table,
 };
 use crate::settings::catalogue::ModelSettings;
 use crate::settings::values::masked_arguments;
@@ -25,7 +26,7 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
     print(&brought_names_section(resolved));
     let inspected = preflight::inspect(&examined, resolved, &inputs.environment, help.as_deref());
     let mut catalogue = resolved.config.catalogue.clone();
-    let mut projectors = String::new();
+    let mut companions = String::new();
     if let Ok((_, models)) = &inspected {
         let models = models.all();
         // Show the models of the folder, and the ids and kinds that were read from files.
@@ -33,10 +34,10 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
             .iter()
             .map(|found| ModelSettings { id: Some(found.id.clone()), kind: Some(found.kind), ..found.settings.clone() })
             .collect();
-        projectors = projectors_section(&models);
+        companions = projectors_section(&models) + &companions_section(&models);
     }
     print(&models_section(&catalogue));
-    print(&projectors);
+    print(&companions);
     let option_of = |name: &str| help.as_deref()?.option_of_variable(name);
     let mut warnings = resolved.warnings.clone();
     warnings.extend(llama_variables_warning(&inputs.environment, option_of));

@@ -64,6 +64,16 @@ pub(super) fn projectors_section(models: &[CheckedModel]) -> String {
     text
 }
 
+/// Returns what goes with each model besides its projector, under a heading, or nothing.
+pub(super) fn companions_section(models: &[CheckedModel]) -> String {
+    let line = |model: &CheckedModel| {
+        let names = model.companion_names();
+        (!names.is_empty()).then(|| format!("{}  {}\n", printable(&model.id), printable(&names.join("; "))))
+    };
+    let lines: String = models.iter().filter_map(line).collect();
+    if lines.is_empty() { lines } else { format!("\nwhat goes with models:\n{lines}") }
+}
+
 /// Prints the problems with the configuration. Returns the exit code for them.
 pub(super) fn report_problems(problems: &[SettingProblem]) -> ExitCode {
     let mut text = format!("error: {} problem(s) with the configuration\n", problems.len());

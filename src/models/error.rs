@@ -127,6 +127,8 @@ impl ModelError {
             FileProblem::NotFirst { .. }
             | FileProblem::NoModel { .. }
             | FileProblem::NoProjector
+            | FileProblem::NoAdapter
+            | FileProblem::OtherArchitecture { .. }
             | FileProblem::Draft => false,
         };
         is_broken.then_some(path)
@@ -198,6 +200,17 @@ pub enum FileProblem {
     /// It is a GGUF that does not hold a projector.
     #[error("is no multimodal projector (mmproj)")]
     NoProjector,
+    /// It is a GGUF that does not hold a LoRA adapter.
+    #[error("is no LoRA adapter")]
+    NoAdapter,
+    /// It is an adapter for models of another architecture.
+    #[error("is made for {of}, and the model is {needed}")]
+    OtherArchitecture {
+        /// The architecture of the adapter.
+        of: String,
+        /// That of the model.
+        needed: String,
+    },
     /// Its name says that it is the draft model of another one.
     #[error("is a draft model by its name, not a model of its own")]
     Draft,
@@ -216,6 +229,8 @@ impl FileProblem {
             }
             Self::NoModel { .. } => "name the model that it belongs to",
             Self::NoProjector => "download the projector of the model, or give this file another name",
+            Self::NoAdapter => "name a LoRA adapter as a GGUF file; llama.cpp's convert_lora_to_gguf.py makes one",
+            Self::OtherArchitecture { .. } => "name an adapter that was trained for this model",
             Self::Draft => {
                 "name the model that it belongs to, and this file in EXTRA_ARGS (`-md FILE`); to serve it all the same, list it under models: in llamagate.yaml"
             }

@@ -46,6 +46,7 @@ pub mod split;
 pub mod stores;
 
 pub use check::{InspectedModel, check_readable};
+pub use companions::adapter::{LoraAdapter, read_adapter};
 pub use companions::choice::projector_of;
 pub use companions::names::has_draft_name;
 pub use companions::projector::{
@@ -54,7 +55,7 @@ pub use companions::projector::{
 pub use error::{FileProblem, ModelError};
 pub use estimate::estimate;
 pub use find::{add_meaning_of_name, find, find_projector_of, id_of_found};
-pub use gguf::{GgufError, Metadata, YesNoTokens};
+pub use gguf::{GgufError, Metadata, TemplateFacts, YesNoTokens};
 pub use hub::name::{NameError, RemoteName, RepositoryId, is_plain_path, path_of_address, sha256_of, shown_name};
 pub use hub::{HubError, Repository, choose_files};
 pub use kind::{KindContradiction, ModelKind};

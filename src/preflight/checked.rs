@@ -8,6 +8,7 @@ use crate::embedding_heads::EmbeddingHeads;
 use crate::models::{self, BrokenProjector, KindContradiction, ModelKind, Projector, RemoteName, YesNoTokens};
 use crate::settings::SettingProblem;
 use crate::settings::catalogue::ModelSettings;
+use crate::worker::CompanionFiles;
 
 /// A model that passed the checks. Its load may still fail.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,9 +74,15 @@ impl CheckedModel {
         self.settings.aliases.iter().chain(&self.settings.hidden_aliases).chain([&self.id])
     }
 
-    /// Returns whether this is the id or an alias.
+    /// Returns whether this is the id or an alias, or one of these with the name of an adapter.
     pub(super) fn has_name(&self, name: &str) -> bool {
-        self.names().any(|known| known == name)
+        let is_own = |name: &str| self.names().any(|known| known == name);
+        is_own(name) || name.rsplit_once(':').is_some_and(|(base, adapter)| is_own(base) && self.has_adapter(adapter))
+    }
+
+    fn has_adapter(&self, name: &str) -> bool {
+        let local = self.settings.local.iter();
+        local.flat_map(|local| local.companions.adapter_names()).any(|known| known == name)
     }
 }
 
@@ -122,6 +129,21 @@ pub struct ModelFile {
     pub binary: PathBuf,
     /// The multimodal projector that llama-server gets.
     pub projector: Option<Projector>,
+    /// What else goes with the model.
+    pub companions: FoundCompanions,
+}
+
+/// What goes with a model besides its projector, as it was found.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FoundCompanions {
+    /// What llama-server gets.
+    pub files: CompanionFiles,
+    /// The modification times of the files, which tell a reload whether one has been replaced.
+    pub modified: Vec<Option<SystemTime>>,
+    /// Size of all adapters in bytes.
+    pub size_bytes: u64,
+    /// The draft model.
+    pub draft: Option<models::InspectedModel>,
 }
 
 /// A model that is not on the disk, and that a download may bring.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::settings::catalogue::{Catalogue, ModelSettings, ProjectorSetting, Start};
 use crate::settings::{Config, SettingProblem, Settings, is_executable};
-use crate::worker::{LlamaHelp, PROJECTOR_FLAG, UnknownArgument};
+use crate::worker::{LlamaHelp, PROJECTOR_FLAG, UnknownArgument, UnknownCompanion};
 
 /// Returns the llama-server that serves models of this configuration; `None` if none does, or it cannot be used.
 pub fn llama_server(config: &Config) -> Option<PathBuf> {
@@ -92,6 +92,10 @@ pub(super) fn unknown_arguments(config: &Config, help: &LlamaHelp) -> Vec<Settin
                 fault: format!("this llama-server does not know the argument {PROJECTOR_FLAG}"),
                 hint: Some("install a newer llama.cpp, or leave mmproj out".to_owned()),
             });
+        }
+        for UnknownCompanion { key, fault } in help.unknown_companions(&local.companions) {
+            let hint = Some(format!("install another llama.cpp, or leave {key} out"));
+            problems.push(SettingProblem { subject: format!("{section}.{key}"), fault, hint });
         }
         for UnknownArgument { fault, hint } in help.unknown_arguments(words) {
             let problem = SettingProblem { subject: subject.clone(), fault, hint };

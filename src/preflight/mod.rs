@@ -5,6 +5,7 @@
 //!
 //! - `bounds.rs`: bounds on what the checks report
 //! - `checked.rs`: what the checks of models return
+//! - `companions.rs`: what goes with a model
 //! - `heads.rs`: the heads of a model for embeddings
 //! - `inspection.rs`: all checks together, on what could be read of the settings
 //! - `keys.rs`: the key file
@@ -17,6 +18,7 @@
 
 mod bounds;
 mod checked;
+mod companions;
 mod heads;
 mod inspection;
 mod keys;
@@ -27,7 +29,7 @@ mod ready;
 mod shelf;
 mod warnings;
 
-pub use checked::{BrokenFile, CheckedModel, CheckedModels, MissingModel, ModelFile, Unservable};
+pub use checked::{BrokenFile, CheckedModel, CheckedModels, FoundCompanions, MissingModel, ModelFile, Unservable};
 pub use inspection::inspect;
 pub use keys::{key_file_warnings, missing_key_file_warning};
 pub use llama_server::llama_server;

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::checked::{BrokenFile, CheckedModel, MissingModel, ModelFile, ModelFlaw, file_name};
+use super::checked::{BrokenFile, CheckedModel, FoundCompanions, MissingModel, ModelFile, ModelFlaw, file_name};
+use super::companions::configured_projector;
 use super::heads::read_heads;
 use super::llama_server::file_start;
 use crate::models::{self, KindContradiction, ModelKind, Projector, ProjectorSearch};
@@ -56,35 +57,6 @@ fn contradicted(model: &CheckedModel, contradiction: KindContradiction) -> Model
     ModelFlaw { problem, missing: None, broken: None }
 }
 
-/// Returns the projector that `mmproj` names.
-///
-/// # Errors
-///
-/// It cannot be found or used.
-fn configured_projector(
-    settings: &Settings,
-    model: &ModelSettings,
-    path: &Path,
-    name: &Path,
-) -> Result<ProjectorSearch, ModelFlaw> {
-    let beside = path.parent().map(|dir| dir.join(name)).filter(|path| path.is_file());
-    let found = match beside {
-        Some(path) => Ok(path),
-        None => models::resolve(&settings.files.models_dir, &name.to_string_lossy()),
-    };
-    let read = found.and_then(|path| models::read_projector(&path));
-    match read {
-        Ok(projector) => Ok(ProjectorSearch { found: Some(projector), ..ProjectorSearch::default() }),
-        Err(error) => {
-            let id = model.id.as_deref().unwrap_or_default();
-            let subject = format!("models.{id}.mmproj: {:?}", name.display().to_string());
-            let hint = "name a projector in the model's folder or under MODELS_DIR, give its full path, or set none";
-            let problem = SettingProblem { subject, fault: error.to_string(), hint: Some(hint.to_owned()) };
-            Err(ModelFlaw { problem, missing: None, broken: None })
-        }
-    }
-}
-
 /// Describes a model whose file has been read. `search` finds its projector, unless llama-server's arguments decide.
 ///
 /// # Errors
@@ -116,7 +88,8 @@ pub(super) fn check_file(
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
     let ProjectorSearch { found, passed_over, tied, unused, broken } = projectors;
     let projector = found.map(|found| Projector { path: absolute(found.path), ..found });
-    let file = ModelFile { path: absolute(path), modified, model: inspected, binary: binary.to_owned(), projector };
+    let (path, binary, companions) = (absolute(path), binary.to_owned(), FoundCompanions::default());
+    let file = ModelFile { path, modified, model: inspected, binary, projector, companions };
     Ok(CheckedModel {
         kind,
         settings,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::checked::{CheckedModel, CheckedModels, ModelFlaw, Unservable};
+use super::companions::{add_companions, missing_companions};
 use super::llama_server::{find_llama_server, needs_llama_server, unknown_arguments};
 use super::model::check_model;
 use super::shelf::{no_model, scan_shelf};
@@ -52,7 +53,9 @@ pub fn models(
     let (mut broken, mut missing) = (Vec::new(), Vec::new());
     problems.extend(configured.iter().filter_map(|model| missing_command(model, environment)));
     for model in configured {
-        match check_model(settings, model, binary.as_deref()) {
+        let found = check_model(settings, model, binary.as_deref());
+        let path = found.as_ref().ok().and_then(|found| Some(found.as_ref()?.file.as_ref()?.path.clone()));
+        match found.and_then(|found| found.map(|found| add_companions(settings, found, help)).transpose()) {
             // An id that comes from a file name is known only here, so this is the first place that sees it twice.
             Ok(Some(model)) => match checked.iter().any(|other| other.id == model.id) {
                 false => checked.push(model),
@@ -63,7 +66,11 @@ pub fn models(
                 }),
             },
             Ok(None) => {}
-            Err(ModelFlaw { missing: Some(model), .. }) => missing.push(*model),
+            Err(ModelFlaw { missing: Some(first), .. }) => {
+                let others = missing_companions(settings, model, path.as_deref());
+                let others: Vec<_> = others.into_iter().filter(|other| *other != *first).collect();
+                missing.extend(std::iter::once(*first).chain(others));
+            }
             Err(flaw) => {
                 problems.push(flaw.problem);
                 broken.extend(flaw.broken.map(|file| *file));

@@ -57,6 +57,21 @@ pub const MOST_PROMPTS: usize = 64;
 /// Longest prompt or instruction of a model, in bytes. It stands before each input of a request.
 pub const PROMPT_LENGTH: usize = 1024;
 
+/// Most LoRA adapters of one model.
+pub const MOST_ADAPTERS: usize = 64;
+
+/// Largest scale of an adapter, in either direction.
+pub const LARGEST_SCALE: f32 = 100.0;
+
+/// Most tokens that may be drafted at once.
+pub const MOST_DRAFTED: u32 = 1024;
+
+/// Most machines that compute for one model.
+pub const MOST_RPC_SERVERS: usize = 64;
+
+/// Largest file of a chat template, in bytes.
+pub const CHAT_TEMPLATE_SIZE: u64 = 1 << 20;
+
 /// Most llama-servers that are started for one model.
 pub const MOST_REPLICAS: u32 = 64;
 

@@ -44,6 +44,7 @@ mod state;
 mod supervisor;
 mod worker_metrics;
 
+pub use arguments::companions::{UnknownCompanion, is_adapter_path};
 pub use arguments::help::LlamaHelp;
 pub use arguments::own_flags::PROJECTOR_FLAG;
 pub use arguments::unknown::UnknownArgument;
@@ -56,7 +57,7 @@ pub use endpoint::{Endpoint, NotAccepted, RequestClass};
 pub use handle::{LastExit, WorkerCondition, WorkerHandle, WorkerLoss, WorkerStatus};
 pub use memory::budget::MemoryBudget;
 pub use memory::learned::LearnedMemory;
-pub use plan::{Need, Plan, Program};
+pub use plan::{ChatTemplate, CompanionFiles, Need, Plan, Program};
 pub use process::help::HelpReader;
 pub use process::reaper::reap_orphans;
 pub use process::spawner::Spawner;

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use crate::models::ModelKind;
-use crate::settings::catalogue::LoadMode;
+use crate::settings::catalogue::{LoadMode, SpeculativeSetting};
 use crate::settings::options::Engine;
 use crate::telemetry::files::LogFolder;
 
@@ -24,6 +24,8 @@ pub struct Plan {
     pub load_mode: LoadMode,
     /// The multimodal projector that llama-server gets.
     pub projector: Option<PathBuf>,
+    /// What else llama-server gets with the model.
+    pub companions: CompanionFiles,
     /// Whether llama-server gives the vectors of all tokens in place of one for each text.
     pub gives_token_vectors: bool,
     /// Environment variables that the process inherits.
@@ -49,6 +51,30 @@ impl Plan {
             Program::Command { model, .. } => model.clone(),
         }
     }
+}
+
+/// What llama-server gets with a model besides its projector.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CompanionFiles {
+    /// The adapters, in the order of their numbers, each with its scale for requests that name none.
+    pub adapters: Vec<(PathBuf, f32)>,
+    /// The draft model.
+    pub draft: Option<PathBuf>,
+    /// How tokens are drafted.
+    pub speculative: SpeculativeSetting,
+    /// The chat template.
+    pub chat_template: Option<ChatTemplate>,
+    /// Other machines that compute, as `HOST:PORT`.
+    pub rpc: Vec<String>,
+}
+
+/// A chat template in place of that of the model's file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChatTemplate {
+    /// A file.
+    File(PathBuf),
+    /// One that llama-server has, by its name.
+    BuiltIn(String),
 }
 
 /// The program that is started for a worker.

@@ -13,7 +13,8 @@ const MAGIC: &[u8] = b"GGUF";
 const READ_BUFFER: usize = 64 << 10;
 
 /// Keys that are kept by their full name. Text values are kept only for these.
-const KEPT: [&str; 20] = [
+const KEPT: [&str; 21] = [
+    "adapter.type",
     "clip.audio.projection_dim",
     "clip.has_audio_encoder",
     "clip.has_vision_encoder",
@@ -51,6 +52,24 @@ const KEPT_ENDINGS: [&str; 10] = [
     ".pooling_type",
 ];
 
+/// What a chat template has, by the names that it uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TemplateFacts {
+    /// Whether it takes tools.
+    pub has_tools: bool,
+    /// Whether it has a place for what the model thinks.
+    pub has_thinking: bool,
+}
+
+impl TemplateFacts {
+    /// Looks at the text of a template.
+    #[must_use]
+    pub fn of(text: &[u8]) -> Self {
+        let names = |name: &str| memchr::memmem::find(text, name.as_bytes()).is_some();
+        Self { has_tools: names("tools"), has_thinking: names("<think>") || names("enable_thinking") }
+    }
+}
+
 /// The value of a key that is kept.
 #[derive(Debug)]
 pub(super) enum GgufValue {
@@ -58,11 +77,7 @@ pub(super) enum GgufValue {
     Flag(bool),
     Text(String),
     List(Vec<u64>),
-    /// What a chat template has.
-    Template {
-        has_tools: bool,
-        has_thinking: bool,
-    },
+    Template(TemplateFacts),
     /// An array of this many elements, which are not kept.
     Count(u64),
     /// A list of this many tokens, which are not kept.
@@ -195,11 +210,7 @@ impl<R: Read> Header<R> {
         // Safe to allocate at once, because `length` is within its bound.
         let mut text = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
         self.fill(&mut text)?;
-        let names = |name: &str| memchr::memmem::find(&text, name.as_bytes()).is_some();
-        Ok(GgufValue::Template {
-            has_tools: names("tools"),
-            has_thinking: names("<think>") || names("enable_thinking"),
-        })
+        Ok(GgufValue::Template(TemplateFacts::of(&text)))
     }
 
     /// Reads an array of whole numbers; counts the elements of any other array.

@@ -24,8 +24,8 @@ pub use bounds::{
     MAX_ARRAY_DEPTH, MAX_DIMS, MAX_KEY, MAX_KEYS, MAX_LAYERS, MAX_METADATA_BYTES, MAX_STRING, MAX_TENSORS, PEEKED_KEYS,
 };
 pub use error::GgufError;
-pub use header::YesNoTokens;
 use header::{GgufValue, Header, TOKENS, Tensor, bounded};
+pub use header::{TemplateFacts, YesNoTokens};
 
 /// Alignment of the tensor data, in bytes, without `general.alignment`.
 const DEFAULT_ALIGNMENT: u64 = 32;
@@ -61,6 +61,8 @@ pub struct Metadata {
     pub name: Option<String>,
     /// `general.type`: `model`, or another kind of content (`adapter`, `mmproj`, `imatrix`).
     pub general_type: Option<String>,
+    /// `adapter.type`: the kind of an adapter, such as `lora`.
+    pub adapter_type: Option<String>,
     /// The quantisation's name: from `general.file_type`, else the type of most weights, else `unknown`.
     pub quantization: String,
     /// Context length the model was trained for, in tokens.
@@ -286,9 +288,9 @@ impl Values {
             Some(number) => quant::file_type_name(number).map_or_else(|| format!("type {number}"), str::to_owned),
             None => tensors.most_common_type().unwrap_or("unknown").to_owned(),
         };
-        let (template_has_tools, template_has_thinking) = match self.0.get("tokenizer.chat_template") {
-            Some(GgufValue::Template { has_tools, has_thinking }) => (*has_tools, *has_thinking),
-            _ => (false, false),
+        let template = match self.0.get("tokenizer.chat_template") {
+            Some(GgufValue::Template(facts)) => *facts,
+            _ => TemplateFacts::default(),
         };
         let (vocabulary_size, yes_no) = match self.0.get(TOKENS) {
             Some(GgufValue::Vocabulary { count, yes_no }) => (Some(*count), *yes_no),
@@ -301,6 +303,7 @@ impl Values {
             has_reranker_name: name.as_deref().is_some_and(is_reranker_name),
             name,
             general_type: self.text("general.type"),
+            adapter_type: self.text("adapter.type"),
             quantization,
             context_length: uint("context_length"),
             block_count: uint("block_count"),
@@ -313,8 +316,8 @@ impl Values {
             classifier_pooling_type: small("classifier.pooling_type"),
             causal: self.flag(&of_arch("attention.causal")),
             has_chat_template: self.0.contains_key("tokenizer.chat_template"),
-            template_has_tools,
-            template_has_thinking,
+            template_has_tools: template.has_tools,
+            template_has_thinking: template.has_thinking,
             special_tokens: self.special_tokens(),
             tokenizer: self.text("tokenizer.ggml.model"),
             vocabulary_size,

@@ -14,6 +14,7 @@
 
 use std::num::{NonZeroU64, NonZeroUsize};
 
+use super::companions::CompanionSettings;
 use super::model::{
     HeadFiles, LoadMode, LocalSettings, ModelSettings, ProjectorSetting, RemoteSettings, Rewrite, Start,
 };
@@ -80,6 +81,7 @@ pub(in crate::settings) struct ModelDraft {
     pub(in crate::settings) start: Option<Start>,
     pub(in crate::settings) projector: Option<ProjectorSetting>,
     pub(in crate::settings) heads: Option<HeadFiles>,
+    pub(in crate::settings) companions: CompanionSettings,
     pub(in crate::settings) kind: Option<ModelKind>,
     pub(in crate::settings) tier: Option<String>,
     pub(in crate::settings) aliases: Vec<String>,
@@ -119,6 +121,7 @@ impl ModelDraft {
             start,
             projector,
             heads,
+            companions,
             kind,
             tier,
             aliases,
@@ -151,6 +154,7 @@ impl ModelDraft {
             start,
             projector,
             heads,
+            companions,
             kind,
             tier,
             aliases,
@@ -190,6 +194,7 @@ impl ModelDraft {
             start,
             projector,
             heads,
+            companions,
             kind,
             tier,
             aliases,
@@ -232,6 +237,7 @@ impl ModelDraft {
                 start,
                 projector: projector.unwrap_or_default(),
                 heads,
+                companions,
                 engine,
                 load_mode,
                 slots: slots.unwrap_or(settings.queue.max_concurrent_requests).get(),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
+use super::companions::CompanionSettings;
 use super::pool::{PoolPlace, PoolRole};
 use crate::models::{ModelKind, id_of, id_of_found};
 use crate::settings::bounds::REMOTE_SLOTS;
@@ -153,6 +154,7 @@ impl ModelSettings {
                 start,
                 projector: _,
                 heads,
+                companions,
                 engine,
                 load_mode,
                 slots,
@@ -164,7 +166,7 @@ impl ModelSettings {
                 priority: _,
             } = local;
             // Whether there are any: what is in the files is applied here, and not by the workers.
-            (start, heads.is_some(), engine, load_mode, slots, replicas, pinned, memory)
+            (start, heads.is_some(), companions, engine, load_mode, slots, replicas, pinned, memory)
         });
         (id, kind, remotes, local)
     }
@@ -203,6 +205,8 @@ pub struct LocalSettings {
     pub projector: ProjectorSetting,
     /// The files of the heads for sparse and ColBERT vectors.
     pub heads: Option<HeadFiles>,
+    /// What else goes with the model.
+    pub companions: CompanionSettings,
     /// The settings of the group "llama-server", resolved for this model.
     pub engine: Engine,
     /// How llama-server keeps the model file in memory.

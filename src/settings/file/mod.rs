@@ -5,6 +5,7 @@
 //! unknown key is a problem.
 //!
 //! - `address.rs`: normalizes the URL of a remote backend
+//! - `companions.rs`: the keys of a model for what goes with it
 //! - `embedding.rs`: the keys of a model for embeddings
 //! - `fields.rs`: reads the entries of one mapping by key
 //! - `include.rs`: reads files, and merges those that `include:` names
@@ -17,6 +18,7 @@
 //! - `unread_param.rs`: what an unread key of `litellm_params` is
 
 mod address;
+mod companions;
 mod embedding;
 mod fields;
 mod include;

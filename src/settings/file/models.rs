@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use super::address::check_segments;
+use super::companions::companions;
 use super::embedding;
 use super::fields::{NodeFields, read, texts};
 use super::node::YamlNode;
 use crate::models::ModelKind;
 use crate::settings::bounds::{CONFIGURED_NAME_LENGTH, MOST_REPLICAS, PROMPT_LENGTH};
 use crate::settings::catalogue::draft::{EngineDraft, ModelDraft};
-use crate::settings::catalogue::{LoadMode, ProjectorSetting, Start};
+use crate::settings::catalogue::{CompanionSettings, LoadMode, ProjectorSetting, Start};
 use crate::settings::notes::FileNotes;
 use crate::settings::values::{ArgumentsPlace, ByteSize, ExtraArgs, Rejected, Weight};
 
@@ -27,6 +28,11 @@ const SINGLE_MODEL_KEYS: &[&str] = &[
     "file",
     "mmproj",
     "heads",
+    "lora",
+    "draft",
+    "speculative",
+    "chat_template",
+    "rpc",
     "command",
     "health",
     "served_model_name",
@@ -104,6 +110,13 @@ fn read_keys(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft {
         let hint = Some("they are applied to what llama-server gives for the GGUF file under file".to_owned());
         notes.problem(&fields.at("heads"), "there is no file", hint);
     }
+    draft.companions = companions(fields, notes);
+    if draft.start.is_none() && !draft.has_problem {
+        for key in draft.companions.keys() {
+            let hint = Some("llama-server gets it, with the GGUF file under file".to_owned());
+            notes.problem(&fields.at(key), "there is no file", hint);
+        }
+    }
     draft.kind = fields.value::<ModelKind>("kind", notes);
     draft.tier = fields.text("tier", notes).filter(|tier| {
         let fault = check_tier(tier).err();
@@ -118,7 +131,8 @@ fn read_keys(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft {
     draft.instruction = read_instruction(fields, notes);
     // Only llama-server takes these settings; for a command they would silently have no effect.
     if matches!(draft.start, Some(Start::Command { .. })) {
-        for (key, is_set) in [
+        let companions = draft.companions.keys().map(|key| (key, true));
+        for (key, is_set) in companions.chain([
             ("mmproj", draft.projector.is_some()),
             ("heads", draft.heads.is_some()),
             ("args", draft.engine.extra_args.is_some()),
@@ -127,7 +141,7 @@ fn read_keys(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft {
             ("threads", draft.engine.threads.is_some()),
             ("batch", draft.engine.batch.is_some()),
             ("prefetch", draft.engine.prefetch.is_some()),
-        ] {
+        ]) {
             if is_set {
                 notes.problem(
                     &fields.at(key),
@@ -174,6 +188,7 @@ fn read_shared(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft
         start: None,
         projector: None,
         heads: None,
+        companions: CompanionSettings::default(),
         kind: None,
         tier: None,
         aliases: Vec::new(),

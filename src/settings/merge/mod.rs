@@ -2,17 +2,21 @@
 //!
 //! Owns the checks that need all models: which entries describe the same model, names that clash, and fallbacks.
 //!
+//! - `companions.rs`: what goes with a model, against arguments and other names
 //! - `doubts.rs`: settings of models that have no effect
+//! - `located.rs`: the draft of one model, and what describes it
 //! - `tiers.rs`: models of tiers, from environment variables
 //! - `tests/`: tests of the merge with whole configurations
 
+mod companions;
 mod doubts;
+mod located;
 pub(super) mod tiers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::catalogue::draft::ModelDraft;
-use super::catalogue::{Catalogue, EVERY_MODEL, ModelSettings, PoolPlace, RemoteSettings, Start, TIERS, known_id};
+use super::catalogue::{Catalogue, EVERY_MODEL, ModelSettings, PoolPlace, RemoteSettings, Start, TIERS};
 use super::file::{Backend, FileModels, GroupAlias, ModelListEntry, check_name};
 use super::notes::{FileNotes, LeftOutEntry, LeftOutReason, did_you_mean};
 use super::options::Settings;
@@ -21,44 +25,10 @@ use super::values::{NamePattern, Strategy};
 use crate::models::{ModelKind, Repository, StoreName};
 use crate::settings::bounds::{MOST_ALIASES, MOST_MODELS, MOST_REMOTES};
 use crate::settings::values::ServeModelsDir;
+use companions::{adapter_names, check_adapter_names, check_arguments};
 use doubts::doubts;
+use located::LocatedDraft;
 use tiers::FromEnvironment;
-
-/// The draft of one model, with the location that describes it.
-struct LocatedDraft {
-    /// The key or variable that describes it, such as `models.qwen3-4b` or `HEAVY_MODEL_PATH`.
-    location: String,
-    /// Whether an environment variable or a flag describes it, not the file.
-    is_from_environment: bool,
-    id: Option<String>,
-    draft: ModelDraft,
-}
-
-impl LocatedDraft {
-    /// Records a problem with this model, at its location in the file or with its variable.
-    fn problem(&self, notes: &mut FileNotes, fault: String, hint: Option<String>) {
-        if self.is_from_environment {
-            notes.problems.push(SettingProblem { subject: self.location.clone(), fault, hint });
-        } else {
-            notes.problem(&self.location, fault, hint);
-        }
-    }
-
-    /// Returns the id, if it is known without reading model files.
-    fn name(&self) -> Option<String> {
-        known_id(self.id.as_deref(), self.draft.start.as_ref())
-    }
-
-    /// Returns the aliases, the hidden ones too.
-    fn aliases(&self) -> impl Iterator<Item = &String> {
-        self.draft.aliases.iter().chain(&self.draft.hidden_aliases)
-    }
-
-    /// Returns whether this is the id or an alias of the model.
-    fn has_name(&self, name: &str) -> bool {
-        self.name().as_deref() == Some(name) || self.aliases().any(|alias| alias == name)
-    }
-}
 
 /// Builds the catalogue, and records problems and warnings in `notes`.
 pub(super) fn assemble(
@@ -124,6 +94,7 @@ pub(super) fn assemble(
         let draft = std::mem::take(&mut model.draft);
         let finished = draft.into_model(model.id.clone(), defaults, settings);
         check_context(&model, &finished, settings, notes);
+        check_arguments(&model, &finished, notes);
         models.push(finished);
     }
     let shelf = has_shelf.then(|| {
@@ -430,6 +401,9 @@ fn check_names(drafts: &mut [LocatedDraft], notes: &mut FileNotes) {
             }
         }
     }
+    for model in drafts.iter() {
+        check_adapter_names(model, &mut taken, notes);
+    }
 }
 
 /// Returns the fallbacks by name; every name must be that of a model or a tier. With a shelf, whose models are not known
@@ -445,6 +419,7 @@ fn fallbacks(
         known.extend(model.name());
         known.extend(model.draft.tier.clone());
         known.extend(model.aliases().cloned());
+        known.extend(adapter_names(model));
     }
     let mut fallbacks = BTreeMap::new();
     for (location, name, mut names) in configured {

@@ -6,6 +6,9 @@
 /// Options that every llama-server has. A text without them is not its help.
 const EXPECTED: [&str; 4] = ["--model", "--port", "--ctx-size", "--host"];
 
+/// What comes before the names of templates in the text of an option.
+const TEMPLATE_LIST: &str = "built-in templates:";
+
 /// Spaces at the start of a line that may begin an option; the text of an option is indented further.
 const INDENT: usize = 4;
 
@@ -22,6 +25,8 @@ pub(super) struct LlamaOption {
     pub(super) names: Vec<String>,
     /// The number of its values.
     pub(super) values: usize,
+    /// What the help calls its values, such as `N` or `on,off`.
+    value_text: String,
     /// Its text, on one line.
     pub(super) text: String,
 }
@@ -45,6 +50,21 @@ impl LlamaHelp {
     /// Returns whether there is an option of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.option(name).is_some()
+    }
+
+    /// Returns whether there is an option of this name that has not been removed.
+    pub(super) fn takes(&self, name: &str) -> bool {
+        self.option(name).is_some_and(|option| option.replacement().is_none())
+    }
+
+    /// Returns the values that an option takes, if its help lists them.
+    pub(super) fn listed_values(&self, name: &str) -> Vec<&str> {
+        let Some(option) = self.option(name) else { return Vec::new() };
+        let list = match option.text.split_once(TEMPLATE_LIST) {
+            Some((_, list)) => list.split("(env:").next().unwrap_or(list),
+            None => option.value_text.as_str(),
+        };
+        list.split(',').map(str::trim).filter(|value| !value.is_empty()).collect()
     }
 
     /// Returns the number of an option's values; `None` if there is no option of this name.
@@ -91,7 +111,8 @@ impl LlamaOption {
                 Some(more) => rest = more.trim_start_matches(' '),
                 None => {
                     let (values, text) = split_values(after);
-                    return Some(Self { names, values: count_values(values), text: text.to_owned() });
+                    let (values, value_text) = (count_values(values), values.to_owned());
+                    return Some(Self { names, values, value_text, text: text.to_owned() });
                 }
             }
         }

@@ -35,9 +35,11 @@ pub(crate) fn unfit_file(problem: &ModelError) -> Diagnosis {
     let cause = match problem {
         ModelError::File { problem, .. } => match &**problem {
             FileProblem::Gguf(error) | FileProblem::Part { source: error, .. } => cause_of(error),
-            FileProblem::NoModel { .. } | FileProblem::NoProjector | FileProblem::Draft => {
-                FailureCause::ModelUnsupported
-            }
+            FileProblem::NoModel { .. }
+            | FileProblem::NoProjector
+            | FileProblem::NoAdapter
+            | FileProblem::OtherArchitecture { .. }
+            | FileProblem::Draft => FailureCause::ModelUnsupported,
             FileProblem::MissingParts { .. } | FileProblem::NotFirst { .. } | FileProblem::Renamed { .. } => {
                 FailureCause::ModelNotFound
             }

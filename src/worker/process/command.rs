@@ -87,6 +87,7 @@ impl Launch<'_> {
         // One that `mmproj` names is refused before the start if llama-server takes none.
         let projector = self.plan.projector.as_ref().filter(|_| may_take(help, PROJECTOR_FLAG));
         arguments.extend(projector.iter().flat_map(|path| [OsString::from(PROJECTOR_FLAG), path.into()]));
+        arguments.extend(self.plan.companions.arguments(help));
         arguments.extend(engine.extra_args.words.iter().map(OsString::from));
 
         let mut environment = self.inherited();
@@ -117,7 +118,7 @@ mod tests {
     use crate::settings::catalogue::LoadMode;
     use crate::settings::{Environment, Inputs, resolve};
     use crate::telemetry::files::{LogFolder, LogRules};
-    use crate::worker::plan::Need;
+    use crate::worker::plan::{CompanionFiles, Need};
     use std::path::PathBuf;
 
     const ALL: Cpus = Cpus { allowed: 16, online: 16 };
@@ -159,6 +160,7 @@ mod tests {
             engine: settings.engine,
             load_mode: LoadMode::default(),
             projector: Some("/mmproj.gguf".into()),
+            companions: CompanionFiles::default(),
             gives_token_vectors: false,
             environment: vec![("PATH".to_owned(), "/bin".to_owned()), ("HOME".to_owned(), "/home/u".to_owned())],
             logs: LogFolder::open("/nowhere".into(), LogRules { is_written: false, keep: 1, part_size: None }),
