@@ -1,7 +1,7 @@
 //! The description of a model for lists of models, from its configuration and the headers of its files.
 
 use super::known_prompts::known_prompts;
-use crate::fleet::{ModelInfo, ModelNumbers, PoolRank};
+use crate::fleet::{ModelAdapters, ModelInfo, ModelNumbers, PoolRank};
 use crate::models::{InputModality, Metadata, ModelKind};
 use crate::preflight::CheckedModel;
 use crate::settings::Config;
@@ -42,6 +42,7 @@ pub(super) fn info_of(model: &CheckedModel, config: &Config) -> ModelInfo {
         yes_no: model.yes_no_answers(),
         instruction: settings.instruction.clone().filter(|_| model.yes_no_answers().is_some()),
         heads: model.heads.clone(),
+        adapters: file.map_or_else(ModelAdapters::default, |_| adapters_of(model)),
         size_bytes: file.map(|file| file.model.size_bytes),
         // A context that is configured larger than the model was trained for is not usable.
         context_length: configured.map(|configured| trained.map_or(configured, |trained| trained.min(configured))),
@@ -59,6 +60,10 @@ pub(super) fn info_of(model: &CheckedModel, config: &Config) -> ModelInfo {
             .filter(|_| file.is_some() && settings.remotes.is_empty())
             .map(|local| local.engine.parallel.get()),
     }
+}
+
+fn adapters_of(model: &CheckedModel) -> ModelAdapters {
+    model.settings.local.as_ref().map(|local| ModelAdapters::of(&local.companions.adapters)).unwrap_or_default()
 }
 
 /// Returns what is put before inputs: what is configured, else what is known of the model by the name in its file, or by

@@ -3,6 +3,7 @@
 //! Grants a [`Lease`] on a worker. Sees workers only as [`WorkerHandle`](crate::worker::WorkerHandle)s, and knows
 //! nothing about HTTP requests.
 //!
+//! - `adapters.rs`: the LoRA adapters of a model, as requests see them
 //! - `affinity.rs`: which worker last served which prompt prefix
 //! - `bounds.rs`: sizes and fractions that no user needs to choose
 //! - `breaker.rs`: the circuit breaker of a remote worker
@@ -19,6 +20,7 @@
 //! - `worker_changes.rs`: waits for changes of workers
 //! - `worker_counters.rs`: the counters of one worker, as `GET /lb/stats` shows them
 
+mod adapters;
 mod affinity;
 pub mod bounds;
 mod breaker;
@@ -37,6 +39,7 @@ mod worker_changes;
 mod worker_counters;
 
 pub use crate::worker::{Fingerprint, IdleTime, KeySuspensions, RequestClass, WorkerState};
+pub use adapters::ModelAdapters;
 pub use breaker::{Breaker, BreakerState};
 pub use lease::Lease;
 pub use member::{Member, Rank};

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::adapters::ModelAdapters;
 use crate::embedding_heads::EmbeddingHeads;
 use crate::models::{InputModality, ModelKind, YesNoTokens};
 use crate::settings::catalogue::{PoolRole, Rewrite};
@@ -46,6 +47,8 @@ pub struct ModelInfo {
     pub instruction: Option<String>,
     /// The heads for sparse and ColBERT vectors. Its workers then give the vectors of all tokens.
     pub heads: Option<Arc<EmbeddingHeads>>,
+    /// Its adapters.
+    pub adapters: ModelAdapters,
     /// Size of the model's files in bytes, if they are local.
     pub size_bytes: Option<u64>,
     /// Maximum number of tokens of a request, if known.
@@ -91,6 +94,26 @@ impl ModelInfo {
     /// Returns whether the model is for every kind of route: a pattern without a configured kind stands for models of any.
     pub fn is_any_kind(&self) -> bool {
         self.pattern.is_some() && !self.has_known_kind
+    }
+
+    /// Returns the id and all aliases.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.id).chain(&self.aliases).chain(&self.hidden_aliases)
+    }
+
+    /// Returns the adapter that a request for `asked` asks for: `MODEL:ADAPTER`, where the model is named by its id, an
+    /// alias or its tier and id.
+    pub fn adapter_in<'a>(&self, asked: &'a str) -> Option<&'a str> {
+        let (base, adapter) = asked.rsplit_once(':').filter(|(_, adapter)| self.adapters.has(adapter))?;
+        let is_tier = |tier: &str| self.tier.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(tier));
+        let is_own = self.names().any(|name| name == base)
+            || base.strip_suffix(self.id.as_str()).and_then(|tier| tier.strip_suffix('/')).is_some_and(is_tier);
+        is_own.then_some(adapter)
+    }
+
+    /// Returns the id of the model with one of its adapters.
+    pub fn id_with(&self, adapter: &str) -> String {
+        format!("{}:{adapter}", self.id)
     }
 }
 
@@ -140,6 +163,7 @@ impl ModelInfo {
             yes_no: None,
             instruction: None,
             heads: None,
+            adapters: ModelAdapters::default(),
             size_bytes: None,
             context_length: None,
             quantization: None,

@@ -253,7 +253,7 @@ impl Gateway {
             let model_queue = Arc::clone(retry.model_queue());
             let model = &model_queue.model;
             // Known before a worker is leased, because a lease counts against the quota of a backend.
-            if let Some((unfit, refusal)) = request.unfit_workers(model)
+            if let Some((unfit, refusal)) = request.unfit_workers(model, retry.adapter())
                 && !retry.exclude(unfit)
             {
                 return Err((refusal, record));
@@ -294,7 +294,7 @@ impl Gateway {
             // Stage 7, forward.
             let is_last = retry.is_last_attempt();
             let limits_tokens = caller.meter().is_some_and(Meter::limits_tokens);
-            let adapted = request.adapt_to_worker(model, &lease, limits_tokens, is_last);
+            let adapted = request.adapt_to_worker(model, retry.adapter(), &lease, limits_tokens, is_last);
             let outgoing = OutgoingRequest {
                 route: request.route,
                 path_at_remote: request.path_at_remote(),
@@ -371,7 +371,7 @@ impl Gateway {
     ) -> Result<(), Refusal> {
         record.set_model(model_queue.model.id());
         let model = model_queue.model.info();
-        caller.check_model(&model)?;
+        caller.check_model_or_adapter(&model)?;
         check_single_kind(&model, required_kind, caller)?;
         check_rate(route, caller)?;
         caller.hold_permit(rate::enter(caller.meter(), || model_queue.queue.retry_after())?);

@@ -4,7 +4,7 @@
 //!
 //! 1. its id,
 //! 2. one of its aliases,
-//! 3. `tier/id`,
+//! 3. `tier/id`; one of these three with `:` and an adapter of the model means the same model,
 //! 4. a tier: the first of its models that is ready, else the first,
 //! 5. the pattern of a model (`openai/*`) that the name matches; of several the one with most fixed characters,
 //! 6. a pattern in the name that stands for a tier, if that tier exists: [`RERANKER_SIGNS`], [`EMBEDDING_SIGNS`] and
@@ -21,6 +21,7 @@
 
 use std::collections::HashMap;
 
+use super::adapters::ModelAdapters;
 use crate::models::ModelKind;
 use crate::settings::catalogue::PoolRole;
 use crate::settings::values::NamePattern;
@@ -48,6 +49,8 @@ pub struct NameEntry<'a> {
     pub aliases: &'a [String],
     /// Other names for the model that no client is shown.
     pub hidden_aliases: &'a [String],
+    /// The adapters that requests ask for after one of these names and a colon.
+    pub adapters: Option<&'a ModelAdapters>,
     /// The id as a pattern, if the model serves every name that matches it.
     pub pattern: Option<&'a NamePattern>,
     /// Whether the model serves requests of its kind without a name.
@@ -75,6 +78,7 @@ struct NamedModel {
     id: Box<str>,
     tier: Option<Box<str>>,
     kind: Option<ModelKind>,
+    adapters: ModelAdapters,
     pattern: Option<NamePattern>,
     is_default: bool,
     stand_in: Option<usize>,
@@ -110,6 +114,7 @@ impl ModelNames {
             id: entry.id.into(),
             tier: entry.tier.map(Into::into),
             kind: entry.kind,
+            adapters: entry.adapters.cloned().unwrap_or_default(),
             pattern: entry.pattern.cloned(),
             is_default: entry.is_default,
             stand_in: entry.stand_in,
@@ -133,7 +138,10 @@ impl ModelNames {
         may_use: impl Fn(usize) -> bool,
     ) -> Result<usize, Unresolved> {
         let would_do = |index: usize| self.is_of_kind(index, needs) && may_use(index);
-        let named = |asked: &str| self.exact.get(asked).copied().or_else(|| self.by_tier_and_id(asked));
+        if asked.is_some_and(|asked| self.lacks_adapter(asked)) {
+            return Err(Unresolved::Unknown);
+        }
+        let named = |asked: &str| self.by_id(asked).or_else(|| Some(self.by_adapter(asked)?.0));
         if let Some(index) = asked.and_then(named) {
             return if self.is_of_kind(index, needs) { Ok(index) } else { Err(Unresolved::WrongKind { index }) };
         }
@@ -184,10 +192,34 @@ impl ModelNames {
 
     /// Whether a model or a tier has this name, or the pattern of a model matches it.
     pub fn is_known(&self, asked: &str) -> bool {
-        self.exact.contains_key(asked)
-            || self.by_tier_and_id(asked).is_some()
+        self.by_id(asked).is_some()
+            || self.by_adapter(asked).is_some()
             || self.tier(asked).next().is_some()
             || self.by_own_pattern(asked, |_| true).is_some()
+    }
+
+    /// Returns whether a request asks a model for an adapter that it does not have, although it has others.
+    pub fn lacks_adapter(&self, asked: &str) -> bool {
+        let lacks =
+            |(index, adapter): (usize, &str)| self.models.get(index).is_some_and(|model| model.adapters.lacks(adapter));
+        self.with_adapter(asked).filter(|_| self.by_id(asked).is_none()).is_some_and(lacks)
+    }
+
+    /// Returns the model that the part of a name before the last colon means, and the part after that.
+    fn with_adapter<'n>(&self, asked: &'n str) -> Option<(usize, &'n str)> {
+        let (base, adapter) = asked.rsplit_once(':')?;
+        Some((self.by_id(base)?, adapter))
+    }
+
+    /// Returns the model that `MODEL:ADAPTER` means, if it has that adapter.
+    fn by_adapter<'n>(&self, asked: &'n str) -> Option<(usize, &'n str)> {
+        let has = |index: usize, adapter: &str| self.models.get(index).is_some_and(|model| model.adapters.has(adapter));
+        self.with_adapter(asked).filter(|(index, adapter)| has(*index, adapter))
+    }
+
+    /// Returns the model with this id or alias, or that `tier/id` means.
+    fn by_id(&self, asked: &str) -> Option<usize> {
+        self.exact.get(asked).copied().or_else(|| self.by_tier_and_id(asked))
     }
 
     fn is_of_kind(&self, index: usize, needs: Option<ModelKind>) -> bool {

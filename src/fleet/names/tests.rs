@@ -42,6 +42,7 @@ fn plain(id: &str, kind: ModelKind) -> NameEntry<'_> {
         id,
         aliases: &[],
         hidden_aliases: &[],
+        adapters: None,
         pattern: None,
         is_default: false,
         stand_in: None,

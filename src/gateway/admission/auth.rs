@@ -255,17 +255,41 @@ impl Caller {
         self.check_model_as(model, None)
     }
 
-    /// Checks like [`Caller::check_model`], but for a model that is a pattern the name that the request uses counts too.
+    /// Checks that the caller's key may use a model, or at least one of its adapters.
+    ///
+    /// # Errors
+    /// 403 when it may not.
+    pub(crate) fn check_model_or_adapter(&self, model: &ModelInfo) -> Result<(), Refusal> {
+        let refused = self.check_model(model);
+        let may_use = |adapter: &str| self.check_model_as(model, Some(&model.id_with(adapter))).is_ok();
+        if refused.is_err() && model.adapters.names().any(may_use) { Ok(()) } else { refused }
+    }
+
+    /// Checks like [`Caller::check_model`], but for a model that is a pattern the name that the request uses counts too, and
+    /// for an adapter only names with it, or the tier.
     ///
     /// # Errors
     /// 403 when the caller's key may not use the model.
     pub(crate) fn check_model_as(&self, model: &ModelInfo, asked: Option<&str>) -> Result<(), Refusal> {
+        if let Some(adapter) = asked.and_then(|asked| model.adapter_in(asked)) {
+            return self.check_adapter(model, adapter);
+        }
         let aliases = model.aliases.iter().chain(&model.hidden_aliases).chain(&model.tier).map(String::as_str);
         let is_match = |asked: &&str| model.pattern.as_ref().is_some_and(|pattern| pattern.has_match(asked));
         let names = std::iter::once(model.id.as_str()).chain(aliases).chain(asked.filter(is_match));
         match self.authenticated_key() {
             Some(authenticated) if !authenticated.key.may_use(names) => Err(Refusal::ModelNotAllowed(model.id.clone())),
             _ => Ok(()),
+        }
+    }
+
+    fn check_adapter(&self, model: &ModelInfo, adapter: &str) -> Result<(), Refusal> {
+        let Some(authenticated) = self.authenticated_key() else { return Ok(()) };
+        let names: Vec<String> =
+            model.names().map(|name| format!("{name}:{adapter}")).chain(model.tier.clone()).collect();
+        match authenticated.key.may_use(names.iter().map(String::as_str)) {
+            true => Ok(()),
+            false => Err(Refusal::ModelNotAllowed(model.id_with(adapter))),
         }
     }
 }

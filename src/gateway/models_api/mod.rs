@@ -55,23 +55,31 @@ impl ModelsApi {
         caller: &Caller,
         table: &Snapshot,
     ) -> Result<Response<Bytes>, Refusal> {
-        let listed = || table.models_shown_to(caller);
         let ok = |body: Value| Ok(json_response(StatusCode::OK, &body));
         let accepted = |body: Value| Ok(json_response(StatusCode::ACCEPTED, &body));
         match route {
             ModelsRoute::All => {
-                let entries = listed().flat_map(|model| self.entries(model)).collect();
+                let entries = table.names_shown_to(caller).flat_map(|(model, adapter)| match adapter {
+                    Some(adapter) => vec![self.adapter_entry(model, &model.info().id_with(&adapter))],
+                    None => self.entries(model),
+                });
+                let entries = entries.collect();
                 ok(model_list(Page::of_query(query)?.select(entries)?))
             }
             ModelsRoute::TeiInfo => ok(json!(tei_info::describe(query, caller, table, self.limits)?)),
             ModelsRoute::Of(kind) => {
-                ok(listed().filter(|model| model.info().kind == kind).map(plain_model_entry).collect())
+                let of_kind = table.names_shown_to(caller).filter(|(model, _)| model.info().kind == kind);
+                ok(of_kind.map(|(model, adapter)| plain_model_entry(model, adapter.as_deref())).collect())
             }
             ModelsRoute::One => {
                 let by_pattern = || table.find_by_pattern(name, caller);
                 match table.find(name).map_or_else(by_pattern, |_| None) {
                     Some(found) => ok(self.entry_as(&found.model, name)),
-                    None => ok(self.entry(&find_model(name, caller, table)?.model)),
+                    None => {
+                        let model = &find_model(name, caller, table)?.model;
+                        let adapter = model.info().adapter_in(name).map(|adapter| model.info().id_with(adapter));
+                        ok(adapter.map_or_else(|| self.entry(model), |id| self.adapter_entry(model, &id)))
+                    }
                 }
             }
             ModelsRoute::Load => {
@@ -111,6 +119,14 @@ impl ModelsApi {
     fn entry_as(&self, model: &Model, name: &str) -> Value {
         let mut entry = self.entry(model);
         (entry["id"], entry["display_name"], entry["root"]) = (json!(name), json!(name), json!(model.id()));
+        entry
+    }
+
+    /// Returns a model with one of its adapters, as vLLM shows one.
+    fn adapter_entry(&self, model: &Model, id: &str) -> Value {
+        let mut entry = self.entry_as(model, id);
+        entry["parent"] = json!(model.id());
+        (entry["aliases"], entry["meta"]["aliases"]) = (json!([]), json!([]));
         entry
     }
 
@@ -265,11 +281,12 @@ impl Page {
 }
 
 /// Returns a model as the lists of one kind show it.
-fn plain_model_entry(model: &Model) -> Value {
+fn plain_model_entry(model: &Model, adapter: Option<&str>) -> Value {
     let info = model.info();
+    let id = adapter.map_or_else(|| info.id.clone(), |adapter| info.id_with(adapter));
     json!({
-        "name": info.id,
-        "id": info.id,
+        "name": id,
+        "id": id,
         "kind": info.kind,
         "tier": info.tier,
         "size_bytes": info.size_bytes,
@@ -282,7 +299,7 @@ fn plain_model_entry(model: &Model) -> Value {
 /// Returns the queue of the model with this name, if the caller may use that model.
 fn find_model<'a>(name: &str, caller: &Caller, table: &'a Snapshot) -> Result<&'a Arc<ModelQueue>, Refusal> {
     let model_queue = table.find(name).ok_or_else(|| table.model_not_found(Some(name), caller))?;
-    caller.check_model(&model_queue.model.info())?;
+    caller.check_model_as(&model_queue.model.info(), Some(name))?;
     Ok(model_queue)
 }
 

@@ -34,8 +34,13 @@ pub(super) fn respond(
     match route {
         OllamaModels::Version => Ok(json!({"version": OLLAMA_VERSION})),
         OllamaModels::Tags => {
-            let shown = table.models_shown_to(caller).filter(|model| model.info().pattern.is_none());
-            Ok(ollama::tags(&shown.map(|model| card(&model.info(), created)).collect::<Vec<_>>()))
+            let shown = table.names_shown_to(caller).filter(|(model, _)| model.info().pattern.is_none());
+            let card = |(model, adapter): (&Model, Option<String>)| {
+                let info = model.info();
+                let card = card(&info, created);
+                ModelCard { id: adapter.map_or_else(|| card.id.clone(), |adapter| info.id_with(&adapter)), ..card }
+            };
+            Ok(ollama::tags(&shown.map(card).collect::<Vec<_>>()))
         }
         OllamaModels::Loaded => {
             let is_loaded = |model: &&Model| model.state() == WorkerState::Ready && !model.is_remote();

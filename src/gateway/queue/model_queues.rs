@@ -212,6 +212,7 @@ impl Snapshot {
             id: &info.id,
             aliases: &info.aliases,
             hidden_aliases: &info.hidden_aliases,
+            adapters: Some(&info.adapters),
             pattern: info.pattern.as_ref(),
             is_default: info.is_default,
             stand_in: info.stand_in,
@@ -261,8 +262,8 @@ impl Snapshot {
         let is_ready = |index| model(index).is_some_and(|model| model.available().is_ok());
         let may_use = |index| model(index).is_some_and(|model| caller.check_model_as(&model.info(), asked).is_ok());
         let found = match self.only() {
-            Some(_) => Ok(0),
-            None => self.names.resolve(asked, needs, is_ready, may_use),
+            Some(_) if !asked.is_some_and(|asked| self.names.lacks_adapter(asked)) => Ok(0),
+            _ => self.names.resolve(asked, needs, is_ready, may_use),
         };
         let unknown = || self.model_not_found(asked.filter(|asked| !asked.is_empty()), caller);
         let index = match found {
@@ -290,11 +291,11 @@ impl Snapshot {
         }
     }
 
-    /// Returns the queue of the model with this id, or else with this alias.
+    /// Returns the queue of the model with this id, or else with this alias, or with this adapter.
     pub(crate) fn find(&self, name: &str) -> Option<&Arc<ModelQueue>> {
         let is_alias = |entry: &&Arc<ModelQueue>| {
             let info = entry.model.info();
-            info.aliases.iter().chain(&info.hidden_aliases).any(|alias| alias == name)
+            info.names().any(|alias| alias == name) || info.adapter_in(name).is_some()
         };
         self.queues.iter().find(|entry| entry.model.id() == name).or_else(|| self.queues.iter().find(is_alias))
     }
@@ -332,9 +333,31 @@ impl Snapshot {
         })
     }
 
+    /// Returns the names that `GET /v1/models` shows to this caller: each model, and each of its adapters, if it is not
+    /// unlisted and the caller may use it. The adapter comes with its model.
+    pub(crate) fn names_shown_to<'a>(
+        &'a self,
+        caller: &'a Caller,
+    ) -> impl Iterator<Item = (&'a Model, Option<String>)> {
+        let listed = self.queues.iter().map(|entry| &*entry.model).filter(|model| !model.info().unlisted);
+        listed.flat_map(|model| {
+            let info = model.info();
+            let own = caller.check_model(&info).is_ok().then_some((model, None));
+            let may_use = |adapter: &&str| caller.check_model_as(&info, Some(&info.id_with(adapter))).is_ok();
+            let adapters: Vec<_> =
+                info.adapters.names().filter(may_use).map(|adapter| (model, Some(adapter.to_owned()))).collect();
+            own.into_iter().chain(adapters)
+        })
+    }
+
     /// Returns the refusal of a request for an unknown model, with the names of the models that the caller may use.
     pub(crate) fn model_not_found(&self, name: Option<&str>, caller: &Caller) -> Refusal {
-        let known = self.models_shown_to(caller).map(|model| model.id().to_owned()).collect();
+        let shown = self.names_shown_to(caller);
+        let known = shown.map(|(model, adapter)| match adapter {
+            Some(adapter) => model.info().id_with(&adapter),
+            None => model.id().to_owned(),
+        });
+        let known = known.collect();
         Refusal::ModelNotFound { name: name.map(str::to_owned), known, in_query: false }
     }
 }

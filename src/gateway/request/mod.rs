@@ -1,5 +1,6 @@
 //! A request before it is sent: its body, what it asks for, and its form for each worker.
 //!
+//! - `adapters.rs`: requests for an adapter of a model
 //! - `answer_facts.rs`: what a request says about its answer
 //! - `body.rs`: reads a body within its limits
 //! - `body_view.rs`: the positions of a body's members, and the bytes in a range
@@ -12,6 +13,7 @@
 //! - `proxied_request.rs`: a whole request, and its form for the worker of each attempt
 //! - `worker_call.rs`: a call that is written for the worker that gets it
 
+mod adapters;
 pub(super) mod answer_facts;
 pub(super) mod body;
 mod body_view;

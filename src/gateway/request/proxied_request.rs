@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method};
 
+use super::adapters::{self, LORA, takes_lora};
 use super::answer_facts::AnswerFacts;
 use super::body::RequestBody;
 use super::envelope::{self, Envelope};
@@ -129,6 +130,20 @@ impl ProxiedRequest {
         }
     }
 
+    /// Checks that the request can be served with this adapter of a model, if it asks for one.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidParameter`].
+    pub(crate) fn check_adapter(&self, model: &ModelInfo, adapter: Option<&str>) -> Result<(), Refusal> {
+        let check = |adapter| adapters::check_adapter(self.route, (&self.envelope, &self.body), model, adapter);
+        adapter.map_or(Ok(()), check)
+    }
+
+    /// Returns whether another model may serve the request with one of its adapters.
+    pub(crate) fn may_take_adapter(&self) -> bool {
+        takes_lora(self.route) && !adapters::names_adapters(&self.envelope, &self.body)
+    }
+
     /// Makes a refusal for a missing model name more precise: says that `model` must be a string, or that the query is
     /// the place for the name. Returns any other refusal as it is.
     pub(crate) fn explain_refusal(&self, refusal: Refusal) -> Refusal {
@@ -178,9 +193,12 @@ impl ProxiedRequest {
         if lease.endpoint().target.is_remote { self.route.at_remote() } else { self.route }
     }
 
-    /// Returns the numbers of the workers of this model whose API has nothing for the request, and the refusal of the first
-    /// of them; `None` if each worker may be asked.
-    pub(crate) fn unfit_workers(&self, model: &Model) -> Option<(Vec<u32>, Refusal)> {
+    /// Returns the numbers of the workers of this model that have not the `adapter` that the request asks for, or whose API
+    /// has nothing for the request, and the refusal of the first of them; `None` if each worker may be asked.
+    pub(crate) fn unfit_workers(&self, model: &Model, adapter: Option<&str>) -> Option<(Vec<u32>, Refusal)> {
+        if adapter.is_some() {
+            return adapters::workers_without_adapters(model);
+        }
         if !model.has_other_apis() {
             return None;
         }
@@ -244,11 +262,12 @@ impl ProxiedRequest {
         parts
     }
 
-    /// Returns the request in its form for this worker. The last attempt takes the body instead of copying it.
-    /// `limits_tokens` says whether the caller's tokens are limited.
+    /// Returns the request in its form for this worker, for this adapter of the model. The last attempt takes the body
+    /// instead of copying it. `limits_tokens` says whether the caller's tokens are limited.
     pub(crate) fn adapt_to_worker(
         &mut self,
         model: &Model,
+        adapter: Option<&str>,
         lease: &Lease,
         limits_tokens: bool,
         is_last: bool,
@@ -278,11 +297,18 @@ impl ProxiedRequest {
         let needs_format = is_local && self.route.stream_end == StreamEnd::ResponseDone;
         let response_format =
             needs_format.then(|| response_format::of_text_format(&self.body, &self.envelope)).flatten();
+        let info = model.info();
+        let selects_adapters = is_local && takes_lora(self.route) && !info.adapters.members(adapter).is_empty();
+        // An empty list would leave the choice to llama-server, which keeps what another one has computed.
+        let without_lora = (selects_adapters && adapters::has_empty_lora(&self.envelope, &self.body))
+            .then(|| strip.iter().cloned().chain([LORA.to_owned()]).collect::<Vec<String>>());
+        let own_fields: &[(String, String)] =
+            if selects_adapters { info.adapters.members(adapter) } else { &target.fields };
         let edit = Edit {
             model: (is_renamed && self.route.is_post()).then_some(&*worker_name),
-            defaults: if self.route.needs_slot { [&target.fields, &policy.rewrite.sampling] } else { [&[], &[]] },
+            defaults: if self.route.needs_slot { [own_fields, &policy.rewrite.sampling] } else { [&[], &[]] },
             is_generation: self.route.may_stream,
-            strip,
+            strip: without_lora.as_ref().unwrap_or(strip),
             stream_options: stream_options.as_deref(),
             response_format: response_format.as_deref(),
             renames: if is_local && self.route.at_llama_server().is_some() { &INFILL_NAMES } else { &[] },

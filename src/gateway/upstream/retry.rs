@@ -55,6 +55,10 @@ pub(crate) struct Retry {
     readers: RequestReaders,
     model_queues: Arc<ModelQueues>,
     model_queue: Arc<ModelQueue>,
+    /// The adapter of this model that the request gets.
+    adapter: Option<String>,
+    /// Whether a fallback may be an adapter of a model.
+    may_take_adapter: bool,
     /// Names of the models to fall back to, in their configured order.
     fallbacks: VecDeque<String>,
     /// Numbers of the workers of this model that have failed.
@@ -139,9 +143,13 @@ impl Retry {
                 let info = model_queue.model.info();
                 caller.check_model_as(&info, asked)?;
                 request.check_answers_wanted(&info)?;
+                let adapter = asked.and_then(|asked| info.adapter_in(asked));
+                request.check_adapter(&info, adapter)?;
                 let mut retry =
                     Self::new(policy, request.route, request.required_kind, Arc::clone(model_queues), model_queue);
                 retry.readers = request.readers(&info);
+                retry.adapter = adapter.map(str::to_owned);
+                retry.may_take_adapter = request.may_take_adapter();
                 if let Some(shared) = &request.shared_deadline {
                     retry.deadline = shared.get().copied();
                     retry.shared_deadline = Some(Arc::clone(shared));
@@ -183,6 +191,8 @@ impl Retry {
             readers: RequestReaders::of_any(&model_queue.model.info()),
             model_queues,
             model_queue,
+            adapter: None,
+            may_take_adapter: false,
             fallbacks,
             failed_workers: Vec::new(),
             unfit_workers: Vec::new(),
@@ -198,6 +208,11 @@ impl Retry {
     /// Returns the queue of the model that the next attempt uses.
     pub(crate) fn model_queue(&self) -> &Arc<ModelQueue> {
         &self.model_queue
+    }
+
+    /// Returns the adapter of the model that the next attempt asks for.
+    pub(crate) fn adapter(&self) -> Option<&str> {
+        self.adapter.as_deref()
     }
 
     /// Returns the numbers of the workers of this model that have failed at this request.
@@ -334,7 +349,14 @@ impl Retry {
     pub(crate) fn follow(&mut self, moved: Moved, caller: &Caller) -> Result<QueueEntry, Refusal> {
         let Moved { model_queue, entry } = moved;
         self.model_queues.snapshot().check_kind_of(&model_queue, self.required_kind, caller)?;
-        caller.check_model(&model_queue.model.info())?;
+        let info = model_queue.model.info();
+        let name = self.adapter.as_deref().map(|adapter| info.id_with(adapter));
+        if let (Some(adapter), Some(name)) = (&self.adapter, &name)
+            && !info.adapters.has(adapter)
+        {
+            return Err(self.model_queues.snapshot().model_not_found(Some(name), caller));
+        }
+        caller.check_model_as(&info, name.as_deref())?;
         self.model_queue = model_queue;
         self.failed_workers.clear();
         self.unfit_workers.clear();
@@ -361,6 +383,7 @@ impl Retry {
     fn fall_back(&mut self, caller: &Caller) -> bool {
         while let Some(name) = self.fallbacks.pop_front() {
             if let Some(model_queue) = self.find_fallback(&name, caller) {
+                self.adapter = model_queue.model.info().adapter_in(&name).map(str::to_owned);
                 self.model_queue = model_queue;
                 self.failed_workers.clear();
                 self.unfit_workers.clear();
@@ -375,9 +398,9 @@ impl Retry {
         let snapshot = self.model_queues.snapshot();
         let model_queue = snapshot.resolve(Some(name), self.required_kind, caller).ok()?;
         let info = model_queue.model.info();
-        let is_usable = self.readers.has(&info)
-            && !Arc::ptr_eq(model_queue, &self.model_queue)
-            && caller.check_model(&info).is_ok();
+        let is_understood = self.readers.has(&info) && (self.may_take_adapter || info.adapter_in(name).is_none());
+        let is_other = !Arc::ptr_eq(model_queue, &self.model_queue);
+        let is_usable = is_understood && is_other && caller.check_model_as(&info, Some(name)).is_ok();
         is_usable.then(|| Arc::clone(model_queue))
     }
 
