@@ -87,6 +87,13 @@ pub struct TokenLabels {
     pub key: Label,
 }
 
+/// Labels of the counters of drafted tokens.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct DraftLabels {
+    /// A configured model.
+    pub model: Label,
+}
+
 /// Labels of a worker.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct WorkerLabels {

@@ -3,8 +3,8 @@
 //! Nothing here contacts llama-server, so a scrape never reaches it.
 
 pub use super::labels::{
-    CodeLabels, DownloadStateLabels, FolderLabels, KeyLabels, ModelLabels, PhaseLabels, RequestLabels, RouteLabels,
-    StateLabels, SuspendedKeyLabels, TokenLabels, WorkerLabels,
+    CodeLabels, DownloadStateLabels, DraftLabels, FolderLabels, KeyLabels, ModelLabels, PhaseLabels, RequestLabels,
+    RouteLabels, StateLabels, SuspendedKeyLabels, TokenLabels, WorkerLabels,
 };
 
 use std::fmt::Write as _;
@@ -114,6 +114,8 @@ metrics! {
     inter_token_seconds: Timings<ModelLabels> = timings(by_token), "llamagate_inter_token_seconds", "model", "Time between two chunks of a stream that contain text, in seconds";
     prompt_tokens: Family<TokenLabels, Counter> = Family::default(), "llamagate_prompt_tokens", "model, key", "Tokens of prompts, including cached ones";
     completion_tokens: Family<TokenLabels, Counter> = Family::default(), "llamagate_completion_tokens", "model, key", "Tokens of answers; a lower bound for streams that the client left";
+    draft_tokens: Family<DraftLabels, Counter> = Family::default(), "llamagate_draft_tokens", "model", "Tokens that a draft model or another way to draft has proposed, as llama-server's `timings` report them: not at `/v1/messages` and `/v1/responses`";
+    draft_tokens_accepted: Family<DraftLabels, Counter> = Family::default(), "llamagate_draft_tokens_accepted", "model", "Those of them that the model has accepted";
     key_requests: Family<KeyLabels, Counter> = Family::default(), "llamagate_key_requests", "key, status_class", "Requests by key and status class";
     key_suspended: Family<SuspendedKeyLabels, Gauge> = Family::default(), "llamagate_key_suspended", "key", "1 for each API key that is suspended because workers crashed while only its requests were in flight";
     worker_state: Family<StateLabels, Gauge> = Family::default(), "llamagate_worker_state", "model, worker, state", "1 for the state that a worker is in, 0 for the others";

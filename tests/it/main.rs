@@ -16,6 +16,7 @@ mod certificates;
 mod check_warnings;
 mod clients;
 mod commands;
+mod companions;
 mod configuration;
 mod connections;
 mod contract;

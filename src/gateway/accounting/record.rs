@@ -19,7 +19,7 @@ use crate::gateway::content_kind::ContentKind;
 use crate::gateway::routes::route::Route;
 use crate::refusal::QUEUE_FULL;
 use crate::telemetry::access::{AccessEntry, AccessLog};
-use crate::telemetry::metrics::{CodeLabels, Metrics, RequestLabels, RouteLabels, TokenLabels};
+use crate::telemetry::metrics::{CodeLabels, DraftLabels, Metrics, RequestLabels, RouteLabels, TokenLabels};
 use crate::telemetry::series::{KeySeries, ModelSeries, OTHER};
 
 /// The outputs that records are written to when they close.
@@ -302,7 +302,7 @@ impl RecordData {
     pub(crate) fn add_call_tokens(&self, prompt: u64) {
         let Some(calls) = &self.calls else { return };
         let mut totals = calls.lock().unwrap_or_else(PoisonError::into_inner);
-        totals.tokens.add(TokenCounts { prompt: Some(prompt), completion: None });
+        totals.tokens.add(TokenCounts { prompt: Some(prompt), ..TokenCounts::default() });
         totals.spent = totals.spent.saturating_add(prompt);
     }
 
@@ -385,6 +385,13 @@ impl RecordData {
         }
         if let Some(completion) = tokens.completion {
             metrics.completion_tokens.get_or_create(&labels()).inc_by(completion);
+        }
+        for (count, family) in
+            [(tokens.drafted, &metrics.draft_tokens), (tokens.accepted, &metrics.draft_tokens_accepted)]
+        {
+            if let Some(count) = count.filter(|count| *count > 0) {
+                family.get_or_create(&DraftLabels { model: model.id.clone() }).inc_by(count);
+            }
         }
         let spent = self.spent_tokens(tokens);
         if let Some(meter) = self.meter.as_ref().filter(|_| spent > 0) {

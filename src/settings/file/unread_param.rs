@@ -14,7 +14,7 @@ const ENTRY_KEYS: [&str; 5] = ["api", "health", "model_name", "priority", "tier"
 const KEYS_OF_ANY_MODEL: [&str; 5] = ["prompts", "sampling", "strategy", "strip_params", "unlisted"];
 
 /// Keys of a model that are fields of requests in LiteLLM's files.
-const REQUEST_FIELDS: [&str; 2] = ["dimensions", "instruction"];
+const REQUEST_FIELDS: [&str; 3] = ["lora", "dimensions", "instruction"];
 
 /// The longest name of which one that differs in a single letter may be meant; for longer names, in two.
 const SHORT_NAME: usize = 5;

@@ -18,6 +18,8 @@ pub(super) enum UsageField {
     CacheN,
     PromptN,
     PredictedN,
+    DraftN,
+    DraftNAccepted,
     TokensEvaluated,
     TokensPredicted,
 }
@@ -56,11 +58,16 @@ pub(super) struct UsageFields {
     present: u16,
 }
 
-/// The tokens of a prompt and of its completion; `None` where a count is unknown.
+/// The tokens of a prompt and of its completion, and those of the completion that were drafted; `None` where a count is
+/// unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct TokenCounts {
     pub(crate) prompt: Option<u64>,
     pub(crate) completion: Option<u64>,
+    /// Tokens that were drafted.
+    pub(crate) drafted: Option<u64>,
+    /// Those of them that were right.
+    pub(crate) accepted: Option<u64>,
 }
 
 /// The counts that one response or event reported, by source.
@@ -83,12 +90,22 @@ impl TokenCounts {
             (Some(a), Some(b)) => Some(a.saturating_add(b)),
             (a, b) => a.or(b),
         };
-        *self = Self { prompt: sum(self.prompt, other.prompt), completion: sum(self.completion, other.completion) };
+        *self = Self {
+            prompt: sum(self.prompt, other.prompt),
+            completion: sum(self.completion, other.completion),
+            drafted: sum(self.drafted, other.drafted),
+            accepted: sum(self.accepted, other.accepted),
+        };
     }
 
     /// Fills each unknown count with that of `other`.
     pub(super) fn or(self, other: Self) -> Self {
-        Self { prompt: self.prompt.or(other.prompt), completion: self.completion.or(other.completion) }
+        Self {
+            prompt: self.prompt.or(other.prompt),
+            completion: self.completion.or(other.completion),
+            drafted: self.drafted.or(other.drafted),
+            accepted: self.accepted.or(other.accepted),
+        }
     }
 }
 
@@ -117,14 +134,20 @@ impl UsageFields {
         let timings = TokenCounts {
             prompt: field(UsageField::PromptN).map(|tokens| tokens.saturating_add(cached(UsageField::CacheN))),
             completion: field(UsageField::PredictedN),
+            drafted: field(UsageField::DraftN),
+            accepted: field(UsageField::DraftNAccepted),
         };
-        let native =
-            TokenCounts { prompt: field(UsageField::TokensEvaluated), completion: field(UsageField::TokensPredicted) };
+        let native = TokenCounts {
+            prompt: field(UsageField::TokensEvaluated),
+            completion: field(UsageField::TokensPredicted),
+            ..TokenCounts::default()
+        };
         UsageReport {
             // OpenAI's names, or else Anthropic's, which OpenAI's responses use as well.
             usage: TokenCounts {
                 prompt: field(UsageField::PromptTokens).or(input),
                 completion: field(UsageField::CompletionTokens).or(field(UsageField::OutputTokens)),
+                ..TokenCounts::default()
             },
             measured: timings.or(native),
             is_opening,
@@ -146,7 +169,9 @@ impl UsageField {
     pub(super) fn object(self) -> UsageObject {
         match self {
             Self::TokensEvaluated | Self::TokensPredicted => UsageObject::Response,
-            Self::CacheN | Self::PromptN | Self::PredictedN => UsageObject::Timings,
+            Self::CacheN | Self::PromptN | Self::PredictedN | Self::DraftN | Self::DraftNAccepted => {
+                UsageObject::Timings
+            }
             _ => UsageObject::Usage,
         }
     }
@@ -168,6 +193,8 @@ impl UsageName {
             b"cache_n" => Self::Count(UsageField::CacheN),
             b"prompt_n" => Self::Count(UsageField::PromptN),
             b"predicted_n" => Self::Count(UsageField::PredictedN),
+            b"draft_n" => Self::Count(UsageField::DraftN),
+            b"draft_n_accepted" => Self::Count(UsageField::DraftNAccepted),
             b"tokens_evaluated" => Self::Count(UsageField::TokensEvaluated),
             b"tokens_predicted" => Self::Count(UsageField::TokensPredicted),
             _ => Self::Unknown,

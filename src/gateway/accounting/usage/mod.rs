@@ -129,7 +129,7 @@ impl TokenCounter {
                 // llama-server sends about one event for each token, so text events are a lower bound.
                 let text_events = Some(stream.text_events).filter(|events| *events > 0);
                 let completion = text_events.max(stream.running.completion);
-                let at_least = TokenCounts { prompt: stream.running.prompt, completion };
+                let at_least = TokenCounts { prompt: stream.running.prompt, completion, ..TokenCounts::default() };
                 stream.usage.or(stream.measured).or(at_least)
             }
         }

@@ -67,7 +67,7 @@ const NATIVE_END: &str = r#"data: {"index":0,"content":"","tokens":[],"stop":tru
 "#;
 
 fn counts(prompt: impl Into<Option<u64>>, completion: impl Into<Option<u64>>) -> TokenCounts {
-    TokenCounts { prompt: prompt.into(), completion: completion.into() }
+    TokenCounts { prompt: prompt.into(), completion: completion.into(), ..TokenCounts::default() }
 }
 
 /// Reads a piece of any response. Returns whether an event with text ends in it.
@@ -259,4 +259,15 @@ proptest! {
             counter.counts();
         }
     }
+}
+
+#[test]
+fn drafted_tokens_are_read_from_the_timings_of_an_answer_and_of_each_choice_of_a_stream() {
+    let drafts = |counts: TokenCounts| (counts.drafted, counts.accepted);
+    let usage = r#""usage":{"prompt_tokens":1,"completion_tokens":9}"#;
+    let timings = r#""timings":{"prompt_n":1,"predicted_n":9,"draft_n":8,"draft_n_accepted":7}"#;
+    assert_eq!(drafts(count_json(&format!("{{{usage},{timings}}}"))), (Some(8), Some(7)));
+    assert_eq!(drafts(count_json(&format!("{{{usage}}}"))), (None, None));
+    let last = format!("data: {{\"choices\":[{{\"finish_reason\":\"stop\"}}],{usage},{timings}}}\n\n");
+    assert_eq!(drafts(count_stream(StreamEnd::Done, &[&last, &last])), (Some(16), Some(14)));
 }
