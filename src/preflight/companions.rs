@@ -138,7 +138,7 @@ pub(super) fn add_companions(
     if local.companions == CompanionSettings::default() {
         return Ok(model);
     }
-    let mut finder = Finder::new(settings, &model.id, file);
+    let mut finder = Finder::new(settings, &model.id, file, &local.engine.extra_args.words);
     let wanted = &local.companions;
     for (at, adapter) in wanted.adapters.iter().enumerate() {
         finder.add_adapter(at, adapter, model.kind)?;
@@ -165,15 +165,18 @@ struct Finder<'a> {
     /// The key of the model, such as `models.qwen3`.
     section: String,
     metadata: Metadata,
+    /// The model's own arguments.
+    words: &'a [String],
     found: FoundCompanions,
 }
 
 impl<'a> Finder<'a> {
-    fn new(settings: &'a Settings, id: &str, file: &'a ModelFile) -> Self {
+    fn new(settings: &'a Settings, id: &str, file: &'a ModelFile, words: &'a [String]) -> Self {
         Self {
             places: Places { settings, model: Some(&file.path) },
             section: format!("models.{id}"),
             metadata: file.model.metadata.clone(),
+            words,
             found: FoundCompanions::default(),
         }
     }
@@ -238,6 +241,10 @@ impl<'a> Finder<'a> {
             let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
             let may_be_known = known.is_empty() && name.bytes().all(is_word) && !name.ends_with(".jinja");
             if known.contains(&name) || may_be_known {
+                if let Some(word) = self.words.iter().find(|word| *word == "--jinja") {
+                    let fault = format!("with {word}, llama-server knows no template by its name");
+                    return Err(self.refuse("chat_template", name, fault, "leave the argument out, or name a file"));
+                }
                 self.found.files.chat_template = Some(ChatTemplate::BuiltIn(name.to_owned()));
                 return Ok(TemplateFacts::default());
             }

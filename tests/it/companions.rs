@@ -177,7 +177,7 @@ fn a_draft_model_changes_no_answer_and_its_tokens_are_counted() {
     let client = gateway.client();
     let expected = says(&client, "base");
     assert_eq!((says(&client, "fast"), says(&client, "looked-up")), (expected.clone(), expected));
-    let metrics = gateway.health().get("/metrics").text();
+    let metrics = gateway.health().header("Accept", "text/plain").get("/metrics").text();
     let count = |name: &str| {
         let line = metrics.lines().find(|line| line.starts_with(name) && line.contains("model=\"fast\""));
         line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or(0)
@@ -289,6 +289,7 @@ fn what_cannot_go_with_a_model_is_said_before_the_start() {
             "chat_template: chatml, args: [--chat-template, zephyr]",
             "chat_template: EXTRA_ARGS or args has --chat-template too",
         ),
+        ("chat_template: zephyr, args: [--jinja]", "with --jinja, llama-server knows no template by its name"),
         ("mmproj: Org/Name", "it names a repository and no file"),
     ] {
         let (status, output) = check(folder.path(), &format!("models: {{m: {{file: tiny.gguf, {keys}}}}}\n"), &[]);

@@ -15,10 +15,14 @@ const DRAFT_MODEL: &str = "--model-draft";
 const DRAFT_KIND: &str = "--spec-type";
 const TEMPLATE: &str = "--chat-template";
 const TEMPLATE_FILE: &str = "--chat-template-file";
+/// With Jinja, llama-server takes the name of a template for the template itself.
+const NO_JINJA: &str = "--no-jinja";
+/// The only name that it knows then too.
+const KNOWN_TO_JINJA: &str = "chatml";
 const RPC: &str = "--rpc";
 /// The way to draft with a model, which builds that have several must be told.
 const BY_MODEL: &str = "draft-simple";
-/// What follows the beginning of a way to draft: the names of the flag for its sizes, the one of newer builds first.
+/// The sizes of drafts, each with the names of its flag, the one of newer builds first.
 const SIZES: [(&str, [&str; 2]); 5] = [
     ("max", ["--spec-draft-n-max", "--draft-max"]),
     ("min", ["--spec-draft-n-min", "--draft-min"]),
@@ -66,6 +70,11 @@ impl CompanionFiles {
             Some(ChatTemplate::BuiltIn(name)) => add(TEMPLATE, name.into()),
             None => {}
         }
+        let is_built_in = matches!(chat_template, Some(ChatTemplate::BuiltIn(name)) if name != KNOWN_TO_JINJA);
+        if is_built_in && may_take(help, NO_JINJA) {
+            arguments.push(NO_JINJA.into());
+        }
+        let mut add = |flag: &str, value: OsString| arguments.extend([OsString::from(flag), value]);
         if !rpc.is_empty() {
             add(RPC, rpc.join(",").into());
         }
@@ -123,8 +132,7 @@ fn size_flag(help: Option<&LlamaHelp>, key: &str) -> &'static str {
 }
 
 impl LlamaHelp {
-    /// Returns the keys of what goes with a model that this llama-server cannot obey. `is_built_in` says whether the chat
-    /// template is one by name.
+    /// Returns the keys of what goes with a model that this llama-server cannot obey.
     pub fn unknown_companions(&self, companions: &CompanionSettings) -> Vec<UnknownCompanion> {
         let CompanionSettings { adapters, draft, speculative, chat_template, rpc } = companions;
         let mut unknown = Vec::new();
@@ -179,6 +187,7 @@ mod tests {
                                         bailing, chatml,
                                         zephyr
                                         (env: LLAMA_ARG_CHAT_TEMPLATE)
+--jinja, --no-jinja                     whether to use jinja template engine for chat (default: enabled)
 --chat-template-file FILE               set custom jinja chat template file
 ";
     const OLDER: &str = "\
@@ -196,7 +205,7 @@ mod tests {
             adapters: vec![("/a.gguf".into(), 1.0), ("/b.gguf".into(), 0.0)],
             draft: Some("/d.gguf".into()),
             speculative: SpeculativeSetting { max: Some(8), ..SpeculativeSetting::default() },
-            chat_template: Some(ChatTemplate::BuiltIn("chatml".to_owned())),
+            chat_template: Some(ChatTemplate::BuiltIn("zephyr".to_owned())),
             rpc: vec!["one:1".to_owned(), "two:2".to_owned()],
         }
     }
@@ -208,7 +217,7 @@ mod tests {
                 files().arguments(help).into_iter().map(|word| word.into_string().unwrap()).collect();
             words.join(" ")
         };
-        let end = "--chat-template chatml --rpc one:1,two:2";
+        let end = "--chat-template zephyr --no-jinja --rpc one:1,two:2";
         assert_eq!(
             line(Some(&help(CURRENT))),
             format!(
@@ -218,7 +227,8 @@ mod tests {
         );
         assert_eq!(
             line(Some(&help(OLDER))),
-            format!("--lora-scaled /a.gguf 1 --lora-scaled /b.gguf 0 --model-draft /d.gguf --draft-max 8 {end}")
+            "--lora-scaled /a.gguf 1 --lora-scaled /b.gguf 0 --model-draft /d.gguf --draft-max 8 --chat-template zephyr \
+             --rpc one:1,two:2"
         );
     }
 
