@@ -53,6 +53,16 @@ impl ModelAdapters {
         !self.named.is_empty() && !self.has(name) && name != DEFAULT_TAG
     }
 
+    /// Returns a number that requests with the same adapters share, which llama-server computes together. `None` if the model
+    /// has no adapters.
+    pub fn batch(&self, adapter: Option<&str>) -> Option<u32> {
+        if self.unnamed.is_empty() {
+            return None;
+        }
+        let number = adapter.and_then(|name| self.names().position(|known| known == name)).map_or(0, |at| at + 1);
+        u32::try_from(number).ok()
+    }
+
     /// Returns the members that a request gets for this adapter, or without one.
     pub fn members(&self, adapter: Option<&str>) -> &[(String, String)] {
         let named = adapter.and_then(|name| self.named.iter().find(|(known, _)| known == name));
@@ -88,8 +98,13 @@ mod tests {
         assert_eq!(list(Some("formal")), scales([0.0, 1.0, 0.0]));
         assert_eq!(list(Some("rude")), scales([0.0, 0.0, 2.0]));
         assert_eq!(adapters.names().collect::<Vec<_>>(), ["formal", "rude"]);
+        assert_eq!(
+            [None, Some("formal"), Some("rude")].map(|adapter| adapters.batch(adapter)),
+            [Some(0), Some(1), Some(2)]
+        );
         assert!(adapters.lacks("formel") && !adapters.lacks("formal") && !adapters.lacks("latest"));
         let none = ModelAdapters::of(&[]);
+        assert_eq!(none.batch(None), None);
         assert!(none.members(None).is_empty() && !none.lacks("x"));
         assert!(!ModelAdapters::of(&[adapter(1.0, None)]).lacks("x"), "a colon means nothing without named adapters");
     }

@@ -156,6 +156,12 @@ pub const LEAST_KEY_LENGTH: usize = 8;
 /// Most characters of a backend's own words that an error repeats.
 pub const ERROR_WORDS: usize = 1024;
 
+/// How often a waiting request is overtaken by requests of its key that a worker can compute together with others.
+pub const MOST_OVERTAKES: usize = 4;
+
+/// Waiting requests of a key among which one is looked for that may overtake.
+pub const BATCH_LOOKAHEAD: usize = 64;
+
 /// Most requests for a model that need no slot and wait for their turn.
 pub const MAX_WAITING_SLOTLESS_REQUESTS: usize = 1024;
 

@@ -115,7 +115,7 @@ impl TestGateway {
 
     /// Enters the queue: returns the slot, or an entry that waits for it.
     pub(super) fn enter_queue(&self) -> QueueEntry {
-        self.queue.enter("a", true, || Ok(())).unwrap()
+        self.queue.enter("a", true, None, || Ok(())).unwrap()
     }
 
     /// Waits until nothing holds the slot.

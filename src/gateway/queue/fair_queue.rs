@@ -1,9 +1,42 @@
 //! A fair queue, as pure data: the number of slots in use, and the order of the waiting requests.
 //!
 //! First in, first out within a key; round robin between keys. So a key with a thousand waiting requests delays the only
-//! request of another key by a single slot. Does not deal with time, tasks or locks; `mod.rs` does.
+//! request of another key by a single slot. Within a key, a request that can be computed together with those that were let
+//! through last may overtake the first one, a few times. Does not deal with time, tasks or locks; `mod.rs` does.
 
 use std::collections::{HashMap, VecDeque};
+
+use crate::gateway::bounds::{BATCH_LOOKAHEAD, MOST_OVERTAKES};
+
+/// What a worker can compute together: requests with the same number. `None` goes with all.
+pub(super) type Batch = Option<u32>;
+
+/// The waiters of one key.
+struct KeyLine<W> {
+    /// With their numbers, which ascend.
+    waiters: VecDeque<(i64, Batch, W)>,
+    /// How often the first one has been overtaken.
+    overtaken: usize,
+}
+
+impl<W> KeyLine<W> {
+    fn of(waiter: (i64, Batch, W)) -> Self {
+        Self { waiters: VecDeque::from([waiter]), overtaken: 0 }
+    }
+
+    /// Removes the next waiter: the first one, or a later one that goes with the `last` batch.
+    fn pop(&mut self, last: Batch) -> Option<(Batch, W)> {
+        let (_, first, _) = self.waiters.front()?;
+        let may_overtake = first.is_some() && *first != last && last.is_some() && self.overtaken < MOST_OVERTAKES;
+        let goes_along = |(_, batch, _): &(i64, Batch, W)| *batch == last;
+        let at = match may_overtake {
+            true => self.waiters.iter().take(BATCH_LOOKAHEAD).position(goes_along).unwrap_or(0),
+            false => 0,
+        };
+        self.overtaken = if at == 0 { 0 } else { self.overtaken + 1 };
+        self.waiters.remove(at).map(|(_, batch, waiter)| (batch, waiter))
+    }
+}
 
 /// A fair queue of waiters `W`.
 pub(super) struct FairQueue<W> {
@@ -17,8 +50,10 @@ pub(super) struct FairQueue<W> {
     next_number: u64,
     /// The keys with waiters, each once, in the order of their turns.
     key_rotation: VecDeque<String>,
-    /// The waiters of each key with their numbers, which ascend.
-    waiters: HashMap<String, VecDeque<(i64, W)>>,
+    /// The waiters of each key.
+    waiters: HashMap<String, KeyLine<W>>,
+    /// The batch of the request that was let through last.
+    last: Batch,
     /// Counts down: the number of the last waiter that joined at the front.
     front_number: i64,
 }
@@ -37,6 +72,7 @@ impl<W> FairQueue<W> {
             next_number: 0,
             key_rotation: VecDeque::new(),
             waiters: HashMap::new(),
+            last: None,
             front_number: 0,
         }
     }
@@ -63,8 +99,11 @@ impl<W> FairQueue<W> {
     }
 
     /// Takes one of `slots` slots if one is free and no request waits for it. Returns whether it did.
-    pub(super) fn try_start(&mut self, slots: usize) -> bool {
+    pub(super) fn try_start(&mut self, slots: usize, batch: Batch) -> bool {
         let can_start = self.can_start(slots);
+        if can_start {
+            self.last = batch.or(self.last);
+        }
         self.active += usize::from(can_start);
         can_start
     }
@@ -77,18 +116,18 @@ impl<W> FairQueue<W> {
     ///
     /// # Errors
     /// [`QueueFullError`] when `bound` requests wait already.
-    pub(super) fn join(&mut self, key: &str, waiter: W) -> Result<i64, QueueFullError> {
+    pub(super) fn join(&mut self, key: &str, batch: Batch, waiter: W) -> Result<i64, QueueFullError> {
         if self.bound.is_some_and(|bound| self.waiting >= bound) {
             return Err(QueueFullError);
         }
         let number = i64::try_from(self.next_number).unwrap_or(i64::MAX);
         self.next_number += 1;
         match self.waiters.get_mut(key) {
-            Some(queue) => queue.push_back((number, waiter)),
+            Some(line) => line.waiters.push_back((number, batch, waiter)),
             // A key without waiters is not in the rotation; it joins at the end.
             None => {
                 self.key_rotation.push_back(key.to_owned());
-                self.waiters.insert(key.to_owned(), VecDeque::from([(number, waiter)]));
+                self.waiters.insert(key.to_owned(), KeyLine::of((number, batch, waiter)));
             }
         }
         self.waiting += 1;
@@ -102,11 +141,14 @@ impl<W> FairQueue<W> {
         self.join_front(key, waiter)
     }
 
-    /// Puts a waiter at the front of the queue, regardless of the bound. Returns the number to [`leave`](Self::leave) with.
+    /// Puts a waiter at the front of the queue, regardless of the bound, where none overtakes it. Returns the number to [`leave`](Self::leave) with.
     pub(super) fn join_front(&mut self, key: &str, waiter: W) -> i64 {
         self.front_number -= 1;
         let number = self.front_number;
-        self.waiters.entry(key.to_owned()).or_default().push_front((number, waiter));
+        match self.waiters.get_mut(key) {
+            Some(line) => line.waiters.push_front((number, None, waiter)),
+            None => _ = self.waiters.insert(key.to_owned(), KeyLine::of((number, None, waiter))),
+        }
         self.key_rotation.retain(|other| other != key);
         // The key takes its next turn now instead of at its place in the rotation.
         self.key_rotation.push_front(key.to_owned());
@@ -116,9 +158,9 @@ impl<W> FairQueue<W> {
 
     /// Removes a waiter. Returns false if it is no longer in the queue, because it was granted a slot or refused.
     pub(super) fn leave(&mut self, key: &str, number: i64) -> bool {
-        let Some(queue) = self.waiters.get_mut(key) else { return false };
+        let Some(KeyLine { waiters: queue, .. }) = self.waiters.get_mut(key) else { return false };
         // Numbers ascend within a key: they count down at the front and up at the end.
-        let Ok(index) = queue.binary_search_by_key(&number, |(number, _)| *number) else { return false };
+        let Ok(index) = queue.binary_search_by_key(&number, |(number, ..)| *number) else { return false };
         queue.remove(index);
         if queue.is_empty() {
             self.waiters.remove(key);
@@ -153,8 +195,8 @@ impl<W> FairQueue<W> {
     pub(super) fn take_by_key(&mut self) -> Vec<(String, W)> {
         let mut taken = Vec::with_capacity(self.waiting);
         for key in std::mem::take(&mut self.key_rotation) {
-            let waiters = self.waiters.remove(&key).unwrap_or_default();
-            taken.extend(waiters.into_iter().map(|(_, waiter)| (key.clone(), waiter)));
+            let waiters = self.waiters.remove(&key).map(|line| line.waiters).unwrap_or_default();
+            taken.extend(waiters.into_iter().map(|(.., waiter)| (key.clone(), waiter)));
         }
         self.waiting = 0;
         taken
@@ -163,9 +205,10 @@ impl<W> FairQueue<W> {
     /// Removes the next waiter, and moves its key to the end of the rotation.
     fn pop(&mut self) -> Option<W> {
         let key = self.key_rotation.pop_front()?;
-        let queue = self.waiters.get_mut(&key)?;
-        let (_, waiter) = queue.pop_front()?;
-        if queue.is_empty() {
+        let line = self.waiters.get_mut(&key)?;
+        let (batch, waiter) = line.pop(self.last)?;
+        self.last = batch.or(self.last);
+        if line.waiters.is_empty() {
             self.waiters.remove(&key);
         } else {
             self.key_rotation.push_back(key);
@@ -184,7 +227,7 @@ mod tests {
     fn free_slots_and_places_to_wait_are_counted_together() {
         let mut queue = FairQueue::<()>::new(Some(2));
         assert_eq!((queue.places(3), queue.places(0)), (5, 2));
-        assert!(queue.try_start(1));
+        assert!(queue.try_start(1, None));
         assert_eq!((queue.places(3), queue.places(1)), (4, 2));
         assert_eq!(FairQueue::<()>::new(None).places(1), usize::MAX);
     }
@@ -192,9 +235,9 @@ mod tests {
     #[test]
     fn the_requests_of_a_key_are_served_in_the_order_of_their_arrival() {
         let mut queue = FairQueue::new(None);
-        assert!(queue.try_start(1));
+        assert!(queue.try_start(1, None));
         for number in 0..4 {
-            queue.join("a", number).unwrap();
+            queue.join("a", None, number).unwrap();
         }
         for expected in 0..4 {
             queue.release_slot();
@@ -205,11 +248,11 @@ mod tests {
     #[test]
     fn a_key_with_a_thousand_waiting_delays_another_by_one_slot() {
         let mut queue = FairQueue::new(None);
-        assert!(queue.try_start(1));
+        assert!(queue.try_start(1, None));
         for _ in 0..1_000 {
-            queue.join("busy", "busy").unwrap();
+            queue.join("busy", None, "busy").unwrap();
         }
-        queue.join("quiet", "quiet").unwrap();
+        queue.join("quiet", None, "quiet").unwrap();
         queue.release_slot();
         assert_eq!(queue.grant_next(1), Some("busy"));
         queue.release_slot();
@@ -219,24 +262,40 @@ mod tests {
     #[test]
     fn a_newcomer_never_overtakes_a_waiter() {
         let mut queue = FairQueue::new(None);
-        queue.join("a", 1).unwrap();
-        assert!(!queue.try_start(1), "the slot is free, but a request waits");
+        queue.join("a", None, 1).unwrap();
+        assert!(!queue.try_start(1, None), "the slot is free, but a request waits");
         assert_eq!(queue.grant_next(1), Some(1));
     }
 
     #[test]
     fn a_waiter_put_back_is_next_even_in_a_full_queue() {
         let mut queue = FairQueue::new(Some(2));
-        assert!(queue.try_start(1));
-        queue.join("a", "a1").unwrap();
-        queue.join("b", "b1").unwrap();
-        assert_eq!(queue.join("c", "c1"), Err(QueueFullError));
+        assert!(queue.try_start(1, None));
+        queue.join("a", None, "a1").unwrap();
+        queue.join("b", None, "b1").unwrap();
+        assert_eq!(queue.join("c", None, "c1"), Err(QueueFullError));
         let number = queue.return_to_front("b", "b0");
         assert_eq!((queue.waiting(), queue.active()), (3, 0));
         assert_eq!(queue.grant_next(1), Some("b0"));
         assert!(!queue.leave("b", number));
         queue.release_slot();
         assert_eq!(queue.grant_next(1), Some("a1"));
+    }
+
+    #[test]
+    fn a_request_of_the_same_batch_overtakes_but_not_for_ever() {
+        let mut queue = FairQueue::new(None);
+        assert!(queue.try_start(1, Some(1)));
+        queue.join("a", Some(2), "other").unwrap();
+        for _ in 0..3 * MOST_OVERTAKES {
+            queue.join("a", Some(1), "same").unwrap();
+        }
+        let mut next = || {
+            queue.release_slot();
+            queue.grant_next(1).unwrap()
+        };
+        assert!((0..MOST_OVERTAKES).all(|_| next() == "same"));
+        assert_eq!((next(), next()), ("other", "same"), "it has been overtaken often enough");
     }
 
     /// An operation on a queue. There are few keys, so that several requests share one.
@@ -276,10 +335,10 @@ mod tests {
                     QueueStep::Arrive { key, is_ready } => {
                         let slots = if is_ready { slots } else { 0 };
                         let has_capacity = queue.has_capacity(slots);
-                        if queue.try_start(slots) {
+                        if queue.try_start(slots, None) {
                             prop_assert!(has_capacity && is_ready && waiting.is_empty());
                             holding.push((key, name));
-                        } else if let Ok(number) = queue.join(&key.to_string(), (key, name)) {
+                        } else if let Ok(number) = queue.join(&key.to_string(), None, (key, name)) {
                             prop_assert!(has_capacity);
                             waiting.push((key, number, name));
                         } else {
@@ -324,10 +383,10 @@ mod tests {
         #[test]
         fn keys_are_served_in_rotation(counts in proptest::collection::vec(1..20usize, 1..6)) {
             let mut queue = FairQueue::new(None);
-            prop_assert!(queue.try_start(1));
+            prop_assert!(queue.try_start(1, None));
             for (key, count) in counts.iter().enumerate() {
                 for _ in 0..*count {
-                    queue.join(&key.to_string(), key).unwrap();
+                    queue.join(&key.to_string(), None, key).unwrap();
                 }
             }
             let mut left = counts.clone();
@@ -337,6 +396,23 @@ mod tests {
                     prop_assert_eq!(queue.grant_next(1), Some(key));
                     left[key] -= 1;
                 }
+            }
+        }
+
+        /// With any batches no request is lost, and none is overtaken by more requests of its key than the bound allows for
+        /// itself and each one before it.
+        #[test]
+        fn batches_lose_no_request_and_overtake_within_the_bound(batches in proptest::collection::vec(0..3u32, 1..60)) {
+            let mut queue = FairQueue::new(None);
+            for (at, batch) in batches.iter().enumerate() {
+                queue.join("a", Some(*batch), at).unwrap();
+            }
+            let served: Vec<usize> = std::iter::from_fn(|| queue.grant_next(usize::MAX)).collect();
+            let mut sorted = served.clone();
+            sorted.sort_unstable();
+            prop_assert_eq!(sorted, (0..batches.len()).collect::<Vec<_>>());
+            for (place, at) in served.iter().enumerate() {
+                prop_assert!(place <= at + (at + 1) * MOST_OVERTAKES, "{} at {}", at, place);
             }
         }
     }

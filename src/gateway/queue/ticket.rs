@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::fair_queue::Batch;
 use super::{Arrival, ModelQueue, NewPlace, Place, Queue, WaitOutcome, Waiter};
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::pause_clock::{self, ActiveInstant};
@@ -82,8 +83,8 @@ pub(super) enum TicketKind {
 }
 
 impl Queue {
-    /// Takes a slot, or joins the queue under this key. A request that needs no slot takes a place in flight, or joins the
-    /// line for those.
+    /// Takes a slot, or joins the queue under this key, for requests that a worker can compute together as `batch` says. A
+    /// request that needs no slot takes a place in flight, or joins the line for those.
     ///
     /// Calls `charge` once there is capacity, before it is taken, so a request that finds the queue full is not charged.
     ///
@@ -93,6 +94,7 @@ impl Queue {
         &self,
         key: &str,
         needs_slot: bool,
+        batch: Batch,
         charge: impl FnOnce() -> Result<(), Refusal>,
     ) -> Result<QueueEntry, Refusal> {
         let now = ActiveInstant::now();
@@ -107,13 +109,13 @@ impl Queue {
             true => (&mut state.fair_queue, slots, TicketKind::Slot),
             false => (&mut state.slotless_line, MAX_SLOTLESS_REQUESTS, TicketKind::Slotless),
         };
-        if line.try_start(places) {
+        if line.try_start(places, batch) {
             self.publish_counts(&mut state);
             return Ok(QueueEntry::Granted(self.new_ticket(arrival, now, kind)));
         }
         let (sender, outcome) = oneshot::channel();
         // Cannot fail: the capacity was checked under the same lock.
-        let Ok(number) = line.join(key, Waiter { arrival, outcome: sender }) else {
+        let Ok(number) = line.join(key, batch, Waiter { arrival, outcome: sender }) else {
             return Err(Refusal::QueueFull(state.estimated_wait(slots)));
         };
         self.grant_slots(&mut state);

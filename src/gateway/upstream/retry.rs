@@ -164,7 +164,8 @@ impl Retry {
                 record.set_model(model_queue.model.id());
                 check_retry(&model_queue.model, request.fingerprint())?;
                 let charge = || if request.is_charged() { rate::charge(caller.meter()) } else { Ok(()) };
-                let entry = model_queue.queue.enter(caller.queue_key(), request.route.needs_slot, charge)?;
+                let entry =
+                    model_queue.queue.enter(caller.queue_key(), request.route.needs_slot, retry.batch(), charge)?;
                 Ok((retry, entry))
             };
             match find() {
@@ -213,6 +214,11 @@ impl Retry {
     /// Returns the adapter of the model that the next attempt asks for.
     pub(crate) fn adapter(&self) -> Option<&str> {
         self.adapter.as_deref()
+    }
+
+    /// Returns which other requests a worker can compute together with this one.
+    fn batch(&self) -> Option<u32> {
+        self.model_queue.model.info().adapters.batch(self.adapter())
     }
 
     /// Returns the numbers of the workers of this model that have failed at this request.
@@ -371,7 +377,8 @@ impl Retry {
 
     fn enter_fallback(&mut self, caller: &Caller) -> Option<QueueEntry> {
         while self.fall_back(caller) {
-            let entry = self.model_queue.queue.enter(caller.queue_key(), self.route.needs_slot, || Ok(()));
+            let entry =
+                self.model_queue.queue.enter(caller.queue_key(), self.route.needs_slot, self.batch(), || Ok(()));
             if let (Ok(()), Ok(entry)) = (check_servable(&self.model_queue.model), entry) {
                 return Some(entry);
             }
