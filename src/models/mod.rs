@@ -56,7 +56,9 @@ pub use error::{FileProblem, ModelError};
 pub use estimate::estimate;
 pub use find::{add_meaning_of_name, find, find_projector_of, id_of_found};
 pub use gguf::{GgufError, Metadata, TemplateFacts, YesNoTokens};
-pub use hub::name::{NameError, RemoteName, RepositoryId, is_plain_path, path_of_address, sha256_of, shown_name};
+pub use hub::name::{
+    NameError, RemoteName, RepositoryId, is_plain_path, path_of_address, path_of_name, sha256_of, shown_name,
+};
 pub use hub::{HubError, Repository, choose_files};
 pub use kind::{KindContradiction, ModelKind};
 pub use list::{

@@ -22,6 +22,7 @@ use super::reader::Reader;
 use super::runpod;
 use super::source::{Inputs, ValueSource};
 use super::values::Value;
+use crate::models::shown_name;
 use crate::platform::Platform;
 
 /// The configuration that the service runs with.
@@ -125,7 +126,10 @@ fn examine_with(inputs: &Inputs, platform: &Platform, read: impl FnOnce(&Inputs)
     let catalogue = catalogue(&settings, inputs, &texts, &mut file, (&mut problems, &mut warnings));
     let rows = OPTIONS.iter().filter_map(|row| {
         let (text, source) = texts.get(row.key)?;
-        Some((row.key, (row.masked)(text), source.clone()))
+        let shown = (row.masked)(text);
+        // The address of a file may be signed.
+        let shown = if row.key == "model_name" { shown_name(&shown) } else { shown };
+        Some((row.key, shown, source.clone()))
     });
     // A name that turned out to have no effect was not read as anything.
     let has_no_effect = |name: &str| {

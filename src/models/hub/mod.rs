@@ -11,6 +11,7 @@ pub(super) mod name;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::companions::names::has_companion_name;
 use super::folder_walk::walk;
@@ -22,6 +23,8 @@ const PREFERRED: [&str; 2] = ["Q4_K_M", "Q8_0"];
 pub(super) const MAIN: &str = "main";
 /// Most names that an error lists.
 const MAX_LISTED_NAMES: usize = 8;
+/// Most snapshots beside the one that counts in which a model is looked for.
+const MAX_SNAPSHOTS: usize = 100;
 /// Most bytes that are read from a reference. The name of a revision is shorter.
 const MAX_REFERENCE_BYTES: u64 = 256;
 
@@ -179,31 +182,34 @@ impl<'a> Repository<'a> {
     ///
     /// The cache cannot be read, or has no such file or more than one.
     pub fn find_file(&self, cache: &Path) -> Result<PathBuf, HubError> {
-        let snapshot = find_snapshot(self.find_folder(cache)?)?;
-        let below = walk(&snapshot).map_err(|source| HubError::Cache { cache: cache.to_owned(), source })?;
+        find_first(self.find_folder(cache)?, |snapshot| self.find_in(cache, snapshot))
+    }
+
+    fn find_in(&self, cache: &Path, snapshot: &Path) -> Result<PathBuf, HubError> {
+        let below = walk(snapshot).map_err(|source| HubError::Cache { cache: cache.to_owned(), source })?;
         // The first part gets its name last and loses it first: without it a model is not there.
         let is_first = |path: &PathBuf| SplitPart::of_path(path).is_none_or(|part| part.number == 1);
         let is_model = |path: &PathBuf| !has_companion_name(path) && is_first(path);
         let models: Vec<PathBuf> = below.models.into_iter().filter(is_model).collect();
-        let path = choose(&models, self.quant).map_err(|reason| reason.into_error(&snapshot, &models))?;
+        let path = choose(&models, self.quant).map_err(|reason| reason.into_error(snapshot, &models))?;
         Ok(snapshot.join(path))
     }
 
     /// Finds the file at this path of the repository in the cache at `cache`, as it was at this revision.
     pub(super) fn find_named(&self, cache: &Path, revision: &str, file: &str) -> Result<PathBuf, HubError> {
         let folder = self.find_folder(cache)?;
-        let snapshot = match revision == MAIN {
-            true => find_snapshot(folder)?,
-            false => {
-                let commit = read_reference(&folder, revision).unwrap_or_else(|| revision.to_owned());
-                folder.join("snapshots").join(commit)
+        let find_in = |snapshot: &Path| match snapshot.join(file) {
+            path if path.is_file() => Ok(path),
+            _ => {
+                let (snapshot, wanted) = (snapshot.to_owned(), format!("file {file}"));
+                Err(HubError::NoQuant { snapshot, wanted, found: Vec::new() })
             }
         };
-        let path = snapshot.join(file);
-        match path.is_file() {
-            true => Ok(path),
-            false => Err(HubError::NoQuant { snapshot, wanted: format!("file {file}"), found: Vec::new() }),
+        if revision == MAIN {
+            return find_first(folder, find_in);
         }
+        let commit = read_reference(&folder, revision).unwrap_or_else(|| revision.to_owned());
+        find_in(&folder.join("snapshots").join(commit))
     }
 
     /// Finds the repository's folder. Its name may differ in case, because RunPod writes some of them in lower case.
@@ -228,18 +234,37 @@ impl<'a> Repository<'a> {
     }
 }
 
+/// Finds a model in the snapshot that counts, else in the newest of the others that has it: a new commit, of which another
+/// model was downloaded, hides none of those that are there. If none has it, the error is that of the one that counts.
+fn find_first(dir: PathBuf, find_in: impl Fn(&Path) -> Result<PathBuf, HubError>) -> Result<PathBuf, HubError> {
+    let current = find_snapshot(dir.clone())?;
+    let error = match find_in(&current) {
+        Err(error @ (HubError::NoModel { .. } | HubError::NoQuant { .. })) => error,
+        found => return found,
+    };
+    let mut others = snapshots_of(&dir);
+    others.sort_unstable_by(|one, other| other.cmp(one));
+    let others = others.into_iter().map(|(_, path)| path).filter(|path| *path != current);
+    others.take(MAX_SNAPSHOTS).find_map(|snapshot| find_in(&snapshot).ok()).ok_or(error)
+}
+
 /// Finds the folder of the revision that `refs/main` names, else of the newest one.
 pub(super) fn find_snapshot(dir: PathBuf) -> Result<PathBuf, HubError> {
     let snapshots = dir.join("snapshots");
     if let Some(main) = read_reference(&dir, MAIN).map(|main| snapshots.join(main)).filter(|main| main.is_dir()) {
         return Ok(main);
     }
-    let entries = fs::read_dir(&snapshots).into_iter().flatten().flatten();
+    snapshots_of(&dir).into_iter().max().map(|(_, path)| path).ok_or(HubError::NoSnapshot { dir })
+}
+
+/// Returns the snapshots of the repository at `dir`, each with the time at which its folder was changed.
+fn snapshots_of(dir: &Path) -> Vec<(Option<SystemTime>, PathBuf)> {
+    let entries = fs::read_dir(dir.join("snapshots")).into_iter().flatten().flatten();
     let folders = entries.filter_map(|entry| {
         let metadata = fs::metadata(entry.path()).ok().filter(fs::Metadata::is_dir)?;
         Some((metadata.modified().ok(), entry.path()))
     });
-    folders.max().map(|(_, path)| path).ok_or(HubError::NoSnapshot { dir })
+    folders.collect()
 }
 
 /// Returns the commit that a revision of the repository at `dir` means. One that cannot be read is treated like a missing

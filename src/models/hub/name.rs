@@ -209,6 +209,13 @@ pub fn shown_name(name: &str) -> String {
     }
 }
 
+/// Returns the part of a name that names a file: of an address, without query and hash.
+#[must_use]
+pub fn path_of_name(name: &str) -> &Path {
+    let end = if name.contains("://") { name.find(['?', '#']) } else { None };
+    Path::new(&name[..end.unwrap_or(name.len())])
+}
+
 /// Returns a SHA-256 in lower case, if the text is one.
 #[must_use]
 pub fn sha256_of(text: &str) -> Option<String> {
@@ -291,6 +298,8 @@ mod tests {
         assert_eq!(shown_name("https://h/m.gguf?X-Signature=secret#sha256=ab"), "https://h/m.gguf#sha256=ab");
         assert_eq!(shown_name("https://h/m.gguf?X-Signature=secret"), "https://h/m.gguf");
         assert_eq!(shown_name("org/name:Q4"), "org/name:Q4");
+        assert_eq!(path_of_name("https://h/m.gguf?X-Signature=secret#sha256=ab"), Path::new("https://h/m.gguf"));
+        assert_eq!(path_of_name("odd?name#1.gguf"), Path::new("odd?name#1.gguf"));
     }
 
     #[test]

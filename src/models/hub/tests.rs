@@ -127,6 +127,22 @@ fn the_revision_of_main_is_used_else_the_newest() {
     assert_eq!(cache.find_in_snapshot("o/n"), "of-main.gguf");
 }
 
+/// `pull` of one quantisation after a new commit, which `refs/main` names from then on.
+#[test]
+fn a_new_commit_hid_the_models_of_the_one_before() {
+    let cache = Cache::new();
+    cache.add("models--o--n", REVISION, &["m-Q4_K_M.gguf", "m-Q8_0.gguf"]).add("models--o--n", OTHER, &["m-Q8_0.gguf"]);
+    cache.set_main("models--o--n", OTHER);
+    let found =
+        |name| cache.find(name).unwrap().strip_prefix(cache.path().join("models--o--n/snapshots")).unwrap().to_owned();
+    assert_eq!(found("o/n:Q8_0"), Path::new(OTHER).join("m-Q8_0.gguf"), "the newest of what there is");
+    assert_eq!(found("o/n:Q4_K_M"), Path::new(REVISION).join("m-Q4_K_M.gguf"));
+    let file = Repository::named("o/n").unwrap().find_named(cache.path(), MAIN, "m-Q4_K_M.gguf").unwrap();
+    assert!(file.starts_with(cache.path().join("models--o--n/snapshots").join(REVISION)));
+    let error = cache.find("o/n:Q2_K").unwrap_err().to_string();
+    assert!(error.contains(OTHER) && error.contains("m-Q8_0.gguf"), "{error}");
+}
+
 #[test]
 fn the_quantisation_is_found_in_the_file_name() {
     let all = [

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::companions::CompanionSettings;
 use super::pool::{PoolPlace, PoolRole};
-use crate::models::{ModelKind, id_of, id_of_found};
+use crate::models::{ModelKind, id_of, id_of_found, path_of_name};
 use crate::settings::bounds::REMOTE_SLOTS;
 use crate::settings::options::Engine;
 use crate::settings::values::{BackendApi, Dimensions, ScoreSetting, Secret, Strategy};
@@ -175,7 +175,7 @@ impl ModelSettings {
 /// Returns `id`, or the id made of the file name in `start`.
 pub(in crate::settings) fn known_id(id: Option<&str>, start: Option<&Start>) -> Option<String> {
     let from_file = || match start? {
-        Start::Named(name) => Some(id_of_found(name, Path::new(name))),
+        Start::Named(name) => Some(id_of_found(name, path_of_name(name))),
         Start::File(path) => Some(id_of(path)),
         Start::Command { .. } => None,
     };

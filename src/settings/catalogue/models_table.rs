@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::model::{Catalogue, ModelSettings, RemoteSettings, Start};
-use crate::models::ModelKind;
 use crate::models::columns::aligned;
+use crate::models::{ModelKind, path_of_name};
 use crate::settings::notes::printable;
 use crate::settings::values::BackendApi;
 
@@ -75,7 +75,7 @@ fn or_dash(text: String) -> String {
 /// Returns the last part of the path of the model file or program.
 fn file_name(start: &Start) -> String {
     let path = match start {
-        Start::Named(name) => Path::new(name),
+        Start::Named(name) => path_of_name(name),
         Start::File(path) => path,
         Start::Command { argv, .. } => Path::new(argv.first().map_or("", String::as_str)),
     };
