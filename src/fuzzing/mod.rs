@@ -6,8 +6,10 @@
 //! This file has the functions for keys, heads, bodies and the configuration.
 //!
 //! - `dialects.rs`: those for the dialects of clients and workers
+//! - `hub.rs`: those for the answers of the hub
 
 mod dialects;
+mod hub;
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -29,6 +31,7 @@ use crate::settings::values::{Origins, Value as _};
 use crate::settings::{Environment, Inputs, models_table, resolve_text};
 
 pub use dialects::{embed, ollama, rerank, tokens};
+pub use hub::hub_answers;
 
 /// A secret that `key_file` adds.
 const ADDED: &str = "added-0123456789abcdef";

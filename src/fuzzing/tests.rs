@@ -99,6 +99,19 @@ proptest! {
     }
 
     #[test]
+    fn answers_of_the_hub_hold_their_invariants_for_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+        hub_answers(&data);
+    }
+
+    #[test]
+    fn answers_of_the_hub_hold_their_invariants_for_valid_pieces(
+        head in "((X-Linked-Size|Content-Length|Retry-After): [0-9]{1,3}\n|(X-Linked-)?ETag: (W/)?\"[a-f./]{6,9}\"\n|Content-Range: bytes 10-19/(100|1|[*])\n|RateLimit: \"a\";t=[0-9]{1,6}\n){0,4}",
+        body in "\\{\"sha\":\"[a-f0-9/]{6,8}\",\"siblings\":\\[(\\{\"rfilename\":\"[a/.\\\\]{1,6}\"\\})?\\]\\}|\\{\"error\":\"\\PC{0,400}\"\\}|\\PC{0,400}",
+    ) {
+        hub_answers(format!("{head}\n{body}").as_bytes());
+    }
+
+    #[test]
     fn bodies_hold_their_invariants_for_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
         request_body(&data);
         answer_body(&data);
