@@ -161,3 +161,57 @@ impl Window {
         ActiveInstant::now() >= self.end
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::dial::Trust;
+    use crate::http_client::{ClientOptions, HttpClient};
+
+    /// Bytes of the file.
+    const SIZE: u64 = 100;
+
+    /// Answers one request with the beginning of the file, and then falls silent.
+    async fn answer_of_a_silent_host(beginning: &'static [u8]) -> (Response, tokio::task::JoinSet<()>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let mut serving = tokio::task::JoinSet::new();
+        serving.spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {SIZE}\r\n\r\n");
+            stream.write_all(&[head.as_bytes(), beginning].concat()).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let options =
+            ClientOptions { connect_timeout: SLOW_WINDOW, keep_idle: None, follow_redirects: false, use_proxy: false };
+        let client = HttpClient::new(&Trust::None, &options).unwrap();
+        let request = http::Request::get(url).body(Bytes::new()).unwrap();
+        (client.send(request, SLOW_WINDOW).await.unwrap(), serving)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_is_too_slow_is_left_and_what_it_has_sent_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (arrived, _arrivals) = mpsc::sync_channel(1);
+        let sink = Sink {
+            part: Arc::new(PartFile::open(&folder.path().join("x.incomplete"), SIZE).unwrap()),
+            pace: Arc::new(Pace::new(None)),
+            progress: Arc::default(),
+            arrived,
+            label: "x".to_owned(),
+        };
+        let (response, _serving) = answer_of_a_silent_host(b"12345").await;
+        let (begin, mut missing) = (tokio::time::Instant::now(), 0..SIZE);
+        let ended = BodyWriter::new(&sink, &mut missing, "HOST".to_owned()).write_all_of(response).await;
+        let Err(TryError::Again { reason, .. }) = ended else { panic!("it is asked again") };
+        assert_eq!(reason, "HOST sent less than 1024 bytes a second for 60 s");
+        assert_eq!((begin.elapsed().as_secs(), missing), (SLOW_WINDOW.as_secs(), 5..SIZE));
+        let mut kept = [0; 5];
+        sink.part.read_at(&mut kept, 0).unwrap();
+        assert_eq!(&kept, b"12345");
+    }
+}

@@ -22,7 +22,7 @@ use super::progress::{DownloadPhase, Progress};
 use super::retry::with_retries;
 use super::transfer::{DownloadLimits, Transfer};
 use crate::file_lock::{FileLock, LockTaker};
-use crate::models::{RemoteName, RepositoryId, path_of_address};
+use crate::models::{ModelPlaces, RemoteName, RepositoryId, check_readable, path_of_address};
 
 /// Brings models from one hub into one cache.
 #[derive(Debug, Clone)]
@@ -58,6 +58,32 @@ impl Downloader {
         name: &RemoteName,
         progress: &Arc<Progress>,
     ) -> Result<DownloadedModel, DownloadError> {
+        match self.bring(name, progress).await {
+            Err(error @ DownloadError::NoFile { .. }) => self.find_older(name).await.ok_or(error),
+            outcome => outcome,
+        }
+    }
+
+    /// Finds a model that the hub has no more, but an older snapshot on the disk.
+    async fn find_older(&self, name: &RemoteName) -> Option<DownloadedModel> {
+        let places = ModelPlaces {
+            models_dir: self.models_dir.clone(),
+            hub_cache: self.cache.clone(),
+            ..ModelPlaces::default()
+        };
+        let name = name.clone();
+        let found = on_disk(move || {
+            Ok(name.find_file(&places).ok().and_then(|path| {
+                let bytes = check_readable(&path).ok()?.size_bytes;
+                Some(DownloadedModel { path, bytes, fetched: 0 })
+            }))
+        });
+        let found = found.await.ok().flatten()?;
+        tracing::warn!(path = %found.path.display(), "the hub has this model no more: the one on the disk is used");
+        Some(found)
+    }
+
+    async fn bring(&self, name: &RemoteName, progress: &Arc<Progress>) -> Result<DownloadedModel, DownloadError> {
         match name {
             RemoteName::Model { repository, quant } => {
                 let listing = self.list(repository).await?;

@@ -53,6 +53,7 @@ mod pauses;
 mod platforms;
 mod poison;
 mod pull;
+mod pull_faults;
 mod queue;
 mod rates;
 mod real_fleet;

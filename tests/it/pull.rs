@@ -13,20 +13,20 @@ use super::support::mock_hub::{COMMIT, HubFaults, MockHub, sha256};
 use super::support::model_file::{self, Kind};
 use super::support::wait::{ANSWERS, eventually};
 
-const MODEL: &str = "Org/Tiny-GGUF";
-const PIECE: usize = 1 << 20;
+pub(super) const MODEL: &str = "Org/Tiny-GGUF";
+pub(super) const PIECE: usize = 1 << 20;
 
 /// A hub with one repository, and a machine that pulls from it.
-struct Machine {
-    hub: MockHub,
-    folder: tempfile::TempDir,
+pub(super) struct Machine {
+    pub(super) hub: MockHub,
+    pub(super) folder: tempfile::TempDir,
     /// The bytes of the model in `MODEL`.
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Machine {
     /// Starts a hub whose model has about this number of bytes.
-    fn start(size: usize) -> Self {
+    pub(super) fn start(size: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let bytes = gguf(folder.path(), size);
         let hub = MockHub::start();
@@ -36,28 +36,28 @@ impl Machine {
         Self { hub, folder, bytes }
     }
 
-    fn cache(&self) -> PathBuf {
+    pub(super) fn cache(&self) -> PathBuf {
         self.folder.path().join("hub")
     }
 
-    fn blobs(&self) -> PathBuf {
+    pub(super) fn blobs(&self) -> PathBuf {
         self.cache().join("models--Org--Tiny-GGUF/blobs")
     }
 
-    fn command(&self, name: &str) -> Command {
+    pub(super) fn command(&self, name: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_llamagate"));
         command.env_clear().env("HF_ENDPOINT", self.hub.url()).env("HF_HUB_CACHE", self.cache());
         command.env("DATA_DIR", self.folder.path()).env("DOWNLOAD_RETRIES", "3").args(["pull", name]);
         command
     }
 
-    fn pull(&self, name: &str) -> Output {
+    pub(super) fn pull(&self, name: &str) -> Output {
         self.command(name).output().unwrap()
     }
 
     /// Pulls a model, which must succeed, and returns its path.
     #[track_caller]
-    fn pulled(&self, name: &str) -> PathBuf {
+    pub(super) fn pulled(&self, name: &str) -> PathBuf {
         let output = self.pull(name);
         assert_eq!(output.status.code(), Some(0), "{}", error_of(&output));
         PathBuf::from(String::from_utf8(output.stdout).unwrap().trim_end())
@@ -65,25 +65,25 @@ impl Machine {
 
     /// Pulls a model, which must fail, and returns what is said of it.
     #[track_caller]
-    fn fails(&self, name: &str) -> String {
+    pub(super) fn fails(&self, name: &str) -> String {
         let output = self.pull(name);
         assert!(matches!(output.status.code(), Some(1 | 78)), "{}", error_of(&output));
         error_of(&output)
     }
 
     /// Returns whether no file has its final name.
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         let entries = fs::read_dir(self.blobs()).into_iter().flatten().flatten();
         entries.filter(|entry| !entry.file_name().to_string_lossy().ends_with(".incomplete")).count() == 0
     }
 }
 
-fn error_of(output: &Output) -> String {
+pub(super) fn error_of(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Returns a GGUF file of about this size: a header, and bytes of which no two pieces are equal.
-fn gguf(folder: &Path, size: usize) -> Vec<u8> {
+pub(super) fn gguf(folder: &Path, size: usize) -> Vec<u8> {
     let path = folder.join("made.gguf");
     model_file::write(&path, Kind::Chat);
     let mut bytes = fs::read(&path).unwrap();

@@ -41,6 +41,9 @@ pub(crate) struct HubFaults {
     pub(crate) pause: Duration,
     /// The host of files waits for `release` before each answer.
     pub(crate) holds: bool,
+    /// The hub says nothing of the file but where it is, and its host refuses `HEAD`, as addresses do that are signed for
+    /// reading.
+    pub(crate) refuses_head: bool,
     /// A token without which the repository is not shown.
     pub(crate) token: Option<String>,
 }
@@ -75,6 +78,8 @@ struct HubFile {
 struct Shared {
     /// The repositories: for each its files and their bytes.
     repositories: Mutex<BTreeMap<String, BTreeMap<String, Arc<HubFile>>>>,
+    /// The commits of `main` that are not [`COMMIT`]. The files of those are in `repositories` as `ORG/NAME@COMMIT`.
+    moved: Mutex<BTreeMap<String, String>>,
     faults: Mutex<HubFaults>,
     requests: Mutex<Vec<HubRequest>>,
     has_ended: AtomicBool,
@@ -87,6 +92,7 @@ impl MockHub {
     pub(crate) fn start() -> Self {
         let shared = Arc::new(Shared {
             repositories: Mutex::default(),
+            moved: Mutex::default(),
             faults: Mutex::default(),
             requests: Mutex::default(),
             has_ended: AtomicBool::new(false),
@@ -124,6 +130,12 @@ impl MockHub {
         let added = HubFile { sha256: sha256(&bytes), bytes };
         let mut repositories = self.shared.repositories.lock().unwrap();
         repositories.entry(repository.to_owned()).or_default().insert(file.to_owned(), Arc::new(added));
+    }
+
+    /// Moves `main` of a repository to another commit, which has no files yet. Those of [`COMMIT`] stay there.
+    pub(crate) fn move_main(&self, repository: &str, commit: &str) {
+        self.shared.repositories.lock().unwrap().entry(format!("{repository}@{commit}")).or_default();
+        self.shared.moved.lock().unwrap().insert(repository.to_owned(), commit.to_owned());
     }
 
     /// Sets what goes wrong from now on.
@@ -210,21 +222,37 @@ impl Shared {
             |code: &str| whole(&format!("404 Not Found\r\nX-Error-Code: {code}"), br#"{"error":"Not found"}"#, request);
         match parts.as_slice() {
             ["api", "models", org, name, rest @ ..] => {
-                let Some(found) = repositories.get(&format!("{org}/{name}")) else { return missing("RepoNotFound") };
-                if !matches!(rest, [] | ["revision", "main" | COMMIT]) {
-                    return missing("RevisionNotFound");
+                let repository = format!("{org}/{name}");
+                if !repositories.contains_key(&repository) {
+                    return missing("RepoNotFound");
                 }
+                let commit = match rest {
+                    [] | ["revision", "main"] => self.main_of(&repository),
+                    ["revision", commit] => (*commit).to_owned(),
+                    _ => return missing("EntryNotFound"),
+                };
+                let Some(found) = repositories.get(&key_of(&repository, &commit)) else {
+                    return missing("RevisionNotFound");
+                };
                 let siblings: Vec<_> = found.keys().map(|file| json!({"rfilename": file})).collect();
-                let body = json!({"id": format!("{org}/{name}"), "sha": COMMIT, "siblings": siblings, "tags": [], "private": false});
+                let body = json!({"id": format!("{org}/{name}"), "sha": commit, "siblings": siblings, "tags": [], "private": false});
                 whole("200 OK\r\nContent-Type: application/json", body.to_string().as_bytes(), request)
             }
-            [org, name, "resolve", "main" | COMMIT, file @ ..] => {
-                let Some(found) = repositories.get(&format!("{org}/{name}")) else { return missing("RepoNotFound") };
+            [org, name, "resolve", revision, file @ ..] => {
+                let repository = format!("{org}/{name}");
+                let commit = if *revision == "main" { self.main_of(&repository) } else { (*revision).to_owned() };
+                let Some(found) = repositories.get(&key_of(&repository, &commit)) else {
+                    return missing("RepoNotFound");
+                };
                 let Some(found) = found.get(&file.join("/")) else { return missing("EntryNotFound") };
                 let (hash, size) = (&found.sha256, found.bytes.len() as u64 + faults.size_lie);
+                let location = format!("Location: http://{files}/{hash}?signature=s3cr3t-signature");
+                if faults.refuses_head {
+                    return whole(&format!("302 Found\r\n{location}"), b"", request);
+                }
                 let head = format!(
-                    "302 Found\r\nX-Repo-Commit: {COMMIT}\r\nX-Linked-Etag: \"{hash}\"\r\nX-Linked-Size: {size}\r\n\
-                     ETag: \"of-the-pointer\"\r\nLocation: http://{files}/{hash}?signature=s3cr3t-signature"
+                    "302 Found\r\nX-Repo-Commit: {commit}\r\nX-Linked-Etag: \"{hash}\"\r\nX-Linked-Size: {size}\r\n\
+                     ETag: \"of-the-pointer\"\r\n{location}"
                 );
                 whole(&head, b"", request)
             }
@@ -242,6 +270,9 @@ impl Shared {
         if faults.holds {
             let released = self.released.lock().unwrap();
             drop(self.release.wait_while(released, |released| !*released).unwrap());
+        }
+        if faults.refuses_head && request.method == "HEAD" {
+            return stream.write_all(&whole("403 Forbidden", b"", request));
         }
         if faults.is_circle {
             return stream.write_all(&whole(&format!("302 Found\r\nLocation: {}", request.path), b"", request));
@@ -270,7 +301,9 @@ impl Shared {
             Some(_) => format!("206 Partial Content\r\nContent-Range: bytes {start}-{}/{size}", end.saturating_sub(1)),
             None => "200 OK".to_owned(),
         };
-        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", end - start);
+        let length = end - start;
+        let head =
+            format!("HTTP/1.1 {status}\r\nETag: \"{hash}\"\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes())?;
         if request.method == "HEAD" {
             return Ok(());
@@ -289,6 +322,10 @@ impl Shared {
         Ok(())
     }
 
+    fn main_of(&self, repository: &str) -> String {
+        self.moved.lock().unwrap().get(repository).cloned().unwrap_or_else(|| COMMIT.to_owned())
+    }
+
     /// Returns after how many bytes the next answer ends.
     fn cut_of_next(&self) -> Option<usize> {
         let mut faults = self.faults.lock().unwrap();
@@ -296,6 +333,11 @@ impl Shared {
         *left -= 1;
         Some(*bytes)
     }
+}
+
+/// Returns under which name the files of a commit are kept.
+fn key_of(repository: &str, commit: &str) -> String {
+    if commit == COMMIT { repository.to_owned() } else { format!("{repository}@{commit}") }
 }
 
 fn whole(head: &str, body: &[u8], request: &HubRequest) -> Vec<u8> {

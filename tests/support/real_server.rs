@@ -1,5 +1,6 @@
 //! The real llama-server, started by a test itself: a remote backend.
 
+use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -21,11 +22,26 @@ pub(crate) struct RealServer {
 impl RealServer {
     /// Starts llama-server with one of the test models and further arguments, and waits until it is ready.
     pub(crate) fn start(model: &str, arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
         let mut command = Command::new(real_llama_server());
-        command.arg("-m").arg(test_models().join(model)).args(["--host", "127.0.0.1", "--port", "0"]);
+        command.arg("-m").arg(test_models().join(model)).args(arguments);
+        Self::start_command(command)
+    }
+
+    /// Starts llama-server without the network, with a model of a cache by its name on the hub. `variable` names the cache.
+    pub(crate) fn start_of_cache(variable: &str, cache: &Path, name: &str) -> Self {
+        let mut command = Command::new(real_llama_server());
+        for other in ["HF_HUB_CACHE", "HF_HOME", "LLAMA_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_ENDPOINT"] {
+            command.env_remove(other);
+        }
+        command.env(variable, cache).args(["-hf", name, "--offline"]);
+        Self::start_command(command)
+    }
+
+    fn start_command(mut command: Command) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        command.args(["--host", "127.0.0.1", "--port", "0"]);
         command.args(["-c", "512", "-b", "64", "-ub", "64", "-np", "1", "-t", "1", "-ngl", "0", "--no-ui"]);
-        let mut process = Process::start("llama-server", command.args(arguments), folder.path());
+        let mut process = Process::start("llama-server", &mut command, folder.path());
         let line = process.wait_for_line("listening on http://");
         let url = line[line.find("http://").expect("the line has been found by it")..].trim().to_owned();
         let client = Client::new(&url);

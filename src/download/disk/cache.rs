@@ -34,7 +34,25 @@ impl CachedRepository {
         {
             create_folder(folder)?;
         }
-        Ok(())
+        ["blobs", "snapshots", "refs"].iter().try_for_each(|name| self.check_inside(&self.folder.join(name)))
+    }
+
+    /// Checks that a folder of the repository is no link that leads out of it. The repository's folder itself may be a
+    /// link, as the whole cache may.
+    fn check_inside(&self, folder: &Path) -> Result<(), DownloadError> {
+        let real = |path: &Path| path.canonicalize().map_err(|source| DownloadError::disk(path, "read", source));
+        if real(folder)?.starts_with(real(&self.folder)?) {
+            return Ok(());
+        }
+        let source = io::Error::other(format!("it is a link that leads out of {}", self.folder.display()));
+        Err(DownloadError::disk(folder, "used", source))
+    }
+
+    /// Creates the folder that a file of a commit will lie in.
+    fn create_folder_of(&self, path: &Path) -> Result<(), DownloadError> {
+        let folder = path.parent().unwrap_or(&self.folder);
+        create_folder(folder)?;
+        self.check_inside(folder)
     }
 
     /// Returns the repository's folder.
@@ -80,9 +98,7 @@ impl CachedRepository {
     /// Makes a file of a commit a link to its blob. On file systems without links the blob itself becomes the file.
     pub(in crate::download) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<PathBuf, DownloadError> {
         let (path, blob) = (self.path(commit, file), self.blob(etag));
-        if let Some(folder) = path.parent() {
-            create_folder(folder)?;
-        }
+        self.create_folder_of(&path)?;
         let up = "../".repeat(2 + file.matches('/').count());
         let target = PathBuf::from(format!("{up}blobs/{etag}"));
         if fs::read_link(&path).is_ok_and(|found| found == target) && path.exists() {
