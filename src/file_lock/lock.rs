@@ -55,6 +55,14 @@ pub struct LockTaker {
     has_flock: bool,
 }
 
+/// What `flock` has given.
+struct Flocked {
+    /// `None` on file systems without it.
+    file: Option<Flock<File>>,
+    /// Whether it keeps all others out.
+    is_enough: bool,
+}
+
 impl LockTaker {
     /// Returns what takes the lock at this path.
     pub fn new(path: PathBuf) -> Self {
@@ -71,31 +79,31 @@ impl LockTaker {
     /// # Errors
     /// The file cannot be opened or locked, or the note cannot be written.
     pub fn take(&mut self) -> io::Result<Option<FileLock>> {
-        let Some((file, is_enough)) = self.take_flock()? else { return Ok(None) };
+        let Some(Flocked { file, is_enough }) = self.take_flock()? else { return Ok(None) };
         if is_enough {
             return Ok(Some(FileLock(Some(Held { _file: file, note: None }))));
         }
         Ok(self.take_note()?.map(|note| FileLock(Some(Held { _file: file, note: Some(note) }))))
     }
 
-    /// Takes the `flock`, and returns whether that is enough. `None` if another process has it.
-    fn take_flock(&self) -> io::Result<Option<(Option<Flock<File>>, bool)>> {
+    /// Takes the `flock`; `None` if another process has it.
+    fn take_flock(&self) -> io::Result<Option<Flocked>> {
         let path = &self.path;
         loop {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
             if !self.has_flock {
-                return Ok(Some((None, false)));
+                return Ok(Some(Flocked { file: None, is_enough: false }));
             }
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // Who had it may have removed its file, which is then no lock of the next one.
                 Ok(file) if is_at(&file, path) => {
-                    let is_local = fstatfs(&*file).is_ok_and(|found| LOCAL.contains(&found.filesystem_type()));
-                    return Ok(Some((Some(file), is_local)));
+                    let is_enough = fstatfs(&*file).is_ok_and(|found| LOCAL.contains(&found.filesystem_type()));
+                    return Ok(Some(Flocked { file: Some(file), is_enough }));
                 }
                 Ok(_) => {}
                 Err((_, nix::Error::EWOULDBLOCK)) => return Ok(None),
                 Err((_, nix::Error::ENOLCK | nix::Error::ENOSYS | nix::Error::EOPNOTSUPP)) => {
-                    return Ok(Some((None, false)));
+                    return Ok(Some(Flocked { file: None, is_enough: false }));
                 }
                 Err((_, error)) => return Err(error.into()),
             }
