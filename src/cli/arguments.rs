@@ -230,7 +230,8 @@ impl ServeArgs {
 /// Says of a MODEL argument that means no model where it was looked up: unlike `MODEL_NAME`, it may be a file of the
 /// current folder.
 pub(super) fn explain_model(model: Option<&str>, problems: Vec<SettingProblem>) -> Vec<SettingProblem> {
-    let Some(model) = model else { return problems };
+    // A name with the prefix of a store is no path.
+    let Some(model) = model.filter(|model| models::StoreName::parse(model).is_none()) else { return problems };
     let subject = format!("MODEL_NAME={model:?}");
     let is_absent = |problem: &SettingProblem| {
         let starts = ["there is no model ", "the models folder "];

@@ -30,7 +30,25 @@ fn key_files() -> impl Strategy<Value = String> {
     proptest::collection::vec(line, 0..12).prop_map(|lines| lines.concat())
 }
 
+/// Generates names and manifests of Ollama's store from valid pieces.
+fn ollama_manifests() -> impl Strategy<Value = String> {
+    let layer = "\\{\"mediaType\":\"application/vnd\\.ollama\\.image\\.(model|projector|adapter|tensor|license)\",\"digest\":\"sha256:([0-9A-F]{64}|\\.\\./[a-z]{61}|[0-9]{5})\",\"size\":[0-9]{1,20}\\}";
+    let layers = proptest::collection::vec(layer, 0..4).prop_map(|layers| layers.join(","));
+    ("([a-c.]{1,3}(:[0-9]{1,2})?/){0,3}[a-c.]{1,3}(:[a-c1.]{1,3})?", layers)
+        .prop_map(|(name, layers)| format!("{name}\n{{\"schemaVersion\":2,\"layers\":[{layers}]}}"))
+}
+
 proptest! {
+    #[test]
+    fn ollamas_manifests_hold_their_invariants_for_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+        ollama_manifest(&data);
+    }
+
+    #[test]
+    fn ollamas_manifests_hold_their_invariants_for_valid_pieces(text in ollama_manifests()) {
+        ollama_manifest(text.as_bytes());
+    }
+
     #[test]
     fn configurations_hold_their_invariants_for_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
         configuration(&data);

@@ -79,6 +79,7 @@ mod shelf;
 mod sleep;
 mod stalled;
 mod startup;
+mod stores;
 mod streaming;
 mod supervision;
 mod tei;

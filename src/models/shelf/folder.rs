@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::names::{is_in_hub_layout, is_of_current_revision, names_of};
-use super::scanned::{Candidate, PlaceScan};
+use super::scanned::{PlaceScan, PlacedModel};
 use super::seen::{BrokenShelfFile, Finding, SeenFile, inspect, look};
 use crate::models::bounds::MOST_SHELF_MODELS;
 use crate::models::check::InspectedModel;
@@ -76,7 +76,7 @@ impl FolderShelf {
                 Some(snapshot) => self.search_snapshot(dir, snapshot, &full, width),
                 None => folder().map(|folder| folder.search(&full, width)).unwrap_or_default(),
             };
-            scan.models.push(Candidate {
+            scan.models.push(PlacedModel {
                 name,
                 shown: path.clone(),
                 file: seen.identity(),

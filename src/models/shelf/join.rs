@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use super::names::ShelfName;
-use super::scanned::{Candidate, ShelfModel};
+use super::scanned::{PlacedModel, ShelfModel};
 use super::seen::FileIdentity;
 use crate::models::places::PlaceKind;
 
@@ -18,16 +18,16 @@ pub(super) struct Joined {
 
 /// Joins the models of the places. Of two with one id the earlier keeps it. A file that an earlier place has too is served
 /// once, and has all its names.
-pub(super) fn join(places: impl Iterator<Item = (PlaceKind, Vec<Candidate>)>) -> Joined {
+pub(super) fn join(places: impl Iterator<Item = (PlaceKind, Vec<PlacedModel>)>) -> Joined {
     let mut joined = Joined::default();
     let mut ids: BTreeMap<String, PathBuf> = BTreeMap::new();
     let mut files: HashMap<FileIdentity, (PlaceKind, usize)> = HashMap::new();
     for (kind, candidates) in places {
         for candidate in candidates {
-            let Candidate { name: ShelfName { id, prefixed, mut aliases, .. }, shown, file, path, model, projector } =
+            let PlacedModel { name: ShelfName { id, prefixed, mut aliases, .. }, shown, file, path, model, projector } =
                 candidate;
             let earlier = file.and_then(|file| files.get(&file));
-            // Two links in one folder are two names that somebody has given on purpose.
+            // Two links in one folder are two names that were given on purpose.
             if let Some((_, at)) = earlier.filter(|(other, _)| *other != kind || kind == PlaceKind::Ollama) {
                 let known: &mut ShelfModel = &mut joined.models[*at];
                 known.aliases.push(id);

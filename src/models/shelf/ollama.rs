@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::names::ShelfName;
-use super::scanned::{Candidate, PlaceScan};
+use super::scanned::{PlaceScan, PlacedModel};
 use super::seen::{Finding, SeenFile, look};
 use crate::models::bounds::MOST_SHELF_MODELS;
 use crate::models::check::InspectedModel;
@@ -57,7 +57,7 @@ impl OllamaShelf {
                     model.metadata.has_reranker_name |= gguf::is_reranker_name(&name.to_string());
                     let (projector, file) = (self.projectors(&files.projectors), seen.identity());
                     let name = shelf_name(&name);
-                    scan.models.push(Candidate { name, shown, file, path: files.model, model, projector });
+                    scan.models.push(PlacedModel { name, shown, file, path: files.model, model, projector });
                 }
                 Finding::Broken(broken) => {
                     scan.leave_out(shown, &format!("has a file that {}", broken.fault));

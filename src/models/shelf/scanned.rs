@@ -24,7 +24,7 @@ pub struct ShelfModel {
 
 /// A model of one place.
 #[derive(Debug)]
-pub(super) struct Candidate {
+pub(super) struct PlacedModel {
     /// Its names.
     pub(super) name: ShelfName,
     /// What it is called in its place.
@@ -43,7 +43,7 @@ pub(super) struct Candidate {
 #[derive(Debug, Default)]
 pub(super) struct PlaceScan {
     /// The models, sorted by path.
-    pub(super) models: Vec<Candidate>,
+    pub(super) models: Vec<PlacedModel>,
     /// The files that cannot be served.
     pub(super) broken: Vec<BrokenShelfFile>,
     /// What is not served as it is, by its path in the place, with the rest of a sentence that begins with that.

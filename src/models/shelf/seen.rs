@@ -18,7 +18,7 @@ const DOWNLOAD_MARKS: [&str; 1] = [".aria2"];
 #[derive(Debug)]
 pub(super) struct SeenFile {
     /// Of each part; empty if the file must be read again in any case.
-    pub(super) stamps: Vec<Option<FileStamp>>,
+    pub(super) stamps: Vec<Option<PartStamp>>,
     pub(super) finding: Finding,
 }
 
@@ -34,7 +34,7 @@ impl SeenFile {
 }
 
 /// Identifies one state of a file: device, inode, length in bytes, modification time in seconds and nanoseconds.
-pub(super) type FileStamp = (u64, u64, u64, i64, i64);
+pub(super) type PartStamp = (u64, u64, u64, i64, i64);
 
 /// What a file is.
 #[derive(Debug, Clone)]
@@ -123,7 +123,7 @@ fn has_download_mark(path: &Path) -> bool {
     })
 }
 
-fn stamps_of(path: &Path) -> Vec<Option<FileStamp>> {
+fn stamps_of(path: &Path) -> Vec<Option<PartStamp>> {
     let stamp = |file: std::fs::Metadata| (file.dev(), file.ino(), file.len(), file.mtime(), file.mtime_nsec());
     parts_of(path).iter().map(|path| std::fs::metadata(path).ok().map(stamp)).collect()
 }

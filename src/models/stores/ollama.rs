@@ -178,8 +178,8 @@ impl OllamaStore {
 }
 
 /// Sorts names by their text; of the tags of a model, the one that may be left out comes last, because it is another name
-/// for one of them most of the time.
+/// for one of the others most of the time.
 fn sorted(mut names: Vec<OllamaName>) -> Vec<OllamaName> {
-    names.sort_by_cached_key(|name| (name.has_default_tag(), name.to_string()));
+    names.sort_by_cached_key(|name| (name.without_tag(), name.has_default_tag(), name.to_string()));
     names
 }

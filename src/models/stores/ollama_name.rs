@@ -59,9 +59,16 @@ impl OllamaName {
     /// Returns all texts that mean it: as Ollama writes it, and without its tag if that may be left out.
     #[must_use]
     pub fn texts(&self) -> Vec<String> {
-        let whole = self.to_string();
-        let bare = whole.strip_suffix(DEFAULT_TAG).and_then(|bare| bare.strip_suffix(':')).map(str::to_owned);
-        std::iter::once(whole).chain(bare.filter(|_| self.has_default_tag())).collect()
+        let bare = self.has_default_tag().then(|| self.without_tag());
+        std::iter::once(self.to_string()).chain(bare).collect()
+    }
+
+    /// Returns it as Ollama writes it, without its tag.
+    #[must_use]
+    pub fn without_tag(&self) -> String {
+        let mut text = self.to_string();
+        text.truncate(text.len() - self.tag.len() - 1);
+        text
     }
 
     /// Whether its tag is the one that may be left out.

@@ -64,8 +64,8 @@ fn a_model_of_each_place_has_the_names_that_its_program_has_for_it() {
         ("own", vec![]),
         ("Hub-Q4_K_M", vec!["org/Hub-GGUF/Hub-Q4_K_M", "org/Hub-GGUF:Q4_K_M", "org/Hub-GGUF"]),
         ("Hub-Q8_0", vec!["org/Hub-GGUF/Hub-Q8_0", "org/Hub-GGUF:Q8_0"]),
-        ("qwen3:4b", vec!["ollama:qwen3:4b"]),
         ("hf.co/org/name:latest", vec!["hf.co/org/name", "ollama:hf.co/org/name:latest", "ollama:hf.co/org/name"]),
+        ("qwen3:4b", vec!["ollama:qwen3:4b"]),
         (
             "Repo-Q6_K",
             vec![
