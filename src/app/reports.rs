@@ -86,8 +86,9 @@ pub(super) async fn note_last_used(reconciler: Arc<ModelReconciler>, file: PathB
         // One more round after the stop, for the requests of the last minute.
         let is_last = stop.run_until_cancelled(ticks.tick()).await.is_none();
         let requests = reconciler.requests_of_files();
-        let is_more = |(path, count): &(&PathBuf, &u64)| counted.get(*path).copied().unwrap_or(0) != **count;
-        let used: Vec<PathBuf> = requests.iter().filter(is_more).map(|(path, _)| path.clone()).collect();
+        // The count of a model begins again with its workers.
+        let is_used = |(path, count): &(&PathBuf, &u64)| **count > 0 && counted.get(*path) != Some(*count);
+        let used: Vec<PathBuf> = requests.iter().filter(is_used).map(|(path, _)| path.clone()).collect();
         counted = requests;
         if !used.is_empty() {
             let file = file.clone();

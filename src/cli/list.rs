@@ -44,7 +44,7 @@ pub(super) fn run(arguments: ListModelsArgs, environment: Environment) -> ExitCo
 fn unfinished(places: &ModelPlaces) -> Vec<HeldModel> {
     let held = |from: PlaceKind| {
         move |UnfinishedDownload { model, path, arrived, total }: UnfinishedDownload| {
-            HeldModel::unfinished(model, from, path, arrived, total)
+            HeldModel::unfinished(model, from, &path, arrived, total)
         }
     };
     let of_hub = if places.adopts_hub { unfinished_of_hub(&places.hub_cache) } else { Vec::new() };

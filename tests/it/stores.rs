@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::support::{
     client::{Client, Response},
-    gateway::{Builder, Gateway, USER, real_llama_server, test_models},
+    gateway::{ADMIN, Builder, Gateway, USER, real_llama_server, test_models},
     wait::{READY, eventually},
 };
 
@@ -147,7 +147,7 @@ fn clients_of_ollama_go_on_with_the_names_that_they_have_and_nothing_in_a_store_
     machine.manifest(&format!("{LIBRARY}/cloud/latest"), &[]);
     machine.download("tiny-rerank.gguf", "pub/Rank-GGUF");
     let before = machine.stores();
-    let keys = format!("user:{USER}\nsmall:small-secret-0123456789 models=tiny:1b\n");
+    let keys = format!("user:{USER}\nadmin:{ADMIN} scope=admin\nsmall:small-secret-0123456789 models=tiny:1b\n");
     let mut gateway = machine.gateway().keys(&keys).start();
     let client = gateway.client();
     assert_eq!(ids(&client), ["hf.co/org/vectors-GGUF:latest", "tiny:1b", "tiny-rerank"]);
@@ -168,8 +168,11 @@ fn clients_of_ollama_go_on_with_the_names_that_they_have_and_nothing_in_a_store_
     assert_answers(&client.post_json("/api/embed", &vectors));
     let rank = json!({"model": "lmstudio:pub/Rank-GGUF", "query": "q", "documents": ["a", "b"]});
     assert_answers(&client.post_json("/v1/rerank", &rank));
-    let one = assert_answers(&client.get("/v1/models/hf.co%2Forg%2Fvectors-GGUF:latest"));
-    assert_eq!(one["id"], "hf.co/org/vectors-GGUF:latest");
+    for path in ["hf.co%2Forg%2Fvectors-GGUF:latest", "hf.co/org/vectors-GGUF:latest"] {
+        assert_eq!(assert_answers(&client.get(&format!("/v1/models/{path}")))["id"], "hf.co/org/vectors-GGUF:latest");
+    }
+    let unload = "/v1/models/hf.co%2Forg%2Fvectors-GGUF/unload";
+    assert_answers(&gateway.client_with(ADMIN).post_json(unload, &json!({})));
     let small = gateway.client_with("small-secret-0123456789");
     assert_answers(&chat(&small, "ollama:tiny"));
     assert_eq!(ids(&small), ["tiny:1b"]);
@@ -313,15 +316,21 @@ fn what_another_program_pulls_while_the_service_runs_is_served_and_one_file_in_t
     let blob = machine.pull(&format!("{LIBRARY}/first/latest"), "tiny-chat.gguf");
     fs::create_dir_all(machine.at("lmstudio/pub/repo")).unwrap();
     symlink(&blob, machine.at("lmstudio/pub/repo/linked.gguf")).unwrap();
+    let snapshot = machine.at("hub/models--org--Hub-GGUF/snapshots/aaa");
+    fs::create_dir_all(&snapshot).unwrap();
+    // Another file than Ollama's: of two links to one only one would be served.
+    fs::copy(test_models().join("tiny-chat.gguf"), snapshot.join("Hub-Q4_0.gguf")).unwrap();
     let gateway = machine.gateway().start();
     let client = gateway.client();
-    eventually("the store is read", READY, || ids(&client) == ["first:latest"]);
-    assert_answers(&chat(&client, "linked"));
+    eventually("the stores are read", READY, || ids(&client) == ["Hub-Q4_0", "first:latest"]);
+    for name in ["linked", "org/Hub-GGUF:Q4_0", "org/Hub-GGUF"] {
+        assert_answers(&chat(&client, name));
+    }
     machine.pull(&format!("{LIBRARY}/second/7b"), "tiny-embedding.gguf");
-    eventually("the new model is listed", READY, || ids(&client) == ["first:latest", "second:7b"]);
+    eventually("the new model is listed", READY, || ids(&client) == ["Hub-Q4_0", "first:latest", "second:7b"]);
     assert_answers(&client.post_json("/v1/embeddings", &json!({"model": "second:7b", "input": "x"})));
     fs::remove_file(machine.at("ollama/manifests").join(LIBRARY).join("second/7b")).unwrap();
-    eventually("the model that was removed is gone", READY, || ids(&client) == ["first:latest"]);
+    eventually("the model that was removed is gone", READY, || ids(&client) == ["Hub-Q4_0", "first:latest"]);
 }
 
 #[test]

@@ -24,8 +24,8 @@ pub struct HeldModel {
     pub name: String,
     /// The place where it lies.
     pub from: PlaceKind,
-    /// Its file, or its first part.
-    pub path: Option<PathBuf>,
+    /// Its file, or its first part; U+FFFD stands for bytes that are not UTF-8.
+    pub path: Option<String>,
     /// Size of all its files in bytes.
     pub size_bytes: u64,
     /// The quantisation, such as `Q4_K_M`.
@@ -52,12 +52,12 @@ pub struct Inventory {
 impl HeldModel {
     /// Describes a download that is not complete. `total` is the size of the whole file in bytes, if it is known.
     #[must_use]
-    pub fn unfinished(name: String, from: PlaceKind, path: PathBuf, arrived: u64, total: Option<u64>) -> Self {
+    pub fn unfinished(name: String, from: PlaceKind, path: &Path, arrived: u64, total: Option<u64>) -> Self {
         let of_total = total.map(|total| format!(" of {}", human_size(total))).unwrap_or_default();
         Self {
             name,
             from,
-            path: Some(path),
+            path: Some(path.display().to_string()),
             size_bytes: arrived,
             quantization: None,
             kind: None,
@@ -76,13 +76,13 @@ impl HeldModel {
             kind: row.kind,
             context_length: row.context_length,
             last_used: used.of(&path),
-            path: Some(path),
+            path: Some(path.display().to_string()),
             error: row.error,
         }
     }
 
     fn unusable(name: String, from: PlaceKind, error: String) -> Self {
-        Self { error: Some(error), path: None, ..Self::unfinished(name, from, PathBuf::new(), 0, None) }
+        Self { error: Some(error), path: None, ..Self::unfinished(name, from, Path::new(""), 0, None) }
     }
 
     fn cells(&self) -> [String; HEADINGS.len()] {
@@ -194,9 +194,9 @@ mod tests {
         assert!(unread.is_empty());
         for model in models.iter().filter(|model| model.error.is_none() && model.from != PlaceKind::LmStudio) {
             let found = crate::models::find(&places, &model.name).unwrap();
-            assert_eq!(found.canonicalize().unwrap(), model.path.as_ref().unwrap().canonicalize().unwrap());
+            assert_eq!(found.canonicalize().unwrap(), Path::new(model.path.as_ref().unwrap()).canonicalize().unwrap());
         }
-        models.push(HeldModel::unfinished("org/M".into(), PlaceKind::Hub, PathBuf::new(), 1 << 20, Some(1 << 30)));
+        models.push(HeldModel::unfinished("org/M".into(), PlaceKind::Hub, Path::new(""), 1 << 20, Some(1 << 30)));
         let table = inventory_table(&models);
         let start: Vec<String> =
             table.lines().map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")).collect();

@@ -29,6 +29,13 @@ pub(in crate::models) fn find(folder: &Path, given: &str) -> Result<PathBuf, Sto
             }
         }
     }
+    if Path::new(given).is_absolute() {
+        return Err(StoreError::Unclear {
+            kind,
+            name,
+            reason: "it is a path of its own, which needs no prefix".to_owned(),
+        });
+    }
     resolve(folder, given).map_err(|error| match error {
         ModelError::NotFound { similar, has_models, .. } => StoreError::NotFound {
             kind,

@@ -1,4 +1,5 @@
-//! The models of Ollama's store: `manifests/HOST/NAMESPACE/NAME/TAG` names files in `blobs`.
+//! The models of Ollama's store: `manifests/HOST/NAMESPACE/NAME/TAG` names files in `blobs`. Newer versions keep the same in
+//! `manifests-v2`.
 //!
 //! Reads the manifests and the sizes of blobs; what is in a blob is read elsewhere. No link is followed out of the store.
 
@@ -8,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::bounds::{LARGEST_MANIFEST, MOST_MANIFEST_ENTRIES, MOST_MANIFESTS};
 use super::error::{OllamaFault, StoreError};
-use super::manifest::{Blob, Manifest};
-use super::ollama_name::OllamaName;
+use super::manifest::{Blob, Manifest, ManifestDocument, ManifestFault};
+use super::ollama_name::{MANIFEST_FOLDERS, OllamaName};
 use crate::models::error::similar_texts;
 use crate::models::places::PlaceKind;
 
@@ -82,7 +83,7 @@ impl OllamaStore {
         let unreadable = |source| StoreError::Folder { kind: PlaceKind::Ollama, folder: self.root.clone(), source };
         let prefixed = |name: &dyn std::fmt::Display| format!("{}:{name}", PlaceKind::Ollama);
         let wanted = OllamaName::parse(given);
-        if let Some(name) = wanted.as_ref().filter(|name| self.manifest_of(name).is_file()) {
+        if let Some(name) = wanted.as_ref().filter(|name| self.manifest_of(name).is_some()) {
             return self.files_of(name).map_err(|fault| StoreError::Unusable { name: prefixed(name), fault });
         }
         let names = self.names(&mut Vec::new()).map_err(unreadable)?;
@@ -99,13 +100,26 @@ impl OllamaStore {
         })
     }
 
-    fn manifest_of(&self, name: &OllamaName) -> PathBuf {
-        self.root.join("manifests").join(name.manifest())
+    /// Returns the path of the manifest of this name, if there is one.
+    fn manifest_of(&self, name: &OllamaName) -> Option<PathBuf> {
+        name.manifests().into_iter().map(|path| self.root.join(path)).find(|path| path.is_file())
     }
 
     /// Returns the names of all manifests, sorted. Adds what is not looked at to `skipped`.
     fn names(&self, skipped: &mut Vec<(PathBuf, String)>) -> io::Result<Vec<OllamaName>> {
-        let top = self.root.join("manifests");
+        let mut names = Vec::new();
+        for folder in MANIFEST_FOLDERS {
+            names.append(&mut self.names_below(folder, skipped)?);
+        }
+        // Of the tags of a model, the one that may be left out comes last, because it is another name for one of the others
+        // most of the time.
+        names.sort_by_cached_key(|name| (name.without_tag(), name.has_default_tag(), name.to_string()));
+        names.dedup();
+        Ok(names)
+    }
+
+    fn names_below(&self, folder: &str, skipped: &mut Vec<(PathBuf, String)>) -> io::Result<Vec<OllamaName>> {
+        let top = self.root.join(folder);
         let (mut names, mut entries) = (Vec::new(), 0);
         let mut pending: Vec<Vec<String>> = vec![Vec::new()];
         while let Some(parts) = pending.pop() {
@@ -126,7 +140,7 @@ impl OllamaStore {
                 entries += 1;
                 if entries > MOST_MANIFEST_ENTRIES || names.len() == MOST_MANIFESTS {
                     skipped.push((below, format!("is not all looked at: {MOST_MANIFESTS} names are read at most")));
-                    return Ok(sorted(names));
+                    return Ok(names);
                 }
                 let Ok(part) = entry.file_name().into_string() else { continue };
                 let parts: Vec<String> = parts.iter().cloned().chain([part]).collect();
@@ -137,20 +151,37 @@ impl OllamaStore {
                 }
             }
         }
-        Ok(sorted(names))
+        Ok(names)
     }
 
     fn files_of(&self, name: &OllamaName) -> Result<OllamaFiles, OllamaFault> {
-        let path = self.within(&self.manifest_of(name))?;
-        let mut text = Vec::new();
-        File::open(path)?.take(LARGEST_MANIFEST + 1).read_to_end(&mut text)?;
-        if text.len() as u64 > LARGEST_MANIFEST {
-            return Err(OllamaFault::TooLarge(LARGEST_MANIFEST));
-        }
-        let manifest = Manifest::parse(&text)?;
+        // One that is only a link to nothing has no path either, and its error says what is missing.
+        let first = || name.manifests().pop().map(|path| self.root.join(path)).unwrap_or_default();
+        let manifest = match self.read_document(&self.manifest_of(name).unwrap_or_else(first))? {
+            ManifestDocument::Model(manifest) => manifest,
+            ManifestDocument::Listed(sha256) => self.read_listed(&sha256)?,
+        };
         let model = self.blob(&manifest.model)?;
         let projectors = manifest.projectors.iter().map(|blob| self.blob(blob)).collect::<Result<_, _>>()?;
         Ok(OllamaFiles { model, projectors })
+    }
+
+    /// Reads a manifest that a list names.
+    fn read_listed(&self, sha256: &str) -> Result<Manifest, OllamaFault> {
+        let blob = Blob { sha256: sha256.to_owned(), size: 0 }.file_name();
+        match self.read_document(&self.root.join("blobs").join(&blob))? {
+            ManifestDocument::Model(manifest) => Ok(manifest),
+            ManifestDocument::Listed(_) => Err(ManifestFault::NotJson("a list within a list".to_owned()).into()),
+        }
+    }
+
+    fn read_document(&self, path: &Path) -> Result<ManifestDocument, OllamaFault> {
+        let mut text = Vec::new();
+        File::open(self.within(path)?)?.take(LARGEST_MANIFEST + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > LARGEST_MANIFEST {
+            return Err(OllamaFault::TooLarge(LARGEST_MANIFEST));
+        }
+        Ok(ManifestDocument::parse(&text)?)
     }
 
     /// Returns the path of a blob that is there as a whole.
@@ -175,11 +206,4 @@ impl OllamaStore {
         let shown = || path.strip_prefix(&self.root).unwrap_or(path).display().to_string();
         if real.starts_with(&self.root) { Ok(real) } else { Err(OllamaFault::Outside(shown())) }
     }
-}
-
-/// Sorts names by their text; of the tags of a model, the one that may be left out comes last, because it is another name
-/// for one of the others most of the time.
-fn sorted(mut names: Vec<OllamaName>) -> Vec<OllamaName> {
-    names.sort_by_cached_key(|name| (name.without_tag(), name.has_default_tag(), name.to_string()));
-    names
 }

@@ -9,6 +9,10 @@ use super::bounds::LONGEST_NAME_PART;
 const DEFAULT_HOST: &str = "registry.ollama.ai";
 const DEFAULT_NAMESPACE: &str = "library";
 const DEFAULT_TAG: &str = "latest";
+/// The name of the same host in the newer folder.
+const NEWER_HOST: &str = "ollama.com";
+/// The folders of manifests, the newer one first. A store may have both.
+pub(super) const MANIFEST_FOLDERS: [&str; 2] = ["manifests-v2", "manifests"];
 
 /// The name of a model in Ollama's store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -46,14 +50,20 @@ impl OllamaName {
         };
         // A host may have a port.
         let is_name = is_plain(host, b":") && [namespace, model, tag].iter().all(|part| is_plain(part, b""));
-        let [host, namespace, model, tag] = parts.map(str::to_owned);
+        let host = if host.eq_ignore_ascii_case(NEWER_HOST) { DEFAULT_HOST } else { host };
+        let [host, namespace, model, tag] = [host, namespace, model, tag].map(str::to_owned);
         is_name.then_some(Self { host, namespace, model, tag })
     }
 
-    /// Returns the path of its manifest below the folder `manifests`.
+    /// Returns the paths in the store at which its manifest may lie. The first that is there counts.
     #[must_use]
-    pub fn manifest(&self) -> PathBuf {
-        [&self.host, &self.namespace, &self.model, &self.tag].iter().collect()
+    pub fn manifests(&self) -> Vec<PathBuf> {
+        let newer = (self.host == DEFAULT_HOST).then_some(NEWER_HOST);
+        let hosts: Vec<&str> = newer.into_iter().chain([self.host.as_str()]).collect();
+        let path = |folder: &str, host: &str| {
+            [folder, host, self.namespace.as_str(), self.model.as_str(), self.tag.as_str()].iter().collect()
+        };
+        MANIFEST_FOLDERS.iter().flat_map(|folder| hosts.iter().map(move |host| path(folder, host))).collect()
     }
 
     /// Returns all texts that mean it: as Ollama writes it, and without its tag if that may be left out.
@@ -100,6 +110,8 @@ impl fmt::Display for OllamaName {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -115,8 +127,12 @@ mod tests {
             ("hf.co/library/name", "hf.co/library/name:latest", "hf.co/library/name/latest"),
         ] {
             let name = OllamaName::parse(text).unwrap();
-            assert_eq!((name.to_string().as_str(), name.manifest()), (shown, PathBuf::from(manifest)));
+            assert_eq!(name.to_string(), shown);
+            assert!(name.manifests().contains(&Path::new("manifests").join(manifest)), "{:?}", name.manifests());
         }
+        let newer = OllamaName::of_parts(["ollama.com", "library", "qwen3", "4b"]).unwrap();
+        assert_eq!(newer, OllamaName::parse("qwen3:4b").unwrap());
+        assert_eq!(newer.manifests()[0], Path::new("manifests-v2/ollama.com/library/qwen3/4b"));
         assert_eq!(OllamaName::parse("qwen3").unwrap().texts(), ["qwen3:latest", "qwen3"]);
         assert_eq!(OllamaName::parse("qwen3:4b").unwrap().texts(), ["qwen3:4b"]);
     }
@@ -138,7 +154,7 @@ mod tests {
                 for text in name.texts() {
                     prop_assert_eq!(OllamaName::parse(&text), Some(name.clone()));
                 }
-                prop_assert_eq!(name.manifest().components().count(), 4);
+                prop_assert!(name.manifests().iter().all(|path| path.components().count() == 5));
             }
         }
     }

@@ -39,6 +39,36 @@ fn a_model_of_ollama_is_found_by_its_name_in_any_of_its_forms() {
     assert!(fault(&ModelPlaces::default(), "lmstudio:x").contains("LM Studio's folder is not on this machine"));
 }
 
+/// Newer versions keep manifests as blobs, with links to them in another folder, and lists of manifests.
+#[test]
+fn manifests_of_the_newer_layout_were_not_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (layer, path) = blob(dir.path(), "model", &GgufSample::chat().bytes());
+    let (document, manifest_path) = blob(dir.path(), "", format!("{{\"layers\":[{layer}]}}").as_bytes());
+    let digest = document.split('"').find(|word| word.starts_with("sha256:")).unwrap().to_owned();
+    let link = |target: &Path, name: &str| {
+        let link = dir.path().join("manifests-v2").join(name);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        symlink(Path::new("../../../../blobs").join(target.file_name().unwrap()), link).unwrap();
+    };
+    link(&manifest_path, "ollama.com/library/plain/1b");
+    let kind = "application/vnd.ollama.manifest.list.v2+json";
+    let list =
+        format!("{{\"mediaType\":\"{kind}\",\"manifests\":[{{\"runner\":\"ollama\",\"digest\":\"{digest}\"}}]}}");
+    let (_, list) = blob(dir.path(), "", list.as_bytes());
+    link(&list, "ollama.com/library/listed/1b");
+    link(Path::new("sha256-gone"), "ollama.com/library/old/1b");
+    for name in ["old/1b", "plain/1b"] {
+        manifest(dir.path(), &format!("registry.ollama.ai/library/{name}"), &[&layer]);
+    }
+    for name in ["ollama:plain:1b", "ollama:listed:1b", "ollama:old:1b"] {
+        assert_eq!(find(&ollama(dir.path()), name).unwrap(), path.canonicalize().unwrap(), "{name}");
+    }
+    let store = super::ollama::OllamaStore::open(dir.path()).unwrap();
+    let names: Vec<String> = store.list().unwrap().entries.iter().map(|entry| entry.name.to_string()).collect();
+    assert_eq!(names, ["listed:1b", "old:1b", "plain:1b"]);
+}
+
 #[test]
 fn a_model_that_is_not_whole_is_refused_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
@@ -95,4 +125,6 @@ fn a_model_of_lm_studio_is_found_by_repository_quantisation_path_and_file_name()
     let text = fault(&places, "lmstudio:name-q5_k");
     assert!(text.contains("did you mean one of lmstudio:org/Name-GGUF/Name-Q"), "{text}");
     assert!(fault(&places, "lmstudio:../../etc").contains("leads out"));
+    assert!(fault(&places, &format!("lmstudio:{}", small.display())).contains("needs no prefix"));
+    assert!(fault(&places, "lmstudio:").contains("name is empty"));
 }
