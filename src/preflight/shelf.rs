@@ -68,9 +68,10 @@ pub(super) fn scan_shelf(
             Err(flaw(no_model(fault, &hint)))
         }
         (true, false) => {
+            let place = |path: &Path| if path.starts_with(dir) { "MODELS_DIR" } else { "MODEL_STORES" };
             let flaw = |broken: models::BrokenShelfFile| ModelFlaw {
                 problem: SettingProblem {
-                    subject: format!("MODELS_DIR: {:?}", broken.path.display().to_string()),
+                    subject: format!("{}: {:?}", place(&broken.path), broken.path.display().to_string()),
                     fault: format!("this file {}", broken.fault),
                     hint: Some(broken.hint.to_owned()),
                 },
