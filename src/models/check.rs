@@ -98,6 +98,7 @@ impl Inspection {
             metadata.has_classifier |= more.has_classifier;
             metadata.parameters = metadata.parameters.saturating_add(more.parameters);
             metadata.tensor_bytes = metadata.tensor_bytes.saturating_add(more.tensor_bytes);
+            metadata.shape.weights.merge(&more.shape.weights);
         }
         match content_other_than_model(&metadata.architecture, metadata.general_type.as_deref()) {
             Some(what) => Err(FileProblem::NoModel { what }),

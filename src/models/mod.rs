@@ -7,7 +7,7 @@
 //! - `columns.rs`: tables with aligned columns
 //! - `companions/`: files that belong to a model and are none
 //! - `error.rs`: why there is no model to serve, and what to do about it
-//! - `estimate.rs`: how much memory a model will need
+//! - `estimate/`: how much memory a model will need
 //! - `find.rs`: finds the file that a model name means, in all places
 //! - `folder_walk.rs`: the GGUF files below a folder
 //! - `gguf/`: the metadata of one GGUF file

@@ -39,17 +39,32 @@ const KEPT: [&str; 21] = [
 /// The key of the vocabulary.
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
 /// Keys that are kept for every architecture, whose name comes before the first dot.
-const KEPT_ENDINGS: [&str; 10] = [
+const KEPT_ENDINGS: [&str; 25] = [
     ".attention.causal",
     ".attention.head_count",
     ".attention.head_count_kv",
     ".attention.key_length",
+    ".attention.key_length_swa",
+    ".attention.sliding_window",
+    ".attention.sliding_window_pattern",
     ".attention.value_length",
+    ".attention.value_length_swa",
     ".block_count",
     ".classifier.pooling_type",
     ".context_length",
     ".embedding_length",
+    ".expert_feed_forward_length",
+    ".expert_used_count",
+    ".feed_forward_length",
+    ".full_attention_interval",
     ".pooling_type",
+    ".shortconv.l_cache",
+    ".ssm.conv_kernel",
+    ".ssm.group_count",
+    ".ssm.inner_size",
+    ".ssm.state_size",
+    ".token_shift_count",
+    ".wkv.head_size",
 ];
 
 /// What a chat template has, by the names that it uses.
@@ -213,11 +228,11 @@ impl<R: Read> Header<R> {
         Ok(GgufValue::Template(TemplateFacts::of(&text)))
     }
 
-    /// Reads an array of whole numbers; counts the elements of any other array.
+    /// Reads an array of whole numbers or of flags; counts the elements of any other array.
     fn list(&mut self) -> Result<GgufValue, GgufError> {
         let element = self.u32()?;
         let count = self.u64()?;
-        if count > MAX_LAYERS || !matches!(element, 0..=5 | 10 | 11) {
+        if count > MAX_LAYERS || !matches!(element, 0..=5 | 7 | 10 | 11) {
             self.skip_elements(element, count, 1)?;
             return Ok(GgufValue::Count(count));
         }
@@ -259,6 +274,7 @@ impl<R: Read> Header<R> {
             3 => i16::from_le_bytes(self.array()?).into(),
             4 => self.u32()?.into(),
             5 => i32::from_le_bytes(self.array()?).into(),
+            7 => i128::from(self.array::<1>()? != [0]),
             10 => self.u64()?.into(),
             11 => i64::from_le_bytes(self.array()?).into(),
             _ => return Ok(None),

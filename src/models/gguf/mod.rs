@@ -8,10 +8,12 @@
 //! - `bounds.rs`: bounds on what is read from a header
 //! - `error.rs`: why a file cannot be read as a GGUF
 //! - `header.rs`: the header as a stream of keys, values and tensor descriptions
+//! - `shape.rs`: what the memory of a model depends on
 
 mod bounds;
 mod error;
 mod header;
+mod shape;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -26,29 +28,10 @@ pub use bounds::{
 pub use error::GgufError;
 use header::{GgufValue, Header, TOKENS, Tensor, bounded};
 pub use header::{TemplateFacts, YesNoTokens};
+pub use shape::{ModelShape, PerLayer, WeightBytes};
 
 /// Alignment of the tensor data, in bytes, without `general.alignment`.
 const DEFAULT_ALIGNMENT: u64 = 32;
-
-/// A number that is the same for all layers or given layer by layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PerLayer {
-    /// One number for all layers.
-    Same(u64),
-    /// One number for each layer, first layer first.
-    Each(Vec<u64>),
-}
-
-impl PerLayer {
-    /// Returns the number for this layer; 0 beyond the list.
-    #[must_use]
-    pub fn at(&self, layer: usize) -> u64 {
-        match self {
-            Self::Same(value) => *value,
-            Self::Each(values) => values.get(layer).copied().unwrap_or(0),
-        }
-    }
-}
 
 /// The metadata of a model file that the gateway uses.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -120,6 +103,8 @@ pub struct Metadata {
     pub has_audio_encoder: bool,
     /// `clip.vision.projection_dim` and `clip.audio.projection_dim`: the widths that a multimodal projector produces.
     pub projection_dims: Vec<u64>,
+    /// What else its memory depends on.
+    pub shape: ModelShape,
 }
 
 /// What a file says about its content in its first keys.
@@ -334,7 +319,33 @@ impl Values {
                 .iter()
                 .filter_map(|key| self.uint(key))
                 .collect(),
+            shape: self.shape(&architecture, tensors),
             architecture,
+        }
+    }
+}
+
+impl Values {
+    fn shape(&self, architecture: &str, tensors: &Tensors) -> ModelShape {
+        let of_arch = |ending: &str| format!("{architecture}.{ending}");
+        let uint = |ending: &str| self.uint(&of_arch(ending));
+        ModelShape {
+            feed_forward: self.per_layer(&of_arch("feed_forward_length")),
+            expert_feed_forward: uint("expert_feed_forward_length"),
+            experts_used: uint("expert_used_count"),
+            sliding_window: uint("attention.sliding_window"),
+            sliding_pattern: self.per_layer(&of_arch("attention.sliding_window_pattern")),
+            sliding_key_length: uint("attention.key_length_swa"),
+            sliding_value_length: uint("attention.value_length_swa"),
+            attention_interval: uint("full_attention_interval"),
+            convolution: uint("ssm.conv_kernel"),
+            state_width: uint("ssm.inner_size"),
+            state_length: uint("ssm.state_size"),
+            state_groups: uint("ssm.group_count"),
+            short_convolution: uint("shortconv.l_cache"),
+            wkv_head: uint("wkv.head_size"),
+            token_shifts: uint("token_shift_count"),
+            weights: tensors.weights.clone(),
         }
     }
 }
@@ -357,6 +368,7 @@ struct Tensors {
     /// End of the last tensor, in bytes from the beginning of the data; `None` without a tensor of a known type.
     end: Option<u64>,
     parameters_by_type: BTreeMap<u32, u64>,
+    weights: WeightBytes,
 }
 
 impl Tensors {
@@ -372,6 +384,7 @@ impl Tensors {
         }
         if let Some(bytes) = quant::tensor_bytes(kind, dims) {
             self.bytes = self.bytes.saturating_add(bytes);
+            self.weights.add(&tensor.name, bytes);
             self.end = self.end.max(Some(offset.saturating_add(bytes)));
         }
     }

@@ -2,64 +2,50 @@
 //!
 //! After a load, the memory that it really took is used instead; `worker/memory` does that. The numbers of a header are
 //! not trusted, so all arithmetic saturates.
+//!
+//! - `buffers.rs`: what llama-server allocates
+//! - `cache.rs`: what a model keeps of the tokens that it has seen
+//! - `compute.rs`: the buffers that it computes in
+//! - `demand.rs`: what a model is to be loaded for
+//! - `fit.rs`: whether a model fits, and what of it does
 
-use super::gguf::{MAX_LAYERS, Metadata, PerLayer};
+mod buffers;
+mod cache;
+mod compute;
+mod demand;
+mod fit;
+
+use super::gguf::Metadata;
 use super::kind::is_encoder;
 
-/// Bytes of one number in the KV cache, which llama-server keeps as f16.
-const KV_NUMBER_BYTES: u64 = 2;
-/// Least memory for compute buffers and for the program itself, in bytes.
+pub use buffers::MemoryEstimate;
+pub use demand::{CacheType, MemoryDemand, MemoryOptions};
+pub use fit::{FitReport, MemoryLimit};
+
+/// Least memory that is planned for compute buffers and for the program itself, in bytes.
 const MIN_COMPUTE_BYTES: u64 = 64 << 20;
 /// Larger models need larger compute buffers: the weights divided by this.
 const WEIGHTS_PER_COMPUTE: u64 = 16;
-/// Tokens that llama-server computes at once (`--ubatch-size`), except for encoders.
+/// Tokens that llama-server computes at once, except for encoders.
 const BATCH_TOKENS: u64 = 512;
 /// Bytes of activations for one token and one column of the model's width: about 16 f32 buffers at the same time.
 const ACTIVATION_BYTES: u64 = 16 * 4;
-
-/// Estimates the memory in bytes that a model needs with `ctx_total` tokens of context over all `slots`. `file_bytes`
+/// Estimates the memory in bytes to plan for a model with `ctx_total` tokens of context over all `slots`. `file_bytes`
 /// is the size of all its files.
 ///
-/// The sum of the weights (the size of the files or of their tensors), the KV cache (keys and values of all heads, for
-/// each layer and token; encoders have none) and, by a rule of thumb, compute buffers: 64 MiB or a sixteenth of the
-/// weights, and the activations of a batch.
+/// The sum of [`MemoryEstimate`], with the whole files as weights, and for computing at least what a rule of thumb says: 64
+/// MiB or a sixteenth of the weights, and the activations of a batch. That leaves room for the program itself, for drivers, and
+/// for versions of llama-server that need more.
 #[must_use]
 pub fn estimate(metadata: &Metadata, file_bytes: u64, ctx_total: u64, slots: u64) -> u64 {
+    let demand = MemoryDemand { ctx_total, slots, options: MemoryOptions::default() };
+    let buffers = MemoryEstimate::of(metadata, file_bytes, &demand);
     let weights = file_bytes.max(metadata.tensor_bytes);
-    let is_encoder = is_encoder(metadata);
-    let cache = if is_encoder { 0 } else { ctx_total.saturating_mul(kv_bytes_per_token(metadata)) };
-    // An encoder needs the whole text at once, so its batch is as long as the context of a slot.
-    let batch = if is_encoder { ctx_total / slots.max(1) } else { BATCH_TOKENS.min(ctx_total) };
-    let width = metadata.embedding_length.unwrap_or(0);
-    let activations = width.saturating_mul(batch).saturating_mul(ACTIVATION_BYTES);
-    let compute = MIN_COMPUTE_BYTES.max(weights / WEIGHTS_PER_COMPUTE).saturating_add(activations);
-    weights.saturating_add(cache).saturating_add(compute)
-}
-
-/// Returns the size of one token in the KV cache in bytes, over all layers.
-fn kv_bytes_per_token(metadata: &Metadata) -> u64 {
-    let layers = metadata.block_count.unwrap_or(0);
-    let Some(heads) = metadata.head_count_kv.as_ref().or(metadata.head_count.as_ref()) else { return 0 };
-    let heads = match heads {
-        PerLayer::Same(heads) => heads.saturating_mul(layers),
-        each @ PerLayer::Each(_) => {
-            (0..layers.min(MAX_LAYERS)).fold(0, |sum: u64, layer| sum.saturating_add(each.at(layer as usize)))
-        }
-    };
-    let lengths = [metadata.key_length, metadata.value_length]
-        .map(|length| length.unwrap_or_else(|| default_head_length(metadata)));
-    heads.saturating_mul(lengths[0].saturating_add(lengths[1])).saturating_mul(KV_NUMBER_BYTES)
-}
-
-/// Returns the length of a key or value if the file does not give it, as llama.cpp computes it.
-fn default_head_length(metadata: &Metadata) -> u64 {
-    let heads = match &metadata.head_count {
-        Some(PerLayer::Same(heads)) => *heads,
-        // Hybrid models have layers without attention, with a head count of 0.
-        Some(PerLayer::Each(heads)) => heads.iter().copied().max().unwrap_or(0),
-        None => 0,
-    };
-    metadata.embedding_length.unwrap_or(0).checked_div(heads).unwrap_or(0)
+    let batch = if is_encoder(metadata) { demand.context_of_slot() } else { BATCH_TOKENS.min(ctx_total) };
+    let activations = metadata.embedding_length.unwrap_or(0).saturating_mul(batch).saturating_mul(ACTIVATION_BYTES);
+    let rule = MIN_COMPUTE_BYTES.max(weights / WEIGHTS_PER_COMPUTE).saturating_add(activations);
+    let compute = rule.max(buffers.compute.saturating_add(buffers.output));
+    weights.saturating_add(buffers.cache).saturating_add(compute)
 }
 
 #[cfg(test)]
@@ -67,6 +53,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::models::gguf::{ModelShape, PerLayer};
 
     const MIB: u64 = 1 << 20;
 
@@ -103,6 +90,33 @@ mod tests {
         assert_eq!(estimate(&encoder, 0, 8192, 8), 64 * MIB + 576 * 1024 * ACTIVATION_BYTES);
         let causal_off = Metadata { causal: Some(false), ..small() };
         assert_eq!(estimate(&causal_off, 0, 8192, 8), estimate(&encoder, 0, 8192, 8));
+    }
+
+    #[test]
+    fn layers_with_a_window_or_a_state_keep_less() {
+        let demand = MemoryDemand { ctx_total: 8192, slots: 2, options: MemoryOptions::default() };
+        let cache = |metadata: &Metadata, demand: &MemoryDemand| MemoryEstimate::of(metadata, 0, demand).cache;
+        let full = cache(&small(), &demand);
+        // Five of six layers keep 512 tokens and a batch for each slot.
+        let shape = ModelShape { sliding_window: Some(512), ..ModelShape::default() };
+        let sliding = Metadata { architecture: "gemma3".to_owned(), shape, ..small() };
+        assert_eq!(cache(&sliding, &demand), full / 6 + full / 6 * 5 / 4);
+        let whole = MemoryOptions { keeps_whole_window: true, ..MemoryOptions::default() };
+        assert_eq!(cache(&sliding, &MemoryDemand { options: whole, ..demand }), full);
+        let unknown = Metadata { architecture: "phi3".to_owned(), ..sliding };
+        assert_eq!(cache(&unknown, &demand), full, "a layer that is not known to slide counts in full");
+        // Three of four layers have a state (Qwen3-Next), which does not grow with the context.
+        let shape = ModelShape {
+            attention_interval: Some(4),
+            convolution: Some(4),
+            state_width: Some(1024),
+            state_length: Some(128),
+            state_groups: Some(16),
+            ..ModelShape::default()
+        };
+        let states = Metadata { block_count: Some(28), shape, ..small() };
+        let state = (3 * (1024 + 2 * 16 * 128) + 1024 * 128) * 4;
+        assert_eq!(cache(&states, &demand), full / 30 * 7 + 21 * 2 * state);
     }
 
     #[test]
