@@ -39,6 +39,8 @@ pub(super) enum CliCommand {
     Pull(PullArgs),
     /// Remove models from the disk, after showing what goes and how much that frees
     Rm(RemoveArgs),
+    /// Tell whether a model fits into memory, from its header alone; exit with 0 if it does
+    Fit(FitArgs),
 }
 
 #[derive(Args)]
@@ -80,6 +82,20 @@ pub(super) struct RemoveArgs {
     /// Show what would go, and remove nothing
     #[arg(long)]
     pub(super) dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) flags: Flags,
+}
+
+#[derive(Args)]
+pub(super) struct FitArgs {
+    /// Name of a model as `serve` and `pull` take it, or a path
+    pub(super) name: String,
+    /// Memory to compare with, such as 24GiB, in place of what is free on this machine
+    #[arg(long, value_name = "SIZE")]
+    pub(super) memory: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -151,6 +167,7 @@ impl Cli {
             CliCommand::List(list) | CliCommand::Models(list) => &mut list.flags,
             CliCommand::Pull(pull) => &mut pull.flags,
             CliCommand::Rm(remove) => &mut remove.flags,
+            CliCommand::Fit(fit) => &mut fit.flags,
         };
         for (key, value) in serve.flags.0 {
             if flags.0.insert(key, value).is_some() {

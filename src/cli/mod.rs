@@ -3,6 +3,7 @@
 //!
 //! - `arguments.rs`: the command line, and the inputs that it and the environment make up
 //! - `check.rs`: `llamagate check`
+//! - `fit.rs`: `llamagate fit`
 //! - `health.rs`: `llamagate health`
 //! - `list.rs`: `llamagate list`
 //! - `list_models.rs`: `llamagate models`
@@ -15,6 +16,7 @@
 mod arguments;
 mod check;
 mod download_progress;
+mod fit;
 mod health;
 mod list;
 mod list_models;
@@ -51,5 +53,6 @@ pub fn main() -> ExitCode {
         CliCommand::Models(models) => list_models::run(models, environment),
         CliCommand::Pull(pull) => pull::run(pull, environment),
         CliCommand::Rm(remove) => remove::run(remove, environment),
+        CliCommand::Fit(fit) => fit::run(fit, environment),
     }
 }

@@ -44,3 +44,7 @@ pub(super) const DISK_RESERVE: u64 = 256 << 20;
 pub(super) const LONGEST_TOKEN: u64 = 4 << 10;
 /// How often a program that waits for another one's download looks again.
 pub(super) const LOCK_POLL: Duration = Duration::from_millis(500);
+/// Bytes that are asked for first of a header. Each further range is as long as all before it.
+pub(super) const FIRST_HEADER_RANGE: u64 = 1 << 20;
+/// Most bytes that are fetched of a header. The largest vocabularies in use take about 30 MiB.
+pub(super) const LONGEST_HEADER: u64 = 64 << 20;

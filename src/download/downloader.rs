@@ -85,18 +85,28 @@ impl Downloader {
 
     async fn bring(&self, name: &RemoteName, progress: &Arc<Progress>) -> Result<DownloadedModel, DownloadError> {
         match name {
-            RemoteName::Model { repository, quant } => {
-                let listing = self.list(repository).await?;
-                let files = files_of_model(repository, &listing, quant.as_deref())?;
-                self.download_files(repository, &listing.commit, &files, progress).await
-            }
-            RemoteName::File { repository, file } => {
-                let listing = self.list(repository).await?;
-                let files = files_of_file(repository, &listing, file)?;
-                self.download_files(repository, &listing.commit, &files, progress).await
+            RemoteName::Model { repository, .. } | RemoteName::File { repository, .. } => {
+                let (commit, files) = self.files_of(name, repository).await?;
+                self.download_files(repository, &commit, &files, progress).await
             }
             RemoteName::Address { address, sha256 } => self.download_address(address, sha256, progress).await,
         }
+    }
+
+    /// Asks the hub which files a model of this repository has. Returns the commit, and the files: the model's own ones in
+    /// order, then its projector.
+    pub(super) async fn files_of(
+        &self,
+        name: &RemoteName,
+        repository: &RepositoryId,
+    ) -> Result<(String, Vec<String>), DownloadError> {
+        let listing = self.list(repository).await?;
+        let files = match name {
+            RemoteName::Model { quant, .. } => files_of_model(repository, &listing, quant.as_deref())?,
+            RemoteName::File { file, .. } => files_of_file(repository, &listing, file)?,
+            RemoteName::Address { .. } => Vec::new(),
+        };
+        Ok((listing.commit, files))
     }
 
     async fn list(&self, repository: &RepositoryId) -> Result<Listing, DownloadError> {

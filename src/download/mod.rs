@@ -15,6 +15,7 @@
 //! - `naming.rs`: when files get their names
 //! - `progress.rs`: how far a download is
 //! - `registry/`: the downloads of a running service
+//! - `remote_header.rs`: reads the header of a model on the network
 //! - `retry.rs`: tries of small requests
 //! - `transfer.rs`: fetches one file in ranges
 //! - `unfinished.rs`: downloads that are not complete
@@ -31,6 +32,7 @@ mod hub;
 mod naming;
 mod progress;
 mod registry;
+mod remote_header;
 mod retry;
 mod transfer;
 mod unfinished;
@@ -44,5 +46,6 @@ pub use registry::{
     AfterDownload, Download, DownloadEvent, DownloadFailure, DownloadRegistry, DownloadReport, DownloadState,
     DownloadStatus, FollowStep, Follower, OrderError, Ordered,
 };
+pub use remote_header::RemoteHeader;
 pub use transfer::DownloadLimits;
 pub use unfinished::{UnfinishedDownload, unfinished_of_addresses, unfinished_of_hub};

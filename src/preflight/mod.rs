@@ -10,6 +10,7 @@
 //! - `inspection.rs`: all checks together, on what could be read of the settings
 //! - `keys.rs`: the key file
 //! - `llama_server.rs`: the program, and whether it takes the arguments
+//! - `memory_limit.rs`: the memory that a model is compared with
 //! - `model.rs`: one model, its file and its projector
 //! - `models.rs`: all models
 //! - `ready.rs`: everything that needs no model file
@@ -23,6 +24,7 @@ mod heads;
 mod inspection;
 mod keys;
 mod llama_server;
+mod memory_limit;
 mod model;
 mod models;
 mod ready;
@@ -33,6 +35,7 @@ pub use checked::{BrokenFile, CheckedModel, CheckedModels, FoundCompanions, Miss
 pub use inspection::inspect;
 pub use keys::{key_file_warnings, missing_key_file_warning};
 pub use llama_server::llama_server;
+pub use memory_limit::{FoundMemory, memory_limit};
 pub use models::models;
 pub use ready::{Prepared, ready};
 pub use shelf::find_shelf;

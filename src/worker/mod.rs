@@ -55,7 +55,7 @@ pub use endpoint::in_flight::InFlight;
 pub use endpoint::key_suspensions::KeySuspensions;
 pub use endpoint::{Endpoint, NotAccepted, RequestClass};
 pub use handle::{LastExit, WorkerCondition, WorkerHandle, WorkerLoss, WorkerStatus};
-pub use memory::budget::MemoryBudget;
+pub use memory::budget::{FreeMemory, MemoryBudget};
 pub use memory::learned::LearnedMemory;
 pub use plan::{ChatTemplate, CompanionFiles, Need, Plan, Program};
 pub use process::help::HelpReader;

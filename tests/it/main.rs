@@ -35,6 +35,7 @@ mod estimate;
 mod eviction;
 mod fake;
 mod first_start;
+mod fit;
 mod hang;
 mod http2;
 mod leftovers;

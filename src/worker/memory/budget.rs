@@ -70,6 +70,23 @@ impl MemoryBudget {
     }
 }
 
+/// The memory of this machine that is free now, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FreeMemory {
+    /// Of all GPUs; `None` if NVML shows none.
+    pub gpu: Option<u64>,
+    /// Of the host, or of the tightest control group.
+    pub host: Option<u64>,
+}
+
+impl FreeMemory {
+    /// Measures it. May block: loading the driver of a GPU may take seconds.
+    #[must_use]
+    pub fn measure() -> Self {
+        Self { gpu: gpu::free(), host: host::available(&KernelRoots::here()) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

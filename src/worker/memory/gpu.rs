@@ -102,6 +102,14 @@ pub(crate) fn capacity() -> Option<u64> {
     totals.ok().map(|totals| totals.into_iter().fold(0, u64::saturating_add))
 }
 
+/// Returns the free memory of all GPUs in bytes, or `None` without NVML. May block.
+pub(crate) fn free() -> Option<u64> {
+    let nvml = Nvml::init().ok()?;
+    let of_device = |index| nvml.device_by_index(index)?.memory_info().map(|memory| memory.free);
+    let free: Result<Vec<u64>, NvmlError> = (0..nvml.device_count().ok()?).map(of_device).collect();
+    free.ok().filter(|free| !free.is_empty()).map(|free| free.into_iter().fold(0, u64::saturating_add))
+}
+
 /// Returns the bytes that these processes use on all GPUs, or `None` if the driver does not report them. May block.
 pub(crate) fn used_by(pids: &[i32]) -> Option<u64> {
     let nvml = Nvml::init().ok()?;
