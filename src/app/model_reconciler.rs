@@ -20,7 +20,8 @@ use super::log_folder;
 use super::model_description::info_of;
 use crate::fleet::{Breaker, Fleet, Member, Model, ModelInfo, Quota, Rank, RoutingPolicy, WorkerKind};
 use crate::gateway::{ModelQueue, ModelQueues};
-use crate::models::{self, ModelKind};
+use crate::models::ModelKind;
+use crate::models::estimate::{MemoryDemand, MemoryOptions, planned_bytes};
 use crate::pause_clock;
 use crate::preflight::{self, CheckedModel, FoundCompanions, ModelFile};
 use crate::settings::catalogue::{EVERY_MODEL, LocalSettings, PoolRole, ProjectorSetting, Start};
@@ -370,10 +371,15 @@ fn memory_need(file: &ModelFile, local: &LocalSettings) -> u64 {
     let context = u64::from(local.engine.ctx.0).saturating_mul(slots);
     let projector = file.projector.as_ref().map_or(0, |projector| projector.size_bytes);
     let FoundCompanions { size_bytes: adapters, draft, files, .. } = &file.companions;
-    let draft_context = files.speculative.ctx.map_or(context, |ctx| u64::from(ctx).saturating_mul(slots));
-    let draft =
-        draft.as_ref().map_or(0, |draft| models::estimate(&draft.metadata, draft.size_bytes, draft_context, slots));
-    let model = models::estimate(&file.model.metadata, file.model.size_bytes, context, slots);
+    // llama-server itself refuses what has no meaning.
+    let options = MemoryOptions::of_arguments(&local.engine.extra_args.words).unwrap_or_default();
+    let demand = MemoryDemand { ctx_total: context, slots, options };
+    let draft = draft.as_ref().map_or(0, |draft| {
+        let ctx_total = files.speculative.ctx.map_or(context, |ctx| u64::from(ctx).saturating_mul(slots));
+        let demand = MemoryDemand { ctx_total, slots, options: MemoryOptions::default() };
+        planned_bytes(&draft.metadata, draft.size_bytes, &demand)
+    });
+    let model = planned_bytes(&file.model.metadata, file.model.size_bytes, &demand);
     model.saturating_add(projector).saturating_add(*adapters).saturating_add(draft)
 }
 

@@ -196,7 +196,10 @@ fn what_does_not_fit_is_told_with_what_would() {
     assert!(small.contains("NGL=0 runs on the CPU") && !small.contains("CTX=512"), "{small}");
     let none = machine.run(&[name, "--ngl", "0", "--memory", "30MiB"], 1);
     assert!(none.contains("does not fit, and would not with CTX=512 on the CPU"), "{none}");
-    let quantised = machine.json(&[name, "--ctx", "8192", "--parallel", "1", "--memory", "1GiB", "--extra-args", "-ctk q8_0 -ctv q8_0"], 0);
+    let quantised = machine.json(
+        &[name, "--ctx", "8192", "--parallel", "1", "--memory", "1GiB", "--extra-args", "-ctk q8_0 -ctv q8_0"],
+        0,
+    );
     assert_eq!(quantised["cache"].as_u64(), Some(100_270_080));
 }
 

@@ -186,7 +186,7 @@ fn a_model_that_llama_server_has_loaded_stays() {
     let machine = Machine::start();
     let path = machine.models().join("tiny-chat.gguf");
     fs::copy(test_models().join("tiny-chat.gguf"), &path).unwrap();
-    for arguments in [&[][..], &["--no-mmap"]] {
+    for arguments in [&[][..], &["--load-mode", "none"]] {
         let mut command = Command::new(real_llama_server());
         command.arg("-m").arg(&path).args([
             "--host",

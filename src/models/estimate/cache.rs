@@ -68,7 +68,8 @@ pub(super) fn is_sliding(metadata: &Metadata, layer: u64) -> bool {
 /// Returns the number of heads for keys and values; 0 in layers without attention.
 fn kv_heads(metadata: &Metadata, layer: u64) -> u64 {
     let heads = metadata.head_count_kv.as_ref().or(metadata.head_count.as_ref());
-    let has_attention = metadata.shape.attention_interval.is_none_or(|every| every == 0 || (layer + 1) % every == 0);
+    let has_attention =
+        metadata.shape.attention_interval.is_none_or(|every| every == 0 || (layer + 1).is_multiple_of(every));
     heads.filter(|_| has_attention).map_or(0, |heads| heads.at(layer as usize))
 }
 

@@ -19,7 +19,7 @@ const WIDTH_BUFFERS: u64 = 3;
 /// Buffers of the width of the queries that attention needs.
 const QUERY_BUFFERS: u64 = 3;
 /// Buffers of the width of a state layer.
-const STATE_BUFFERS: u64 = 8;
+const STATE_BUFFERS: u64 = 7;
 /// The width of a feed-forward layer, in widths of the model, if the file does not give it.
 const USUAL_INNER: u64 = 4;
 

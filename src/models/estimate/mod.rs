@@ -30,18 +30,23 @@ const WEIGHTS_PER_COMPUTE: u64 = 16;
 const BATCH_TOKENS: u64 = 512;
 /// Bytes of activations for one token and one column of the model's width: about 16 f32 buffers at the same time.
 const ACTIVATION_BYTES: u64 = 16 * 4;
-/// Estimates the memory in bytes to plan for a model with `ctx_total` tokens of context over all `slots`. `file_bytes`
-/// is the size of all its files.
+/// Estimates the memory in bytes to plan for a model with `ctx_total` tokens of context over all `slots`, if no argument of
+/// llama-server changes it. `file_bytes` is the size of all its files.
+#[must_use]
+pub fn estimate(metadata: &Metadata, file_bytes: u64, ctx_total: u64, slots: u64) -> u64 {
+    planned_bytes(metadata, file_bytes, &MemoryDemand { ctx_total, slots, options: MemoryOptions::default() })
+}
+
+/// Estimates the memory in bytes to plan for a model. `file_bytes` is the size of all its files.
 ///
 /// The sum of [`MemoryEstimate`], with the whole files as weights, and for computing at least what a rule of thumb says: 64
 /// MiB or a sixteenth of the weights, and the activations of a batch. That leaves room for the program itself, for drivers, and
 /// for versions of llama-server that need more.
 #[must_use]
-pub fn estimate(metadata: &Metadata, file_bytes: u64, ctx_total: u64, slots: u64) -> u64 {
-    let demand = MemoryDemand { ctx_total, slots, options: MemoryOptions::default() };
-    let buffers = MemoryEstimate::of(metadata, file_bytes, &demand);
+pub fn planned_bytes(metadata: &Metadata, file_bytes: u64, demand: &MemoryDemand) -> u64 {
+    let buffers = MemoryEstimate::of(metadata, file_bytes, demand);
     let weights = file_bytes.max(metadata.tensor_bytes);
-    let batch = if is_encoder(metadata) { demand.context_of_slot() } else { BATCH_TOKENS.min(ctx_total) };
+    let batch = if is_encoder(metadata) { demand.context_of_slot() } else { BATCH_TOKENS.min(demand.ctx_total) };
     let activations = metadata.embedding_length.unwrap_or(0).saturating_mul(batch).saturating_mul(ACTIVATION_BYTES);
     let rule = MIN_COMPUTE_BYTES.max(weights / WEIGHTS_PER_COMPUTE).saturating_add(activations);
     let compute = rule.max(buffers.compute.saturating_add(buffers.output));

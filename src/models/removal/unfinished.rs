@@ -66,7 +66,7 @@ fn plan_repository(
     };
     let folder = cache.join(folder.file_name().unwrap_or_default());
     check_inside(&folder)?;
-    let (links, has_model) = (CachedLinks::read(&folder)?, has_model(&folder)?);
+    let (links, has_model) = (CachedLinks::read(&folder)?, !models_of(&folder)?.is_empty());
     if is_whole_repository && has_model {
         return Ok(None);
     }
@@ -114,12 +114,12 @@ fn lone_projectors(folder: &Path) -> Result<Vec<PathBuf>, RemovalError> {
     Ok(snapshots(folder)?.into_iter().flat_map(projectors).collect())
 }
 
-/// Returns whether the repository holds a model that is whole by its names.
-fn has_model(folder: &Path) -> Result<bool, RemovalError> {
+/// Returns the models of the repository that are whole by their names.
+fn models_of(folder: &Path) -> Result<Vec<PathBuf>, RemovalError> {
     let is_first = |path: &PathBuf| SplitPart::of_path(path).is_none_or(|part| part.number == 1);
     let is_model = |path: &PathBuf| is_first(path) && !has_companion_name(path);
     let models = |snapshot: PathBuf| walk(&snapshot).map(|below| below.models).unwrap_or_default();
-    Ok(snapshots(folder)?.into_iter().any(|snapshot| models(snapshot).iter().any(is_model)))
+    Ok(snapshots(folder)?.into_iter().flat_map(models).filter(is_model).collect())
 }
 
 /// Returns the folders of the repository's revisions.
