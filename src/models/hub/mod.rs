@@ -146,11 +146,6 @@ impl<'a> Repository<'a> {
         ([org, name].into_iter().chain(quant).all(is_plain) && !is_file).then_some(Self { org, name, quant })
     }
 
-    /// Returns the repository without a choice of its files.
-    pub(super) fn of_id(id: &'a name::RepositoryId) -> Self {
-        Self { org: &id.org, name: &id.name, quant: None }
-    }
-
     /// Returns the user or the organisation.
     #[must_use]
     pub fn org(&self) -> &'a str {

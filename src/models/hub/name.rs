@@ -81,6 +81,11 @@ impl RepositoryId {
     pub fn folder(&self) -> String {
         format!("models--{}--{}", self.org, self.name)
     }
+
+    /// Returns the repository as it is looked up in a cache, without a choice of its files.
+    pub(in crate::models) fn as_cached(&self) -> Repository<'_> {
+        Repository { org: &self.org, name: &self.name, quant: None }
+    }
 }
 
 impl fmt::Display for RepositoryId {

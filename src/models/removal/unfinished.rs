@@ -12,8 +12,8 @@ use super::repository::CachedLinks;
 use crate::models::companions::choice::has_projector_name;
 use crate::models::companions::names::has_companion_name;
 use crate::models::folder_walk::walk;
+use crate::models::hub::has_quant;
 use crate::models::hub::name::{RemoteName, RepositoryId, path_of_address};
-use crate::models::hub::{Repository, has_quant};
 use crate::models::places::ModelPlaces;
 use crate::models::split::{SplitPart, parts_of};
 
@@ -59,7 +59,7 @@ fn plan_repository(
     is_meant: impl Fn(&Path) -> bool,
     is_whole_repository: bool,
 ) -> Result<Option<RemovalDraft>, RemovalError> {
-    let repository = Repository::of_id(id);
+    let repository = id.as_cached();
     let (Ok(cache), Ok(folder)) = (fs::canonicalize(&places.hub_cache), repository.find_folder(&places.hub_cache))
     else {
         return Ok(None);
