@@ -50,10 +50,15 @@ pub(super) fn run(arguments: RemoveArgs, environment: Environment) -> ExitCode {
         Ok(removals) => removals,
         Err(refused) => return report(&[], &refused, arguments.json),
     };
+    // JSON is for programs: the one that is asked sees the plan on standard error.
+    let question = if arguments.json { described(&removals) } else { String::new() };
     if !arguments.json {
         print(&described(&removals));
     }
-    let outcome = if arguments.dry_run { Ok("planned") } else { remove_all(&removals, &places, arguments.yes) };
+    let outcome = match arguments.dry_run {
+        true => Ok("planned"),
+        false => remove_all(&removals, &places, arguments.yes, &question),
+    };
     match outcome {
         Ok(state) => {
             if arguments.json {
@@ -87,9 +92,15 @@ fn plan(name: &str, places: &ModelPlaces) -> Result<RemovalPlan, RemovalError> {
     }
 }
 
-fn remove_all(removals: &[Removal], places: &ModelPlaces, is_agreed: bool) -> Result<&'static str, Refused> {
+/// Removes the models one after the other. Without an agreement it asks, and shows `question` before.
+fn remove_all(
+    removals: &[Removal],
+    places: &ModelPlaces,
+    is_agreed: bool,
+    question: &str,
+) -> Result<&'static str, Refused> {
     if !is_agreed {
-        ask()?;
+        ask(question)?;
     }
     for (at, removal) in removals.iter().enumerate() {
         let failed = |error| Refused::Model { name: removal.name.clone(), error };
@@ -101,11 +112,11 @@ fn remove_all(removals: &[Removal], places: &ModelPlaces, is_agreed: bool) -> Re
 }
 
 /// Asks on the terminal.
-fn ask() -> Result<(), Refused> {
+fn ask(question: &str) -> Result<(), Refused> {
     if !stdin().is_terminal() {
         return Err(Refused::NoTerminal);
     }
-    print_stderr("Remove? [y/N] ");
+    print_stderr(&format!("{question}Remove? [y/N] "));
     let mut answer = String::new();
     let read = BufReader::new(stdin().lock().take(LONGEST_ANSWER)).read_line(&mut answer);
     let is_yes = read.is_ok() && ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str());

@@ -213,9 +213,9 @@ fn of_a_model_on_the_network_only_the_header_comes() {
     let remote = machine.json(&["Org/Wide-GGUF:F16", "--memory", "2GiB", "--ctx", "4096", "--parallel", "1"], 0);
     let sent = machine.hub.bytes_sent();
     // The header is smaller than the first range.
-    assert!(sent <= 1 << 20 && wide.len() > 200 << 20, "{sent} bytes came");
+    assert!(sent <= 1 << 20 && wide.len() > 50 << 20, "{sent} bytes came");
     assert_eq!(remote["projector"].as_u64(), Some(3 << 20));
-    fs::copy(machine.folder.path().join("wide.gguf"), machine.models().join("wide.gguf")).unwrap();
+    fs::rename(machine.folder.path().join("wide.gguf"), machine.models().join("wide.gguf")).unwrap();
     let local = machine.json(&["wide", "--memory", "2GiB", "--ctx", "4096", "--parallel", "1"], 0);
     for key in ["weights", "cache", "compute", "output", "layers"] {
         assert_eq!(local[key], remote[key], "{key}");

@@ -163,7 +163,7 @@ def main() -> int:
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     write_qwen3(folder / "dense.gguf", width=256, inner=768, heads=4, kv_heads=4, head=64, tokens=2000, tied=True)
-    write_qwen3(folder / "wide.gguf", width=1024, inner=3072, heads=16, kv_heads=8, head=128, tokens=30000, tied=False)
+    write_qwen3(folder / "wide.gguf", width=512, inner=1536, heads=8, kv_heads=4, head=128, tokens=20000, tied=False)
     write_gemma3(folder / "sliding.gguf")
     write_lfm2(folder / "hybrid.gguf")
     write_mamba(folder / "state.gguf")

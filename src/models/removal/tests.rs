@@ -270,6 +270,20 @@ fn an_unfinished_download_goes_and_one_that_goes_on_does_not() {
     assert!(!disk.repository().exists());
 }
 
+/// A name with a typing mistake means no download of another model.
+#[test]
+fn a_part_goes_only_by_the_quantisation_in_its_header() {
+    let disk = Disk::new();
+    disk.link(MAIN, "m-Q8_0.gguf", "whole");
+    let blobs = disk.repository().join("blobs");
+    GgufSample::chat().write(&blobs, "aa.incomplete");
+    fs::write(blobs.join("bb.incomplete"), "half").unwrap();
+    assert!(disk.refused("o/n:Q5_K_M").is_absent() && disk.refused("o/n/m-Q5_K_M.gguf").is_absent());
+    assert_eq!(names(&disk.plan("o/n:q4_k_m")), ["aa.incomplete"]);
+    assert_eq!(names(&disk.plan("o/n/m-Q4_K_M.gguf")), ["aa.incomplete"]);
+    assert!(disk.plan("o/n").files.iter().all(|file| file.kind != RemovedKind::Part));
+}
+
 #[test]
 fn what_has_changed_since_the_plan_is_not_removed() {
     let disk = Disk::new();

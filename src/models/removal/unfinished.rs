@@ -12,10 +12,43 @@ use super::repository::CachedLinks;
 use crate::models::companions::choice::has_projector_name;
 use crate::models::companions::names::has_companion_name;
 use crate::models::folder_walk::walk;
+use crate::models::gguf;
 use crate::models::hub::has_quant;
 use crate::models::hub::name::{RemoteName, RepositoryId, path_of_address};
 use crate::models::places::ModelPlaces;
 use crate::models::split::{SplitPart, parts_of};
+
+/// Which files of a repository a name means.
+#[derive(Debug, Clone, Copy)]
+enum MeantFiles<'a> {
+    /// Its usual model, whatever that is.
+    Any,
+    /// The model of this quantisation.
+    Quant(&'a str),
+    /// The file at this path.
+    File(&'a str),
+}
+
+impl MeantFiles<'_> {
+    /// Returns whether a file of a snapshot is meant.
+    fn is_at(self, path: &Path) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Quant(quant) => has_quant(path, quant),
+            Self::File(file) => parts_of(Path::new(file)).iter().any(|part| part == path),
+        }
+    }
+
+    /// Returns whether the header of a blob says that it is of the quantisation that is meant.
+    fn is_of(self, blob: &Path) -> bool {
+        let said = gguf::read(blob).ok().map(|metadata| metadata.quantization);
+        said.is_some_and(|said| match self {
+            Self::Any => true,
+            Self::Quant(quant) => quant.eq_ignore_ascii_case(&said),
+            Self::File(file) => has_quant(Path::new(file), &said),
+        })
+    }
+}
 
 /// Plans the removal of what has come of the model `name`; `None` if nothing has.
 ///
@@ -28,15 +61,10 @@ pub(super) fn plan_unfinished(places: &ModelPlaces, name: &str) -> Result<Option
             plan_address(places, file, &sha256)
         }
         Ok(RemoteName::Model { repository, quant }) => {
-            let is_meant = |file: &Path| quant.as_deref().is_none_or(|quant| has_quant(file, quant));
-            plan_repository(places, &repository, is_meant, quant.is_none())
+            let meant = quant.as_deref().map_or(MeantFiles::Any, MeantFiles::Quant);
+            plan_repository(places, &repository, meant)
         }
-        Ok(RemoteName::File { repository, file }) => plan_repository(
-            places,
-            &repository,
-            |found| parts_of(Path::new(&file)).iter().any(|part| part == found),
-            false,
-        ),
+        Ok(RemoteName::File { repository, file }) => plan_repository(places, &repository, MeantFiles::File(&file)),
         Err(_) => Ok(None),
     }
 }
@@ -51,39 +79,30 @@ fn plan_address(places: &ModelPlaces, name: &str, sha256: &str) -> Result<Option
     Ok((!draft.files.is_empty()).then_some(draft))
 }
 
-/// Plans the removal of what no name of a model leads to. `is_meant` chooses files of a snapshot by their paths; blobs have
-/// no such path, so that all of them are meant, or only one may be there.
+/// Plans the removal of what no name of a model leads to.
 fn plan_repository(
     places: &ModelPlaces,
     id: &RepositoryId,
-    is_meant: impl Fn(&Path) -> bool,
-    is_whole_repository: bool,
+    meant: MeantFiles<'_>,
 ) -> Result<Option<RemovalDraft>, RemovalError> {
-    let repository = id.as_cached();
-    let (Ok(cache), Ok(folder)) = (fs::canonicalize(&places.hub_cache), repository.find_folder(&places.hub_cache))
+    let (Ok(cache), Ok(folder)) = (fs::canonicalize(&places.hub_cache), id.as_cached().find_folder(&places.hub_cache))
     else {
         return Ok(None);
     };
     let folder = cache.join(folder.file_name().unwrap_or_default());
     check_inside(&folder)?;
     let (links, has_model) = (CachedLinks::read(&folder)?, !models_of(&folder)?.is_empty());
-    if is_whole_repository && has_model {
+    if has_model && matches!(meant, MeantFiles::Any) {
         return Ok(None);
     }
-    let mut names = headless_models(&folder, &is_meant)?;
-    let mut unlinked = links.unlinked()?;
+    let mut names = headless_models(&folder, meant)?;
     if !has_model {
         names.extend(lone_projectors(&folder)?);
     }
-    if unlinked.len() > 1 && !is_whole_repository {
-        if names.is_empty() {
-            return Err(RemovalError::WhichUnfinished { repository: id.to_string(), count: unlinked.len() });
-        }
-        unlinked.clear();
-    }
+    let blobs = meant_blobs(&links, id, meant, has_model, names.is_empty())?;
     let mut draft = RemovalDraft::default();
     links.remove_names(&names, &mut draft)?;
-    unlinked.iter().try_for_each(|blob| links.remove_blob(blob, &mut draft))?;
+    blobs.iter().try_for_each(|blob| links.remove_blob(blob, &mut draft))?;
     if draft.files.is_empty() {
         return Ok(None);
     }
@@ -91,13 +110,35 @@ fn plan_repository(
     Ok(Some(draft))
 }
 
+/// Returns the blobs and parts without a name that are meant: those whose headers say so. Where none does, the only one of
+/// a repository that has no model.
+fn meant_blobs(
+    links: &CachedLinks,
+    id: &RepositoryId,
+    meant: MeantFiles<'_>,
+    has_model: bool,
+    is_all: bool,
+) -> Result<Vec<PathBuf>, RemovalError> {
+    let unlinked = links.unlinked()?;
+    if matches!(meant, MeantFiles::Any) {
+        return Ok(unlinked);
+    }
+    let said: Vec<PathBuf> = unlinked.iter().filter(|blob| meant.is_of(blob)).cloned().collect();
+    match (said.is_empty(), has_model, unlinked.len()) {
+        (false, ..) => Ok(said),
+        (true, false, 0 | 1) => Ok(unlinked),
+        (true, false, count) if is_all => Err(RemovalError::WhichUnfinished { repository: id.to_string(), count }),
+        _ => Ok(Vec::new()),
+    }
+}
+
 /// Returns the files of split models whose first part is missing, of every revision.
-fn headless_models(folder: &Path, is_meant: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, RemovalError> {
+fn headless_models(folder: &Path, meant: MeantFiles<'_>) -> Result<Vec<PathBuf>, RemovalError> {
     let mut found = Vec::new();
     for snapshot in snapshots(folder)? {
         let models = walk(&snapshot).map(|below| below.models).unwrap_or_default();
         let is_headless = |path: &&PathBuf| SplitPart::of_path(path).is_some_and(|part| part.number != 1);
-        for model in models.iter().filter(is_headless).filter(|path| is_meant(path)) {
+        for model in models.iter().filter(is_headless).filter(|path| meant.is_at(path)) {
             let parts = parts_of(&snapshot.join(model));
             found.extend(parts.into_iter().filter(|part| fs::symlink_metadata(part).is_ok()));
         }
