@@ -463,7 +463,8 @@ mod tests {
         assert_eq!(memory_need(&file, &local), without + (1 << 29));
         file.companions.size_bytes = 1 << 20;
         file.companions.draft = Some(InspectedModel { metadata: Metadata::default(), size_bytes: 1 << 28 });
-        let draft = models::estimate(&Metadata::default(), 1 << 28, 4096, 1);
+        let demand = MemoryDemand { ctx_total: 4096, slots: 1, options: MemoryOptions::default() };
+        let draft = planned_bytes(&Metadata::default(), 1 << 28, &demand);
         assert_eq!(memory_need(&file, &local), without + (1 << 29) + (1 << 20) + draft);
     }
 }
