@@ -323,8 +323,8 @@ impl Gateway {
         };
         let id = id_in_path(route, parts);
         let models = self.model_queues.snapshot();
-        let request =
-            FilesRequest { route: route_of_files, id: &id, headers: &parts.headers, body: &read, models: &models };
+        let (id, headers) = (id.as_str(), &parts.headers);
+        let request = FilesRequest { route: route_of_files, id, headers, body: &read, caller, models: &models };
         self.model_files.respond(request).await
     }
 

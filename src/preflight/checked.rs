@@ -104,8 +104,8 @@ impl CheckedModels {
     pub fn missing_problems(&self) -> Vec<SettingProblem> {
         let problem = |model: &MissingModel| SettingProblem {
             subject: model.subject.clone(),
-            fault: "it is not on the disk, and only a start downloads models".to_owned(),
-            hint: Some(format!("run: llamagate pull {}", model.given)),
+            fault: "it is not on the disk, and a reload does not wait for a download".to_owned(),
+            hint: Some(format!("run: llamagate pull {}, or order it with POST /v1/models/download", model.given)),
         };
         self.missing.iter().map(problem).collect()
     }

@@ -291,6 +291,30 @@ fn only_admins_may_and_what_is_no_order_is_refused_by_name() {
 }
 
 #[test]
+fn without_keys_orders_are_for_programs_of_this_machine_and_no_page_may_send_one() {
+    let setup = Setup::new();
+    let gateway = setup.gateway().without_keys().start();
+    let page = gateway.anonymous().header("Origin", "http://page.example");
+    for (method, path) in [("POST", DOWNLOAD), ("DELETE", "/v1/models/downloads/x"), ("DELETE", "/v1/models/first")] {
+        assert_eq!(code(&page.send(method, path, b"{}")), (403, "origin_not_allowed".to_owned()), "{method} {path}");
+    }
+    let away = gateway.anonymous().header("X-Forwarded-For", "203.0.113.9");
+    assert_eq!(code(&send(&away, "DELETE", "/v1/models/first")), (403, "loopback_required".to_owned()));
+    assert_eq!(code(&send(&gateway.anonymous(), "DELETE", "/v1/models/downloads/x")).0, 404);
+    assert!(setup.folder.path().join("first.gguf").exists());
+}
+
+#[test]
+fn a_key_for_some_models_removes_no_other() {
+    let setup = Setup::new();
+    let keys = format!("some:{ADMIN}:100000 scope=admin models=second\n");
+    let gateway = setup.gateway().keys(&keys).start();
+    let client = admin(&gateway);
+    assert_eq!(code(&send(&client, "DELETE", "/v1/models/first")), (403, "model_not_allowed".to_owned()));
+    assert_eq!(send(&client, "DELETE", "/v1/models/second").status(), 200);
+}
+
+#[test]
 fn offline_nothing_comes_and_what_is_there_is_done() {
     let setup = Setup::new();
     let gateway = setup.gateway().set("HF_HUB_OFFLINE", true).start();

@@ -9,14 +9,14 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::bounds::{EVENT_INTERVAL, HEARTBEAT_INTERVAL};
-use super::one::{Download, Stage};
+use super::one::{Download, DownloadStage};
 use super::status::DownloadStatus;
 
 /// A listener of one download.
 #[derive(Debug)]
 pub struct Follower {
     download: Arc<Download>,
-    stages: watch::Receiver<Stage>,
+    stages: watch::Receiver<DownloadStage>,
     /// The id of the last event that the client has.
     seen: u64,
     /// When it heard something last.
@@ -62,7 +62,7 @@ impl Follower {
                 return None;
             }
             // Marked as seen before the look, so that no change in between is missed.
-            let is_final = matches!(&*self.stages.borrow_and_update(), Stage::Ended(_));
+            let is_final = matches!(&*self.stages.borrow_and_update(), DownloadStage::Ended(_));
             let (id, status) = self.download.revision();
             let now = Instant::now();
             if id > self.seen {

@@ -21,7 +21,7 @@ pub struct Download {
     name: RemoteName,
     created: Timestamp,
     progress: Arc<Progress>,
-    stage: watch::Sender<Stage>,
+    stage: watch::Sender<DownloadStage>,
     cancel: CancellationToken,
     /// Whether the start of the service waits for it.
     is_needed: AtomicBool,
@@ -31,7 +31,7 @@ pub struct Download {
 
 /// Where a download is between its order and its end.
 #[derive(Debug, Clone)]
-pub(super) enum Stage {
+pub(super) enum DownloadStage {
     Queued,
     Running,
     Ended(Outcome),
@@ -67,7 +67,7 @@ impl Download {
             name,
             created: Timestamp::now(),
             progress: Arc::new(progress),
-            stage: watch::Sender::new(Stage::Queued),
+            stage: watch::Sender::new(DownloadStage::Queued),
             cancel: CancellationToken::new(),
             is_needed: AtomicBool::new(is_needed),
             rate: Mutex::new(RateWindow { since: Instant::now(), arrived: 0 }),
@@ -106,7 +106,7 @@ impl Download {
     #[must_use]
     pub fn status(&self) -> DownloadStatus {
         let error = match &*self.stage.borrow() {
-            Stage::Ended(Outcome::Failed(failure)) => Some(failure.clone()),
+            DownloadStage::Ended(Outcome::Failed(failure)) => Some(failure.clone()),
             _ => None,
         };
         DownloadStatus {
@@ -122,11 +122,11 @@ impl Download {
     #[must_use]
     pub fn state(&self) -> DownloadState {
         match &*self.stage.borrow() {
-            Stage::Queued => DownloadState::Queued,
-            Stage::Running => self.progress.phase().into(),
-            Stage::Ended(Outcome::Done(_)) => DownloadState::Done,
-            Stage::Ended(Outcome::Failed(_)) => DownloadState::Failed,
-            Stage::Ended(Outcome::Cancelled) => DownloadState::Cancelled,
+            DownloadStage::Queued => DownloadState::Queued,
+            DownloadStage::Running => self.progress.phase().into(),
+            DownloadStage::Ended(Outcome::Done(_)) => DownloadState::Done,
+            DownloadStage::Ended(Outcome::Failed(_)) => DownloadState::Failed,
+            DownloadStage::Ended(Outcome::Cancelled) => DownloadState::Cancelled,
         }
     }
 
@@ -147,9 +147,9 @@ impl Download {
 
     pub(super) async fn outcome(&self) -> Outcome {
         let mut stage = self.stage.subscribe();
-        let ended = stage.wait_for(|stage| matches!(stage, Stage::Ended(_))).await;
+        let ended = stage.wait_for(|stage| matches!(stage, DownloadStage::Ended(_))).await;
         match ended.as_deref() {
-            Ok(Stage::Ended(outcome)) => outcome.clone(),
+            Ok(DownloadStage::Ended(outcome)) => outcome.clone(),
             // The sender lives as long as `self`.
             _ => Outcome::Cancelled,
         }
@@ -172,7 +172,7 @@ impl Download {
         (revision.number, status)
     }
 
-    pub(super) fn stages(&self) -> watch::Receiver<Stage> {
+    pub(super) fn stages(&self) -> watch::Receiver<DownloadStage> {
         self.stage.subscribe()
     }
 
@@ -180,17 +180,17 @@ impl Download {
         &self.progress
     }
 
-    pub(super) fn enter(&self, stage: Stage) {
-        *lock(&self.rate) = RateWindow { since: Instant::now(), arrived: self.progress.arrived() };
+    pub(super) fn enter(&self, stage: DownloadStage) {
+        self.renew_rate();
         self.stage.send_replace(stage);
     }
 
     pub(super) fn is_ended(&self) -> bool {
-        matches!(&*self.stage.borrow(), Stage::Ended(_))
+        matches!(&*self.stage.borrow(), DownloadStage::Ended(_))
     }
 
     pub(super) fn is_done(&self) -> bool {
-        matches!(&*self.stage.borrow(), Stage::Ended(Outcome::Done(_)))
+        matches!(&*self.stage.borrow(), DownloadStage::Ended(Outcome::Done(_)))
     }
 
     pub(super) fn is_needed(&self) -> bool {

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::all::{DownloadRegistry, Ordered};
+use super::all::DownloadRegistry;
 use super::bounds::{MOST_ENDED, MOST_FOLLOWERS, MOST_RUNNING, MOST_UNFINISHED};
 use super::follower::FollowStep;
 use super::one::Download;
+use super::order::Ordered;
 use super::order_error::OrderError;
 use super::status::DownloadState;
 use crate::platform::Platform;

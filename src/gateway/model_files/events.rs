@@ -1,10 +1,10 @@
 //! A download as server-sent events (HTML standard, section 9.2).
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response};
+use http::Response;
 use serde_json::json;
 
+use super::answer::response_of;
 use crate::download::{DownloadEvent, DownloadState, FollowStep, Follower};
 use crate::gateway::response::made::NextMade;
 
@@ -13,9 +13,7 @@ const HEARTBEAT: &[u8] = b": waiting\n\n";
 
 /// Returns the response to a client that follows a download.
 pub(super) fn response(follower: Follower) -> Response<NextMade> {
-    let mut response = Response::new(next(follower));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    response
+    response_of("text/event-stream", next(follower))
 }
 
 fn next(mut follower: Follower) -> NextMade {

@@ -1,42 +1,38 @@
 //! The routes that change which models are on the disk: downloads and removals.
 //!
-//! Owns what clients are told of it. The downloads themselves run in `crate::download`, whether anybody listens or not.
+//! Owns what clients are told of it. The downloads themselves run in `crate::download`, whether a client listens or not.
 //!
+//! - `answer.rs`: answers and refusals
 //! - `events.rs`: a download as server-sent events
 //! - `ollama.rs`: Ollama's `pull`
 //! - `orders.rs`: what the bodies of these requests say
 //! - `removal.rs`: the removal of a model
 
+mod answer;
 mod events;
 mod ollama;
 mod orders;
 mod removal;
 
+pub(super) use answer::FilesAnswer;
 pub use removal::{NotRemoved, RemovalOrder};
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, LOCATION};
+use http::header::LOCATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use serde::Serialize;
 use serde_json::json;
 
+use super::admission::auth::Caller;
 use super::queue::model_queues::Snapshot;
-use super::response::made::NextMade;
 use super::routes::route::FilesRoute;
-use crate::download::{DownloadRegistry, OrderError, Ordered};
+use crate::download::{DownloadRegistry, Ordered};
 use crate::refusal::Refusal;
+use answer::{empty_response, json_response, refusal_of};
 
 /// The event that a client of server-sent events has seen last (HTML standard, section 9.2.4).
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-
-/// The answer to a request about model files.
-pub(super) enum FilesAnswer {
-    Whole(Response<Bytes>),
-    /// It goes on as long as what it tells of.
-    Made(Response<NextMade>),
-}
 
 /// A request about model files.
 pub(super) struct FilesRequest<'a> {
@@ -46,6 +42,8 @@ pub(super) struct FilesRequest<'a> {
     pub(super) headers: &'a HeaderMap,
     /// Its body; empty if the route has none.
     pub(super) body: &'a [u8],
+    /// Who asks.
+    pub(super) caller: &'a Caller,
     /// The models that are served.
     pub(super) models: &'a Snapshot,
 }
@@ -66,21 +64,21 @@ impl ModelFiles {
     /// # Errors
     /// A refusal if the request is not right, or if what it asks for cannot be done.
     pub(super) async fn respond(&self, request: FilesRequest<'_>) -> Result<FilesAnswer, Refusal> {
-        let FilesRequest { route, id, headers, body, models } = request;
+        let FilesRequest { route, id, headers, body, caller, models } = request;
         Ok(FilesAnswer::Whole(match route {
             FilesRoute::Download => self.download(body).await?,
             FilesRoute::Downloads => {
                 json_response(StatusCode::OK, &json!({"object": "list", "data": self.downloads.statuses()}))
             }
             FilesRoute::OneDownload => {
-                json_response(StatusCode::OK, &self.downloads.find(id).map_err(refusal_of_order)?.status())
+                json_response(StatusCode::OK, &self.downloads.find(id).map_err(refusal_of)?.status())
             }
             FilesRoute::CancelDownload => {
-                json_response(StatusCode::OK, &self.downloads.cancel(id).await.map_err(refusal_of_order)?)
+                json_response(StatusCode::OK, &self.downloads.cancel(id).await.map_err(refusal_of)?)
             }
             FilesRoute::DownloadEvents => return self.follow(id, headers),
             FilesRoute::Remove => {
-                let bytes_freed = removal::remove(&self.remove_model, id, models).await?;
+                let bytes_freed = removal::remove(&self.remove_model, id, caller, models).await?;
                 let removed = json!({"id": id, "object": "model", "deleted": true, "bytes_freed": bytes_freed});
                 json_response(StatusCode::OK, &removed)
             }
@@ -88,7 +86,7 @@ impl ModelFiles {
                 let name = orders::read_delete(body)?;
                 let bare = name.strip_suffix(ollama::LATEST).unwrap_or(&name);
                 let name = if models.find(&name).is_some() { &name } else { bare };
-                removal::remove(&self.remove_model, name, models).await?;
+                removal::remove(&self.remove_model, name, caller, models).await?;
                 empty_response(StatusCode::OK)
             }
             FilesRoute::OllamaPull => return ollama::pull(&self.downloads, body, models).await,
@@ -98,7 +96,7 @@ impl ModelFiles {
     /// Answers the order of a download.
     async fn download(&self, body: &[u8]) -> Result<Response<Bytes>, Refusal> {
         let model = orders::read_download(body)?;
-        let (status, download) = match self.downloads.order(&model).await.map_err(refusal_of_order)? {
+        let (status, download) = match self.downloads.order(&model).await.map_err(refusal_of)? {
             Ordered::Comes(download) => (StatusCode::ACCEPTED, download),
             Ordered::IsThere(download) => (StatusCode::OK, download),
         };
@@ -111,44 +109,11 @@ impl ModelFiles {
 
     fn follow(&self, id: &str, headers: &HeaderMap) -> Result<FilesAnswer, Refusal> {
         let last = headers.get(LAST_EVENT_ID).map(|last| last.to_str().unwrap_or_default());
-        let follower = self.downloads.follow(id, last).map_err(refusal_of_order)?;
+        let follower = self.downloads.follow(id, last).map_err(refusal_of)?;
         Ok(match follower {
             Some(follower) => FilesAnswer::Made(events::response(follower)),
             // With which a client of such events stops to ask (HTML standard, section 9.2.3).
             None => FilesAnswer::Whole(empty_response(StatusCode::NO_CONTENT)),
         })
     }
-}
-
-fn refusal_of_order(error: OrderError) -> Refusal {
-    let message = error.to_string();
-    match error {
-        OrderError::Name(source) => {
-            let hint = source.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-            Refusal::InvalidParameter { field: "model".to_owned(), message: format!("{message}{hint}") }
-        }
-        OrderError::NoSuchEvent => Refusal::bad_request(message),
-        OrderError::Offline(_) => Refusal::DownloadsOff(message),
-        OrderError::Full | OrderError::TooManyFollowers => {
-            Refusal::DownloadsFull(message, crate::gateway::bounds::DOWNLOADS_FULL_RETRY)
-        }
-        OrderError::Unknown(id) => Refusal::DownloadNotFound(id),
-        OrderError::Needed => Refusal::DownloadNeeded,
-        OrderError::Stopping => Refusal::ShuttingDown(crate::gateway::bounds::RETRY_AFTER_UNKNOWN),
-        OrderError::Client(_) => Refusal::Internal(message),
-    }
-}
-
-fn empty_response(status: StatusCode) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = status;
-    response
-}
-
-fn json_response(status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
-    // What is written here are texts and numbers, which always can be.
-    let mut response = Response::new(Bytes::from(serde_json::to_vec(body).unwrap_or_default()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }

@@ -6,12 +6,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response, StatusCode};
+use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::answer::{FilesAnswer, json_response, refusal_of, response_of};
 use super::orders::{self, PullOrder};
-use super::{FilesAnswer, json_response, refusal_of_order};
 use crate::download::{
     Download, DownloadRegistry, DownloadState, DownloadStatus, FollowStep, Follower, OrderError, Ordered,
 };
@@ -20,6 +19,8 @@ use crate::gateway::queue::model_queues::Snapshot;
 use crate::gateway::response::made::NextMade;
 use crate::refusal::Refusal;
 
+/// The type of a stream of lines.
+const LINES: &str = "application/x-ndjson";
 /// The tag that stands for none.
 pub(super) const LATEST: &str = ":latest";
 /// Characters of a digest that a status repeats, as Ollama does.
@@ -42,12 +43,12 @@ pub(super) async fn pull(
     let download = match downloads.order(name).await.map_err(refusal_of_pull)? {
         Ordered::Comes(download) | Ordered::IsThere(download) => download,
     };
-    let follower = downloads.follow(download.id(), None).map_err(refusal_of_order)?;
+    let follower = downloads.follow(download.id(), None).map_err(refusal_of)?;
     // Without an id of an event there always is one to come.
     let Some(mut follower) = follower else { return Ok(there(streams)) };
     if streams {
         let lines = PullLines::new(download);
-        return Ok(FilesAnswer::Made(lines_response(lines_of(lines, Some(follower)))));
+        return Ok(FilesAnswer::Made(response_of(LINES, lines_of(lines, Some(follower)))));
     }
     let mut last = None;
     while let Some(step) = follower.next().await {
@@ -70,10 +71,8 @@ fn there(streams: bool) -> FilesAnswer {
     match streams {
         false => FilesAnswer::Whole(json_response(StatusCode::OK, &success)),
         true => {
-            let mut response =
-                Response::new(Bytes::from(line(&json!({"status": "pulling manifest"})) + &line(&success)));
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-            FilesAnswer::Whole(response)
+            let lines = line(&json!({"status": "pulling manifest"})) + &line(&success);
+            FilesAnswer::Whole(response_of(LINES, Bytes::from(lines)))
         }
     }
 }
@@ -88,7 +87,7 @@ fn refusal_of_pull(error: OrderError) -> Refusal {
                  hf.co/Qwen/Qwen3-4B-GGUF:Q4_K_M"
             ),
         },
-        error => refusal_of_order(error),
+        error => refusal_of(error),
     }
 }
 
@@ -152,12 +151,6 @@ impl PullLines {
             self.push(json!({"status": "success"}));
         }
     }
-}
-
-fn lines_response(next: NextMade) -> Response<NextMade> {
-    let mut response = Response::new(next);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-    response
 }
 
 fn lines_of(mut lines: PullLines, mut follower: Option<Follower>) -> NextMade {

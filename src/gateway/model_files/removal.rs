@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use crate::gateway::admission::auth::Caller;
 use crate::gateway::queue::model_queues::Snapshot;
 use crate::models::shown_name;
-use crate::refusal::{MODELS_NAMED, Refusal};
+use crate::refusal::Refusal;
 
 /// Removes the model of this name from the disk. Returns the bytes that this has freed.
 pub type RemovalOrder =
@@ -29,13 +30,18 @@ pub enum NotRemoved {
 /// Removes a model. Returns the bytes that this has freed.
 ///
 /// # Errors
-/// Why it is still there.
-pub(super) async fn remove(order: &RemovalOrder, name: &str, models: &Snapshot) -> Result<u64, Refusal> {
+/// The caller may not use the model, or why it is still there.
+pub(super) async fn remove(
+    order: &RemovalOrder,
+    name: &str,
+    caller: &Caller,
+    models: &Snapshot,
+) -> Result<u64, Refusal> {
+    if let Some(served) = models.find(name) {
+        caller.check_model(&served.model.info())?;
+    }
     order(name.to_owned()).await.map_err(|why| match why {
-        NotRemoved::Unknown => {
-            let known = models.ids().take(MODELS_NAMED + 1).map(str::to_owned).collect();
-            Refusal::ModelNotFound { name: Some(shown_name(name)), known, in_query: false }
-        }
+        NotRemoved::Unknown => models.model_not_found(Some(&shown_name(name)), caller),
         NotRemoved::InUse(why) => Refusal::ModelInUse(why),
         NotRemoved::Forbidden(why) => Refusal::ModelNotRemovable(why),
         NotRemoved::Ambiguous(why) => Refusal::InvalidParameter { field: "model".to_owned(), message: why },

@@ -320,11 +320,6 @@ impl Snapshot {
         self.queues.iter().any(|entry| entry.model.has_other_embeddings())
     }
 
-    /// Returns the ids of all models.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
-        self.queues.iter().map(|entry| entry.model.id())
-    }
-
     /// Returns the models that `GET /v1/models` shows to this caller: not unlisted, and allowed for its key.
     pub(crate) fn models_shown_to<'a>(&'a self, caller: &'a Caller) -> impl Iterator<Item = &'a Model> {
         self.queues.iter().map(|entry| &*entry.model).filter(|model| {

@@ -15,7 +15,10 @@ use super::stall_sweeper::{PollOutcome, PollStep, StallSweeper, SweepHandle, Swe
 use crate::gateway::accounting::record::Record;
 
 /// What makes the next piece, and says what makes the one after it; `None` at the end.
-pub(crate) struct NextMade(pub(crate) Pin<Box<dyn Future<Output = Option<(Bytes, NextMade)>> + Send>>);
+pub(crate) struct NextMade(pub(crate) MakingPiece);
+
+/// A piece that is being made.
+type MakingPiece = Pin<Box<dyn Future<Output = Option<(Bytes, NextMade)>> + Send>>;
 
 /// A body that is made piece by piece.
 pub struct MadeBody(SweepHandle<MadePieces>);
@@ -68,22 +71,26 @@ mod tests {
     use crate::gateway::response::body::ResponseBody;
     use crate::gateway::testing::{REQUEST_TIMEOUT, TestGateway};
 
-    /// Returns pieces that come without end, or this number of them; `held` lives as long as they do.
-    fn pieces(left: Option<usize>, held: Arc<()>) -> NextMade {
+    /// Returns this piece without end, or this number of times.
+    fn pieces(left: Option<usize>, piece: Arc<Bytes>) -> NextMade {
         NextMade(Box::pin(async move {
             let left = match left {
                 Some(left) => Some(left.checked_sub(1)?),
                 None => None,
             };
-            Some((Bytes::from_static(b"piece\n"), pieces(left, held)))
+            Some((Bytes::clone(&piece), pieces(left, piece)))
         }))
+    }
+
+    fn piece() -> Arc<Bytes> {
+        Arc::new(Bytes::from_static(b"piece\n"))
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_read_loses_its_body_and_holds_nothing() {
         for is_aborted in [false, true] {
             let mut gateway = TestGateway::new();
-            let held = Arc::new(());
+            let held = piece();
             let record = gateway.record(Method::GET, "/events");
             let body = ResponseBody::made(pieces(None, Arc::clone(&held)), record, &gateway.sweeper);
             let _response = gateway.send_to_stalled_client(Response::new(body)).await;
@@ -104,7 +111,7 @@ mod tests {
         let mut gateway = TestGateway::new();
         let mut record = gateway.record(Method::GET, "/events");
         record.status = Some(http::StatusCode::OK);
-        let body = ResponseBody::made(pieces(Some(3), Arc::default()), record, &gateway.sweeper);
+        let body = ResponseBody::made(pieces(Some(3), piece()), record, &gateway.sweeper);
         let text = gateway.send_to_client(Response::new(body)).await;
         assert_eq!(text.matches("piece").count(), 3, "{text}");
         let log = gateway.log();
