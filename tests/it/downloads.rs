@@ -305,12 +305,17 @@ fn without_keys_orders_are_for_programs_of_this_machine_and_no_page_may_send_one
 }
 
 #[test]
-fn a_key_for_some_models_removes_no_other() {
+fn a_key_for_some_models_brings_and_removes_no_other() {
     let setup = Setup::new();
     let keys = format!("some:{ADMIN}:100000 scope=admin models=second\n");
     let gateway = setup.gateway().keys(&keys).start();
     let client = admin(&gateway);
-    assert_eq!(code(&send(&client, "DELETE", "/v1/models/first")), (403, "model_not_allowed".to_owned()));
+    for name in ["first", "first.gguf"] {
+        let refused = send(&client, "DELETE", &format!("/v1/models/{name}"));
+        assert_eq!(code(&refused), (403, "model_not_allowed".to_owned()), "{name}");
+    }
+    let refused = client.post_json(DOWNLOAD, &json!({"model": TINY}));
+    assert_eq!(code(&refused), (403, "model_not_allowed".to_owned()), "{}", refused.text());
     assert_eq!(send(&client, "DELETE", "/v1/models/second").status(), 200);
 }
 

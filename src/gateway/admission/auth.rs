@@ -19,6 +19,7 @@ use crate::gateway::client_address::ClientAddress;
 use crate::gateway::credentials::offered_keys;
 use crate::gateway::routes::route::{Route, RouteAccess};
 use crate::keys::{Denied, Key, Scope, Store};
+use crate::models::shown_name;
 use crate::refusal::Refusal;
 use crate::settings::options::Access;
 
@@ -253,6 +254,19 @@ impl Caller {
     /// 403 when it may not.
     pub(crate) fn check_model(&self, model: &ModelInfo) -> Result<(), Refusal> {
         self.check_model_as(model, None)
+    }
+
+    /// Checks that the caller may use a model of this name that is not served.
+    ///
+    /// # Errors
+    /// 403 when the caller's key names its models, and this is none of them.
+    pub(crate) fn check_name(&self, name: &str) -> Result<(), Refusal> {
+        match self.authenticated_key() {
+            Some(authenticated) if !authenticated.key.may_use(std::iter::once(name)) => {
+                Err(Refusal::ModelNotAllowed(shown_name(name)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks that the caller's key may use a model, or at least one of its adapters.

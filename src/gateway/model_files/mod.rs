@@ -66,7 +66,7 @@ impl ModelFiles {
     pub(super) async fn respond(&self, request: FilesRequest<'_>) -> Result<FilesAnswer, Refusal> {
         let FilesRequest { route, id, headers, body, caller, models } = request;
         Ok(FilesAnswer::Whole(match route {
-            FilesRoute::Download => self.download(body).await?,
+            FilesRoute::Download => self.download(body, caller).await?,
             FilesRoute::Downloads => {
                 json_response(StatusCode::OK, &json!({"object": "list", "data": self.downloads.statuses()}))
             }
@@ -89,13 +89,14 @@ impl ModelFiles {
                 removal::remove(&self.remove_model, name, caller, models).await?;
                 empty_response(StatusCode::OK)
             }
-            FilesRoute::OllamaPull => return ollama::pull(&self.downloads, body, models).await,
+            FilesRoute::OllamaPull => return ollama::pull(&self.downloads, body, caller, models).await,
         }))
     }
 
     /// Answers the order of a download.
-    async fn download(&self, body: &[u8]) -> Result<Response<Bytes>, Refusal> {
+    async fn download(&self, body: &[u8], caller: &Caller) -> Result<Response<Bytes>, Refusal> {
         let model = orders::read_download(body)?;
+        caller.check_name(&model)?;
         let (status, download) = match self.downloads.order(&model).await.map_err(refusal_of)? {
             Ordered::Comes(download) => (StatusCode::ACCEPTED, download),
             Ordered::IsThere(download) => (StatusCode::OK, download),

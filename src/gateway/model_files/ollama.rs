@@ -14,6 +14,7 @@ use super::orders::{self, PullOrder};
 use crate::download::{
     Download, DownloadRegistry, DownloadState, DownloadStatus, FollowStep, Follower, OrderError, Ordered,
 };
+use crate::gateway::admission::auth::Caller;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::gateway::queue::model_queues::Snapshot;
 use crate::gateway::response::made::NextMade;
@@ -33,6 +34,7 @@ const SHOWN_DIGEST: usize = 12;
 pub(super) async fn pull(
     downloads: &Arc<DownloadRegistry>,
     body: &[u8],
+    caller: &Caller,
     models: &Snapshot,
 ) -> Result<FilesAnswer, Refusal> {
     let PullOrder { model, streams } = orders::read_pull(body)?;
@@ -40,6 +42,7 @@ pub(super) async fn pull(
         return Ok(there(streams));
     }
     let name = model.strip_suffix(LATEST).unwrap_or(&model);
+    caller.check_name(name)?;
     let download = match downloads.order(name).await.map_err(refusal_of_pull)? {
         Ordered::Comes(download) | Ordered::IsThere(download) => download,
     };

@@ -37,8 +37,9 @@ pub(super) async fn remove(
     caller: &Caller,
     models: &Snapshot,
 ) -> Result<u64, Refusal> {
-    if let Some(served) = models.find(name) {
-        caller.check_model(&served.model.info())?;
+    match models.find(name) {
+        Some(served) => caller.check_model(&served.model.info())?,
+        None => caller.check_name(name)?,
     }
     order(name.to_owned()).await.map_err(|why| match why {
         NotRemoved::Unknown => models.model_not_found(Some(&shown_name(name)), caller),
