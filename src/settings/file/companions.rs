@@ -2,6 +2,8 @@
 //!
 //! Owns what each may hold. Whether the files are there is checked in `preflight/companions.rs`.
 
+use std::ops::RangeInclusive;
+
 use super::fields::{NodeFields, texts};
 use super::node::YamlNode;
 use crate::settings::bounds::{LARGEST_SCALE, MOST_ADAPTERS, MOST_DRAFTED, MOST_RPC_SERVERS};
@@ -88,7 +90,7 @@ fn adapter(location: &str, item: &YamlNode, notes: &mut FileNotes) -> Option<Ada
     let file = name_of(&mut fields, "file", "expected the file or the name of an adapter", notes);
     let scale = match fields.node("scale") {
         None => Some(1.0),
-        Some(node) => number(node, f64::from(-LARGEST_SCALE)..=f64::from(LARGEST_SCALE)),
+        Some(node) => number(node, -LARGEST_SCALE..=LARGEST_SCALE),
     };
     if scale.is_none() {
         let fault = format!("expected a number from -{LARGEST_SCALE} to {LARGEST_SCALE}");
@@ -141,14 +143,11 @@ fn speculative(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> Speculativ
         notes.problem(&fields.at("type"), "expected ways to draft, such as ngram-simple", None);
     }
     let mut count = |key: &'static str, most: u32| {
-        let node = fields.node(key)?;
-        let found = number(node, 0.0..=f64::from(most)).filter(|number| number.fract() == 0.0);
+        let found = whole(fields.node(key)?).filter(|count| *count <= most);
         if found.is_none() {
             notes.problem(&fields.at(key), format!("expected a whole number from 0 to {most}"), None);
         }
-        // A whole number within the bound.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        found.map(|number| number as u32)
+        found
     };
     let (max, min, ctx) =
         (count("max", MOST_DRAFTED), count("min", MOST_DRAFTED), count("ctx", i32::MAX.unsigned_abs()));
@@ -175,13 +174,16 @@ fn is_kind(text: &str) -> bool {
     text.split(',').all(is_word)
 }
 
-/// Returns a number in this range.
-fn number(node: &YamlNode, range: std::ops::RangeInclusive<f64>) -> Option<f32> {
+/// Returns a number in this range, with as many digits as llama-server reads.
+fn number(node: &YamlNode, range: RangeInclusive<f32>) -> Option<f32> {
     let YamlNode::Number(number) = node else { return None };
-    let number = number.as_f64().filter(|number| range.contains(number))?;
-    // llama-server takes no more digits.
-    #[expect(clippy::cast_possible_truncation)]
-    Some(number as f32)
+    number.to_string().parse().ok().filter(|number| range.contains(number))
+}
+
+/// Returns a whole number.
+fn whole(node: &YamlNode) -> Option<u32> {
+    let YamlNode::Number(number) = node else { return None };
+    u32::try_from(number.as_u64()?).ok()
 }
 
 /// Records problems with settings of drafts that nothing drafts, and with ways to draft that lack their model.
