@@ -2,6 +2,7 @@
 //!
 //! Owns how their names are looked up: as an absolute path, in the model's folder, then as the name of any model.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -282,6 +283,14 @@ fn read_template(path: &Path) -> Result<String, String> {
         return Err(format!("the file has more than {} KiB", CHAT_TEMPLATE_SIZE >> 10));
     }
     String::from_utf8(bytes).map_err(|_| "the file is no text in UTF-8".to_owned())
+}
+
+/// Returns a warning about each fallback of a model that is the model itself, under another name or with an adapter.
+pub(super) fn own_fallbacks(models: &[CheckedModel], fallbacks: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+    let is_own = |name: &str, other: &str| models.iter().any(|model| model.id == *name && model.has_name(other));
+    let pairs = fallbacks.iter().flat_map(|(name, others)| others.iter().map(move |other| (name, other)));
+    let own = pairs.filter(|(name, other)| is_own(name, other));
+    own.map(|(name, other)| format!("fallbacks.{name}: {other} never takes over: it is the same model")).collect()
 }
 
 /// Returns warnings about what goes with these models.

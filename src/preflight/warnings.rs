@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::bounds::MOST_NAMED;
 use super::checked::{CheckedModel, CheckedModels, file_name};
-use super::companions::companion_warnings;
+use super::companions::{companion_warnings, own_fallbacks};
 use crate::models::{BrokenProjector, KindContradiction, ModelKind};
 use crate::settings::Config;
 use crate::settings::catalogue::{Catalogue, EVERY_MODEL, LocalSettings, PoolRole, ProjectorSetting, Start};
@@ -64,6 +64,7 @@ fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
     }
     warnings.extend(projector_warnings(models));
     warnings.extend(companion_warnings(models));
+    warnings.extend(own_fallbacks(models, &catalogue.fallbacks));
     for (name, others) in &catalogue.fallbacks {
         let kinds: Vec<ModelKind> = models_named(models, name).map(|model| model.kind).collect();
         for other in others {

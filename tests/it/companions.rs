@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::support::client::{Client, Event};
-use super::support::gateway::{Builder, Gateway, real_llama_server, test_models};
+use super::support::gateway::{ADMIN, Builder, Gateway, real_llama_server, test_models};
 use super::support::mock_hub::MockHub;
 use super::support::model_file::{self, Kind};
 
@@ -203,6 +203,25 @@ fn a_chat_template_stands_in_for_that_of_the_file() {
 }
 
 #[test]
+fn an_adapter_that_is_replaced_gets_a_new_worker_at_a_reload() {
+    let folder = folder_with_adapters();
+    let gateway = gateway_of(folder.path(), WITH_ADAPTERS).start();
+    let client = gateway.client();
+    let (formal, rude) = (says(&client, "base:formal"), says(&client, "base:rude"));
+    // Another scale, and another file under the same name.
+    gateway.rewrite_config(&WITH_ADAPTERS.replace("a.gguf", "b.gguf").replace(", scale: 0.5", ""));
+    let reloaded = gateway.client_with(ADMIN).post_json("/reload", &Value::Null);
+    assert_eq!(reloaded.status(), 200, "{}", reloaded.text());
+    let now = says(&client, "base:formal");
+    assert!(now != formal && now == says(&client, "base:rude"), "{formal:?} {rude:?} {now:?}");
+    // Without its adapters the model is served, and a request for one is refused.
+    gateway.rewrite_config("models: {base: {file: tiny.gguf, lora: [{file: a.gguf, name: formal}]}}\n");
+    assert_eq!(gateway.client_with(ADMIN).post_json("/reload", &Value::Null).status(), 200);
+    assert_eq!(client.post_json(CHAT, &chat("base:rude")).status(), 404);
+    assert_eq!(says(&client, "base:formal"), formal);
+}
+
+#[test]
 fn what_goes_with_a_model_comes_from_the_hub_at_the_first_start() {
     let folder = folder_with_adapters();
     let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
@@ -296,6 +315,14 @@ fn what_cannot_go_with_a_model_is_said_before_the_start() {
         assert!(status == Some(78) && output.contains(fault), "{keys}: {output}");
     }
     for (config, fault) in [
+        (
+            "models: {m: {file: tiny.gguf, lora: [{file: a.gguf, name: x}]}, n: {file: b.gguf}}\nfallbacks: {'m:x': [n]}\n",
+            "\"m:x\" is an adapter, which has the fallbacks of its model",
+        ),
+        (
+            "models: {m: {file: tiny.gguf, lora: [{file: a.gguf, name: x}]}}\ndefault_models: {chat: 'm:x'}\n",
+            "default_models.chat: \"m:x\" is an adapter",
+        ),
         ("defaults: {lora: [a.gguf]}\nmodels: {m: {file: tiny.gguf}}\n", "defaults.lora: belongs to a single model"),
         ("models: {m: {command: [serve, '{port}'], draft: x}}\n", "models.m.draft: is llama-server's"),
         ("models: {m: {rpc: ['a:1']}}\n", "models.m.rpc: there is no file"),

@@ -80,6 +80,11 @@ pub(super) fn check_adapter_names(model: &LocatedDraft, taken: &mut BTreeMap<Str
     }
 }
 
+/// Returns whether one of these models has an adapter of this name.
+pub(super) fn is_adapter(models: &[LocatedDraft], name: &str) -> bool {
+    models.iter().any(|model| adapter_names(model).iter().any(|adapter| adapter == name))
+}
+
 /// Returns the names by which requests ask for adapters of this model: after its id, and after each of its aliases.
 pub(super) fn adapter_names(model: &LocatedDraft) -> Vec<String> {
     let bases: Vec<String> = model.name().into_iter().chain(model.aliases().cloned()).collect();

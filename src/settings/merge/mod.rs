@@ -25,7 +25,7 @@ use super::values::{NamePattern, Strategy};
 use crate::models::{ModelKind, Repository, StoreName};
 use crate::settings::bounds::{MOST_ALIASES, MOST_MODELS, MOST_REMOTES};
 use crate::settings::values::ServeModelsDir;
-use companions::{adapter_names, check_adapter_names, check_arguments};
+use companions::{adapter_names, check_adapter_names, check_arguments, is_adapter};
 use doubts::doubts;
 use located::LocatedDraft;
 use tiers::FromEnvironment;
@@ -447,6 +447,14 @@ fn fallbacks(
         if names.contains(&name) {
             notes.problem(&location, "names itself", None);
         }
+        if is_adapter(drafts, &name) {
+            let hint = Some("set them for the model".to_owned());
+            notes.problem(&location, format!("{name:?} is an adapter, which has the fallbacks of its model"), hint);
+        }
+        if let Some(adapter) = names.iter().find(|other| name == EVERY_MODEL && is_adapter(drafts, other)) {
+            let hint = Some("name its model".to_owned());
+            notes.problem(&location, format!("{adapter:?} is an adapter, and serves no unknown names"), hint);
+        }
         if fallbacks.insert(name.clone(), names).is_some() {
             notes.problem(&location, "is set in another place too", Some("keep one of them".to_owned()));
         }
@@ -463,6 +471,10 @@ fn default_models(
 ) -> Vec<(ModelKind, String)> {
     for (kind, name) in &configured {
         let location = format!("default_models.{kind}");
+        if is_adapter(drafts, name) {
+            notes.problem(&location, format!("{name:?} is an adapter"), Some("name its model".to_owned()));
+            continue;
+        }
         match drafts.iter().find(|model| model.has_name(name)) {
             // The kind of a model file is known only when it is read; `preflight` checks it then.
             Some(model) => {
