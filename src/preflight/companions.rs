@@ -2,18 +2,17 @@
 //!
 //! Owns how their names are looked up: as an absolute path, in the model's folder, then as the name of any model.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::checked::{CheckedModel, FoundCompanions, MissingModel, ModelFile, ModelFlaw, file_name};
+use super::checked::{CheckedModel, FoundCompanions, MissingModel, ModelFile, ModelFlaw};
 use super::llama_server::file_start;
 use crate::models::{self, Metadata, ModelError, ModelKind, ProjectorSearch, RemoteName, TemplateFacts, shown_name};
 use crate::settings::bounds::CHAT_TEMPLATE_SIZE;
 use crate::settings::catalogue::{AdapterSetting, CompanionSettings, ModelSettings, ProjectorSetting};
 use crate::settings::{SettingProblem, Settings};
-use crate::worker::{ChatTemplate, CompanionFiles, LlamaHelp, is_adapter_path};
+use crate::worker::{ChatTemplate, LlamaHelp, is_adapter_path};
 
 /// Where what goes with one model is looked for.
 struct Places<'a> {
@@ -283,51 +282,4 @@ fn read_template(path: &Path) -> Result<String, String> {
         return Err(format!("the file has more than {} KiB", CHAT_TEMPLATE_SIZE >> 10));
     }
     String::from_utf8(bytes).map_err(|_| "the file is no text in UTF-8".to_owned())
-}
-
-/// Returns a warning about each fallback of a model that is the model itself, under another name or with an adapter.
-pub(super) fn own_fallbacks(models: &[CheckedModel], fallbacks: &BTreeMap<String, Vec<String>>) -> Vec<String> {
-    let is_own = |name: &str, other: &str| models.iter().any(|model| model.id == *name && model.has_name(other));
-    let pairs = fallbacks.iter().flat_map(|(name, others)| others.iter().map(move |other| (name, other)));
-    let own = pairs.filter(|(name, other)| is_own(name, other));
-    own.map(|(name, other)| format!("fallbacks.{name}: {other} never takes over: it is the same model")).collect()
-}
-
-/// Returns warnings about what goes with these models.
-pub(super) fn companion_warnings(models: &[CheckedModel]) -> Vec<String> {
-    let helped = models
-        .iter()
-        .filter(|model| model.settings.local.as_ref().is_some_and(|local| !local.companions.rpc.is_empty()));
-    let warning = |model: &CheckedModel| {
-        format!(
-            "models.{}.rpc: llama.cpp's protocol between machines has neither keys nor encryption: a program that reaches \
-             these ports can run code there; keep them in a private network",
-            model.id
-        )
-    };
-    helped.map(warning).collect()
-}
-
-impl CheckedModel {
-    /// Returns what goes with the model, for people: file names and no paths. Empty if there is nothing.
-    pub fn companion_names(&self) -> Vec<String> {
-        let Some(file) = &self.file else { return Vec::new() };
-        let CompanionFiles { adapters, draft, speculative, chat_template, rpc } = &file.companions.files;
-        let configured = self.settings.local.iter().flat_map(|local| &local.companions.adapters);
-        let adapter = |((path, _), set): (&(PathBuf, f32), &AdapterSetting)| {
-            let name = set.name.as_ref().map_or_else(String::new, |name| format!(" as {}:{name}", self.id));
-            format!("lora {} at {}{name}", file_name(path), set.scale)
-        };
-        let mut names: Vec<String> = adapters.iter().zip(configured).map(adapter).collect();
-        names.extend(draft.iter().map(|path| format!("draft {}", file_name(path))));
-        names.extend(speculative.kind.iter().map(|kind| format!("drafts by {kind}")));
-        names.extend(chat_template.iter().map(|template| match template {
-            ChatTemplate::File(path) => format!("chat template {}", file_name(path)),
-            ChatTemplate::BuiltIn(name) => format!("chat template {name} of llama-server"),
-        }));
-        if !rpc.is_empty() {
-            names.push(format!("rpc {}", rpc.join(", ")));
-        }
-        names
-    }
 }

@@ -5,6 +5,7 @@
 //!
 //! - `bounds.rs`: bounds on what the checks report
 //! - `checked.rs`: what the checks of models return
+//! - `companion_report.rs`: what people read about what goes with a model
 //! - `companions.rs`: what goes with a model
 //! - `heads.rs`: the heads of a model for embeddings
 //! - `inspection.rs`: all checks together, on what could be read of the settings
@@ -19,6 +20,7 @@
 
 mod bounds;
 mod checked;
+mod companion_report;
 mod companions;
 mod heads;
 mod inspection;

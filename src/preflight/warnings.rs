@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::bounds::MOST_NAMED;
 use super::checked::{CheckedModel, CheckedModels, file_name};
-use super::companions::{companion_warnings, own_fallbacks};
+use super::companion_report::{companion_warnings, own_fallbacks};
 use crate::models::{BrokenProjector, KindContradiction, ModelKind};
 use crate::settings::Config;
 use crate::settings::catalogue::{Catalogue, EVERY_MODEL, LocalSettings, PoolRole, ProjectorSetting, Start};

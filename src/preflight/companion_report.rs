@@ -1,0 +1,55 @@
+//! What people read about what goes with a model: its line in `llamagate check`, and warnings.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::checked::{CheckedModel, file_name};
+use crate::settings::catalogue::AdapterSetting;
+use crate::worker::{ChatTemplate, CompanionFiles};
+
+/// Returns a warning about each fallback of a model that is the model itself, under another name or with an adapter.
+pub(super) fn own_fallbacks(models: &[CheckedModel], fallbacks: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+    let is_own = |name: &str, other: &str| models.iter().any(|model| model.id == *name && model.has_name(other));
+    let pairs = fallbacks.iter().flat_map(|(name, others)| others.iter().map(move |other| (name, other)));
+    let own = pairs.filter(|(name, other)| is_own(name, other));
+    own.map(|(name, other)| format!("fallbacks.{name}: {other} never takes over: it is the same model")).collect()
+}
+
+/// Returns warnings about what goes with these models.
+pub(super) fn companion_warnings(models: &[CheckedModel]) -> Vec<String> {
+    let helped = models
+        .iter()
+        .filter(|model| model.settings.local.as_ref().is_some_and(|local| !local.companions.rpc.is_empty()));
+    let warning = |model: &CheckedModel| {
+        format!(
+            "models.{}.rpc: llama.cpp's protocol between machines has neither keys nor encryption: a program that reaches \
+             these ports can run code there; keep them in a private network",
+            model.id
+        )
+    };
+    helped.map(warning).collect()
+}
+
+impl CheckedModel {
+    /// Returns what goes with the model, for people: file names and no paths. Empty if there is nothing.
+    pub fn companion_names(&self) -> Vec<String> {
+        let Some(file) = &self.file else { return Vec::new() };
+        let CompanionFiles { adapters, draft, speculative, chat_template, rpc } = &file.companions.files;
+        let configured = self.settings.local.iter().flat_map(|local| &local.companions.adapters);
+        let adapter = |((path, _), set): (&(PathBuf, f32), &AdapterSetting)| {
+            let name = set.name.as_ref().map_or_else(String::new, |name| format!(" as {}:{name}", self.id));
+            format!("lora {} at {}{name}", file_name(path), set.scale)
+        };
+        let mut names: Vec<String> = adapters.iter().zip(configured).map(adapter).collect();
+        names.extend(draft.iter().map(|path| format!("draft {}", file_name(path))));
+        names.extend(speculative.kind.iter().map(|kind| format!("drafts by {kind}")));
+        names.extend(chat_template.iter().map(|template| match template {
+            ChatTemplate::File(path) => format!("chat template {}", file_name(path)),
+            ChatTemplate::BuiltIn(name) => format!("chat template {name} of llama-server"),
+        }));
+        if !rpc.is_empty() {
+            names.push(format!("rpc {}", rpc.join(", ")));
+        }
+        names
+    }
+}
