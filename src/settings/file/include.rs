@@ -5,6 +5,7 @@
 //! are replaced.
 
 use std::collections::VecDeque;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::fields::texts;
@@ -136,7 +137,7 @@ fn merge(into: &mut Vec<(String, YamlNode)>, key: String, node: YamlNode) {
 /// # Errors
 ///
 /// The file cannot be read, or is too large.
-pub(super) fn read_text(path: &Path) -> Result<String, String> {
+pub(crate) fn read_text(path: &Path) -> Result<String, String> {
     // The size is checked first, so that a path to a model file does not fill the memory.
     let metadata = path.metadata().map_err(|error| error.to_string())?;
     if metadata.is_dir() {
@@ -146,7 +147,14 @@ pub(super) fn read_text(path: &Path) -> Result<String, String> {
     if size > CONFIG_FILE_SIZE {
         return Err(format!("{size} bytes are more than the limit of a configuration file ({CONFIG_FILE_SIZE})"));
     }
-    std::fs::read_to_string(path).map_err(|error| error.to_string())
+    // A device or a pipe tells no size.
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    file.take(CONFIG_FILE_SIZE + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > CONFIG_FILE_SIZE {
+        return Err(format!("it has more bytes than the limit of a configuration file ({CONFIG_FILE_SIZE})"));
+    }
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -41,13 +41,14 @@ use super::options::{OPTIONS, OptionRow, Sources, row};
 use super::problem::SettingProblem;
 use crate::models::ModelKind;
 use fields::NodeFields;
-use include::{MergedFile, merge_included, read_text};
-use node::YamlNode;
+use include::{MergedFile, merge_included};
 use params::References;
 
 pub(super) use address::api_base;
+pub(crate) use include::read_text as read_config_text;
 pub(super) use litellm::ModelListEntry;
 pub(super) use models::{check_name, start_of};
+pub(crate) use node::YamlNode;
 pub(super) use params::Backend;
 
 /// The content of the configuration file.
@@ -111,7 +112,7 @@ impl ConfigFile {
 
     /// Reads the file; errors are recorded as problems.
     pub(super) fn read(path: &Path, environment: &Environment) -> Self {
-        match read_text(path) {
+        match read_config_text(path) {
             Ok(text) => Self::parse(path, &text, environment),
             Err(fault) => {
                 let notes = notes_on(path, Some(format!("cannot be read: {fault}")));
@@ -250,6 +251,13 @@ impl ConfigFile {
             self.notes.problem(location, "is set in another place too", Some("keep one of them".to_owned()));
         }
     }
+}
+
+/// Returns what is wrong with a text as a configuration file, and what is warned about, by the text alone.
+pub(crate) fn examine_file_text(text: &str) -> (Vec<SettingProblem>, Vec<String>) {
+    let mut notes = ConfigFile::parse("llamagate.yaml".as_ref(), text, &Environment::default()).notes;
+    let warnings = notes.take_warnings();
+    (notes.problems, warnings)
 }
 
 fn notes_on(path: &Path, fault: Option<String>) -> FileNotes {

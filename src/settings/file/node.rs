@@ -12,7 +12,7 @@ use crate::settings::notes::printable;
 
 /// One YAML value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum YamlNode {
+pub(crate) enum YamlNode {
     Null,
     Bool(bool),
     Number(Number),
@@ -27,7 +27,7 @@ impl YamlNode {
     /// # Errors
     ///
     /// Returns a message with line and column. It quotes no values, because the file may contain API keys.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let options = serde_saphyr::options! {
             // A snippet would quote values of the file, which may be API keys.
             with_snippet: false,
@@ -47,7 +47,7 @@ impl YamlNode {
     }
 
     /// Returns the text of a scalar as a setting takes it; `None` for a list or a mapping.
-    pub(super) fn scalar(&self) -> Option<String> {
+    pub(crate) fn scalar(&self) -> Option<String> {
         match self {
             Self::Null => Some(String::new()),
             Self::Bool(value) => Some(value.to_string()),
@@ -58,7 +58,7 @@ impl YamlNode {
     }
 
     /// Returns the value as JSON.
-    pub(super) fn json(&self) -> Json {
+    pub(crate) fn json(&self) -> Json {
         match self {
             Self::Null => Json::Null,
             Self::Bool(value) => Json::Bool(*value),

@@ -21,7 +21,7 @@ pub struct ExtraArgs {
 
 /// Where arguments are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::settings) enum ArgumentsPlace {
+pub(crate) enum ArgumentsPlace {
     /// `EXTRA_ARGS`, for every model.
     Service,
     /// `args` of one model, or of `defaults:`.
@@ -143,7 +143,7 @@ impl ExtraArgs {
     /// # Errors
     ///
     /// Returns the first argument that is refused, with a hint.
-    pub(in crate::settings) fn checked(arguments: Vec<String>, place: ArgumentsPlace) -> Result<Self, Rejected> {
+    pub(crate) fn checked(arguments: Vec<String>, place: ArgumentsPlace) -> Result<Self, Rejected> {
         let mut checked = Self::default();
         let mut last_option = String::new();
         let mut rest = arguments.into_iter().peekable();
@@ -188,7 +188,7 @@ impl ExtraArgs {
                     if looks_like_an_option(&word) {
                         name.clone_into(&mut last_option);
                     }
-                    let takes_text = TEXT_OPTIONS.contains(&option.as_str());
+                    let takes_text = takes_any_text(&option);
                     checked.words.push(word);
                     if let Some(value) = rest.next_if(|_| takes_text) {
                         check_characters(&value)?;
@@ -237,6 +237,11 @@ impl Value for ExtraArgs {
         // An unclosed quote makes it impossible to tell which word is the secret, so the whole text is masked.
         split(text).map_or_else(|| "***".to_owned(), |(words, _)| masked_arguments(&words, |_| None))
     }
+}
+
+/// Returns whether the word after this option is its value, whatever it looks like.
+pub(crate) fn takes_any_text(option: &str) -> bool {
+    TEXT_OPTIONS.contains(&option)
 }
 
 /// Returns the rule of an option, and the reason for it.

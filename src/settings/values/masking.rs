@@ -39,12 +39,12 @@ pub fn masked_arguments(words: &[String], values_of: impl Fn(&str) -> Option<usi
 }
 
 /// Returns an option in the spelling of llama-server's table, which takes `_` for `-` in long options.
-pub(super) fn dashed(name: &str) -> String {
+pub(crate) fn dashed(name: &str) -> String {
     if name.starts_with("--") { name.replace('_', "-") } else { name.to_owned() }
 }
 
 /// Whether a word begins like an option; a negative number does not.
-pub(super) fn looks_like_an_option(word: &str) -> bool {
+pub(crate) fn looks_like_an_option(word: &str) -> bool {
     word.len() > 1 && word.starts_with('-') && word.parse::<f64>().is_err()
 }
 
@@ -54,7 +54,8 @@ fn is_option_name(word: &str) -> bool {
     looks_like_an_option(word) && word.chars().all(is_plain)
 }
 
-fn is_secret(option: &str) -> bool {
+/// Returns whether the value of an option, in the spelling of [`dashed`], is a secret.
+pub(crate) fn is_secret(option: &str) -> bool {
     SECRET_ARGUMENTS.contains(&option)
         || option.ends_with("-token")
         || SECRET_WORDS.iter().any(|word| option.contains(word))

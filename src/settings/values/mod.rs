@@ -34,11 +34,12 @@ mod value;
 
 pub use backend_api::BackendApi;
 pub use dimensions::Dimensions;
-pub(super) use extra_args::ArgumentsPlace;
 pub use extra_args::ExtraArgs;
+pub(crate) use extra_args::{ArgumentsPlace, takes_any_text};
 pub use hub::{DownloadConnections, HubEndpoint, HubToken};
 pub use masking::masked_arguments;
 pub use model_stores::ModelStores;
+pub(crate) use masking::{dashed, is_secret, looks_like_an_option};
 pub use name_pattern::NamePattern;
 pub use networks::Networks;
 pub use origins::Origins;
