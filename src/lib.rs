@@ -19,6 +19,7 @@
 //! | [`hex`] | bytes as hexadecimal digits |
 //! | [`file_lock`] | locks of files that several programs or machines may want to write |
 //! | [`http_client`] | the HTTP client for the program's own requests, such as probes |
+//! | `import` | configurations of other programs, converted into ours |
 //! | [`keys`] | the API key file: grammar, lookup, reload, edits by `keyctl` |
 //! | [`models`] | model files: GGUF metadata, names, listing, memory estimate |
 //! | [`operator`] | the operator's routes: health, readiness, metrics, reload |
@@ -50,6 +51,7 @@ pub mod fuzzing;
 pub mod gateway;
 pub mod hex;
 pub mod http_client;
+mod import;
 pub mod keys;
 pub mod models;
 pub mod operator;

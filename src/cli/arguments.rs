@@ -1,11 +1,12 @@
 //! The command line: subcommands, their arguments and flags, and the inputs that they and the environment make up.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 
+use crate::import::ImportFormat;
 use crate::models::list::printable;
 use crate::settings::{Environment, Inputs, OPTIONS, OptionRow, SettingProblem, Sources, resolve_only};
 use crate::{gateway, models, platform};
@@ -41,6 +42,8 @@ pub(super) enum CliCommand {
     Rm(RemoveArgs),
     /// Tell whether a model fits into memory, from its header alone; exit with 0 if it does
     Fit(FitArgs),
+    /// Convert a configuration of llama-swap, or presets of llama-server's router, into a llamagate.yaml
+    Import(ImportArgs),
 }
 
 #[derive(Args)]
@@ -101,6 +104,21 @@ pub(super) struct FitArgs {
     pub(super) json: bool,
     #[command(flatten)]
     pub(super) flags: Flags,
+}
+
+#[derive(Args)]
+pub(super) struct ImportArgs {
+    /// llama-swap's config.yaml, or the file of --models-preset
+    pub(super) file: PathBuf,
+    /// File to write; - is standard output, the default
+    #[arg(long, short, value_name = "PATH")]
+    pub(super) output: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub(super) force: bool,
+    /// What FILE is, if its content does not tell
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) from: Option<ImportFormat>,
 }
 
 /// The values of settings that were given as flags, by key.
@@ -168,6 +186,13 @@ impl Cli {
             CliCommand::Pull(pull) => &mut pull.flags,
             CliCommand::Rm(remove) => &mut remove.flags,
             CliCommand::Fit(fit) => &mut fit.flags,
+            CliCommand::Import(_) => match serve.flags.0.keys().next() {
+                None => return Ok(command),
+                Some(key) => {
+                    let misplaced = format!("--{} has no effect on import", key.replace('_', "-"));
+                    return Err(usage_error(ErrorKind::ArgumentConflict, &misplaced));
+                }
+            },
         };
         for (key, value) in serve.flags.0 {
             if flags.0.insert(key, value).is_some() {

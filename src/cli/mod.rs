@@ -6,6 +6,7 @@
 //! - `fit.rs`: `llamagate fit`
 //! - `health.rs`: `llamagate health`
 //! - `list.rs`: `llamagate list`
+//! - `import.rs`: `llamagate import`
 //! - `list_models.rs`: `llamagate models`
 //! - `download_progress.rs`: shows how far a download is
 //! - `output.rs`: printing and exit codes
@@ -18,6 +19,7 @@ mod check;
 mod download_progress;
 mod fit;
 mod health;
+mod import;
 mod list;
 mod list_models;
 mod output;
@@ -54,5 +56,6 @@ pub fn main() -> ExitCode {
         CliCommand::Pull(pull) => pull::run(pull, environment),
         CliCommand::Rm(remove) => remove::run(remove, environment),
         CliCommand::Fit(fit) => fit::run(fit, environment),
+        CliCommand::Import(import) => import::run(&import, &environment),
     }
 }

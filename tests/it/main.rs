@@ -38,6 +38,7 @@ mod first_start;
 mod fit;
 mod hang;
 mod http2;
+mod import;
 mod leftovers;
 mod limits;
 mod litellm;
