@@ -8,10 +8,12 @@
 //! - `dialects.rs`: those for the dialects of clients and workers
 //! - `hub.rs`: those for the answers of the hub
 //! - `stores.rs`: those for the stores of other programs
+//! - `imports.rs`: that for configurations of other programs
 
 mod dialects;
 mod hub;
 mod stores;
+mod imports;
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -35,6 +37,7 @@ use crate::settings::{Environment, Inputs, models_table, resolve_text};
 pub use dialects::{embed, ollama, rerank, tokens};
 pub use hub::hub_answers;
 pub use stores::ollama_manifest;
+pub use imports::import;
 
 /// A secret that `key_file` adds.
 const ADDED: &str = "added-0123456789abcdef";

@@ -19,6 +19,28 @@ fn configurations() -> impl Strategy<Value = String> {
     proptest::collection::vec(section, 0..4).prop_map(|sections| sections.concat())
 }
 
+/// Generates configurations of llama-swap from valid pieces.
+fn swap_configurations() -> impl Strategy<Value = String> {
+    let word = "(-m (/m/)?[ab]\\.gguf|-hf a/b(:Q8_0)?|-c (0|100|4096|x)|-np (-1|3)|-ngl (99|-1|x)|--jinja|--port \\$\\{PORT\\}|--(host|api-key|lora|grammar|alias) [ab,]{1,3}|\\$\\{(m|n|env\\.FOLDER|env\\.REMOTE_KEY|MODEL_ID)\\}|[a-z'\\\\{}]{1,4})";
+    let program = "(llama-server|/bin/llama-server|vllm serve|docker run -p)";
+    let cmd = (program, proptest::collection::vec(word, 0..5)).prop_map(|(program, words)| {
+        let line = format!("{program} {}", words.join(" "));
+        format!("    cmd: {}\n", serde_json::Value::from(line))
+    });
+    let key = "    (proxy: 'http://(localhost|h|u:p@h)(:(\\$\\{PORT\\}|80))?(/x)?'|checkEndpoint: (none|/x|x)|ttl: (-1|0|60|x)|aliases: \\[[a-c*]{1,2}, \\{id: d\\}\\]|env: \\['A=\\$\\{env.FOLDER\\}', B, 'LLAMA_ARG_CTX_SIZE=64'\\]|filters: \\{stripParams: 'a, model', setParams: \\{t: '\\$\\{n\\}', u: [0-9]\\}, setParamsByID: \\{'\\$\\{MODEL_ID\\}:x': \\{\\}\\}\\}|useModelName: a/b|concurrencyLimit: [0-9]|unlisted: (true|1)|capabilities: \\{reranker: true\\}|macros: \\{m: '\\$\\{n\\}'\\}|[a-zA-Z]{1,9}: \\PC{0,9})\n";
+    let model = ("  (['\"]?[ab*/: ]{1,3}['\"]?|c):\n", cmd, proptest::collection::vec(key, 0..4))
+        .prop_map(|(id, cmd, keys)| format!("{id}{cmd}{}", keys.concat()));
+    let section = "(healthCheckTimeout: (30|x)|logLevel: (info|x)|startPort: (8000|5800|0)|globalTTL: (0|9|x)|includeAliasesInList: true|macros: \\{m: 1, n: '\\$\\{m\\}'\\}|apiKeys: \\[x\\]|groups: \\{g: \\{persistent: true, members: \\[a, c\\]\\}\\}|matrix: \\{\\}|hooks: \\{on_startup: \\{preload: \\[a, z\\]\\}\\}|peers: \\{p: \\{proxy: 'https?://h(/x)?', apiKey: ('\\$\\{env.REMOTE_KEY\\}'|y), models: \\[a, p/q, \"q*\"\\]\\}\\}|[a-z]{1,9}: \\PC{0,9})\n";
+    (proptest::collection::vec(model, 0..4), proptest::collection::vec(section, 0..5))
+        .prop_map(|(models, sections)| format!("models:\n{}{}", models.concat(), sections.concat()))
+}
+
+/// Generates files of presets from valid pieces.
+fn presets() -> impl Strategy<Value = String> {
+    let line = "(\\[(\\*|[ab*]|a/b(:Q8_0)?|\\PC{0,4})\\]|(c|ctx-size|LLAMA_ARG_CTX_SIZE|parallel|np|ngl|t|b) = (-1|0|3|4096|x|on)|(model|hf|hf-repo|hf-file|mmproj|alias|lora) = [ab/.:,]{0,5}|(no-)?(jinja|mmproj|embeddings|reranking|swa-full|load-on-startup) = (on|off|1|)|(temp|grammar|r|host|api-key|chat-template-kwargs) = \\PC{0,6}|[;#].{0,5}|version = 1|)\r?\n";
+    proptest::collection::vec(line, 0..12).prop_map(|lines| lines.concat())
+}
+
 /// Generates key files from valid pieces, so that many of their lines are accepted.
 fn key_files() -> impl Strategy<Value = String> {
     let line = prop_oneof![
@@ -57,6 +79,21 @@ proptest! {
     #[test]
     fn configurations_hold_their_invariants_for_valid_pieces(text in configurations()) {
         configuration(text.as_bytes());
+    }
+
+    #[test]
+    fn imports_hold_their_invariants_for_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+        import(&data);
+    }
+
+    #[test]
+    fn imports_hold_their_invariants_for_configurations_of_llama_swap(text in swap_configurations()) {
+        import(&[&[1], text.as_bytes()].concat());
+    }
+
+    #[test]
+    fn imports_hold_their_invariants_for_presets(text in presets()) {
+        import(&[&[2], text.as_bytes()].concat());
     }
 
     #[test]
