@@ -117,3 +117,44 @@ fn name_program(programs: &mut Vec<String>, server: &mut DraftSection) {
         programs => server.left_out(programs.join(", "), "one llama-server starts all models: LLAMA_SERVER names it"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression: a value of another type than llama-swap has was dropped without a word.
+    #[test]
+    fn a_value_of_the_wrong_type_is_named() {
+        let text = "
+globalTTL: [1]
+hooks: 1
+routing: 1
+macros: 1
+groups: {g: 1}
+includeAliasesInList: 1
+models:
+  a:
+    cmd: llama-server --port ${PORT} -m /m/a.gguf
+    proxy: [1]
+    checkEndpoint: {a: 1}
+    useModelName: [a]
+    concurrencyLimit: [1]
+    healthCheckTimeout: [1]
+    capabilities: 1
+    unlisted: 1
+    aliases: 1
+    env: 1
+    ttl: [1]
+    filters: 1
+    macros: 1
+";
+        let printed = convert(text, &Environment::default()).unwrap().print();
+        for key in ["globalTTL", "hooks", "routing", "macros", "groups.g", "includeAliasesInList"] {
+            assert!(format!("\n{printed}").contains(&format!("\n# left out: {key}: ")), "{key}: {printed}");
+        }
+        let keys = ["proxy", "checkEndpoint", "useModelName", "concurrencyLimit", "healthCheckTimeout", "capabilities"];
+        for key in keys.into_iter().chain(["unlisted", "aliases", "env", "ttl", "filters", "macros"]) {
+            assert!(printed.contains(&format!("\n    # left out: {key}: ")), "{key}: {printed}");
+        }
+    }
+}

@@ -26,6 +26,9 @@ const CONVERTED: &[&str] = &[
     "healthCheckTimeout",
 ];
 
+/// Keys that have a single value.
+const SCALARS: &[&str] = &["proxy", "checkEndpoint", "useModelName", "concurrencyLimit", "healthCheckTimeout"];
+
 const SHOWN_BY_FILE: &str = "lists of models show what the file of the model says";
 
 /// Keys without counterpart, each with what there is instead.
@@ -62,6 +65,7 @@ pub(super) fn convert_model(id: &str, node: &YamlNode, macros: &Macros<'_>, list
     let fields = SwapFields { entries };
     let mut comments = DraftSection::default();
     let scope = macros.scope(id, fields.get("macros"), &mut comments);
+    fields.leave_out_unlike_scalars(SCALARS, &mut comments);
     match ModelStart::read(&fields, &scope, comments) {
         Ok(start) => start.finish(id, &fields, &scope, lists),
         Err(fault) => failed(fault),
@@ -229,7 +233,12 @@ impl ModelStart {
     }
 
     fn take_capabilities(&mut self, fields: &SwapFields<'_>) {
-        let Some(YamlNode::Map(entries)) = fields.get("capabilities") else { return };
+        let Some(YamlNode::Map(entries)) = fields.get("capabilities") else {
+            if fields.get("capabilities").is_some() {
+                self.comments.left_out("capabilities", "it is no mapping");
+            }
+            return;
+        };
         for (key, value) in entries {
             if key == "reranker" && *value == YamlNode::Bool(true) {
                 self.set("capabilities.reranker", "kind", DraftValue::text("rerank"));

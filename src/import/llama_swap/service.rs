@@ -96,6 +96,7 @@ fn convert_settings(fields: &SwapFields<'_>, draft: &mut Draft) {
         Some(YamlNode::Bool(true)) => draft.server.set("list_aliases", DraftValue::yes()),
         Some(_) => draft.server.left_out("includeAliasesInList", "it is neither true nor false"),
     }
+    fields.leave_out_unlike_scalars(&["globalTTL"], &mut draft.defaults);
     if let Some(ttl) = fields.get("globalTTL").and_then(YamlNode::scalar).filter(|ttl| ttl != "0") {
         set_or_leave_out(&mut draft.defaults, KeyPlace::Defaults, ("globalTTL", "ttl"), DraftValue::number(&ttl));
     }
@@ -163,7 +164,12 @@ fn convert_routing(routing: &SwapFields<'_>, lists: &mut ModelLists, head: &mut 
 /// Returns the models of `hooks.on_startup.preload`.
 fn preloaded(fields: &SwapFields<'_>, head: &mut DraftSection) -> Vec<String> {
     let mut names = Vec::new();
-    let Some(YamlNode::Map(hooks)) = fields.get("hooks") else { return names };
+    let Some(YamlNode::Map(hooks)) = fields.get("hooks") else {
+        if fields.get("hooks").is_some() {
+            head.left_out("hooks", "it is no mapping");
+        }
+        return names;
+    };
     for (hook, node) in hooks {
         let YamlNode::Map(actions) = node else {
             head.left_out(format!("hooks.{hook}"), "it is not known here");
