@@ -12,8 +12,8 @@
 
 mod dialects;
 mod hub;
-mod stores;
 mod imports;
+mod stores;
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -36,8 +36,8 @@ use crate::settings::{Environment, Inputs, models_table, resolve_text};
 
 pub use dialects::{embed, ollama, rerank, tokens};
 pub use hub::hub_answers;
-pub use stores::ollama_manifest;
 pub use imports::import;
+pub use stores::ollama_manifest;
 
 /// A secret that `key_file` adds.
 const ADDED: &str = "added-0123456789abcdef";
