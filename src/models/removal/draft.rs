@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::error::RemovalError;
-use super::steps::{FileIdentity, RemovalStep};
+use super::steps::{PlannedFile, RemovalStep};
 
 /// Bytes of a block as the kernel counts them (`stat(2)`).
 const BLOCK: u64 = 512;
@@ -57,7 +57,7 @@ pub(super) struct RemovalDraft {
     /// The locks that are held during the removal, each with the file that it protects.
     pub(super) locks: Vec<(PathBuf, PathBuf)>,
     /// Of each file that goes: how many names it has, and how many of them go.
-    names: HashMap<FileIdentity, (u64, u64)>,
+    names: HashMap<PlannedFile, (u64, u64)>,
 }
 
 impl RemovalDraft {
@@ -72,7 +72,7 @@ impl RemovalDraft {
             Ok(found) if found.is_file() || found.is_symlink() => found,
             Ok(_) => return Err(RemovalError::NotAModel { path: path.to_owned() }),
         };
-        let identity = FileIdentity::of(&found);
+        let identity = PlannedFile::of(&found);
         let kind = match found.is_symlink() {
             true => RemovedKind::Link,
             false if path.extension().is_some_and(|ending| ending == PART_ENDING) => RemovedKind::Part,
@@ -85,7 +85,7 @@ impl RemovalDraft {
     }
 
     /// Counts a name that goes. Returns what that frees: the last name of a file frees its bytes.
-    fn freed_bytes(&mut self, kind: RemovedKind, identity: FileIdentity, found: &fs::Metadata) -> u64 {
+    fn freed_bytes(&mut self, kind: RemovedKind, identity: PlannedFile, found: &fs::Metadata) -> u64 {
         let (all, gone) = self.names.entry(identity).or_insert((found.nlink(), 0));
         *gone += 1;
         match kind {
@@ -110,7 +110,7 @@ impl RemovalDraft {
     /// Says of the files that go and have other names that these keep their bytes.
     pub(super) fn note_hard_links(&mut self) {
         let has_other = |file: &&RemovedFile| {
-            let identity = fs::symlink_metadata(&file.path).map(|found| FileIdentity::of(&found));
+            let identity = fs::symlink_metadata(&file.path).map(|found| PlannedFile::of(&found));
             let names = identity.ok().and_then(|identity| self.names.get(&identity));
             file.kind != RemovedKind::Link && names.is_some_and(|(all, gone)| gone < all)
         };

@@ -14,7 +14,7 @@ use super::error::RemovalError;
 
 /// Which file lies under a name: another file of the same name has another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct FileIdentity {
+pub(super) struct PlannedFile {
     device: u64,
     inode: u64,
     length: u64,
@@ -22,7 +22,7 @@ pub(super) struct FileIdentity {
     modified: (i64, i64),
 }
 
-impl FileIdentity {
+impl PlannedFile {
     pub(super) fn of(metadata: &fs::Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -37,7 +37,7 @@ impl FileIdentity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RemovalStep {
     /// Removes a file or a link. Its folder has no links in its path.
-    Name { path: PathBuf, identity: FileIdentity },
+    Name { path: PathBuf, identity: PlannedFile },
     /// Removes a reference to a commit, if the folder of the commit holds no file any more.
     Reference { path: PathBuf, snapshot: PathBuf },
     /// Removes a folder, if it is empty.
@@ -64,12 +64,12 @@ impl RemovalStep {
     }
 }
 
-fn remove_name(path: &Path, identity: FileIdentity) -> Result<(), RemovalError> {
+fn remove_name(path: &Path, identity: PlannedFile) -> Result<(), RemovalError> {
     let changed = || RemovalError::Changed { path: path.to_owned() };
     let folder = path.parent().ok_or_else(changed)?;
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Ok(found) if !found.is_dir() && FileIdentity::of(&found) == identity => {}
+        Ok(found) if !found.is_dir() && PlannedFile::of(&found) == identity => {}
         _ => return Err(changed()),
     }
     // A folder that has become a link leads elsewhere.
