@@ -83,18 +83,20 @@ fn joined(path: &str) -> String {
     let mut canonical = String::with_capacity(path.len());
     let mut rest = path.trim_matches('/');
     while !rest.is_empty() {
+        let (next, after) = rest.split_once('/').unwrap_or((rest, ""));
+        // `downloads` after `/v1/models` is no id, because ids of another kind follow it.
+        let is_fixed = !after.is_empty() && lookup::endings_after_id(&format!("{canonical}/{next}")).is_some();
         let segment = match lookup::endings_after_id(&canonical) {
-            Some(endings) => {
+            Some(endings) if !is_fixed => {
                 let ending = endings.filter(|ending| rest.ends_with(ending)).max_by_key(|ending| ending.len());
                 let ending = ending.unwrap_or_default();
                 let id = rest.strip_suffix(ending).unwrap_or(rest).trim_end_matches('/');
                 rest = "";
                 Cow::Owned(format!("{id}{ending}"))
             }
-            None => {
-                let (segment, after) = rest.split_once('/').unwrap_or((rest, ""));
+            _ => {
                 rest = after.trim_start_matches('/');
-                Cow::Borrowed(segment)
+                Cow::Borrowed(next)
             }
         };
         let is_version_again = segment == VERSION && canonical == VERSION_PATH;
@@ -177,6 +179,7 @@ mod tests {
             assert_eq!(canonical(spelled), plain, "{spelled}");
             assert_eq!(find(&Method::GET, plain).unwrap().id_in(plain), Some(id), "{spelled}");
         }
+        assert_eq!(canonical("/v1/models//downloads//org//events/"), "/v1/models/downloads/org/events");
         assert_eq!(canonical("/v1/models/org/name//load/"), "/v1/models/org/name/load");
         assert_eq!(canonical("/v1/models/org/name/un%6Coad"), "/v1/models/org/name/unload");
         assert_eq!(canonical("/v1/models/org%2Fload"), "/v1/models/org%2Fload", "a slash of the id");
