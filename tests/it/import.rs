@@ -11,7 +11,10 @@ use tempfile::TempDir;
 
 use super::configuration::llamagate;
 use super::routing::{answered_by, chat};
-use super::support::gateway::{Gateway, real_llama_server, test_models};
+use super::support::{
+    gateway::{Gateway, real_llama_server, test_models},
+    model_file::write_lora,
+};
 
 /// A bit more than the largest configuration file, in bytes.
 const TOO_LARGE: usize = 1024 * 1024 + 1;
@@ -90,7 +93,12 @@ fn a_configuration_with_every_key_of_llama_swap_is_converted_and_nothing_is_lost
     }
     assert!(stderr.ends_with("without counterpart, each with a comment\n"), "{stderr}");
     assert!(!text.contains("sesame") && !stderr.contains("sesame"), "{text}");
-    let shown = assert_checks(&text, &["docker", "vllm", "env"]);
+    // An adapter is looked at before the start, and the one of the source is on no machine.
+    let folder_of_adapter = tempfile::tempdir().unwrap();
+    let adapter = folder_of_adapter.path().join("adapter.gguf");
+    write_lora(&adapter, "bert", 1);
+    let with_adapter = text.replace("/home/me/models/adapter.gguf", adapter.to_str().unwrap());
+    let shown = assert_checks(&with_adapter, &["docker", "vllm", "env"]);
     // A model that is not on the disk is in a warning, and one whose key is not set too.
     for id in ["chat", "embed", "rank", "docker-llama", "own-port", "elsewhere", "model_a", "z-ai/glm-4.7"] {
         assert!(shown.lines().any(|line| line.starts_with(&format!("{id} "))), "{id}: {shown}");

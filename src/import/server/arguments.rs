@@ -3,6 +3,8 @@
 //! Owns how options depend on each other. What becomes of each is a row of `targets.rs`, else an argument in `args`, if our
 //! loader takes it there.
 
+use serde_json::{Value as Json, json};
+
 use super::options::OptionName;
 use super::targets::{Target, target_of};
 use crate::import::acceptance::{KeyPlace, set_or_leave_out};
@@ -77,6 +79,7 @@ struct Translation {
     context: Option<String>,
     slots: Option<String>,
     kind: Option<&'static str>,
+    adapters: Vec<Json>,
     /// Keys whose value is independent of other options, each with the option that it came from.
     others: Vec<(&'static str, String, DraftValue)>,
     arguments: Vec<String>,
@@ -111,14 +114,28 @@ impl Translation {
             Target::Idle => self.take_key("ttl", option, or_zero(&value)),
             Target::Preload if is_true(&value) => self.take_key("preload", option, DraftValue::yes()),
             Target::Preload => {}
+            Target::SameText(key) => self.take_key(key, option, DraftValue::text(value)),
+            Target::SameList(key) => self.take_key(key, option, DraftValue::Words(in_list(&value).collect())),
+            Target::Adapters => self.adapters.extend(in_list(&value).map(|file| json!({"file": file}))),
+            Target::ScaledAdapters => self.take_scaled_adapters(option, &value),
             Target::SameValue(key) => self.take_key(key, option, DraftValue::number(&value)),
             Target::Names => {
-                let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
-                self.aliases.extend(names.map(str::to_owned));
+                self.aliases.extend(in_list(&value));
             }
         }
         if !matches!(target, Target::Argument | Target::Nothing(_)) && option.values.len() > 1 {
             self.comments.left_out(&option.spelled, "of its values only the first counts");
+        }
+    }
+
+    /// Takes `FILE:SCALE,...`.
+    fn take_scaled_adapters(&mut self, option: &GivenOption, value: &str) {
+        for item in in_list(value) {
+            let scaled = item.rsplit_once(':').and_then(|(file, scale)| Some((file, scale.parse::<f64>().ok()?)));
+            match scaled {
+                Some((file, scale)) => self.adapters.push(json!({"file": file, "scale": scale})),
+                None => self.comments.left_out(&option.spelled, "an adapter has no scale"),
+            }
         }
     }
 
@@ -163,6 +180,10 @@ impl Translation {
         }
         for (key, source, value) in std::mem::take(&mut self.others) {
             set(key, &source, value);
+        }
+        if !self.adapters.is_empty() {
+            let value = DraftValue::Flow(Json::Array(std::mem::take(&mut self.adapters)));
+            set_or_leave_out(&mut section, KeyPlace::File, ("--lora", "lora"), value);
         }
         self.set_context(&mut section);
         if !self.arguments.is_empty() {
@@ -225,6 +246,11 @@ impl Translation {
         };
         set_or_leave_out(section, KeyPlace::File, ("--ctx-size", "ctx"), value);
     }
+}
+
+/// Returns the texts that commas separate, without empty ones.
+fn in_list(text: &str) -> impl Iterator<Item = String> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned)
 }
 
 /// Returns whether a text looks like a secret, whatever it is the value of.

@@ -19,6 +19,14 @@ pub(super) enum Target {
     Threads,
     /// A key with the same value.
     SameValue(&'static str),
+    /// A key with the same text.
+    SameText(&'static str),
+    /// A key with a list of what commas separate.
+    SameList(&'static str),
+    /// LoRA adapters.
+    Adapters,
+    /// LoRA adapters, each with its scale.
+    ScaledAdapters,
     /// The switch for the projector beside the model.
     ProjectorSwitch,
     /// The kind of the model.
@@ -31,7 +39,7 @@ pub(super) enum Target {
     Preload,
     /// The port, which the gateway chooses.
     Port,
-    /// An argument. Companions of a model are passed in this way.
+    /// An argument.
     Argument,
     /// Nothing, for this reason.
     Nothing(&'static str),
@@ -57,11 +65,12 @@ const TARGETS: &[(&str, Target)] = &[
     ("--sleep-idle-seconds", Target::Idle),
     ("--load-on-startup", Target::Preload),
     ("--port", Target::Port),
-    ("--lora", Target::Argument),
-    ("--lora-scaled", Target::Argument),
-    ("--model-draft", Target::Argument),
-    ("--hf-repo-draft", Target::Argument),
-    ("--chat-template-file", Target::Argument),
+    ("--lora", Target::Adapters),
+    ("--lora-scaled", Target::ScaledAdapters),
+    ("--model-draft", Target::SameText("draft")),
+    ("--hf-repo-draft", Target::SameText("draft")),
+    ("--chat-template-file", Target::SameText("chat_template")),
+    ("--rpc", Target::SameList("rpc")),
     ("--model-url", Target::Nothing(BY_ADDRESS)),
     ("--docker-repo", Target::Nothing("models come from Hugging Face's hub: file: ORG/NAME:QUANT")),
     (
