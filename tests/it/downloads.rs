@@ -21,20 +21,22 @@ const SMOL: &str = "Org/Smol-GGUF:Q4_1";
 /// The bytes of [`TINY`] that mock hubs have.
 const TINY_FILE: &str = "tiny-chat.gguf";
 
-/// A hub, and a folder with two models, so that a name means only its own, whose hub's cache lies below it, so that what comes is served.
+/// A hub, a folder with two models, so that a name means only its own, and an empty cache of the hub beside it.
 struct Setup {
     hub: MockHub,
     folder: TempDir,
+    cache: TempDir,
 }
 
 impl Setup {
     fn new() -> Self {
-        let (hub, folder) = (MockHub::start(), tempfile::tempdir().unwrap());
+        let [folder, cache] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let hub = MockHub::start();
         hub.add("Org/Tiny-GGUF", "Tiny-Q8_0.gguf", fs::read(test_models().join(TINY_FILE)).unwrap());
         for name in ["first.gguf", "second.gguf"] {
             fs::copy(test_models().join(TINY_FILE), folder.path().join(name)).unwrap();
         }
-        Self { hub, folder }
+        Self { hub, folder, cache }
     }
 
     /// Also has a model of many pieces.
@@ -48,7 +50,7 @@ impl Setup {
         Gateway::builder()
             .reals("")
             .set("MODELS_DIR", self.folder.path().display())
-            .set("HF_HUB_CACHE", self.folder.path().join("hub").display())
+            .set("HF_HUB_CACHE", self.cache.path().display())
             .set("HF_ENDPOINT", self.hub.url())
             .set("HF_HUB_OFFLINE", false)
             .set("DOWNLOAD_RETRIES", 0)
@@ -106,6 +108,9 @@ fn chat(client: &Client, model: &str) -> Response {
     let messages = json!([{"role": "user", "content": "Say hello."}]);
     client.post_json("/v1/chat/completions", &json!({"model": model, "messages": messages, "max_tokens": 4}))
 }
+
+/// Most bytes that the hub sends to connections that were closed: a piece to each of four.
+const SENT_IN_VAIN: u64 = 4 * (64 << 10);
 
 #[test]
 fn a_model_that_is_ordered_comes_answers_under_its_name_and_can_be_removed() {
@@ -182,7 +187,9 @@ fn two_clients_share_a_download_and_one_that_was_cancelled_goes_on_with_the_rest
     assert_ne!(second["id"], first["id"]);
     assert_eq!(follow(&client, &second).last().unwrap().name.as_deref(), Some("done"));
     let size = fs::metadata(smollm()).unwrap().len();
-    assert!(setup.hub.bytes_sent() as u64 <= size - kept, "{} of {size}, {kept} were kept", setup.hub.bytes_sent());
+    // The connections of the cancelled one may have sent a little more before the hub saw that they are closed.
+    let sent = setup.hub.bytes_sent() as u64;
+    assert!(sent <= size - kept + SENT_IN_VAIN, "{sent} of {size}, {kept} were kept");
 
     let list = client.get(DOWNLOADS).json();
     let ids: Vec<&Value> = list["data"].as_array().unwrap().iter().map(|one| &one["id"]).collect();
