@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use crate::models::error::ModelError;
 
+/// The hint for a name that means nothing.
+const WHAT_IS_HERE: &str = "`llamagate list` shows what is here";
+
 /// Why a model is not removed.
 #[derive(Debug, thiserror::Error)]
 pub enum RemovalError {
@@ -90,6 +93,8 @@ impl RemovalError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
+            // The error's own hint says how to get the model.
+            Self::Model(error) if error.is_missing() => WHAT_IS_HERE,
             Self::Model(error) => return Some(error.hint()),
             Self::WhichUnfinished { .. } => {
                 "let `llamagate pull` end the one that is meant; without any whole model ORG/NAME removes all"
@@ -97,7 +102,7 @@ impl RemovalError {
             Self::Outside { .. } => "remove it by hand, or set MODELS_DIR to a folder above it",
             Self::ForeignStore { .. } => "remove the model with that program",
             Self::NotAModel { .. } => "name a .gguf file",
-            Self::Absent { .. } => "`llamagate models` lists what is there",
+            Self::Absent { .. } => WHAT_IS_HERE,
             Self::Busy { .. } => "end the download first; what has arrived is kept and can be removed then",
             Self::InUse { .. } => "stop the service, or take the model out of its configuration",
             Self::Changed { .. } => "look at the plan again",
