@@ -3,6 +3,7 @@
 //! A file gets its final name only after all of its bytes have come, its hash is the one that was named, and its header is
 //! that of a GGUF. `refs/` name a commit only once the whole model is there.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -136,8 +137,13 @@ impl Downloader {
         let missing = on_disk(move || looking.missing(wanted)).await?;
         progress.add_found(bytes - missing.iter().map(|one| one.located.size).sum::<u64>());
         let (mut fetched, pace) = (0, Arc::new(Pace::new(self.limits.max_rate)));
-        let mut locks = Vec::with_capacity(missing.len());
+        let (mut locks, mut brought) = (Vec::with_capacity(missing.len()), HashSet::new());
         for one in &missing {
+            // Two files with the same bytes are one blob, whose lock this process has already.
+            if !brought.insert(&one.located.etag) {
+                progress.add_found(one.located.size);
+                continue;
+            }
             let (bytes, lock) = self.download_blob(&plan, one, progress, &pace).await?;
             fetched += bytes;
             locks.push(lock);

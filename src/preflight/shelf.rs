@@ -6,9 +6,12 @@ use super::bounds::MOST_BROKEN;
 use super::checked::{BrokenFile, CheckedModel, ModelFlaw, file_name};
 use super::llama_server::find_llama_server;
 use super::model::check_file;
-use crate::models::{self, ModelError, ModelPlaces, PlaceKind, Shelf, ShelfModel};
+use crate::models::{self, ModelError, ModelPlaces, PlaceKind, RemoteName, Shelf, ShelfModel};
 use crate::settings::catalogue::{LocalSettings, ModelSettings, Start};
 use crate::settings::{Config, SettingProblem};
+
+/// What may stand before the name of a model of the hub.
+const HUB_PREFIXES: [&str; 3] = ["hf.co/", "hf:", "huggingface.co/"];
 
 /// Finds the models below `MODELS_DIR` and of the stores again, if they are served. `named` are the models that the configuration names.
 /// Returns them, and what is left out and was not before.
@@ -102,6 +105,17 @@ pub(super) fn no_model(fault: String, first: &str) -> SettingProblem {
     SettingProblem { subject: "MODEL_NAME".to_owned(), fault, hint: Some(format!("{first}{others}")) }
 }
 
+/// Returns the other spellings of the name of a model of the hub, by which it can be pulled too; none for other names.
+fn hub_spellings(alias: &str) -> Vec<String> {
+    let file = format!("{alias}.gguf");
+    let spelled = |name: &str| HUB_PREFIXES.map(|prefix| format!("{prefix}{name}")).to_vec();
+    match (RemoteName::parse(alias), RemoteName::parse(&file)) {
+        (Ok(RemoteName::Model { .. }), _) => spelled(alias),
+        (_, Ok(RemoteName::File { .. })) => [spelled(&file), vec![file]].concat(),
+        _ => Vec::new(),
+    }
+}
+
 /// Returns the models of the shelf with the settings of `template`, without those whose id or file the configuration
 /// names.
 fn shelf_models(
@@ -124,6 +138,7 @@ fn shelf_models(
         let local = LocalSettings { start: Start::File(model.path.clone()), preload, ..local.clone() };
         let settings = ModelSettings {
             id: Some(model.id),
+            hidden_aliases: model.aliases.iter().flat_map(|alias| hub_spellings(alias)).collect(),
             aliases: model.aliases.into_iter().filter(|alias| !is_named(alias)).collect(),
             local: Some(local),
             ..template.clone()

@@ -153,6 +153,13 @@ fn adapters_are_listed_and_a_key_may_be_for_one_alone() {
         let answer = gateway.client_with(secret).post_json(CHAT, &chat(model));
         assert_eq!(answer.status(), status, "{secret} {model}: {}", answer.text());
     }
+    // Numbers of adapters were a way around names.
+    let mut by_number = chat("base");
+    by_number["lora"] = json!([{"id": 0, "scale": 1.0}]);
+    for (secret, status) in [("0123456789abcdef-plain", 403), ("0123456789abcdef-all", 200)] {
+        let answer = gateway.client_with(secret).post_json(CHAT, &by_number);
+        assert_eq!(answer.status(), status, "{secret}: {}", answer.text());
+    }
 }
 
 #[test]

@@ -475,3 +475,53 @@ fn ollamas_own_client_pulls_and_deletes() {
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{said}\n{}", gateway.output());
 }
+
+/// Regression: the second file waited for the lock that the first one held.
+#[test]
+fn a_model_of_two_files_with_the_same_bytes_waited_for_itself() {
+    let setup = Setup::new();
+    let bytes = fs::read(test_models().join(TINY_FILE)).unwrap();
+    for name in ["Twin-Q8_0.gguf", "mmproj-Twin-Q8_0.gguf"] {
+        setup.hub.add("Org/Twin-GGUF", name, bytes.clone());
+    }
+    let gateway = setup.gateway().start();
+    let client = admin(&gateway);
+    let download = order(&client, "Org/Twin-GGUF:Q8_0");
+    let last = follow(&client, &download).pop().unwrap();
+    assert_eq!(last.name.as_deref(), Some("done"), "{last:?}");
+    assert_eq!(setup.hub.bytes_sent(), bytes.len(), "they come once");
+}
+
+/// Regression: only `ORG/NAME:QUANT` was a name of what had come, and each spelling was a download of its own.
+#[test]
+fn a_model_is_asked_for_by_every_name_by_which_it_can_be_pulled() {
+    let setup = Setup::new();
+    let gateway = setup.gateway().start();
+    let client = admin(&gateway);
+    let download = order(&client, "hf.co/Org/Tiny-GGUF:q8_0");
+    assert_eq!(follow(&client, &download).last().unwrap().name.as_deref(), Some("done"));
+    for name in [TINY, "hf.co/Org/Tiny-GGUF:Q8_0", "hf:Org/Tiny-GGUF:Q8_0", "Org/Tiny-GGUF/Tiny-Q8_0.gguf"] {
+        let answer = chat(&client, name);
+        assert_eq!(answer.status(), 200, "{name}: {}", answer.text());
+    }
+    let again = client.post_json(DOWNLOAD, &json!({"model": TINY}));
+    assert_eq!((again.status(), &again.json()["id"]), (200, &download["id"]), "{}", again.text());
+}
+
+/// Regression: a key for some models saw and cancelled the downloads of all others.
+#[test]
+fn a_key_for_some_models_has_nothing_to_do_with_downloads_of_others() {
+    let setup = Setup::with_smol();
+    setup.slow();
+    let other = "other-secret-0123456789abcdef";
+    let keys = format!("admin:{ADMIN}:100000 scope=admin\nother:{other}:100000 scope=admin models=second\n");
+    let gateway = setup.gateway().keys(&keys).start();
+    let download = order(&admin(&gateway), SMOL);
+    let client = gateway.client_with(other);
+    assert_eq!(client.get(DOWNLOADS).json()["data"], json!([]));
+    for answer in [client.get(&path_of(&download)), send(&client, "DELETE", &path_of(&download))] {
+        assert_eq!(code(&answer).0, 403, "{}", answer.text());
+    }
+    let pulled = client.post_json("/api/pull", &json!({"model": "first", "stream": false}));
+    assert_eq!(pulled.status(), 403, "{}", pulled.text());
+}

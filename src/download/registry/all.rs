@@ -170,6 +170,7 @@ impl DownloadRegistry {
 
 /// Returns the download of this model that has not ended.
 pub(super) fn find_coming(downloads: &VecDeque<Arc<Download>>, name: &RemoteName) -> Option<Arc<Download>> {
-    let is_coming = |known: &&Arc<Download>| known.name() == name && !known.is_ended() && !known.is_cancelled();
+    let is_coming =
+        |known: &&Arc<Download>| known.name().is_same_model(name) && !known.is_ended() && !known.is_cancelled();
     downloads.iter().find(is_coming).cloned()
 }

@@ -102,7 +102,7 @@ impl DownloadRegistry {
     /// Remembers that a model was there when it was ordered.
     fn note_found(&self, name: RemoteName, model: DownloadedModel) -> Arc<Download> {
         let mut downloads = self.lock();
-        if let Some(known) = downloads.iter().rev().find(|known| *known.name() == name && known.is_done()) {
+        if let Some(known) = downloads.iter().rev().find(|known| known.name().is_same_model(&name) && known.is_done()) {
             return Arc::clone(known);
         }
         let progress = Progress::default();

@@ -15,6 +15,8 @@ impl DownloadRegistry {
     /// Runs a download to its end. If the service stops it has none: nothing tells of it any more.
     pub(super) async fn run(&self, download: &Download, downloader: &Downloader, place: Option<OwnedSemaphorePermit>) {
         let outcome = tokio::select! {
+            // A stop frees the places of those that run, which must not begin those that wait.
+            biased;
             () = self.stop.cancelled() => return,
             () = download.cancelled() => Outcome::Cancelled,
             outcome = self.fetch(download, downloader, place) => outcome,

@@ -68,15 +68,22 @@ impl ModelFiles {
         Ok(FilesAnswer::Whole(match route {
             FilesRoute::Download => self.download(body, caller).await?,
             FilesRoute::Downloads => {
-                json_response(StatusCode::OK, &json!({"object": "list", "data": self.downloads.statuses()}))
+                let mut data = self.downloads.statuses();
+                data.retain(|status| caller.check_name(&status.report.model).is_ok());
+                json_response(StatusCode::OK, &json!({"object": "list", "data": data}))
             }
             FilesRoute::OneDownload => {
+                self.check_download(id, caller)?;
                 json_response(StatusCode::OK, &self.downloads.find(id).map_err(refusal_of)?.status())
             }
             FilesRoute::CancelDownload => {
+                self.check_download(id, caller)?;
                 json_response(StatusCode::OK, &self.downloads.cancel(id).await.map_err(refusal_of)?)
             }
-            FilesRoute::DownloadEvents => return self.follow(id, headers),
+            FilesRoute::DownloadEvents => {
+                self.check_download(id, caller)?;
+                return self.follow(id, headers);
+            }
             FilesRoute::Remove => {
                 let bytes_freed = removal::remove(&self.remove_model, id, caller, models).await?;
                 let removed = json!({"id": id, "object": "model", "deleted": true, "bytes_freed": bytes_freed});
@@ -106,6 +113,11 @@ impl ModelFiles {
             response.headers_mut().insert(LOCATION, location);
         }
         Ok(response)
+    }
+
+    /// Checks that the caller's key may use the model of a download, if there is one with this id.
+    fn check_download(&self, id: &str, caller: &Caller) -> Result<(), Refusal> {
+        self.downloads.find(id).map_or(Ok(()), |download| caller.check_name(&download.name().to_string()))
     }
 
     fn follow(&self, id: &str, headers: &HeaderMap) -> Result<FilesAnswer, Refusal> {

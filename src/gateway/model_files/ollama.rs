@@ -38,7 +38,8 @@ pub(super) async fn pull(
     models: &Snapshot,
 ) -> Result<FilesAnswer, Refusal> {
     let PullOrder { model, streams } = orders::read_pull(body)?;
-    if models.find(&model).or_else(|| models.find(models.without_default_tag(&model))).is_some() {
+    if let Some(served) = models.find(&model).or_else(|| models.find(models.without_default_tag(&model))) {
+        caller.check_model_as(&served.model.info(), Some(&model))?;
         return Ok(there(streams));
     }
     let name = model.strip_suffix(LATEST).unwrap_or(&model);

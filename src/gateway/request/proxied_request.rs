@@ -139,9 +139,14 @@ impl ProxiedRequest {
         adapter.map_or(Ok(()), check)
     }
 
+    /// Returns whether the request itself says which adapters count, by their numbers.
+    pub(crate) fn names_adapters(&self) -> bool {
+        adapters::names_adapters(&self.envelope, &self.body)
+    }
+
     /// Returns whether another model may serve the request with one of its adapters.
     pub(crate) fn may_take_adapter(&self) -> bool {
-        takes_lora(self.route) && !adapters::names_adapters(&self.envelope, &self.body)
+        takes_lora(self.route) && !self.names_adapters()
     }
 
     /// Makes a refusal for a missing model name more precise: says that `model` must be a string, or that the query is

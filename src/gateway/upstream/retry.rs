@@ -145,6 +145,11 @@ impl Retry {
                 request.check_answers_wanted(&info)?;
                 let adapter = asked.and_then(|asked| info.adapter_in(asked));
                 request.check_adapter(&info, adapter)?;
+                if request.names_adapters() {
+                    // Numbers may mean any of them.
+                    let may_use = |adapter| caller.check_model_as(&info, Some(&info.id_with(adapter)));
+                    info.adapters.names().try_for_each(may_use)?;
+                }
                 let mut retry =
                     Self::new(policy, request.route, request.required_kind, Arc::clone(model_queues), model_queue);
                 retry.readers = request.readers(&info);

@@ -150,6 +150,18 @@ impl RemoteName {
         }
     }
 
+    /// Returns whether both mean the same: a quantisation is found in any case.
+    #[must_use]
+    pub fn is_same_model(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Model { repository, quant: Some(quant) },
+                Self::Model { repository: of_other, quant: Some(other) },
+            ) => repository == of_other && quant.eq_ignore_ascii_case(other),
+            _ => self == other,
+        }
+    }
+
     fn on_hub(text: &str) -> Option<Self> {
         // Addresses of the hub's pages end in a query such as `?download=true`.
         let text = text.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
