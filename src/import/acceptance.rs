@@ -56,6 +56,10 @@ pub(super) fn check(place: KeyPlace, key: &str, value: &DraftValue) -> Result<()
         }
         KeyPlace::Remote | KeyPlace::Defaults => DraftSection::default(),
     };
+    // The loader takes the sizes of drafts only beside a draft model.
+    if key == "speculative" {
+        keys.set("draft", DraftValue::text("d.gguf"));
+    }
     keys.set(key, value.clone());
     check_draft(&match place {
         KeyPlace::Defaults => Draft { defaults: keys, ..Draft::default() },

@@ -3,7 +3,7 @@
 //! Owns how options depend on each other. What becomes of each is a row of `targets.rs`, else an argument in `args`, if our
 //! loader takes it there.
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::options::OptionName;
 use super::targets::{Target, target_of};
@@ -80,6 +80,8 @@ struct Translation {
     slots: Option<String>,
     kind: Option<&'static str>,
     adapters: Vec<Json>,
+    /// The members of `speculative`.
+    drafting: Map<String, Json>,
     /// Keys whose value is independent of other options, each with the option that it came from.
     others: Vec<(&'static str, String, DraftValue)>,
     arguments: Vec<String>,
@@ -117,20 +119,29 @@ impl Translation {
             Target::SameText(key) => self.take_key(key, option, DraftValue::text(value)),
             Target::SameList(key) => self.take_key(key, option, DraftValue::Words(in_list(&value).collect())),
             Target::Adapters => self.adapters.extend(in_list(&value).map(|file| json!({"file": file}))),
-            Target::ScaledAdapters => self.take_scaled_adapters(option, &value),
+            Target::ScaledAdapters => self.take_scaled_adapters(option),
+            Target::Drafting(member) => match value.parse::<f64>() {
+                Ok(number) => _ = self.drafting.insert(member.to_owned(), number_of(number)),
+                Err(_) => self.comments.left_out(&option.spelled, "it is no number"),
+            },
             Target::SameValue(key) => self.take_key(key, option, DraftValue::number(&value)),
             Target::Names => {
                 self.aliases.extend(in_list(&value));
             }
         }
-        if !matches!(target, Target::Argument | Target::Nothing(_)) && option.values.len() > 1 {
+        if !matches!(target, Target::Argument | Target::ScaledAdapters | Target::Nothing(_)) && option.values.len() > 1
+        {
             self.comments.left_out(&option.spelled, "of its values only the first counts");
         }
     }
 
-    /// Takes `FILE:SCALE,...`.
-    fn take_scaled_adapters(&mut self, option: &GivenOption, value: &str) {
-        for item in in_list(value) {
+    /// Takes `FILE:SCALE,...`, or `FILE SCALE` as older builds have it.
+    fn take_scaled_adapters(&mut self, option: &GivenOption) {
+        let items: Vec<String> = match option.values.as_slice() {
+            [file, scale] => vec![format!("{file}:{scale}")],
+            values => values.iter().flat_map(|value| in_list(value)).collect(),
+        };
+        for item in items {
             let scaled = item.rsplit_once(':').and_then(|(file, scale)| Some((file, scale.parse::<f64>().ok()?)));
             match scaled {
                 Some((file, scale)) => self.adapters.push(json!({"file": file, "scale": scale})),
@@ -178,8 +189,17 @@ impl Translation {
         if let Some(kind) = self.kind {
             set("kind", "the kind", DraftValue::text(kind));
         }
+        let has_draft = self.others.iter().any(|(key, ..)| *key == "draft");
         for (key, source, value) in std::mem::take(&mut self.others) {
             set(key, &source, value);
+        }
+        match (self.drafting.is_empty(), has_draft) {
+            (true, _) => {}
+            (false, false) => section.left_out("the sizes of drafts", "there is no draft model"),
+            (false, true) => {
+                let value = DraftValue::Flow(Json::Object(std::mem::take(&mut self.drafting)));
+                set_or_leave_out(&mut section, KeyPlace::File, ("the sizes of drafts", "speculative"), value);
+            }
         }
         if !self.adapters.is_empty() {
             let value = DraftValue::Flow(Json::Array(std::mem::take(&mut self.adapters)));
@@ -246,6 +266,12 @@ impl Translation {
         };
         set_or_leave_out(section, KeyPlace::File, ("--ctx-size", "ctx"), value);
     }
+}
+
+/// Returns a number without a fraction as a whole one.
+fn number_of(number: f64) -> Json {
+    let whole = number.to_string().parse::<u64>();
+    whole.map_or_else(|_| json!(number), |whole| json!(whole))
 }
 
 /// Returns the texts that commas separate, without empty ones.

@@ -75,3 +75,25 @@ fn a_file_of_a_repository_is_named_with_it() {
     assert_eq!(translated("-m /a/b.gguf").1.as_deref(), Some("/a/b.gguf"));
     assert_eq!(translated("--temp 1").1, None);
 }
+
+#[test]
+fn what_goes_with_a_model_has_keys_of_its_own() {
+    let line = "-m m.gguf --lora a.gguf,b.gguf --lora-scaled c.gguf:0.5 -md d.gguf --draft-max 8 --draft-p-min 0.75 \
+                --spec-draft-ngl 99 --chat-template-file t.jinja --rpc h:1,i:2";
+    let expected = "\
+# file is relative: it is looked for below MODELS_DIR
+draft: d.gguf
+chat_template: t.jinja
+rpc: [\"h:1\", \"i:2\"]
+lora: [{file: a.gguf}, {file: b.gguf}, {file: c.gguf, scale: 0.5}]
+speculative: {max: 8, ngl: 99, p_min: 0.75}
+";
+    let mut found: Vec<String> = translated(line).0.lines().map(str::to_owned).collect();
+    let mut wanted: Vec<String> = expected.lines().map(str::to_owned).collect();
+    found.sort();
+    wanted.sort();
+    assert_eq!(found, wanted);
+    let (old_form, ..) = translated("-m m.gguf --lora-scaled b.gguf 0.5 --draft-max 8");
+    assert!(old_form.contains("lora: [{file: b.gguf, scale: 0.5}]"), "{old_form}");
+    assert!(old_form.contains("there is no draft model"), "{old_form}");
+}

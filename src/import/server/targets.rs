@@ -21,6 +21,8 @@ pub(super) enum Target {
     SameValue(&'static str),
     /// A key with the same text.
     SameText(&'static str),
+    /// A member of `speculative`.
+    Drafting(&'static str),
     /// A key with a list of what commas separate.
     SameList(&'static str),
     /// LoRA adapters.
@@ -69,6 +71,12 @@ const TARGETS: &[(&str, Target)] = &[
     ("--lora-scaled", Target::ScaledAdapters),
     ("--model-draft", Target::SameText("draft")),
     ("--hf-repo-draft", Target::SameText("draft")),
+    ("--draft-max", Target::Drafting("max")),
+    ("--spec-draft-n-max", Target::Drafting("max")),
+    ("--draft-n-min", Target::Drafting("min")),
+    ("--spec-draft-n-min", Target::Drafting("min")),
+    ("--draft-p-min", Target::Drafting("p_min")),
+    ("--n-gpu-layers-draft", Target::Drafting("ngl")),
     ("--chat-template-file", Target::SameText("chat_template")),
     ("--rpc", Target::SameList("rpc")),
     ("--model-url", Target::Nothing(BY_ADDRESS)),
