@@ -14,7 +14,7 @@ use crate::models::{ModelPlaces, RemovalError, RemovalPlan, RemovedKind, human_s
 use crate::settings::{Environment, resolve_only};
 
 /// The settings that say where models are.
-const KEYS: &[&str] = &["data_dir", "models_dir", "hf_hub_cache"];
+const KEYS: &[&str] = &["data_dir", "models_dir", "hf_hub_cache", "model_stores", "ollama_models", "lm_studio_models"];
 /// Most bytes that are read of an answer.
 const LONGEST_ANSWER: u64 = 64;
 

@@ -65,6 +65,8 @@ pub struct ModelPlaces {
     pub ollama: Option<PathBuf>,
     /// LM Studio's folder, if it is there and `MODEL_STORES` has it.
     pub lm_studio: Option<PathBuf>,
+    /// The folders of other programs from which nothing is removed, whether or not `MODEL_STORES` has them.
+    pub foreign: Vec<PathBuf>,
 }
 
 impl ModelPlaces {

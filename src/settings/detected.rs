@@ -147,9 +147,11 @@ mod tests {
         let ollama = home.path().join(".ollama/models");
         std::fs::create_dir_all(&ollama).unwrap();
         let found = settings_of(&[]).config.settings.model_places();
+        assert_eq!(found.foreign, [ollama.clone(), moved.join("models")]);
         assert_eq!((found.ollama, found.lm_studio), (Some(ollama), Some(moved.join("models"))));
         let none = settings_of(&[("MODEL_STORES", "none")]).config.settings.model_places();
         assert_eq!((none.ollama, none.lm_studio, none.adopts_hub), (None, None, false));
+        assert_eq!(none.foreign, found.foreign, "they are those of other programs all the same");
         for (variables, warning) in [
             (&[("OLLAMA_MODELS", "/gone")][..], "OLLAMA_MODELS=\"/gone\": there is no such folder"),
             (&[("MODEL_STORES", "hub")], "MODEL_STORES: hub is not there: no folder \"/nowhere"),

@@ -292,6 +292,7 @@ impl Settings {
             adopts_hub: files.model_stores.has(PlaceKind::Hub),
             ollama: of_store(PlaceKind::Ollama, &files.ollama_models),
             lm_studio: of_store(PlaceKind::LmStudio, &files.lm_studio_models),
+            foreign: files.ollama_models.iter().chain(&files.lm_studio_models).cloned().collect(),
         }
     }
 }

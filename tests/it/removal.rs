@@ -230,3 +230,33 @@ fn a_download_that_goes_on_stays_and_its_part_goes_afterwards() {
     assert!(removed.contains("not finished"), "{removed}");
     assert!(!machine.repository().exists());
 }
+
+/// Says where the stores of other programs are, in the models folder.
+#[test]
+fn a_store_that_a_variable_names_loses_nothing_whether_or_not_it_is_served() {
+    let machine = Machine::start();
+    let (lm, ollama) = (machine.models().join("lm"), machine.models().join("ol"));
+    let theirs = lm.join("pub/repo/theirs.gguf");
+    let blob = ollama.join("blobs/sha256-ab");
+    for path in [&theirs, &blob] {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        model_file::write(path, Kind::Chat);
+    }
+    for stores in ["auto", "none"] {
+        for name in [Path::new("theirs"), &theirs, &blob] {
+            let mut command = machine.command(&["rm"]);
+            command.arg(name).arg("--yes").env("MODEL_STORES", stores);
+            let output = command.env("LM_STUDIO_MODELS", &lm).env("OLLAMA_MODELS", &ollama).output().unwrap();
+            let said = said(&output);
+            assert_eq!(output.status.code(), Some(78), "{name:?}: {said}");
+            assert!(said.contains("lies in the store of another program"), "{name:?}: {said}");
+        }
+    }
+    assert!(theirs.exists() && blob.exists());
+    let fits = |name: &str| {
+        let mut command = machine.command(&["fit", name]);
+        command.env("LM_STUDIO_MODELS", &lm).env("OLLAMA_MODELS", &ollama).output().unwrap()
+    };
+    let output = fits("lmstudio:pub/repo");
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+}

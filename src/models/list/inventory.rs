@@ -187,6 +187,7 @@ mod tests {
             adopts_hub: true,
             ollama: Some(at("ollama")),
             lm_studio: Some(at("lmstudio")),
+            ..ModelPlaces::default()
         };
         let mut used = LastUsed::default();
         used.note(&own, "2026-11-29T20:47:10Z".parse().unwrap());

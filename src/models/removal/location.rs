@@ -1,5 +1,5 @@
 //! Where the file of a model lies, and whether it may be removed at all: only below `MODELS_DIR` and `HF_HUB_CACHE`, with
-//! the links of all folders resolved, and never out of the store of another program.
+//! the links of all folders resolved, and never out of the store of another program, which may lie below them.
 
 use std::fs;
 use std::io;
@@ -46,10 +46,17 @@ impl ModelLocation {
         if path.components().any(|part| part == Component::ParentDir) {
             return Err(RemovalError::Outside { path: path.to_owned() });
         }
-        let (Some(folder), Some(name), true) = (path.parent(), path.file_name(), is_gguf(path)) else {
-            return Err(RemovalError::NotAModel { path: path.to_owned() });
-        };
-        let folder = canonical(folder, path)?;
+        let no_model = || RemovalError::NotAModel { path: path.to_owned() };
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Err(no_model()) };
+        let folder = canonical(folder, path);
+        // First of all: the blobs of a store have no ending.
+        if let Ok(folder) = &folder {
+            check_owner(places, folder, &folder.join(name))?;
+        }
+        if !is_gguf(path) {
+            return Err(no_model());
+        }
+        let folder = folder?;
         let found = folder.join(name);
         check_kind(&found)?;
         let roots = [&places.hub_cache, &places.models_dir];
@@ -57,9 +64,6 @@ impl ModelLocation {
         let above = roots.iter().filter_map(|root| fs::canonicalize(root).ok()).filter(|root| folder.starts_with(root));
         let root = above.max_by_key(|root| root.components().count());
         let Some(root) = root else { return Err(RemovalError::Outside { path: found }) };
-        if is_of_foreign_store(&folder) {
-            return Err(RemovalError::ForeignStore { path: found });
-        }
         let inner = folder.strip_prefix(&root).unwrap_or(&folder);
         Ok(match SnapshotFile::of(&folder, inner, &found) {
             Some(place) => Self::Snapshot(place),
@@ -103,6 +107,16 @@ fn check_kind(path: &Path) -> Result<(), RemovalError> {
     }
 }
 
-fn is_of_foreign_store(folder: &Path) -> bool {
-    folder.iter().any(|part| part.to_str().is_some_and(|part| FOREIGN_STORES.contains(&part)))
+/// Checks that a folder, whose links are resolved, is none of another program. `file` is the file in it.
+///
+/// # Errors
+/// [`RemovalError::ForeignStore`] if it is.
+pub(super) fn check_owner(places: &ModelPlaces, folder: &Path, file: &Path) -> Result<(), RemovalError> {
+    let has_foreign_name = folder.iter().any(|part| part.to_str().is_some_and(|part| FOREIGN_STORES.contains(&part)));
+    let stores = [&places.ollama, &places.lm_studio].into_iter().flatten().chain(&places.foreign);
+    let is_below = |store: &PathBuf| fs::canonicalize(store).is_ok_and(|store| folder.starts_with(store));
+    match has_foreign_name || stores.into_iter().any(is_below) {
+        true => Err(RemovalError::ForeignStore { path: file.to_owned() }),
+        false => Ok(()),
+    }
 }

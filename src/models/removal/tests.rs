@@ -365,3 +365,31 @@ proptest! {
         }
     }
 }
+
+/// A store below the models folder was known by the usual names of folders alone.
+#[test]
+fn a_store_below_the_models_folder_lost_files_of_another_program() {
+    let mut disk = Disk::new();
+    disk.model("lm/o/n/theirs.gguf");
+    let blob = disk.places.models_dir.join("ol/blobs/sha256-ab");
+    fs::create_dir_all(blob.parent().unwrap()).unwrap();
+    fs::write(&blob, "theirs").unwrap();
+    symlink(disk.places.models_dir.join("lm"), disk.root.path().join("link")).unwrap();
+    let (lm, ollama) = (disk.root.path().join("link"), disk.places.models_dir.join("ol"));
+    let path = disk.places.models_dir.join("lm/o/n/theirs.gguf");
+    let refused = |places: &ModelPlaces| {
+        for path in [&path, &blob] {
+            let error = RemovalPlan::of_file(places, path).unwrap_err();
+            assert!(matches!(error, RemovalError::ForeignStore { .. }), "{error}");
+        }
+        let error = RemovalPlan::of(places, "lm/o/n/theirs.gguf").unwrap_err();
+        assert!(matches!(error, RemovalError::ForeignStore { .. }), "{error}");
+    };
+    refused(&ModelPlaces { lm_studio: Some(lm.clone()), ollama: Some(ollama.clone()), ..disk.places.clone() });
+    // One that MODEL_STORES leaves out is that of another program all the same.
+    disk.places.foreign = vec![lm, ollama];
+    refused(&disk.places);
+    disk.model("mine.gguf");
+    disk.plan("mine").remove().unwrap();
+    assert!(path.exists() && blob.exists());
+}

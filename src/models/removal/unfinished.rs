@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::contents::files_below;
 use super::draft::RemovalDraft;
 use super::error::RemovalError;
+use super::location::check_owner;
 use super::plain::clear_download;
 use super::repository::CachedLinks;
 use crate::models::companions::choice::has_projector_name;
@@ -73,7 +74,7 @@ fn plan_address(places: &ModelPlaces, name: &str, sha256: &str) -> Result<Option
     let Ok(root) = fs::canonicalize(&places.models_dir) else { return Ok(None) };
     let file = path_of_address(&root, name, sha256);
     let Some(folder) = file.parent().filter(|folder| folder.is_dir()) else { return Ok(None) };
-    check_inside(folder)?;
+    check_inside(places, folder)?;
     let mut draft = RemovalDraft::default();
     clear_download(folder, name, &mut draft)?;
     Ok((!draft.files.is_empty()).then_some(draft))
@@ -90,7 +91,7 @@ fn plan_repository(
         return Ok(None);
     };
     let folder = cache.join(folder.file_name().unwrap_or_default());
-    check_inside(&folder)?;
+    check_inside(places, &folder)?;
     let (links, has_model) = (CachedLinks::read(&folder)?, !models_of(&folder)?.is_empty());
     if has_model && matches!(meant, MeantFiles::Any) {
         return Ok(None);
@@ -173,10 +174,10 @@ fn snapshots(folder: &Path) -> Result<Vec<PathBuf>, RemovalError> {
     Ok(found)
 }
 
-/// Checks that no part of the path is a link.
-fn check_inside(folder: &Path) -> Result<(), RemovalError> {
+/// Checks that no part of the path is a link, and that the folder is none of another program.
+fn check_inside(places: &ModelPlaces, folder: &Path) -> Result<(), RemovalError> {
     match fs::canonicalize(folder) {
-        Ok(found) if found == folder => Ok(()),
+        Ok(found) if found == folder => check_owner(places, folder, folder),
         found => Err(RemovalError::Outside { path: found.unwrap_or_else(|_| folder.to_owned()) }),
     }
 }

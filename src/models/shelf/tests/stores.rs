@@ -29,6 +29,7 @@ impl Machine {
             adopts_hub: true,
             ollama: Some(self.at("ollama")),
             lm_studio: Some(self.at("lmstudio")),
+            ..ModelPlaces::default()
         }
     }
 
