@@ -260,3 +260,26 @@ fn a_store_that_a_variable_names_loses_nothing_whether_or_not_it_is_served() {
     let output = fits("lmstudio:pub/repo");
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
 }
+
+/// llama-server closes the file of an adapter once it has read it.
+#[test]
+fn an_adapter_was_removed_that_a_llama_server_had_been_started_with() {
+    let machine = Machine::start();
+    fs::copy(test_models().join("tiny-chat.gguf"), machine.models().join("tiny-chat.gguf")).unwrap();
+    for (file, seed) in [("a.gguf", 1), ("b.gguf", 2)] {
+        model_file::write_lora(&machine.models().join(file), "llama", seed);
+    }
+    let mut command = Command::new(real_llama_server());
+    // Relative, as a user writes it.
+    command.current_dir(machine.models()).args(["-m", "tiny-chat.gguf", "--lora-scaled", "a.gguf:1,b.gguf:0.5"]);
+    command.args(["--host", "127.0.0.1", "--port", "0", "-c", "256", "-ngl", "0", "--offline"]);
+    let mut server = Process::start("llama-server", &mut command, machine.folder.path());
+    server.wait_for_line("model loaded");
+    for file in ["a.gguf", "b.gguf"] {
+        let refused = machine.run(&["rm", machine.models().join(file).to_str().unwrap(), "--yes"], 1);
+        assert!(refused.contains(&format!("is in use by process {} (", server.pid())), "{refused}");
+        assert!(machine.models().join(file).exists());
+    }
+    server.kill();
+    machine.run(&["rm", machine.models().join("a.gguf").to_str().unwrap(), "--yes"], 0);
+}

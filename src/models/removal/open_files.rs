@@ -11,8 +11,22 @@ use std::path::{Path, PathBuf};
 
 use super::error::RemovalError;
 
-/// Arguments of llama-server after which a model file is named. It may have read and closed that file.
-const MODEL_FLAGS: [&str; 6] = ["-m", "--model", "-mm", "--mmproj", "-md", "--model-draft"];
+/// Arguments of llama-server, of this and older versions, after which a file is named. It may have read and closed that
+/// file.
+const FILE_FLAGS: [&str; 10] = [
+    "-m",
+    "--model",
+    "-mm",
+    "--mmproj",
+    "-md",
+    "--model-draft",
+    "--spec-draft-model",
+    "-mv",
+    "--model-vocoder",
+    "--chat-template-file",
+];
+/// Arguments after which files are listed with commas between them, each with or without `:SCALE`.
+const LIST_FLAGS: [&str; 4] = ["--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled"];
 
 /// Checks that no other process uses one of these files.
 ///
@@ -72,20 +86,90 @@ impl WantedFiles {
 
     fn named_by(&self, process: &Path) -> Option<PathBuf> {
         let line = fs::read(process.join("cmdline")).ok()?;
-        let words: Vec<&OsStr> = line.split(|byte| *byte == 0).map(OsStr::from_bytes).collect();
-        let mut models = words.windows(2).filter(|two| MODEL_FLAGS.iter().any(|flag| two[0] == *flag));
-        models.find_map(|two| {
-            // A relative path is one below the folder of that process.
-            let path = fs::read_link(process.join("cwd")).unwrap_or_default().join(two[1]);
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        // A relative path is one below the folder of that process.
+        let folder = fs::read_link(process.join("cwd")).unwrap_or_default();
+        named_files(&words).into_iter().find_map(|path| {
+            let path = folder.join(path);
             let place = fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?);
-            self.paths.contains(&place).then_some(place)
+            let target = fs::canonicalize(&place).ok();
+            [Some(place), target].into_iter().flatten().find(|path| self.paths.contains(path))
         })
     }
+}
+
+/// Returns the files that a command line names.
+fn named_files(words: &[&[u8]]) -> Vec<PathBuf> {
+    let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+    let mut files = Vec::new();
+    for two in words.windows(2) {
+        let Ok(flag) = str::from_utf8(two[0]) else { continue };
+        // As llama-server reads it.
+        let flag = if flag.starts_with("--") { flag.replace('_', "-") } else { flag.to_owned() };
+        if FILE_FLAGS.contains(&flag.as_str()) {
+            files.push(path(two[1]));
+        } else if LIST_FLAGS.contains(&flag.as_str()) {
+            // Older versions take the whole as one path.
+            files.push(path(two[1]));
+            for item in list_items(two[1]) {
+                files.extend(without_scale(&item).map(path));
+                files.push(path(&item));
+            }
+        }
+    }
+    files
+}
+
+/// Splits a list at its commas, except those between double quotes.
+fn list_items(list: &[u8]) -> Vec<Vec<u8>> {
+    let (mut items, mut is_quoted) = (vec![Vec::new()], false);
+    for byte in list {
+        match (byte, items.last_mut()) {
+            (b'"', _) => is_quoted = !is_quoted,
+            (b',', _) if !is_quoted => items.push(Vec::new()),
+            (byte, Some(item)) => item.push(*byte),
+            (_, None) => {}
+        }
+    }
+    items
+}
+
+/// Returns the path of `PATH:SCALE`; `None` if there is no scale.
+fn without_scale(item: &[u8]) -> Option<&[u8]> {
+    let at = item.iter().rposition(|byte| *byte == b':')?;
+    let scale: Result<f32, _> = str::from_utf8(item.get(at + 1..)?).ok()?.parse();
+    scale.ok().and(item.get(..at))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An adapter was removed that a llama-server had been started with.
+    #[test]
+    fn every_way_to_name_a_file_is_known() {
+        let named = |line: &str| {
+            let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            named_files(&words).into_iter().map(|path| path.display().to_string()).collect::<BTreeSet<_>>()
+        };
+        for (line, expected) in [
+            ("llama-server -m /m.gguf -c 5 --mmproj p.gguf", &["/m.gguf", "p.gguf"][..]),
+            ("x --model-draft a -md b --spec-draft-model c --spec_draft_model d", &["a", "b", "c", "d"]),
+            ("x --chat-template-file t.jinja --chat-template chatml --alias a.gguf", &["t.jinja"]),
+            ("x --lora a.gguf --lora b.gguf", &["a.gguf", "b.gguf"]),
+            ("x --lora-scaled a.gguf 0.5", &["a.gguf"]),
+            ("x -m", &[]),
+        ] {
+            assert_eq!(named(line).into_iter().collect::<Vec<_>>(), expected, "{line}");
+        }
+        for list in ["/a.gguf:1,/b.gguf:0", "/a.gguf,/b.gguf", "\"/a.gguf\":0.5,\"/b.gguf\":-1"] {
+            for flag in ["--lora", "--lora-scaled", "--lora_scaled"] {
+                let found = named(&format!("x {flag} {list}"));
+                assert!(found.contains("/a.gguf") && found.contains("/b.gguf"), "{flag} {list}: {found:?}");
+            }
+        }
+        assert!(named("x --lora-scaled \"/a,b:c.gguf\":1").contains("/a,b:c.gguf"));
+    }
 
     #[test]
     fn the_files_of_a_process_are_those_that_it_has_open() {
