@@ -524,4 +524,22 @@ fn a_key_for_some_models_has_nothing_to_do_with_downloads_of_others() {
     }
     let pulled = client.post_json("/api/pull", &json!({"model": "first", "stream": false}));
     assert_eq!(pulled.status(), 403, "{}", pulled.text());
+
+/// It was "not found", because only the same spelling of the name was known to be coming.
+#[test]
+fn a_model_that_is_coming_is_in_use_however_it_is_named() {
+    let setup = Setup::new();
+    setup.hub.set_faults(HubFaults { holds: true, ..HubFaults::default() });
+    let gateway = setup.gateway().start();
+    let client = admin(&gateway);
+    let download = order(&client, TINY);
+    for name in ["", ":Q8_0", ":q8_0", "%2FTiny-Q8_0.gguf"] {
+        let refused = send(&client, "DELETE", &format!("/v1/models/Org%2FTiny-GGUF{name}"));
+        assert_eq!(code(&refused), (409, "model_in_use".to_owned()), "{name}: {}", refused.text());
+        assert!(refused.text().contains("it is being downloaded"), "{name}: {}", refused.text());
+    }
+    assert_eq!(code(&send(&client, "DELETE", "/v1/models/Org%2FOther-GGUF")).0, 404);
+    setup.hub.release();
+    assert_eq!(follow(&client, &download).last().unwrap().name.as_deref(), Some("done"));
+    assert_eq!(send(&client, "DELETE", "/v1/models/Org%2FTiny-GGUF").status(), 200);
 }

@@ -53,9 +53,7 @@ impl ModelRemoval {
     async fn remove(&self, name: &str) -> Result<u64, NotRemoved> {
         let _alone = self.alone.lock().await;
         let (places, served) = self.reloader.served_files().await;
-        if let Ok(remote) = RemoteName::parse(name)
-            && self.reloader.downloads.is_coming(&remote)
-        {
+        if RemoteName::parse(name).is_ok_and(|remote| self.is_coming(&remote)) {
             return Err(NotRemoved::InUse("it is being downloaded: cancel the download first".to_owned()));
         }
         if served.iter().any(|model| model.has_name(name) && model.path.is_none()) {
@@ -74,6 +72,14 @@ impl ModelRemoval {
         removed.map_err(not_removed)?;
         info!(model = shown_name(name), files, bytes, "the model is removed");
         Ok(bytes)
+    }
+
+    /// Returns whether a download may bring what this name means. What has not begun to come holds no lock.
+    fn is_coming(&self, name: &RemoteName) -> bool {
+        let downloads = self.reloader.downloads.statuses();
+        let coming = downloads.iter().filter(|download| !download.state.is_final());
+        let mut names = coming.filter_map(|download| RemoteName::parse(&download.report.model).ok());
+        names.any(|coming| coming.may_mean_same(name))
     }
 
     /// Checks that no worker has a model open or is about to, and that the next start can do without it.

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::{HubError, MAIN, Repository};
+use super::{HubError, MAIN, Repository, has_quant};
 use crate::models::places::ModelPlaces;
+use crate::models::split::parts_of;
 
 /// Beginnings of addresses that people copy from the hub's pages, and of names as other programs write them.
 const HUB_BEGINNINGS: [&str; 6] =
@@ -80,6 +81,11 @@ impl RepositoryId {
     #[must_use]
     pub fn folder(&self) -> String {
         format!("models--{}--{}", self.org, self.name)
+    }
+
+    /// Returns whether it is the same repository, at whichever revision. The hub takes names in any case.
+    fn is_same_as(&self, other: &Self) -> bool {
+        self.org.eq_ignore_ascii_case(&other.org) && self.name.eq_ignore_ascii_case(&other.name)
     }
 
     /// Returns the repository as it is looked up in a cache, without a choice of its files.
@@ -159,6 +165,27 @@ impl RemoteName {
                 Self::Model { repository: of_other, quant: Some(other) },
             ) => repository == of_other && quant.eq_ignore_ascii_case(other),
             _ => self == other,
+        }
+    }
+
+    /// Returns whether both may mean the same file. Only the hub knows which one a name without a quantisation means.
+    #[must_use]
+    pub fn may_mean_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Address { sha256, .. }, Self::Address { sha256: others, .. }) => sha256 == others,
+            (Self::File { repository, file }, Self::File { repository: others, file: other }) => {
+                repository.is_same_as(others) && parts_of(Path::new(file)).iter().any(|part| part == Path::new(other))
+            }
+            (Self::Model { repository, quant }, Self::Model { repository: others, quant: other }) => {
+                let quants = quant.as_ref().zip(other.as_ref());
+                repository.is_same_as(others) && quants.is_none_or(|(one, other)| one.eq_ignore_ascii_case(other))
+            }
+            (Self::Model { repository, quant }, Self::File { repository: others, file })
+            | (Self::File { repository: others, file }, Self::Model { repository, quant }) => {
+                let is_of = |quant: &String| has_quant(Path::new(file), quant);
+                repository.is_same_as(others) && quant.as_ref().is_none_or(is_of)
+            }
+            (Self::Address { .. }, _) | (_, Self::Address { .. }) => false,
         }
     }
 
@@ -308,6 +335,31 @@ mod tests {
         assert_eq!(parse("https://hf.co/org/name/resolve/main/f.gguf?download=true"), "org/name/f.gguf");
         let signed = format!("https://a.example:8443/x/m.gguf?X-Signature=secret#sha256={hash}");
         assert_eq!(parse(&signed), format!("https://a.example:8443/x/m.gguf#sha256={hash}"));
+    }
+
+    #[test]
+    fn names_may_mean_the_same_file_whichever_way_it_is_written() {
+        let addresses = [("a", "ab"), ("b", "ab"), ("a", "cd")];
+        let [one, same, other] =
+            addresses.map(|(host, hash)| format!("https://{host}.example/m.gguf?v=1#sha256={}", hash.repeat(32)));
+        for (one, other, expected) in [
+            ("o/m", "o/m:Q8_0", true),
+            ("O/m:q8_0", "o/M:Q8_0", true),
+            ("o/m:Q4_0", "o/m:Q8_0", false),
+            ("o/m", "o/other", false),
+            ("o/m/m-Q8_0.gguf", "o/m:q8_0", true),
+            ("o/m/m-Q8_0.gguf", "o/m:Q4_0", false),
+            ("o/m/m-Q8_0.gguf", "o/m", true),
+            ("o/m/m-00001-of-00002.gguf", "hf:o/m/m-00002-of-00002.gguf", true),
+            ("o/m/m-Q8_0.gguf", "o/m/m-Q4_0.gguf", false),
+            (&one, &same, true),
+            (&one, &other, false),
+            (&one, "o/m", false),
+        ] {
+            let parse = |name: &str| RemoteName::parse(name).unwrap();
+            assert_eq!(parse(one).may_mean_same(&parse(other)), expected, "{one} {other}");
+            assert_eq!(parse(other).may_mean_same(&parse(one)), expected, "{other} {one}");
+        }
     }
 
     #[test]
