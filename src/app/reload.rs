@@ -59,19 +59,25 @@ pub(super) struct ServedFile {
     aliases: Vec<String>,
     /// `None` for a remote backend or a command.
     pub(super) path: Option<PathBuf>,
-    pub(super) projector: Option<PathBuf>,
+    /// Its projector, adapters, draft model and chat template.
+    pub(super) companions: Vec<PathBuf>,
+    /// The names of its adapters, as requests give them after those of the model.
+    adapters: Vec<String>,
     /// Whether the configuration names it, so that the next start needs it.
     pub(super) is_named: bool,
 }
 
 impl ServedFile {
     fn of(model: &CheckedModel, is_named: bool) -> Self {
-        let projector = model.file.as_ref().and_then(|file| file.projector.as_ref());
+        let projector = model.file.iter().filter_map(|file| file.projector.as_ref()).map(|found| found.path.as_path());
+        let companions = model.file.iter().flat_map(|file| file.companions.files.paths());
+        let adapters = model.settings.local.iter().flat_map(|local| local.companions.adapter_names());
         Self {
             id: model.id.clone(),
             aliases: model.settings.aliases.clone(),
             path: model.file.as_ref().map(|file| file.path.clone()),
-            projector: projector.map(|projector| projector.path.clone()),
+            companions: projector.chain(companions).map(Path::to_owned).collect(),
+            adapters: adapters.cloned().collect(),
             is_named,
         }
     }
@@ -79,6 +85,12 @@ impl ServedFile {
     /// Returns whether this is the id or an alias.
     pub(super) fn has_name(&self, name: &str) -> bool {
         self.id == name || self.aliases.iter().any(|alias| alias == name)
+    }
+
+    /// Returns whether this is the name of one of its adapters.
+    pub(super) fn has_adapter(&self, name: &str) -> bool {
+        let parts = name.rsplit_once(':');
+        parts.is_some_and(|(model, adapter)| self.has_name(model) && self.adapters.iter().any(|one| one == adapter))
     }
 }
 

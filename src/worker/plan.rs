@@ -68,6 +68,18 @@ pub struct CompanionFiles {
     pub rpc: Vec<String>,
 }
 
+impl CompanionFiles {
+    /// Returns the files on this machine.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        let template = match &self.chat_template {
+            Some(ChatTemplate::File(path)) => Some(path),
+            Some(ChatTemplate::BuiltIn(_)) | None => None,
+        };
+        let adapters = self.adapters.iter().map(|(path, _)| path);
+        adapters.chain(&self.draft).chain(template).map(PathBuf::as_path)
+    }
+}
+
 /// A chat template in place of that of the model's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChatTemplate {

@@ -543,3 +543,83 @@ fn a_model_that_is_coming_is_in_use_however_it_is_named() {
     assert_eq!(follow(&client, &download).last().unwrap().name.as_deref(), Some("done"));
     assert_eq!(send(&client, "DELETE", "/v1/models/Org%2FTiny-GGUF").status(), 200);
 }
+
+fn what_the_configuration_names_for_a_model_was_removed() {
+    let setup = Setup::new();
+    let draft = setup.cached("draft-Q8_0.gguf");
+    let adapter = setup.folder.path().join("formal.gguf");
+    model_file::write_lora(&adapter, "llama", 1);
+    let config = "models:
+  base:
+    file: first.gguf
+    aliases: [other]
+    draft: o/m/draft-Q8_0.gguf
+    lora: [{file: formal.gguf, name: formal}]
+";
+    let gateway = setup.gateway().reals(config).set("MODELS_DIR", setup.folder.path().display()).start();
+    let client = admin(&gateway);
+    for name in ["o%2Fm", "o%2Fm%2Fdraft-Q8_0.gguf", "formal.gguf", "base:formal", "other:formal"] {
+        let refused = send(&client, "DELETE", &format!("/v1/models/{name}"));
+        assert_eq!(code(&refused), (409, "model_in_use".to_owned()), "{name}: {}", refused.text());
+        assert!(refused.text().contains("the configuration names it"), "{name}: {}", refused.text());
+    }
+    assert_eq!(code(&send(&client, "DELETE", "/v1/models/base:none")).0, 404);
+    assert!(draft.exists() && adapter.exists());
+}
+
+fn a_model_that_another_program_uses_was_removed_over_http() {
+    let setup = Setup::new();
+    let gateway = setup.gateway().start();
+    let client = admin(&gateway);
+    let file = setup.folder.path().join("first.gguf");
+    // In one expression: a command keeps the file open in this process.
+    let mut other =
+        Command::new("tail").args(["-f", "/dev/null"]).stdin(fs::File::open(&file).unwrap()).spawn().unwrap();
+    let refused = send(&client, "DELETE", "/v1/models/first");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert_eq!(code(&refused), (409, "model_in_use".to_owned()), "{}", refused.text());
+    assert!(refused.text().contains(&format!("in use by process {} (tail)", other.id())), "{}", refused.text());
+    assert!(file.exists());
+    assert_eq!(send(&client, "DELETE", "/v1/models/first").status(), 200);
+}
+
+fn a_removal_that_hangs_blocked_all_that_followed() {
+    let setup = Setup::new();
+    let model = setup.cached("m-Q8_0.gguf");
+    let gateway = setup.gateway().start();
+    let client = admin(&gateway);
+    let pipe = setup.cache.path().join("models--o--m/refs/hangs");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let first = {
+        let client = client.clone().patience(REAL_MODEL_ANSWERS);
+        std::thread::spawn(move || send(&client, "DELETE", "/v1/models/o%2Fm"))
+    };
+    // Opened without a wait, it is there as soon as the removal reads it.
+    let writer = eventually_some("the removal hangs", STARTS, || {
+        fs::File::options().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&pipe).ok()
+    });
+    let refused = send(&client, "DELETE", "/v1/models/first");
+    assert_eq!(code(&refused), (409, "model_in_use".to_owned()), "{}", refused.text());
+    assert!(refused.text().contains("another removal is not done yet"), "{}", refused.text());
+    fs::remove_file(&pipe).unwrap();
+    drop(writer);
+    let removed = first.join().unwrap();
+    assert_eq!(removed.status(), 200, "{}", removed.text());
+    assert!(!model.exists());
+    assert_eq!(send(&client, "DELETE", "/v1/models/first").status(), 200);
+}
+
+fn a_store_of_another_program_in_the_models_folder_lost_a_file_over_http() {
+    let setup = Setup::new();
+    let theirs = setup.folder.path().join("lm/pub/repo/theirs.gguf");
+    fs::create_dir_all(theirs.parent().unwrap()).unwrap();
+    fs::copy(test_models().join(TINY_FILE), &theirs).unwrap();
+    for stores in ["auto", "none"] {
+        let builder = setup.gateway().set("LM_STUDIO_MODELS", setup.folder.path().join("lm").display());
+        let gateway = builder.set("MODEL_STORES", stores).start();
+        let refused = send(&admin(&gateway), "DELETE", "/v1/models/theirs");
+        assert_eq!(code(&refused), (403, "model_not_removable".to_owned()), "{stores}: {}", refused.text());
+        assert!(theirs.exists());
+    }
+}

@@ -51,22 +51,30 @@ pub(in crate::app) fn removal_order(
 impl ModelRemoval {
     /// Removes a model. Returns the bytes that this has freed.
     async fn remove(&self, name: &str) -> Result<u64, NotRemoved> {
-        let _alone = self.alone.lock().await;
+        // Without a wait: a volume may never answer.
+        let alone = self.alone.try_lock();
+        let _alone = alone.map_err(|_| NotRemoved::InUse("another removal is not done yet: try again".to_owned()))?;
         let (places, served) = self.reloader.served_files().await;
         if RemoteName::parse(name).is_ok_and(|remote| self.is_coming(&remote)) {
             return Err(NotRemoved::InUse("it is being downloaded: cancel the download first".to_owned()));
+        }
+        if let Some(model) = served.iter().find(|model| model.has_adapter(name)) {
+            let why = format!("the configuration names it as an adapter of '{}': take it out of that first", model.id);
+            return Err(NotRemoved::InUse(why));
         }
         if served.iter().any(|model| model.has_name(name) && model.path.is_none()) {
             return Err(NotRemoved::Forbidden("it is no file of this machine".to_owned()));
         }
         let named = name.to_owned();
-        let planned = spawn_blocking(move || PlannedRemoval::of(&places, served, &named)).await;
-        let PlannedRemoval { plan, users } = planned.map_err(|_| interrupted())??;
+        let planned = on_disk(move || PlannedRemoval::of(&places, served, &named)).await?;
+        let PlannedRemoval { plan, users } = planned?;
         for user in &users {
             self.check_unused(user)?;
         }
+        // Other services of this machine may use it too.
+        let plan = on_disk(move || plan.check_unused().map(|()| plan)).await?.map_err(not_removed)?;
         let (bytes, files) = (plan.bytes_freed, plan.files.len());
-        let removed = spawn_blocking(move || plan.remove()).await.map_err(|_| interrupted())?;
+        let removed = on_disk(move || plan.remove()).await?;
         // A part of it may be gone even if not all is.
         self.reloader.rescan().await;
         removed.map_err(not_removed)?;
@@ -115,10 +123,15 @@ impl PlannedRemoval {
         let plan = plan.map_err(not_removed)?;
         let going: BTreeSet<PathBuf> = plan.files.iter().map(|file| real(&file.path)).collect();
         let uses =
-            |model: &ServedFile| model.path.iter().chain(&model.projector).any(|path| going.contains(&real(path)));
+            |model: &ServedFile| model.path.iter().chain(&model.companions).any(|path| going.contains(&real(path)));
         let users = served.into_iter().filter(uses).collect();
         Ok(Self { plan, users })
     }
+}
+
+/// Does something on a blocking thread: files may be on slow network volumes.
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, NotRemoved> {
+    spawn_blocking(work).await.map_err(|_| interrupted())
 }
 
 /// Returns a path with its links resolved, as far as it can be.
