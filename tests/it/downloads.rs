@@ -1,16 +1,19 @@
 //! Downloads over HTTP: ordered, followed, cancelled, gone on with; and the removal of models.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::support::client::{Client, Event, Response};
 use super::support::gateway::{ADMIN, Builder, Gateway, ollama_python, smollm, test_models};
-use super::support::mock_hub::{HubFaults, MockHub};
+use super::support::mock_hub::{COMMIT, HubFaults, MockHub};
+use super::support::model_file;
 use super::support::page_commands::run_page_where;
 use super::support::wait::{REAL_MODEL_ANSWERS, STARTS, STOPS, eventually, eventually_some};
 
@@ -54,6 +57,18 @@ impl Setup {
             .set("HF_ENDPOINT", self.hub.url())
             .set("HF_HUB_OFFLINE", false)
             .set("DOWNLOAD_RETRIES", 0)
+    }
+
+    /// Adds a model to the cache, as that of the repository `o/m`. Returns its file.
+    fn cached(&self, file: &str) -> PathBuf {
+        let repository = self.cache.path().join("models--o--m");
+        let path = repository.join("snapshots").join(COMMIT).join(file);
+        for folder in [path.parent().unwrap(), &repository.join("refs")] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        fs::write(repository.join("refs/main"), COMMIT).unwrap();
+        fs::copy(test_models().join(TINY_FILE), &path).unwrap();
+        path
     }
 
     /// Has the host of files send slowly enough that a download can be stopped in its middle.
@@ -476,6 +491,112 @@ fn ollamas_own_client_pulls_and_deletes() {
     assert!(output.status.success(), "{said}\n{}", gateway.output());
 }
 
+/// Only the model's own file and its projector were looked at: after a removal of its draft model every chat was a 503.
+#[test]
+fn what_the_configuration_names_for_a_model_was_removed() {
+    let setup = Setup::new();
+    let draft = setup.cached("draft-Q8_0.gguf");
+    let adapter = setup.folder.path().join("formal.gguf");
+    model_file::write_lora(&adapter, "llama", 1);
+    let config = "models:
+  base:
+    file: first.gguf
+    aliases: [other]
+    draft: o/m/draft-Q8_0.gguf
+    lora: [{file: formal.gguf, name: formal}]
+";
+    let gateway = setup.gateway().reals(config).set("MODELS_DIR", setup.folder.path().display()).start();
+    let client = admin(&gateway);
+    for name in ["o%2Fm", "o%2Fm%2Fdraft-Q8_0.gguf", "formal.gguf", "base:formal", "other:formal"] {
+        let refused = send(&client, "DELETE", &format!("/v1/models/{name}"));
+        assert_eq!(code(&refused), (409, "model_in_use".to_owned()), "{name}: {}", refused.text());
+        assert!(refused.text().contains("the configuration names it"), "{name}: {}", refused.text());
+    }
+    assert_eq!(code(&send(&client, "DELETE", "/v1/models/base:none")).0, 404);
+    assert!(draft.exists() && adapter.exists());
+}
+
+/// A service beside this one would have found its model gone at its next start.
+#[test]
+fn a_model_that_another_program_uses_was_removed_over_http() {
+    let setup = Setup::new();
+    let gateway = setup.gateway().start();
+    let client = admin(&gateway);
+    let file = setup.folder.path().join("first.gguf");
+    // In one expression: a command keeps the file open in this process.
+    let mut other =
+        Command::new("tail").args(["-f", "/dev/null"]).stdin(fs::File::open(&file).unwrap()).spawn().unwrap();
+    let refused = send(&client, "DELETE", "/v1/models/first");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert_eq!(code(&refused), (409, "model_in_use".to_owned()), "{}", refused.text());
+    assert!(refused.text().contains(&format!("in use by process {} (tail)", other.id())), "{}", refused.text());
+    assert!(file.exists());
+    assert_eq!(send(&client, "DELETE", "/v1/models/first").status(), 200);
+}
+
+/// It was "not found", because only the same spelling of the name was known to be coming.
+#[test]
+fn a_model_that_is_coming_is_in_use_however_it_is_named() {
+    let setup = Setup::new();
+    setup.hub.set_faults(HubFaults { holds: true, ..HubFaults::default() });
+    let gateway = setup.gateway().start();
+    let client = admin(&gateway);
+    let download = order(&client, TINY);
+    for name in ["", ":Q8_0", ":q8_0", "%2FTiny-Q8_0.gguf"] {
+        let refused = send(&client, "DELETE", &format!("/v1/models/Org%2FTiny-GGUF{name}"));
+        assert_eq!(code(&refused), (409, "model_in_use".to_owned()), "{name}: {}", refused.text());
+        assert!(refused.text().contains("it is being downloaded"), "{name}: {}", refused.text());
+    }
+    assert_eq!(code(&send(&client, "DELETE", "/v1/models/Org%2FOther-GGUF")).0, 404);
+    setup.hub.release();
+    assert_eq!(follow(&client, &download).last().unwrap().name.as_deref(), Some("done"));
+    assert_eq!(send(&client, "DELETE", "/v1/models/Org%2FTiny-GGUF").status(), 200);
+}
+
+/// Every removal waited for one before it that a volume did not answer.
+#[test]
+fn a_removal_that_hangs_blocked_all_that_followed() {
+    let setup = Setup::new();
+    let model = setup.cached("m-Q8_0.gguf");
+    let gateway = setup.gateway().start();
+    let client = admin(&gateway);
+    let pipe = setup.cache.path().join("models--o--m/refs/hangs");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let first = {
+        let client = client.clone().patience(REAL_MODEL_ANSWERS);
+        std::thread::spawn(move || send(&client, "DELETE", "/v1/models/o%2Fm"))
+    };
+    // Opened without a wait, it is there as soon as the removal reads it.
+    let writer = eventually_some("the removal hangs", STARTS, || {
+        fs::File::options().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&pipe).ok()
+    });
+    let refused = send(&client, "DELETE", "/v1/models/first");
+    assert_eq!(code(&refused), (409, "model_in_use".to_owned()), "{}", refused.text());
+    assert!(refused.text().contains("another removal is not done yet"), "{}", refused.text());
+    fs::remove_file(&pipe).unwrap();
+    drop(writer);
+    let removed = first.join().unwrap();
+    assert_eq!(removed.status(), 200, "{}", removed.text());
+    assert!(!model.exists());
+    assert_eq!(send(&client, "DELETE", "/v1/models/first").status(), 200);
+}
+
+#[test]
+fn a_store_of_another_program_in_the_models_folder_lost_a_file_over_http() {
+    let setup = Setup::new();
+    let theirs = setup.folder.path().join("lm/pub/repo/theirs.gguf");
+    fs::create_dir_all(theirs.parent().unwrap()).unwrap();
+    fs::copy(test_models().join(TINY_FILE), &theirs).unwrap();
+    for stores in ["auto", "none"] {
+        let builder = setup.gateway().set("LM_STUDIO_MODELS", setup.folder.path().join("lm").display());
+        let gateway = builder.set("MODEL_STORES", stores).start();
+        let refused = send(&admin(&gateway), "DELETE", "/v1/models/theirs");
+        assert_eq!(code(&refused), (403, "model_not_removable".to_owned()), "{stores}: {}", refused.text());
+        assert!(theirs.exists());
+    }
+}
+
 /// Regression: the second file waited for the lock that the first one held.
 #[test]
 fn a_model_of_two_files_with_the_same_bytes_waited_for_itself() {
@@ -524,102 +645,4 @@ fn a_key_for_some_models_has_nothing_to_do_with_downloads_of_others() {
     }
     let pulled = client.post_json("/api/pull", &json!({"model": "first", "stream": false}));
     assert_eq!(pulled.status(), 403, "{}", pulled.text());
-
-/// It was "not found", because only the same spelling of the name was known to be coming.
-#[test]
-fn a_model_that_is_coming_is_in_use_however_it_is_named() {
-    let setup = Setup::new();
-    setup.hub.set_faults(HubFaults { holds: true, ..HubFaults::default() });
-    let gateway = setup.gateway().start();
-    let client = admin(&gateway);
-    let download = order(&client, TINY);
-    for name in ["", ":Q8_0", ":q8_0", "%2FTiny-Q8_0.gguf"] {
-        let refused = send(&client, "DELETE", &format!("/v1/models/Org%2FTiny-GGUF{name}"));
-        assert_eq!(code(&refused), (409, "model_in_use".to_owned()), "{name}: {}", refused.text());
-        assert!(refused.text().contains("it is being downloaded"), "{name}: {}", refused.text());
-    }
-    assert_eq!(code(&send(&client, "DELETE", "/v1/models/Org%2FOther-GGUF")).0, 404);
-    setup.hub.release();
-    assert_eq!(follow(&client, &download).last().unwrap().name.as_deref(), Some("done"));
-    assert_eq!(send(&client, "DELETE", "/v1/models/Org%2FTiny-GGUF").status(), 200);
-}
-
-fn what_the_configuration_names_for_a_model_was_removed() {
-    let setup = Setup::new();
-    let draft = setup.cached("draft-Q8_0.gguf");
-    let adapter = setup.folder.path().join("formal.gguf");
-    model_file::write_lora(&adapter, "llama", 1);
-    let config = "models:
-  base:
-    file: first.gguf
-    aliases: [other]
-    draft: o/m/draft-Q8_0.gguf
-    lora: [{file: formal.gguf, name: formal}]
-";
-    let gateway = setup.gateway().reals(config).set("MODELS_DIR", setup.folder.path().display()).start();
-    let client = admin(&gateway);
-    for name in ["o%2Fm", "o%2Fm%2Fdraft-Q8_0.gguf", "formal.gguf", "base:formal", "other:formal"] {
-        let refused = send(&client, "DELETE", &format!("/v1/models/{name}"));
-        assert_eq!(code(&refused), (409, "model_in_use".to_owned()), "{name}: {}", refused.text());
-        assert!(refused.text().contains("the configuration names it"), "{name}: {}", refused.text());
-    }
-    assert_eq!(code(&send(&client, "DELETE", "/v1/models/base:none")).0, 404);
-    assert!(draft.exists() && adapter.exists());
-}
-
-fn a_model_that_another_program_uses_was_removed_over_http() {
-    let setup = Setup::new();
-    let gateway = setup.gateway().start();
-    let client = admin(&gateway);
-    let file = setup.folder.path().join("first.gguf");
-    // In one expression: a command keeps the file open in this process.
-    let mut other =
-        Command::new("tail").args(["-f", "/dev/null"]).stdin(fs::File::open(&file).unwrap()).spawn().unwrap();
-    let refused = send(&client, "DELETE", "/v1/models/first");
-    other.kill().unwrap();
-    other.wait().unwrap();
-    assert_eq!(code(&refused), (409, "model_in_use".to_owned()), "{}", refused.text());
-    assert!(refused.text().contains(&format!("in use by process {} (tail)", other.id())), "{}", refused.text());
-    assert!(file.exists());
-    assert_eq!(send(&client, "DELETE", "/v1/models/first").status(), 200);
-}
-
-fn a_removal_that_hangs_blocked_all_that_followed() {
-    let setup = Setup::new();
-    let model = setup.cached("m-Q8_0.gguf");
-    let gateway = setup.gateway().start();
-    let client = admin(&gateway);
-    let pipe = setup.cache.path().join("models--o--m/refs/hangs");
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let first = {
-        let client = client.clone().patience(REAL_MODEL_ANSWERS);
-        std::thread::spawn(move || send(&client, "DELETE", "/v1/models/o%2Fm"))
-    };
-    // Opened without a wait, it is there as soon as the removal reads it.
-    let writer = eventually_some("the removal hangs", STARTS, || {
-        fs::File::options().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&pipe).ok()
-    });
-    let refused = send(&client, "DELETE", "/v1/models/first");
-    assert_eq!(code(&refused), (409, "model_in_use".to_owned()), "{}", refused.text());
-    assert!(refused.text().contains("another removal is not done yet"), "{}", refused.text());
-    fs::remove_file(&pipe).unwrap();
-    drop(writer);
-    let removed = first.join().unwrap();
-    assert_eq!(removed.status(), 200, "{}", removed.text());
-    assert!(!model.exists());
-    assert_eq!(send(&client, "DELETE", "/v1/models/first").status(), 200);
-}
-
-fn a_store_of_another_program_in_the_models_folder_lost_a_file_over_http() {
-    let setup = Setup::new();
-    let theirs = setup.folder.path().join("lm/pub/repo/theirs.gguf");
-    fs::create_dir_all(theirs.parent().unwrap()).unwrap();
-    fs::copy(test_models().join(TINY_FILE), &theirs).unwrap();
-    for stores in ["auto", "none"] {
-        let builder = setup.gateway().set("LM_STUDIO_MODELS", setup.folder.path().join("lm").display());
-        let gateway = builder.set("MODEL_STORES", stores).start();
-        let refused = send(&admin(&gateway), "DELETE", "/v1/models/theirs");
-        assert_eq!(code(&refused), (403, "model_not_removable".to_owned()), "{stores}: {}", refused.text());
-        assert!(theirs.exists());
-    }
 }

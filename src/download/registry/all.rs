@@ -139,11 +139,6 @@ impl DownloadRegistry {
         }
     }
 
-    /// Returns whether the file that this name means is being brought.
-    pub fn is_coming(&self, name: &RemoteName) -> bool {
-        find_coming(&self.lock(), name).is_some()
-    }
-
     /// Sets the metrics of the present states.
     pub fn count_states(&self) {
         let states: Vec<DownloadState> = self.lock().iter().map(|download| download.state()).collect();
