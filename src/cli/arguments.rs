@@ -272,23 +272,26 @@ impl ServeArgs {
 /// Says of a MODEL argument that means no model where it was looked up: unlike `MODEL_NAME`, it may be a file of the
 /// current folder.
 pub(super) fn explain_model(model: Option<&str>, problems: Vec<SettingProblem>) -> Vec<SettingProblem> {
-    // A name with the prefix of a store is no path.
-    let Some(model) = model.filter(|model| models::StoreName::parse(model).is_none()) else { return problems };
+    // A name with the prefix of a store is no path. Of a name on the network the problem itself says what to do.
+    let is_path = |model: &&str| models::StoreName::parse(model).is_none() && models::RemoteName::parse(model).is_err();
+    let Some(model) = model.filter(is_path) else { return problems };
     let subject = format!("MODEL_NAME={model:?}");
     let is_absent = |problem: &SettingProblem| {
         let starts = ["there is no model ", "the models folder "];
         problem.subject == subject && starts.iter().any(|start| problem.fault.starts_with(start))
     };
-    let explain = |problem: SettingProblem| match is_absent(&problem) {
+    let explain = |problem: SettingProblem| {
+        match is_absent(&problem) {
         false => problem,
         true => SettingProblem {
             subject: format!("MODEL {model:?}"),
             fault: format!("there is no file {:?} here, and {}", format!("./{model}"), problem.fault),
             hint: Some(
-                "give the path of a .gguf file, or the name of one below MODELS_DIR; `llamagate models` lists these"
+                "give the path of a .gguf file, or the name of one below MODELS_DIR; `llamagate list` names all that are here"
                     .to_owned(),
             ),
         },
+    }
     };
     problems.into_iter().map(explain).collect()
 }

@@ -95,12 +95,24 @@ impl ModelError {
             Self::Folder { .. } => "create the folder, mount the volume, or set MODELS_DIR",
             Self::Outside { .. } => "name a file below MODELS_DIR, or give its full path in MODEL_PATH",
             Self::NotFound { .. } => {
-                "put the .gguf file there, set MODELS_DIR, or give its full path; `llamagate models` lists what is there"
+                "put the .gguf file there, set MODELS_DIR, or give its full path; `llamagate list` names all that are here"
             }
             Self::Ambiguous { .. } => "name the file with its folder",
             Self::Nowhere { hub, .. } | Self::Hub(hub) => hub.hint(),
             Self::Store(store) => store.hint(),
             Self::File { problem, .. } => problem.hint(),
+        }
+    }
+
+    /// Returns that the disk does not have it, in a few words, with the names that may have been meant.
+    #[must_use]
+    pub fn absence(&self) -> String {
+        match self {
+            Self::Nowhere { below, .. } => below.absence(),
+            Self::NotFound { similar, .. } if !similar.is_empty() => {
+                format!("it is not on the disk ({})", suggest(similar, true))
+            }
+            _ => "it is not on the disk".to_owned(),
         }
     }
 

@@ -8,7 +8,7 @@ use super::companions::projector::{BrokenProjector, ProjectorSearch, find_projec
 use super::error::ModelError;
 use super::gguf::{self, Metadata};
 use super::hub::name::RemoteName;
-use super::places::ModelPlaces;
+use super::places::{ModelPlaces, PlaceKind};
 use super::resolve::resolve;
 use super::split::id_of;
 use super::stores::name::StoreName;
@@ -31,8 +31,20 @@ pub fn find(places: &ModelPlaces, name: &str) -> Result<PathBuf, ModelError> {
                 false => ModelError::Hub(hub),
             })
         }
-        (resolved, _) => resolved,
+        (Err(below), _) => Err(with_names_of_stores(places, name, below)),
+        (Ok(path), _) => Ok(path),
     }
+}
+
+/// Adds the model that Ollama's store has under this name to those that may have been meant.
+fn with_names_of_stores(places: &ModelPlaces, name: &str, mut error: ModelError) -> ModelError {
+    if let ModelError::NotFound { similar, .. } = &mut error {
+        let prefixed = format!("{}:{name}", PlaceKind::Ollama);
+        if StoreName::parse(&prefixed).is_some_and(|name| name.find_file(places).is_ok()) {
+            similar.insert(0, prefixed);
+        }
+    }
+    error
 }
 
 /// Returns the id of the model that was found by `name` at `path`.

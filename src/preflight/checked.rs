@@ -155,7 +155,7 @@ pub struct MissingModel {
     pub given: String,
     /// What it means.
     pub name: RemoteName,
-    /// Why it is not on the disk, in one sentence.
+    /// That it is not on the disk, in a few words.
     pub locally: String,
 }
 
@@ -181,6 +181,19 @@ pub(super) struct ModelFlaw {
     /// The model, if a download may bring it.
     pub(super) missing: Option<Box<MissingModel>>,
     pub(super) broken: Option<Box<BrokenFile>>,
+}
+
+/// A model whose file can be served, and what is wrong with what goes with it.
+pub(super) struct FlawedModel {
+    pub(super) model: CheckedModel,
+    /// Empty if nothing is.
+    pub(super) flaws: Vec<ModelFlaw>,
+}
+
+impl From<CheckedModel> for FlawedModel {
+    fn from(model: CheckedModel) -> Self {
+        Self { model, flaws: Vec::new() }
+    }
 }
 
 /// Returns the name of a file, without its folder.

@@ -6,13 +6,17 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::checked::{CheckedModel, FoundCompanions, MissingModel, ModelFile, ModelFlaw};
+use super::checked::{FlawedModel, FoundCompanions, MissingModel, ModelFile, ModelFlaw};
 use super::llama_server::file_start;
 use crate::models::{self, Metadata, ModelError, ModelKind, ProjectorSearch, RemoteName, TemplateFacts, shown_name};
 use crate::settings::bounds::CHAT_TEMPLATE_SIZE;
 use crate::settings::catalogue::{AdapterSetting, CompanionSettings, ModelSettings, ProjectorSetting};
 use crate::settings::{SettingProblem, Settings};
 use crate::worker::{ChatTemplate, LlamaHelp, is_adapter_path};
+
+/// What to do about a model of the hub that is not on the disk while `HF_HUB_OFFLINE` forbids to download it.
+const OFFLINE_HINT: &str =
+    "unset HF_HUB_OFFLINE, so that it can be downloaded, or put the file into MODELS_DIR and name it";
 
 /// Where what goes with one model is looked for.
 struct Places<'a> {
@@ -40,7 +44,7 @@ impl Places<'_> {
 
     /// Describes why the name at `subject` has no usable file. A download may bring one that is missing.
     fn flaw(&self, subject: &str, name: &str, error: &ModelError) -> ModelFlaw {
-        let hint = Some(error.hint().to_owned()).filter(|hint| !hint.is_empty());
+        let hint = hint_of(self.settings, name, error);
         let subject = format!("{subject}: {:?}", shown_name(name));
         let missing = self.missing(&subject, name, error).map(Box::new);
         let problem = SettingProblem { subject, fault: error.to_string(), hint };
@@ -58,8 +62,15 @@ impl Places<'_> {
             return None;
         }
         let (subject, given) = (subject.to_owned(), shown_name(name));
-        Some(MissingModel { subject, given, name: remote, locally: error.to_string() })
+        Some(MissingModel { subject, given, name: remote, locally: error.absence() })
     }
+}
+
+/// Returns what to do about a name that has no usable file. Without the network none is told to download it.
+pub(super) fn hint_of(settings: &Settings, name: &str, error: &ModelError) -> Option<String> {
+    let is_forbidden = settings.downloads.hf_hub_offline && error.is_missing() && RemoteName::parse(name).is_ok();
+    let hint = if is_forbidden { OFFLINE_HINT } else { error.hint() };
+    (!hint.is_empty()).then(|| hint.to_owned())
 }
 
 /// Returns the names of files that a model needs besides its own, each with its key.
@@ -121,42 +132,40 @@ pub(super) fn configured_projector(
     }
 }
 
-/// Adds what goes with a model to it. `help` is what the llama-server says of its arguments.
-///
-/// # Errors
-///
-/// Something cannot be found or used.
-pub(super) fn add_companions(
-    settings: &Settings,
-    mut model: CheckedModel,
-    help: Option<&LlamaHelp>,
-) -> Result<CheckedModel, ModelFlaw> {
+/// Adds what goes with a model to it, and all that cannot be found or used to its flaws. `help` is what the llama-server says
+/// of its arguments.
+pub(super) fn add_companions(settings: &Settings, found: FlawedModel, help: Option<&LlamaHelp>) -> FlawedModel {
+    let FlawedModel { mut model, mut flaws } = found;
     let Some(local) = model.settings.local.as_ref().filter(|_| file_start(&model.settings).is_some()) else {
-        return Ok(model);
+        return FlawedModel { model, flaws };
     };
-    let Some(file) = &mut model.file else { return Ok(model) };
+    let Some(file) = &mut model.file else { return FlawedModel { model, flaws } };
     if local.companions == CompanionSettings::default() {
-        return Ok(model);
+        return FlawedModel { model, flaws };
     }
     let mut finder = Finder::new(settings, &model.id, file, &local.engine.extra_args.words);
     let wanted = &local.companions;
     for (at, adapter) in wanted.adapters.iter().enumerate() {
-        finder.add_adapter(at, adapter, model.kind)?;
+        flaws.extend(finder.add_adapter(at, adapter, model.kind).err());
     }
     if let Some(name) = &wanted.draft {
-        finder.add_draft(name)?;
+        flaws.extend(finder.add_draft(name).err());
     }
-    let template = wanted.chat_template.as_ref().map(|name| finder.add_template(name, help)).transpose()?;
+    let template = wanted.chat_template.as_ref().map(|name| finder.add_template(name, help));
     finder.found.files.speculative = wanted.speculative.clone();
     finder.found.files.rpc.clone_from(&wanted.rpc);
     let found = finder.found;
-    if let Some(facts) = template {
-        let metadata = &mut file.model.metadata;
-        metadata.has_chat_template = true;
-        (metadata.template_has_tools, metadata.template_has_thinking) = (facts.has_tools, facts.has_thinking);
+    match template {
+        Some(Ok(facts)) => {
+            let metadata = &mut file.model.metadata;
+            metadata.has_chat_template = true;
+            (metadata.template_has_tools, metadata.template_has_thinking) = (facts.has_tools, facts.has_thinking);
+        }
+        Some(Err(flaw)) => flaws.push(flaw),
+        None => {}
     }
     file.companions = found;
-    Ok(model)
+    FlawedModel { model, flaws }
 }
 
 /// Finds what goes with one model.

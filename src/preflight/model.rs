@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::checked::{BrokenFile, CheckedModel, FoundCompanions, MissingModel, ModelFile, ModelFlaw, file_name};
-use super::companions::configured_projector;
+use super::checked::{
+    BrokenFile, CheckedModel, FlawedModel, FoundCompanions, MissingModel, ModelFile, ModelFlaw, file_name,
+};
+use super::companions::{configured_projector, hint_of};
 use super::heads::read_heads;
 use super::llama_server::file_start;
 use crate::models::{self, KindContradiction, ModelKind, Projector, ProjectorSearch};
@@ -13,7 +15,8 @@ use crate::settings::{SettingProblem, Settings};
 /// The arguments of llama-server that set the kind of a model that is none for chat.
 const KIND_ARGUMENTS: &str = "--embeddings or --reranking";
 
-/// Checks one model. Returns `None` if its file is good but there is no llama-server, which is a separate problem.
+/// Checks one model and its projector. Returns `None` if its file is good but there is no llama-server, which is a separate
+/// problem. What else goes with it is not looked for yet.
 ///
 /// # Errors
 ///
@@ -22,28 +25,38 @@ pub(super) fn check_model(
     settings: &Settings,
     model: &ModelSettings,
     binary: Option<&Path>,
-) -> Result<Option<CheckedModel>, ModelFlaw> {
+) -> Result<Option<FlawedModel>, ModelFlaw> {
     let Some(start) = file_start(model) else {
         let kind = model.kind.unwrap_or(ModelKind::Chat);
         let id = model.id.clone().unwrap_or_default();
-        return Ok(Some(CheckedModel { kind, settings: model.clone(), ..CheckedModel::without_file(id) }));
+        return Ok(Some(CheckedModel { kind, settings: model.clone(), ..CheckedModel::without_file(id) }.into()));
     };
     let (path, inspected) = find_model_file(settings, model, start)?;
     let Some(binary) = binary else { return Ok(None) };
+    let mut flaws = Vec::new();
     let search = |path: &Path| match model.local.as_ref().map(|local| &local.projector) {
         None | Some(ProjectorSetting::Never) => Ok(ProjectorSearch::default()),
         Some(ProjectorSetting::Auto) => Ok(match start {
             Start::Named(name) => models::find_projector_of(&settings.model_places(), name, path, &inspected.metadata),
             _ => models::find_projector(path, &inspected.metadata),
         }),
-        Some(ProjectorSetting::File(name)) => configured_projector(settings, model, path, name),
+        Some(ProjectorSetting::File(name)) => {
+            Ok(configured_projector(settings, model, path, name).unwrap_or_else(|flaw| {
+                flaws.push(flaw);
+                ProjectorSearch::default()
+            }))
+        }
     };
     let checked = check_file(model.clone(), path, inspected.clone(), binary, search)?;
     if let Some(contradiction) = checked.kind_contradiction() {
-        return Err(contradicted(&checked, contradiction));
+        flaws.push(contradicted(&checked, contradiction));
+        return Ok(Some(FlawedModel { model: checked, flaws }));
     }
-    let heads = read_heads(settings, &checked)?;
-    Ok(Some(CheckedModel { heads, ..checked }))
+    let heads = read_heads(settings, &checked).unwrap_or_else(|flaw| {
+        flaws.push(flaw);
+        None
+    });
+    Ok(Some(FlawedModel { model: CheckedModel { heads, ..checked }, flaws }))
 }
 
 /// Returns the problem that a model has another kind than its file can serve.
@@ -127,8 +140,10 @@ fn find_model_file(
         (_, Start::Command { .. }) => String::new(),
     };
     let problem = |error: models::ModelError| {
-        let hint = error.hint();
-        let hint = (!hint.is_empty()).then(|| hint.to_owned());
+        let hint = match start {
+            Start::Named(name) => hint_of(settings, name, &error),
+            _ => Some(error.hint().to_owned()).filter(|hint| !hint.is_empty()),
+        };
         let problem = SettingProblem { subject: subject.clone(), fault: error.to_string(), hint };
         let broken =
             error.broken_file().map(|path| Box::new(BrokenFile { name: file_name(path), sentence: error.sentence() }));
@@ -139,7 +154,7 @@ fn find_model_file(
                 let begins_here =
                     given.split_once('/').is_some_and(|(folder, _)| settings.files.models_dir.join(folder).is_dir());
                 name.filter(|_| !begins_here).map(|name| {
-                    let (given, locally) = (models::shown_name(given), error.to_string());
+                    let (given, locally) = (models::shown_name(given), error.absence());
                     Box::new(MissingModel { subject: subject.clone(), given, name, locally })
                 })
             }

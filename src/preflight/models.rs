@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use super::checked::{CheckedModel, CheckedModels, ModelFlaw, Unservable};
+use super::checked::{CheckedModel, CheckedModels, FlawedModel, MissingModel, ModelFlaw, Unservable};
 use super::companions::{add_companions, missing_companions};
 use super::llama_server::{find_llama_server, needs_llama_server, unknown_arguments};
 use super::model::check_model;
 use super::shelf::{no_model, scan_shelf};
 use crate::models::{ModelKind, Shelf};
 use crate::settings::catalogue::{ModelSettings, Start};
-use crate::settings::{Config, Environment, SettingProblem, is_executable};
+use crate::settings::{Config, Environment, SettingProblem, Settings, is_executable};
 use crate::worker::LlamaHelp;
 
 /// The model id that a service with `MOCK_BACKEND` and no configured model uses.
@@ -53,28 +53,30 @@ pub fn models(
     let (mut broken, mut missing) = (Vec::new(), Vec::new());
     problems.extend(configured.iter().filter_map(|model| missing_command(model, environment)));
     for model in configured {
-        let found = check_model(settings, model, binary.as_deref());
-        let path = found.as_ref().ok().and_then(|found| Some(found.as_ref()?.file.as_ref()?.path.clone()));
-        match found.and_then(|found| found.map(|found| add_companions(settings, found, help)).transpose()) {
-            // An id that comes from a file name is known only here, so this is the first place that sees it twice.
-            Ok(Some(model)) => match checked.iter().any(|other| other.id == model.id) {
-                false => checked.push(model),
-                true => problems.push(SettingProblem {
-                    subject: model.id,
-                    fault: "two models have this id".to_owned(),
-                    hint: Some("MODEL_NAME and MODEL_PATH make a model of their own, named after its file".to_owned()),
-                }),
-            },
-            Ok(None) => {}
-            Err(ModelFlaw { missing: Some(first), .. }) => {
-                let others = missing_companions(settings, model, path.as_deref());
-                let others: Vec<_> = others.into_iter().filter(|other| *other != *first).collect();
-                missing.extend(std::iter::once(*first).chain(others));
+        let (found, flaws) = match check_model(settings, model, binary.as_deref()) {
+            Ok(None) => continue,
+            Ok(Some(found)) => {
+                let FlawedModel { model, flaws } = add_companions(settings, found, help);
+                (Some(model), flaws)
             }
-            Err(flaw) => {
-                problems.push(flaw.problem);
-                broken.extend(flaw.broken.map(|file| *file));
-            }
+            Err(flaw) => (None, vec![flaw]),
+        };
+        let path = found.as_ref().and_then(|found| Some(found.file.as_ref()?.path.as_path()));
+        if flaws.iter().any(|flaw| flaw.missing.is_some()) {
+            missing.extend(missing_of(settings, model, path, &flaws));
+        }
+        // An id that comes from a file name is known only here, so this is the first place that sees it twice.
+        match found.filter(|_| flaws.is_empty()) {
+            Some(model) if checked.iter().any(|other| other.id == model.id) => problems.push(SettingProblem {
+                subject: model.id,
+                fault: "two models have this id".to_owned(),
+                hint: Some("MODEL_NAME and MODEL_PATH make a model of their own, named after its file".to_owned()),
+            }),
+            found => checked.extend(found),
+        }
+        for flaw in flaws.into_iter().filter(|flaw| flaw.missing.is_none()) {
+            problems.push(flaw.problem);
+            broken.extend(flaw.broken.map(|file| *file));
         }
     }
     for (kind, name) in &catalogue.default_models {
@@ -103,6 +105,23 @@ pub fn models(
     // With a problem of another kind, replacing the broken file would not be enough.
     let broken = if broken.len() == problems.len() { broken.into_iter().next() } else { None };
     Err(Unservable { problems, broken })
+}
+
+/// Returns what a download may bring of a model: what its flaws name, then what was not looked for because of them. `path` is
+/// its file, if that is there.
+fn missing_of(
+    settings: &Settings,
+    model: &ModelSettings,
+    path: Option<&Path>,
+    flaws: &[ModelFlaw],
+) -> Vec<MissingModel> {
+    let mut missing: Vec<MissingModel> = flaws.iter().filter_map(|flaw| flaw.missing.as_deref().cloned()).collect();
+    for other in missing_companions(settings, model, path) {
+        if !missing.contains(&other) {
+            missing.push(other);
+        }
+    }
+    missing
 }
 
 /// Returns a problem if the program of a model's command does not exist.

@@ -119,3 +119,40 @@ fn a_reload_waits_for_no_download() {
     assert!(answer.text().contains("llamagate pull Org/Smol-GGUF"), "{}", answer.text());
     assert!(hub.requests().is_empty());
 }
+
+fn run_without_network(arguments: &[&str], variables: &[(&str, &str)], config: &str) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("llamagate.yaml"), config).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_llamagate"));
+    command.env_clear().args(arguments).env("DATA_DIR", folder.path()).env("AUTH_ENABLED", "false");
+    command.env("LLAMA_SERVER", "/bin/true").env("PORT", "0").env("HEALTH_PORT", "0").env("DOWNLOAD_RETRIES", "0");
+    let output = command.envs(variables.iter().copied()).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_name_of_the_hub_that_failed_was_said_to_be_no_path() {
+    let hub = MockHub::start();
+    let (code, said) = run_without_network(&["serve", "Org/None"], &[("HF_ENDPOINT", &hub.url())], "");
+    assert_eq!(code, Some(78), "{said}");
+    let fault = said.find("has no repository Org/None").unwrap_or_else(|| panic!("{said}"));
+    assert!(said[..fault].lines().last().unwrap().len() < 120, "{said}");
+    assert!(said.contains("for a private repository set HF_TOKEN") && !said.contains("give the path"), "{said}");
+    let (code, said) = run_without_network(&["check", MODEL], &[("HF_HUB_OFFLINE", "1")], "");
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.contains("unset HF_HUB_OFFLINE") && !said.contains("llamagate pull"), "{said}");
+}
+
+#[test]
+fn of_several_companions_that_are_not_there_only_the_projector_was_named() {
+    let model = super::support::gateway::test_models().join("tiny-chat.gguf");
+    let config = format!(
+        "models:\n  a: {{file: '{}', mmproj: no-mmproj.gguf, draft: no-draft.gguf, lora: no-lora.gguf}}\n",
+        model.display()
+    );
+    let (code, said) = run_without_network(&["check"], &[("HF_HUB_OFFLINE", "1")], &config);
+    assert_eq!(code, Some(78), "{said}");
+    for key in ["mmproj", "draft", "lora[0]"] {
+        assert!(said.contains(&format!("models.a.{key}")), "{key}: {said}");
+    }
+}

@@ -344,3 +344,16 @@ fn an_empty_machine_names_all_places_that_were_looked_at() {
         assert!(errors.contains(&machine.at(place).display().to_string()), "{place}: {errors}");
     }
 }
+
+#[test]
+fn a_name_that_only_ollama_has_was_not_suggested_and_an_empty_one_had_two_problems() {
+    let machine = Machine::new();
+    machine.pull(&format!("{LIBRARY}/qwen3/4b"), "tiny-chat.gguf");
+    fs::create_dir(machine.at("models")).unwrap();
+    let (status, _, errors) = machine.run(&["check", "qwen3:4b"], &[]);
+    assert_eq!(status, 78);
+    assert!(errors.contains("did you mean ollama:qwen3:4b?") && errors.contains("llamagate list"), "{errors}");
+    let (status, _, errors) = machine.run(&["check", "lmstudio:"], &[]);
+    assert_eq!(status, 78);
+    assert!(!errors.contains("alias"), "{errors}");
+}

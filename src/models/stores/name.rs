@@ -38,6 +38,9 @@ impl<'a> StoreName<'a> {
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let prefixed = format!("{}:{}", self.kind, self.rest);
+        if self.rest.is_empty() {
+            return vec![prefixed];
+        }
         let bare = match self.kind {
             PlaceKind::Ollama => OllamaName::parse(self.rest).map_or_else(Vec::new, |name| name.texts().split_off(1)),
             _ => vec![self.rest.to_owned()],
