@@ -9,8 +9,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::output::{print, print_stderr};
-use crate::download::{DownloadPhase, Progress};
+use crate::download::{DownloadPhase, DownloadState, Progress};
 use crate::models::human_size;
+use crate::models::list::printable;
 
 /// Time between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -18,6 +19,9 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 const BAR_INTERVAL: Duration = Duration::from_millis(200);
 /// The bar, as `indicatif` reads it.
 const BAR: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
+
+/// What stands in its place while the hub is asked.
+const ASKING: &str = "{wide_msg}";
 
 /// How it is shown.
 pub(super) enum ProgressDisplay {
@@ -55,7 +59,7 @@ impl ProgressDisplay {
             return Self::Lines(RateMeter::start());
         }
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        Self::Bar(bar.with_style(ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar())))
+        Self::Bar(bar.with_style(bar_style(ASKING).unwrap_or_else(ProgressStyle::default_bar)))
     }
 
     /// Shows the progress until the future is dropped.
@@ -69,24 +73,46 @@ impl ProgressDisplay {
 
     fn show(&mut self, progress: &Progress) {
         let (total, arrived, phase) = (progress.total(), progress.arrived(), progress.phase());
+        let failure = progress.failure();
         match self {
             Self::Bar(bar) => {
-                bar.set_message(words(phase));
+                // No byte has come of a download that only asks, and none is known to come.
+                if let Some(style) = bar_style(if phase == DownloadPhase::Asking { ASKING } else { BAR }) {
+                    bar.set_style(style);
+                }
+                bar.set_message(message(phase, failure.as_deref()));
                 bar.set_length(total);
                 bar.set_position(arrived);
             }
             Self::Lines(meter) => {
                 let rate = meter.rate(arrived, progress.found());
-                print_stderr(&line(phase, arrived, total, rate));
+                let message = message(phase, failure.as_deref());
+                print_stderr(&match phase {
+                    DownloadPhase::Asking => format!("{message}\n"),
+                    _ => line(&message, arrived, total, rate),
+                });
             }
             Self::Json(meter) => {
                 let rate = meter.rate(arrived, progress.found());
-                let state = words(phase);
-                let object = json!({"state": state, "bytes": arrived, "total": total, "bytes_per_second": rate});
+                let state = DownloadState::from(phase);
+                let mut object = json!({"state": state, "bytes": arrived, "total": total, "bytes_per_second": rate});
+                if let Some(failure) = failure {
+                    object["last_failure"] = failure.into();
+                }
                 print(&format!("{object}\n"));
             }
         }
     }
+}
+
+fn bar_style(template: &str) -> Option<ProgressStyle> {
+    ProgressStyle::with_template(template).ok()
+}
+
+/// Returns what a download does, and why its last try failed.
+fn message(phase: DownloadPhase, failure: Option<&str>) -> String {
+    let failure = failure.map(|failure| format!(" again, since the last try failed: {}", printable(failure)));
+    format!("{}{}", words(phase), failure.unwrap_or_default())
 }
 
 fn words(phase: DownloadPhase) -> &'static str {
@@ -98,12 +124,11 @@ fn words(phase: DownloadPhase) -> &'static str {
     }
 }
 
-fn line(phase: DownloadPhase, arrived: u64, total: u64, rate: u64) -> String {
+fn line(message: &str, arrived: u64, total: u64, rate: u64) -> String {
     let left = total.saturating_sub(arrived).checked_div(rate).map(|seconds| format!(", {seconds} s left"));
     let share = (arrived * 100).checked_div(total).map(|percent| format!(" ({percent} %)")).unwrap_or_default();
     format!(
-        "{}: {} of {}{share}, {}/s{}\n",
-        words(phase),
+        "{message}: {} of {}{share}, {}/s{}\n",
         human_size(arrived),
         human_size(total),
         human_size(rate),
@@ -117,8 +142,14 @@ mod tests {
 
     #[test]
     fn a_line_tells_bytes_rate_and_time_left() {
-        let text = line(DownloadPhase::Fetching, 1 << 30, 4 << 30, 100 << 20);
+        let text = line("downloading", 1 << 30, 4 << 30, 100 << 20);
         assert_eq!(text, "downloading: 1.0 GiB of 4.0 GiB (25 %), 100.0 MiB/s, 30 s left\n");
-        assert_eq!(line(DownloadPhase::Asking, 0, 0, 0), "asking the hub: 0 B of 0 B, 0 B/s\n");
+    }
+
+    #[test]
+    fn a_hub_that_did_not_answer_was_asked_without_a_word_of_why() {
+        assert_eq!(message(DownloadPhase::Asking, None), "asking the hub");
+        let text = message(DownloadPhase::Asking, Some("hub.example cannot be reached"));
+        assert_eq!(text, "asking the hub again, since the last try failed: hub.example cannot be reached");
     }
 }

@@ -13,6 +13,8 @@ use crate::settings::{Resolved, SettingProblem, additions, escaped, models_table
 pub(super) const EXIT_CONFIG: u8 = 78;
 /// Exit code of a command that Ctrl-C has ended (128 + SIGINT).
 pub(super) const EXIT_INTERRUPTED: u8 = 130;
+/// Exit code of a command that SIGTERM has ended (128 + SIGTERM).
+pub(super) const EXIT_TERMINATED: u8 = 143;
 /// Exit code when no worker could be kept running (`EX_UNAVAILABLE`).
 pub(super) const EXIT_BACKEND: u8 = 69;
 

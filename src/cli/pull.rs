@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::arguments::{PullArgs, detect_platform, resolve_inputs};
 use super::download_progress::ProgressDisplay;
-use super::output::{EXIT_CONFIG, EXIT_INTERRUPTED, fail, print, print_stderr, report_problems};
+use super::output::{EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_TERMINATED, fail, print, print_stderr, report_problems};
 use crate::download::{DownloadError, DownloadedModel, Downloader, Progress};
 use crate::models::{self, RemoteName, human_size, shown_name};
 use crate::settings::{Environment, resolve_only};
@@ -66,23 +67,41 @@ pub(super) fn run(arguments: PullArgs, environment: Environment) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("no runtime: {error}")),
     };
+    let progress = Arc::new(Progress::default());
+    let mut stopped_with = EXIT_INTERRUPTED;
     let outcome = runtime.block_on(async {
-        let progress = Arc::new(Progress::default());
         tokio::select! {
             outcome = downloader.download(&name, &progress) => outcome,
             never = ProgressDisplay::start(arguments.json).run(Arc::clone(&progress)) => match never {},
             _ = tokio::signal::ctrl_c() => Err(DownloadError::Stopped),
+            () = terminated() => {
+                stopped_with = EXIT_TERMINATED;
+                Err(DownloadError::Stopped)
+            }
         }
     });
     // Pieces that are being written end in the background; a short wait is enough for those.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    if let Some(warning) = progress.warning() {
+        print_stderr(&format!("warning: {warning}: the one on the disk is used\n"));
+    }
     match outcome {
         Ok(model) => print(&described(&model, arguments.json)),
-        Err(error @ DownloadError::Stopped) => return report(&error, ExitCode::from(EXIT_INTERRUPTED), arguments.json),
+        Err(error @ DownloadError::Stopped) => return report(&error, ExitCode::from(stopped_with), arguments.json),
         Err(error) if error.is_of_settings() => return report(&error, ExitCode::from(EXIT_CONFIG), arguments.json),
         Err(error) => return report(&error, ExitCode::FAILURE, arguments.json),
     }
     ExitCode::SUCCESS
+}
+
+/// Waits for SIGTERM; for ever where it cannot be handled, because then it ends the program itself.
+async fn terminated() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
 }
 
 fn described(model: &DownloadedModel, is_json: bool) -> String {
@@ -102,7 +121,8 @@ fn described(model: &DownloadedModel, is_json: bool) -> String {
 fn report(error: &DownloadError, code: ExitCode, is_json: bool) -> ExitCode {
     let hint = error.hint();
     if is_json {
-        print(&format!("{}\n", json!({"state": "failed", "error": error.to_string(), "hint": hint})));
+        let state = if matches!(error, DownloadError::Stopped) { "stopped" } else { "failed" };
+        print(&format!("{}\n", json!({"state": state, "error": error.to_string(), "hint": hint})));
     } else {
         let hint = hint.map(|hint| format!("\n    hint: {hint}")).unwrap_or_default();
         print_stderr(&format!("error: {error}{hint}\n"));

@@ -20,7 +20,7 @@ use super::error::DownloadError;
 use super::hub::{Hub, LocatedFile};
 use super::naming::{FetchTarget, SnapshotPlan, Wanted};
 use super::progress::{DownloadPhase, Progress};
-use super::retry::with_retries;
+use super::retry::{with_retries, with_shown_retries};
 use super::transfer::{DownloadLimits, Transfer};
 use crate::file_lock::{FileLock, LockTaker};
 use crate::models::{ModelPlaces, RemoteName, RepositoryId, check_readable, path_of_address};
@@ -60,13 +60,20 @@ impl Downloader {
         progress: &Arc<Progress>,
     ) -> Result<DownloadedModel, DownloadError> {
         match self.bring(name, progress).await {
-            Err(error @ DownloadError::NoFile { .. }) => self.find_older(name).await.ok_or(error),
+            Err(error @ DownloadError::NoFile { .. }) => {
+                self.find_on_disk(name, progress, "the hub has this model no more").await.ok_or(error)
+            }
             outcome => outcome,
         }
     }
 
-    /// Finds a model that the hub has no more, but an older snapshot on the disk.
-    async fn find_older(&self, name: &RemoteName) -> Option<DownloadedModel> {
+    /// Finds a model that the hub does not give, for this reason, in a snapshot on the disk that has all of it.
+    async fn find_on_disk(
+        &self,
+        name: &RemoteName,
+        progress: &Progress,
+        reason: &'static str,
+    ) -> Option<DownloadedModel> {
         let places = ModelPlaces {
             models_dir: self.models_dir.clone(),
             hub_cache: self.cache.clone(),
@@ -80,14 +87,21 @@ impl Downloader {
             }))
         });
         let found = found.await.ok().flatten()?;
-        tracing::warn!(path = %found.path.display(), "the hub has this model no more: the one on the disk is used");
+        tracing::warn!(path = %found.path.display(), "{reason}: the one on the disk is used");
+        progress.set_warning(reason);
         Some(found)
     }
 
     async fn bring(&self, name: &RemoteName, progress: &Arc<Progress>) -> Result<DownloadedModel, DownloadError> {
         match name {
             RemoteName::Model { repository, .. } | RemoteName::File { repository, .. } => {
-                let (commit, files) = self.files_of(name, repository).await?;
+                let (commit, files) = match self.files_of(name, repository, progress).await {
+                    // What it has now cannot be known, and what is here is whole.
+                    Err(error @ DownloadError::GivenUp { .. }) => {
+                        return self.find_on_disk(name, progress, "the hub gives no answer").await.ok_or(error);
+                    }
+                    listed => listed?,
+                };
                 self.download_files(repository, &commit, &files, progress).await
             }
             RemoteName::Address { address, sha256 } => self.download_address(address, sha256, progress).await,
@@ -100,8 +114,9 @@ impl Downloader {
         &self,
         name: &RemoteName,
         repository: &RepositoryId,
+        progress: &Progress,
     ) -> Result<(String, Vec<String>), DownloadError> {
-        let listing = self.list(repository).await?;
+        let listing = self.list(repository, progress).await?;
         let files = match name {
             RemoteName::Model { quant, .. } => files_of_model(repository, &listing, quant.as_deref())?,
             RemoteName::File { file, .. } => files_of_file(repository, &listing, file)?,
@@ -110,8 +125,8 @@ impl Downloader {
         Ok((listing.commit, files))
     }
 
-    async fn list(&self, repository: &RepositoryId) -> Result<Listing, DownloadError> {
-        with_retries(self.limits.retries, &self.hub.host(), || self.hub.list(repository)).await
+    async fn list(&self, repository: &RepositoryId, progress: &Progress) -> Result<Listing, DownloadError> {
+        with_shown_retries(progress, self.limits.retries, &self.hub.host(), || self.hub.list(repository)).await
     }
 
     async fn download_files(
@@ -184,7 +199,7 @@ impl Downloader {
     ) -> Result<DownloadedModel, DownloadError> {
         let host = super::hub::host_of(address);
         let locate = || self.hub.locate_address(address, sha256);
-        let located = with_retries(self.limits.retries, &host, locate).await?;
+        let located = with_shown_retries(progress, self.limits.retries, &host, locate).await?;
         // A folder for each hash: files of one name at two addresses are two files, and none of the user's is replaced.
         let path = path_of_address(&self.models_dir, &located.label, sha256);
         let folder = path.parent().unwrap_or(&self.models_dir).to_owned();

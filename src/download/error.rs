@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::bounds::DISK_RESERVE;
 use crate::models::{NameError, human_size};
 
 /// Why a model did not come.
@@ -88,13 +89,16 @@ pub enum DownloadError {
         file: String,
     },
     /// Not enough room on the disk.
-    #[error("{} has {} free, and {} are needed", folder.display(), human_size(*free), human_size(*needed))]
+    #[error(
+        "{} has {} free, and {} are needed, of which {} stay free",
+        folder.display(), human_size(*free), human_size(*needed), human_size(DISK_RESERVE)
+    )]
     NoRoom {
         /// The folder.
         folder: PathBuf,
         /// Bytes that are free.
         free: u64,
-        /// Bytes that are needed.
+        /// Bytes that are needed, with [`DISK_RESERVE`].
         needed: u64,
     },
     /// The disk or the folder does not do what it should.
@@ -135,14 +139,18 @@ impl DownloadError {
             Self::Name { source: NameError::NoHash, .. } => "the page of the file shows its SHA-256",
             Self::Name { .. } | Self::NoRevision { .. } => "name it as in Qwen/Qwen3-4B-GGUF:Q4_K_M",
             Self::NoRepository { .. } => "check the name; for a private repository set HF_TOKEN",
-            Self::NoFile { .. } => "use ORG/NAME:QUANT, where QUANT is a part of a file's name, or ORG/NAME/FILE.gguf",
+            Self::NoFile { .. } => {
+                "use ORG/NAME:QUANT, where QUANT is a whole word of a file's name, such as Q4_K_M, or ORG/NAME/FILE.gguf"
+            }
             Self::Gated { .. } => "ask for access on that page, then set HF_TOKEN to a token of that account",
             Self::BadToken { .. } => "set HF_TOKEN to a token that may read, or unset it for public models",
             Self::Offline { .. } => "unset HF_HUB_OFFLINE, or put the file into MODELS_DIR",
             Self::WrongHash { .. } => {
                 "it was removed; try again, and if the hash is wrong again, use another mirror (HF_ENDPOINT)"
             }
-            Self::NotGguf { .. } => "name another file; a newer llamagate may read a newer form",
+            Self::NotGguf { .. } => {
+                "it was removed, and its bytes are those that were named, so the same would come again: name another file; a newer llamagate may read a newer form"
+            }
             Self::NoRoom { .. } => "free some room, choose a smaller quantisation, or set HF_HUB_CACHE to another disk",
             Self::GivenUp { .. } => "what has arrived is kept; try again when the network is better",
             Self::BadAnswer { .. } => "check HF_ENDPOINT and the proxy",

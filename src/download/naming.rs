@@ -89,7 +89,8 @@ impl FetchTarget {
         }
         let file = File::open(&self.part).map_err(|source| DownloadError::disk(&self.part, "read", source))?;
         if gguf::parse(BufReader::new(file), Some(located.size)).is_err() {
-            // The bytes are those that were named, so the part stays: another try would only fetch them again.
+            // Neither would any later download make a model of it.
+            let _ = fs::remove_file(&self.part);
             return Err(DownloadError::NotGguf { file: located.label.clone() });
         }
         part.finish(&self.name).map_err(|source| DownloadError::disk(&self.part, "renamed", source))?;

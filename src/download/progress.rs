@@ -1,7 +1,7 @@
 //! How far a download is.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
 
@@ -32,6 +32,10 @@ pub struct Progress {
     network: Option<Arc<Counter>>,
     /// The SHA-256 of the model, or of its first file.
     digest: OnceLock<String>,
+    /// Why the last try failed, until one succeeds.
+    failure: Mutex<Option<String>>,
+    /// What the user should know of a model that is there all the same.
+    warning: OnceLock<&'static str>,
 }
 
 const PHASES: [DownloadPhase; 4] =
@@ -56,6 +60,29 @@ impl Progress {
     /// Returns what the download does now.
     pub fn phase(&self) -> DownloadPhase {
         PHASES.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or(DownloadPhase::Asking)
+    }
+
+    /// Returns why the last try failed, while the next one waits or runs.
+    pub fn failure(&self) -> Option<String> {
+        self.lock_failure().clone()
+    }
+
+    /// Notes why a try failed, or that one succeeded.
+    pub(super) fn set_failure(&self, reason: Option<&str>) {
+        *self.lock_failure() = reason.map(str::to_owned);
+    }
+
+    fn lock_failure(&self) -> MutexGuard<'_, Option<String>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what the user should know of a model that is there although the hub did not give it.
+    pub fn warning(&self) -> Option<&'static str> {
+        self.warning.get().copied()
+    }
+
+    pub(super) fn set_warning(&self, warning: &'static str) {
+        let _ = self.warning.set(warning);
     }
 
     /// Returns the SHA-256 of the model's first file, once the hub has named it.
@@ -88,6 +115,7 @@ impl Progress {
         if let Some(network) = &self.network {
             network.inc_by(bytes);
         }
+        self.set_failure(None);
         self.arrived.fetch_add(bytes, Ordering::Relaxed);
     }
 

@@ -8,6 +8,7 @@ use super::bounds::{FIRST_HEADER_RANGE, LONGEST_HEADER};
 use super::downloader::Downloader;
 use super::error::{DownloadError, TryError};
 use super::hub::{LocatedFile, host_of};
+use super::progress::Progress;
 use super::retry::with_retries;
 use crate::models::gguf::{self, GgufError, Metadata};
 use crate::models::split::parts_of;
@@ -38,7 +39,7 @@ impl Downloader {
                 (vec![with_retries(self.limits.retries, &host_of(address), locate).await?], 1)
             }
             RemoteName::Model { repository, .. } | RemoteName::File { repository, .. } => {
-                let (commit, names) = self.files_of(name, repository).await?;
+                let (commit, names) = self.files_of(name, repository, &Progress::default()).await?;
                 let first = names.first().map(PathBuf::from).unwrap_or_default();
                 (self.locate_all(repository, &commit, &names).await?, parts_of(&first).len())
             }

@@ -6,6 +6,7 @@ use std::future::Future;
 
 use super::bounds::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::error::{DownloadError, TryError};
+use super::progress::Progress;
 
 /// Asks until there is an answer, at most `retries` times again.
 ///
@@ -15,12 +16,28 @@ use super::error::{DownloadError, TryError};
 pub(super) async fn with_retries<T, F: Future<Output = Result<T, TryError>>>(
     retries: u32,
     host: &str,
+    ask: impl FnMut() -> F,
+) -> Result<T, DownloadError> {
+    with_shown_retries(&Progress::default(), retries, host, ask).await
+}
+
+/// Asks like [`with_retries`], and shows in the progress why the last try failed.
+///
+/// # Errors
+/// The same.
+pub(super) async fn with_shown_retries<T, F: Future<Output = Result<T, TryError>>>(
+    progress: &Progress,
+    retries: u32,
+    host: &str,
     mut ask: impl FnMut() -> F,
 ) -> Result<T, DownloadError> {
     let mut tries = 0;
     loop {
         let (reason, wait) = match ask().await {
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => {
+                progress.set_failure(None);
+                return Ok(answer);
+            }
             Err(TryError::Final(error)) => return Err(error),
             Err(TryError::Again { reason, wait }) => (reason, wait),
         };
@@ -29,6 +46,7 @@ pub(super) async fn with_retries<T, F: Future<Output = Result<T, TryError>>>(
             return Err(DownloadError::GivenUp { host: host.to_owned(), tries, reason });
         }
         tracing::warn!(host, reason, "the hub is asked again");
+        progress.set_failure(Some(&reason));
         tokio::time::sleep(wait.unwrap_or_else(|| pause_after(tries))).await;
     }
 }

@@ -164,6 +164,7 @@ impl Shared {
             _ => PAUSE_AFTER_PROGRESS,
         };
         let pause = wait.unwrap_or(pause);
+        self.transfer.progress.set_failure(Some(&reason));
         tracing::debug!(
             file = self.transfer.file.label,
             reason,

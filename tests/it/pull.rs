@@ -332,11 +332,9 @@ fn a_file_that_is_no_gguf_gets_no_name() {
     let output = machine.pull("o/page");
     assert_eq!(output.status.code(), Some(78), "{}", error_of(&output));
     assert!(error_of(&output).contains("is no GGUF file"), "{}", error_of(&output));
-    let blobs = fs::read_dir(machine.cache().join("models--o--page/blobs")).unwrap().flatten();
-    assert!(blobs.map(|entry| entry.file_name()).all(|name| name.to_string_lossy().ends_with(".incomplete")));
-    machine.hub.forget_requests();
-    machine.pull("o/page");
-    assert_eq!(machine.hub.bytes_sent(), 0, "the same bytes are not fetched again");
+    assert!(error_of(&output).contains("it was removed"), "{}", error_of(&output));
+    // What was kept of it was listed as a download that is not complete.
+    assert_eq!(fs::read_dir(machine.cache().join("models--o--page/blobs")).unwrap().count(), 0);
 }
 
 #[test]
@@ -427,4 +425,38 @@ fn json_tells_the_end_in_one_object() {
     let output = machine.command("Org/None").arg("--json").output().unwrap();
     let last: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), last["state"].as_str()), (Some(78), Some("failed")));
+}
+
+#[test]
+fn sigterm_ended_a_download_without_a_last_object() {
+    let machine = Machine::start(8 * PIECE);
+    let mut command = machine.command(MODEL);
+    command.arg("--json").env("DOWNLOAD_MAX_RATE", "2MiB").stderr(Stdio::piped()).stdout(Stdio::piped());
+    let child = command.spawn().unwrap();
+    eventually("some pieces come", ANSWERS, || machine.hub.bytes_sent() > 3 * PIECE);
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143), "{}", error_of(&output));
+    let last: Value = serde_json::from_slice(output.stdout.split(|byte| *byte == b'\n').rev().nth(1).unwrap()).unwrap();
+    assert_eq!(last["state"], "stopped", "{last}");
+    assert!(machine.is_empty());
+}
+
+#[test]
+fn a_model_that_is_whole_was_not_found_while_the_hub_was_away() {
+    let machine = Machine::start(PIECE);
+    let path = machine.pulled(MODEL);
+    // A port that was free a moment ago.
+    let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let pull = |name: &str| {
+        let mut command = machine.command(name);
+        command.env("HF_ENDPOINT", format!("http://{away}")).env("DOWNLOAD_RETRIES", "0").output().unwrap()
+    };
+    let output = pull(MODEL);
+    assert_eq!(output.status.code(), Some(0), "{}", error_of(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), path.to_str().unwrap());
+    assert!(error_of(&output).contains("warning: the hub gives no answer"), "{}", error_of(&output));
+    let output = pull("Org/Tiny-GGUF:Q8_0");
+    assert_eq!(output.status.code(), Some(1), "{}", error_of(&output));
 }

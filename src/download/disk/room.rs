@@ -29,7 +29,7 @@ pub(in crate::download) fn check_room(
 /// Returns the error of a part that found no room for `needed` bytes.
 pub(in crate::download) fn no_room(part: &Path, needed: u64) -> DownloadError {
     let folder = part.parent().unwrap_or(part).to_owned();
-    DownloadError::NoRoom { free: free_bytes(&folder).unwrap_or_default(), folder, needed }
+    DownloadError::NoRoom { free: free_bytes(&folder).unwrap_or_default(), folder, needed: needed + DISK_RESERVE }
 }
 
 /// Returns the bytes that this user may still write; `None` if the file system does not say.

@@ -106,7 +106,7 @@ impl HubError {
             Self::NoSnapshot { .. } => "run `llamagate pull NAME`, which goes on where it ended",
             Self::NoModel { .. } => "llama-server serves GGUF files: name a repository that holds them",
             Self::NoQuant { .. } | Self::Several { .. } => {
-                "use ORG/NAME:QUANT, where QUANT is a part of one of these names"
+                "use ORG/NAME:QUANT, where QUANT is a whole word of one of these names, such as Q4_K_M"
             }
         }
     }
