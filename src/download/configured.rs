@@ -9,6 +9,7 @@ use super::downloader::Downloader;
 use super::hub::{Hub, Token};
 use super::transfer::DownloadLimits;
 use crate::settings::options::{Downloads, Settings};
+use crate::settings::values::{HubToken, Value as _};
 
 impl Downloader {
     /// Returns the downloader that settings describe, and a warning about its token if there is one.
@@ -44,15 +45,45 @@ fn token_of(downloads: &Downloads) -> (Option<Token>, Option<String>) {
     }
     let Some(path) = &downloads.hf_token_path else { return (None, None) };
     match read_token(path) {
-        Ok(token) => (token, None),
-        Err(error) => {
-            (None, Some(format!("HF_TOKEN_PATH={}: {error}; the hub is asked without a token", path.display())))
+        Ok(token) => (Some(token), None),
+        Err(fault) => {
+            (None, Some(format!("HF_TOKEN_PATH={}: {fault}; the hub is asked without a token", path.display())))
         }
     }
 }
 
-fn read_token(path: &Path) -> io::Result<Option<Token>> {
+/// Reads the token in a file.
+///
+/// # Errors
+/// What is wrong with the file.
+fn read_token(path: &Path) -> Result<Token, String> {
     let mut text = String::new();
-    File::open(path)?.take(LONGEST_TOKEN).read_to_string(&mut text)?;
-    Ok(Token::new(&text))
+    let read = File::open(path).and_then(|file| file.take(LONGEST_TOKEN).read_to_string(&mut text));
+    read.map_err(|error| error.to_string())?;
+    if text.trim().is_empty() {
+        return Err("the file is empty".to_owned());
+    }
+    let token =
+        HubToken::parse(&text).map_err(|_| "the file holds no token, which is one word of visible ASCII characters")?;
+    token.reveal().and_then(Token::new).ok_or_else(|| "it holds the placeholder of an example".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_a_usable_token_was_passed_over_in_silence() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read_token(&path).err()
+        };
+        assert_eq!(read(" hf_8Qn2mylongtokenZ\n"), None);
+        for (text, fault) in [("\n", "is empty"), ("hf_8Qn2\nmore", "no token"), ("hf_8Qn2 more", "no token")] {
+            let said = read(text).unwrap();
+            assert!(said.contains(fault) && !said.contains("8Qn2"), "{text:?}: {said}");
+        }
+    }
 }
