@@ -1,5 +1,6 @@
 //! The models of all places on this machine, each under the name by which commands take it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -8,9 +9,12 @@ use serde::Serialize;
 
 use super::last_used::LastUsed;
 use super::row::{ListedModel, human_size, printable, rows_of, table_of};
+use crate::models::companions::projector::{find_projector, snapshot_of};
+use crate::models::gguf;
 use crate::models::kind::ModelKind;
 use crate::models::places::{ModelPlaces, PlaceKind};
 use crate::models::shelf::commands_of;
+use crate::models::stores::error::{OLLAMA_GROUP_HINT, is_forbidden};
 use crate::models::stores::ollama::{OllamaEntry, OllamaStore};
 
 const HEADINGS: [&str; 7] = ["NAME", "FROM", "SIZE", "QUANTISATION", "KIND", "CONTEXT", "LAST USED"];
@@ -120,7 +124,9 @@ pub fn inventory(places: &ModelPlaces, used: &LastUsed) -> Inventory {
             // No model has come yet.
             Err(error) if error.kind() == io::ErrorKind::NotFound && kind == PlaceKind::Hub => {}
             Err(error) => {
-                inventory.unread.push(format!("{} {} cannot be read: {error}", kind.title(), folder.display()));
+                let is_of_ollama = kind == PlaceKind::Ollama && is_forbidden(&error);
+                let hint = if is_of_ollama { format!("; {OLLAMA_GROUP_HINT}") } else { String::new() };
+                inventory.unread.push(format!("{} {} cannot be read: {error}{hint}", kind.title(), folder.display()));
             }
         }
     }
@@ -130,16 +136,31 @@ pub fn inventory(places: &ModelPlaces, used: &LastUsed) -> Inventory {
 fn of_folder(kind: PlaceKind, dir: &Path, places: &ModelPlaces, used: &LastUsed) -> io::Result<Vec<HeldModel>> {
     let rows = rows_of(dir)?;
     let paths: Vec<PathBuf> = rows.iter().map(|row| PathBuf::from(&row.name)).collect();
+    let used_projectors = used_projectors(dir, &rows);
     let mut models = Vec::new();
     for (row, name) in rows.into_iter().zip(commands_of(kind, dir, &paths)) {
         let path = dir.join(&row.name);
         // A cache below MODELS_DIR is listed as a cache.
         let is_listed_later = kind == PlaceKind::Models && places.adopts_hub && path.starts_with(&places.hub_cache);
-        if let Some(name) = name.filter(|_| !is_listed_later) {
+        // It is a part of the model that uses it.
+        let is_used = row.is_projector && used_projectors.contains(&path);
+        if let Some(name) = name.filter(|_| !is_listed_later && !is_used) {
             models.push(HeldModel::of_row(name, kind, path, row, used));
         }
     }
     Ok(models)
+}
+
+/// Returns the projectors among these rows of `dir` that one of the models there uses.
+fn used_projectors(dir: &Path, rows: &[ListedModel]) -> BTreeSet<PathBuf> {
+    let path_of = |row: &ListedModel| dir.join(&row.name);
+    let projectors: Vec<PathBuf> = rows.iter().filter(|row| row.is_projector).map(path_of).collect();
+    let goes_together = |one: &Path, other: &Path| {
+        one.parent() == other.parent() || snapshot_of(one).is_some_and(|snapshot| other.starts_with(snapshot))
+    };
+    let models = rows.iter().filter(|row| row.error.is_none()).map(path_of);
+    let beside = models.filter(|model| projectors.iter().any(|projector| goes_together(model, projector)));
+    beside.filter_map(|model| Some(find_projector(&model, &gguf::read(&model).ok()?).found?.path)).collect()
 }
 
 fn of_ollama(folder: &Path, used: &LastUsed) -> io::Result<Vec<HeldModel>> {
@@ -152,7 +173,7 @@ fn of_ollama(folder: &Path, used: &LastUsed) -> io::Result<Vec<HeldModel>> {
                 let row = ListedModel::at(Path::new(""), &files.model);
                 HeldModel::of_row(name, from, files.model, row, used)
             }
-            Err(fault) => HeldModel::unusable(name, from, fault.to_string()),
+            Err(fault) => HeldModel::unusable(name, from, fault.listed()),
         }
     };
     let skipped = |(path, reason): (PathBuf, String)| HeldModel::unusable(path.display().to_string(), from, reason);
@@ -217,5 +238,23 @@ mod tests {
         assert_eq!(start, expected, "{table}");
         assert!(table.contains("chat     4096  2026-11-29 20:47\n"), "{table}");
         assert!(table.ends_with("  ! is a download that is not complete: 1.0 MiB of 1.0 GiB are here\n"), "{table}");
+    }
+    #[test]
+    fn a_projector_that_a_model_uses_was_listed_as_one_that_cannot_be_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = ModelPlaces {
+            models_dir: dir.path().to_owned(),
+            hub_cache: dir.path().join("none"),
+            ..ModelPlaces::default()
+        };
+        let names = || {
+            let listed = inventory(&places, &LastUsed::default()).models;
+            listed.into_iter().map(|model| model.name).collect::<Vec<_>>()
+        };
+        GgufSample::of("clip").write(dir.path(), "sees/mmproj-F16.gguf");
+        GgufSample::of("clip").write(dir.path(), "alone/mmproj-F16.gguf");
+        assert_eq!(names(), ["alone/mmproj-F16.gguf", "sees/mmproj-F16.gguf"]);
+        GgufSample::chat().write(dir.path(), "sees/model.gguf");
+        assert_eq!(names(), ["alone/mmproj-F16.gguf", "sees/model.gguf"]);
     }
 }

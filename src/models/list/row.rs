@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::models::check::Inspection;
 use crate::models::columns::aligned;
+use crate::models::companions::projector::is_projector;
 use crate::models::error::{FileProblem, ModelError};
 use crate::models::folder_walk::walk;
 use crate::models::kind::ModelKind;
@@ -43,6 +44,9 @@ pub struct ListedModel {
     pub context_length: Option<u64>,
     /// Why it cannot be served. The text follows the name.
     pub error: Option<String>,
+    /// Whether it is a multimodal projector.
+    #[serde(skip)]
+    pub is_projector: bool,
 }
 
 /// Lists the models below `dir` by name, including unusable ones with the reason.
@@ -92,6 +96,8 @@ impl ListedModel {
             files: inspection.files,
             has_chat_template: model.map(|model| model.has_chat_template),
             context_length: model.and_then(|model| model.context_length),
+            is_projector: matches!(inspection.problem, Some(FileProblem::NoModel { .. }))
+                && model.is_some_and(is_projector),
             error: inspection.problem.map(|problem| problem.to_string()),
         }
     }
@@ -108,6 +114,7 @@ impl ListedModel {
             has_chat_template: None,
             context_length: None,
             error: Some(reason),
+            is_projector: false,
         }
     }
 

@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use super::manifest::ManifestFault;
 use crate::models::places::PlaceKind;
 
+/// What to do where only Ollama's service may read its store.
+pub(in crate::models) const OLLAMA_GROUP_HINT: &str =
+    "add the user that runs llamagate to the group of Ollama's service: usermod -aG ollama USER";
+
 /// Why a name means no model of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -69,6 +73,7 @@ impl StoreError {
             Self::NoStore { kind: PlaceKind::LmStudio, .. } | Self::Folder { kind: PlaceKind::LmStudio, .. } => {
                 "set LM_STUDIO_MODELS to LM Studio's folder of models"
             }
+            Self::Folder { source, .. } if is_forbidden(source) => OLLAMA_GROUP_HINT,
             Self::NoStore { .. } | Self::Folder { .. } => {
                 "set OLLAMA_MODELS to Ollama's folder of models, and see that this user may read it"
             }
@@ -93,6 +98,14 @@ pub enum OllamaFault {
     /// What the manifest says cannot be served.
     #[error(transparent)]
     Manifest(#[from] ManifestFault),
+    /// A blob cannot be read.
+    #[error("has a file that cannot be read, {blob}: {source}")]
+    Unreadable {
+        /// Its name.
+        blob: String,
+        /// The error from the operating system.
+        source: io::Error,
+    },
     /// A blob is not there.
     #[error("has no file {blob}")]
     NoBlob {
@@ -115,16 +128,33 @@ pub enum OllamaFault {
 }
 
 impl OllamaFault {
+    /// Returns the fault for a list, in which only what this user may not read needs a hint.
+    #[must_use]
+    pub fn listed(&self) -> String {
+        match self {
+            Self::Io(error) | Self::Unreadable { source: error, .. } if is_forbidden(error) => {
+                format!("{self}; {OLLAMA_GROUP_HINT}")
+            }
+            _ => self.to_string(),
+        }
+    }
+
     /// Returns what to do about it.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Manifest(fault) => fault.hint(),
-            Self::Io(_) => "see that this user may read Ollama's store",
+            Self::Io(error) | Self::Unreadable { source: error, .. } if is_forbidden(error) => OLLAMA_GROUP_HINT,
+            Self::Io(_) | Self::Unreadable { .. } => "see that this user may read Ollama's store",
             Self::TooLarge(_) | Self::NoBlob { .. } | Self::Short { .. } => "run `ollama pull` for it again",
             Self::Outside(_) => "put the file itself into the store, or name it by its path",
         }
     }
+}
+
+/// Returns whether this user may not read something.
+pub(in crate::models) fn is_forbidden(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 fn suggest(similar: &[String], has_models: bool) -> String {

@@ -184,19 +184,23 @@ impl OllamaStore {
         Ok(ManifestDocument::parse(&text)?)
     }
 
-    /// Returns the path of a blob that is there as a whole.
+    /// Returns the path of a blob that is there as a whole and can be read.
     fn blob(&self, blob: &Blob) -> Result<PathBuf, OllamaFault> {
         let name = blob.file_name();
         let path = self.root.join("blobs").join(&name);
         let file = match fs::metadata(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(OllamaFault::NoBlob { blob: name }),
-            Err(error) => return Err(error.into()),
+            Err(source) => return Err(OllamaFault::Unreadable { blob: name, source }),
         };
         self.within(&path)?;
-        match file.len() == blob.size {
-            true => Ok(path),
-            false => Err(OllamaFault::Short { blob: name, actual: file.len(), expected: blob.size }),
+        // Before it is opened: opening a pipe would wait, and it has no size.
+        if file.len() != blob.size {
+            return Err(OllamaFault::Short { blob: name, actual: file.len(), expected: blob.size });
+        }
+        match File::open(&path) {
+            Ok(_) => Ok(path),
+            Err(source) => Err(OllamaFault::Unreadable { blob: name, source }),
         }
     }
 

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use super::error::OllamaFault;
+use super::ollama::OllamaStore;
 use super::sample::{blob, manifest};
 use crate::models::sample::GgufSample;
 use crate::models::{ModelError, ModelPlaces, find};
@@ -127,4 +129,23 @@ fn a_model_of_lm_studio_is_found_by_repository_quantisation_path_and_file_name()
     assert!(fault(&places, "lmstudio:../../etc").contains("leads out"));
     assert!(fault(&places, &format!("lmstudio:{}", small.display())).contains("needs no prefix"));
     assert!(fault(&places, "lmstudio:").contains("name is empty"));
+}
+
+/// It was blamed on the manifest.
+#[test]
+fn a_blob_that_cannot_be_read_is_named_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let (layer, path) = blob(dir.path(), "model", &GgufSample::chat().bytes());
+    manifest(dir.path(), "registry.ollama.ai/library/qwen3/4b", &[&layer]);
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let error = OllamaStore::open(dir.path()).unwrap().find("qwen3:4b").unwrap_err().to_string();
+    assert!(error.contains("has a file that cannot be read, sha256-") && !error.contains("manifest"), "{error}");
+    let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+    let fault = OllamaFault::Unreadable { blob: "sha256-ab".to_owned(), source };
+    assert!(
+        fault.listed().ends_with(fault.hint()) && fault.hint().contains("usermod -aG ollama"),
+        "{}",
+        fault.listed()
+    );
 }
