@@ -180,6 +180,19 @@ impl<'a> Repository<'a> {
         find_first(self.find_folder(cache)?, |snapshot| self.find_in(cache, snapshot))
     }
 
+    /// Finds the file that it means in the cache at `cache`, as the repository was at this revision.
+    pub(super) fn find_at(&self, cache: &Path, revision: &str) -> Result<PathBuf, HubError> {
+        if revision == MAIN {
+            return self.find_file(cache);
+        }
+        let folder = self.find_folder(cache)?;
+        let commit = read_reference(&folder, revision).unwrap_or_else(|| revision.to_owned());
+        match folder.join("snapshots").join(commit) {
+            snapshot if snapshot.is_dir() => self.find_in(cache, &snapshot),
+            _ => Err(HubError::NoSnapshot { dir: folder }),
+        }
+    }
+
     fn find_in(&self, cache: &Path, snapshot: &Path) -> Result<PathBuf, HubError> {
         let below = walk(snapshot).map_err(|source| HubError::Cache { cache: cache.to_owned(), source })?;
         // The first part gets its name last and loses it first: without it a model is not there.

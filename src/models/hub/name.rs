@@ -18,6 +18,8 @@ const HUB_BEGINNINGS: [&str; 6] =
 const STORE_BEGINNINGS: [&str; 2] = ["ollama:", "lmstudio:"];
 /// The word between repository and revision in the address of a file.
 const FILE_WORDS: [&str; 3] = ["/resolve/", "/blob/", "/raw/"];
+/// The word between repository and revision in the address of the page of all files.
+const PAGE_WORD: &str = "/tree/";
 
 /// A model on the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +106,9 @@ impl fmt::Display for RepositoryId {
 impl fmt::Display for RemoteName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Model { repository, .. } if repository.revision != MAIN => {
+                write!(f, "{repository}{PAGE_WORD}{}", repository.revision)
+            }
             Self::Model { repository, quant: None } => write!(f, "{repository}"),
             Self::Model { repository, quant: Some(quant) } => write!(f, "{repository}:{quant}"),
             Self::File { repository, file } if repository.revision == MAIN => write!(f, "{repository}/{file}"),
@@ -142,8 +147,8 @@ impl RemoteName {
     pub fn find_file(&self, places: &ModelPlaces) -> Result<PathBuf, HubError> {
         match self {
             Self::Model { repository, quant } => {
-                let RepositoryId { org, name, .. } = repository;
-                Repository { org, name, quant: quant.as_deref() }.find_file(&places.hub_cache)
+                let RepositoryId { org, name, revision } = repository;
+                Repository { org, name, quant: quant.as_deref() }.find_at(&places.hub_cache, revision)
             }
             Self::File { repository: RepositoryId { org, name, revision }, file } => {
                 Repository { org, name, quant: None }.find_named(&places.hub_cache, revision, file)
@@ -196,6 +201,10 @@ impl RemoteName {
             let (revision, file) = rest.split_once('/')?;
             return Self::file_of(repository, revision, file);
         }
+        if let Some((repository, revision)) = text.split_once(PAGE_WORD) {
+            let repository = repository_at(repository, revision)?;
+            return Some(Self::Model { repository, quant: None });
+        }
         if let Some(repository) = Repository::named(text) {
             let RepositoryParts { org, name, quant } = RepositoryParts::of(&repository);
             let repository = RepositoryId { org, name, revision: MAIN.to_owned() };
@@ -207,12 +216,8 @@ impl RemoteName {
     }
 
     fn file_of(repository: &str, revision: &str, file: &str) -> Option<Self> {
-        let RepositoryParts { org, name, quant: None } = RepositoryParts::of(&Repository::named(repository)?) else {
-            return None;
-        };
-        let is_gguf = file.to_ascii_lowercase().ends_with(".gguf");
-        let is_good = is_gguf && is_plain_path(file) && is_plain_path(revision) && !revision.contains('/');
-        let repository = RepositoryId { org, name, revision: revision.to_owned() };
+        let repository = repository_at(repository, revision)?;
+        let is_good = file.to_ascii_lowercase().ends_with(".gguf") && is_plain_path(file);
         is_good.then(|| Self::File { repository, file: file.to_owned() })
     }
 
@@ -233,6 +238,15 @@ impl RemoteName {
         address.set_fragment(None);
         Ok(Self::Address { address, sha256 })
     }
+}
+
+/// Returns the repository of this name, which gives no quantisation, at a revision.
+fn repository_at(repository: &str, revision: &str) -> Option<RepositoryId> {
+    let RepositoryParts { org, name, quant: None } = RepositoryParts::of(&Repository::named(repository)?) else {
+        return None;
+    };
+    let is_revision = is_plain_path(revision) && !revision.contains('/');
+    is_revision.then(|| RepositoryId { org, name, revision: revision.to_owned() })
 }
 
 /// Returns where a file that is named by its address lies: below a folder for its hash.
@@ -318,6 +332,8 @@ mod tests {
             ("hf:org/name/sub/file-00001-of-00002.GGUF", "org/name@main sub/file-00001-of-00002.GGUF"),
             ("https://huggingface.co/org/name/resolve/main/f.gguf?download=true", "org/name@main f.gguf"),
             ("https://huggingface.co/org/name/blob/v1.2/f.gguf", "org/name@v1.2 f.gguf"),
+            ("https://huggingface.co/org/name/tree/main", "org/name@main -"),
+            ("https://huggingface.co/org/name/tree/v1.2/", "org/name@v1.2 -"),
             (&format!("https://a.example/x/m.gguf?v=2#sha256={hash}"), "https://a.example/x/m.gguf?v=2 abab"),
         ] {
             assert_eq!(model(name), expected, "{name}");
@@ -327,7 +343,13 @@ mod tests {
     #[test]
     fn a_name_is_shown_as_it_can_be_given_again_without_the_query_of_an_address() {
         let hash = "ab".repeat(32);
-        for name in ["org/name", "org/name:Q8_0", "org/name/file.gguf", "org/name/resolve/v1.2/sub/file.gguf"] {
+        for name in [
+            "org/name",
+            "org/name:Q8_0",
+            "org/name/file.gguf",
+            "org/name/resolve/v1.2/sub/file.gguf",
+            "org/name/tree/v1.2",
+        ] {
             let parsed = RemoteName::parse(name).unwrap();
             assert_eq!(parsed.to_string(), name);
         }
@@ -384,6 +406,8 @@ mod tests {
             ("org/name/a\\..\\b.gguf", "Unknown"),
             ("org/name/file.bin", "Unknown"),
             ("org/name:Q4_0/file.gguf", "Unknown"),
+            ("https://huggingface.co/org/name/tree/main/folder", "Unknown"),
+            ("https://huggingface.co/org/name/tree/..", "Unknown"),
             ("https://huggingface.co/org/name/resolve/../x.gguf", "Unknown"),
             ("https://a.example/m.gguf", "NoHash"),
             ("https://a.example/m.gguf#sha256=abcd", "NoHash"),
