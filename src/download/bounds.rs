@@ -38,8 +38,6 @@ pub(super) const PAUSE_AFTER_PROGRESS: Duration = Duration::from_millis(10);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause that the hub may ask for.
 pub(super) const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(15 * 60);
-/// Most further tries to ask which files a model has, if it is on the disk and is used without an answer.
-pub(super) const RETRIES_BESIDE_MODEL: u32 = 2;
 /// Room on the disk that a download leaves to others.
 pub(super) const DISK_RESERVE: u64 = 256 << 20;
 /// The longest token of the hub that is read from its file, in bytes.

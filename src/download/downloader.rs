@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 
 use super::answers::Listing;
 use super::body_writer::Pace;
-use super::bounds::{LOCK_POLL, RETRIES_BESIDE_MODEL};
+use super::bounds::LOCK_POLL;
 use super::chosen_files::{files_of_file, files_of_model};
 use super::disk::cache::{CachedRepository, create_folder, is_whole};
 use super::disk::part_file::PartFile;
@@ -49,15 +49,6 @@ pub struct DownloadedModel {
     pub fetched: u64,
 }
 
-impl DownloadedModel {
-    /// Notes for the user that a model which was on the disk is used, although the hub does not give it.
-    fn used_although(self, reason: &'static str, progress: &Progress) -> Self {
-        tracing::warn!(path = %self.path.display(), "{reason}: the one on the disk is used");
-        progress.set_warning(reason);
-        self
-    }
-}
-
 impl Downloader {
     /// Brings a model, and returns once all of it is there. What was there before is not fetched again.
     ///
@@ -70,15 +61,19 @@ impl Downloader {
     ) -> Result<DownloadedModel, DownloadError> {
         match self.bring(name, progress).await {
             Err(error @ DownloadError::NoFile { .. }) => {
-                let found = self.find_on_disk(name).await.ok_or(error)?;
-                Ok(found.used_although("the hub has this model no more", progress))
+                self.find_on_disk(name, progress, "the hub has this model no more").await.ok_or(error)
             }
             outcome => outcome,
         }
     }
 
-    /// Finds a model in a snapshot on the disk that has all of it.
-    async fn find_on_disk(&self, name: &RemoteName) -> Option<DownloadedModel> {
+    /// Finds a model that the hub does not give, for this reason, in a snapshot on the disk that has all of it.
+    async fn find_on_disk(
+        &self,
+        name: &RemoteName,
+        progress: &Progress,
+        reason: &'static str,
+    ) -> Option<DownloadedModel> {
         let places = ModelPlaces {
             models_dir: self.models_dir.clone(),
             hub_cache: self.cache.clone(),
@@ -91,22 +86,21 @@ impl Downloader {
                 Some(DownloadedModel { path, bytes, fetched: 0 })
             }))
         });
-        found.await.ok().flatten()
+        let found = found.await.ok().flatten()?;
+        tracing::warn!(path = %found.path.display(), "{reason}: the one on the disk is used");
+        progress.set_warning(reason);
+        Some(found)
     }
 
     async fn bring(&self, name: &RemoteName, progress: &Arc<Progress>) -> Result<DownloadedModel, DownloadError> {
         match name {
             RemoteName::Model { repository, .. } | RemoteName::File { repository, .. } => {
-                let here = self.find_on_disk(name).await;
-                let most = if here.is_some() { RETRIES_BESIDE_MODEL } else { u32::MAX };
-                let limits = DownloadLimits { retries: self.limits.retries.min(most), ..self.limits };
-                let asking = Self { limits, ..self.clone() };
-                let (commit, files) = match (asking.files_of(name, repository, progress).await, here) {
+                let (commit, files) = match self.files_of(name, repository, progress).await {
                     // What it has now cannot be known, and what is here is whole.
-                    (Err(DownloadError::GivenUp { .. }), Some(here)) => {
-                        return Ok(here.used_although("the hub gives no answer", progress));
+                    Err(error @ DownloadError::GivenUp { .. }) => {
+                        return self.find_on_disk(name, progress, "the hub gives no answer").await.ok_or(error);
                     }
-                    (listed, _) => listed?,
+                    listed => listed?,
                 };
                 self.download_files(repository, &commit, &files, progress).await
             }
