@@ -52,8 +52,9 @@ impl StopCause {
             LoadFailure::NoDownload { subject, fault, hint, is_of_settings: true } => {
                 vec![SettingProblem { subject, fault, hint }]
             }
-            LoadFailure::NoDownload { subject, fault, is_of_settings: false, .. } => {
-                error!(model = subject, "fatal: the model could not be downloaded: {fault}");
+            LoadFailure::NoDownload { subject, fault, hint, is_of_settings: false } => {
+                let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+                error!(model = subject, "fatal: the model could not be downloaded: {fault}{hint}");
                 return Self::new(RunOutcome::BackendFailed, fault);
             }
         };
