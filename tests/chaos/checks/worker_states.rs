@@ -14,7 +14,7 @@ enum Condition {
     Always,
     /// As the first transition, or after the worker was put to sleep.
     FirstOrAfterSleep,
-    /// When the worker is put to sleep, where IDLE_UNLOAD is on, or at shutdown.
+    /// When the worker is put to sleep, or stays asleep for want of requests, where IDLE_UNLOAD is on; or at shutdown.
     SleepOrShutdown,
     /// When the service is stopped.
     Shutdown,
@@ -38,7 +38,8 @@ const TRANSITIONS: &[(&str, &str, &str, Condition)] = &[
     ("unhealthy", "Ended", "backoff", Condition::Always),
     ("unhealthy", "StopAsked", "draining", Condition::Shutdown),
     ("backoff", "StartBegun", "starting", Condition::Always),
-    ("backoff", "StopAsked", "stopped", Condition::Shutdown),
+    // The clients that woke the worker may all be gone when its backoff is over.
+    ("backoff", "StopAsked", "stopped", Condition::SleepOrShutdown),
     ("draining", "Stopped", "stopped", Condition::Always),
 ];
 
@@ -132,8 +133,12 @@ fn transitions_that_are_not_allowed_are_found() {
     let slept = walk(true, &[BEGIN, READY, STOP, STOPPED, BEGIN, READY]).unwrap();
     assert_eq!((slept.restarts, slept.wakes), (0, 1));
     assert!(walk(false, &[BEGIN, READY, STOP, STOPPED]).unwrap().has_ended());
+    let given_up = [BEGIN, ("starting", "Ended", "backoff"), ("backoff", "StopAsked", "stopped"), BEGIN];
+    let not_needed = walk(true, &given_up).unwrap();
+    assert_eq!((not_needed.restarts, not_needed.wakes), (0, 1));
     for (unloads_idle, wrong) in [
         (false, &[BEGIN, READY, STOP, STOPPED, BEGIN][..]),
+        (false, &given_up),
         (true, &[BEGIN, ("loading", "AnswersReady", "ready")]),
         (true, &[BEGIN, ("starting", "BudgetSpent", "failed")]),
         (true, &[BEGIN, ("starting", "StopAsked", "draining"), STOPPED, BEGIN]),
