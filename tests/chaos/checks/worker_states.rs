@@ -14,7 +14,7 @@ enum Condition {
     Always,
     /// As the first transition, or after the worker was put to sleep.
     FirstOrAfterSleep,
-    /// When the worker is put to sleep, or stays asleep for want of requests, where IDLE_UNLOAD is on; or at shutdown.
+    /// When the worker is put to sleep or is not needed after a failed start, where IDLE_UNLOAD is on; or at shutdown.
     SleepOrShutdown,
     /// When the service is stopped.
     Shutdown,
