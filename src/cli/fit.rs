@@ -6,39 +6,17 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::arguments::{FitArgs, detect_platform, resolve_inputs};
-use super::output::{EXIT_CONFIG, print, print_stderr, report_problems};
+use super::arguments::FitArgs;
+use super::command_settings::{DOWNLOADS, LOADS, OWN_PLACES, STORES, print_warning, resolve_groups};
+use super::output::{EXIT_CONFIG, print, print_stderr};
 use crate::download::{DownloadError, Downloader, RemoteHeader};
 use crate::models::estimate::{FitReport, MemoryDemand, MemoryLimit, MemoryOptions};
 use crate::models::list::printable;
 use crate::models::{self, Metadata, ModelError, RemoteName, human_size, shown_name};
 use crate::preflight::{FoundMemory, memory_limit};
+use crate::settings::Environment;
 use crate::settings::options::Settings;
 use crate::settings::values::{ByteSize, Value as _};
-use crate::settings::{Environment, resolve_only};
-
-/// The settings that say where models are, how they are downloaded, and what they are loaded for.
-const KEYS: &[&str] = &[
-    "data_dir",
-    "models_dir",
-    "hf_hub_cache",
-    "model_stores",
-    "ollama_models",
-    "lm_studio_models",
-    "hf_endpoint",
-    "hf_token",
-    "hf_token_path",
-    "hf_hub_offline",
-    "download_connections",
-    "download_retries",
-    "download_max_rate",
-    "ctx",
-    "parallel",
-    "max_concurrent_requests",
-    "ngl",
-    "extra_args",
-    "memory_budget",
-];
 
 /// What is known of a model without its weights.
 struct KnownModel {
@@ -59,15 +37,11 @@ enum NoAnswer {
 
 /// Runs `llamagate fit`.
 pub(super) fn run(arguments: FitArgs, environment: Environment) -> ExitCode {
-    let inputs = resolve_inputs(arguments.flags.0.clone(), environment);
-    let platform = detect_platform(&inputs.environment);
-    let (settings, warnings) = match resolve_only(&inputs, &platform, KEYS) {
+    let settings = match resolve_groups(arguments.flags.0.clone(), environment, &[OWN_PLACES, STORES, DOWNLOADS, LOADS])
+    {
         Ok(settings) => settings,
-        Err(problems) => return report_problems(&problems),
+        Err(code) => return code,
     };
-    for warning in &warnings {
-        print_stderr(&format!("warning: {warning}\n"));
-    }
     match answer(&arguments, &settings) {
         Ok(found) => {
             let name = shown_name(&arguments.name);
@@ -129,7 +103,7 @@ fn remote_model(name: &str, remote: &RemoteName, settings: &Settings) -> Result<
     let machine = |what: &str, error: std::io::Error| NoAnswer::Machine(format!("{what}: {error}"));
     let (downloader, warning) =
         Downloader::of_settings(settings).map_err(|error| machine("no client for the hub", error))?;
-    warning.into_iter().for_each(|warning| print_stderr(&format!("warning: {warning}\n")));
+    warning.iter().for_each(print_warning);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| machine("no runtime", error))?;
     let header = runtime.block_on(downloader.read_header(remote)).map_err(NoAnswer::Download)?;

@@ -2,32 +2,24 @@
 
 use std::process::ExitCode;
 
-use super::arguments::{ListModelsArgs, detect_platform, resolve_inputs};
-use super::output::{fail, print, print_stderr, report_problems};
+use super::arguments::ListModelsArgs;
+use super::command_settings::{OWN_PLACES, STORES, print_warning, resolve_groups};
+use super::output::{fail, print};
 use crate::download::{UnfinishedDownload, unfinished_of_addresses, unfinished_of_hub};
 use crate::models::{self, HeldModel, LAST_USED_FILE, LastUsed, ModelPlaces, PlaceKind};
-use crate::settings::{Environment, resolve_only};
-
-/// The settings that say where models lie.
-const KEYS: &[&str] = &["data_dir", "models_dir", "hf_hub_cache", "model_stores", "ollama_models", "lm_studio_models"];
+use crate::settings::Environment;
 
 /// Runs `llamagate list`.
 pub(super) fn run(arguments: ListModelsArgs, environment: Environment) -> ExitCode {
-    let inputs = resolve_inputs(arguments.flags.0, environment);
-    let platform = detect_platform(&inputs.environment);
-    let (settings, warnings) = match resolve_only(&inputs, &platform, KEYS) {
+    let settings = match resolve_groups(arguments.flags.0, environment, &[OWN_PLACES, STORES]) {
         Ok(settings) => settings,
-        Err(problems) => return report_problems(&problems),
+        Err(code) => return code,
     };
-    for warning in warnings.iter().map(ToString::to_string).chain(settings.missing_stores()) {
-        print_stderr(&format!("warning: {warning}\n"));
-    }
+    settings.missing_stores().into_iter().for_each(|warning| print_warning(&warning));
     let places = settings.model_places();
     let used = LastUsed::load(&settings.files.data_dir.join(LAST_USED_FILE));
     let mut found = models::inventory(&places, &used);
-    for sentence in &found.unread {
-        print_stderr(&format!("warning: {sentence}\n"));
-    }
+    found.unread.iter().for_each(print_warning);
     found.models.extend(unfinished(&places));
     if !arguments.json {
         print(&models::inventory_table(&found.models));

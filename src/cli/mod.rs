@@ -3,6 +3,7 @@
 //!
 //! - `arguments.rs`: the command line, and the inputs that it and the environment make up
 //! - `check.rs`: `llamagate check`
+//! - `command_settings.rs`: the settings of the commands that start no service
 //! - `fit.rs`: `llamagate fit`
 //! - `health.rs`: `llamagate health`
 //! - `list.rs`: `llamagate list`
@@ -16,6 +17,7 @@
 
 mod arguments;
 mod check;
+mod command_settings;
 mod download_progress;
 mod fit;
 mod health;

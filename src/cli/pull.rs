@@ -7,38 +7,20 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::arguments::{PullArgs, detect_platform, resolve_inputs};
+use super::arguments::PullArgs;
+use super::command_settings::{DOWNLOADS, OWN_PLACES, print_warning, resolve_groups};
 use super::download_progress::ProgressDisplay;
-use super::output::{EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_TERMINATED, fail, print, print_stderr, report_problems};
+use super::output::{EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_TERMINATED, fail, print, print_stderr};
 use crate::download::{DownloadError, DownloadedModel, Downloader, Progress};
 use crate::models::{self, RemoteName, human_size, shown_name};
-use crate::settings::{Environment, resolve_only};
-
-/// The settings that a download needs.
-const KEYS: &[&str] = &[
-    "data_dir",
-    "models_dir",
-    "hf_hub_cache",
-    "hf_endpoint",
-    "hf_token",
-    "hf_token_path",
-    "hf_hub_offline",
-    "download_connections",
-    "download_retries",
-    "download_max_rate",
-];
+use crate::settings::Environment;
 
 /// Runs `llamagate pull`.
 pub(super) fn run(arguments: PullArgs, environment: Environment) -> ExitCode {
-    let inputs = resolve_inputs(arguments.flags.0, environment);
-    let platform = detect_platform(&inputs.environment);
-    let (settings, warnings) = match resolve_only(&inputs, &platform, KEYS) {
+    let settings = match resolve_groups(arguments.flags.0, environment, &[OWN_PLACES, DOWNLOADS]) {
         Ok(settings) => settings,
-        Err(problems) => return report_problems(&problems),
+        Err(code) => return code,
     };
-    for warning in &warnings {
-        print_stderr(&format!("warning: {warning}\n"));
-    }
     let name = match RemoteName::parse(&arguments.name) {
         Ok(name) => name,
         Err(source) => {
@@ -58,7 +40,7 @@ pub(super) fn run(arguments: PullArgs, environment: Environment) -> ExitCode {
     }
     let downloader = match Downloader::of_settings(&settings) {
         Ok((downloader, warning)) => {
-            warning.into_iter().for_each(|warning| print_stderr(&format!("warning: {warning}\n")));
+            warning.iter().for_each(print_warning);
             downloader
         }
         Err(error) => return fail(&format!("no client for the hub: {error}")),
@@ -83,7 +65,7 @@ pub(super) fn run(arguments: PullArgs, environment: Environment) -> ExitCode {
     // Pieces that are being written end in the background; a short wait is enough for those.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     if let Some(warning) = progress.warning() {
-        print_stderr(&format!("warning: {warning}: the one on the disk is used\n"));
+        print_warning(&format!("{warning}: the one on the disk is used"));
     }
     match outcome {
         Ok(model) => print(&described(&model, arguments.json)),

@@ -7,14 +7,13 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::arguments::{RemoveArgs, detect_platform, resolve_inputs};
-use super::output::{EXIT_CONFIG, print, print_stderr, report_problems};
+use super::arguments::RemoveArgs;
+use super::command_settings::{OWN_PLACES, STORES, resolve_groups};
+use super::output::{EXIT_CONFIG, print, print_stderr};
 use crate::models::list::printable;
 use crate::models::{ModelPlaces, RemovalError, RemovalPlan, RemovedKind, human_size, shown_name};
-use crate::settings::{Environment, resolve_only};
+use crate::settings::Environment;
 
-/// The settings that say where models are.
-const KEYS: &[&str] = &["data_dir", "models_dir", "hf_hub_cache", "model_stores", "ollama_models", "lm_studio_models"];
 /// Most bytes that are read of an answer.
 const LONGEST_ANSWER: u64 = 64;
 
@@ -36,15 +35,10 @@ enum Refused {
 
 /// Runs `llamagate rm`.
 pub(super) fn run(arguments: RemoveArgs, environment: Environment) -> ExitCode {
-    let inputs = resolve_inputs(arguments.flags.0.clone(), environment);
-    let platform = detect_platform(&inputs.environment);
-    let (settings, warnings) = match resolve_only(&inputs, &platform, KEYS) {
+    let settings = match resolve_groups(arguments.flags.0.clone(), environment, &[OWN_PLACES, STORES]) {
         Ok(settings) => settings,
-        Err(problems) => return report_problems(&problems),
+        Err(code) => return code,
     };
-    for warning in &warnings {
-        print_stderr(&format!("warning: {warning}\n"));
-    }
     let places = settings.model_places();
     let removals = match plan_all(&arguments.names, &places) {
         Ok(removals) => removals,
