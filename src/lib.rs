@@ -10,6 +10,7 @@
 //! | [`app`] | the composition root: what is started and stopped, and in which order |
 //! | [`cli`] | subcommands and their exit codes |
 //! | [`content_coding`] | content codings: what is packed with gzip, deflate or zstd is unpacked within bounds |
+//! | [`cores`] | the serving threads, each with a runtime of its own |
 //! | [`descriptors`] | the limit on open files, and how many of them client connections get |
 //! | [`dial`] | connections to workers, over TCP and TLS |
 //! | [`download`] | models that come over the network: the hub, ranges, parts, hashes |
@@ -38,6 +39,7 @@
 pub mod app;
 pub mod cli;
 pub mod content_coding;
+pub mod cores;
 pub mod descriptors;
 pub mod dial;
 pub mod dialect;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Most idle connections to one llama-server.
+/// Most idle connections to one llama-server, of all cores together.
 pub const UPSTREAM_IDLE_CONNECTIONS: usize = 32;
 
 /// Most requests in flight to a model that need no slot, such as `/tokenize`. Each may take a connection to llama-server,

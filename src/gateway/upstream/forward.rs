@@ -20,6 +20,7 @@ use tracing::warn;
 
 use super::retry::{Retry, RetryRule};
 use super::worker_error::{Asked, WorkerError};
+use crate::cores::{self, PerCore};
 use crate::dial::{DialTarget, Dialer, explain};
 use crate::fleet::{Lease, WorkerKind};
 use crate::gateway::accounting::record::Record;
@@ -47,9 +48,10 @@ use crate::settings::bounds::{CLIENT_WRITE_STALL, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::options::Limits;
 use crate::telemetry::throttled_warning::ThrottledWarning;
 
-/// The pool of connections to workers, and the timeouts of their responses.
+/// The pools of connections to workers, and the timeouts of their responses.
 pub(crate) struct Forwarder {
-    client: Client<Dialer, RequestBody>,
+    /// One for each core, so that no core drives the connections of another.
+    client: PerCore<Client<Dialer, RequestBody>>,
     /// `STREAM_IDLE_TIMEOUT`
     stream_idle_timeout: Duration,
     rejected_key_warning: Mutex<ThrottledWarning>,
@@ -91,20 +93,25 @@ pub(crate) struct FailedAttempt {
 pub(super) type JourneyTokens = (Caller, Ticket, Record);
 
 impl Forwarder {
-    /// Creates the connection pool and the sweeper. Idle connections are closed before llama-server's own keep-alive
+    /// Creates the connection pools and the sweeper. Idle connections are closed before llama-server's own keep-alive
     /// limit.
     pub(crate) fn new(limits: &Limits) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(UPSTREAM_IDLE)
-            .pool_max_idle_per_host(UPSTREAM_IDLE_CONNECTIONS)
-            .pool_timer(TokioTimer::new())
-            // A request of which no byte was written, because the worker closed the idle connection just then, gets another
-            // connection. Everything else is for `Retry` to decide.
-            .retry_canceled_requests(true)
-            .build(Dialer::new(limits.backend_connect_timeout.0));
+        let dialer = Dialer::new(limits.backend_connect_timeout.0);
+        // llama-server keeps a thread for each connection, and knows how many are idle at most.
+        let most_idle = cores::share_of(UPSTREAM_IDLE_CONNECTIONS);
+        let new_client = move || {
+            Client::builder(TokioExecutor::new())
+                .pool_idle_timeout(UPSTREAM_IDLE)
+                .pool_max_idle_per_host(most_idle)
+                .pool_timer(TokioTimer::new())
+                // A request of which no byte was written, because the worker closed the idle connection just then, gets
+                // another connection. Everything else is for `Retry` to decide.
+                .retry_canceled_requests(true)
+                .build(dialer.clone())
+        };
         let abort = CancellationToken::new();
         Self {
-            client,
+            client: PerCore::new(new_client),
             stream_idle_timeout: limits.stream_idle_timeout.0,
             rejected_key_warning: Mutex::default(),
             rejected_usage_warning: Mutex::default(),
@@ -181,7 +188,7 @@ impl Forwarder {
             }
         };
         let connection = capture_connection(&mut request);
-        let mut response = pin!(pause_clock::timeout_at(deadline, self.client.request(request)));
+        let mut response = pin!(pause_clock::timeout_at(deadline, self.client.get().request(request)));
         let response = tokio::select! {
             response = &mut response => response,
             () = self.abort.cancelled() => {

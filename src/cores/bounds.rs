@@ -1,0 +1,23 @@
+//! Bounds of the serving threads: how many there are, and what each takes.
+
+use std::num::NonZeroUsize;
+use std::thread;
+
+/// Most serving threads. Each serves tens of thousands of requests a second, so more would only take memory from the models.
+pub const MOST_CORES: usize = 16;
+
+/// File descriptors that a serving thread holds for itself: its epoll, the event that wakes it, and the socket of signals.
+pub const CORE_DESCRIPTORS: usize = 3;
+
+/// Returns how many cores serve connections on this machine: one for each CPU that this program may use, and [`MOST_CORES`]
+/// at most.
+pub fn count_of_machine() -> NonZeroUsize {
+    let cpus = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    NonZeroUsize::new(MOST_CORES).map_or(cpus, |most| cpus.min(most))
+}
+
+/// Returns what each value of a [`PerCore`](super::PerCore) may have if all of them together may have `total`: 1 at least.
+pub fn share_of(total: usize) -> usize {
+    // The main thread has a value too.
+    (total / (count_of_machine().get() + 1)).max(1)
+}
