@@ -6,14 +6,15 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::cores::bounds::{CORE_DESCRIPTORS, MOST_CORES};
 use crate::models::bounds::MOST_SHELF_MODELS;
 use crate::settings::bounds::{HEALTH_CONNECTIONS, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::catalogue::Catalogue;
 use crate::settings::{Config, SettingProblem};
 
-/// File descriptors that no connection may use: for listeners, logs, open files, the runtime, pipes of llama-server,
+/// File descriptors that no connection may use: for listeners, logs, open files, the runtimes, pipes of llama-server,
 /// and above all its probes.
-pub const RESERVED_DESCRIPTORS: usize = 64;
+pub const RESERVED_DESCRIPTORS: usize = 64 + MOST_CORES * CORE_DESCRIPTORS;
 
 /// Fewest client connections with which the service starts.
 pub const MIN_CONNECTIONS: usize = 16;

@@ -10,6 +10,7 @@ use tracing::{error, info};
 
 use super::reload::{LoadFailure, Reloader};
 use super::signals::Signals;
+use crate::cores::CoreThreads;
 use crate::download::DownloadRegistry;
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
@@ -72,6 +73,7 @@ impl StopCause {
 /// `idle_limit` is `SHUTDOWN_TIMEOUT`, or `None` if the service runs on without requests.
 pub(super) async fn wait_for_stop(
     signals: &mut Signals,
+    cores: &CoreThreads,
     fleet: &Fleet,
     reloader: &Arc<Reloader>,
     gateway: &Gateway,
@@ -95,6 +97,10 @@ pub(super) async fn wait_for_stop(
                 Ok(()) => is_loaded = true,
                 Err(failure) => return StopCause::of_load(failure),
             },
+            () = cores.failed() => {
+                error!("fatal: a serving thread has ended; this is a defect, please report it");
+                return StopCause::new(RunOutcome::Broken, "a serving thread has ended");
+            }
             signal = signals.stop.recv() => {
                 info!("{signal} received, stopping");
                 return StopCause { outcome: RunOutcome::Stopped, reason: None };

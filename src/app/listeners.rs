@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::cores::Cores;
 use crate::gateway::listen::HeadRefuser;
 use crate::gateway::{Gateway, listen};
 use crate::platform;
@@ -75,8 +76,9 @@ fn listener(settings: &Settings, port: u16, name: &str, setting: &str) -> io::Re
     Ok(listener)
 }
 
-/// Serves the gateway's port until `stop` is cancelled and its connections have ended.
+/// Serves the gateway's port on these cores until `stop` is cancelled and its connections have ended.
 pub(super) async fn serve_gateway(
+    cores: Cores,
     listener: TcpListener,
     limits: listen::ListenerLimits,
     gateway: Arc<Gateway>,
@@ -90,10 +92,10 @@ pub(super) async fn serve_gateway(
         // copies cost more instructions than the allocation.
         Box::pin(async move { gateway.serve(request, peer).await })
     };
-    listen::serve(listener, limits, service, refuse, stop).await;
+    listen::serve_on(&cores, listener, limits, service, refuse, stop).await;
 }
 
-/// Serves the health port on its own thread and runtime, so that it answers while the gateway's runtime is saturated.
+/// Serves the health port on its own thread and runtime, so that it answers while the gateway's are saturated.
 ///
 /// # Errors
 ///

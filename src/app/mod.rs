@@ -49,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use crate::cores::{self, CoreThreads};
 use crate::download::DownloadRegistry;
 use crate::fleet::{Fleet, KeySuspensions};
 use crate::gateway::{
@@ -90,7 +91,8 @@ pub async fn run(startup: Startup, mut signals: Signals) -> io::Result<RunOutcom
     let service = serve(&context, listeners, &accounts, &models)?;
     let idle_limit = context.settings.service.shutdown_timeout.duration();
     let StopCause { outcome, reason } =
-        wait_for_stop(&mut signals, &models.fleet, &models.reloader, &service.gateway, idle_limit).await;
+        wait_for_stop(&mut signals, &context.cores, &models.fleet, &models.reloader, &service.gateway, idle_limit)
+            .await;
     let running = Running { service, models, accounts, context };
     shut_down(running, reason, &mut signals.stop).await;
     Ok(outcome)
@@ -117,6 +119,7 @@ fn create_context(
         platform,
         log,
         tasks: TaskTracker::new(),
+        cores: CoreThreads::start(cores::count_of_machine())?,
         stop_gateway: CancellationToken::new(),
         stop_rest: CancellationToken::new(),
         _pause_clock: PauseClock::start()?,
@@ -224,7 +227,8 @@ fn serve(
         write_port_file(path, port)?;
     }
     tasks.spawn(log_when_ready(Arc::clone(fleet), Arc::clone(&accounting.metrics), port, stop_rest.clone()));
-    let listening = serve_gateway(listeners.gateway, limits, Arc::clone(&gateway), stop_gateway.clone());
+    let listening =
+        serve_gateway(context.cores.cores(), listeners.gateway, limits, Arc::clone(&gateway), stop_gateway.clone());
     let listening = tasks.spawn(listening);
 
     if ready.queue.is_some() && ready.keys.is_none() && settings.access.auth_enabled {
@@ -291,6 +295,7 @@ async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSign
     // refused connection.
     context.stop_gateway.cancel();
     let _ = listening.await;
+    context.cores.stop(CONNECTION_GRACE).await;
     models.reconciler.stop_all().await;
     context.stop_rest.cancel();
     context.tasks.close();

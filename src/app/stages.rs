@@ -10,6 +10,7 @@ use tracing_appender::non_blocking::WorkerGuard;
 
 use super::model_reconciler::ModelReconciler;
 use super::reload::Reloader;
+use crate::cores::CoreThreads;
 use crate::fleet::{Fleet, KeySuspensions};
 use crate::gateway::{Accounting, Gateway, ModelQueues};
 use crate::operator::OperatorApi;
@@ -43,6 +44,8 @@ pub(super) struct RunContext {
     pub(super) log: Arc<LogGuard>,
     /// The tasks of the service, except those of workers and jobs.
     pub(super) tasks: TaskTracker,
+    /// The threads that serve the gateway's port.
+    pub(super) cores: CoreThreads,
     /// Cancelled when the gateway's port closes.
     pub(super) stop_gateway: CancellationToken,
     /// Cancelled when everything else stops.

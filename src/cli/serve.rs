@@ -18,12 +18,8 @@ use crate::{app, platform, preflight, runpod};
 
 /// Runs the service until it ends.
 pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
-    // A single thread needs no work-stealing scheduler.
-    let mut runtime = match std::thread::available_parallelism() {
-        Ok(threads) if threads.get() == 1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
-    };
-    let runtime = match runtime.enable_all().build() {
+    // One thread is enough for everything but requests, which have threads of their own.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fatal(&format!("no runtime: {error}")),
     };

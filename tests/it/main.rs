@@ -20,6 +20,7 @@ mod companions;
 mod configuration;
 mod connections;
 mod contract;
+mod cores;
 mod cors;
 mod descriptors;
 mod diagnosis;

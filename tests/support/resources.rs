@@ -56,6 +56,18 @@ pub(crate) fn peak_resident_kib(pid: u32) -> u64 {
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
+/// Returns the threads of a process: each with its name, and how often it has gone to sleep.
+pub(crate) fn threads(pid: u32) -> Vec<(String, u64)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let read = |task: fs::DirEntry| {
+        let name = fs::read_to_string(task.path().join("comm")).ok()?.trim_end().to_owned();
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        let sleeps = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        Some((name, sleeps.trim().parse().ok()?))
+    };
+    tasks.filter_map(read).collect()
+}
+
 /// Counts the open file descriptors of a process; 0 when it has ended.
 pub(crate) fn fds(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)

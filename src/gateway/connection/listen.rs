@@ -1,4 +1,5 @@
-//! Listening sockets: binds them, accepts connections, serves each in a task of its own, and shuts down gracefully.
+//! Listening sockets: binds them, accepts connections, serves each in a task of its own on one core, and shuts down
+//! gracefully.
 //!
 //! What a client may send over its socket is decided in `wire/`.
 
@@ -16,9 +17,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,7 @@ use tracing::{debug, warn};
 
 use super::wire::requests::ConnectionRequests;
 use super::wire::{RefusalWriter, WireLimits, WireStream};
+use crate::cores::Cores;
 use crate::gateway::bounds::{
     ACCEPT_PAUSE, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL,
     KEEPALIVE_TRIES, LISTEN_BACKLOG,
@@ -68,9 +70,8 @@ pub struct ListenerLimits {
     pub max_connections: usize,
 }
 
-/// Accepts and serves connections until `stop` is cancelled; `refuse` answers malformed heads.
-///
-/// Then returns when all connections have ended, or after [`CONNECTION_GRACE`], which drops those that are still open.
+/// Accepts connections and serves them on the runtime that this is called in, until `stop` is cancelled; otherwise as
+/// [`serve_on`].
 pub async fn serve<S, F, B>(
     listener: TcpListener,
     limits: ListenerLimits,
@@ -83,8 +84,27 @@ pub async fn serve<S, F, B>(
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let service = Arc::new(service);
-    let builder = http_builder(&limits.wire);
+    serve_on(&Cores::of_this_runtime(), listener, limits, service, refuse, stop).await;
+}
+
+/// Accepts connections and serves each on one of the cores until `stop` is cancelled; `refuse` answers malformed heads.
+///
+/// Then returns when all connections have ended, or after [`CONNECTION_GRACE`], which drops those that are still open.
+pub async fn serve_on<S, F, B>(
+    cores: &Cores,
+    listener: TcpListener,
+    limits: ListenerLimits,
+    service: S,
+    refuse: HeadRefuser,
+    stop: CancellationToken,
+) where
+    S: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let server =
+        Arc::new(ConnectionServer { builder: http_builder(&limits.wire), limits: limits.wire, service, refuse });
     let graceful = GracefulShutdown::new();
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     let mut connections = JoinSet::new();
@@ -101,7 +121,9 @@ pub async fn serve<S, F, B>(
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => break,
         };
-        let (stream, client) = match accepted {
+        // Released from this runtime, because the core's own is to watch the socket.
+        let accepted = accepted.and_then(|(stream, client)| Ok((stream.into_std()?, client.ip())));
+        let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 if let Some(times) = accept_warning.report_due() {
@@ -112,27 +134,17 @@ pub async fn serve<S, F, B>(
                 continue;
             }
         };
-        // Streamed tokens are small writes, which Nagle's algorithm would delay. An error means that the client is
-        // gone.
-        let _ = stream.set_nodelay(true);
-        let service = Arc::clone(&service);
-        let requests = Arc::new(ConnectionRequests::default());
-        let (refuse, peer) = (Arc::clone(&refuse), client.ip());
-        let refuse: RefusalWriter = Arc::new(move |raw_head, refusal| refuse(raw_head, refusal, peer));
-        let wire = WireStream::new(stream, limits.wire, refuse, Arc::clone(&requests));
-        let respond = service_fn(move |request: Request<Incoming>| {
-            // Counted as soon as hyper calls: a write before that is taken for a response that hyper makes by itself.
-            let (guard, version) = (requests.begin(), request.version());
-            let response = service(request, peer);
-            async move { Ok::<_, Infallible>(response.await.map(|body| guard.guard_body(body, version))) }
-        });
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(wire), respond).into_owned());
-        connections.spawn(async move {
-            let _permit = permit;
-            if let Err(error) = connection.await {
+        let core = cores.least_busy();
+        let runtime = core.runtime().clone();
+        let served = Arc::clone(&server).serve(stream, peer, graceful.watcher());
+        let until_the_end = (permit, core);
+        let connection = async move {
+            let _until_the_end = until_the_end;
+            if let Err(error) = served.await {
                 debug!(%error, "a connection ended early");
             }
-        });
+        };
+        connections.spawn_on(connection, &runtime);
     }
     // New clients are refused by the kernel from now on, and do not wait in the backlog of a service that stops.
     drop(listener);
@@ -142,6 +154,47 @@ pub async fn serve<S, F, B>(
     };
     if pause_clock::timeout(CONNECTION_GRACE, drained).await.is_err() {
         debug!("the grace period is over: the remaining connections are closed");
+    }
+}
+
+/// What the connections of one listener have in common.
+struct ConnectionServer<S> {
+    builder: auto::Builder<TokioExecutor>,
+    limits: WireLimits,
+    service: S,
+    refuse: HeadRefuser,
+}
+
+impl<S, F, B> ConnectionServer<S>
+where
+    S: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// Serves the requests of one connection, on the runtime that polls this first.
+    async fn serve(
+        self: Arc<Self>,
+        stream: std::net::TcpStream,
+        peer: IpAddr,
+        watcher: Watcher,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let stream = TcpStream::from_std(stream)?;
+        // Streamed tokens are small writes, which Nagle's algorithm would delay. An error means that the client is
+        // gone.
+        let _ = stream.set_nodelay(true);
+        let requests = Arc::new(ConnectionRequests::default());
+        let refuse = Arc::clone(&self.refuse);
+        let refuse: RefusalWriter = Arc::new(move |raw_head, refusal| refuse(raw_head, refusal, peer));
+        let wire = WireStream::new(stream, self.limits, refuse, Arc::clone(&requests));
+        let server = Arc::clone(&self);
+        let respond = service_fn(move |request: Request<Incoming>| {
+            // Counted as soon as hyper calls: a write before that is taken for a response that hyper makes by itself.
+            let (guard, version) = (requests.begin(), request.version());
+            let response = (server.service)(request, peer);
+            async move { Ok::<_, Infallible>(response.await.map(|body| guard.guard_body(body, version))) }
+        });
+        watcher.watch(self.builder.serve_connection(TokioIo::new(wire), respond).into_owned()).await
     }
 }
 
