@@ -84,6 +84,10 @@ pub const KILL_GRACE: Duration = Duration::from_secs(10);
 /// on a CPU takes that long.
 pub const COMPUTING_PATIENCE: u32 = 5;
 
+/// Longest time for which the CPU times of the threads of an idle llama-server are remembered. To read them again, all
+/// processes of the machine are looked at.
+pub const IDLE_TIMES_KEPT: Duration = Duration::from_secs(60);
+
 /// Consecutive requests that llama-server failed to compute, after which it is restarted.
 pub const COMPUTE_ERRORS_UNTIL_RESTART: u32 = 3;
 

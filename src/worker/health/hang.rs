@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::cpu_time::ThreadTimes;
 use crate::pause_clock::ActiveInstant;
-use crate::worker::bounds::COMPUTING_PATIENCE;
+use crate::worker::bounds::{COMPUTING_PATIENCE, IDLE_TIMES_KEPT};
 use crate::worker::diagnosis::evidence::KillReason;
 
 /// The counters of llama-server's work (`GET /metrics`).
@@ -61,34 +61,41 @@ pub(crate) struct HangDetector {
     work: u64,
     /// Whether it had requests according to its last response.
     is_busy: bool,
-    /// The CPU times of its threads at `since`.
+    /// The CPU times of its threads at `since`, or at most [`IDLE_TIMES_KEPT`] before if it has had nothing to do since then.
     threads: Option<ThreadTimes>,
+    /// When these were read.
+    threads_read: ActiveInstant,
 }
 
 impl HangDetector {
     /// Returns a detector for a process that makes progress at `now`.
     pub(crate) fn new(now: ActiveInstant, threads: Option<ThreadTimes>) -> Self {
-        Self { since: now, work: 0, is_busy: false, threads }
+        Self { since: now, work: 0, is_busy: false, threads, threads_read: now }
     }
 
-    /// Records the counters of this moment, `None` when there was no response, and the CPU times of its threads.
+    /// Records the counters of this moment, `None` when there was no response. `threads` reads the CPU times of its threads;
+    /// it is only called where they matter.
     pub(crate) fn sample(
         &mut self,
         sample: Option<HangSample>,
-        threads: Option<ThreadTimes>,
+        threads: impl FnOnce() -> Option<ThreadTimes>,
         hang_timeout: Duration,
         now: ActiveInstant,
     ) -> HangFinding {
         // llama-server answers `/metrics` even while it computes, but not when its work loop hangs.
         if let Some(sample) = sample {
-            self.is_busy = sample.requests > 0;
-            if !self.is_busy || sample.work != self.work {
-                *self = Self { since: now, work: sample.work, is_busy: self.is_busy, threads };
+            let has_worked = sample.work != self.work;
+            let was_busy = std::mem::replace(&mut self.is_busy, sample.requests > 0);
+            if !self.is_busy || has_worked {
+                (self.since, self.work) = (now, sample.work);
+                if was_busy || self.is_busy || has_worked || now - self.threads_read >= IDLE_TIMES_KEPT {
+                    (self.threads, self.threads_read) = (threads(), now);
+                }
                 return HangFinding::Alive;
             }
         }
         let stalled = now - self.since;
-        if !is_suspicious(stalled, hang_timeout) || self.may_compute(stalled, threads.as_ref(), hang_timeout) {
+        if !is_suspicious(stalled, hang_timeout) || self.may_compute(stalled, threads().as_ref(), hang_timeout) {
             HangFinding::Alive
         } else if stalled < hang_timeout {
             HangFinding::Suspicious
@@ -129,7 +136,7 @@ mod tests {
         let start = ActiveInstant::now();
         let mut detector = HangDetector::new(start, Some(ThreadTimes::stub(&[7, 7], false)));
         move |counters, at| {
-            detector.sample(counters, Some(ThreadTimes::stub(&[7, 7], false)), 20 * SECOND, start + at * SECOND)
+            detector.sample(counters, || Some(ThreadTimes::stub(&[7, 7], false)), 20 * SECOND, start + at * SECOND)
         }
     }
 
@@ -181,9 +188,9 @@ mod tests {
         let stopped = |has_gpu, stalled: u32, times: &[u64]| {
             let start = ActiveInstant::now();
             let mut detector = HangDetector::new(start, None);
-            detector.sample(busy(1), Some(ThreadTimes::stub(&[700, 0, 0], has_gpu)), 10 * SECOND, start);
+            detector.sample(busy(1), || Some(ThreadTimes::stub(&[700, 0, 0], has_gpu)), 10 * SECOND, start);
             let now = start + stalled * SECOND;
-            match detector.sample(busy(1), Some(ThreadTimes::stub(times, has_gpu)), 10 * SECOND, now) {
+            match detector.sample(busy(1), || Some(ThreadTimes::stub(times, has_gpu)), 10 * SECOND, now) {
                 HangFinding::Alive => false,
                 HangFinding::Suspicious => panic!("it computes, or it is late"),
                 HangFinding::Stopped(_) => true,
@@ -205,8 +212,28 @@ mod tests {
     fn without_thread_times_the_clock_bounds_the_time_without_progress() {
         let start = ActiveInstant::now();
         let mut detector = HangDetector::new(start, None);
-        let mut sample = |at: u32| detector.sample(busy(0), None, 10 * SECOND, start + at * SECOND);
+        let mut sample = |at: u32| detector.sample(busy(0), || None, 10 * SECOND, start + at * SECOND);
         assert_eq!(sample(49), HangFinding::Alive);
         assert_eq!(sample(50), HangFinding::Stopped(KillReason::Hung(50 * SECOND)));
+    }
+
+    #[test]
+    fn the_threads_of_an_idle_process_are_seldom_read() {
+        let (start, mut reads) = (ActiveInstant::now(), 0);
+        let mut detector = HangDetector::new(start, None);
+        let mut reads_at = |counters, at: u32| {
+            reads = 0;
+            let read = || {
+                reads += 1;
+                None
+            };
+            detector.sample(counters, read, 20 * SECOND, start + at * SECOND);
+            reads
+        };
+        assert_eq!([5, 30, 59, 60, 65].map(|at| reads_at(IDLE, at)), [0, 0, 0, 1, 0]);
+        assert_eq!(reads_at(busy(0), 70), 0, "it has only begun");
+        assert_eq!(reads_at(busy(1), 75), 1, "a batch was done");
+        assert_eq!(reads_at(Some(HangSample { requests: 0, work: 1 }), 80), 1, "the last request has ended");
+        assert_eq!(reads_at(Some(HangSample { requests: 0, work: 1 }), 85), 0);
     }
 }

@@ -238,7 +238,8 @@ impl Owner {
             }
         }
         let hang_timeout = hang_timeout?;
-        match seen.hang.sample(hang_sample, ThreadTimes::of_group(pid), hang_timeout, ActiveInstant::now()) {
+        let threads = || ThreadTimes::of_group(pid);
+        match seen.hang.sample(hang_sample, threads, hang_timeout, ActiveInstant::now()) {
             HangFinding::Alive if endpoint.resume_requests() => self.status.send_modify(|_| {}),
             HangFinding::Alive => {}
             HangFinding::Suspicious if endpoint.pause_requests() => {
