@@ -1,6 +1,7 @@
 //! How long each phase of a load took, from the lines that llama-server logs.
 //!
-//! Owns the log texts that mark the phases. Readiness is decided by the probes, not here.
+//! Owns the log texts that mark the phases, and those after which a probe may find the process ready. Whether it is ready is
+//! decided by the probe, not here.
 
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ const WEIGHTS_IN: &[&[u8]] = &[
     b"llama_new_context_with_model: n_ctx",
     b"loaded multimodal model",
 ];
+
+/// Log texts that come with the end of the load. Any of them is worth a probe at once.
+const LOADED: &[&[u8]] = &[b"model loaded", b"server is listening", b"all slots are idle"];
 
 /// How far into a line a marker is searched for, in bytes. Time, level and function name come before it; text further
 /// down may be a user's.
@@ -68,10 +72,10 @@ impl LoadPhases {
         Self { started: now, loading: None, weights_in: None, is_over: false }
     }
 
-    /// Reads one line of its log.
-    pub(super) fn read_line(&mut self, line: &[u8], now: Instant) {
+    /// Reads one line of its log. Returns whether the process may be ready now.
+    pub(super) fn read_line(&mut self, line: &[u8], now: Instant) -> bool {
         if self.is_over {
-            return;
+            return false;
         }
         let line = &line[..line.len().min(LOOKED_AT)];
         let is_one_of = |markers: &[&[u8]]| markers.iter().any(|marker| memmem::find(line, marker).is_some());
@@ -80,6 +84,7 @@ impl LoadPhases {
         } else if is_one_of(LOADING) {
             self.begin_loading(now);
         }
+        is_one_of(LOADED)
     }
 
     /// Returns whether the load is over; later log lines may have texts of clients.
@@ -185,6 +190,17 @@ mod tests {
         assert_eq!(times_of("llama threadpool init, n_threads = 1"), (None, 10, Some(10)));
         let far = format!("{} loading model", "x".repeat(LOOKED_AT));
         assert_eq!(times_of(&far), (None, 20, None), "far into a line it may be a user's text");
+    }
+
+    #[test]
+    fn the_lines_at_the_end_of_a_load_call_for_a_probe() {
+        let mut phases = LoadPhases::begin(Instant::now());
+        let mut may_be_ready = |line: &str| phases.read_line(line.as_bytes(), Instant::now());
+        assert!(may_be_ready("0.00.594.751 I srv  llama_server: model loaded"));
+        assert!(may_be_ready("main: server is listening on http://127.0.0.1:8080 - starting the main loop"));
+        assert!(!may_be_ready("main: loading model"));
+        phases.end(Instant::now());
+        assert!(!phases.read_line(b"srv  update_slots: all slots are idle", Instant::now()), "the load is over");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,8 @@ pub(super) struct ProcessLife {
     pub(super) log_tail: Arc<Mutex<LogTail>>,
     /// The phases of its load, according to its log.
     pub(super) phases: Arc<Mutex<LoadPhases>>,
+    /// Notified when its log says that it may be ready.
+    pub(super) says_ready: Arc<Notify>,
     /// How long the prefetch of the model took, if there was one.
     pub(super) prefetch: Option<Duration>,
     runtime_dir: RuntimeDir,
@@ -114,8 +117,8 @@ impl Owner {
         }
         let (worker, pid) = (plan.number, process.pid());
         info!(model = plan.model, worker, pid, port = port.address().port(), "{} started", plan.program.name());
-        let (log_tail, mut log_pumps) = (Arc::default(), JoinSet::new());
-        if let Some(log_pump) = self.log_pump(&mut process, &log_tail, &phases) {
+        let (log_tail, says_ready, mut log_pumps) = (Arc::default(), Arc::default(), JoinSet::new());
+        if let Some(log_pump) = self.log_pump(&mut process, &log_tail, &phases, &says_ready) {
             log_pumps.spawn(log_pump);
         }
         Ok(ProcessLife {
@@ -123,6 +126,7 @@ impl Owner {
             endpoint,
             log_tail,
             phases,
+            says_ready,
             prefetch,
             runtime_dir,
             log_pumps,
@@ -307,18 +311,21 @@ impl Owner {
         process: &mut Process,
         tail: &Arc<Mutex<LogTail>>,
         phases: &Arc<Mutex<LoadPhases>>,
+        says_ready: &Arc<Notify>,
     ) -> Option<impl Future<Output = ()> + use<>> {
         let output = process.take_output()?;
         let (writer, guard) = queued_writer(self.plan.logs.create("server", &self.plan.instance, CLOCK));
         let (dropped, errors) = (writer.error_counter(), self.plan.logs.errors());
-        let (tail, phases) = (Arc::clone(tail), Arc::clone(phases));
+        let (tail, phases, says_ready) = (Arc::clone(tail), Arc::clone(phases), Arc::clone(says_ready));
         let gpu = self.gpu_watch();
         let observe = move |line: &[u8]| {
             let mut phases = phases.lock().unwrap_or_else(PoisonError::into_inner);
             if !phases.are_over() {
                 gpu(line);
             }
-            phases.read_line(line, Instant::now());
+            if phases.read_line(line, Instant::now()) {
+                says_ready.notify_one();
+            }
             !is_about_a_request(line)
         };
         Some(async move {

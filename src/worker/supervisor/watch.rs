@@ -58,7 +58,7 @@ struct WatchState<'a> {
 impl Owner {
     /// Probes a running process until it has ended or must be ended.
     pub(super) async fn watch(&mut self, life: &mut ProcessLife, stop: &CancellationToken) -> WatchEnd {
-        let ProcessLife { process, endpoint, log_tail, phases, prefetch, reservation, port, .. } = life;
+        let ProcessLife { process, endpoint, log_tail, phases, says_ready, prefetch, reservation, port, .. } = life;
         let load = LoadInfo { phases, prefetch: *prefetch };
         let started = ActiveInstant::now();
         let mut seen = WatchState {
@@ -118,6 +118,8 @@ impl Owner {
                 // A connection broke or a computation failed: the worker is probed at once.
                 () = endpoint.attention_needed() => false,
                 () = tokio::time::sleep(PROBE_INTERVAL_DOUBTED), if is_doubtful => false,
+                // Between two ticks a load may end, and requests wait for it.
+                () = says_ready.notified(), if !self.state().has_served() => false,
                 _ = seen.ticks.tick() => true,
             };
             if endpoint.cannot_compute() {
