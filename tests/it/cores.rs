@@ -29,7 +29,7 @@ fn streams_on_all_cores(drain_timeout: &str) -> (Gateway, Vec<Stream>) {
     let script = json!({"hold_mid_stream": {"after_frames": 1}});
     let cores = std::thread::available_parallelism().unwrap().get();
     let builder = Gateway::builder().script(script).set("DRAIN_TIMEOUT", drain_timeout);
-    let gateway = builder.set("PARALLEL", 2 * cores).start_ready();
+    let gateway = builder.set("MAX_CONCURRENT_REQUESTS", 2 * cores).start_ready();
     let chat: Value = json!({"messages": [{"role": "user", "content": "x"}], "stream": true});
     let mut streams: Vec<Stream> =
         (0..2 * sleeps(&gateway).len()).map(|_| gateway.client().stream(CHAT, &chat)).collect();
