@@ -100,7 +100,8 @@ impl Owner {
                     () = stop.cancelled() => return self.apply(WorkerEvent::StopAsked),
                 }
             }
-            let backoff = match self.run_once(&stop).await {
+            // Boxed, so that a worker without a process does not take the memory of one that has a process.
+            let backoff = match Box::pin(self.run_once(&stop)).await {
                 Ok(LifeEnd::Stopped) => return,
                 Ok(LifeEnd::Asleep) => {
                     self.demand.cancel_autostart();
