@@ -39,6 +39,8 @@
 //!
 //! # Files
 //!
+//! - `incoming.rs`: what hyper gets of the bytes from the client
+//! - `heads.rs`: waits for heads, and reads ahead
 //! - `read_ahead.rs`: bytes from the client that have not been passed to hyper
 //! - `chunks.rs`: finds the end of a chunked body
 //! - `requests.rs`: counts the requests and responses of a connection
@@ -47,23 +49,21 @@
 //! - `timer.rs`: a timer that is cheap to restart
 
 mod chunks;
+mod heads;
+mod incoming;
 mod multiplexed;
 mod outgoing;
 mod read_ahead;
 pub(super) mod requests;
 mod timer;
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Take};
 
-use super::head::{self, Framing, HeadLimits, HeadScanner};
-use crate::gateway::bounds::{CHUNKED_READ, EARLY_HEADS, LINGER_BYTES};
+use super::head::{Framing, HeadLimits, HeadScanner};
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
 use chunks::ChunkedBody;
@@ -173,260 +173,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
             is_client_gone: false,
             has_stopped_reading: false,
         }
-    }
-
-    /// Reads until there are bytes for hyper. Ready with nothing added to `buffer` means the end of the stream.
-    fn poll_next(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            match &mut self.read_state {
-                ReadState::Start => {
-                    // `PRI` is no method that HTTP/1.1 uses, so each prefix of the preface is awaited to its end.
-                    let compared = self.read_ahead.len().min(PREFACE.len());
-                    if self.read_ahead.bytes()[..compared] != PREFACE[..compared] {
-                        self.read_state = ReadState::Head(HeadScanner::default());
-                    } else if compared == PREFACE.len() {
-                        // `poll_http2` computes the next deadline each time; it must look at least once per
-                        // `write_stall`, and in time for a first request that ends early.
-                        let WireLimits { header_timeout, idle_timeout, write_stall, .. } = self.limits;
-                        self.read_timer.start(header_timeout.min(idle_timeout).min(write_stall));
-                        self.read_state = ReadState::Http2;
-                    } else if !ready!(self.poll_head(context))? {
-                        return Poll::Ready(Ok(()));
-                    }
-                }
-                // A pipelined request waits: a refusal of its head must not be written into the current response.
-                ReadState::Head(_) if self.is_responding => {
-                    if !ready!(self.poll_read_ahead(context))? {
-                        return Poll::Ready(Ok(()));
-                    }
-                }
-                ReadState::Excess(_) if self.is_responding => return self.poll_disconnect(context),
-                ReadState::Excess(_) => {
-                    // The response is out. The discarded bytes are missing, so no request can be found after them.
-                    self.read_state = ReadState::Done;
-                    self.has_stopped_reading = true;
-                }
-                ReadState::Head(scanner) => match scanner.advance(self.read_ahead.bytes(), &self.limits.head) {
-                    Err(refusal) => {
-                        self.refuse_head(&refusal);
-                        return Poll::Ready(Ok(()));
-                    }
-                    Ok(Some(head)) => {
-                        if head.has_upgrade {
-                            head::hide_upgrade(self.read_ahead.prefix_mut(head.length));
-                        }
-                        self.read_timer.stop();
-                        // Counted before hyper gets the first byte, so that a response never finds the count too low.
-                        self.passed_heads = self.passed_heads.wrapping_add(1);
-                        self.is_responding = true;
-                        self.read_state = ReadState::PassingHead(head.length, head.framing);
-                    }
-                    Ok(None) => {
-                        if !ready!(self.poll_head(context))? {
-                            return Poll::Ready(Ok(()));
-                        }
-                    }
-                },
-                ReadState::PassingHead(left, framing) => {
-                    let count = pass_to_hyper(&mut self.read_ahead, *left, buffer);
-                    *left -= count;
-                    if *left == 0 {
-                        self.read_state = match framing {
-                            Framing::None => ReadState::Head(HeadScanner::default()),
-                            Framing::Length(length) => ReadState::Length(*length),
-                            Framing::Chunked => ReadState::Chunked(ChunkedBody::default()),
-                        };
-                    }
-                    return Poll::Ready(Ok(()));
-                }
-                ReadState::Length(left) => {
-                    let before = buffer.filled().len();
-                    // Large bodies are read straight into hyper's buffer, without a copy.
-                    if self.read_ahead.is_empty() {
-                        self.socket.set_limit(*left);
-                        ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
-                    } else {
-                        pass_to_hyper(&mut self.read_ahead, usize::try_from(*left).unwrap_or(usize::MAX), buffer);
-                    }
-                    let count = buffer.filled().len() - before;
-                    *left -= count as u64;
-                    // hyper reports a body that ends too early as an error (RFC 9112, section 8).
-                    if count == 0 {
-                        self.mark_client_gone();
-                    } else if *left == 0 {
-                        self.read_state = ReadState::Head(HeadScanner::default());
-                    }
-                    return Poll::Ready(Ok(()));
-                }
-                ReadState::Chunked(_) => return self.poll_chunked(context, buffer),
-                ReadState::Http2 => return self.poll_http2(context, buffer),
-                ReadState::Done => return Poll::Ready(Ok(())),
-            }
-        }
-    }
-
-    /// Passes everything to hyper, and ends the connection once no request has been in flight for `idle_timeout`, or for
-    /// `header_timeout` before the first request. A client that only answers pings, or that never completes a head, must
-    /// not keep a connection.
-    fn poll_http2(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        while !self.has_stopped_reading && self.read_timer.poll(context).is_ready() {
-            // The timer is not moved with each request. When it fires, this computes when it has to fire next.
-            let WireLimits { header_timeout, idle_timeout, write_stall, .. } = self.limits;
-            let next_stall = self.requests.responses.abandon_stalled(write_stall).unwrap_or(write_stall);
-            let idle = self.idle_time();
-            let longest = if self.requests.begun() == 0 { header_timeout } else { idle_timeout };
-            self.has_stopped_reading = idle.is_some_and(|idle| idle >= longest);
-            let left = longest.saturating_sub(idle.unwrap_or_default()).min(idle_timeout).min(next_stall);
-            // A delay of 0 would make this loop spin.
-            self.read_timer.start(left.max(Duration::from_millis(1)));
-        }
-        if self.has_stopped_reading {
-            return Poll::Ready(Ok(()));
-        }
-        if self.read_ahead.is_empty() {
-            self.socket.set_limit(u64::MAX);
-            return Pin::new(&mut self.socket).poll_read(context, buffer);
-        }
-        pass_to_hyper(&mut self.read_ahead, usize::MAX, buffer);
-        Poll::Ready(Ok(()))
-    }
-
-    /// Returns for how long no request has been in flight and no write has been waiting; `None` while one is.
-    fn idle_time(&self) -> Option<Duration> {
-        // Responses that have ended for hyper may still be in its buffer, waiting for a slow client.
-        let idle = self.requests.idle_time().filter(|_| !self.write_timer.is_running())?;
-        Some(self.write_resumed_at.map_or(idle, |resumed| idle.min(resumed.elapsed())))
-    }
-
-    /// Passes a chunked body to hyper, up to its end.
-    fn poll_chunked(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let ReadState::Chunked(chunks) = &mut self.read_state else { return Poll::Ready(Ok(())) };
-        let before = buffer.filled().len();
-        let outcome = if !self.read_ahead.is_empty() {
-            let count = self.read_ahead.len().min(buffer.remaining());
-            let outcome = chunks.advance(&self.read_ahead.bytes()[..count]);
-            pass_to_hyper(&mut self.read_ahead, outcome.unwrap_or(0), buffer);
-            outcome
-        } else {
-            self.socket.set_limit(CHUNKED_READ);
-            ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
-            let received = &buffer.filled()[before..];
-            if received.is_empty() {
-                self.mark_client_gone();
-                return Poll::Ready(Ok(()));
-            }
-            let outcome = chunks.advance(received);
-            let count = outcome.unwrap_or(0);
-            // The read may have taken bytes after the body; take them back, for they belong to the next head.
-            self.read_ahead.push(&received[count..]);
-            buffer.set_filled(before + count);
-            outcome
-        };
-        if outcome.is_err() {
-            // hyper reports this as an error of the body, and the pipeline answers. Where a next head begins is
-            // unknown.
-            self.read_state = ReadState::Done;
-            self.has_stopped_reading = true;
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-        }
-        if chunks.is_complete() {
-            self.read_state = ReadState::Head(HeadScanner::default());
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Waits for more bytes of a head. Returns false if there will be none: the client is gone, or the timeout is over.
-    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        self.socket.set_limit(u64::MAX);
-        let has_begun = self.has_begun_head();
-        match self.read_ahead.poll_fill(context, &mut self.socket, self.limits.head.size()) {
-            Poll::Ready(Ok(0)) => self.mark_client_gone(),
-            Poll::Ready(outcome) => {
-                // The time of the first head has been running since the start of the connection.
-                if !has_begun && self.passed_heads != 0 && self.has_begun_head() {
-                    self.read_timer.start(self.limits.header_timeout);
-                }
-                return Poll::Ready(outcome.map(|_| true));
-            }
-            Poll::Pending => {
-                ready!(self.read_timer.poll(context));
-                // An idle connection just ends. Only a client that has begun a request gets a 408.
-                if has_begun {
-                    self.refuse_head(&Refusal::RequestTimeout("CLIENT_HEADER_TIMEOUT"));
-                } else {
-                    self.read_state = ReadState::Done;
-                }
-            }
-        }
-        Poll::Ready(Ok(false))
-    }
-
-    /// Whether a byte of the next head has arrived; empty lines before it do not count.
-    fn has_begun_head(&self) -> bool {
-        !self.read_ahead.bytes().iter().all(|byte| b"\r\n".contains(byte))
-    }
-
-    /// Reads ahead while a response is on its way, to notice when the client leaves. Returns false when it has left.
-    ///
-    /// After more than [`EARLY_HEADS`] heads of the largest size, changes to `Excess`: nothing that the client sends
-    /// after that is read as a request.
-    fn poll_read_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        self.socket.set_limit(u64::MAX);
-        let capacity = self.limits.head.size().saturating_mul(EARLY_HEADS);
-        // This may stay pending on the socket: `poll_flush` wakes the task when the response is out.
-        while self.read_ahead.len() < capacity {
-            if ready!(self.read_ahead.poll_fill(context, &mut self.socket, capacity))? == 0 {
-                self.mark_client_gone();
-                return Poll::Ready(Ok(false));
-            }
-        }
-        self.read_state = ReadState::Excess(LINGER_BYTES);
-        Poll::Ready(Ok(true))
-    }
-
-    /// Discards input, only to notice when the client leaves. A client that sends more than [`LINGER_BYTES`] counts as
-    /// gone.
-    fn poll_disconnect(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let ReadState::Excess(left) = &mut self.read_state else { return Poll::Ready(Ok(())) };
-        while *left > 0 {
-            match ready!(self.read_ahead.poll_discard(context, &mut self.socket))? {
-                0 => break,
-                count => *left = left.saturating_sub(count),
-            }
-        }
-        self.mark_client_gone();
-        Poll::Ready(Ok(()))
-    }
-
-    fn mark_client_gone(&mut self) {
-        self.is_client_gone = true;
-        self.read_state = ReadState::Done;
-    }
-
-    /// Prepares the response to a refused head and stops reading. hyper then sees the end of the stream and shuts down,
-    /// and `poll_shutdown` writes the response.
-    fn refuse_head(&mut self, refusal: &Refusal) {
-        self.refusal_bytes = (self.refuse)(self.read_ahead.bytes(), refusal);
-        self.read_state = ReadState::Done;
-        self.has_stopped_reading = true;
-    }
-}
-
-/// Moves up to `limit` bytes that have been read ahead to hyper's buffer; returns how many.
-fn pass_to_hyper(read_ahead: &mut ReadAhead, limit: usize, buffer: &mut ReadBuf<'_>) -> usize {
-    let count = limit.min(read_ahead.len()).min(buffer.remaining());
-    buffer.put_slice(&read_ahead.bytes()[..count]);
-    read_ahead.consume(count);
-    count
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WireStream<S> {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // With a full buffer, "nothing added" would look like the end of the stream.
-        if buffer.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        self.get_mut().poll_next(context, buffer)
     }
 }
 
