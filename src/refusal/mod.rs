@@ -3,10 +3,14 @@
 //! Owns how a row of the table becomes a response: body, headers, and the last event of a stream. Errors of
 //! llama-server are passed through and never come here, except for those that have no body.
 //!
+//! - `backend_errors.rs`: errors of backends in the shape that a client expects
+//! - `bodies.rs`: the body of an error in each shape
 //! - `shape.rs`: the shapes in which clients expect errors
 //! - `table.rs`: the refusals with status, type, code, message, and whether and when to retry
 //! - `testing.rs`: sample values for tests that need one refusal of each kind
 
+mod backend_errors;
+mod bodies;
 mod shape;
 mod table;
 #[cfg(test)]
@@ -16,9 +20,11 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
-pub use shape::{ANTHROPIC_VERSION, Shape, body_of_backend_error, event_of_backend};
+pub use backend_errors::{body_of_backend_error, event_of_backend};
+pub use shape::{ANTHROPIC_VERSION, Shape};
 pub use table::{CODES, MODELS_NAMED, QUEUE_FULL, REPEATED_TEXT, Refusal};
 
+use bodies::{ErrorFacts, error_body};
 use shape::error_event;
 use table::RETRY_AFTER_LEAST;
 
@@ -46,7 +52,7 @@ impl Refusal {
     /// Returns the whole response.
     pub fn response(&self, shape: Shape) -> Response<Bytes> {
         let row = self.row();
-        let mut response = Response::new(Bytes::from(self.body(shape).to_string()));
+        let mut response = Response::new(Bytes::from(self.body(shape)));
         *response.status_mut() = row.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -81,17 +87,18 @@ impl Refusal {
 
     /// Returns the last event of a stream whose status has already been sent. No `[DONE]` follows it.
     pub fn event(&self, shape: Shape) -> Bytes {
-        error_event(shape, &self.body(shape))
+        error_event(shape, self.body(shape))
     }
 
-    fn body(&self, shape: Shape) -> serde_json::Value {
+    fn body(&self, shape: Shape) -> String {
         let row = self.row();
         let param = match self {
             Self::InvalidParameter { field, .. } => Some(field.as_str()),
             Self::ModelNotFound { .. } | Self::ModelRemoved(_) | Self::WrongKind { .. } => Some("model"),
             _ => (row.status == StatusCode::UNAUTHORIZED).then_some("authorization"),
         };
-        shape.error(row.status, row.kind, row.code, param, &self.to_string())
+        let message = self.to_string();
+        error_body(shape, &ErrorFacts { status: row.status, kind: row.kind, code: row.code, param, message: &message })
     }
 }
 
@@ -111,7 +118,8 @@ pub fn body_of_silent_error(status: StatusCode, shape: Shape, why: SilentError) 
         SilentError::HasSecret => "gave a reason with a secret in it, which is not shown",
     };
     let message = format!("The backend answered with status {} and {why}", status.as_u16());
-    Bytes::from(shape.error(status, table::kind_of(status), table::BACKEND_ERROR, None, &message).to_string())
+    let (kind, code) = (table::kind_of(status), table::BACKEND_ERROR);
+    Bytes::from(error_body(shape, &ErrorFacts { status, kind, code, param: None, message: &message }))
 }
 
 #[cfg(test)]
