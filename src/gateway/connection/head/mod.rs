@@ -313,19 +313,38 @@ fn is_field_value(bytes: &[u8]) -> bool {
     !bytes.iter().fold(false, |is_bad, &byte| is_bad | ((byte < b' ') & (byte != b'\t')) | (byte == 0x7f))
 }
 
+/// Returns a table of the letters, the digits and these other bytes. A look-up is cheaper than comparisons.
+const fn with_alphanumerics(others: &[u8]) -> [bool; 256] {
+    let (mut table, mut byte) = ([false; 256], 0);
+    while byte < table.len() {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+}
+
+static TOKEN_CHARS: [bool; 256] = with_alphanumerics(b"!#$%&'*+-.^_`|~");
+static HOST_CHARS: [bool; 256] = with_alphanumerics(b"-._~%!$&'()*+,;=:[]");
+static USUAL_TARGET_CHARS: [bool; 256] = with_alphanumerics(b"/-._~%!$&'()*+,;=:@?");
+
 /// Whether a byte is a `tchar` (RFC 9110, section 5.6.2).
 pub(crate) fn is_token_char(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN_CHARS[usize::from(byte)]
 }
 
 /// Whether a byte may occur in `uri-host [ ":" port ]` (RFC 3986, section 3.2).
 fn is_host_char(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
+    HOST_CHARS[usize::from(byte)]
 }
 
 /// Whether a byte may occur in a path or a query as it is (RFC 3986, sections 3.3 and 3.4).
 fn is_usual_target_char(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@?".contains(&byte)
+    USUAL_TARGET_CHARS[usize::from(byte)]
 }
 
 #[cfg(test)]
