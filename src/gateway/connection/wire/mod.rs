@@ -46,7 +46,6 @@
 //! - `requests.rs`: counts the requests and responses of a connection
 //! - `multiplexed.rs`: responses over HTTP/2, each of which may stall by itself
 //! - `outgoing.rs`: writes, and the close of the connection
-//! - `timer.rs`: a timer that is cheap to restart
 
 mod chunks;
 mod heads;
@@ -55,7 +54,6 @@ mod multiplexed;
 mod outgoing;
 mod read_ahead;
 pub(super) mod requests;
-mod timer;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,12 +62,11 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Take};
 
 use super::head::{Framing, HeadLimits, HeadScanner};
-use crate::pause_clock::ActiveInstant;
+use crate::pause_clock::{ActiveInstant, LazyTimer};
 use crate::refusal::Refusal;
 use chunks::ChunkedBody;
 use read_ahead::ReadAhead;
 use requests::ConnectionRequests;
-use timer::LazyTimer;
 
 /// Builds the whole response to a refused head, as bytes, from as much of the head as has arrived.
 pub(super) type RefusalWriter = Arc<dyn Fn(&[u8], &Refusal) -> Bytes + Send + Sync>;

@@ -5,33 +5,34 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::pause_clock::{ActiveInstant, ActiveSleep};
+use super::clock::{ActiveInstant, ActiveSleep};
 
 /// A timer that is cheap to restart: that only reads the clock. The runtime's timer is created when the deadline is
 /// first polled, and is moved when it fires too early.
 #[derive(Debug, Default)]
-pub(super) struct LazyTimer {
+pub struct LazyTimer {
     deadline: Option<ActiveInstant>,
     sleep: Option<ActiveSleep>,
 }
 
 impl LazyTimer {
     /// Sets the deadline to `after` from now.
-    pub(super) fn start(&mut self, after: Duration) {
+    pub fn start(&mut self, after: Duration) {
         self.deadline = Some(ActiveInstant::now() + after);
     }
 
     /// Removes the deadline.
-    pub(super) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.deadline = None;
     }
 
-    pub(super) fn is_running(&self) -> bool {
+    /// Whether there is a deadline.
+    pub fn is_running(&self) -> bool {
         self.deadline.is_some()
     }
 
     /// Ready once the deadline has passed.
-    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
         let sleep = self.sleep.get_or_insert_with(|| ActiveSleep::until(deadline));
         // A sleep that ends too early is corrected below. One that ends too late would miss the deadline.
