@@ -206,7 +206,7 @@ pub const HEAD_SIZE: usize = 32 * 1024;
 /// Most header lines that `MAX_HEADERS` can allow; `http::HeaderMap` takes not many more.
 pub const MOST_HEADERS: usize = 16 * 1024;
 
-/// Initial size in bytes of a connection's buffer for heads. It grows for longer heads, and for pipelined requests.
+/// Initial size in bytes of a connection's buffer for heads that do not arrive whole. It grows for longer heads.
 pub const HELD_BYTES: usize = 4 * 1024;
 
 /// Most bytes of pipelined requests that are buffered, in whole heads of the largest size.
@@ -219,7 +219,7 @@ pub const CHUNK_LINE_SIZE: usize = 256;
 pub const TRAILERS_SIZE: usize = 8 * 1024;
 
 /// Most bytes of a chunked body that are read at once; they may include what follows the body.
-pub const CHUNKED_READ: u64 = 16 * 1024;
+pub const CHUNKED_READ: usize = 16 * 1024;
 
 /// Time between two sweeps for responses that their clients do not read; a response may end this much after its
 /// timeout.

@@ -3,37 +3,114 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{ReadState, WireStream};
+use super::{PREFACE, ReadState, WireStream};
 use crate::gateway::bounds::{EARLY_HEADS, LINGER_BYTES};
+use crate::gateway::connection::head::{self, Framing, HeadScanner};
 use crate::refusal::Refusal;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
+    /// Reads straight into hyper's buffer while nothing of the next head has been read. Nearly every head arrives whole:
+    /// it passes, with what has arrived of its body, and is not copied. Anything else is read ahead. Returns whether hyper
+    /// has got something.
+    pub(super) fn poll_whole_head(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<bool>> {
+        // What is read ahead has the same bound as in `poll_head`.
+        let Poll::Ready(received) = self.poll_socket(context, buffer, self.limits.head.size())? else {
+            return self.poll_head_timeout(context, false).map(|()| Ok(false));
+        };
+        if received.is_empty() {
+            self.mark_client_gone();
+            return Poll::Ready(Ok(false));
+        }
+        let passed = self.pass_whole_head(&mut buffer.filled_mut()[received.clone()]);
+        self.read_ahead.take_back(buffer, received.start + passed);
+        if passed == 0 {
+            self.start_head_time();
+        }
+        Poll::Ready(Ok(passed > 0))
+    }
+
+    /// Checks the first bytes of a head. Returns how many of them hyper gets: the whole head and what has arrived of its
+    /// body, or nothing.
+    fn pass_whole_head(&mut self, received: &mut [u8]) -> usize {
+        if matches!(self.read_state, ReadState::Start) && begins_preface(received) {
+            return 0;
+        }
+        let mut scanner = HeadScanner::default();
+        let head = match scanner.advance(received, &self.limits.head) {
+            Ok(Some(head)) => head,
+            Ok(None) => {
+                self.read_state = ReadState::Head(scanner);
+                return 0;
+            }
+            // Found again, and refused, once it has been read ahead.
+            Err(_) => {
+                self.read_state = ReadState::Head(HeadScanner::default());
+                return 0;
+            }
+        };
+        let (head_bytes, rest) = received.split_at_mut(head.length);
+        if head.has_upgrade {
+            head::hide_upgrade(head_bytes);
+        }
+        self.begin_request();
+        let body = match head.framing {
+            Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX).min(rest.len()),
+            Framing::None | Framing::Chunked => 0,
+        };
+        self.read_state = ReadState::body(head.framing, body as u64);
+        head.length + body
+    }
+
+    /// Notes that hyper gets a checked head. Called before hyper gets its first byte, so that a response never finds the
+    /// count too low.
+    pub(super) fn begin_request(&mut self) {
+        self.read_timer.stop();
+        self.passed_heads = self.passed_heads.wrapping_add(1);
+        self.is_responding = true;
+    }
+
     /// Waits for more bytes of a head. Returns false if there will be none: the client is gone, or the timeout is over.
     pub(super) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         self.socket.set_limit(u64::MAX);
         let has_begun = self.has_begun_head();
         match self.read_ahead.poll_fill(context, &mut self.socket, self.limits.head.size()) {
-            Poll::Ready(Ok(0)) => self.mark_client_gone(),
+            Poll::Ready(Ok(0)) => {
+                self.mark_client_gone();
+                Poll::Ready(Ok(false))
+            }
             Poll::Ready(outcome) => {
-                // The time of the first head has been running since the start of the connection.
-                if !has_begun && self.passed_heads != 0 && self.has_begun_head() {
-                    self.read_timer.start(self.limits.header_timeout);
+                if !has_begun {
+                    self.start_head_time();
                 }
-                return Poll::Ready(outcome.map(|_| true));
+                Poll::Ready(outcome.map(|_| true))
             }
-            Poll::Pending => {
-                ready!(self.read_timer.poll(context));
-                // An idle connection just ends. Only a client that has begun a request gets a 408.
-                if has_begun {
-                    self.refuse_head(&Refusal::RequestTimeout("CLIENT_HEADER_TIMEOUT"));
-                } else {
-                    self.read_state = ReadState::Done;
-                }
-            }
+            Poll::Pending => self.poll_head_timeout(context, has_begun).map(|()| Ok(false)),
         }
-        Poll::Ready(Ok(false))
+    }
+
+    /// Starts the time of a head that may have begun. The time of the first one has been running since the start of the
+    /// connection.
+    fn start_head_time(&mut self) {
+        if self.passed_heads != 0 && self.has_begun_head() {
+            self.read_timer.start(self.limits.header_timeout);
+        }
+    }
+
+    /// Ready when the time of a head is over, which ends the connection. Only a client that has begun a request gets a
+    /// 408.
+    fn poll_head_timeout(&mut self, context: &mut Context<'_>, has_begun: bool) -> Poll<()> {
+        ready!(self.read_timer.poll(context));
+        match has_begun {
+            true => self.refuse_head(&Refusal::RequestTimeout("CLIENT_HEADER_TIMEOUT")),
+            false => self.read_state = ReadState::Done,
+        }
+        Poll::Ready(())
     }
 
     /// Whether a byte of the next head has arrived; empty lines before it do not count.
@@ -45,15 +122,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
     ///
     /// After more than [`EARLY_HEADS`] heads of the largest size, changes to `Excess`: nothing that the client sends
     /// after that is read as a request.
-    pub(super) fn poll_read_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        self.socket.set_limit(u64::MAX);
+    pub(super) fn poll_read_ahead(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<bool>> {
         let capacity = self.limits.head.size().saturating_mul(EARLY_HEADS);
         // This may stay pending on the socket: `poll_flush` wakes the task when the response is out.
         while self.read_ahead.len() < capacity {
-            if ready!(self.read_ahead.poll_fill(context, &mut self.socket, capacity))? == 0 {
+            // Nearly every client sends nothing now. hyper's buffer is there, and empty; none is allocated for that wait.
+            let received = ready!(self.poll_socket(context, buffer, capacity - self.read_ahead.len()))?;
+            if received.is_empty() {
                 self.mark_client_gone();
                 return Poll::Ready(Ok(false));
             }
+            self.read_ahead.take_back(buffer, received.start);
         }
         self.read_state = ReadState::Excess(LINGER_BYTES);
         Poll::Ready(Ok(true))
@@ -85,4 +168,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
         self.read_state = ReadState::Done;
         self.has_stopped_reading = true;
     }
+}
+
+/// Whether these bytes may be the beginning of HTTP/2's preface. `PRI` is no method that HTTP/1.1 uses, so each prefix of
+/// the preface is awaited to its end.
+pub(super) fn begins_preface(bytes: &[u8]) -> bool {
+    let compared = bytes.len().min(PREFACE.len());
+    bytes[..compared] == PREFACE[..compared]
 }

@@ -3,13 +3,14 @@
 //! `heads.rs` waits for heads.
 
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::chunks::ChunkedBody;
+use super::heads::begins_preface;
 use super::read_ahead::ReadAhead;
 use super::{PREFACE, ReadState, WireLimits, WireStream};
 use crate::gateway::bounds::CHUNKED_READ;
@@ -20,16 +21,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
     fn poll_next(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             match &mut self.read_state {
+                ReadState::Start | ReadState::Head(_) if !self.is_responding && self.read_ahead.is_empty() => {
+                    if ready!(self.poll_whole_head(context, buffer))? {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
                 ReadState::Start => {
-                    // `PRI` is no method that HTTP/1.1 uses, so each prefix of the preface is awaited to its end.
-                    let compared = self.read_ahead.len().min(PREFACE.len());
-                    if self.read_ahead.bytes()[..compared] != PREFACE[..compared] {
+                    if !begins_preface(self.read_ahead.bytes()) {
                         self.read_state = ReadState::Head(HeadScanner::default());
-                    } else if compared == PREFACE.len() {
+                    } else if self.read_ahead.len() >= PREFACE.len() {
                         // `poll_http2` computes the next deadline each time; it must look at least once per
                         // `write_stall`, and in time for a first request that ends early.
                         let WireLimits { header_timeout, idle_timeout, write_stall, .. } = self.limits;
                         self.read_timer.start(header_timeout.min(idle_timeout).min(write_stall));
+                        self.requests.time_ends();
                         self.read_state = ReadState::Http2;
                     } else if !ready!(self.poll_head(context))? {
                         return Poll::Ready(Ok(()));
@@ -37,7 +42,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                 }
                 // A pipelined request waits: a refusal of its head must not be written into the current response.
                 ReadState::Head(_) if self.is_responding => {
-                    if !ready!(self.poll_read_ahead(context))? {
+                    if !ready!(self.poll_read_ahead(context, buffer))? {
                         return Poll::Ready(Ok(()));
                     }
                 }
@@ -56,10 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                         if head.has_upgrade {
                             head::hide_upgrade(self.read_ahead.prefix_mut(head.length));
                         }
-                        self.read_timer.stop();
-                        // Counted before hyper gets the first byte, so that a response never finds the count too low.
-                        self.passed_heads = self.passed_heads.wrapping_add(1);
-                        self.is_responding = true;
+                        self.begin_request();
                         self.read_state = ReadState::PassingHead(head.length, head.framing);
                     }
                     Ok(None) => {
@@ -72,30 +74,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                     let count = pass_to_hyper(&mut self.read_ahead, *left, buffer);
                     *left -= count;
                     if *left == 0 {
-                        self.read_state = match framing {
-                            Framing::None => ReadState::Head(HeadScanner::default()),
-                            Framing::Length(length) => ReadState::Length(*length),
-                            Framing::Chunked => ReadState::Chunked(ChunkedBody::default()),
-                        };
+                        self.read_state = ReadState::body(*framing, 0);
                     }
                     return Poll::Ready(Ok(()));
                 }
                 ReadState::Length(left) => {
-                    let before = buffer.filled().len();
+                    let (before, left) = (buffer.filled().len(), *left);
+                    let limit = usize::try_from(left).unwrap_or(usize::MAX);
                     // Large bodies are read straight into hyper's buffer, without a copy.
-                    if self.read_ahead.is_empty() {
-                        self.socket.set_limit(*left);
-                        ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
-                    } else {
-                        pass_to_hyper(&mut self.read_ahead, usize::try_from(*left).unwrap_or(usize::MAX), buffer);
+                    match self.read_ahead.is_empty() {
+                        true => _ = ready!(self.poll_socket(context, buffer, limit))?,
+                        false => _ = pass_to_hyper(&mut self.read_ahead, limit, buffer),
                     }
-                    let count = buffer.filled().len() - before;
-                    *left -= count as u64;
                     // hyper reports a body that ends too early as an error (RFC 9112, section 8).
-                    if count == 0 {
-                        self.mark_client_gone();
-                    } else if *left == 0 {
-                        self.read_state = ReadState::Head(HeadScanner::default());
+                    match buffer.filled().len() - before {
+                        0 => self.mark_client_gone(),
+                        count => self.read_state = ReadState::body(Framing::Length(left), count as u64),
                     }
                     return Poll::Ready(Ok(()));
                 }
@@ -104,6 +98,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                 ReadState::Done => return Poll::Ready(Ok(())),
             }
         }
+    }
+
+    /// Reads once from the socket, at most `limit` bytes, and returns where in hyper's buffer they are.
+    pub(super) fn poll_socket(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+        limit: usize,
+    ) -> Poll<io::Result<Range<usize>>> {
+        let before = buffer.filled().len();
+        self.socket.set_limit(limit as u64);
+        ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
+        Poll::Ready(Ok(before..buffer.filled().len()))
     }
 
     /// Passes everything to hyper, and ends the connection once no request has been in flight for `idle_timeout`, or for
@@ -124,11 +131,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
         if self.has_stopped_reading {
             return Poll::Ready(Ok(()));
         }
-        if self.read_ahead.is_empty() {
-            self.socket.set_limit(u64::MAX);
-            return Pin::new(&mut self.socket).poll_read(context, buffer);
+        match self.read_ahead.is_empty() {
+            true => _ = ready!(self.poll_socket(context, buffer, usize::MAX))?,
+            false => _ = pass_to_hyper(&mut self.read_ahead, usize::MAX, buffer),
         }
-        pass_to_hyper(&mut self.read_ahead, usize::MAX, buffer);
         Poll::Ready(Ok(()))
     }
 
@@ -141,28 +147,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
 
     /// Passes a chunked body to hyper, up to its end.
     fn poll_chunked(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let arrived = match self.read_ahead.is_empty() {
+            true => Some(ready!(self.poll_socket(context, buffer, CHUNKED_READ))?),
+            false => None,
+        };
         let ReadState::Chunked(chunks) = &mut self.read_state else { return Poll::Ready(Ok(())) };
-        let before = buffer.filled().len();
-        let outcome = if !self.read_ahead.is_empty() {
-            let count = self.read_ahead.len().min(buffer.remaining());
-            let outcome = chunks.advance(&self.read_ahead.bytes()[..count]);
-            pass_to_hyper(&mut self.read_ahead, outcome.unwrap_or(0), buffer);
-            outcome
-        } else {
-            self.socket.set_limit(CHUNKED_READ);
-            ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
-            let received = &buffer.filled()[before..];
-            if received.is_empty() {
+        let outcome = match arrived {
+            None => {
+                let count = self.read_ahead.len().min(buffer.remaining());
+                let outcome = chunks.advance(&self.read_ahead.bytes()[..count]);
+                pass_to_hyper(&mut self.read_ahead, outcome.unwrap_or(0), buffer);
+                outcome
+            }
+            Some(arrived) if arrived.is_empty() => {
                 self.mark_client_gone();
                 return Poll::Ready(Ok(()));
             }
-            let outcome = chunks.advance(received);
-            let count = outcome.unwrap_or(0);
-            // The read may have taken bytes after the body; take them back, for they belong to the next head.
-            self.read_ahead.push(&received[count..]);
-            buffer.set_filled(before + count);
-            outcome
+            Some(arrived) => {
+                let outcome = chunks.advance(&buffer.filled()[arrived.clone()]);
+                // The read may have taken bytes after the body. They belong to the next head.
+                self.read_ahead.take_back(buffer, arrived.start + outcome.unwrap_or(0));
+                outcome
+            }
         };
+        let is_complete = chunks.is_complete();
         if outcome.is_err() {
             // hyper reports this as an error of the body, and the pipeline answers. Where a next head begins is
             // unknown.
@@ -170,7 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
             self.has_stopped_reading = true;
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
-        if chunks.is_complete() {
+        if is_complete {
             self.read_state = ReadState::Head(HeadScanner::default());
         }
         Poll::Ready(Ok(()))

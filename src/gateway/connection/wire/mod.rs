@@ -135,6 +135,17 @@ enum ReadState {
     Done,
 }
 
+impl ReadState {
+    /// What follows a head whose body is framed so, if this many bytes of the body have passed.
+    fn body(framing: Framing, passed: u64) -> Self {
+        match framing {
+            Framing::Length(length) if length > passed => Self::Length(length - passed),
+            Framing::Length(_) | Framing::None => Self::Head(HeadScanner::default()),
+            Framing::Chunked => Self::Chunked(ChunkedBody::default()),
+        }
+    }
+}
+
 /// The phases of a close, in this order.
 enum ClosePhase {
     /// Writes `refusal_bytes`.

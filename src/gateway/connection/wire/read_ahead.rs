@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::gateway::bounds::{HELD_BYTES, LINGER_READ};
 
-/// A buffer that grows only as far as each call allows, and shrinks again when it is empty.
+/// A buffer that grows only as far as each call allows, and takes no memory while it is empty.
 #[derive(Debug, Default)]
 pub(super) struct ReadAhead {
     /// Always initialised to its full length: once, instead of before each read.
@@ -41,19 +41,17 @@ impl ReadAhead {
     pub(super) fn consume(&mut self, count: usize) {
         self.start = (self.start + count).min(self.end);
         if self.is_empty() {
-            (self.start, self.end) = (0, 0);
-            // One long head must not cost memory as long as the connection lives.
-            if self.storage.len() > HELD_BYTES {
-                self.storage = Vec::new();
-            }
+            // Nearly every head passes without this buffer, so it costs no memory while it is empty.
+            *self = Self::default();
         }
     }
 
-    /// Appends bytes that were read together with the end of a body.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    /// Takes the bytes from `start` on back from hyper's buffer, and appends them.
+    pub(super) fn take_back(&mut self, buffer: &mut ReadBuf<'_>, start: usize) {
         self.storage.truncate(self.end);
-        self.storage.extend_from_slice(bytes);
+        self.storage.extend_from_slice(&buffer.filled()[start..]);
         self.end = self.storage.len();
+        buffer.set_filled(start);
     }
 
     /// Reads once from `source` and returns the number of bytes, 0 at the end of the stream. The buffer grows to

@@ -2,7 +2,7 @@
 //! way.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ pub(crate) struct ConnectionRequests {
     opened: ActiveInstant,
     begun: AtomicU32,
     ended: AtomicU32,
-    /// Nanoseconds from `opened` to the end of the last request.
+    /// Whether the ends of requests are timed. Only with HTTP/2, where the wire sees no end of a response.
+    times_ends: AtomicBool,
+    /// Nanoseconds from `opened` to the end of the last request that was timed.
     last_end: AtomicU64,
     /// The HTTP/2 responses on their way.
     pub(super) responses: Http2Responses,
@@ -49,6 +51,11 @@ impl ConnectionRequests {
         self.ended.load(Ordering::Acquire)
     }
 
+    /// Times the ends of requests from now on, for [`Self::idle_time`].
+    pub(super) fn time_ends(&self) {
+        self.times_ends.store(true, Ordering::Relaxed);
+    }
+
     /// Returns for how long no request has been in flight; `None` while one is.
     pub(super) fn idle_time(&self) -> Option<Duration> {
         let is_idle = self.begun() == self.ended();
@@ -63,6 +70,7 @@ impl Default for ConnectionRequests {
             opened: ActiveInstant::now(),
             begun: AtomicU32::default(),
             ended: AtomicU32::default(),
+            times_ends: AtomicBool::default(),
             last_end: AtomicU64::default(),
             responses: Http2Responses::default(),
         }
@@ -71,10 +79,13 @@ impl Default for ConnectionRequests {
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        let now = u64::try_from(self.0.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        // The time before the count: a reader that sees the count (`idle_time`) then sees this time too. `fetch_max`,
-        // since guards of other requests may be dropped at the same moment.
-        self.0.last_end.fetch_max(now, Ordering::AcqRel);
+        // Set before hyper got the first byte of the connection.
+        if self.0.times_ends.load(Ordering::Relaxed) {
+            let now = u64::try_from(self.0.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            // The time before the count: a reader that sees the count (`idle_time`) then sees this time too. `fetch_max`,
+            // since guards of other requests may be dropped at the same moment.
+            self.0.last_end.fetch_max(now, Ordering::AcqRel);
+        }
         self.0.ended.fetch_add(1, Ordering::AcqRel);
     }
 }
