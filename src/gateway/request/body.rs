@@ -6,10 +6,11 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -18,6 +19,7 @@ use http::request::Parts;
 use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Collected, Either};
+use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::content_coding::{ACCEPTED_CODINGS, ContentCodings, UnpackError, Unpacker, UnsupportedCoding};
@@ -26,7 +28,7 @@ use crate::gateway::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN, SCANNED_AT_ON
 use crate::gateway::connection::discard::InboundBody;
 use crate::gateway::connection::head::HeadLimits;
 use crate::gateway::routes::route::Route;
-use crate::pause_clock;
+use crate::pause_clock::LazyTimer;
 use crate::refusal::Refusal;
 
 /// Limits of a request body.
@@ -291,10 +293,13 @@ pub(crate) async fn read_body(
             return Ok(received);
         }
     };
+    let mut timer = LazyTimer::default();
+    let mut arrived = first_frame(&mut body).await;
     loop {
-        let frame = pause_clock::timeout(limits.idle_timeout, body.frame())
-            .await
-            .map_err(|_| Refusal::RequestTimeout("CLIENT_BODY_TIMEOUT"))?;
+        let frame = match arrived.take() {
+            Some(frame) => frame,
+            None => next_frame(&mut body, &mut timer, limits.idle_timeout).await?,
+        };
         match frame {
             None => {
                 if let Some(unpacker) = unpacker {
@@ -315,6 +320,49 @@ pub(crate) async fn read_body(
             }
         }
     }
+}
+
+/// A part of a body that has arrived; `None` at its end.
+type ArrivedFrame = Option<Result<Frame<Bytes>, hyper::Error>>;
+
+/// Returns the first frame of a body if it has arrived.
+///
+/// hyper takes a body off its buffer only once the body is polled, so the first poll finds nothing. Polled without a waker,
+/// it makes hyper's connection run again, and with it this task, which then finds what has arrived. With a waker and a timer,
+/// that would take a timer, and a second run for nothing.
+async fn first_frame(body: &mut Incoming) -> Option<ArrivedFrame> {
+    let mut has_asked = false;
+    poll_fn(|context| match Pin::new(&mut *body).poll_frame(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(frame) => Poll::Ready(Some(frame)),
+        Poll::Pending if std::mem::replace(&mut has_asked, true) => Poll::Ready(None),
+        Poll::Pending => {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// Waits for the next frame of a body.
+///
+/// # Errors
+/// [`Refusal::RequestTimeout`] if none arrives for `idle_timeout`.
+async fn next_frame(
+    body: &mut Incoming,
+    timer: &mut LazyTimer,
+    idle_timeout: Duration,
+) -> Result<ArrivedFrame, Refusal> {
+    timer.stop();
+    poll_fn(|context| {
+        if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) {
+            return Poll::Ready(Ok(frame));
+        }
+        if !timer.is_running() {
+            timer.start(idle_timeout);
+        }
+        timer.poll(context).map(|()| Err(Refusal::RequestTimeout("CLIENT_BODY_TIMEOUT")))
+    })
+    .await
 }
 
 impl Body for RequestBody {
