@@ -146,6 +146,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
     /// gone.
     pub(super) fn poll_disconnect(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ReadState::Excess(left) = &mut self.read_state else { return Poll::Ready(Ok(())) };
+        // What is left of the limit of `poll_read_ahead` is 0, which would look like the end of the stream.
+        self.socket.set_limit(u64::MAX);
         while *left > 0 {
             match ready!(self.read_ahead.poll_discard(context, &mut self.socket))? {
                 0 => break,
