@@ -18,10 +18,11 @@ mod tests;
 mod trust;
 
 pub use explain::explain;
-pub use target::{BadRemote, DialTarget};
+pub use target::{BadLocal, BadRemote, DialTarget, TargetId};
 pub use trust::Trust;
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -63,7 +64,27 @@ impl Dialer {
     }
 }
 
-type BoxError = Box<dyn Error + Send + Sync>;
+impl Dialer {
+    /// Opens a connection to a worker.
+    ///
+    /// # Errors
+    ///
+    /// What [`explain`] turns into a sentence: the name has no address, no connection was taken in time, TLS failed.
+    pub async fn connect(&self, target: &DialTarget) -> Result<Link, BoxError> {
+        let Some(address) = target.local_address else {
+            let mut dialer = self.clone();
+            poll_fn(|context| dialer.poll_ready(context)).await?;
+            return dialer.call(target.uri(None)?).await;
+        };
+        let opened = pause_clock::timeout(self.connect_timeout, TcpStream::connect(address)).await;
+        let stream = opened.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        stream.set_nodelay(true)?;
+        Ok(MaybeHttpsStream::Http(TokioIo::new(stream)))
+    }
+}
+
+/// Why a connection could not be opened; [`explain`] knows the causes.
+pub type BoxError = Box<dyn Error + Send + Sync>;
 type ConnectFuture = Pin<Box<dyn Future<Output = Result<Link, BoxError>> + Send>>;
 
 impl Service<Uri> for Dialer {

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, InvalidHeaderValue};
 use http::uri::{self, Authority, InvalidUri, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use thiserror::Error;
@@ -16,10 +17,16 @@ const API_VERSION: &str = "/v1";
 /// Where requests to a worker go, and what is set in each of them.
 #[derive(Debug, Clone)]
 pub struct DialTarget {
+    /// Which process or backend this is; clones have the same.
+    pub id: TargetId,
     /// `http` or `https`.
     pub scheme: Scheme,
     /// Host and port.
     pub authority: Authority,
+    /// Where a process on this machine listens; `None` for a remote backend.
+    pub local_address: Option<SocketAddr>,
+    /// The value of `Host`.
+    pub host: HeaderValue,
     /// What the worker has in place of the `/v1` of a path; empty, or without a slash at its end.
     pub api_path: String,
     /// Put before any other path: `api_path` without a version at its end.
@@ -34,6 +41,29 @@ pub struct DialTarget {
     pub model: Option<String>,
     /// Whether this is a remote backend rather than a process of this gateway.
     pub is_remote: bool,
+}
+
+/// Tells the processes and backends apart that requests are sent to, also those that had the same address one after the
+/// other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TargetId(u64);
+
+impl TargetId {
+    fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Why no process on this machine can be reached at an address. Does not happen for an IP address and a port.
+#[derive(Debug, Error)]
+pub enum BadLocal {
+    /// The address makes no valid URI authority.
+    #[error("the address is no host of a URI: {0}")]
+    Authority(#[from] InvalidUri),
+    /// The address is no valid header value.
+    #[error("the address is no value of Host: {0}")]
+    Host(#[from] InvalidHeaderValue),
 }
 
 /// Why no request can be sent to a remote backend: mistakes in its settings. Holds no part of the key.
@@ -70,11 +100,15 @@ impl DialTarget {
     ///
     /// # Errors
     ///
-    /// The address makes no valid URI authority, which does not happen for an IP address and a port.
-    pub fn local(address: SocketAddr, authorization: Option<HeaderValue>) -> Result<Self, InvalidUri> {
+    /// [`BadLocal`], which does not happen for an IP address and a port.
+    pub fn local(address: SocketAddr, authorization: Option<HeaderValue>) -> Result<Self, BadLocal> {
+        let authority = Authority::try_from(address.to_string())?;
         Ok(Self {
+            id: TargetId::next(),
+            host: host_value(&Scheme::HTTP, &authority)?,
             scheme: Scheme::HTTP,
-            authority: Authority::try_from(address.to_string())?,
+            authority,
+            local_address: Some(address),
             api_path: API_VERSION.to_owned(),
             root_path: String::new(),
             authorization,
@@ -117,8 +151,11 @@ impl DialTarget {
         // A header of the entry replaces the key, as it does in OpenAI's client.
         let authorization = headers.remove(AUTHORIZATION).or(bearer);
         Ok(Self {
+            id: TargetId::next(),
+            host: host_value(&scheme, &authority).map_err(http::Error::from)?,
             scheme,
             authority,
+            local_address: None,
             root_path: without_version(&api_path).to_owned(),
             api_path,
             authorization,
@@ -129,25 +166,43 @@ impl DialTarget {
         })
     }
 
-    /// Returns the full URI of a request for this path and query; `/` without one. A path below `/v1` is one of the API.
+    /// Returns the path and query at the worker for this path and query of a request. A path below `/v1` is one of the
+    /// API.
     ///
     /// # Errors
     ///
-    /// The worker's path and this one do not make a valid URI together.
-    pub fn uri(&self, path: Option<PathAndQuery>) -> Result<Uri, http::Error> {
-        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    /// The worker's path and this one do not make a valid path together.
+    pub fn path(&self, path: PathAndQuery) -> Result<PathAndQuery, http::Error> {
         let below_api = path.as_str().strip_prefix(API_VERSION).filter(|rest| rest.starts_with('/'));
-        let path = match below_api {
+        Ok(match below_api {
             Some(_) if self.api_path == API_VERSION => path,
             None if self.root_path.is_empty() => path,
             Some(rest) => PathAndQuery::try_from(format!("{}{rest}", self.api_path))?,
             None => PathAndQuery::try_from(format!("{}{path}", self.root_path))?,
-        };
+        })
+    }
+
+    /// Returns the full URI of a request for this path and query; `/` without one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::path`].
+    pub fn uri(&self, path: Option<PathAndQuery>) -> Result<Uri, http::Error> {
+        let path = self.path(path.unwrap_or_else(|| PathAndQuery::from_static("/")))?;
         let mut parts = uri::Parts::default();
         parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(self.authority.clone());
         parts.path_and_query = Some(path);
         Ok(Uri::from_parts(parts)?)
+    }
+}
+
+/// Returns the value of `Host`: without the port that the scheme has by default (RFC 9110, section 4.2.3).
+fn host_value(scheme: &Scheme, authority: &Authority) -> Result<HeaderValue, InvalidHeaderValue> {
+    let default = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+    match authority.port_u16() {
+        Some(port) if port != default => HeaderValue::try_from(format!("{}:{port}", authority.host())),
+        _ => HeaderValue::try_from(authority.host()),
     }
 }
 

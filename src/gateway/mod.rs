@@ -17,6 +17,7 @@
 //! - `scan/`: finds JSON members and event lines in bytes that arrive in pieces
 //! - `response/`: a worker's response on its way back to the client
 //! - `translation/`: requests in dialects that the workers do not speak
+//! - `exchange/`: requests and responses on connections to workers, and which connections are kept
 //! - `upstream/`: sends a request to a worker, and decides about retries
 //! - `model_files/`: the routes that change which models are on the disk
 //! - `models_api/`: the routes about models themselves
@@ -35,6 +36,7 @@ mod client_address;
 pub(crate) mod connection;
 mod content_kind;
 mod credentials;
+mod exchange;
 mod headers;
 mod malformed_request;
 mod model_files;

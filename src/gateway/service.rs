@@ -166,6 +166,7 @@ impl Gateway {
     /// Frees the slots and queue entries of clients that do not read their responses, until `stop` is cancelled.
     pub async fn sweep(&self, stop: CancellationToken) {
         self.forwarder.sweeper.sweep(stop).await;
+        self.forwarder.close_connections().await;
     }
 
     /// Returns how many more jobs would be served at once when `in_hand` jobs are already taken. Another instance may

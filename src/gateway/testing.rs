@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::accounting::record::{Accounting, Record};
 use super::admission::auth::Caller;
 use super::content_kind::ContentKind;
+use super::exchange::WorkerBody;
 use super::queue::ticket::QueueEntry;
 use super::queue::{self, Queue};
 use super::request::answer_facts::AnswerFacts;
@@ -144,7 +145,8 @@ impl TestGateway {
         };
         let ticket = self.enter_queue().ticket().await.ok().unwrap();
         let lease = self.model.lease(&RequestClass::Inference(Some(FINGERPRINT)).into()).unwrap();
-        let (body, caller) = (RenamedBody::new(UpstreamBody::new(upstream, None), None), Caller::anonymous());
+        let (body, caller) =
+            (RenamedBody::new(UpstreamBody::new(WorkerBody::detached(upstream), None), None), Caller::anonymous());
         let answer = UpstreamAnswer {
             status,
             body,

@@ -10,10 +10,10 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use crate::content_coding::{ContentCodings, UnpackError, Unpacker};
 use crate::gateway::bounds::UNPACK_STEPS;
+use crate::gateway::exchange::WorkerBody;
 use crate::pause_clock::{self, ActiveInstant};
 
 /// The body of a worker's response.
@@ -27,7 +27,7 @@ pub(crate) struct UpstreamBody {
     /// For a packed body, until its end.
     unpacker: Option<Result<Unpacker, UnpackError>>,
     is_packed: bool,
-    rest: Incoming,
+    rest: WorkerBody,
 }
 
 /// What broke the body of a worker's response.
@@ -44,7 +44,7 @@ type NextBytes = Option<Result<Bytes, UpstreamError>>;
 
 impl UpstreamBody {
     /// Takes over the body of a response whose head has arrived. It is unpacked if it has codings.
-    pub(crate) fn new(body: Incoming, codings: Option<&ContentCodings>) -> Self {
+    pub(crate) fn new(body: WorkerBody, codings: Option<&ContentCodings>) -> Self {
         // No total: a piece is gone when the next one comes.
         let unpacker = codings.map(|codings| Unpacker::new(codings, usize::MAX));
         Self {

@@ -21,10 +21,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 #[cfg(test)]
-use http::{HeaderValue, uri::InvalidUri};
+use http::HeaderValue;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(test)]
+use crate::dial::BadLocal;
 use crate::dial::DialTarget;
 use crate::pause_clock::ActiveInstant;
 use crate::worker::bounds::{ABANDONED_BEFORE_CRASH, COMPUTE_ERRORS_UNTIL_RESTART};
@@ -108,7 +110,7 @@ impl Endpoint {
         address: SocketAddr,
         authorization: HeaderValue,
         crash_suspects: Arc<CrashSuspects>,
-    ) -> Result<Self, InvalidUri> {
+    ) -> Result<Self, BadLocal> {
         Ok(Self::at(DialTarget::local(address, Some(authorization))?, crash_suspects))
     }
 
@@ -145,6 +147,11 @@ impl Endpoint {
     /// Sets the signal that is notified when the endpoint becomes idle.
     pub(super) fn with_signal(self, change_signal: Arc<ChangeSignal>) -> Self {
         Self { change_signal, ..self }
+    }
+
+    /// Cancelled when the worker has ended or is being ended, even if its connections stay open.
+    pub fn gone(&self) -> &CancellationToken {
+        &self.gone
     }
 
     /// Whether a suspect is in flight.

@@ -1,0 +1,123 @@
+//! Sends a request to a worker, on an idle connection or a new one, and waits for the head of its response.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::worker_body::{HeldConnection, WorkerBody};
+use super::worker_connection::WorkerConnection;
+use super::worker_pool::{Opener, WorkerPool};
+use crate::cores::{self, PerCore};
+use crate::dial::{BoxError, DialTarget, Dialer, TargetId};
+use crate::gateway::content_kind::ContentKind;
+use crate::gateway::request::body::RequestBody;
+use crate::settings::bounds::UPSTREAM_IDLE_CONNECTIONS;
+
+/// The connections to all workers.
+pub(crate) struct WorkerConnections {
+    opener: Arc<Opener>,
+    /// Of each core its own: no core drives the connections of another.
+    pools: PerCore<Mutex<HashMap<TargetId, Arc<WorkerPool>>>>,
+}
+
+/// Why there is no response.
+#[derive(Debug, Error)]
+pub(crate) enum ExchangeError {
+    /// No connection could be opened, so no byte of the request was sent.
+    #[error("no connection could be opened")]
+    Connect(#[source] BoxError),
+    /// The connection broke, or what came was no response.
+    #[error("the connection broke")]
+    Broken(#[source] hyper::Error),
+}
+
+impl ExchangeError {
+    /// Returns whether no byte of the request was written.
+    pub(crate) fn is_unsent(&self) -> bool {
+        match self {
+            Self::Connect(_) => true,
+            Self::Broken(error) => error.is_canceled(),
+        }
+    }
+}
+
+impl WorkerConnections {
+    /// Keeps no connection yet. `connect_timeout` is the longest time until a new one can be used.
+    pub(crate) fn new(connect_timeout: Duration) -> Self {
+        let opener = Opener {
+            dialer: Dialer::new(connect_timeout),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            // llama-server keeps a thread for each connection, and knows how many are idle at most.
+            most_idle: cores::share_of(UPSTREAM_IDLE_CONNECTIONS),
+        };
+        Self { opener: Arc::new(opener), pools: PerCore::new(Mutex::default) }
+    }
+
+    /// Sends a request to this worker, which has ended once `gone` is cancelled, and waits for the head of the response.
+    /// The request has the path of the worker, and no `Host`.
+    ///
+    /// # Errors
+    /// [`ExchangeError`]. A request that met connections which the worker had just closed is sent on the next one, as long
+    /// as no byte of it was written.
+    pub(crate) async fn exchange(
+        &self,
+        target: &DialTarget,
+        gone: &CancellationToken,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<WorkerBody>, ExchangeError> {
+        let pool = self.pool(target, gone);
+        for _ in 0..UPSTREAM_IDLE_CONNECTIONS {
+            let Some(connection) = pool.take() else { break };
+            match connection.exchange(request).await {
+                Ok((response, connection)) => return Ok(answered(response, connection, pool)),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(ExchangeError::Broken(error.into_error())),
+                },
+            }
+        }
+        let connection = self.opener.open(target).await.map_err(ExchangeError::Connect)?;
+        match connection.exchange(request).await {
+            Ok((response, connection)) => Ok(answered(response, connection, pool)),
+            Err(error) => Err(ExchangeError::Broken(error.into_error())),
+        }
+    }
+
+    /// Closes all idle connections, and waits until that is done.
+    pub(crate) async fn close(&self) {
+        self.opener.stop.cancel();
+        self.opener.tasks.close();
+        self.opener.tasks.wait().await;
+    }
+
+    /// Returns whether no connection is idle and none is being opened.
+    #[cfg(test)]
+    pub(super) fn has_no_tasks(&self) -> bool {
+        self.opener.tasks.is_empty()
+    }
+
+    fn pool(&self, target: &DialTarget, gone: &CancellationToken) -> Arc<WorkerPool> {
+        let mut pools = self.pools.get().lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pools.get(&target.id) {
+            return Arc::clone(pool);
+        }
+        pools.retain(|_, pool| !pool.is_gone());
+        let pool = WorkerPool::new(target.clone(), gone.clone(), Arc::clone(&self.opener));
+        pools.insert(target.id, Arc::clone(&pool));
+        pool
+    }
+}
+
+/// Hands the connection to the body of the response that it goes on to read.
+fn answered(response: Response<Incoming>, connection: WorkerConnection, pool: Arc<WorkerPool>) -> Response<WorkerBody> {
+    // llama-server announces keep-alive but closes the connection after each stream, so no request must be sent on it.
+    let may_be_kept = ContentKind::of(response.headers()) != ContentKind::Stream;
+    response.map(|body| WorkerBody::new(body, HeldConnection { connection, pool, may_be_kept }))
+}
