@@ -1,0 +1,101 @@
+//! One attempt to have a request answered by a worker: what it holds, and what the head of the response says about the
+//! worker.
+
+use http::{StatusCode, response};
+use jiff::Timestamp;
+
+use super::backend_warnings::BackendWarnings;
+use super::retry::{Retry, RetryRule};
+use super::worker_error::WorkerError;
+use crate::fleet::Lease;
+use crate::gateway::accounting::record::Record;
+use crate::gateway::admission::auth::Caller;
+use crate::gateway::bounds::MAX_BACKEND_RETRY_AFTER;
+use crate::gateway::queue::ticket::Ticket;
+use crate::gateway::response::error_cause::ErrorCause;
+use crate::pause_clock::ActiveInstant;
+use crate::refusal::Refusal;
+use crate::retry_after::retry_after;
+
+/// An attempt that failed before any byte of a response was sent to the client.
+pub(crate) struct FailedAttempt {
+    pub(crate) refusal: Refusal,
+    /// Whether the request may be tried again.
+    pub(crate) retry: RetryRule,
+    pub(crate) tokens: JourneyTokens,
+}
+
+/// What the next attempt needs.
+pub(super) type JourneyTokens = (Caller, Ticket, Record);
+
+/// What an attempt holds until its outcome is known.
+pub(super) struct Attempt {
+    pub(super) caller: Caller,
+    pub(super) ticket: Ticket,
+    pub(super) lease: Lease,
+    pub(super) record: Record,
+    /// When `REQUEST_TIMEOUT` ends.
+    pub(super) deadline: ActiveInstant,
+}
+
+/// Why an attempt failed, and whether another may follow.
+pub(super) type Failure = (Refusal, RetryRule);
+
+impl Attempt {
+    /// Ends the attempt, and returns what the next one needs.
+    pub(super) fn fail(self, (refusal, retry): Failure) -> Box<FailedAttempt> {
+        // Before the ticket: the next request to get the gateway's slot must find the worker's slot free too.
+        drop(self.lease);
+        Box::new(FailedAttempt { refusal, retry, tokens: (self.caller, self.ticket, self.record) })
+    }
+
+    /// Records in the lease what the head of the response says about the worker, and decides whether the client gets it.
+    ///
+    /// # Errors
+    /// What the client gets in its place if there is no other attempt.
+    pub(super) fn judge(
+        &mut self,
+        head: &response::Parts,
+        error: &WorkerError,
+        retry: &Retry,
+        warnings: &BackendWarnings,
+    ) -> Result<(), Failure> {
+        let Self { lease, caller, .. } = self;
+        if error.rejects_usage {
+            warnings.warn_rejected_usage(lease.endpoint().target.authority.as_str());
+        }
+        // Neither is a failure of the worker, whatever its status says: other clients are not to lose it.
+        let refusal = match (&error.cause, &error.missing_route) {
+            (Some((ErrorCause::Request, words)), _) => Some(Refusal::RequestFault(words.clone())),
+            (_, Some(words)) => Some(Refusal::RouteNotAtBackend(words.clone())),
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            lease.record_faultless_response();
+            lease.record_answer_end();
+            return Err((refusal, RetryRule::Never));
+        }
+        let is_faultless = error.may_lack_route || matches!(error.cause, Some((ErrorCause::Output, _)));
+        match is_faultless {
+            true => lease.record_faultless_response(),
+            false => lease
+                .record_response(head.status, retry_after(&head.headers, Timestamp::now(), MAX_BACKEND_RETRY_AFTER)),
+        }
+        if error.rejects_key {
+            // The configured key is wrong, not the client's. The response is not passed on because it may quote the
+            // key.
+            lease.record_rejected_key();
+            warnings.warn_rejected_key(lease.endpoint().target.authority.as_str());
+            return Err((Refusal::BackendRefusesKey, RetryRule::Always));
+        }
+        // With 429 or 503 the backend says that it has not begun the request (RFC 6585, section 4; RFC 9110, section
+        // 15.6.4).
+        let has_refused = matches!(head.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        let has_failed = has_refused || head.status.is_server_error() && !is_faultless;
+        let rule = RetryRule::of(!has_refused);
+        if lease.endpoint().target.is_remote && has_failed && retry.can_retry(rule, caller) {
+            return Err((Refusal::BackendError, rule));
+        }
+        Ok(())
+    }
+}
