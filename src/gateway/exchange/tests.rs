@@ -3,7 +3,9 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::worker_body::WorkerBody;
 use super::worker_connections::{ExchangeError, WorkerConnections};
+use crate::cores::CoreThreads;
 use crate::dial::DialTarget;
 use crate::dial::testing::DEADLINE;
 use crate::gateway::bounds::UPSTREAM_IDLE;
@@ -70,26 +73,57 @@ enum Seen {
     Closed(usize),
 }
 
-/// A server, and an end of the connections to it.
+/// A server, and the other end of the connections to it.
 struct Fixture {
-    connections: WorkerConnections,
-    target: DialTarget,
-    gone: CancellationToken,
+    asking: Arc<Asking>,
     seen: UnboundedReceiver<Seen>,
     _serving: JoinSet<()>,
 }
 
+/// What sends requests to a server.
+struct Asking {
+    connections: WorkerConnections,
+    target: DialTarget,
+    gone: CancellationToken,
+}
+
 impl Fixture {
     async fn new(manner: Manner) -> Self {
+        Self::with(manner, |_| {}).await
+    }
+
+    /// Starts a server. `change` changes how it is reached.
+    async fn with(manner: Manner, change: impl FnOnce(&mut DialTarget)) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let target = DialTarget::local(listener.local_addr().unwrap(), None).unwrap();
+        let mut target = DialTarget::local(listener.local_addr().unwrap(), None).unwrap();
+        change(&mut target);
         let (report, seen) = unbounded_channel();
         let mut serving = JoinSet::new();
         serving.spawn(accept(listener, manner, report));
         let connections = WorkerConnections::new(DEADLINE);
-        Self { connections, target, gone: CancellationToken::new(), seen, _serving: serving }
+        let asking = Arc::new(Asking { connections, target, gone: CancellationToken::new() });
+        Self { asking, seen, _serving: serving }
     }
 
+    async fn send(&self, method: Method, body: &str) -> Result<Response<WorkerBody>, ExchangeError> {
+        self.asking.send(method, body).await
+    }
+
+    async fn ask(&self) -> String {
+        self.asking.ask().await
+    }
+
+    async fn next_seen(&mut self) -> Seen {
+        timeout(DEADLINE, self.seen.recv()).await.expect("something in time").expect("the server runs")
+    }
+
+    #[track_caller]
+    fn assert_nothing_seen(&mut self) {
+        assert_eq!(self.seen.try_recv().ok(), None);
+    }
+}
+
+impl Asking {
     /// Sends a request and waits for the head of the response.
     async fn send(&self, method: Method, body: &str) -> Result<Response<WorkerBody>, ExchangeError> {
         let mut request = Request::new(RequestBody::from_pieces(&[body]));
@@ -102,15 +136,6 @@ impl Fixture {
     /// Sends a request and reads the response to its end.
     async fn ask(&self) -> String {
         read(self.send(Method::POST, "{}").await.unwrap()).await
-    }
-
-    async fn next_seen(&mut self) -> Seen {
-        timeout(DEADLINE, self.seen.recv()).await.expect("something in time").expect("the server runs")
-    }
-
-    #[track_caller]
-    fn assert_nothing_seen(&mut self) {
-        assert_eq!(self.seen.try_recv().ok(), None);
     }
 }
 
@@ -251,13 +276,12 @@ async fn the_connection_after_that_of_a_stream_is_open_before_the_next_request()
 
 #[tokio::test]
 async fn no_connection_to_a_remote_backend_is_opened_unasked() {
-    let mut fixture = Fixture::new(Manner::Stream).await;
-    fixture.target.local_address = None;
+    let mut fixture = Fixture::with(Manner::Stream, |target| target.local_address = None).await;
     assert_eq!(fixture.ask().await, "hi");
     assert_eq!(fixture.next_seen().await, Seen::Accepted(0));
     assert_eq!(fixture.next_seen().await, Seen::Request(0));
     assert_eq!(fixture.next_seen().await, Seen::Closed(0));
-    assert!(fixture.connections.has_no_tasks());
+    assert!(fixture.asking.connections.has_no_tasks());
 }
 
 #[tokio::test]
@@ -272,7 +296,7 @@ async fn idle_connections_are_closed_in_time_although_nothing_is_asked() {
         while fixture.next_seen().await != Seen::Closed(last) {}
         assert!(began.elapsed() <= UPSTREAM_IDLE + Duration::from_millis(1), "{manner:?}: {:?}", began.elapsed());
         tokio::time::resume();
-        assert!(fixture.connections.has_no_tasks());
+        assert!(fixture.asking.connections.has_no_tasks());
     }
 }
 
@@ -291,7 +315,7 @@ async fn a_connection_that_is_too_old_is_not_used_again() {
 async fn the_idle_connections_of_a_worker_that_has_ended_are_closed() {
     let mut fixture = Fixture::new(Manner::Keep).await;
     assert_eq!(fixture.ask().await, "hi");
-    fixture.gone.cancel();
+    fixture.asking.gone.cancel();
     while fixture.next_seen().await != Seen::Closed(0) {}
     assert_eq!(fixture.ask().await, "hi", "a response that is still on its way is read");
     while fixture.next_seen().await != Seen::Closed(1) {}
@@ -301,7 +325,7 @@ async fn the_idle_connections_of_a_worker_that_has_ended_are_closed() {
 async fn a_close_ends_all_idle_connections_and_waits_for_that() {
     let mut fixture = Fixture::new(Manner::Keep).await;
     assert_eq!(fixture.ask().await, "hi");
-    timeout(DEADLINE, fixture.connections.close()).await.expect("an end in time");
+    timeout(DEADLINE, fixture.asking.connections.close()).await.expect("an end in time");
     while fixture.next_seen().await != Seen::Closed(0) {}
 }
 
@@ -312,7 +336,7 @@ async fn a_body_that_is_dropped_closes_its_connection() {
     assert_eq!(response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(), "hi");
     drop(response);
     while fixture.next_seen().await != Seen::Closed(0) {}
-    assert!(fixture.connections.has_no_tasks());
+    assert!(fixture.asking.connections.has_no_tasks());
 }
 
 #[tokio::test]
@@ -345,10 +369,10 @@ async fn a_broken_connection_is_told_from_one_that_was_never_opened() {
     let error = hush.send(Method::POST, "{}").await.err().unwrap();
     assert!(matches!(error, ExchangeError::Broken(_)) && !error.is_unsent(), "{error:?}");
 
-    let mut refusing = Fixture::new(Manner::Keep).await;
     let bound = TcpSocket::new_v4().unwrap();
     bound.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    refusing.target = DialTarget::local(bound.local_addr().unwrap(), None).unwrap();
+    let address = bound.local_addr().ok();
+    let refusing = Fixture::with(Manner::Keep, |target| target.local_address = address).await;
     let error = refusing.send(Method::POST, "{}").await.err().unwrap();
     assert!(matches!(error, ExchangeError::Connect(_)) && error.is_unsent(), "{error:?}");
 }
@@ -389,4 +413,22 @@ async fn a_task_is_woken_once_for_a_response() {
     });
     assert_eq!(text.await, "hi");
     assert_eq!(polls, 2, "once to send the request, and once when the response is there");
+}
+
+#[tokio::test]
+async fn each_core_has_connections_of_its_own() {
+    let mut fixture = Fixture::new(Manner::Keep).await;
+    let threads = CoreThreads::start(NonZeroUsize::new(2).unwrap()).unwrap();
+    let cores = [threads.cores().least_busy(), threads.cores().least_busy()];
+    for core in cores.iter().chain(&cores) {
+        let asking = Arc::clone(&fixture.asking);
+        assert_eq!(core.runtime().spawn(async move { asking.ask().await }).await.unwrap(), "hi");
+    }
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        seen.push(fixture.next_seen().await);
+    }
+    seen.retain(|seen| matches!(seen, Seen::Request(_)));
+    assert_eq!(seen, [0, 1, 0, 1].map(Seen::Request));
+    threads.stop(DEADLINE).await;
 }

@@ -4,12 +4,17 @@
 //! sides, a wake-up from one side for the other would only have the task polled a second time for nothing. Wake-ups that
 //! come from the socket, a timer or the runtime reach the task.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 /// The wake-ups of one connection.
 #[derive(Default)]
-pub(super) struct Wakeups(Mutex<Option<Waker>>);
+pub(super) struct Wakeups {
+    task: Mutex<Option<Waker>>,
+    /// Whether nothing is woken now.
+    is_muted: AtomicBool,
+}
 
 impl Wakeups {
     /// Directs them to this task from now on.
@@ -26,14 +31,15 @@ impl Wakeups {
 
     /// Takes this step without waking anything. The connection must be polled after it, unless the step was its last.
     pub(super) fn mute<T>(&self, step: impl FnOnce() -> T) -> T {
-        let task = self.lock().take();
+        // Relaxed, because the step runs on this thread.
+        self.is_muted.store(true, Ordering::Relaxed);
         let outcome = step();
-        *self.lock() = task;
+        self.is_muted.store(false, Ordering::Relaxed);
         outcome
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -43,6 +49,9 @@ impl Wake for Wakeups {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        if self.is_muted.load(Ordering::Relaxed) {
+            return;
+        }
         if let Some(task) = &*self.lock() {
             task.wake_by_ref();
         }

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -24,6 +24,22 @@ pub(super) struct HeldConnection {
     pub(super) pool: Arc<WorkerPool>,
     /// Whether the worker is known to leave the connection open.
     pub(super) may_be_kept: bool,
+    /// Whether a piece may have been read already: the first one often comes with the head.
+    pub(super) has_arrived: bool,
+}
+
+impl HeldConnection {
+    /// Returns the next piece of the body.
+    fn poll_next(&mut self, body: &mut Incoming, task: &Waker) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if std::mem::take(&mut self.has_arrived) {
+            let arrived = self.connection.poll_arrived(body);
+            if arrived.is_ready() {
+                return arrived;
+            }
+        }
+        self.connection.poll(task);
+        self.connection.poll_arrived(body)
+    }
 }
 
 impl WorkerBody {
@@ -43,7 +59,7 @@ impl WorkerBody {
     }
 
     fn give_back(&mut self) {
-        if let Some(HeldConnection { connection, pool, may_be_kept }) = self.held.take() {
+        if let Some(HeldConnection { connection, pool, may_be_kept, .. }) = self.held.take() {
             pool.give_back(connection, may_be_kept);
         }
     }
@@ -56,7 +72,7 @@ impl Body for WorkerBody {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
         let Some(held) = &mut this.held else { return Pin::new(&mut this.body).poll_frame(context) };
-        let next = held.connection.poll_body(&mut this.body, context.waker());
+        let next = held.poll_next(&mut this.body, context.waker());
         match &next {
             Poll::Pending => {}
             // The end of a body of known length is known with its last bytes. Those who read it may not ask again.

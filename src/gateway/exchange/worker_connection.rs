@@ -84,22 +84,9 @@ impl WorkerConnection {
         Ok((response, self))
     }
 
-    /// Returns the next piece of the body of the response that this connection reads.
-    pub(super) fn poll_body(
-        &mut self,
-        body: &mut Incoming,
-        task: &Waker,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let arrived = self.poll_arrived(body);
-        if arrived.is_ready() {
-            return arrived;
-        }
-        self.poll(task);
-        self.poll_arrived(body)
-    }
-
-    /// Returns the piece that has been read already.
-    fn poll_arrived(&self, body: &mut Incoming) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    /// Returns the piece of the body that has been read already.
+    pub(super) fn poll_arrived(&self, body: &mut Incoming) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // Needs no waker: only a poll of this connection brings more.
         self.wakeups.mute(|| Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop())))
     }
 }

@@ -83,7 +83,8 @@ impl WorkerConnections {
                 },
             }
         }
-        let connection = self.opener.open(target).await.map_err(ExchangeError::Connect)?;
+        // Boxed, because nearly no request needs it, and each would carry its size.
+        let connection = Box::pin(self.opener.open(target)).await.map_err(ExchangeError::Connect)?;
         match connection.exchange(request).await {
             Ok((response, connection)) => Ok(answered(response, connection, pool)),
             Err(error) => Err(ExchangeError::Broken(error.into_error())),
@@ -119,5 +120,5 @@ impl WorkerConnections {
 fn answered(response: Response<Incoming>, connection: WorkerConnection, pool: Arc<WorkerPool>) -> Response<WorkerBody> {
     // llama-server announces keep-alive but closes the connection after each stream, so no request must be sent on it.
     let may_be_kept = ContentKind::of(response.headers()) != ContentKind::Stream;
-    response.map(|body| WorkerBody::new(body, HeldConnection { connection, pool, may_be_kept }))
+    response.map(|body| WorkerBody::new(body, HeldConnection { connection, pool, may_be_kept, has_arrived: true }))
 }

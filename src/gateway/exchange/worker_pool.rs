@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::idle_connections::IdleConnections;
 use super::worker_connection::WorkerConnection;
 use crate::dial::{BoxError, DialTarget, Dialer};
+use crate::gateway::bounds::UPSTREAM_IDLE;
 
 /// What opens connections, and the tasks that keep them.
 pub(super) struct Opener {
@@ -73,7 +74,8 @@ impl WorkerPool {
     /// Creates an empty pool for this worker, which has ended once `gone` is cancelled.
     pub(super) fn new(target: DialTarget, gone: CancellationToken, opener: Arc<Opener>) -> Arc<Self> {
         let attention = Arc::<Attention>::default();
-        let state = PoolState { idle: IdleConnections::new(opener.most_idle), has_keeper: false, is_opening_spare: false };
+        let state =
+            PoolState { idle: IdleConnections::new(opener.most_idle), has_keeper: false, is_opening_spare: false };
         let waker = Waker::from(Arc::clone(&attention));
         Arc::new(Self { target, gone, opener, state: Mutex::new(state), attention, waker })
     }
@@ -107,19 +109,22 @@ impl WorkerPool {
         drop(state);
         drop(evicted);
         if !has_keeper {
-            self.opener.tasks.spawn(Arc::clone(self).keep());
+            self.opener.tasks.spawn(Arc::clone(self).keep(Instant::now() + UPSTREAM_IDLE));
         }
     }
 
-    /// Closes idle connections in time, until there are none.
-    async fn keep(self: Arc<Self>) {
-        while let Some(expiry) = self.tidy() {
+    /// Closes idle connections in time, until there are none. The first one is due at `expiry`; it may be taken and
+    /// replaced by others before, which is no reason to end.
+    async fn keep(self: Arc<Self>, expiry: Instant) {
+        let mut next = Some(expiry);
+        while let Some(expiry) = next {
             tokio::select! {
                 () = self.attention.0.notified() => {}
                 () = sleep_until(expiry) => {}
                 () = self.gone.cancelled() => {}
                 () = self.opener.stop.cancelled() => {}
             }
+            next = self.tidy();
         }
     }
 
