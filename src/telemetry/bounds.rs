@@ -28,3 +28,7 @@ pub const MOST_WARNINGS: usize = 64;
 
 /// Maximum number of models, and of keys, with metric series of their own; further ones count as `other`.
 pub const NAMED_SERIES: usize = 1024;
+
+/// Maximum number of combinations, such as of route and status, that a model or a key finds again without a lookup among
+/// all series; further ones are looked up.
+pub const LISTED_SERIES: usize = 32;

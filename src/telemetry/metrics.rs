@@ -21,7 +21,8 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 use super::labels::Label;
-use super::series::{KeySeries, ModelFamilies, ModelSeries, NO_KEY, Named, OTHER, Timings};
+use super::series::{KeySeries, ModelFamilies, ModelSeries, NO_KEY, Named, OTHER, RequestSeries, Timings};
+use super::series_list::SeriesList;
 use super::warnings::Warnings;
 
 type Seconds = Counter<f64, AtomicU64>;
@@ -48,8 +49,12 @@ macro_rules! metrics {
             models: Named<ModelSeries>,
             keys: Named<KeySeries>,
             download_models: Named<Counter>,
-            other: Label,
-            no_key: Label,
+            /// The series of requests that are for no configured model.
+            pub(super) other: RequestSeries,
+            /// The series of requests that need no key.
+            pub(super) no_key: KeySeries,
+            /// `llamagate_refusals_total`, by code.
+            pub(super) refusal_counts: SeriesList<&'static str, Counter>,
             /// What works worse than it should.
             pub warnings: Warnings,
             $( #[doc = $help] pub $field: $type, )+
@@ -69,7 +74,7 @@ macro_rules! metrics {
                 let build = Family::<BuildLabels, Gauge>::default();
                 build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION"), platform: platform.to_owned() }).set(1);
                 registry.register("llamagate_build_info", "Version and platform", build);
-                Self { registry, started: Instant::now(), models: Named::default(), keys: Named::default(), download_models: Named::default(), other: Label::new(OTHER), no_key: Label::new(NO_KEY), warnings: Warnings::default(), $( $field, )+ }
+                Self { registry, started: Instant::now(), models: Named::default(), keys: Named::default(), download_models: Named::default(), other: RequestSeries::new(Label::new(OTHER)), no_key: KeySeries::new(NO_KEY, NO_KEY), refusal_counts: SeriesList::default(), warnings: Warnings::default(), $( $field, )+ }
             }
         }
     };
@@ -190,16 +195,6 @@ impl Metrics {
             let model = if is_within_bound { model } else { OTHER };
             self.download_bytes.get_or_create_owned(&ModelLabels { model: model.to_owned() })
         })
-    }
-
-    /// Returns the label `other`.
-    pub fn other(&self) -> Label {
-        self.other.clone()
-    }
-
-    /// Returns the key label for requests that need no key.
-    pub fn no_key(&self) -> Label {
-        self.no_key.clone()
     }
 
     /// Returns all metrics as text.

@@ -3,22 +3,26 @@
 //!
 //! - `access.rs`: the access log, one line per request
 //! - `bounds.rs`: waits, queues and buffers whose size no user needs to choose
+//! - `counting.rs`: counts a finished request in the series that it belongs to
 //! - `files/`: log folders and the files in them
 //! - `labels.rs`: the labels of the metrics
 //! - `log.rs`: the program's own log
 //! - `log_batch.rs`: collects log lines, so that the writer thread wakes once for many lines
 //! - `metrics.rs`: every metric by name
 //! - `series.rs`: the time series of a model or a key, looked up once
+//! - `series_list.rs`: series that were looked up before, found again without a lock
 //! - `throttled_warning.rs`: repeated warnings, counted each time and logged at most once a minute
 //! - `warnings.rs`: what works worse than it should, as `/health` shows it
 
 pub mod access;
 pub mod bounds;
+mod counting;
 pub mod files;
 mod labels;
 pub mod log;
 mod log_batch;
 pub mod metrics;
 pub mod series;
+mod series_list;
 pub mod throttled_warning;
 pub mod warnings;

@@ -12,6 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::labels::{KeyLabels, Label, ModelLabels};
+use super::series_list::SeriesList;
 use crate::telemetry::bounds::NAMED_SERIES;
 
 /// The label of an unknown name, or of a name beyond the bound.
@@ -40,6 +41,16 @@ pub struct ModelSeries {
     pub first_byte: Histogram,
     /// `llamagate_inter_token_seconds`
     pub inter_token: Histogram,
+    pub(super) requests: RequestSeries,
+}
+
+/// The series of the requests of one model, or of all that are for none.
+pub(super) struct RequestSeries {
+    pub(super) model: Label,
+    /// `llamagate_requests_total`, by route and status.
+    pub(super) counts: SeriesList<(&'static str, u16), Counter>,
+    /// `llamagate_request_seconds`, by route.
+    pub(super) seconds: SeriesList<&'static str, Histogram>,
 }
 
 /// The series of one key.
@@ -50,6 +61,10 @@ pub struct KeySeries {
     pub label: Label,
     /// `llamagate_key_requests_total`, per status class.
     classes: [OnceLock<Counter>; CLASSES.len()],
+    /// `llamagate_prompt_tokens_total`, by model.
+    pub(super) prompt_tokens: SeriesList<Label, Counter>,
+    /// `llamagate_completion_tokens_total`, by model.
+    pub(super) completion_tokens: SeriesList<Label, Counter>,
 }
 
 const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -61,8 +76,10 @@ impl ModelSeries {
     /// Looks up the series of this model; creates them if needed.
     pub(super) fn new(families: &ModelFamilies<'_>, id: &str) -> Self {
         let labels = ModelLabels { model: id.to_owned() };
+        let label = Label::new(id);
         Self {
-            id: Label::new(id),
+            requests: RequestSeries::new(label.clone()),
+            id: label,
             queue: families.queue.get_or_create_owned(&labels),
             first_byte: families.first_byte.get_or_create_owned(&labels),
             inter_token: families.inter_token.get_or_create_owned(&labels),
@@ -70,13 +87,25 @@ impl ModelSeries {
     }
 }
 
+impl RequestSeries {
+    pub(super) fn new(model: Label) -> Self {
+        Self { model, counts: SeriesList::default(), seconds: SeriesList::default() }
+    }
+}
+
 impl KeySeries {
     pub(super) fn new(id: &str, label: &str) -> Self {
-        Self { id: id.into(), label: Label::new(label), classes: Default::default() }
+        Self {
+            id: id.into(),
+            label: Label::new(label),
+            classes: Default::default(),
+            prompt_tokens: SeriesList::default(),
+            completion_tokens: SeriesList::default(),
+        }
     }
 
     /// Counts one finished request with this status in `requests`, which is `Metrics::key_requests`.
-    pub fn count(&self, requests: &Family<KeyLabels, Counter>, status: u16) {
+    pub(super) fn count(&self, requests: &Family<KeyLabels, Counter>, status: u16) {
         let class = usize::from(status / 100);
         let class = if class < CLASSES.len() { class } else { 0 };
         // Created on first use, so that a scrape shows only classes that occurred.

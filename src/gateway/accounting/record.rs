@@ -19,7 +19,7 @@ use crate::gateway::content_kind::ContentKind;
 use crate::gateway::routes::route::Route;
 use crate::refusal::QUEUE_FULL;
 use crate::telemetry::access::{AccessEntry, AccessLog};
-use crate::telemetry::metrics::{CodeLabels, DraftLabels, Metrics, RequestLabels, RouteLabels, TokenLabels};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::series::{KeySeries, ModelSeries, OTHER};
 
 /// The outputs that records are written to when they close.
@@ -178,7 +178,10 @@ impl RecordData {
 
     /// Records the configured model that the request is for.
     pub(crate) fn set_model(&mut self, model: &str) {
-        self.model = Some(self.accounting.metrics.model(model));
+        // Several stages say which one it is, and mostly the same.
+        if self.model() != Some(model) {
+            self.model = Some(self.accounting.metrics.model(model));
+        }
     }
 
     /// Returns the id of the configured model that the request is for, once it is known.
@@ -317,9 +320,8 @@ impl RecordData {
     fn update_metrics(&self, status: u16, total: Duration) {
         let metrics = &self.accounting.metrics;
         let route = self.route.unwrap_or(OTHER);
-        let model = self.model.as_ref().map_or_else(|| metrics.other(), |model| model.id.clone());
         if let Some(code) = self.code {
-            metrics.refusals.get_or_create(&CodeLabels { code }).inc();
+            metrics.count_refusal(code);
             // Counted here and not in the queue: after a full queue, another model may have served the request.
             if code == QUEUE_FULL {
                 metrics.queue_rejections.inc();
@@ -328,10 +330,9 @@ impl RecordData {
         if status == 401 || status == 403 {
             metrics.unauthorized.inc();
         }
-        metrics.by_route.get_or_create(&RequestLabels { model: model.clone(), route, status }).inc();
+        metrics.count_request(self.model.as_deref(), route, status);
         if let Some(key) = &self.key {
-            metrics.authenticated.inc();
-            key.count(&metrics.key_requests, status);
+            metrics.count_key(key, status);
         }
         if !self.counted {
             return;
@@ -350,7 +351,7 @@ impl RecordData {
         if let Some(first_byte) = self.first_byte {
             series.first_byte.observe(first_byte.as_secs_f64());
         }
-        metrics.request_seconds.get_or_create(&RouteLabels { model, route }).observe(total.as_secs_f64());
+        metrics.observe_request(series, route, total);
     }
 
     /// Returns the tokens to charge. What another server has not reported is estimated by the length of the text, because
@@ -376,23 +377,8 @@ impl RecordData {
     fn charge_tokens(&self, tokens: TokenCounts) {
         let Some(model) = &self.model else { return };
         let metrics = &self.accounting.metrics;
-        let labels = || {
-            let key = self.key.as_ref().map_or_else(|| metrics.no_key(), |key| key.label.clone());
-            TokenLabels { model: model.id.clone(), key }
-        };
-        if let Some(prompt) = tokens.prompt {
-            metrics.prompt_tokens.get_or_create(&labels()).inc_by(prompt);
-        }
-        if let Some(completion) = tokens.completion {
-            metrics.completion_tokens.get_or_create(&labels()).inc_by(completion);
-        }
-        for (count, family) in
-            [(tokens.drafted, &metrics.draft_tokens), (tokens.accepted, &metrics.draft_tokens_accepted)]
-        {
-            if let Some(count) = count.filter(|count| *count > 0) {
-                family.get_or_create(&DraftLabels { model: model.id.clone() }).inc_by(count);
-            }
-        }
+        metrics.count_tokens(model, self.key.as_deref(), tokens.prompt, tokens.completion);
+        metrics.count_drafted(model, tokens.drafted, tokens.accepted);
         let spent = self.spent_tokens(tokens);
         if let Some(meter) = self.meter.as_ref().filter(|_| spent > 0) {
             meter.charge_tokens(spent);
