@@ -18,7 +18,7 @@ use crate::telemetry::bounds::{LOG_BATCH_SIZE, LOG_BATCH_TIME};
 /// The lines that wait for one writer. Dropping it flushes them.
 pub(super) struct LogBatch {
     writer: NonBlocking,
-    lines: Mutex<String>,
+    lines: Mutex<Vec<u8>>,
     batch_started: Notify,
     dropped: AtomicU64,
 }
@@ -34,7 +34,7 @@ impl LogBatch {
     }
 
     /// Adds the whole lines that `append` writes. Never blocks on the disk.
-    pub(super) fn add(&self, append: impl FnOnce(&mut String)) {
+    pub(super) fn add(&self, append: impl FnOnce(&mut Vec<u8>)) {
         let mut lines = self.lock();
         let is_first = lines.is_empty();
         append(&mut lines);
@@ -63,24 +63,24 @@ impl LogBatch {
         self.send(&mut self.lock());
     }
 
-    fn send(&self, lines: &mut String) {
+    fn send(&self, lines: &mut Vec<u8>) {
         if lines.is_empty() {
             return;
         }
         let mut writer = self.writer.clone();
         let before = writer.error_counter().dropped_lines();
-        let _ = writer.write_all(lines.as_bytes());
+        let _ = writer.write_all(lines);
         // The writer counts a batch as one line. The comparison is safe, because nothing else uses this writer and the
         // lock is held.
         if writer.error_counter().dropped_lines() != before {
-            self.dropped.fetch_add(memchr_iter(b'\n', lines.as_bytes()).count() as u64, Ordering::Relaxed);
+            self.dropped.fetch_add(memchr_iter(b'\n', lines).count() as u64, Ordering::Relaxed);
         }
         lines.clear();
         // A burst must not keep its memory for ever.
         lines.shrink_to(LOG_BATCH_SIZE * 2);
     }
 
-    fn lock(&self) -> MutexGuard<'_, String> {
+    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,6 +11,7 @@
 //! - `metrics.rs`: every metric by name
 //! - `series.rs`: the time series of a model or a key, looked up once
 //! - `series_list.rs`: series that were looked up before, found again without a lock
+//! - `text_line.rs`: writes words, numbers and times of a log line into memory
 //! - `throttled_warning.rs`: repeated warnings, counted each time and logged at most once a minute
 //! - `warnings.rs`: what works worse than it should, as `/health` shows it
 
@@ -24,5 +25,6 @@ mod log_batch;
 pub mod metrics;
 pub mod series;
 mod series_list;
+mod text_line;
 pub mod throttled_warning;
 pub mod warnings;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::decimal::{DIGITS, digits};
 use crate::rate_bucket::RateStatus;
 
 /// The headers for a key's limit of requests: limit, remaining, reset.
@@ -28,8 +29,8 @@ pub(super) fn insert_headers(headers: &mut HeaderMap, requests: RateStatus, toke
     for (names, status) in [(REQUESTS, Some(requests)), (TOKENS, tokens)] {
         let Some(RateStatus { limit, remaining, reset }) = status else { continue };
         let [limit_name, remaining_name, reset_name] = names;
-        headers.insert(limit_name, HeaderValue::from(limit));
-        headers.insert(remaining_name, HeaderValue::from(remaining));
+        headers.insert(limit_name, number_value(limit));
+        headers.insert(remaining_name, number_value(remaining));
         headers.insert(reset_name, duration_value(reset));
     }
 }
@@ -46,6 +47,11 @@ fn duration_value(duration: Duration) -> HeaderValue {
     let _ = write_duration(&mut text, seconds, millis);
     let end = usize::try_from(text.position()).unwrap_or(0);
     HeaderValue::from_bytes(&text.get_ref()[..end]).unwrap_or(HeaderValue::from_static("0s"))
+}
+
+/// Formats a number. `HeaderValue::from` would allocate three times for it.
+fn number_value(number: u64) -> HeaderValue {
+    HeaderValue::from_bytes(digits(number, 1, &mut [0; DIGITS])).unwrap_or(HeaderValue::from_static("0"))
 }
 
 fn write_duration(text: &mut Cursor<[u8; 40]>, seconds: u64, millis: u32) -> std::io::Result<()> {

@@ -1,0 +1,148 @@
+//! Writes a line of text straight into the memory in which lines wait: names, words, numbers, times and addresses.
+//!
+//! Every request has a line, and format strings cost several times as much. Which fields a line has is in `access.rs`.
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use jiff::tz::Offset;
+
+use crate::decimal::{DIGITS, digits};
+
+/// The memory that a line is appended to.
+pub(super) struct TextLine<'a>(pub(super) &'a mut Vec<u8>);
+
+impl TextLine<'_> {
+    /// Appends a name, and a value as `write` does.
+    pub(super) fn field<T>(&mut self, name: &str, value: T, write: impl FnOnce(&mut Self, T)) {
+        self.text(name);
+        write(self, value);
+    }
+
+    /// Appends a field whose value is `-` if there is none.
+    pub(super) fn optional<T>(&mut self, name: &str, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
+        self.text(name);
+        match value {
+            Some(value) => write(self, value),
+            None => self.text("-"),
+        }
+    }
+
+    /// Appends a text as it is.
+    pub(super) fn text(&mut self, text: &str) {
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    /// Appends a client's text without whitespace and control characters, so that a client cannot forge fields or lines.
+    pub(super) fn safe_word(&mut self, word: &str) {
+        if word.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return self.text(word);
+        }
+        self.0.extend(word.chars().map(|c| if c.is_ascii_graphic() { c as u8 } else { b'_' }));
+    }
+
+    /// Appends a number.
+    pub(super) fn number(&mut self, number: u64) {
+        self.padded(number, 1);
+    }
+
+    /// Appends a number with at least this many digits.
+    fn padded(&mut self, number: u64, least: usize) {
+        self.0.extend_from_slice(digits(number, least, &mut [0; DIGITS]));
+    }
+
+    /// Appends microseconds as milliseconds, with up to three decimals.
+    pub(super) fn millis(&mut self, micros: u64) {
+        let (whole, mut part) = (micros / 1000, micros % 1000);
+        self.number(whole);
+        if part == 0 {
+            return;
+        }
+        let mut width = 3;
+        while part.is_multiple_of(10) {
+            (part, width) = (part / 10, width - 1);
+        }
+        self.text(".");
+        self.padded(part, width);
+    }
+
+    /// Appends a time as RFC 3339 writes it, in UTC and with milliseconds.
+    pub(super) fn time(&mut self, time: Timestamp) {
+        let utc = Offset::UTC.to_datetime(time);
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let mut write = |last: usize, part: u16| {
+            let mut left = part;
+            for digit in text[..=last].iter_mut().rev().take_while(|byte| byte.is_ascii_digit()) {
+                *digit = b'0' + (left % 10) as u8;
+                left /= 10;
+            }
+        };
+        write(3, utc.year().unsigned_abs());
+        for (last, part) in [(6, utc.month()), (9, utc.day()), (12, utc.hour()), (15, utc.minute()), (18, utc.second())]
+        {
+            write(last, part.unsigned_abs().into());
+        }
+        write(22, utc.millisecond().unsigned_abs());
+        self.0.extend_from_slice(&text);
+    }
+
+    /// Appends an address.
+    pub(super) fn address(&mut self, address: IpAddr) {
+        let IpAddr::V4(address) = address else { return self.shown(address) };
+        for (at, part) in address.octets().into_iter().enumerate() {
+            self.text(if at == 0 { "" } else { "." });
+            self.number(part.into());
+        }
+    }
+
+    fn shown(&mut self, value: impl Display) {
+        // Writing to memory cannot fail.
+        let _ = write!(self.0, "{value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut TextLine<'_>)) -> String {
+        let mut bytes = Vec::new();
+        write(&mut TextLine(&mut bytes));
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn times_are_in_milliseconds_with_as_many_decimals_as_they_need() {
+        for (micros, text) in
+            [(0, "0"), (7, "0.007"), (50, "0.05"), (1_500, "1.5"), (12_000, "12"), (12_345_678, "12345.678")]
+        {
+            assert_eq!(written(|line| line.millis(micros)), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_times_and_addresses_are_written_as_rust_and_jiff_write_them(
+            number in any::<u64>(),
+            seconds in 0..253_402_207_200_i64,
+            nanos in 0..1_000_000_000_i32,
+            address in any::<IpAddr>(),
+        ) {
+            let time = Timestamp::new(seconds, nanos).unwrap();
+            prop_assert_eq!(written(|line| line.number(number)), number.to_string());
+            prop_assert_eq!(written(|line| line.time(time)), format!("{time:.3}"));
+            prop_assert_eq!(written(|line| line.address(address)), address.to_string());
+        }
+
+        #[test]
+        fn a_word_of_a_client_is_one_word(word in ".{0,300}") {
+            let text = written(|line| line.safe_word(&word));
+            prop_assert!(text.bytes().all(|byte| byte.is_ascii_graphic()));
+            prop_assert_eq!(text.len(), word.chars().count());
+        }
+    }
+}
