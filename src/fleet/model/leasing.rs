@@ -50,7 +50,7 @@ impl Model {
     /// Returns how many requests may hold slots, including those on workers that get no new requests now; 0 if no
     /// worker can serve. One more request may start exactly if a worker that can serve has a free slot.
     pub fn slots(&self) -> usize {
-        let now = ActiveInstant::now();
+        let now = self.now();
         let is_eligible = self.eligibility(now, &[]);
         let (mut slots, mut is_any_open) = (0_usize, false);
         for member in self.members() {
@@ -74,7 +74,10 @@ impl Model {
             RequestClass::Inference(fingerprint) => fingerprint.is_some(),
             RequestClass::ReadOnly => false,
         };
-        let now = ActiveInstant::now();
+        let now = self.now();
+        if let Some(lease) = self.lease_only_worker(request, takes_slot, now) {
+            return Ok(lease);
+        }
         let is_fit = |(_, member): &OpenMember<'_>| !request.unfit.contains(&member.number);
         let mut open: Vec<OpenMember<'_>> =
             self.open(now, &[request.avoid, request.unfit].concat()).filter(is_fit).collect();
@@ -121,6 +124,17 @@ impl Model {
             }
             reason => reason,
         })
+    }
+
+    /// Leases the worker of a model that has only one, as most have. Without a lease, [`Model::lease`] finds out why.
+    fn lease_only_worker(&self, request: &LeaseRequest<'_>, takes_slot: bool, now: ActiveInstant) -> Option<Lease> {
+        let [member] = self.members.as_slice() else { return None };
+        if !request.avoid.is_empty() || !request.unfit.is_empty() || !member.is_open(now) {
+            return None;
+        }
+        let lease = self.start_request(member, request, takes_slot, now).ok()?;
+        self.choice.remember_served_by(request.affinity, 0);
+        Some(lease)
     }
 
     /// Starts a request at this worker.
@@ -194,13 +208,13 @@ impl Model {
     ///
     /// Returns the most hopeful reason if none can.
     pub fn available(&self) -> Result<(), Unavailable> {
-        let now = ActiveInstant::now();
+        let now = self.now();
         if self.open(now, &[]).next().is_none() { Err(self.unavailable_reason(now, &[])) } else { Ok(()) }
     }
 
     /// Whether a worker other than these can serve now, or, if no worker can, is being woken or loaded.
     pub fn has_another(&self, excluded: &[u32]) -> bool {
-        let now = ActiveInstant::now();
+        let now = self.now();
         let is_other = |member: &Member| !excluded.contains(&member.number);
         let is_starting = |member: &Arc<Member>| {
             let reason = reason_of_owner(member);
@@ -246,6 +260,12 @@ impl Model {
             |member: &Arc<Member>| member.is_remote() && !avoid.contains(&member.number) && member.is_open(now);
         let only_remote = self.is_mixed && self.policy.load().remote_first && self.members().any(is_open_remote);
         move |member| !only_remote || member.is_remote()
+    }
+
+    /// Returns the time for breakers and quotas, which only remote workers have. Most requests ask several times, so the
+    /// clock is not read where nothing depends on it.
+    fn now(&self) -> ActiveInstant {
+        if self.has_remotes { ActiveInstant::now() } else { self.made }
     }
 
     /// Whether a worker other than these can serve, now or later.

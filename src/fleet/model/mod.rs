@@ -31,6 +31,8 @@ pub struct Model {
     info: ArcSwap<ModelInfo>,
     policy: ArcSwap<RoutingPolicy>,
     members: Vec<Arc<Member>>,
+    /// Whether some workers are remote.
+    has_remotes: bool,
     /// Whether some workers are remote and some are local.
     is_mixed: bool,
     /// Whether a worker answers requests for embeddings in OpenAI's API otherwise than OpenAI does, or not at all.
@@ -38,6 +40,8 @@ pub struct Model {
     /// Whether a worker speaks another API than OpenAI's.
     has_other_apis: bool,
     choice: WorkerChoice,
+    /// When this value was made.
+    made: ActiveInstant,
     /// Number of requests that wait for the model.
     waiting: Arc<AtomicUsize>,
     /// Notified of each slot that is released.
@@ -66,10 +70,12 @@ impl Model {
             info,
             policy,
             members,
+            has_remotes: remotes > 0,
             is_mixed,
             has_other_embeddings,
             has_other_apis,
             choice,
+            made: ActiveInstant::now(),
             waiting: Arc::default(),
             slot_freed: Arc::default(),
         }

@@ -57,9 +57,16 @@ impl Activity {
 
 impl Drop for ActivityGuard {
     fn drop(&mut self) {
-        // Before the count falls: `idle_for` must not see zero requests together with an old time.
-        self.0.touch();
-        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+        let count = &self.0.in_flight;
+        let less = |now: usize| (now > 1).then(|| now - 1);
+        // The time matters only once nothing is in flight any more, so only the last request reads the clock.
+        while count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_err() {
+            // Before the count falls: `idle_for` must not see zero requests together with an old time.
+            self.0.touch();
+            if count.compare_exchange(1, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                return;
+            }
+        }
     }
 }
 
