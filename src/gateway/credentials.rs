@@ -7,6 +7,8 @@
 //! another, so removing the key headers is not enough: a header value, a query parameter or a cookie that holds a
 //! presented secret is removed too. Bodies are not searched.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -70,18 +72,22 @@ fn without_bearer(text: &str) -> &str {
     }
 }
 
-/// The secrets in the key headers of one request, whether they are keys of ours or not.
-pub(super) struct PresentedSecrets(Vec<Vec<u8>>);
+/// Returns the values of the key headers of a request.
+pub(super) fn key_values(headers: &HeaderMap) -> impl Iterator<Item = &HeaderValue> {
+    KEY_HEADERS.iter().flat_map(|name| headers.get_all(name))
+}
 
-impl PresentedSecrets {
+/// The secrets in the key headers of one request, whether they are keys of ours or not.
+pub(super) struct PresentedSecrets<'a>(Vec<Cow<'a, [u8]>>);
+
+impl<'a> PresentedSecrets<'a> {
     /// Collects the secrets of a request. Its key headers must still be there.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
-        let values = KEY_HEADERS.iter().flat_map(|name| headers.get_all(name));
-        Self::in_values(values.map(HeaderValue::as_bytes))
+    pub(super) fn of(headers: &'a HeaderMap) -> Self {
+        Self::in_values(key_values(headers).map(HeaderValue::as_bytes))
     }
 
     /// Collects the secrets in these values of key headers.
-    pub(super) fn in_values<'a>(values: impl Iterator<Item = &'a [u8]>) -> Self {
+    pub(super) fn in_values(values: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut secrets = Self(Vec::new());
         for value in values {
             secrets.add(value.trim_ascii());
@@ -91,24 +97,24 @@ impl PresentedSecrets {
 
     /// Adds what may be a secret in the value of a key header: the text after the scheme, its parts, and for `Basic` the
     /// user and the password.
-    fn add(&mut self, value: &[u8]) {
+    fn add(&mut self, value: &'a [u8]) {
         let text = after_scheme(value);
-        self.add_secret(text);
+        self.add_secret(text.into());
         for part in parts(text) {
             if part.len() < text.len() && !SCHEMES.iter().any(|scheme| part.eq_ignore_ascii_case(scheme)) {
-                self.add_secret(part);
+                self.add_secret(part.into());
             }
         }
         if let Some(decoded) = decode_basic(value) {
             let colon = memchr::memchr(b':', &decoded).unwrap_or(decoded.len());
-            self.add_secret(&decoded[..colon]);
-            self.add_secret(decoded.get(colon + 1..).unwrap_or_default());
+            self.add_secret(decoded[..colon].to_vec().into());
+            self.add_secret(decoded.get(colon + 1..).unwrap_or_default().to_vec().into());
         }
     }
 
-    fn add_secret(&mut self, secret: &[u8]) {
-        if !secret.is_empty() && !self.0.iter().any(|known| known == secret) {
-            self.0.push(secret.to_vec());
+    fn add_secret(&mut self, secret: Cow<'a, [u8]>) {
+        if !secret.is_empty() && !self.0.contains(&secret) {
+            self.0.push(secret);
         }
     }
 
@@ -116,13 +122,18 @@ impl PresentedSecrets {
     /// the base64 of `Basic`.
     pub(super) fn are_in(&self, text: &[u8]) -> bool {
         // Most texts are shorter than a key, and are done after this comparison of lengths.
-        if self.0.iter().all(|secret| text.len() < secret.len()) {
+        if self.are_longer_than(text) {
             return false;
         }
         let is_in = |text: &[u8]| self.0.iter().any(|secret| is_secret_in(secret, text));
         is_in(text)
             || memchr::memchr(b'%', text).is_some() && is_in(&percent_decode(text))
             || decode_basic(text).is_some_and(|decoded| is_in(&decoded))
+    }
+
+    /// Whether each secret is longer than this text, so that none can be in it. Decoding makes no text longer.
+    fn are_longer_than(&self, text: &[u8]) -> bool {
+        self.0.iter().all(|secret| text.len() < secret.len())
     }
 
     /// Removes the header values that hold a secret. Other values of the same header stay; in `Cookie`, so do other
@@ -169,6 +180,10 @@ impl PresentedSecrets {
 
     /// Returns a path for the logs: each segment that holds a secret is masked.
     pub(super) fn mask_path(&self, path: &str) -> String {
+        // Most paths are shorter than a key.
+        if self.are_longer_than(path.as_bytes()) {
+            return path.to_owned();
+        }
         let mask = |segment| if self.are_in(str::as_bytes(segment)) { MASK } else { segment };
         let masked = path.split('/').map(mask).collect::<Vec<_>>().join("/");
         // A secret may have slashes itself.

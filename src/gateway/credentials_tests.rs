@@ -16,8 +16,8 @@ fn head(lines: &[(&str, &str)]) -> HeaderMap {
     headers
 }
 
-fn presented(value: &str) -> PresentedSecrets {
-    PresentedSecrets::of(&head(&[("authorization", value)]))
+fn presented(value: &str) -> PresentedSecrets<'_> {
+    PresentedSecrets::in_values([value.as_bytes()].into_iter())
 }
 
 #[test]
@@ -34,7 +34,8 @@ fn a_secret_is_read_from_every_key_header_and_every_scheme() {
         format!("BASIC {}", AS_USER.trim_end_matches('=')),
     ] {
         for name in &KEY_HEADERS {
-            let secrets = PresentedSecrets::of(&head(&[(name.as_str(), &value)]));
+            let head = head(&[(name.as_str(), &value)]);
+            let secrets = PresentedSecrets::of(&head);
             assert!(secrets.are_in(SECRET.as_bytes()), "{name}: {value}");
             assert!(!secrets.are_in(b"user-secret-987654321x") && !secrets.are_in(b""), "{name}: {value}");
         }
@@ -43,7 +44,8 @@ fn a_secret_is_read_from_every_key_header_and_every_scheme() {
 
 #[test]
 fn every_value_that_holds_a_presented_secret_is_removed_and_no_other() {
-    let secrets = presented(&format!("Bearer {SECRET}"));
+    let bearer = format!("Bearer {SECRET}");
+    let secrets = presented(&bearer);
     for copy in [
         SECRET.to_owned(),
         format!("Bearer {SECRET}"),
@@ -74,7 +76,8 @@ fn every_value_that_holds_a_presented_secret_is_removed_and_no_other() {
 
 #[test]
 fn a_short_secret_is_removed_only_as_a_whole_part() {
-    let secrets = PresentedSecrets::of(&head(&[("x-api-key", "pass"), ("authorization", "Basic dTpwdw==")]));
+    let head = head(&[("x-api-key", "pass"), ("authorization", "Basic dTpwdw==")]);
+    let secrets = PresentedSecrets::of(&head);
     for copy in ["pass", "Bearer pass", "a, pass", "key=\"pass\"", "pw", "Basic YTpwdw=="] {
         assert!(secrets.are_in(copy.as_bytes()), "{copy}");
     }
@@ -100,7 +103,8 @@ fn only_the_cookie_with_the_secret_is_removed() {
 
 #[test]
 fn only_the_query_parameter_with_the_secret_is_removed() {
-    let secrets = presented(&format!("Bearer {SECRET}"));
+    let bearer = format!("Bearer {SECRET}");
+    let secrets = presented(&bearer);
     let encoded = SECRET.replace('u', "%75").replace('-', "%2d");
     for (query, left) in [
         (format!("?key={SECRET}"), ""),
@@ -150,8 +154,8 @@ fn a_key_is_read_from_every_key_header_in_which_it_is_not_empty() {
 /// Regression: a key that a client put into the path of a model came into the access log.
 #[test]
 fn a_path_for_the_logs_shows_no_secret() {
-    let secrets =
-        PresentedSecrets::of(&head(&[("x-api-key", "sk-0123456789abcdef"), ("authorization", "Bearer pass")]));
+    let head = head(&[("x-api-key", "sk-0123456789abcdef"), ("authorization", "Bearer pass")]);
+    let secrets = PresentedSecrets::of(&head);
     for (path, shown) in [
         ("/v1/models/sk-0123456789abcdef", "/v1/models/***"),
         ("/v1/models/x-sk-0123456789abcdef-y/load", "/v1/models/***/load"),
@@ -166,6 +170,6 @@ fn a_path_for_the_logs_shows_no_secret() {
     ] {
         assert_eq!(secrets.mask_path(path), shown);
     }
-    let with_slash = PresentedSecrets::of(&head(&[("authorization", "Bearer abcdefgh/01234567")]));
+    let with_slash = presented("Bearer abcdefgh/01234567");
     assert_eq!(with_slash.mask_path("/v1/models/abcdefgh/01234567"), "/***");
 }

@@ -6,10 +6,12 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Version};
+use jiff::Timestamp;
+use memchr::memchr;
 
 use super::connection::head;
 use super::content_kind::ContentKind;
-use super::credentials::{KEY_HEADERS, PresentedSecrets};
+use super::credentials::{KEY_HEADERS, PresentedSecrets, key_values};
 use crate::content_coding::ContentCodings;
 
 /// Hop-by-hop headers (RFC 9110, section 7.6.1), including older ones that RFC 9110 no longer lists.
@@ -89,7 +91,8 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// request target for the worker. The client's credentials are removed from both, whatever they are called.
 pub(super) fn prepare_for_worker(headers: &mut HeaderMap, target: PathAndQuery, is_remote: bool) -> PathAndQuery {
     // Before anything is removed: `Connection` may name a key header.
-    let secrets = PresentedSecrets::of(headers);
+    let key_values: Vec<HeaderValue> = key_values(headers).cloned().collect();
+    let secrets = PresentedSecrets::in_values(key_values.iter().map(HeaderValue::as_bytes));
     strip_hop_by_hop(headers);
     let extra = if is_remote { &NOT_FOR_REMOTE[..] } else { &[] };
     for name in KEY_HEADERS.iter().chain(&NOT_FOR_WORKER).chain(extra) {
@@ -108,7 +111,8 @@ pub(super) fn prepare_for_client(headers: &mut HeaderMap, is_remote: bool) {
     for name in NOT_FROM_REMOTE.iter().filter(|_| is_remote) {
         headers.remove(name);
     }
-    let unwanted = |name: &&HeaderName| **name == header::SERVER || name.as_str().starts_with("access-control-");
+    headers.remove(header::SERVER);
+    let unwanted = |name: &&HeaderName| name.as_str().starts_with("access-control-");
     let unwanted: Vec<HeaderName> = headers.keys().filter(unwanted).cloned().collect();
     for name in unwanted {
         headers.remove(name);
@@ -189,21 +193,21 @@ pub(super) fn is_websocket_handshake(parts: &Parts) -> bool {
 }
 
 /// Returns the client's request id if it is 1-128 characters of `[A-Za-z0-9._-]` and holds none of the client's
-/// credentials, and a new one otherwise. The id is logged and passed on.
-pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
+/// credentials, and a new one otherwise, for a request that arrived at this time. The id is logged and passed on.
+pub(super) fn request_id(headers: &HeaderMap, arrived: Timestamp) -> HeaderValue {
     let id = headers.get(X_REQUEST_ID).filter(|id| is_valid_request_id(id));
     let id = id.filter(|id| !PresentedSecrets::of(headers).are_in(id.as_bytes()));
-    id.cloned().unwrap_or_else(new_request_id)
+    id.cloned().unwrap_or_else(|| new_request_id(arrived))
 }
 
 /// Returns the request id of a head that may be incomplete or malformed; see [`request_id`].
 pub(super) fn request_id_of_raw(raw_head: &[u8]) -> HeaderValue {
     let id = head::header_value(raw_head, X_REQUEST_ID.as_str());
     let id = id.and_then(|text| HeaderValue::from_str(text).ok()).filter(is_valid_request_id);
-    id.filter(|id| !secrets_of_raw(raw_head).are_in(id.as_bytes())).unwrap_or_else(new_request_id)
+    id.filter(|id| !secrets_of_raw(raw_head).are_in(id.as_bytes())).unwrap_or_else(|| new_request_id(Timestamp::now()))
 }
 
-fn secrets_of_raw(raw_head: &[u8]) -> PresentedSecrets {
+fn secrets_of_raw(raw_head: &[u8]) -> PresentedSecrets<'_> {
     PresentedSecrets::in_values(KEY_HEADERS.iter().flat_map(|name| head::header_values(raw_head, name.as_str())))
 }
 
@@ -215,6 +219,9 @@ pub(super) fn logged_path(headers: &HeaderMap, path: &str) -> String {
 /// Returns a path up to the first encoded question mark: the id of a model may be the address of a file, whose query may be
 /// a signature.
 fn without_encoded_query(path: &str) -> &str {
+    if memchr(b'%', path.as_bytes()).is_none() {
+        return path;
+    }
     let end = path.find("%3F").into_iter().chain(path.find("%3f")).min();
     path.get(..end.unwrap_or(path.len())).unwrap_or(path)
 }
@@ -230,8 +237,8 @@ fn is_valid_request_id(id: &HeaderValue) -> bool {
 }
 
 /// Returns a new UUID of version 7, which sorts by time.
-fn new_request_id() -> HeaderValue {
-    let millis = jiff::Timestamp::now().as_millisecond();
+fn new_request_id(arrived: Timestamp) -> HeaderValue {
+    let millis = arrived.as_millisecond();
     let id = uuid::Builder::from_unix_timestamp_millis(u64::try_from(millis).unwrap_or(0), &random_bytes());
     let mut text = uuid::Uuid::encode_buffer();
     let text = id.into_uuid().as_hyphenated().encode_lower(&mut text);
@@ -359,7 +366,7 @@ mod tests {
         let id_of = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(X_REQUEST_ID, HeaderValue::try_from(value).unwrap());
-            request_id(&headers).to_str().unwrap().to_owned()
+            request_id(&headers, Timestamp::UNIX_EPOCH).to_str().unwrap().to_owned()
         };
         assert_eq!(id_of("abc.DEF_1-2"), "abc.DEF_1-2");
         for bad in ["", "a b", "a=b", &"x".repeat(129)] {
@@ -375,8 +382,8 @@ mod tests {
         assert_eq!(request_id_of_raw(raw.replace("Api-Key", "X-Other").as_bytes()), "k-0123456789abcdef");
         let mut headers = HeaderMap::new();
         headers.insert(X_REQUEST_ID, HeaderValue::from_static("k-0123456789abcdef"));
-        assert_eq!(request_id(&headers), "k-0123456789abcdef");
+        assert_eq!(request_id(&headers, Timestamp::UNIX_EPOCH), "k-0123456789abcdef");
         headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer k-0123456789abcdef"));
-        assert_eq!(request_id(&headers).len(), 36);
+        assert_eq!(request_id(&headers, Timestamp::UNIX_EPOCH).len(), 36);
     }
 }

@@ -13,6 +13,7 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
+use jiff::Timestamp;
 
 use super::accounting::record::Record;
 use super::admission::auth::{Caller, RequestSource};
@@ -67,10 +68,11 @@ impl Gateway {
         arrival_guard: Option<Box<dyn Send>>,
     ) -> Response<ResponseBody> {
         let (parts, body) = request.into_parts();
-        let mut context = ResponseContext::new(&parts, body, &self.cors, arrival_guard);
+        let arrived = Timestamp::now();
+        let mut context = ResponseContext::new(&parts, body, &self.cors, arrived, arrival_guard);
         let path = headers::logged_path(&parts.headers, parts.uri.path());
         let (id, method) = (context.request_id.clone(), parts.method.clone());
-        let mut record = Record::open(Arc::clone(&self.accounting), id, method, path);
+        let mut record = Record::open(Arc::clone(&self.accounting), arrived, id, method, path);
         record.client = match source {
             RequestSource::Client(client) => Some(client.address),
             RequestSource::Platform(_) => None,
@@ -118,7 +120,7 @@ impl Gateway {
         }
         record.counted = matches!(route.target, RouteTarget::Models(_) | RouteTarget::Worker(_));
         // Stage 3, authentication: before a byte of the body is read.
-        let mut caller = self.authenticator.authenticate(&parts, route, source)?;
+        let mut caller = self.authenticator.authenticate(&parts, route, source, record.arrived())?;
         record.set_key(caller.key_id());
         record.meter = caller.meter().cloned();
         context.meter = record.meter.clone();

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::Either;
 use hyper::body::Incoming;
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::accounting::activity::Activity;
@@ -62,6 +63,9 @@ pub struct AppServices {
     /// Removes a model from the disk.
     pub remove_model: RemovalOrder,
 }
+
+/// [`ANTHROPIC_VERSION`], which need not be parsed for each request.
+static VERSION_HEADER: HeaderName = HeaderName::from_static(ANTHROPIC_VERSION);
 
 /// Everything that the stages of a request use.
 pub struct Gateway {
@@ -333,7 +337,7 @@ impl Gateway {
     pub async fn serve_health(&self, request: Request<Incoming>, peer: IpAddr) -> Response<ResponseBody> {
         let (parts, body) = request.into_parts();
         let client = self.client_addresses.of(&parts.headers, peer);
-        let request_id = headers::request_id(&parts.headers);
+        let request_id = headers::request_id(&parts.headers, Timestamp::now());
         let response = self.respond_on_health_port(&parts, client).await;
         let response = response.unwrap_or_else(|refusal| refusal.response(Shape::OpenAi));
         let mut response = response.map(ResponseBody::unrecorded);
@@ -380,10 +384,16 @@ pub(super) struct ResponseContext {
 
 impl ResponseContext {
     /// Remembers from a request what its response will need.
-    pub(super) fn new(parts: &Parts, body: InboundBody, cors: &Cors, arrival_guard: Option<Box<dyn Send>>) -> Self {
+    pub(super) fn new(
+        parts: &Parts,
+        body: InboundBody,
+        cors: &Cors,
+        arrived: Timestamp,
+        arrival_guard: Option<Box<dyn Send>>,
+    ) -> Self {
         Self {
-            request_id: headers::request_id(&parts.headers),
-            shape: Shape::of(parts.uri.path(), parts.headers.contains_key(ANTHROPIC_VERSION)),
+            request_id: headers::request_id(&parts.headers, arrived),
+            shape: Shape::of(parts.uri.path(), parts.headers.contains_key(&VERSION_HEADER)),
             origin: cors.origin(&parts.headers),
             unread: UnreadBody::of(parts),
             body: Some(body),

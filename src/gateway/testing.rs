@@ -111,7 +111,8 @@ impl TestGateway {
     }
 
     pub(super) fn record(&self, method: Method, path: &str) -> Record {
-        Record::open(Arc::clone(&self.records.accounting), http::HeaderValue::from_static("r"), method, path.to_owned())
+        let (accounting, id) = (Arc::clone(&self.records.accounting), http::HeaderValue::from_static("r"));
+        Record::open(accounting, jiff::Timestamp::UNIX_EPOCH, id, method, path.to_owned())
     }
 
     /// Enters the queue: returns the slot, or an entry that waits for it.

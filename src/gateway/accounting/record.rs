@@ -102,16 +102,17 @@ struct CallTotals {
 }
 
 impl Record {
-    /// Opens the record of a request that arrives now.
+    /// Opens the record of a request that arrives now, which is `time` on the wall clock.
     pub(crate) fn open(
         accounting: Arc<Accounting>,
+        time: jiff::Timestamp,
         request_id: HeaderValue,
         method: http::Method,
         path: String,
     ) -> Self {
         Self(Box::new(RecordData {
             accounting,
-            time: jiff::Timestamp::now(),
+            time,
             started: Instant::now(),
             request_id,
             method,
@@ -149,8 +150,8 @@ impl Record {
 
     /// Opens the record of a call to a worker that is made for this request. It adds what it counts to this one.
     pub(crate) fn open_call(&self) -> Self {
-        let mut call =
-            Self::open(Arc::clone(&self.accounting), self.request_id.clone(), self.method.clone(), String::new());
+        let (accounting, id) = (Arc::clone(&self.accounting), self.request_id.clone());
+        let mut call = Self::open(accounting, self.time, id, self.method.clone(), String::new());
         (call.calls, call.is_call) = (self.calls.clone(), true);
         call
     }
@@ -171,6 +172,11 @@ impl DerefMut for Record {
 }
 
 impl RecordData {
+    /// Returns when the request arrived, on the wall clock.
+    pub(crate) fn arrived(&self) -> jiff::Timestamp {
+        self.time
+    }
+
     /// Records the id of the caller's key.
     pub(crate) fn set_key(&mut self, key_id: Option<&str>) {
         self.key = key_id.map(|id| self.accounting.metrics.key(id));

@@ -30,6 +30,7 @@ impl RecordFixture {
         let before = self.charged();
         let mut record = Record::open(
             Arc::clone(&self.records.accounting),
+            jiff::Timestamp::UNIX_EPOCH,
             HeaderValue::from_static("r"),
             Method::POST,
             path.to_owned(),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use governor::clock::DefaultClock;
 use http::HeaderMap;
 use http::request::Parts;
+use jiff::Timestamp;
 
 use super::auth_failures::AuthFailures;
 use super::keyless::KeylessGuard;
@@ -85,21 +86,30 @@ impl Authenticator {
         }
     }
 
-    /// Authenticates the caller of a route. A route that needs no key gets an anonymous caller.
+    /// Authenticates the caller of a route, for a request that arrived at this time. A route that needs no key gets an
+    /// anonymous caller.
     ///
     /// # Errors
     /// 401 when the key is missing, wrong or expired; 429 when the client's address sent too many wrong keys; 403 when
     /// there are no keys and a web page may have sent the request, or an order comes from another machine.
-    pub(crate) fn authenticate(&self, parts: &Parts, route: &Route, source: RequestSource) -> Result<Caller, Refusal> {
+    pub(crate) fn authenticate(
+        &self,
+        parts: &Parts,
+        route: &Route,
+        source: RequestSource,
+        arrived: Timestamp,
+    ) -> Result<Caller, Refusal> {
         let client = match source {
             // The platform has authenticated the caller; the job carries no key of ours.
             RequestSource::Platform(name) => return Ok(Caller(CallerIdentity::Platform(name))),
             RequestSource::Client(client) => client,
         };
         match (route.access, &self.keyless_guard) {
-            (RouteAccess::Key(scope), None) => return self.authenticate_key(&parts.headers, client.address, scope),
+            (RouteAccess::Key(scope), None) => {
+                return self.authenticate_key(&parts.headers, client.address, scope, arrived);
+            }
             (RouteAccess::Metrics, _) if self.metrics_auth_enabled => {
-                return self.authenticate_key(&parts.headers, client.address, Scope::Metrics);
+                return self.authenticate_key(&parts.headers, client.address, Scope::Metrics, arrived);
             }
             (_, Some(guard)) => guard.check(parts, route, client)?,
             _ => {}
@@ -113,14 +123,21 @@ impl Authenticator {
     /// 401 and 429 as [`Authenticator::authenticate`]; 403 when the key lacks the scope `metrics`.
     pub(crate) fn authorize_metrics(&self, headers: &HeaderMap, client: ClientAddress) -> Result<(), Refusal> {
         if self.metrics_auth_enabled {
-            self.authenticate_key(headers, client.address, Scope::Metrics)?.require_scope(Scope::Metrics)
+            let now = Timestamp::now();
+            self.authenticate_key(headers, client.address, Scope::Metrics, now)?.require_scope(Scope::Metrics)
         } else {
             Ok(())
         }
     }
 
     /// Finds the key of a request. `scope` is what its route needs, which [`Caller::check_scope`] requires.
-    fn authenticate_key(&self, headers: &HeaderMap, client: IpAddr, scope: Scope) -> Result<Caller, Refusal> {
+    fn authenticate_key(
+        &self,
+        headers: &HeaderMap,
+        client: IpAddr,
+        scope: Scope,
+        now: Timestamp,
+    ) -> Result<Caller, Refusal> {
         let offered = offered_keys(headers);
         if offered.is_empty() {
             return Err(Refusal::MissingKey);
@@ -128,7 +145,7 @@ impl Authenticator {
         let store = self.keys.as_ref().ok_or(Refusal::InvalidKey)?;
         let address_check = self.auth_failures.as_ref().map_or(Ok(()), |failures| failures.check(client));
         let address_limited = |wait| Refusal::RateLimited("wrong API keys from this address", wait);
-        let key = match lookup_any(store, &offered, scope) {
+        let key = match lookup_any(store, &offered, scope, now) {
             Ok(key) => key,
             // An expired key is not a guess, so it is not counted. While the address has to wait it gets the same refusal as a
             // wrong key, which does not reveal that it was valid once.
@@ -161,8 +178,7 @@ impl Authenticator {
 ///
 /// # Errors
 /// Without a valid key, [`Denied::Expired`] if one of them was valid once.
-fn lookup_any(store: &Store, offered: &[&str], scope: Scope) -> Result<Arc<Key>, Denied> {
-    let now = jiff::Timestamp::now();
+fn lookup_any(store: &Store, offered: &[&str], scope: Scope, now: Timestamp) -> Result<Arc<Key>, Denied> {
     let mut denied = Denied::Unknown;
     let mut other = None;
     for secret in offered {
