@@ -198,6 +198,8 @@ pub(in crate::gateway) enum RoutePort {
 pub(crate) struct Route {
     /// The path, in which `{id}` stands for any text.
     pub(in crate::gateway) path: &'static str,
+    /// Where `{id}` stands in it.
+    pub(in crate::gateway) id_at: Option<usize>,
     /// The path of the route that means the same at any server with OpenAI's API.
     pub(in crate::gateway) canonical: &'static str,
     pub(in crate::gateway) port: RoutePort,
@@ -241,12 +243,23 @@ impl Route {
     /// Returns the percent-encoded text in this path at the place of `{id}`, or an empty text if the route has no
     /// `{id}`. Returns `None` if the path does not match the route.
     pub(in crate::gateway) fn id_in<'a>(&self, path: &'a str) -> Option<&'a str> {
-        match self.path.split_once(ID_PLACEHOLDER) {
-            None => (self.path == path).then_some(""),
-            Some((before, after)) => {
-                let id = path.strip_prefix(before)?.strip_suffix(after)?;
-                (!id.is_empty()).then_some(id)
-            }
-        }
+        // Asked of row after row of the table, so it is not looked for each time.
+        let Some(at) = self.id_at else { return (self.path == path).then_some("") };
+        let (before, after) = (self.path.get(..at)?, self.path.get(at + ID_PLACEHOLDER.len()..)?);
+        let id = path.strip_prefix(before)?.strip_suffix(after)?;
+        (!id.is_empty()).then_some(id)
     }
+}
+
+/// Returns where `{id}` stands in the path of a route.
+pub(in crate::gateway) const fn id_at(path: &str) -> Option<usize> {
+    let (path, id) = (path.as_bytes(), ID_PLACEHOLDER.as_bytes());
+    let mut at = 0;
+    while at + id.len() <= path.len() {
+        if path[at] == id[0] {
+            return Some(at);
+        }
+        at += 1;
+    }
+    None
 }

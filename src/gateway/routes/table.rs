@@ -5,7 +5,7 @@
 
 use super::route::{
     ClosedPath, DialectFamily, FilesRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteMethod,
-    RoutePort, RouteTarget, StreamEnd,
+    RoutePort, RouteTarget, StreamEnd, id_at,
 };
 use crate::dialect::rerank::words::COMPLETION_PATH;
 use crate::keys::Scope;
@@ -24,6 +24,7 @@ const fn worker(
     let (port, target, shape) = (RoutePort::Gateway, RouteTarget::Worker(kind), Shape::OpenAi);
     Route {
         path,
+        id_at: id_at(path),
         canonical: path,
         port,
         method,
