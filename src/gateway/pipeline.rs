@@ -87,7 +87,7 @@ impl Gateway {
                 Ok(response.map(|next| ResponseBody::made(next, record, &self.forwarder.sweeper)))
             }
             Ok(PreparedRequest::Queued(queued)) => self.serve_queued(queued, record).await,
-            Ok(PreparedRequest::Translated(translated)) => self.serve_translated(translated, record).await,
+            Ok(PreparedRequest::Translated(translated)) => Box::pin(self.serve_translated(translated, record)).await,
             Err(refusal) => Err((refusal, record)),
         };
         let response = outcome.unwrap_or_else(|(refusal, mut record)| {
@@ -132,20 +132,21 @@ impl Gateway {
         let required_kind = match route.target {
             RouteTarget::Worker(required_kind) => required_kind,
             RouteTarget::Gateway(local) => {
-                return Ok(PreparedRequest::Answered(self.respond_locally(local, route, &parts).await?));
+                let answer = Box::pin(self.respond_locally(local, route, &parts));
+                return Ok(PreparedRequest::Answered(answer.await?));
             }
             RouteTarget::Files(files_route) => {
                 let body = &mut context.body;
-                let answer = self.respond_about_files(files_route, route, &parts, body, &caller).await?;
-                return Ok(match answer {
+                let answer = Box::pin(self.respond_about_files(files_route, route, &parts, body, &caller));
+                return Ok(match answer.await? {
                     FilesAnswer::Whole(response) => PreparedRequest::Answered(response),
                     FilesAnswer::Made(response) => PreparedRequest::Made(response),
                 });
             }
             RouteTarget::Models(models_route) => {
                 let body = &mut context.body;
-                let response = self.respond_about_models(models_route, route, &parts, body, &caller).await?;
-                return Ok(PreparedRequest::Answered(response));
+                let answer = Box::pin(self.respond_about_models(models_route, route, &parts, body, &caller));
+                return Ok(PreparedRequest::Answered(answer.await?));
             }
         };
         // Stage 4, body: what can be refused without it is refused before it is read, at no cost to either side.
@@ -186,9 +187,7 @@ impl Gateway {
         if self.checks_parameters {
             parameters::check(route, &envelope, &body)?;
         }
-        let role = RequestRole::Whole;
-        let shared_deadline = None;
-        let request = ProxiedRequest {
+        let request = Box::new(ProxiedRequest {
             route,
             required_kind,
             parts,
@@ -196,11 +195,11 @@ impl Gateway {
             requested_model,
             envelope,
             body,
-            role,
+            role: RequestRole::Whole,
             only_model: None,
             call: None,
-            shared_deadline,
-        };
+            shared_deadline: None,
+        });
         let (retry, queue_entry) = self.enqueue(&request, &caller, record)?;
         context.arrival_guard = None;
         Ok(PreparedRequest::Queued(Queued { request, caller, retry, queue_entry, lines: None }))
@@ -212,12 +211,12 @@ impl Gateway {
         request: &ProxiedRequest,
         caller: &Caller,
         record: &mut Record,
-    ) -> Result<(Retry, QueueEntry), Refusal> {
+    ) -> Result<(Box<Retry>, QueueEntry), Refusal> {
         let (retry, queue_entry) = Retry::enqueue(self.retry_policy, &self.model_queues, request, caller, record)?;
         record.activity_guard = request.route.is_post().then(|| self.activity.begin());
         // With MOCK_BACKEND no model has a worker: keys and limits are checked, and nothing is forwarded.
         match retry.model_queue().model.has_worker() {
-            true => Ok((retry, queue_entry)),
+            true => Ok((Box::new(retry), queue_entry)),
             false => Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
         }
     }
@@ -234,18 +233,15 @@ impl Gateway {
             || queue_entry.is_waiting() || request.fingerprint().is_some_and(|one| model.is_suspected(one));
         let asks_for_stream = route.may_stream && request.envelope.stream() == Some(true);
         let heartbeat = self.heartbeat.filter(|_| asks_for_stream && has_to_wait());
-        let rest = Arc::clone(self).queue_and_forward(queued, record);
-        match heartbeat {
-            None => rest.await,
-            Some(interval) => {
-                heartbeat::respond_with_heartbeats(Box::pin(rest), interval, route.shape, &self.forwarder.sweeper).await
-            }
-        }
+        let Some(interval) = heartbeat else { return self.queue_and_forward(queued, record).await };
+        let gateway = Arc::clone(self);
+        let rest = Box::pin(async move { gateway.queue_and_forward(queued, record).await });
+        Box::pin(heartbeat::respond_with_heartbeats(rest, interval, route.shape, &self.forwarder.sweeper)).await
     }
 
     /// Waits for a slot and a worker, and forwards the request; tries again where `retry` allows it.
     pub(super) async fn queue_and_forward(
-        self: Arc<Self>,
+        &self,
         queued: Queued,
         mut record: Record,
     ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
@@ -317,7 +313,7 @@ impl Gateway {
             let ticket;
             (caller, ticket, record) = failed.tokens;
             retry.record_failure(&mut record);
-            match retry.next_after_failure(failed.retry, ticket, &caller).await {
+            match Box::pin(retry.next_after_failure(failed.retry, ticket, &caller)).await {
                 Some(next) => {
                     record.set_model(retry.model_queue().model.id());
                     queue_entry = next;
@@ -377,6 +373,9 @@ impl Gateway {
         check_single_kind(&model, required_kind, caller)?;
         check_rate(route, caller)?;
         caller.hold_permit(rate::enter(caller.meter(), || model_queue.queue.retry_after())?);
+        if model_queue.can_serve(route.needs_slot) {
+            return Ok(());
+        }
         // A check only: `Retry::enqueue` begins the attempts that count, because a reload may add models before that.
         Retry::new(self.retry_policy, route, required_kind, Arc::clone(&self.model_queues), Arc::clone(model_queue))
             .select_servable_model(caller)
@@ -388,3 +387,7 @@ impl Gateway {
 fn check_rate(route: &Route, caller: &Caller) -> Result<(), Refusal> {
     if route.needs_slot { rate::check(caller.meter()) } else { Ok(()) }
 }
+
+#[cfg(test)]
+#[path = "pipeline_tests.rs"]
+mod tests;

@@ -15,7 +15,6 @@ use super::upstream::retry::Retry;
 use crate::models::ModelKind;
 
 /// What `prepare` makes of a request.
-#[expect(clippy::large_enum_variant, reason = "there is one for each request, which is taken apart at once")]
 pub(super) enum PreparedRequest {
     /// The gateway answers the request itself.
     Answered(Response<Bytes>),
@@ -42,9 +41,10 @@ pub(super) struct Translated {
 
 /// A request with an entry in the queue of a model.
 pub(super) struct Queued {
-    pub(super) request: ProxiedRequest,
+    /// Boxed, because it is large and goes through every later stage.
+    pub(super) request: Box<ProxiedRequest>,
     pub(super) caller: Caller,
-    pub(super) retry: Retry,
+    pub(super) retry: Box<Retry>,
     pub(super) queue_entry: QueueEntry,
     /// How a stream is written as lines, for a client of Ollama's API.
     pub(super) lines: Option<LineForm>,

@@ -416,7 +416,7 @@ impl ResponseContext {
             meter.insert_headers(headers);
         }
         if let Some(body) = self.body {
-            self.unread.discard_or_close(body, headers).await;
+            Box::pin(self.unread.discard_or_close(body, headers)).await;
         }
         response
     }

@@ -50,6 +50,13 @@ pub struct ModelQueue {
     pub queue: Queue,
 }
 
+impl ModelQueue {
+    /// Returns whether the queue would accept one more request now, and a worker can serve.
+    pub(super) fn can_serve(&self, needs_slot: bool) -> bool {
+        self.model.available().is_ok() && self.queue.check_capacity(needs_slot).is_ok()
+    }
+}
+
 struct QueueInner {
     state: Mutex<QueueState>,
     /// Returns the slots of all workers that can serve now; 0 while the model is not ready.

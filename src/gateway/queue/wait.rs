@@ -23,6 +23,31 @@ impl Queue {
     /// queue of the new model when a reload replaces this one.
     pub(crate) async fn ticket_and_lease(
         &self,
+        entry: QueueEntry,
+        key: &str,
+        model: &Model,
+        request: &LeaseRequest<'_>,
+    ) -> Result<(Ticket, Lease), WaitEnd> {
+        // Most requests have their slot already. The state of a wait is large, and only those that wait pay for it.
+        let entry = match entry {
+            QueueEntry::Granted(ticket) if ticket.kind == TicketKind::Slot => match model.lease(request) {
+                Ok(lease) => return Ok(self.with_lease(ticket, lease)),
+                Err(_) => QueueEntry::Granted(ticket),
+            },
+            entry => entry,
+        };
+        Box::pin(self.wait_for_lease(entry, key, model, request)).await
+    }
+
+    /// Counts how long the request has waited for its slot.
+    fn with_lease(&self, ticket: Ticket, lease: Lease) -> (Ticket, Lease) {
+        self.0.metrics.queue_wait.inc_by(ticket.waited.as_secs_f64());
+        (ticket, lease)
+    }
+
+    /// Waits as [`Queue::ticket_and_lease`] does, for a request that cannot be sent at once.
+    async fn wait_for_lease(
+        &self,
         mut entry: QueueEntry,
         key: &str,
         model: &Model,
@@ -68,10 +93,7 @@ impl Queue {
                 return Err(WaitEnd::Moved(Box::new(moved)));
             }
             match outcome {
-                Ok(lease) => {
-                    self.0.metrics.queue_wait.inc_by(ticket.waited.as_secs_f64());
-                    return Ok((ticket, lease));
-                }
+                Ok(lease) => return Ok(self.with_lease(ticket, lease)),
                 Err(
                     Unavailable::Busy
                     | Unavailable::OnlyTriedBefore

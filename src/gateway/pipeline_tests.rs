@@ -1,0 +1,23 @@
+//! The size of what a request keeps while its stages run. hyper moves it once for each request, and a request that waits
+//! keeps it as long.
+
+use super::*;
+
+/// The most that the state of one request may take, in bytes. What only few requests need is boxed.
+const STATE: usize = 6 * 1024;
+
+fn size_of_future<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+    size_of::<F>()
+}
+
+#[test]
+fn the_state_of_a_request_is_small() {
+    let client = RequestSource::Platform("test");
+    let whole = size_of_future(|(gateway, request): (&'static Arc<Gateway>, Request<InboundBody>)| {
+        gateway.respond(request, client, None)
+    });
+    let later = size_of_future(|(gateway, queued, record): (&'static Arc<Gateway>, Queued, Record)| {
+        gateway.queue_and_forward(queued, record)
+    });
+    assert!(whole <= STATE, "{whole} bytes, of which the later stages take {later}");
+}
