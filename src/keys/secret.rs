@@ -80,8 +80,9 @@ impl PartialEq for Digest {
 impl Eq for Digest {}
 
 impl Hash for Digest {
+    // Its bytes are a hash already, of which any eight are as good as all.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.hash(state);
+        state.write(self.0.first_chunk::<8>().unwrap_or(&[0; 8]));
     }
 }
 

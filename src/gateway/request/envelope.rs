@@ -24,6 +24,9 @@ use crate::settings::bounds::MODEL_NAME;
 /// The end of the path of the only route whose requests are forms.
 const TRANSCRIPTIONS: &str = "/audio/transcriptions";
 
+/// The members for which there is room from the start: few requests have more.
+const USUAL_MEMBERS: usize = 8;
+
 /// Names of the members that may hold a prompt, in the order in which a prompt is built from them.
 const PROMPT_MEMBERS: [&str; 5] = ["system", "instructions", "messages", "prompt", "input"];
 
@@ -294,7 +297,8 @@ struct EnvelopeScanner {
 
 impl EnvelopeScanner {
     fn new() -> Self {
-        Self { scanner: JsonScanner::of_object(), opens: 0, members: Vec::new(), value: (0, 0) }
+        let members = Vec::with_capacity(USUAL_MEMBERS);
+        Self { scanner: JsonScanner::of_object(), opens: 0, members, value: (0, 0) }
     }
 
     fn read(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
