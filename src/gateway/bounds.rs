@@ -130,6 +130,9 @@ pub const PREFIX_LENGTHS: [usize; 4] = [256, 1024, 4 * 1024, 16 * 1024];
 /// Pieces of a request body that are shorter than this, in bytes, are joined.
 pub const SMALL_PIECE: usize = 1024;
 
+/// Most bytes of an answer's pieces that are copied into one: each piece costs more to send than to copy.
+pub const JOINED_PIECES: usize = 16 * 1024;
+
 /// Most bytes of the body of a refused request that are read and discarded to keep the connection.
 pub const DISCARDED_BODY: usize = 64 * 1024;
 

@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::heartbeat::Heartbeat;
 use super::in_progress::{InProgress, NextPiece, ResponseAborted, UpstreamAnswer};
 use super::made::{MadeBody, NextMade};
-use super::sse::SseTail;
+use super::stream::sse_tail::SseTail;
 use super::stall_sweeper::{PollOutcome, StallSweeper, SweepHandle, TerminationReason};
 use crate::gateway::accounting::record::Record;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;

@@ -6,21 +6,22 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::Body;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::compute_failure::ComputeFailure;
 use super::line_stream::{LineForm, LineStream};
-use super::mend::{self, WholeMend};
+use super::mend::WholeMend;
+use super::piece_wait::PieceWait;
 use super::rename::RenamedBody;
-use super::sse::{SseTail, StreamOutcome, StreamWatcher, data_event};
 use super::stall_sweeper::{PollStep, StallSweeper, Sweepable, TerminationReason};
-use super::transform::TransformedStream;
+use super::stream::relay::{EventPath, StepReaders, StreamRelay};
+use super::stream::sse_tail::{SseTail, data_event};
+use super::stream::watcher::{StreamOutcome, StreamWatcher};
 use super::upstream_body::{UpstreamBody, UpstreamError};
 use crate::fleet::{Lease, WorkerKind};
 use crate::gateway::accounting::record::Record;
@@ -29,7 +30,7 @@ use crate::gateway::bounds::{MENDED_ANSWER, RETRY_AFTER_UNKNOWN, WRAPPED_ANSWER}
 use crate::gateway::queue::ticket::Ticket;
 use crate::gateway::request::answer_facts::AnswerFacts;
 use crate::gateway::routes::route::Route;
-use crate::pause_clock::{ActiveInstant, ActiveSleep};
+use crate::pause_clock::ActiveInstant;
 use crate::refusal::{Refusal, Shape, event_of_backend};
 
 /// The response was aborted: the connection is closed, so that the client can tell the abort from a regular end.
@@ -90,24 +91,13 @@ pub(super) struct InProgress {
     upstream: Option<RenamedBody<UpstreamBody>>,
     /// Pieces that may be sent to the client.
     ready: VecDeque<Bytes>,
-    /// For an event stream: finds the ends of its events, and its own end.
-    watcher: Option<StreamWatcher>,
-    /// What becomes of the events of a stream, between the watcher and `ready`.
-    events: EventPath,
-    route: &'static Route,
-    /// For a client of Ollama's API: turns the events into lines.
-    lines: Option<Box<LineStream>>,
+    /// What becomes of the pieces, if they are a stream that is passed on as one.
+    stream: Option<StreamRelay>,
     mode: RelayMode,
-    /// When the wait for the next piece ends.
-    deadline: ActiveSleep,
-    /// When the last piece of a stream arrived; `None` before its first byte.
-    last_piece_at: Option<ActiveInstant>,
+    /// What ends the wait for the next piece.
+    wait: PieceWait,
     /// What the response shows about llama-server so far.
     compute_failure: ComputeFailure,
-    /// Ready when the drain is over.
-    aborted: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Ready when llama-server has ended or is being stopped, even if its connections stay open.
-    worker_gone: Pin<Box<WaitForCancellationFutureOwned>>,
     shape: Shape,
     /// The error that follows the pieces in `ready`.
     final_error: Option<Refusal>,
@@ -121,21 +111,10 @@ pub(super) struct InProgress {
     ticket: Ticket,
 }
 
-/// What becomes of the events of a stream.
-enum EventPath {
-    /// Not known before the first one has arrived.
-    Undecided(Box<AnswerFacts>),
-    /// They are passed on.
-    Unchanged,
-    Transformed(Box<TransformedStream>),
-}
-
 /// How a response is passed on.
 enum RelayMode {
-    /// Bytes are passed on as they arrive.
+    /// What arrives is passed on: bytes, or the whole events of a stream.
     Plain,
-    /// Whole events are passed on. Holds the longest time without a byte.
-    Stream(Duration),
     /// Heartbeats have promised the client a stream, but this is not one: the whole body becomes one event.
     Wrapped(StatusCode, Vec<u8>),
     /// The whole body is gathered, and may be changed.
@@ -148,33 +127,25 @@ impl InProgress {
         let shape = answer.shape();
         let UpstreamAnswer { status, body, route, hides_usage, facts, whole_mend, lines, .. } = answer;
         let UpstreamAnswer { timeouts, caller, record, ticket, lease, .. } = answer;
-        let mode = match (timeouts.idle_timeout, whole_mend) {
-            (Some(idle_timeout), _) => RelayMode::Stream(idle_timeout),
-            (None, Some(mend)) => RelayMode::Mended(mend, Vec::new()),
-            (None, None) => RelayMode::Plain,
-        };
-        let events = match mode {
-            RelayMode::Stream(_) if status.is_success() && lease.member().kind == WorkerKind::Local => {
-                EventPath::Undecided(Box::new(facts))
-            }
-            _ => EventPath::Unchanged,
-        };
+        let is_local = lease.member().kind == WorkerKind::Local;
+        let ResponseTimeouts { deadline, idle_timeout, sweeper } = timeouts;
+        let stream = idle_timeout.map(|_| {
+            let watcher = match is_local {
+                true => StreamWatcher::new(route.stream_end),
+                false => StreamWatcher::lenient(route.stream_end, hides_usage),
+            };
+            let may_mend = is_local && status.is_success();
+            let events = if may_mend { EventPath::Undecided(Box::new(facts)) } else { EventPath::Unchanged };
+            StreamRelay::new(watcher, events, lines.map(|lines| Box::new(LineStream::new(lines))), route)
+        });
+        let whole_mend = whole_mend.filter(|_| stream.is_none());
         let mut response = Self {
             upstream: Some(body),
             ready: VecDeque::new(),
-            watcher: timeouts.idle_timeout.map(|_| match lease.member().kind {
-                WorkerKind::Local => StreamWatcher::new(route.stream_end),
-                WorkerKind::Command | WorkerKind::Remote => StreamWatcher::lenient(route.stream_end, hides_usage),
-            }),
-            events,
-            route,
-            lines: lines.map(|lines| Box::new(LineStream::new(lines))),
-            mode,
-            deadline: ActiveSleep::until(timeouts.deadline),
-            last_piece_at: None,
+            stream,
+            mode: whole_mend.map_or(RelayMode::Plain, |mend| RelayMode::Mended(mend, Vec::new())),
+            wait: PieceWait::new(deadline, idle_timeout, sweeper),
             compute_failure: ComputeFailure::of_head(status, route.needs_slot),
-            aborted: Box::pin(timeouts.sweeper.aborted()),
-            worker_gone: Box::pin(lease.gone()),
             shape,
             final_error: None,
             missing_mark: None,
@@ -191,6 +162,8 @@ impl InProgress {
     /// Turns the response into one event. The record then shows the status that the client sees.
     pub(super) fn wrap_as_event(&mut self, status: StatusCode) {
         self.mode = RelayMode::Wrapped(status, Vec::new());
+        self.stream = None;
+        self.wait.stop_idle_timeout();
         self.record.complete = false;
         self.record.status = Some(StatusCode::OK);
         if !status.is_success() {
@@ -202,11 +175,7 @@ impl InProgress {
     pub(super) fn next_piece(&mut self, context: &mut Context<'_>, tail: SseTail) -> PollStep<NextPiece> {
         loop {
             if let Some(piece) = self.ready.pop_front() {
-                self.record.add_bytes_out(piece.len());
-                let is_over = self.is_over();
-                // Clients often disconnect once they have seen the end mark; that is a complete response.
-                self.record.complete |= is_over || self.has_sent_end_mark();
-                return if is_over { PollStep::Last(Some(Ok(piece))) } else { PollStep::Item(Some(Ok(piece))) };
+                return self.deliver(piece);
             }
             if let Some(refusal) = self.final_error.take() {
                 let event = tail.separated(refusal.event(self.shape));
@@ -220,14 +189,15 @@ impl InProgress {
             }
             let Some(upstream) = &mut self.upstream else { return PollStep::Last(None) };
             let outcome = match Pin::new(upstream).poll_frame(context) {
-                Poll::Pending => match self.poll_failure(context) {
+                Poll::Pending => match self.wait.poll(context, &self.lease) {
                     Poll::Pending => return PollStep::Pending,
                     Poll::Ready(reason) => self.fail(reason),
                 },
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(piece) => self.take(piece),
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data().map(|piece| self.take(piece)) {
+                    Ok(Ok(Some(piece))) => return self.deliver(piece),
+                    Ok(Err(abort)) => Err(abort),
                     // Trailers are not passed on.
-                    Err(_) => Ok(()),
+                    Ok(Ok(None)) | Err(_) => Ok(()),
                 },
                 Poll::Ready(Some(Err(UpstreamError::Connection(_)))) => self.fail(Refusal::BackendError),
                 Poll::Ready(Some(Err(UpstreamError::Packed(_)))) => {
@@ -249,7 +219,7 @@ impl InProgress {
     pub(super) fn is_over(&self) -> bool {
         let upstream = match (&self.upstream, &self.mode) {
             (None, _) => true,
-            (Some(upstream), RelayMode::Plain) => upstream.is_end_stream(),
+            (Some(upstream), RelayMode::Plain) if self.stream.is_none() => upstream.is_end_stream(),
             // Streams and wrapped responses may still send something when the upstream ends.
             (Some(_), _) => false,
         };
@@ -258,106 +228,54 @@ impl InProgress {
 
     /// Returns whether the end mark of a stream has been sent.
     pub(super) fn has_sent_end_mark(&self) -> bool {
-        let has_end_mark = self.stream_watch().is_some_and(StreamWatcher::has_end_mark);
-        has_end_mark && self.ready.is_empty()
+        self.stream.as_ref().is_some_and(StreamRelay::has_end_mark) && self.ready.is_empty()
     }
 
-    /// Returns the watcher of a stream that is passed on as a stream.
-    fn stream_watch(&self) -> Option<&StreamWatcher> {
-        self.watcher.as_ref().filter(|_| matches!(self.mode, RelayMode::Stream(_)))
+    /// Returns a piece for the client.
+    fn deliver(&mut self, piece: Bytes) -> PollStep<NextPiece> {
+        self.record.add_bytes_out(piece.len());
+        let is_over = self.is_over();
+        // Clients often disconnect once they have seen the end mark; that is a complete response.
+        self.record.complete |= is_over || self.has_sent_end_mark();
+        if is_over { PollStep::Last(Some(Ok(piece))) } else { PollStep::Item(Some(Ok(piece))) }
     }
 
-    /// Takes a piece from llama-server: renames the model, counts tokens, and queues what may be sent.
-    fn take(&mut self, piece: Bytes) -> Result<(), ResponseAborted> {
-        let now = ActiveInstant::now();
+    /// Takes a piece from the worker, after all before it have been sent: has its tokens counted and its model renamed.
+    /// Returns what may be sent of it; more may be ready.
+    fn take(&mut self, piece: Bytes) -> Result<Option<Bytes>, ResponseAborted> {
         if self.compute_failure == ComputeFailure::Possible {
             self.compute_failure = ComputeFailure::of_error(&piece);
         }
-        match &mut self.watcher {
-            Some(watcher) => {
-                let mut renamer = self.upstream.as_mut().and_then(RenamedBody::stream_renamer);
-                let mut token_counter = self.record.token_counter();
-                let mut has_text = false;
-                watcher.take(&piece, &mut self.ready, |step, out| {
-                    if let Some(renamer) = &mut renamer {
-                        renamer.take_step(step, out);
-                    }
-                    if let Some(token_counter) = &mut token_counter {
-                        has_text |= token_counter.read_step(step);
-                    }
-                });
-                if has_text {
-                    self.record.record_text(now.real().into_std());
-                }
-                self.change_events();
-                if let Some(lines) = &mut self.lines {
-                    lines.take(&mut self.ready);
-                }
+        if let Some(stream) = &mut self.stream {
+            let now = ActiveInstant::now();
+            let renamer = self.upstream.as_mut().and_then(RenamedBody::stream_renamer);
+            let readers = StepReaders { renamer, token_counter: self.record.token_counter() };
+            if stream.take(&piece, readers, &mut self.ready) {
+                self.record.record_text(now.real().into_std());
             }
-            None => {
-                if let Some(token_counter) = self.record.token_counter() {
-                    token_counter.read(&piece);
-                }
-                self.ready.push_back(piece);
+            self.wait.record_piece(now);
+            return Ok(self.ready.pop_front());
+        }
+        if let Some(token_counter) = self.record.token_counter() {
+            token_counter.read(&piece);
+        }
+        match &mut self.mode {
+            RelayMode::Plain => Ok(Some(piece)),
+            RelayMode::Wrapped(_, text) if text.len() + piece.len() > WRAPPED_ANSWER => {
+                self.close_with(Refusal::BackendError).map(|()| None)
             }
-        }
-        match self.mode {
-            RelayMode::Plain => {}
-            RelayMode::Stream(idle_timeout) => {
-                if self.last_piece_at.replace(now).is_none() {
-                    self.deadline.reset(now + idle_timeout);
-                }
-            }
-            RelayMode::Wrapped(..) | RelayMode::Mended(..) => {
-                if !self.gather() {
-                    return self.close_with(Refusal::BackendError);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Changes the ready pieces of a stream where its events need that.
-    fn change_events(&mut self) {
-        if self.ready.is_empty() {
-            return;
-        }
-        if let EventPath::Undecided(facts) = &mut self.events {
-            let facts = std::mem::take(&mut **facts);
-            let mend = mend::of_stream(self.route, facts, &self.ready);
-            self.events = mend.map_or(EventPath::Unchanged, |stream| EventPath::Transformed(Box::new(stream)));
-        }
-        if let EventPath::Transformed(stream) = &mut self.events {
-            stream.take(&mut self.ready);
-            if stream.is_done() {
-                self.events = EventPath::Unchanged;
-            }
-        }
-        if self.shape == Shape::Anthropic && self.stream_watch().is_some_and(|watcher| watcher.error().is_some()) {
-            mend::error_events(&mut self.ready);
-        }
-    }
-
-    /// Moves the ready pieces to the text of a response that is gathered. Returns whether they fit, or need not.
-    fn gather(&mut self) -> bool {
-        let length: usize = self.ready.iter().map(Bytes::len).sum();
-        if let RelayMode::Mended(_, text) = &mut self.mode {
-            if text.len() + length > MENDED_ANSWER {
+            RelayMode::Mended(_, text) if text.len() + piece.len() > MENDED_ANSWER => {
                 // An answer of this length is passed on as it is.
-                self.ready.push_front(std::mem::take(text).into());
+                let text = std::mem::take(text);
                 self.mode = RelayMode::Plain;
-            } else {
-                self.ready.drain(..).for_each(|piece| text.extend_from_slice(&piece));
+                self.ready.extend([text.into(), piece].into_iter().filter(|piece: &Bytes| !piece.is_empty()));
+                Ok(self.ready.pop_front())
             }
-            return true;
+            RelayMode::Wrapped(_, text) | RelayMode::Mended(_, text) => {
+                text.extend_from_slice(&piece);
+                Ok(None)
+            }
         }
-        let RelayMode::Wrapped(_, text) = &mut self.mode else { return true };
-        if text.len() + length > WRAPPED_ANSWER {
-            self.ready.clear();
-            return false;
-        }
-        self.ready.drain(..).for_each(|piece| text.extend_from_slice(&piece));
-        true
     }
 
     /// Records that the upstream has failed, and ends the response with an error.
@@ -388,7 +306,8 @@ impl InProgress {
         }
         self.record.code = Some(refusal.code());
         self.record.complete = true;
-        if matches!(self.mode, RelayMode::Plain | RelayMode::Mended(..)) {
+        let ends_with_event = self.stream.is_some() || matches!(self.mode, RelayMode::Wrapped(..));
+        if !ends_with_event {
             return Err(ResponseAborted(refusal.code()));
         }
         self.final_error = Some(refusal);
@@ -400,25 +319,15 @@ impl InProgress {
     /// finished; the end mark is added.
     fn end(&mut self) -> Result<(), ResponseAborted> {
         self.upstream = None;
-        let outcome = self.watcher.as_mut().map(|watcher| watcher.end(&mut self.ready));
-        self.change_events();
-        if let EventPath::Transformed(stream) = &mut self.events {
-            stream.end(&mut self.ready);
-        }
-        if let Some(lines) = &mut self.lines {
-            lines.take(&mut self.ready);
-        }
-        if !self.gather() {
-            return self.close_with(Refusal::BackendError);
+        if let Some(stream) = &mut self.stream {
+            match stream.end(&mut self.ready) {
+                StreamOutcome::Cut => return self.fail(Refusal::BackendError),
+                StreamOutcome::LacksMark(mark) => self.missing_mark = Some(mark),
+                StreamOutcome::Complete => {}
+            }
         }
         match &mut self.mode {
             RelayMode::Plain => {}
-            RelayMode::Stream(_) => match (outcome, &mut self.lines) {
-                (Some(StreamOutcome::Cut), _) => return self.fail(Refusal::BackendError),
-                (_, Some(lines)) => lines.end(&mut self.ready),
-                (Some(StreamOutcome::LacksMark(mark)), None) => self.missing_mark = Some(mark),
-                (None | Some(StreamOutcome::Complete), None) => {}
-            },
             RelayMode::Wrapped(status, text) => {
                 let event = match status.is_success() {
                     true => data_event(text),
@@ -438,36 +347,14 @@ impl InProgress {
         self.record.complete = true;
         Ok(())
     }
-
-    /// Returns the reason when waiting for the next piece is pointless. After the first piece of a stream the timer is
-    /// moved only when it fires, because moving it with each piece would cost more.
-    fn poll_failure(&mut self, context: &mut Context<'_>) -> Poll<Refusal> {
-        if self.aborted.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
-        }
-        if self.worker_gone.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Refusal::BackendError);
-        }
-        loop {
-            ready!(Pin::new(&mut self.deadline).poll(context));
-            let due = match (&self.mode, self.last_piece_at) {
-                (RelayMode::Stream(idle_timeout), Some(last_piece)) => Some(last_piece + *idle_timeout),
-                _ => None,
-            };
-            match due {
-                Some(due) if due > ActiveInstant::now() => self.deadline.reset(due),
-                _ => return Poll::Ready(Refusal::BackendTimeout),
-            }
-        }
-    }
 }
 
 impl Drop for InProgress {
     /// Records the outcome before the ticket is dropped, so that the next request does not get a llama-server that is
     /// about to be restarted.
     fn drop(&mut self) {
-        self.record.streamed_text = self.watcher.as_ref().map_or(0, StreamWatcher::text_bytes);
-        let in_band = self.stream_watch().and_then(StreamWatcher::error);
+        self.record.streamed_text = self.stream.as_ref().map_or(0, StreamRelay::text_bytes);
+        let in_band = self.stream.as_ref().and_then(StreamRelay::error);
         let is_whole = self.record.complete && self.record.code.is_none();
         match in_band.unwrap_or(self.compute_failure) {
             ComputeFailure::Confirmed => self.lease.record_compute_failure(),

@@ -1,6 +1,6 @@
 //! A stream of events as Ollama's clients read it: lines of JSON.
 //!
-//! Stands between `sse.rs`, which releases whole events, and the client. Owns the cutting into events and the bound on an
+//! Stands between `stream/watcher.rs`, which releases whole events, and the client. Owns the cutting into events and the bound on an
 //! unfinished one. What a line says is decided in `dialect/ollama/`.
 
 use std::collections::VecDeque;

@@ -4,15 +4,14 @@
 //! - `in_progress.rs`: the state of a response in progress, and its next piece
 //! - `stall_sweeper.rs`: ends responses that their clients do not read
 //! - `heartbeat.rs`: comments for a client whose stream has not begun
-//! - `sse.rs`: finds the ends of events and of streams
-//! - `stream_finish.rs`: whether a stream has finished, though its end mark is missing
+//! - `piece_wait.rs`: what ends the wait for the next piece
+//! - `stream/`: the events of a stream on their way through
 //! - `error_cause.rs`: whose fault an error is, by its words
 //! - `compute_failure.rs`: whether a response shows that its llama-server cannot compute
 //! - `line_stream.rs`: a stream of events as lines of JSON, for Ollama's clients
 //! - `made.rs`: a body that the gateway makes piece by piece
 //! - `served_by.rs`: what served a call
 //! - `upstream_body.rs`: the body of a worker's response, unpacked; a part may have been read
-//! - `transform.rs`: changes the events of a stream, one at a time
 //! - `mend/`: what llama-server's answers lack
 //! - `rename.rs`: puts the client's name of the model into a response
 
@@ -24,10 +23,9 @@ pub(super) mod in_progress;
 pub(super) mod line_stream;
 pub(super) mod made;
 pub(super) mod mend;
+mod piece_wait;
 pub(crate) mod rename;
 pub(super) mod served_by;
-mod sse;
 pub(super) mod stall_sweeper;
-mod stream_finish;
-mod transform;
+mod stream;
 pub(super) mod upstream_body;

@@ -15,7 +15,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http_body::{Body, Frame, SizeHint};
 
-use super::sse::PieceSplicer;
+use super::stream::piece_splicer::PieceSplicer;
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::request::rewrite::json_string;
 use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep};

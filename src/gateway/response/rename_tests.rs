@@ -2,7 +2,7 @@ use http::HeaderValue;
 use http_body_util::BodyExt;
 use proptest::prelude::*;
 
-use super::super::sse::StreamWatcher;
+use super::super::stream::watcher::StreamWatcher;
 use super::*;
 use crate::gateway::routes::route::StreamEnd;
 

@@ -4,7 +4,7 @@
 //! A line ends with LF, CR or CRLF. The name of a field ends at the first colon, and one space after the colon is not
 //! part of the value. A blank line ends the event. A byte order mark may precede the first line. The bytes may arrive
 //! in pieces of any size. They are borrowed: only the beginning of a line that arrives in several pieces is copied.
-//! What the lines mean is decided in `response/sse.rs`, `response/rename.rs` and `accounting/usage/`.
+//! What the lines mean is decided in `response/stream/`, `response/rename.rs` and `accounting/usage/`.
 
 use memchr::memchr2;
 

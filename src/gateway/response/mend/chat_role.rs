@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::splice::{replaced, with_members, write_event};
 use crate::gateway::bounds::{MAX_BUFFERED_EVENT, MOST_CHOICES};
-use crate::gateway::response::transform::{EventTransform, StreamEvent, TransformedStream};
+use crate::gateway::response::stream::transform::{EventTransform, StreamEvent, TransformedStream};
 
 /// The name of the member, which cannot occur like this within a JSON string.
 const ROLE: &[u8] = b"\"role\":";

@@ -6,7 +6,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::gateway::response::transform::{EventTransform, StreamEvent};
+use crate::gateway::response::stream::transform::{EventTransform, StreamEvent};
 use crate::refusal::{Shape, event_of_backend};
 
 /// Puts the errors of a stream into shape, and passes on all other events.

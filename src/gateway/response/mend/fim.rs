@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::splice::write_event;
 use crate::gateway::request::answer_facts::AnswerFacts;
-use crate::gateway::response::transform::{EventTransform, StreamEvent, TransformedStream};
+use crate::gateway::response::stream::transform::{EventTransform, StreamEvent, TransformedStream};
 use crate::gateway::routes::route::{Route, StreamEnd};
 
 /// An answer of `/infill`, or an event of one.

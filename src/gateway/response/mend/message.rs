@@ -10,7 +10,7 @@ use serde_json::json;
 use super::splice::write_event;
 use super::stop_sequence;
 use crate::gateway::request::answer_facts::AnswerFacts;
-use crate::gateway::response::transform::{EventTransform, StreamEvent, TransformedStream};
+use crate::gateway::response::stream::transform::{EventTransform, StreamEvent, TransformedStream};
 
 /// How a stream begins that has its start.
 const START: &[u8] = b"event: message_start\n";

@@ -29,7 +29,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::transform::TransformedStream;
+use super::stream::transform::TransformedStream;
 use crate::gateway::request::answer_facts::AnswerFacts;
 use crate::gateway::routes::route::{Route, StreamEnd};
 

@@ -18,7 +18,7 @@ use super::splice::{replaced, with_members, write_event};
 use crate::gateway::bounds::MOST_OUTPUT_ITEMS;
 use crate::gateway::request::answer_facts::AnswerFacts;
 use crate::gateway::request::rewrite::json_string;
-use crate::gateway::response::transform::{EventTransform, StreamEvent};
+use crate::gateway::response::stream::transform::{EventTransform, StreamEvent};
 
 /// Numbers the events of one response.
 pub(super) struct ResponseEvents {

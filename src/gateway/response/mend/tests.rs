@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::gateway::response::transform::TransformedStream;
+use crate::gateway::response::stream::transform::TransformedStream;
 use crate::gateway::routes::lookup;
 
 fn facts() -> AnswerFacts {

@@ -1,6 +1,6 @@
 //! Changes the events of a stream on their way to the client, one event at a time.
 //!
-//! Stands between `sse.rs`, which releases whole events, and the client. Owns the cutting into events, what is held of an
+//! Stands between `watcher.rs`, which releases whole events, and the client. Owns the cutting into events, what is held of an
 //! unfinished one, and its bound. What becomes of an event is decided by an [`EventTransform`]; `mend/` has those for
 //! llama-server's own streams.
 
@@ -14,17 +14,17 @@ use crate::gateway::scan::sse_framer::{SseField, SseFramer, SseStep};
 
 /// One event of a stream, or a comment between two events.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct StreamEvent<'a> {
+pub(in crate::gateway::response) struct StreamEvent<'a> {
     /// The value of `event:`; `None` if the event has none.
-    pub(super) name: Option<&'a str>,
+    pub(in crate::gateway::response) name: Option<&'a str>,
     /// The value of `data:`, its lines joined by line feeds. Empty for a comment.
-    pub(super) data: &'a [u8],
+    pub(in crate::gateway::response) data: &'a [u8],
     /// The whole event as it arrived, with the blank line that ends it.
-    pub(super) raw: &'a [u8],
+    pub(in crate::gateway::response) raw: &'a [u8],
 }
 
 /// Decides what the client gets for each event of one stream.
-pub(super) trait EventTransform: Send {
+pub(in crate::gateway::response) trait EventTransform: Send {
     /// Writes to `out` what the client gets for this event.
     fn event(&mut self, event: StreamEvent<'_>, out: &mut Vec<u8>);
 
@@ -38,7 +38,7 @@ pub(super) trait EventTransform: Send {
 }
 
 /// A stream whose events are changed.
-pub(super) struct TransformedStream {
+pub(in crate::gateway::response) struct TransformedStream {
     transform: Box<dyn EventTransform>,
     /// Most bytes of one event that are held. A longer one is passed on as it is.
     longest_event: usize,
@@ -53,12 +53,12 @@ pub(super) struct TransformedStream {
 
 impl TransformedStream {
     /// Changes events of up to [`TRANSFORMED_EVENT`] bytes.
-    pub(super) fn new(transform: Box<dyn EventTransform>) -> Self {
+    pub(in crate::gateway::response) fn new(transform: Box<dyn EventTransform>) -> Self {
         Self::bounded(transform, TRANSFORMED_EVENT)
     }
 
     /// Changes events of up to `longest_event` bytes.
-    pub(super) fn bounded(transform: Box<dyn EventTransform>, longest_event: usize) -> Self {
+    pub(in crate::gateway::response) fn bounded(transform: Box<dyn EventTransform>, longest_event: usize) -> Self {
         Self {
             transform,
             longest_event,
@@ -71,14 +71,14 @@ impl TransformedStream {
     }
 
     /// Replaces the pieces in `ready` by what the client gets for them.
-    pub(super) fn take(&mut self, ready: &mut VecDeque<Bytes>) {
+    pub(in crate::gateway::response) fn take(&mut self, ready: &mut VecDeque<Bytes>) {
         for piece in std::mem::take(ready) {
             self.take_piece(&piece, ready);
         }
     }
 
     /// Handles the regular end of the stream: an event without a blank line after it is passed on as it is.
-    pub(super) fn end(&mut self, ready: &mut VecDeque<Bytes>) {
+    pub(in crate::gateway::response) fn end(&mut self, ready: &mut VecDeque<Bytes>) {
         let mut out = std::mem::take(&mut self.held);
         if out.is_empty() {
             self.transform.end(&mut out);
@@ -87,7 +87,7 @@ impl TransformedStream {
     }
 
     /// Returns whether all that follows is passed on as it is.
-    pub(super) fn is_done(&self) -> bool {
+    pub(in crate::gateway::response) fn is_done(&self) -> bool {
         self.transform.is_done() && self.held.is_empty() && !self.is_too_long
     }
 
@@ -163,7 +163,7 @@ fn push(out: Vec<u8>, ready: &mut VecDeque<Bytes>) {
 
 /// Returns the stream in these pieces after the transform, for tests.
 #[cfg(test)]
-pub(super) fn transform_pieces(pieces: &[&[u8]], transform: Box<dyn EventTransform>) -> Vec<u8> {
+pub(in crate::gateway::response) fn transform_pieces(pieces: &[&[u8]], transform: Box<dyn EventTransform>) -> Vec<u8> {
     let (mut stream, mut out) = (TransformedStream::new(transform), Vec::new());
     for piece in pieces {
         let mut ready = VecDeque::from([Bytes::copy_from_slice(piece)]);
