@@ -16,8 +16,8 @@ use http_body::{Body, Frame, SizeHint};
 use super::heartbeat::Heartbeat;
 use super::in_progress::{InProgress, NextPiece, ResponseAborted, UpstreamAnswer};
 use super::made::{MadeBody, NextMade};
-use super::stream::sse_tail::SseTail;
 use super::stall_sweeper::{PollOutcome, StallSweeper, SweepHandle, TerminationReason};
+use super::stream::sse_tail::SseTail;
 use crate::gateway::accounting::record::Record;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::refusal::{Refusal, Shape};
@@ -79,7 +79,8 @@ impl ResponseBody {
 
 impl ProxiedBody {
     /// Takes over a response whose head has arrived, and registers it with the sweeper.
-    pub(crate) fn new(answer: UpstreamAnswer<'_>) -> Self {
+    pub(crate) fn new(mut answer: UpstreamAnswer<'_>) -> Self {
+        answer.body.rename_what_is_there();
         let (shape, is_lines) = (answer.shape(), answer.lines.is_some());
         let timeouts = &answer.timeouts;
         let ends_with_event = timeouts.idle_timeout.is_some();

@@ -8,14 +8,15 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http_body::{Body, Frame, SizeHint};
 
-use super::stream::piece_splicer::PieceSplicer;
+use super::stream::piece_splicer::{PieceSplicer, joined};
+use crate::gateway::bounds::JOINED_PIECES;
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::request::rewrite::json_string;
 use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep};
@@ -140,26 +141,62 @@ impl ModelRenamer {
 
 /// A body in which the model is renamed, or one that is passed on as it is. In a stream the reader of this body renames
 /// the model, because that reader finds the lines of the stream.
-#[derive(Debug)]
-pub(crate) struct RenamedBody<B> {
+pub(crate) struct RenamedBody<B: Body> {
     body: B,
-    renamer: Option<ModelRenamer>,
+    renamer: Option<Box<ModelRenamer>>,
     ready: VecDeque<Bytes>,
+    /// What follows the pieces in `ready`, if it has been read already.
+    next: NextFrame<B>,
 }
 
-impl<B> RenamedBody<B> {
+/// A frame of a body that has been read, or why there is none.
+type NextFrame<B> = Option<Result<Frame<Bytes>, <B as Body>::Error>>;
+
+impl<B: Body<Data = Bytes> + Unpin> RenamedBody<B> {
     /// Combines the body of a response with the renamer that [`ModelRenamer::prepare`] returned for its headers.
     pub(crate) fn new(body: B, renamer: Option<ModelRenamer>) -> Self {
-        Self { body, renamer, ready: VecDeque::new() }
+        Self { body, renamer: renamer.map(Box::new), ready: VecDeque::new(), next: None }
+    }
+
+    /// Renames the model in what has arrived of a short body. If that is all of it, its new length is known, and it is
+    /// one piece: it need not be sent in chunks.
+    pub(super) fn rename_what_is_there(&mut self) {
+        let is_short = self.body.size_hint().upper().is_some_and(|length| length <= JOINED_PIECES as u64);
+        if !is_short || self.renamer.as_ref().is_none_or(|renamer| renamer.is_stream) {
+            return;
+        }
+        // Nothing is woken when more arrives: this body is polled again before it is waited for.
+        let context = &mut Context::from_waker(Waker::noop());
+        while self.next.is_none() && !self.body.is_end_stream() {
+            let Poll::Ready(Some(next)) = Pin::new(&mut self.body).poll_frame(context) else { return };
+            self.next = self.rename(next);
+        }
+        if self.next.is_none() && !self.ready.is_empty() {
+            self.renamer = None;
+            let pieces = self.ready.len();
+            if pieces > 1 {
+                let whole = joined(&mut self.ready, pieces);
+                self.ready.push_back(whole);
+            }
+        }
+    }
+
+    /// Takes the next frame of the body. Returns it if nothing is renamed in it.
+    fn rename(&mut self, next: Result<Frame<Bytes>, B::Error>) -> NextFrame<B> {
+        let piece = next.as_ref().ok().and_then(Frame::data_ref);
+        let renamer = self.renamer.as_deref_mut().filter(|renamer| !renamer.is_stream);
+        let (Some(renamer), Some(piece)) = (renamer, piece) else { return Some(next) };
+        renamer.take(piece, &mut self.ready);
+        None
     }
 
     /// Returns the renamer if the response is a stream, which this body does not change itself.
     pub(super) fn stream_renamer(&mut self) -> Option<&mut ModelRenamer> {
-        self.renamer.as_mut().filter(|renamer| renamer.is_stream)
+        self.renamer.as_deref_mut().filter(|renamer| renamer.is_stream)
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for RenamedBody<B> {
+impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for RenamedBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -169,21 +206,27 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RenamedBody<B> {
             if let Some(piece) = this.ready.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
-            let next = ready!(Pin::new(&mut this.body).poll_frame(context));
-            let piece = next.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
-            let renamer = this.renamer.as_mut().filter(|renamer| !renamer.is_stream);
-            let (Some(renamer), Some(piece)) = (renamer, piece) else { return Poll::Ready(next) };
-            renamer.take(piece, &mut this.ready);
+            if let Some(next) = this.next.take() {
+                return Poll::Ready(Some(next));
+            }
+            let Some(next) = ready!(Pin::new(&mut this.body).poll_frame(context)) else { return Poll::Ready(None) };
+            if let Some(next) = this.rename(next) {
+                return Poll::Ready(Some(next));
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ready.is_empty() && self.body.is_end_stream()
+        self.ready.is_empty() && self.next.is_none() && self.body.is_end_stream()
     }
 
-    /// Returns the length only if nothing is renamed; otherwise it is unknown.
+    /// Returns the length only if nothing is left to be renamed; otherwise it is unknown.
     fn size_hint(&self) -> SizeHint {
-        if self.renamer.is_some() { SizeHint::default() } else { self.body.size_hint() }
+        match (&self.renamer, self.ready.front()) {
+            (Some(_), _) => SizeHint::default(),
+            (None, Some(whole)) => SizeHint::with_exact(whole.len() as u64),
+            (None, None) => self.body.size_hint(),
+        }
     }
 }
 

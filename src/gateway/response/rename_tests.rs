@@ -205,6 +205,55 @@ async fn a_body_is_at_its_end_when_all_its_pieces_were_returned() {
     assert!(body.frame().await.is_none() && body.is_end_stream());
 }
 
+/// A body of which the rest arrives later.
+struct LateBody {
+    pieces: VecDeque<Bytes>,
+    /// Pieces that have not arrived. Reading the body once more makes them arrive.
+    late: VecDeque<Bytes>,
+    length: u64,
+}
+
+impl Body for LateBody {
+    type Data = Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+        match self.pieces.pop_front() {
+            None if !self.late.is_empty() => {
+                self.pieces = std::mem::take(&mut self.late);
+                Poll::Pending
+            }
+            piece => Poll::Ready(piece.map(|piece| Ok(Frame::data(piece)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty() && self.late.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.length)
+    }
+}
+
+/// Regression: a short answer was sent in chunks once its model was renamed, and in three of them.
+#[tokio::test]
+async fn an_answer_that_has_arrived_as_a_whole_is_one_piece_with_its_length() {
+    let mut body = RenamedBody::new(
+        scripted(&["{\"model\":", "\"m\",\"id\":1}"], None),
+        Some(ModelRenamer::new("long name", false)),
+    );
+    body.rename_what_is_there();
+    assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(28), false));
+    let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!((&*piece, body.is_end_stream()), (&b"{\"model\":\"long name\",\"id\":1}"[..], true));
+    let mut broken =
+        RenamedBody::new(scripted(&["{\"model\":\"m"], Some(Err("broken"))), Some(ModelRenamer::new("a", false)));
+    broken.rename_what_is_there();
+    assert_eq!(broken.size_hint().exact(), None, "the rest of it will never come");
+    assert_eq!(read(broken).await, ("{\"model\":\"a\"".to_owned(), vec!["broken".to_owned()]));
+}
+
 /// Texts that are responses, or nearly.
 fn answer() -> impl Strategy<Value = String> {
     let token = prop_oneof![
@@ -225,6 +274,31 @@ proptest! {
         let whole = rename_pieces(&[text.as_bytes()], "m", is_stream);
         prop_assert_eq!(&rename_pieces(&pieces, "m", is_stream), &whole);
         prop_assert_eq!(&rename_pieces(&[&whole], "m", is_stream), &whole, "a name that is right already stays");
+    }
+
+    #[test]
+    fn what_is_there_is_renamed_as_what_comes_later(text in answer(), there in 0..4_usize, cuts in prop::collection::vec(0..100_usize, 0..4)) {
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).chain([0, text.len()]).collect();
+        cuts.sort_unstable();
+        let mut pieces: VecDeque<Bytes> = cuts.windows(2).map(|ends| Bytes::copy_from_slice(&text.as_bytes()[ends[0]..ends[1]])).collect();
+        let late = pieces.split_off(there.min(pieces.len()));
+        let is_whole = late.is_empty();
+        let mut body = RenamedBody::new(LateBody { pieces, late, length: text.len() as u64 }, Some(ModelRenamer::new("other", false)));
+        body.rename_what_is_there();
+        let length = body.size_hint().exact();
+        let expected = rename_pieces(&[text.as_bytes()], "other", false);
+        let mut out = Vec::new();
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        loop {
+            match Pin::new(&mut body).poll_frame(&mut context) {
+                Poll::Ready(Some(frame)) => out.extend_from_slice(&frame.unwrap().into_data().unwrap()),
+                Poll::Ready(None) => break,
+                Poll::Pending => {}
+            }
+        }
+        prop_assert_eq!(&out, &expected);
+        prop_assert!(length.is_none_or(|length| length == out.len() as u64), "{length:?}");
+        prop_assert!(!is_whole || expected.is_empty() || length.is_some());
     }
 
     #[test]
