@@ -107,9 +107,9 @@ impl ModelRenamer {
             at += used;
             match step {
                 Some(JsonStep::Name) => {
-                    self.member = match (self.scanner.level(), self.scanner.name().as_deref()) {
-                        (_, Some("model")) => MemberKind::Model,
-                        (1, Some("response" | "message")) => MemberKind::Wrapper,
+                    self.member = match (self.scanner.level(), self.scanner.name_bytes().as_deref()) {
+                        (_, Some(b"model")) => MemberKind::Model,
+                        (1, Some(b"response" | b"message")) => MemberKind::Wrapper,
                         _ => MemberKind::Other,
                     };
                 }

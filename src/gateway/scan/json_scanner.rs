@@ -89,6 +89,8 @@ pub(crate) struct JsonScanner<const NAME: usize> {
     name: [u8; NAME],
     /// The length of the last name, capped at `NAME + 1`.
     name_length: usize,
+    /// Whether the last name has an escape, as far as it has been read.
+    name_has_escape: bool,
 }
 
 impl<const NAME: usize> JsonScanner<NAME> {
@@ -105,6 +107,7 @@ impl<const NAME: usize> JsonScanner<NAME> {
             name_at: 0,
             name: [0; NAME],
             name_length: 0,
+            name_has_escape: false,
         }
     }
 
@@ -127,6 +130,16 @@ impl<const NAME: usize> JsonScanner<NAME> {
     /// Returns the last name, without escapes; `None` if it is longer than `NAME` bytes or not valid text.
     pub(crate) fn name(&self) -> Option<Cow<'_, str>> {
         text(self.raw_name()?)
+    }
+
+    /// Returns the bytes of the last name, without escapes. Unlike [`Self::name`], does not check that they are text: enough
+    /// to compare them with a name that is.
+    pub(crate) fn name_bytes(&self) -> Option<Cow<'_, [u8]>> {
+        let raw = self.raw_name()?;
+        if !self.name_has_escape {
+            return Some(Cow::Borrowed(raw));
+        }
+        text(raw).map(|name| Cow::Owned(name.into_owned().into_bytes()))
     }
 
     /// Returns the last name as it is written, with its escapes; `None` if it is longer than `NAME` bytes.
@@ -170,12 +183,7 @@ impl<const NAME: usize> JsonScanner<NAME> {
     /// Reads one token, or as much of it as is in `bytes`.
     fn read(&mut self, bytes: &[u8]) -> (usize, Option<JsonStep>) {
         match self.state {
-            ScannerState::Name => {
-                let end = self.end_of_text(bytes);
-                let part = &bytes[..end.map_or(bytes.len(), |end| end - 1)];
-                self.keep_name(part);
-                self.end_token(end, bytes, ScannerState::Colon, JsonStep::Name)
-            }
+            ScannerState::Name => self.read_name(bytes),
             ScannerState::Text => {
                 let end = self.end_of_text(bytes);
                 self.end_token(end, bytes, ScannerState::After, JsonStep::Ends)
@@ -193,8 +201,40 @@ impl<const NAME: usize> JsonScanner<NAME> {
                 None => (bytes.len(), None),
             },
             ScannerState::Lost => (bytes.len(), None),
+            _ => self.read_between(bytes),
+        }
+    }
+
+    /// Reads between two tokens: at once what nearly all writers put there, or else a single byte.
+    fn read_between(&mut self, bytes: &[u8]) -> (usize, Option<JsonStep>) {
+        match (self.state, bytes) {
+            (ScannerState::First | ScannerState::Next, [b'"', rest @ ..]) => self.begin_name(1, rest),
+            (ScannerState::After, [b',', b'"', rest @ ..]) if self.level > 0 => self.begin_name(2, rest),
+            (ScannerState::Colon, [b':', b'"', ..]) => {
+                self.state = ScannerState::Text;
+                (2, Some(JsonStep::Begins(b'"')))
+            }
+            (ScannerState::Colon, [b':', b'{', ..]) => {
+                (self.state, self.is_object) = (ScannerState::Nest(1), true);
+                (2, Some(JsonStep::Begins(b'{')))
+            }
             _ => (1, self.read_byte(bytes[0])),
         }
+    }
+
+    /// Begins a name whose opening quote is the last of the next `used` bytes, and reads what there is of it.
+    fn begin_name(&mut self, used: usize, rest: &[u8]) -> (usize, Option<JsonStep>) {
+        (self.state, self.name_length, self.name_has_escape) = (ScannerState::Name, 0, false);
+        self.name_at = self.position + used - 1;
+        let (count, step) = self.read_name(rest);
+        (used + count, step)
+    }
+
+    /// Reads a name up to its end, or as much of it as is in `bytes`.
+    fn read_name(&mut self, bytes: &[u8]) -> (usize, Option<JsonStep>) {
+        let end = self.end_of_text(bytes);
+        self.keep_name(&bytes[..end.map_or(bytes.len(), |end| end - 1)]);
+        self.end_token(end, bytes, ScannerState::Colon, JsonStep::Name)
     }
 
     /// Ends a token at the offset `end`, or reads on in it if its end is not in `bytes`.
@@ -239,11 +279,6 @@ impl<const NAME: usize> JsonScanner<NAME> {
             (ScannerState::After, b',') if self.level == 0 => (ScannerState::NextElement, None),
             (ScannerState::Start(at), byte) if BYTE_ORDER_MARK.get(at) == Some(&byte) && self.position == at => {
                 (ScannerState::Start(at + 1), None)
-            }
-            (ScannerState::First | ScannerState::Next, b'"') => {
-                self.name_length = 0;
-                self.name_at = self.position;
-                (ScannerState::Name, None)
             }
             (ScannerState::First | ScannerState::After, b'}') if self.level > 0 => {
                 self.level -= 1;
@@ -313,6 +348,7 @@ impl<const NAME: usize> JsonScanner<NAME> {
                 return Some(at);
             }
             self.escaped = true;
+            self.name_has_escape |= self.state == ScannerState::Name;
         }
     }
 }

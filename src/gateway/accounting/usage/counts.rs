@@ -179,8 +179,8 @@ impl UsageField {
 
 impl UsageName {
     /// Returns the meaning of a name.
-    pub(super) fn of(name: &str) -> Self {
-        match name.as_bytes() {
+    pub(super) fn of(name: &[u8]) -> Self {
+        match name {
             b"usage" => Self::Object(UsageObject::Usage),
             b"timings" => Self::Object(UsageObject::Timings),
             b"response" | b"message" => Self::Object(UsageObject::Wrapper),

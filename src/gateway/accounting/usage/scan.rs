@@ -53,7 +53,7 @@ impl CountReader {
             bytes = rest;
             match step {
                 Some(JsonStep::Name) => {
-                    self.name = self.scanner.name().map_or(UsageName::Unknown, |name| UsageName::of(&name))
+                    self.name = self.scanner.name_bytes().map_or(UsageName::Unknown, |name| UsageName::of(&name))
                 }
                 Some(JsonStep::Begins(first)) => self.begin_value(first),
                 Some(JsonStep::Ends) => {
@@ -88,7 +88,7 @@ impl CountReader {
                 self.scanner.enter();
                 self.open_objects[level] = inner;
                 if inner == UsageObject::Wrapper {
-                    self.is_opening = self.scanner.name().as_deref() == Some("message");
+                    self.is_opening = self.scanner.name_bytes().as_deref() == Some(b"message");
                 }
             }
             _ => {}
