@@ -9,11 +9,9 @@
 //! itself leaves out.
 //!
 //! - `counts.rs`: which members of a response hold counts, and what they add up to
-//! - `marks.rs`: what the data of an event say by the names in them
 //! - `scan.rs`: finds those members in the bytes of a response
 
 mod counts;
-mod marks;
 mod scan;
 
 use crate::gateway::routes::route::StreamEnd;
@@ -21,8 +19,9 @@ use crate::gateway::scan::sse_framer::{SseField, SseLine, SseStep};
 
 pub(super) use counts::TokenCounts;
 use counts::UsageReport;
-use marks::EventMarks;
+use memchr::memmem;
 use scan::CountReader;
+use std::sync::LazyLock;
 
 /// Counts the tokens of one response.
 #[derive(Debug)]
@@ -149,12 +148,9 @@ impl StreamUsage {
 
     /// Reads a `data:` line, or a piece of one.
     fn read_data(&mut self, line: &SseLine<'_>, reader: &mut CountReader) {
-        let marks = if line.ends { EventMarks::of(self.stream_end, line.head) } else { EventMarks::default() };
-        self.event.is_unfinished |= marks.is_unfinished;
-        self.event.is_empty |= marks.is_empty;
-        // Nearly every event is a single line in one piece without counts, which needs no scan.
+        // Nearly every event is a single line in one piece without counts: a substring search decides that it needs no scan.
         let is_whole = line.begins && line.ends_event && !self.event.is_scanned;
-        if !is_whole || self.scans_all || marks.may_report_usage {
+        if !is_whole || self.scans_all || may_report_usage(self.stream_end, line.value) {
             if !self.event.is_scanned {
                 *reader = CountReader::new();
                 self.event.is_scanned = true;
@@ -163,6 +159,11 @@ impl StreamUsage {
                 reader.feed(b"\n");
             }
             reader.feed(line.value);
+        }
+        if line.ends {
+            let (is_unfinished, is_empty) = find_markers(self.stream_end, line.head);
+            self.event.is_unfinished |= is_unfinished;
+            self.event.is_empty |= is_empty;
         }
     }
 
@@ -215,6 +216,46 @@ impl EventKind {
             StreamEnd::Done | StreamEnd::Unmarked if event.is_empty => Self::NoText,
             StreamEnd::Done | StreamEnd::Unmarked => Self::Text,
         }
+    }
+}
+
+/// Returns whether the data say that the response is not finished, and whether they say that they carry no text. Only the
+/// dialects without event names say so in their data.
+///
+/// A substring search is enough: a name with its quotes cannot occur within a JSON string, where quotes are escaped, and
+/// a string that is a value is not followed by a colon.
+fn find_markers(stream_end: StreamEnd, data: &[u8]) -> (bool, bool) {
+    static FINISH_REASON: LazyLock<memmem::Finder<'static>> =
+        LazyLock::new(|| memmem::Finder::new(b"\"finish_reason\""));
+    static ROLE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"role\""));
+    static STOP: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"stop\""));
+    static CONTENT: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"content\""));
+    match stream_end {
+        StreamEnd::Done => (has_value(data, &FINISH_REASON, b"null"), has_value(data, &ROLE, b"\"")),
+        StreamEnd::Unmarked => (has_value(data, &STOP, b"false"), has_value(data, &CONTENT, b"\"\"")),
+        StreamEnd::MessageStop | StreamEnd::ResponseDone => (false, false),
+    }
+}
+
+/// Whether the data have a member of this name whose value begins like this.
+fn has_value(data: &[u8], name: &memmem::Finder<'static>, value: &[u8]) -> bool {
+    name.find_iter(data).any(|at| {
+        let rest = data[at + name.needle().len()..].trim_ascii_start();
+        rest.strip_prefix(b":").is_some_and(|rest| rest.trim_ascii_start().starts_with(value))
+    })
+}
+
+/// Whether the data of an event may hold counts. True too for a name that only the generated text contains; the scan
+/// then finds no count.
+fn may_report_usage(stream_end: StreamEnd, data: &[u8]) -> bool {
+    static USAGE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"usage\""));
+    static TIMINGS: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"timings\""));
+    static PREDICTED: LazyLock<memmem::Finder<'static>> =
+        LazyLock::new(|| memmem::Finder::new(b"\"tokens_predicted\""));
+    let found = |finder: &LazyLock<memmem::Finder<'static>>| finder.find(data).is_some();
+    match stream_end {
+        StreamEnd::Unmarked => found(&PREDICTED) || found(&TIMINGS) || found(&USAGE),
+        _ => found(&USAGE) || found(&TIMINGS),
     }
 }
 
