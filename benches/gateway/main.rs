@@ -13,7 +13,7 @@
 //! - `pinned.rs`: pins processes to CPUs
 //! - `plan.rs`: what the driver gets and returns
 //! - `poller.rs`: waits for sockets and for the clock
-//! - `report.rs`: tables and JSON
+//! - `report/`: tables and JSON
 //! - `rounds.rs`: the order of the measurements
 //! - `statistics.rs`: median and quartiles
 //! - `targets.rs`: the limits that the gateway must keep

@@ -4,28 +4,43 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::TcpListener;
 
-/// CPU time that the threads of some processes have used so far, in nanoseconds by thread.
-///
-/// It comes from schedstat, which is exact; /proc/PID/stat counts ticks of 10 ms.
+/// What the threads of some processes have used so far, by thread: CPU time in nanoseconds, or context switches.
 #[derive(Debug, Default)]
-pub(crate) struct CpuTimes(HashMap<u32, u64>);
+pub(crate) struct ThreadCounts(HashMap<u32, u64>);
 
-impl CpuTimes {
-    pub(crate) fn of(pids: &[u32]) -> Self {
-        let mut times = HashMap::new();
-        for pid in pids {
-            for thread in numbers_in(&format!("/proc/{pid}/task")) {
-                let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).unwrap_or_default();
-                times.insert(thread, text.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0));
-            }
-        }
-        Self(times)
+impl ThreadCounts {
+    /// Reads the CPU time from schedstat, which is exact; /proc/PID/stat counts ticks of 10 ms.
+    pub(crate) fn of_cpu_time(pids: &[u32]) -> Self {
+        Self::read(pids, "schedstat", |text| text.split(' ').next()?.parse().ok())
     }
 
-    /// Returns the seconds used since an earlier measurement. A thread that has ended in between is not counted.
-    pub(crate) fn since(&self, earlier: &Self) -> f64 {
+    /// Reads the context switches: those of threads that wait, and those that the scheduler forces.
+    pub(crate) fn of_switches(pids: &[u32]) -> Self {
+        let is_count = |line: &&str| line.contains("ctxt_switches");
+        let count = |line: &str| line.split_whitespace().next_back()?.parse::<u64>().ok();
+        Self::read(pids, "status", |text| Some(text.lines().filter(is_count).filter_map(count).sum()))
+    }
+
+    fn read(pids: &[u32], file: &str, count: impl Fn(&str) -> Option<u64>) -> Self {
+        let mut counts = HashMap::new();
+        for pid in pids {
+            for thread in numbers_in(&format!("/proc/{pid}/task")) {
+                let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/{file}")).unwrap_or_default();
+                counts.insert(thread, count(&text).unwrap_or(0));
+            }
+        }
+        Self(counts)
+    }
+
+    /// Returns the sum of what was used since an earlier measurement. A thread that has ended in between is not counted.
+    pub(crate) fn since(&self, earlier: &Self) -> u64 {
         let used = |(thread, now): (&u32, &u64)| now.saturating_sub(earlier.0.get(thread).copied().unwrap_or(0));
-        self.0.iter().map(used).sum::<u64>() as f64 / 1e9
+        self.0.iter().map(used).sum()
+    }
+
+    /// Returns the seconds of CPU time since an earlier measurement of it.
+    pub(crate) fn seconds_since(&self, earlier: &Self) -> f64 {
+        self.since(earlier) as f64 / 1e9
     }
 }
 

@@ -13,11 +13,11 @@ use memchr::memmem;
 
 use super::pinned;
 use super::poller::Poller;
-use super::traffic::{Exchange, ResponseBody, TAG};
+use super::traffic::{Exchange, ModelName, ResponseBody, TAG};
 
 const LISTENER: usize = usize::MAX - 1;
 
-/// Runs until it is killed. Uses `--port`, `--api-key-file` and `--mock-cpu`, and ignores other arguments.
+/// Runs until it is killed. Uses `--port`, `--api-key-file`, `--alias` and `--mock-cpu`, and ignores other arguments.
 pub(crate) fn run(arguments: &[String]) {
     let value = |name: &str| arguments.iter().position(|argument| argument == name).map(|at| &arguments[at + 1]);
     if let Some(cpu) = value("--mock-cpu") {
@@ -25,13 +25,15 @@ pub(crate) fn run(arguments: &[String]) {
     }
     let port: u16 = value("--port").expect("a port").parse().expect("a port");
     let key = value("--api-key-file").map(|file| std::fs::read_to_string(file).expect("the key file"));
+    let model = value("--alias").cloned().unwrap_or_else(|| ModelName::OF_MOCK.text());
     let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
     listener.set_nonblocking(true).expect("a socket");
     let mut server = Server {
         poller: Poller::new(),
         key: key.map(|key| format!("Bearer {}", key.trim())),
         responses: HashMap::new(),
-        stream: chunks(&ResponseBody::to(&Exchange::stream(0))),
+        stream: chunks(&ResponseBody::to(&Exchange::stream(0), &model)),
+        model,
         connections: Vec::new(),
         timers: BinaryHeap::new(),
         scratch: vec![0; 256 * 1024],
@@ -43,6 +45,8 @@ pub(crate) fn run(arguments: &[String]) {
 struct Server {
     poller: Poller,
     key: Option<String>,
+    /// The model's name in its responses.
+    model: String,
     /// Head and body of the response of each size.
     responses: HashMap<usize, ResponseBody>,
     /// The frames of a stream as chunks.
@@ -169,7 +173,10 @@ impl Server {
         let Some(connection) = &mut self.connections[token] else { return };
         let Some(job) = &mut connection.job else { return };
         if !job.exchange.stream {
-            let response = self.responses.entry(job.exchange.response_size).or_insert_with(|| with_head(&job.exchange));
+            let response = self
+                .responses
+                .entry(job.exchange.response_size)
+                .or_insert_with(|| with_head(&job.exchange, &self.model));
             response.tag(&job.tag);
             connection.output.extend(&response.bytes);
             connection.job = None;
@@ -242,8 +249,8 @@ fn write_now(socket: &mut TcpStream, output: &mut Vec<u8>, sent: &mut usize) {
 }
 
 /// Returns a whole response, head and body.
-fn with_head(exchange: &Exchange) -> ResponseBody {
-    let mut response = ResponseBody::to(exchange);
+fn with_head(exchange: &Exchange, model: &str) -> ResponseBody {
+    let mut response = ResponseBody::to(exchange, model);
     let head = format!(
         "HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: {}\r\n\r\n",
         response.bytes.len()

@@ -4,6 +4,11 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use super::workloads::Workload;
+
+/// What `--only` calls the workloads of the headline.
+const HEADLINE: &str = "headline";
+
 /// Measures the overhead of the gateway, compared with a direct connection, nginx and HAProxy.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "cargo bench --bench gateway --")]
@@ -14,7 +19,8 @@ pub(crate) struct Options {
     /// Length of a turn in seconds, without the warm-up.
     #[arg(long, default_value_t = 5.0)]
     pub(crate) seconds: f64,
-    /// Run only these parts: `W1-max,W5,memory`; `W5` means all of `W5-1`, `W5-32` and `W5-256`.
+    /// Run only these parts: `closed-8,W5,memory`; `W5` means all of `W5-1`, `W5-32` and `W5-256`, and `headline` the
+    /// workloads in a closed loop.
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Run only these contenders: `on,nginx`. The direct connection always runs.
@@ -44,7 +50,12 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Whether to run the part of this name: `W1` means all of `W1-c1`, `W1-c8`, `W1-max`, but not `W10`.
+    /// Whether to run this workload.
+    pub(crate) fn wants_workload(&self, workload: &Workload) -> bool {
+        self.wants(workload.name) || (workload.is_headline && self.only.iter().any(|only| only == HEADLINE))
+    }
+
+    /// Whether to run the part of this name: `W1` means `W1-c1` and `W1-c8`, but not `W10`.
     pub(crate) fn wants(&self, part: &str) -> bool {
         let part = part.to_lowercase();
         let matches = |only: &String| {

@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) proxy: Vec<u32>,
     /// The process id of the mock.
     pub(crate) mock: u32,
+    /// Whether a response has the request's name of the model, instead of the mock's.
+    pub(crate) renames: bool,
 }
 
 /// Requests of one kind.
@@ -63,6 +65,8 @@ pub(crate) struct Outcome {
     pub(crate) steal: f64,
     /// CPU time of all other processes in the window, in CPUs.
     pub(crate) other_cpus: f64,
+    /// Context switches of the proxy's threads in the window.
+    pub(crate) switches: u64,
     /// Largest resident size of the proxy during the run, in KiB.
     pub(crate) rss_peak: u64,
 }

@@ -5,7 +5,7 @@
 
 use clap::Parser;
 
-use super::contenders::gateways::{self, Builds, OFF};
+use super::contenders::gateways::{Builds, OFF, Setup};
 use super::contenders::peers::Peer;
 use super::contenders::{Contender, SECOND_DIRECT};
 use super::options::Options;
@@ -39,7 +39,7 @@ pub(crate) fn run() {
         print_and_save(&report, &options);
         return;
     }
-    let workloads: Vec<&Workload> = workloads::ALL.iter().filter(|workload| options.wants(workload.name)).collect();
+    let workloads: Vec<&Workload> = workloads::ALL.iter().filter(|workload| options.wants_workload(workload)).collect();
     if !workloads.is_empty() {
         let contenders = contenders(&options, &builds);
         for round in 1..=options.rounds {
@@ -87,7 +87,7 @@ fn contenders(options: &Options, builds: &Builds) -> Vec<Contender> {
     }
     for (name, program, settings) in [("on", &builds.on, &[][..]), ("off", &builds.bare, OFF)] {
         if options.wants_contender(name) {
-            between.push(gateways::start(name, program, settings));
+            between.push(Setup { settings, ..Setup::new(name, program) }.start());
         }
     }
     let again = Contender::another_mock(SECOND_DIRECT);

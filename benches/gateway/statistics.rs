@@ -27,8 +27,9 @@ impl Spread {
 }
 
 impl fmt::Display for Spread {
+    /// Writes the median and the quartiles, with the given number of digits after the point.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = if self.median.abs() < 100.0 { 1 } else { 0 };
+        let digits = f.precision().unwrap_or(if self.median.abs() < 100.0 { 1 } else { 0 });
         write!(f, "{:.digits$} ({:.digits$} to {:.digits$})", self.median, self.low, self.high)
     }
 }

@@ -17,7 +17,7 @@ pub(crate) const DELTAS: usize = 64;
 pub(crate) struct Exchange {
     /// Size of the request body, in bytes.
     pub(crate) request_size: usize,
-    /// Size of the response body, in bytes; not for a stream.
+    /// Size of the response body, in bytes; of a stream, its number of deltas. It is `max_tokens` of the request.
     pub(crate) response_size: usize,
     /// Service time of a response, or time between two frames of a stream, in microseconds.
     pub(crate) pause: u64,
@@ -26,21 +26,22 @@ pub(crate) struct Exchange {
     pub(crate) model: ModelName,
 }
 
-/// How a request names its model: not at all, or by the number of a model.
+/// How a request names its model: by the id or by the alias of the model with this number.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum ModelName {
-    None,
     Id(u16),
     Alias(u16),
 }
 
 impl ModelName {
+    /// The name that a mock without `--alias` has for its model.
+    pub(crate) const OF_MOCK: Self = Self::Id(0);
+
     /// Returns the name; ids and aliases have the same length.
-    pub(crate) fn text(self) -> Option<String> {
+    pub(crate) fn text(self) -> String {
         match self {
-            Self::None => None,
-            Self::Id(number) => Some(format!("model-{number:04}")),
-            Self::Alias(number) => Some(format!("alias-{number:04}")),
+            Self::Id(number) => format!("model-{number:04}"),
+            Self::Alias(number) => format!("alias-{number:04}"),
         }
     }
 }
@@ -48,21 +49,21 @@ impl ModelName {
 impl Exchange {
     /// Returns an exchange with bodies of this size, answered at once.
     pub(crate) const fn json(size: usize) -> Self {
-        Self { request_size: size, response_size: size, pause: 0, stream: false, model: ModelName::None }
+        Self { request_size: size, response_size: size, pause: 0, stream: false, model: ModelName::OF_MOCK }
     }
 
     /// Returns a stream with this pause between two frames, in microseconds.
     pub(crate) const fn stream(pause: u64) -> Self {
-        Self { request_size: 256, response_size: 0, pause, stream: true, model: ModelName::None }
+        Self { request_size: 256, response_size: DELTAS, pause, stream: true, model: ModelName::OF_MOCK }
     }
 
     /// Returns the request body; the tag goes to [`Exchange::TAG_AT`].
     pub(crate) fn request_body(&self) -> Vec<u8> {
         let Self { response_size, pause, stream, .. } = self;
-        let model = self.model.text().map(|name| format!("\"model\":\"{name}\",")).unwrap_or_default();
+        let model = self.model.text();
         let mut body = format!(
-            "{{\"user\":\"{:0>TAG$}\",\"max_tokens\":{response_size},\"seed\":{pause},\"stream\":{stream},{model}\
-             \"messages\":[{{\"role\":\"user\",\"content\":\"",
+            "{{\"user\":\"{:0>TAG$}\",\"max_tokens\":{response_size},\"seed\":{pause},\"stream\":{stream},\
+             \"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"",
             0
         )
         .into_bytes();
@@ -73,7 +74,7 @@ impl Exchange {
     /// The offset of the tag in a request body.
     pub(crate) const TAG_AT: usize = 9;
 
-    /// Parses a request body: the exchange and the tag.
+    /// Parses a request body: the exchange and the tag. The mock ignores the model's name.
     pub(crate) fn read(body: &[u8]) -> Option<(Self, [u8; TAG])> {
         let head = &body[..body.len().min(512)];
         let after = |name: &[u8]| memmem::find(head, name).map(|at| &head[at + name.len()..]);
@@ -87,7 +88,7 @@ impl Exchange {
             response_size: number(b"\"max_tokens\":")? as usize,
             pause: number(b"\"seed\":")?,
             stream: after(b"\"stream\":")?.starts_with(b"true"),
-            model: ModelName::None,
+            model: ModelName::OF_MOCK,
         };
         Some((exchange, *tag))
     }
@@ -102,14 +103,14 @@ pub(crate) struct ResponseBody {
 }
 
 impl ResponseBody {
-    /// Returns the response body of an exchange, with an empty tag.
-    pub(crate) fn to(exchange: &Exchange) -> Self {
-        if exchange.stream { Self::stream_body() } else { Self::json(exchange.response_size) }
+    /// Returns the response body of an exchange, with an empty tag and this name of the model.
+    pub(crate) fn to(exchange: &Exchange, model: &str) -> Self {
+        if exchange.stream { Self::stream_body(model) } else { Self::json(exchange.response_size, model) }
     }
 
-    fn json(size: usize) -> Self {
+    fn json(size: usize, model: &str) -> Self {
         let mut bytes = format!(
-            "{{\"id\":\"{:0>TAG$}\",\"choices\":[{{\"index\":0,\"message\":{{\"role\":\"assistant\",\"content\":\"",
+            "{{\"id\":\"{:0>TAG$}\",\"model\":\"{model}\",\"choices\":[{{\"index\":0,\"message\":{{\"role\":\"assistant\",\"content\":\"",
             0
         )
         .into_bytes();
@@ -118,27 +119,29 @@ impl ResponseBody {
         Self { ends: vec![bytes.len()], bytes, tags: vec![7] }
     }
 
-    fn stream_body() -> Self {
-        let mut response_size = Self { bytes: Vec::new(), tags: Vec::new(), ends: Vec::new() };
-        response_size
-            .push_frame(r#""choices":[{"index":0,"delta":{"role":"assistant","content":null},"finish_reason":null}]"#);
+    fn stream_body(model: &str) -> Self {
+        let mut body = Self { bytes: Vec::new(), tags: Vec::new(), ends: Vec::new() };
+        let role = r#""choices":[{"index":0,"delta":{"role":"assistant","content":null},"finish_reason":null}]"#;
+        body.push_frame(model, role);
         for n in 0..DELTAS {
             let delta = format!(r#"{{"content":" token{n:02}"}}"#);
-            response_size.push_frame(&format!(r#""choices":[{{"index":0,"delta":{delta},"finish_reason":null}}]"#));
+            body.push_frame(model, &format!(r#""choices":[{{"index":0,"delta":{delta},"finish_reason":null}}]"#));
         }
-        response_size.push_frame(
+        body.push_frame(
+            model,
             r#""choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":16,"completion_tokens":64,"total_tokens":80},"timings":{"prompt_n":16,"prompt_ms":20.0,"predicted_n":64,"predicted_ms":1280.0}"#,
         );
-        response_size.bytes.extend(b"data: [DONE]\n\n");
-        response_size.ends.push(response_size.bytes.len());
-        response_size
+        body.bytes.extend(b"data: [DONE]\n\n");
+        body.ends.push(body.bytes.len());
+        body
     }
 
-    fn push_frame(&mut self, rest: &str) {
+    fn push_frame(&mut self, model: &str, rest: &str) {
         self.bytes.extend(b"data: {\"id\":\"");
         self.tags.push(self.bytes.len());
         self.bytes.extend([b'0'; TAG]);
-        self.bytes.extend(format!("\",\"object\":\"chat.completion.chunk\",\"created\":0,{rest}}}\n\n").bytes());
+        let middle = r#"","object":"chat.completion.chunk","created":0,"model":""#;
+        self.bytes.extend(format!("{middle}{model}\",{rest}}}\n\n").bytes());
         self.ends.push(self.bytes.len());
     }
 

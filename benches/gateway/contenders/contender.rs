@@ -27,6 +27,8 @@ pub(crate) struct Contender {
     pub(crate) proxy: Vec<u32>,
     /// The process id of the mock behind it.
     pub(crate) mock: u32,
+    /// Whether a response has the request's name of the model, instead of the mock's.
+    pub(crate) renames: bool,
     child: Child,
     folder: TempDir,
 }
@@ -35,7 +37,8 @@ impl Contender {
     /// Starts a process and waits until its port is open.
     pub(crate) fn start(name: &'static str, command: &mut Command, address: SocketAddr, folder: TempDir) -> Self {
         let child = command.spawn().unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
-        let mut contender = Self { name, address, key: None, proxy: Vec::new(), mock: 0, child, folder };
+        let (key, proxy) = (None, Vec::new());
+        let mut contender = Self { name, address, key, proxy, mock: 0, renames: false, child, folder };
         contender.wait_until("listens", |contender| TcpStream::connect(contender.address).is_ok());
         contender.proxy = measure::children(contender.child.id());
         contender.proxy.push(contender.child.id());
@@ -77,8 +80,8 @@ impl Contender {
         for flow in &mut flows {
             flow.key = flow.key.take().or_else(|| self.key.clone());
         }
-        let (address, proxy, mock) = (self.address, self.proxy.clone(), self.mock);
-        let plan = Plan { address, flows, warmup, window, response_timeout, proxy, mock };
+        let (address, proxy, mock, renames) = (self.address, self.proxy.clone(), self.mock, self.renames);
+        let plan = Plan { address, flows, warmup, window, response_timeout, proxy, mock, renames };
         let mut command = pinned::command(DRIVER_CPU, pinned::own_program());
         let mut driver =
             command.arg("driver").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the driver");

@@ -55,56 +55,56 @@ pub(crate) type Setting = (&'static str, &'static str);
 /// Settings that turn off all features that settings can turn off.
 pub(crate) const OFF: &[Setting] = &[("AUTH_ENABLED", "false")];
 
-/// Starts a gateway, which starts its own mock as llama-server.
-pub(crate) fn start(name: &'static str, program: &Path, settings: &[Setting]) -> Contender {
-    start_under(name, &[], program, settings)
+/// How a gateway is started. It starts its own mock as llama-server.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) program: &'a Path,
+    pub(crate) settings: &'a [Setting],
+    /// Number of models in the configuration file; the last of them is loaded.
+    pub(crate) models: u16,
+    /// The program that runs the gateway, such as valgrind, with its arguments.
+    pub(crate) outer: &'a [String],
 }
 
-/// Starts a gateway through another program, such as valgrind.
-pub(crate) fn start_under(name: &'static str, outer: &[String], program: &Path, settings: &[Setting]) -> Contender {
-    start_with(name, outer, program, settings, None)
+impl<'a> Setup<'a> {
+    /// Returns a gateway with one model and all features on.
+    pub(crate) fn new(name: &'static str, program: &'a Path) -> Self {
+        Self { name, program, settings: &[], models: 1, outer: &[] }
+    }
+
+    /// Starts the gateway and waits until it has answered a request.
+    pub(crate) fn start(&self) -> Contender {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let mut command = match self.outer {
+            [] => pinned::command(PROXY_CPU, self.program),
+            [first, rest @ ..] => {
+                let mut command = pinned::command(PROXY_CPU, first);
+                command.args(rest).arg(self.program);
+                command
+            }
+        };
+        prepare(&mut command, &folder, address, self.models);
+        command.envs(self.settings.iter().copied());
+        let output = fs::File::create(folder.path().join("output")).expect("a file for its output");
+        command.stdin(Stdio::null()).stdout(output.try_clone().expect("a file")).stderr(output);
+        let mut gateway = Contender::start(self.name, &mut command, address, folder);
+        (gateway.key, gateway.renames) = (Some(KEY.to_owned()), true);
+        gateway.wait_until("serves requests", |gateway| {
+            let model = ModelName::Id(self.models - 1);
+            let mut flow = Flow::new(Exchange { model, ..Exchange::json(256) }, 1, 0.0);
+            flow.count = Some(1);
+            gateway.drive(vec![flow], 0, 2_000, 5_000).flows[0].good == 1
+        });
+        gateway.proxy = vec![gateway.pid()];
+        gateway.mock =
+            measure::children(gateway.pid()).first().copied().expect("the gateway has started its llama-server");
+        gateway
+    }
 }
 
-/// Starts a gateway with `models` models, of which the last is loaded.
-pub(crate) fn start_fleet(name: &'static str, outer: &[String], program: &Path, models: u16) -> Contender {
-    start_with(name, outer, program, &[], Some(models))
-}
-
-fn start_with(
-    name: &'static str,
-    outer: &[String],
-    program: &Path,
-    settings: &[Setting],
-    models: Option<u16>,
-) -> Contender {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let mut command = match outer {
-        [] => pinned::command(PROXY_CPU, program),
-        [first, rest @ ..] => {
-            let mut command = pinned::command(PROXY_CPU, first);
-            command.args(rest).arg(program);
-            command
-        }
-    };
-    prepare(&mut command, &folder, address, models);
-    command.envs(settings.iter().copied());
-    let output = fs::File::create(folder.path().join("output")).expect("a file for its output");
-    command.stdin(Stdio::null()).stdout(output.try_clone().expect("a file")).stderr(output);
-    let mut gateway = Contender::start(name, &mut command, address, folder);
-    gateway.key = Some(KEY.to_owned());
-    gateway.wait_until("serves requests", |gateway| {
-        let model = models.map_or(ModelName::None, |models| ModelName::Id(models - 1));
-        let mut flow = Flow::new(Exchange { model, ..Exchange::json(256) }, 1, 0.0);
-        flow.count = Some(1);
-        gateway.drive(vec![flow], 0, 50, 5_000).flows[0].good == 1
-    });
-    gateway.proxy = vec![gateway.pid()];
-    gateway.mock = measure::children(gateway.pid()).first().copied().expect("the gateway has started its llama-server");
-    gateway
-}
-
-fn prepare(command: &mut Command, folder: &TempDir, address: SocketAddr, models: Option<u16>) {
+fn prepare(command: &mut Command, folder: &TempDir, address: SocketAddr, models: u16) {
     let data = folder.path();
     let model = data.join("bench.gguf");
     model_file::write(&model, Kind::Chat);
@@ -128,18 +128,13 @@ fn prepare(command: &mut Command, folder: &TempDir, address: SocketAddr, models:
         ("MAX_CONNECTIONS", "4096".to_owned()),
         ("LOG_LEVEL", "warn".to_owned()),
     ]);
-    match models {
-        None => _ = command.env("MODEL_PATH", &model),
-        Some(models) => {
-            let config = (0..models).map(|number| entry(&model, number, number + 1 == models)).collect::<String>();
-            fs::write(data.join("llamagate.yaml"), format!("models:\n{config}")).expect("the configuration");
-        }
-    }
+    let config = (0..models).map(|number| entry(&model, number, number + 1 == models)).collect::<String>();
+    fs::write(data.join("llamagate.yaml"), format!("models:\n{config}")).expect("the configuration");
 }
 
 /// Returns the entry of one model for the configuration file.
 fn entry(file: &Path, number: u16, preload: bool) -> String {
-    let [id, alias] = [ModelName::Id(number), ModelName::Alias(number)].map(|name| name.text().unwrap_or_default());
+    let [id, alias] = [ModelName::Id(number), ModelName::Alias(number)].map(ModelName::text);
     let file = file.display();
     format!("  {id}: {{file: \"{file}\", aliases: [other-{number:04}, {alias}], tier: light, preload: {preload}}}\n")
 }

@@ -58,7 +58,8 @@ pub(crate) enum Event {
 }
 
 impl Connection {
-    pub(crate) fn new(address: SocketAddr, exchange: &Exchange, key: Option<&str>) -> Self {
+    /// Opens a connection for requests of this kind; their responses name the model so.
+    pub(crate) fn new(address: SocketAddr, exchange: &Exchange, key: Option<&str>, model: &str) -> Self {
         let body = exchange.request_body();
         let key = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
         let mut request = format!(
@@ -75,7 +76,7 @@ impl Connection {
             request,
             tag_at,
             sent: 0,
-            expected: ResponseBody::to(exchange),
+            expected: ResponseBody::to(exchange, model),
             input: Vec::new(),
             reading: Reading::Done,
             status: 0,

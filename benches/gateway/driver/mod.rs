@@ -5,19 +5,20 @@
 //! driver is a separate process, so that it can be pinned to the CPU of the mock and away from the proxy.
 //!
 //! - `connection.rs`: one connection: writes requests, reads and checks responses
+//! - `progress.rs`: one flow: what is due, and what its responses were like
 
 mod connection;
+mod progress;
 
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-
-use crate::measure::{self, CpuTimes, Machine};
-use crate::plan::{Flow, Outcome, Plan, Quantiles, Tally};
+use crate::measure::{self, Machine, ThreadCounts};
+use crate::plan::{Outcome, Plan, Tally};
 use crate::poller::Poller;
-use crate::traffic::DELTAS;
+use crate::traffic::ModelName;
 use connection::{Connection, Event};
+use progress::{Progress, count_frames, record};
 
 /// Reads a plan from stdin, runs it, and writes the outcome to stdout.
 pub(crate) fn run() {
@@ -37,22 +38,37 @@ struct Driver<'a> {
     number: u64,
 }
 
-struct Progress<'a> {
-    flow: &'a Flow,
-    start: Instant,
-    interval: Duration,
-    next: u64,
-    idle: Vec<usize>,
-    tally: Tally,
-    times: Times,
+/// What the processes have used by a point in time.
+struct Account {
+    /// CPU time of the proxy, of the driver and of the mock.
+    cpu: [ThreadCounts; 3],
+    /// Context switches of the proxy.
+    switches: ThreadCounts,
+    machine: Machine,
+    time: Instant,
 }
 
-struct Times {
-    latency: Histogram<u64>,
-    first: Histogram<u64>,
-    gap: Histogram<u64>,
-    refusal: Histogram<u64>,
-    late: Histogram<u64>,
+impl Account {
+    /// Reads what the proxy, the driver and the mock have used.
+    fn of(groups: &[Vec<u32>; 3]) -> Self {
+        Self {
+            cpu: groups.each_ref().map(|pids| ThreadCounts::of_cpu_time(pids)),
+            switches: ThreadCounts::of_switches(&groups[0]),
+            machine: Machine::now(),
+            time: Instant::now(),
+        }
+    }
+
+    /// Returns what was used since an earlier point in time, without what the responses were like.
+    fn since(&self, earlier: &Self) -> Outcome {
+        let [proxy_cpu, driver_cpu, mock_cpu] =
+            [0, 1, 2].map(|group| self.cpu[group].seconds_since(&earlier.cpu[group]));
+        let (steal, busy) = self.machine.since(&earlier.machine);
+        let seconds = (self.time - earlier.time).as_secs_f64();
+        let other_cpus = ((busy - proxy_cpu - driver_cpu - mock_cpu) / seconds).max(0.0);
+        let switches = self.switches.since(&earlier.switches);
+        Outcome { seconds, proxy_cpu, driver_cpu, mock_cpu, steal, other_cpus, switches, ..Outcome::default() }
+    }
 }
 
 impl<'a> Driver<'a> {
@@ -60,27 +76,25 @@ impl<'a> Driver<'a> {
         let poller = Poller::new();
         let mut connections = Vec::new();
         for (number, flow) in plan.flows.iter().enumerate() {
+            let model = if plan.renames { flow.exchange.model } else { ModelName::OF_MOCK }.text();
             for _ in 0..flow.connections {
-                let connection = Connection::new(plan.address, &flow.exchange, flow.key.as_deref());
+                let connection = Connection::new(plan.address, &flow.exchange, flow.key.as_deref(), &model);
                 poller.watch(&connection.socket, connections.len());
                 connections.push((number, connection));
             }
         }
         let start = Instant::now() + Duration::from_millis(5);
         let from = start + Duration::from_millis(plan.warmup);
-        let flows = plan.flows.iter().enumerate().map(|(number, flow)| Progress {
-            flow,
-            start,
-            interval: if flow.rate > 0.0 { Duration::from_secs_f64(1.0 / flow.rate) } else { Duration::ZERO },
-            next: 0,
-            idle: (0..connections.len()).rev().filter(|&connection| connections[connection].0 == number).collect(),
-            tally: Tally::default(),
-            times: Times::new(),
-        });
+        let of_flow = |number: usize| {
+            let all = (0..connections.len()).rev();
+            all.filter(|&connection| connections[connection].0 == number).collect::<Vec<usize>>()
+        };
+        let flows: Vec<_> =
+            plan.flows.iter().enumerate().map(|(number, flow)| Progress::new(flow, start, of_flow(number))).collect();
         Self {
             plan,
             poller,
-            flows: flows.collect(),
+            flows,
             connections,
             window: (from, from + Duration::from_millis(plan.window)),
             scratch: vec![0; 256 * 1024],
@@ -92,7 +106,7 @@ impl<'a> Driver<'a> {
         let (from, to) = self.window;
         let proxy = self.plan.proxy.clone();
         let groups = [proxy.clone(), vec![std::process::id()], vec![self.plan.mock]];
-        let account = || (groups.each_ref().map(|pids| CpuTimes::of(pids)), Machine::now(), Instant::now());
+        let account = || Account::of(&groups);
         let (mut before, mut after) = (None, None);
         let mut next_rss = Instant::now();
         let mut rss_peak = 0;
@@ -126,14 +140,8 @@ impl<'a> Driver<'a> {
                 self.handle_ready(connection);
             }
         }
-        let ((cpu_before, machine_before, from), (cpu_after, machine_after, to)) = before.zip(after).expect("a window");
-        let cpu = |group: usize| cpu_after[group].since(&cpu_before[group]);
-        let (steal, busy) = machine_after.since(&machine_before);
-        let seconds = (to - from).as_secs_f64();
-        let (proxy_cpu, driver_cpu, mock_cpu) = (cpu(0), cpu(1), cpu(2));
-        let other_cpus = ((busy - proxy_cpu - driver_cpu - mock_cpu) / seconds).max(0.0);
-        let flows = self.finish();
-        Outcome { flows, seconds, proxy_cpu, driver_cpu, mock_cpu, steal, other_cpus, rss_peak }
+        let (before, after) = before.zip(after).expect("a window");
+        Outcome { flows: self.finish(), rss_peak, ..after.since(&before) }
     }
 
     /// Sends the requests that are due on idle connections; returns when the next one is due.
@@ -268,66 +276,10 @@ impl<'a> Driver<'a> {
             }
         }
         let end = self.window.1;
-        let finish = |mut progress: Progress<'_>| {
-            let mut unsent = 0;
-            while progress.flow.rate > 0.0 && progress.due(end, end).is_some() {
-                progress.next += 1;
-                unsent += 1;
-            }
-            if unsent > 0 {
-                progress.tally.failed.insert("unsent".to_owned(), unsent);
-            }
-            let Times { latency, first, gap, refusal, late } = &progress.times;
-            let tally = &mut progress.tally;
-            (tally.latency, tally.first, tally.gap) = (quantiles(latency), quantiles(first), quantiles(gap));
-            (tally.refusal, tally.late) = (quantiles(refusal), quantiles(late));
-            progress.tally
-        };
-        self.flows.into_iter().map(finish).collect()
+        self.flows.into_iter().map(|progress| progress.finish(end)).collect()
     }
-}
-
-impl Progress<'_> {
-    /// Returns when the next request is due, or `None` if that is after the end.
-    fn due(&self, now: Instant, end: Instant) -> Option<Instant> {
-        if self.flow.count.is_some_and(|count| self.next >= count) {
-            return None;
-        }
-        let due = if self.interval.is_zero() { now } else { self.start + self.interval.mul_f64(self.next as f64) };
-        (due < end).then_some(due)
-    }
-}
-
-impl Times {
-    fn new() -> Self {
-        let new = |digits| Histogram::new_with_bounds(1, 600_000_000_000, digits).expect("bounds");
-        // Gaps are long, and differences of a microsecond matter, so they need more digits.
-        Self { latency: new(3), first: new(3), gap: new(5), refusal: new(3), late: new(3) }
-    }
-}
-
-/// Counts `new` frames that arrived together, of a response that has `now` frames by now. The mock sends the last three
-/// as one, so these do not count as merged.
-fn count_frames(tally: &mut Tally, now: usize, new: usize) {
-    let sent_alone = |frames: usize| frames.min(DELTAS);
-    let end = usize::from(now > DELTAS && now - new <= DELTAS);
-    let apart = sent_alone(now) - sent_alone(now - new) + end;
-    tally.frames += new as u64;
-    tally.merged += apart.saturating_sub(1) as u64;
 }
 
 fn mark_idle(flows: &mut [Progress<'_>], connections: &[(usize, Connection)], number: usize) {
     flows[connections[number].0].idle.push(number);
-}
-
-fn record(histogram: &mut Histogram<u64>, time: Duration) {
-    histogram.saturating_record(time.as_nanos() as u64);
-}
-
-fn quantiles(histogram: &Histogram<u64>) -> Quantiles {
-    let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1e3;
-    if histogram.is_empty() {
-        return Quantiles::default();
-    }
-    Quantiles { count: histogram.len(), p50: at(0.5), p99: at(0.99), max: histogram.max() as f64 / 1e3 }
 }

@@ -5,8 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::contenders::Contender;
-use crate::contenders::gateways::{self, Builds};
-use crate::measure::CpuTimes;
+use crate::contenders::gateways::{Builds, Setup};
+use crate::measure::ThreadCounts;
 use crate::options::Options;
 use crate::plan::Flow;
 use crate::report::Report;
@@ -30,7 +30,7 @@ pub(crate) fn exchange(models: u16, name_kind: NameKind) -> Exchange {
 /// Runs all gateways in one order and then in the opposite one, in each round. The CPU time that other models add is
 /// computed within a round.
 pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
-    let gateways = SIZES.map(|(models, name)| gateways::start_fleet(name, &[], &builds.on, models));
+    let gateways = SIZES.map(|(models, name)| Setup { models, ..Setup::new(name, &builds.on) }.start());
     let cases: Vec<(&Contender, u16, NameKind, String)> = gateways
         .iter()
         .zip(SIZES)
@@ -83,7 +83,7 @@ pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
 
 /// Returns the CPU time of an idle gateway, in percent of one CPU.
 fn idle_cpu_percent(gateway: &Contender, window: u64) -> f64 {
-    let before = CpuTimes::of(&gateway.proxy);
+    let before = ThreadCounts::of_cpu_time(&gateway.proxy);
     thread::sleep(Duration::from_millis(window));
-    CpuTimes::of(&gateway.proxy).since(&before) * 1e5 / window as f64
+    ThreadCounts::of_cpu_time(&gateway.proxy).seconds_since(&before) * 1e5 / window as f64
 }

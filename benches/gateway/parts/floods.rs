@@ -1,7 +1,7 @@
 //! W8: refused requests beside good ones: CPU time of a refusal, and the effect on the latency of good requests.
 
 use crate::contenders::Contender;
-use crate::contenders::gateways::{self, Builds, EXPIRED_KEY, LIMITED_KEY};
+use crate::contenders::gateways::{Builds, EXPIRED_KEY, LIMITED_KEY, Setup};
 use crate::options::Options;
 use crate::plan::{Flow, Outcome};
 use crate::report::Report;
@@ -18,7 +18,7 @@ const GOOD: f64 = 300.0;
 
 /// Runs, in each round: no flood, 401, 429, and the same in the opposite order.
 pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
-    let gateway = gateways::start("on", &builds.on, &[]);
+    let gateway = Setup::new("on", &builds.on).start();
     let floods = [None, Some((401, EXPIRED_KEY)), Some((429, LIMITED_KEY))];
     let mut measured: [Vec<(f64, f64)>; 3] = Default::default();
     for round in 1..=options.rounds {

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use super::fleet;
-use crate::contenders::gateways::{self, Builds, EXPIRED_KEY, LIMITED_KEY, OFF, Setting};
+use crate::contenders::gateways::{Builds, EXPIRED_KEY, LIMITED_KEY, OFF, Setting, Setup};
 use crate::contenders::peers;
 use crate::options::Options;
 use crate::plan::Flow;
@@ -24,8 +24,8 @@ struct Variant {
     what: &'static str,
     bare: bool,
     settings: &'static [Setting],
-    /// Number of models in a configuration file, instead of one model from the environment.
-    models: Option<u16>,
+    /// Number of models in the configuration file.
+    models: u16,
     key: Option<&'static str>,
     exchange: Exchange,
     /// Requests of the shorter run.
@@ -42,19 +42,18 @@ pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
     }
     let json = |what, bare, settings, key| {
         let (exchange, requests) = (Exchange::json(256), REQUESTS);
-        Variant { what, bare, settings, models: None, key, exchange, requests, units: 1.0 }
+        Variant { what, bare, settings, models: 1, key, exchange, requests, units: 1.0 }
     };
     let one_of = |what, models, way| {
         let exchange = fleet::exchange(models, way);
-        Variant { models: Some(models), exchange, ..json(what, false, &[], None) }
+        Variant { models, exchange, ..json(what, false, &[], None) }
     };
     let variants = [
         json("request, features on", false, &[], None),
         json("request, features off", true, OFF, None),
         json("request, features off, but metrics and access log on", false, OFF, None),
-        one_of("request for the only model of a file, by id", 1, ModelName::Id),
+        one_of("request for the only model, by alias: the answer is renamed", 1, ModelName::Alias),
         one_of("request for one of 200 models, by id", 200, ModelName::Id),
-        one_of("request for the only model of a file, by alias", 1, ModelName::Alias),
         one_of("request for one of 200 models, by alias", 200, ModelName::Alias),
         json("401", false, &[], Some(EXPIRED_KEY)),
         json("request beyond a key's limit", false, &[], Some(LIMITED_KEY)),
@@ -62,7 +61,7 @@ pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
             what: "frame of a stream, features on",
             bare: false,
             settings: &[],
-            models: None,
+            models: 1,
             key: None,
             exchange: Exchange::stream(0),
             requests: 50,
@@ -85,10 +84,8 @@ fn run(options: &Options, builds: &Builds, variant: &Variant, requests: u64) -> 
     let file = format!("--callgrind-out-file={}", counts.display());
     let valgrind = ["valgrind", "--quiet", "--tool=callgrind", &file].map(str::to_owned);
     let program = if variant.bare { &builds.bare } else { &builds.on };
-    let mut gateway = match variant.models {
-        None => gateways::start_under("under valgrind", &valgrind, program, variant.settings),
-        Some(models) => gateways::start_fleet("under valgrind", &valgrind, program, models),
-    };
+    let Variant { settings, models, .. } = *variant;
+    let mut gateway = Setup { name: "under valgrind", program, settings, models, outer: &valgrind }.start();
     let mut flow = Flow::new(variant.exchange, 1, 0.0);
     flow.count = Some(requests);
     flow.key = variant.key.map(str::to_owned);

@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::contenders::Contender;
-use crate::contenders::gateways::{self, Builds};
+use crate::contenders::gateways::{Builds, Setup};
 use crate::measure;
 use crate::options::Options;
 use crate::plan::{Flow, Outcome};
@@ -20,7 +20,7 @@ const IN_FLIGHT: usize = 32;
 pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
     println!("memory");
     let mib = |kib: u64| kib as f64 / 1024.0;
-    let mut gateway = gateways::start("on", &builds.on, &[]);
+    let mut gateway = Setup::new("on", &builds.on).start();
     sleep(Duration::from_secs(2));
     let idle = resident(&gateway);
     report.note(PART, "idle, MiB", mib(idle));
@@ -32,7 +32,7 @@ pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
     report.note(PART, "5 s after 32 in flight, MiB", mib(resident(&gateway)));
     gateway.stop();
 
-    let gateway = gateways::start("on", &builds.on, &[]);
+    let gateway = Setup::new("on", &builds.on).start();
     sleep(Duration::from_secs(2));
     let before = resident(&gateway);
     let mut flow = Flow::new(Exchange::stream(100_000), STREAMS, 0.0);

@@ -1,6 +1,6 @@
 //! W10: twice as many requests as llama-server can serve: how many are served, and how soon the others are refused.
 
-use crate::contenders::gateways::{self, Builds, Setting};
+use crate::contenders::gateways::{Builds, Setting, Setup};
 use crate::options::Options;
 use crate::plan::Flow;
 use crate::report::Report;
@@ -17,7 +17,7 @@ const SETTINGS: &[Setting] = &[("MAX_CONCURRENT_REQUESTS", "4"), ("MAX_QUEUE_SIZ
 /// Sends requests at twice the capacity for one window.
 pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
     println!("{PART}");
-    let gateway = gateways::start("on", &builds.on, SETTINGS);
+    let gateway = Setup { settings: SETTINGS, ..Setup::new("on", &builds.on) }.start();
     let capacity = SLOTS / (SERVICE as f64 / 1e6);
     let exchange = Exchange { pause: SERVICE, ..Exchange::json(256) };
     // More connections than slots and places in the queue, so that the gateway has to refuse requests.

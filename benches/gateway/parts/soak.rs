@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::contenders::Contender;
-use crate::contenders::gateways::{self, Builds};
+use crate::contenders::gateways::{Builds, Setup};
 use crate::measure;
 use crate::options::Options;
 use crate::plan::Flow;
@@ -28,7 +28,7 @@ struct Resources {
 
 /// Runs for `minutes` minutes.
 pub(crate) fn measure(minutes: f64, options: &Options, builds: &Builds, report: &mut Report) {
-    let gateway = gateways::start("on", &builds.on, &[]);
+    let gateway = Setup::new("on", &builds.on).start();
     let interval = (minutes * 60e3 / INTERVALS as f64) as u64;
     // Streams must begin and end within each interval.
     let window = interval.saturating_sub(IDLE_TIME.as_millis() as u64).max(options.window(3_000));

@@ -1,4 +1,8 @@
-//! The results: medians over the rounds as tables, all values as JSON.
+//! The results: medians over the rounds, all values as JSON.
+//!
+//! - `tables.rs`: the tables of the workloads and of the parts
+
+mod tables;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,11 +10,10 @@ use std::{fs, process::Command};
 
 use serde_json::{Value, json};
 
-use super::contenders::SECOND_DIRECT;
-use super::contenders::peers::Peer;
-use super::options::Options;
-use super::workloads::{self, Reading};
-use super::{measure, statistics::Spread};
+use crate::contenders::peers::Peer;
+use crate::options::Options;
+use crate::workloads::Reading;
+use crate::{measure, statistics::Spread};
 
 /// One workload in one round, with two turns for each contender.
 pub(crate) struct Measured {
@@ -72,7 +75,7 @@ impl Report {
     }
 
     /// Returns the rounds of a workload without much stolen CPU time, and how many were dropped.
-    fn rounds(&self, workload: &str) -> (Vec<&Measured>, usize) {
+    pub(super) fn rounds(&self, workload: &str) -> (Vec<&Measured>, usize) {
         let all: Vec<&Measured> = self.measured.iter().filter(|measured| measured.workload == workload).collect();
         let kept: Vec<&Measured> = all.iter().copied().filter(|measured| measured.steal() <= self.max_steal).collect();
         let dropped = all.len() - kept.len();
@@ -105,90 +108,6 @@ impl Report {
         Spread::of(self.rounds(workload).0.into_iter().filter_map(value).filter(|value| value.is_finite()).collect())
     }
 
-    /// Prints the tables.
-    pub(crate) fn print(&self) {
-        for workload in workloads::ALL {
-            let (kept, dropped) = self.rounds(workload.name);
-            let Some(any) = self.measured.iter().find(|measured| measured.workload == workload.name) else { continue };
-            println!("\n### {}: {}\n", workload.name, workload.title);
-            println!("{} rounds; dropped for stolen time: {dropped}\n", kept.len());
-            let columns = workload.shows.iter().map(|name| format!(" {} |", heading(name)));
-            println!("| |{} failed | others' CPUs |", columns.collect::<String>());
-            println!("|---|{}---:|---:|", "---:|".repeat(workload.shows.len()));
-            for (contender, _) in &any.readings {
-                let cells =
-                    workload.shows.iter().map(|name| format!(" {} |", self.cell(workload.name, contender, name)));
-                let cells: String = cells.collect();
-                let other_cpus = self.value(workload.name, contender, "strangers").map_or(0.0, |spread| spread.median);
-                let failed = self.sum(workload.name, contender, "failed");
-                println!(
-                    "| {contender}{} |{cells} {failed:.0} | {other_cpus:.2} |",
-                    self.flags(workload.name, contender)
-                );
-            }
-        }
-        let busiest = self.busiest();
-        if busiest > 0.1 {
-            println!(
-                "\n**Other processes used up to {busiest:.1} CPUs at the same time: do not trust the latencies.**"
-            );
-        }
-        for (part, facts) in &self.facts {
-            println!("\n### {part}\n\n| | |\n|---|---:|");
-            for (name, value) in facts {
-                let value = value.as_f64().map_or_else(|| value.to_string(), |value| format!("{value:.1}"));
-                println!("| {name} | {value} |");
-            }
-        }
-    }
-
-    /// Returns the most CPUs that other processes used during a turn.
-    fn busiest(&self) -> f64 {
-        let turns = self.measured.iter().flat_map(|it| &it.readings).flat_map(|(_, turns)| turns);
-        turns.filter_map(|turn| turn.get("strangers").copied()).fold(0.0, f64::max)
-    }
-
-    /// Returns the value of a cell. Times of a contender are differences to the direct connection.
-    fn cell(&self, workload: &str, contender: &str, name: &str) -> String {
-        let is_time = !matches!(name, "cpu" | "cpu/frame" | "rps" | "merged");
-        let spread = if contender == "direct" || !is_time {
-            self.value(workload, contender, name)
-        } else {
-            self.added(workload, contender, "direct", name)
-        };
-        match spread {
-            None => "-".to_owned(),
-            Some(_) if name.starts_with("cpu") && contender.starts_with("direct") => "-".to_owned(),
-            Some(spread) if contender == "direct" || !is_time => spread.to_string(),
-            Some(spread) => {
-                let noise = self.added(workload, SECOND_DIRECT, "direct", name).map_or(0.0, |noise| noise.median.abs());
-                let is_unclear = contender != SECOND_DIRECT && spread.median.abs() < noise;
-                format!("{}{spread}{}", if spread.median >= 0.0 { "+" } else { "" }, if is_unclear { " ~" } else { "" })
-            }
-        }
-    }
-
-    /// Returns warnings about a contender's figures.
-    fn flags(&self, workload: &str, contender: &str) -> String {
-        let median = |contender: &str, name: &str| self.value(workload, contender, name).map(|spread| spread.median);
-        let mut flags = String::new();
-        if workload == "W1-max" && !contender.starts_with("direct") {
-            let ceiling = median("direct", "rps").unwrap_or(f64::MAX);
-            if median(contender, "rps").is_some_and(|rps| rps > 0.9 * ceiling) {
-                flags += " (mock-bound)";
-            }
-            // Another process used its CPU, or the driver could not keep it busy.
-            if median(contender, "proxy load").is_some_and(|load| load < 0.9) {
-                flags += " (CPU not full)";
-            }
-        }
-        let is_open = workloads::ALL.iter().any(|it| it.name == workload && it.rate > 0.0);
-        if is_open && median(contender, "late p99").is_some_and(|late| late > 1_000.0) {
-            flags += " (driver late)";
-        }
-        flags
-    }
-
     /// Writes everything as JSON, with the targets as `targets.rs` evaluated them.
     pub(crate) fn save(&self, options: &Options, targets: Vec<Value>) {
         let measured = self.measured.iter().map(|measured| {
@@ -210,15 +129,5 @@ impl Report {
     fn default_path(&self) -> PathBuf {
         let date = self.about["date"].as_str().unwrap_or("undated").replace(':', "");
         Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/bench/gateway-{date}.json"))
-    }
-}
-
-fn heading(name: &str) -> String {
-    match name {
-        "cpu" => "CPU µs/request".to_owned(),
-        "cpu/frame" => "CPU µs/frame".to_owned(),
-        "rps" => "requests/s".to_owned(),
-        "merged" => "merged frames %".to_owned(),
-        name => format!("{name} µs"),
     }
 }
