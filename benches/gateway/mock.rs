@@ -21,7 +21,7 @@ const LISTENER: usize = usize::MAX - 1;
 pub(crate) fn run(arguments: &[String]) {
     let value = |name: &str| arguments.iter().position(|argument| argument == name).map(|at| &arguments[at + 1]);
     if let Some(cpu) = value("--mock-cpu") {
-        pinned::pin(cpu.parse().expect("a CPU"));
+        pinned::pin(&[cpu.parse().expect("a CPU")]);
     }
     let port: u16 = value("--port").expect("a port").parse().expect("a port");
     let key = value("--api-key-file").map(|file| std::fs::read_to_string(file).expect("the key file"));

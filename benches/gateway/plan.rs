@@ -22,8 +22,18 @@ pub(crate) struct Plan {
     pub(crate) proxy: Vec<u32>,
     /// The process id of the mock.
     pub(crate) mock: u32,
-    /// Whether a response has the request's name of the model, instead of the mock's.
-    pub(crate) renames: bool,
+    pub(crate) expected: Expected,
+}
+
+/// What the body of a good response is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Expected {
+    /// The mock's bytes.
+    AsSent,
+    /// The mock's bytes, with the request's name of the model.
+    Renamed,
+    /// Other bytes that have the request's tag.
+    Rewritten,
 }
 
 /// Requests of one kind.

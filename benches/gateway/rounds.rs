@@ -9,7 +9,8 @@ use super::contenders::gateways::{Builds, OFF, Setup};
 use super::contenders::peers::Peer;
 use super::contenders::{Contender, SECOND_DIRECT};
 use super::options::Options;
-use super::parts::{fleet, floods, instructions, memory, overload, soak};
+use super::parts::{calls, cores, fleet, floods, instructions, memory, overload, soak};
+use super::plan::Expected;
 use super::report::{Measured, Report};
 use super::targets::Target;
 use super::workloads::{self, Reading, Workload};
@@ -40,7 +41,7 @@ pub(crate) fn run() {
         return;
     }
     let workloads: Vec<&Workload> = workloads::ALL.iter().filter(|workload| options.wants_workload(workload)).collect();
-    if !workloads.is_empty() {
+    if !workloads.is_empty() || options.wants("calls") {
         let contenders = contenders(&options, &builds);
         for round in 1..=options.rounds {
             for workload in &workloads {
@@ -48,6 +49,12 @@ pub(crate) fn run() {
                 report.measured.push(one_round(&options, workload, &contenders, round));
             }
         }
+        if options.wants("calls") {
+            calls::measure(&contenders, &mut report);
+        }
+    }
+    if options.wants("cores") {
+        cores::measure(&options, &builds, &mut report);
     }
     if options.wants("W8") {
         floods::measure(&options, &builds, &mut report);
@@ -75,14 +82,10 @@ fn print_and_save(report: &Report, options: &Options) {
 fn contenders(options: &Options, builds: &Builds) -> Vec<Contender> {
     let mock = Contender::mock();
     let mut between = Vec::new();
-    for peer in [Peer::Nginx, Peer::Haproxy] {
-        if !options.wants_contender(peer.name()) {
-            continue;
-        }
-        if peer.program().is_some() {
-            between.push(peer.start(&mock));
-        } else {
-            println!("{} is missing: scripts/bench-peers.sh installs it", peer.name());
+    for peer in Peer::ALL.into_iter().filter(|peer| options.wants_contender(peer.name())) {
+        match peer.start(&mock) {
+            Ok(contender) => between.push(contender),
+            Err(reason) => println!("without {}: {reason}", peer.name()),
         }
     }
     for (name, program, settings) in [("on", &builds.on, &[][..]), ("off", &builds.bare, OFF)] {
@@ -94,7 +97,11 @@ fn contenders(options: &Options, builds: &Builds) -> Vec<Contender> {
     std::iter::once(mock).chain(between).chain([again]).collect()
 }
 
-fn one_round(options: &Options, workload: &Workload, contenders: &[Contender], round: usize) -> Measured {
+fn one_round(options: &Options, workload: &Workload, all: &[Contender], round: usize) -> Measured {
+    // A gateway that reads answers is far slower than the rates of the schedules, and its frames cannot be compared.
+    let is_for_all = workload.rate == 0.0 && !workload.exchange.stream;
+    let takes_part = |contender: &&Contender| is_for_all || contender.expected != Expected::Rewritten;
+    let contenders: Vec<&Contender> = all.iter().filter(takes_part).collect();
     let mut readings: Vec<(&'static str, Vec<Reading>)> = contenders.iter().map(|it| (it.name, Vec::new())).collect();
     let indices = 0..contenders.len();
     for at in indices.clone().chain(indices.rev()) {

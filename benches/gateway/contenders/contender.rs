@@ -12,10 +12,14 @@ use tempfile::TempDir;
 
 use crate::measure;
 use crate::pinned::{self, DRIVER_CPU};
-use crate::plan::{Flow, Outcome, Plan};
+use crate::plan::{Expected, Flow, Outcome, Plan};
+use crate::traffic::{Exchange, ModelName};
 
 /// The name of the second direct contender. Its difference to the first is the resolution of the measurement.
 pub(crate) const SECOND_DIRECT: &str = "direct again";
+
+/// How long a process may take until it serves requests. LiteLLM imports for half a minute on a busy machine.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A process and its folder; dropping it stops the process.
 pub(crate) struct Contender {
@@ -27,35 +31,57 @@ pub(crate) struct Contender {
     pub(crate) proxy: Vec<u32>,
     /// The process id of the mock behind it.
     pub(crate) mock: u32,
-    /// Whether a response has the request's name of the model, instead of the mock's.
-    pub(crate) renames: bool,
+    pub(crate) expected: Expected,
     child: Child,
     folder: TempDir,
 }
 
 impl Contender {
     /// Starts a process and waits until its port is open.
-    pub(crate) fn start(name: &'static str, command: &mut Command, address: SocketAddr, folder: TempDir) -> Self {
-        let child = command.spawn().unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
-        let (key, proxy) = (None, Vec::new());
-        let mut contender = Self { name, address, key, proxy, mock: 0, renames: false, child, folder };
-        contender.wait_until("listens", |contender| TcpStream::connect(contender.address).is_ok());
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be started, or what it wrote before it ended.
+    pub(crate) fn start(
+        name: &'static str,
+        command: &mut Command,
+        address: SocketAddr,
+        folder: TempDir,
+    ) -> Result<Self, String> {
+        let child = command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
+        let (key, proxy, expected) = (None, Vec::new(), Expected::AsSent);
+        let mut contender = Self { name, address, key, proxy, mock: 0, expected, child, folder };
+        contender.wait_until("listens", |contender| TcpStream::connect(contender.address).is_ok())?;
         contender.proxy = measure::children(contender.child.id());
         contender.proxy.push(contender.child.id());
-        contender
+        Ok(contender)
     }
 
-    /// Waits until `condition` holds. Panics after 30 s, or when the process ends.
-    pub(crate) fn wait_until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
+    /// Waits until `condition` holds.
+    ///
+    /// # Errors
+    ///
+    /// If that takes longer than [`START_TIMEOUT`], or if the process ends before.
+    pub(crate) fn wait_until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) -> Result<(), String> {
         let begin = Instant::now();
         while !condition(self) {
+            let output = || std::fs::read_to_string(self.folder.path().join("output")).unwrap_or_default();
             if let Some(status) = self.child.try_wait().expect("a child") {
-                let output = std::fs::read_to_string(self.folder.path().join("output")).unwrap_or_default();
-                panic!("{} ended before it {what}: {status}\n{output}", self.name);
+                return Err(format!("{} ended before it {what}: {status}\n{}", self.name, output()));
             }
-            assert!(begin.elapsed() < Duration::from_secs(30), "not true within 30 s: {} {what}", self.name);
+            if begin.elapsed() > START_TIMEOUT {
+                return Err(format!("not true within {START_TIMEOUT:?}: {} {what}\n{}", self.name, output()));
+            }
             sleep(Duration::from_millis(20));
         }
+        Ok(())
+    }
+
+    /// Whether it answers a request for this model as expected.
+    pub(crate) fn has_answered(&self, model: ModelName) -> bool {
+        let mut flow = Flow::new(Exchange { model, ..Exchange::json(256) }, 1, 0.0);
+        flow.count = Some(1);
+        self.drive(vec![flow], 0, 2_000, 5_000).flows[0].good == 1
     }
 
     /// Starts a mock without a proxy.
@@ -69,7 +95,7 @@ impl Contender {
         let mut command = pinned::command(DRIVER_CPU, pinned::own_program());
         command.args(["--port", &port.to_string()]).stdin(Stdio::null());
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut mock = Self::start(name, &mut command, ([127, 0, 0, 1], port).into(), folder);
+        let mut mock = Self::start(name, &mut command, ([127, 0, 0, 1], port).into(), folder).expect("the mock");
         mock.mock = mock.child.id();
         mock.proxy = Vec::new();
         mock
@@ -80,8 +106,8 @@ impl Contender {
         for flow in &mut flows {
             flow.key = flow.key.take().or_else(|| self.key.clone());
         }
-        let (address, proxy, mock, renames) = (self.address, self.proxy.clone(), self.mock, self.renames);
-        let plan = Plan { address, flows, warmup, window, response_timeout, proxy, mock, renames };
+        let (address, proxy, mock, expected) = (self.address, self.proxy.clone(), self.mock, self.expected);
+        let plan = Plan { address, flows, warmup, window, response_timeout, proxy, mock, expected };
         let mut command = pinned::command(DRIVER_CPU, pinned::own_program());
         let mut driver =
             command.arg("driver").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the driver");

@@ -13,8 +13,8 @@ use crate::measure;
 use crate::measure::free_port;
 use crate::model_file::{self, Kind};
 use crate::pinned::{self, DRIVER_CPU, PROXY_CPU};
-use crate::plan::Flow;
-use crate::traffic::{Exchange, ModelName};
+use crate::plan::Expected;
+use crate::traffic::ModelName;
 
 /// The secret of a key whose rate limit is never reached.
 pub(crate) const KEY: &str = "benchmark-key-without-limits";
@@ -65,12 +65,16 @@ pub(crate) struct Setup<'a> {
     pub(crate) models: u16,
     /// The program that runs the gateway, such as valgrind, with its arguments.
     pub(crate) outer: &'a [String],
+    /// The CPUs of the gateway, and that of its mock.
+    pub(crate) cpus: &'a [usize],
+    pub(crate) mock_cpu: usize,
 }
 
 impl<'a> Setup<'a> {
     /// Returns a gateway with one model and all features on.
     pub(crate) fn new(name: &'static str, program: &'a Path) -> Self {
-        Self { name, program, settings: &[], models: 1, outer: &[] }
+        let (cpus, mock_cpu): (&[usize], _) = (&[PROXY_CPU], DRIVER_CPU);
+        Self { name, program, settings: &[], models: 1, outer: &[], cpus, mock_cpu }
     }
 
     /// Starts the gateway and waits until it has answered a request.
@@ -78,58 +82,58 @@ impl<'a> Setup<'a> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let mut command = match self.outer {
-            [] => pinned::command(PROXY_CPU, self.program),
+            [] => pinned::command_on(self.cpus, self.program),
             [first, rest @ ..] => {
-                let mut command = pinned::command(PROXY_CPU, first);
+                let mut command = pinned::command_on(self.cpus, first);
                 command.args(rest).arg(self.program);
                 command
             }
         };
-        prepare(&mut command, &folder, address, self.models);
-        command.envs(self.settings.iter().copied());
+        self.prepare(&mut command, &folder, address);
         let output = fs::File::create(folder.path().join("output")).expect("a file for its output");
         command.stdin(Stdio::null()).stdout(output.try_clone().expect("a file")).stderr(output);
-        let mut gateway = Contender::start(self.name, &mut command, address, folder);
-        (gateway.key, gateway.renames) = (Some(KEY.to_owned()), true);
-        gateway.wait_until("serves requests", |gateway| {
-            let model = ModelName::Id(self.models - 1);
-            let mut flow = Flow::new(Exchange { model, ..Exchange::json(256) }, 1, 0.0);
-            flow.count = Some(1);
-            gateway.drive(vec![flow], 0, 2_000, 5_000).flows[0].good == 1
-        });
+        let mut gateway =
+            Contender::start(self.name, &mut command, address, folder).unwrap_or_else(|error| panic!("{error}"));
+        (gateway.key, gateway.expected) = (Some(KEY.to_owned()), Expected::Renamed);
+        let model = ModelName::Id(self.models - 1);
+        let served = gateway.wait_until("serves requests", |gateway| gateway.has_answered(model));
+        served.unwrap_or_else(|error| panic!("{error}"));
         gateway.proxy = vec![gateway.pid()];
         gateway.mock =
             measure::children(gateway.pid()).first().copied().expect("the gateway has started its llama-server");
         gateway
     }
-}
 
-fn prepare(command: &mut Command, folder: &TempDir, address: SocketAddr, models: u16) {
-    let data = folder.path();
-    let model = data.join("bench.gguf");
-    model_file::write(&model, Kind::Chat);
-    let keys = data.join("api_keys.txt");
-    let lines = format!("bench:{KEY}:1000000000\nslow:{LIMITED_KEY}:60\nold:{EXPIRED_KEY}::2020-01-01\n");
-    fs::write(&keys, lines).expect("the key file can be written");
-    fs::set_permissions(&keys, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
-    let path = |path: &Path| path.to_str().expect("temporary folders have plain names").to_owned();
-    command.arg("serve").env_clear().current_dir(data).envs([
-        ("PATH", std::env::var("PATH").unwrap_or_default()),
-        ("HOME", path(data)),
-        ("DATA_DIR", path(data)),
-        ("AUTH_KEYS_FILE", path(&keys)),
-        ("LLAMA_SERVER", path(&pinned::own_program())),
-        ("EXTRA_ARGS", format!("--mock-cpu {DRIVER_CPU}")),
-        ("HOST", address.ip().to_string()),
-        ("PORT", address.port().to_string()),
-        ("PORT_HEALTH", "0".to_owned()),
-        ("PORT_BACKEND", free_port().to_string()),
-        ("MAX_CONCURRENT_REQUESTS", "512".to_owned()),
-        ("MAX_CONNECTIONS", "4096".to_owned()),
-        ("LOG_LEVEL", "warn".to_owned()),
-    ]);
-    let config = (0..models).map(|number| entry(&model, number, number + 1 == models)).collect::<String>();
-    fs::write(data.join("llamagate.yaml"), format!("models:\n{config}")).expect("the configuration");
+    /// Sets the environment and the files of the gateway.
+    pub(crate) fn prepare(&self, command: &mut Command, folder: &TempDir, address: SocketAddr) {
+        let data = folder.path();
+        let model = data.join("bench.gguf");
+        model_file::write(&model, Kind::Chat);
+        let keys = data.join("api_keys.txt");
+        let lines = format!("bench:{KEY}:1000000000\nslow:{LIMITED_KEY}:60\nold:{EXPIRED_KEY}::2020-01-01\n");
+        fs::write(&keys, lines).expect("the key file can be written");
+        fs::set_permissions(&keys, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
+        let path = |path: &Path| path.to_str().expect("temporary folders have plain names").to_owned();
+        command.arg("serve").env_clear().current_dir(data).envs([
+            ("PATH", std::env::var("PATH").unwrap_or_default()),
+            ("HOME", path(data)),
+            ("DATA_DIR", path(data)),
+            ("AUTH_KEYS_FILE", path(&keys)),
+            ("LLAMA_SERVER", path(&pinned::own_program())),
+            ("EXTRA_ARGS", format!("--mock-cpu {}", self.mock_cpu)),
+            ("HOST", address.ip().to_string()),
+            ("PORT", address.port().to_string()),
+            ("PORT_HEALTH", "0".to_owned()),
+            ("PORT_BACKEND", free_port().to_string()),
+            ("MAX_CONCURRENT_REQUESTS", "512".to_owned()),
+            ("MAX_CONNECTIONS", "4096".to_owned()),
+            ("LOG_LEVEL", "warn".to_owned()),
+        ]);
+        command.envs(self.settings.iter().copied());
+        let config =
+            (0..self.models).map(|number| entry(&model, number, number + 1 == self.models)).collect::<String>();
+        fs::write(data.join("llamagate.yaml"), format!("models:\n{config}")).expect("the configuration");
+    }
 }
 
 /// Returns the entry of one model for the configuration file.

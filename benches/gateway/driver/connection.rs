@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use memchr::memmem;
 
-use crate::traffic::{Exchange, ResponseBody, TAG};
+use crate::plan::{Expected, Flow};
+use crate::traffic::{Exchange, ModelName, ResponseBody, TAG};
 
 /// A connection with at most one request in flight.
 pub(crate) struct Connection {
@@ -16,6 +17,8 @@ pub(crate) struct Connection {
     tag_at: usize,
     sent: usize,
     expected: ResponseBody,
+    /// The body of a response that is not compared with the expected one.
+    rewritten: Option<Vec<u8>>,
     input: Vec<u8>,
     reading: Reading,
     status: u16,
@@ -58,10 +61,12 @@ pub(crate) enum Event {
 }
 
 impl Connection {
-    /// Opens a connection for requests of this kind; their responses name the model so.
-    pub(crate) fn new(address: SocketAddr, exchange: &Exchange, key: Option<&str>, model: &str) -> Self {
+    /// Opens a connection for the requests of a flow.
+    pub(crate) fn new(address: SocketAddr, flow: &Flow, expected: Expected) -> Self {
+        let exchange = &flow.exchange;
+        let model = if expected == Expected::Renamed { exchange.model } else { ModelName::OF_MOCK }.text();
         let body = exchange.request_body();
-        let key = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
+        let key = flow.key.as_deref().map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
         let mut request = format!(
             "POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nUser-Agent: bench\r\nAccept: */*\r\n{key}\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -76,7 +81,8 @@ impl Connection {
             request,
             tag_at,
             sent: 0,
-            expected: ResponseBody::to(exchange, model),
+            expected: ResponseBody::to(exchange, &model),
+            rewritten: (expected == Expected::Rewritten).then(Vec::new),
             input: Vec::new(),
             reading: Reading::Done,
             status: 0,
@@ -96,6 +102,7 @@ impl Connection {
         self.expected.tag(&tag);
         self.current = Some(Current { intended, first: None, last_frame: None });
         self.input.clear();
+        self.rewritten.iter_mut().for_each(Vec::clear);
         (self.sent, self.body, self.frames) = (0, 0, 0);
         (self.is_good, self.closes, self.reading) = (true, false, Reading::Head);
         self.write();
@@ -149,7 +156,7 @@ impl Connection {
         match self.take(&scratch[..count]) {
             Err(reason) => Some(Event::Failed(reason)),
             Ok(()) if self.reading == Reading::Done => Some(match self.status {
-                200 if !self.is_good || self.body != self.expected.bytes.len() => Event::Failed("other bytes"),
+                200 if !self.is_as_expected() => Event::Failed("other bytes"),
                 status => Event::Answered(status, self.frames - before),
             }),
             Ok(()) => Some(Event::Frames(self.frames - before)),
@@ -227,9 +234,19 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether the whole body is the expected one.
+    fn is_as_expected(&self) -> bool {
+        match &self.rewritten {
+            None => self.is_good && self.body == self.expected.bytes.len(),
+            Some(body) => memmem::find(body, &self.request[self.tag_at..self.tag_at + TAG]).is_some(),
+        }
+    }
+
     fn payload(&mut self, piece: &[u8]) {
         let end = self.body + piece.len();
-        if self.status == 200 {
+        if let Some(body) = &mut self.rewritten {
+            body.extend(piece);
+        } else if self.status == 200 {
             self.is_good &= self.expected.bytes.get(self.body..end) == Some(piece);
             while self.expected.ends.get(self.frames).is_some_and(|&frame| frame <= end) {
                 self.frames += 1;

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use crate::measure::{self, Machine, ThreadCounts};
 use crate::plan::{Outcome, Plan, Tally};
 use crate::poller::Poller;
-use crate::traffic::ModelName;
 use connection::{Connection, Event};
 use progress::{Progress, count_frames, record};
 
@@ -76,9 +75,8 @@ impl<'a> Driver<'a> {
         let poller = Poller::new();
         let mut connections = Vec::new();
         for (number, flow) in plan.flows.iter().enumerate() {
-            let model = if plan.renames { flow.exchange.model } else { ModelName::OF_MOCK }.text();
             for _ in 0..flow.connections {
-                let connection = Connection::new(plan.address, &flow.exchange, flow.key.as_deref(), &model);
+                let connection = Connection::new(plan.address, flow, plan.expected);
                 poller.watch(&connection.socket, connections.len());
                 connections.push((number, connection));
             }

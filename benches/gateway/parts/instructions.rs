@@ -85,7 +85,8 @@ fn run(options: &Options, builds: &Builds, variant: &Variant, requests: u64) -> 
     let valgrind = ["valgrind", "--quiet", "--tool=callgrind", &file].map(str::to_owned);
     let program = if variant.bare { &builds.bare } else { &builds.on };
     let Variant { settings, models, .. } = *variant;
-    let mut gateway = Setup { name: "under valgrind", program, settings, models, outer: &valgrind }.start();
+    let setup = Setup::new("under valgrind", program);
+    let mut gateway = Setup { settings, models, outer: &valgrind, ..setup }.start();
     let mut flow = Flow::new(variant.exchange, 1, 0.0);
     flow.count = Some(requests);
     flow.key = variant.key.map(str::to_owned);

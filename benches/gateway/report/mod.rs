@@ -56,8 +56,7 @@ impl Report {
             "machine": measure::machine(),
             "commit": output_of("git", &["describe", "--always", "--dirty"]),
             "rustc": output_of("rustc", &["--version"]),
-            "nginx": Peer::Nginx.version(),
-            "haproxy": Peer::Haproxy.version(),
+            "peers": Peer::ALL.iter().filter_map(|peer| peer.version()).collect::<Vec<_>>(),
             "rounds": options.rounds,
             "seconds": options.seconds,
         });
