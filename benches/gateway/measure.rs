@@ -1,6 +1,6 @@
 //! Processes and the machine, from /proc, and free ports.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::net::TcpListener;
 
@@ -78,6 +78,31 @@ pub(crate) fn resident_kib(pids: &[u32]) -> u64 {
         text.split(' ').nth(1)?.parse::<u64>().ok().map(|pages| pages * 4)
     };
     pids.iter().filter_map(of).sum()
+}
+
+/// Begins to measure the largest resident memory of a process.
+pub(crate) fn reset_peak(pid: u32) {
+    // proc(5): 5 resets VmHWM.
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("the peak of an own process can be reset");
+}
+
+/// Returns the largest resident memory of a process since [`reset_peak`], in KiB.
+pub(crate) fn peak_kib(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
+
+/// Counts how often the threads of a process have woken up after a wait, by the name of the thread.
+pub(crate) fn switches_by_name(pid: u32) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for thread in numbers_in(&format!("/proc/{pid}/task")) {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).unwrap_or_default();
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map_or("", str::trim);
+        let count: u64 = field("voluntary_ctxt_switches:").parse().unwrap_or(0);
+        *counts.entry(field("Name:").to_owned()).or_default() += count;
+    }
+    counts
 }
 
 /// Counts the open file descriptors of a process.

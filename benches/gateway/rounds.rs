@@ -9,7 +9,7 @@ use super::contenders::gateways::{Builds, OFF, Setup};
 use super::contenders::peers::Peer;
 use super::contenders::{Contender, SECOND_DIRECT};
 use super::options::Options;
-use super::parts::{calls, cores, fleet, floods, instructions, memory, overload, soak};
+use super::parts::{calls, cores, fleet, floods, idle, instructions, memory, overload, soak, start};
 use super::plan::Expected;
 use super::report::{Measured, Report};
 use super::targets::Target;
@@ -67,6 +67,12 @@ pub(crate) fn run() {
     }
     if options.wants("memory") {
         memory::measure(&options, &builds, &mut report);
+    }
+    if options.wants("idle") {
+        idle::measure(&builds, &mut report);
+    }
+    if options.wants("start") {
+        start::measure(&builds, &mut report);
     }
     print_and_save(&report, &options);
 }

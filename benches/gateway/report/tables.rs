@@ -46,7 +46,7 @@ impl Report {
         for (part, facts) in &self.facts {
             println!("\n### {part}\n\n| | |\n|---|---:|");
             for (name, value) in facts {
-                let value = value.as_f64().map_or_else(|| value.to_string(), |value| format!("{value:.1}"));
+                let value = value.as_f64().map_or_else(|| value.to_string(), short);
                 println!("| {name} | {value} |");
             }
         }
@@ -104,6 +104,16 @@ impl Report {
             false => "",
         }
     }
+}
+
+/// Returns a number with as many digits as it needs: a futex call in a hundred requests shows too.
+fn short(value: f64) -> String {
+    let digits = match value.abs() {
+        value if value >= 100.0 || value.fract() == 0.0 => 0,
+        value if value >= 10.0 => 1,
+        _ => 3,
+    };
+    format!("{value:.digits$}")
 }
 
 fn no_value() -> String {
