@@ -17,6 +17,8 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/python.sh
+. "$(dirname "$0")/python.sh"
 
 requirements=$repo_root/tests/clients/requirements.txt
 litellm_requirements=$repo_root/tests/clients/litellm-requirements.txt
@@ -40,35 +42,6 @@ runpod_stamp=$runpod/requirements.stamp
 ollama_stamp=$ollama/requirements.stamp
 retrieval_stamp=$retrieval/requirements.stamp
 node_stamp=$node/package-lock.stamp
-
-# up_to_date STAMP DIGEST: whether the stamp holds the digest of the sources.
-up_to_date() {
-  [[ -f $1 && $(<"$1") == "$2" ]]
-}
-
-# make_venv FOLDER REQUIREMENTS DIGEST [PIP-OPTION...]
-make_venv() {
-  local venv=$1 requirements=$2 digest=$3
-  shift 3
-  have python3 || fail "the tests need python3 (3.11 or newer), and it is not on PATH"
-  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    fail "the tests need Python 3.11 or newer; python3 is $(python3 -V 2>&1)"
-  python3 -c 'import venv, ensurepip' 2>/dev/null ||
-    fail "the tests need Python's venv module with ensurepip, and python3 has none" "Debian, Ubuntu: apt install python3-venv"
-  need_space "$cache_dir" 800 "the tests' Python packages"
-
-  say "installing the Python packages of ${requirements#"$repo_root"/} into ${venv#"$repo_root"/} ..."
-  local log
-  # A venv cannot be renamed into place, because its scripts contain its path. So the stamp is written last, when the
-  # venv is complete.
-  rm -rf "$venv"
-  python3 -m venv "$venv" >&2 || fail "python3 -m venv failed"
-  if ! log=$("$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" \
-    --requirement "$requirements" 2>&1); then
-    fail "pip could not install the packages of $requirements:" "$log"
-  fi
-  printf '%s\n' "$digest" >"$venv/requirements.stamp"
-}
 
 # make_node DIGEST
 make_node() {

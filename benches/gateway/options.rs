@@ -41,6 +41,12 @@ pub(crate) struct Options {
     /// Instead: count the instructions of each request with callgrind.
     #[arg(long)]
     pub(crate) instructions: bool,
+    /// With --instructions: fail if a count is more than 3 % above its figure in benches/gateway/instructions.json.
+    #[arg(long, requires = "instructions")]
+    pub(crate) check: bool,
+    /// With --instructions: write the counts as the new figures.
+    #[arg(long, requires = "instructions", conflicts_with = "check")]
+    pub(crate) update: bool,
     /// With --instructions: keep callgrind's files in this folder, for callgrind_annotate.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) counts: Option<PathBuf>,

@@ -26,13 +26,15 @@ pub(crate) fn run() {
             let absolute = |path| std::path::absolute(path).expect("a path");
             Builds { on: absolute(on), bare: absolute(bare) }
         }
+        _ if cfg!(debug_assertions) => Builds::of_tests(),
         _ => Builds::make(),
     };
     let mut report = Report::new(&options);
     println!("{}", measure::machine());
     if options.instructions || options.soak.is_some() {
-        if options.instructions {
-            instructions::measure(&options, &builds, &mut report);
+        let is_good = !options.instructions || instructions::measure(&options, &builds, &mut report);
+        if options.check || options.update {
+            std::process::exit(i32::from(!is_good));
         }
         if let Some(minutes) = options.soak {
             soak::measure(minutes, &options, &builds, &mut report);

@@ -32,6 +32,12 @@ pub(crate) struct Builds {
 }
 
 impl Builds {
+    /// Returns the unoptimised program that Cargo builds for tests, in the place of both.
+    pub(crate) fn of_tests() -> Self {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_llamagate"));
+        Self { on: program.clone(), bare: program }
+    }
+
     /// Builds both programs in one folder, so that they share the builds of their dependencies.
     pub(crate) fn make() -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");

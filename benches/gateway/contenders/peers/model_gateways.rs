@@ -15,7 +15,9 @@ pub(super) fn litellm(upstream: SocketAddr) -> String {
             name.text()
         )
     };
-    format!("model_list:\n{}{}", entry(ModelName::OF_MOCK), entry(ModelName::Alias(0)))
+    let models = [ModelName::OF_MOCK, ModelName::Alias(0)].map(entry).concat();
+    // As nginx, it checks no key.
+    format!("model_list:\n{models}general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}\n")
 }
 
 /// Completes the command that starts LiteLLM's proxy, with one worker.

@@ -1,0 +1,32 @@
+# shellcheck shell=bash
+# Environments with pinned packages of Python; sourced after lib.sh, never run.
+
+# up_to_date STAMP DIGEST: whether the stamp holds the digest of the sources.
+up_to_date() {
+  [[ -f $1 && $(<"$1") == "$2" ]]
+}
+
+# make_venv FOLDER REQUIREMENTS DIGEST [PIP-OPTION...]: makes an environment with the packages of a list.
+make_venv() {
+  local venv=$1 requirements=$2 digest=$3
+  shift 3
+  have python3 || fail "python3 (3.11 or newer) is needed, and it is not on PATH"
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "Python 3.11 or newer is needed; python3 is $(python3 -V 2>&1)"
+  python3 -c 'import venv, ensurepip' 2>/dev/null ||
+    fail "Python's venv module with ensurepip is needed, and python3 has none" "Debian, Ubuntu: apt install python3-venv"
+  # shellcheck disable=SC2154  # lib.sh sets it.
+  need_space "$cache_dir" 800 "an environment with Python packages"
+
+  say "installing the Python packages of ${requirements#"$repo_root"/} into ${venv#"$repo_root"/} ..."
+  local log
+  # A venv cannot be renamed into place, because its scripts contain its path. So the stamp is written last, when the
+  # venv is complete.
+  rm -rf "$venv"
+  python3 -m venv "$venv" >&2 || fail "python3 -m venv failed"
+  if ! log=$("$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" \
+    --requirement "$requirements" 2>&1); then
+    fail "pip could not install the packages of $requirements:" "$log"
+  fi
+  printf '%s\n' "$digest" >"$venv/requirements.stamp"
+}
