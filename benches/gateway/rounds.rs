@@ -24,10 +24,10 @@ pub(crate) fn run() {
         Some([on, bare]) => {
             // A gateway starts in its own folder, so a relative path would not be found.
             let absolute = |path| std::path::absolute(path).expect("a path");
-            Builds { on: absolute(on), bare: absolute(bare) }
+            Builds { on: absolute(on), bare: absolute(bare), is_optimised: true }
         }
         _ if cfg!(debug_assertions) => Builds::of_tests(),
-        _ => Builds::make(),
+        _ => Builds::make(!options.check && !options.update),
     };
     let mut report = Report::new(&options);
     println!("{}", measure::machine());
@@ -82,6 +82,7 @@ pub(crate) fn run() {
 /// Prints the results and the targets, and writes both as JSON.
 fn print_and_save(report: &Report, options: &Options) {
     report.print();
+    report.print_headline();
     targets::print(report);
     report.save(options, targets::all(report).iter().map(Target::json).collect());
 }

@@ -87,7 +87,8 @@ impl Exchange {
             request_size: body.len(),
             response_size: number(b"\"max_tokens\":")? as usize,
             pause: number(b"\"seed\":")?,
-            stream: after(b"\"stream\":")?.starts_with(b"true"),
+            // A proxy may leave out what is the default.
+            stream: after(b"\"stream\":").is_some_and(|value| value.starts_with(b"true")),
             model: ModelName::OF_MOCK,
         };
         Some((exchange, *tag))

@@ -35,6 +35,28 @@ fn docs_parameters_is_up_to_date() {
     assert_up_to_date("PARAMETERS.md", &llamagate::gateway::parameters_reference());
 }
 
+/// The figures of the overhead stand in one place, so that no page has older ones.
+#[test]
+fn readme_has_the_headline_of_the_benchmark() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).expect("a page can be read");
+    let (benchmark, readme) = (read("docs/BENCHMARK.md"), read("README.md"));
+    let figures = headline(&benchmark);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(root.join("README.md"), readme.replace(headline(&readme), figures)).expect("the page can be written");
+    }
+    let found = read("README.md");
+    assert!(figures.lines().count() > 5, "the figures were found");
+    assert!(headline(&found) == figures, "the README's figures are stale: UPDATE_DOCS=1 cargo test --test it docs");
+}
+
+/// Returns the lines between the marks of the headline.
+fn headline(page: &str) -> &str {
+    let (_, rest) = page.split_once("<!-- headline").expect("a mark of the beginning");
+    let (_, rest) = rest.split_once("-->\n").expect("the end of the mark");
+    rest.split_once("<!-- /headline -->").expect("a mark of the end").0
+}
+
 #[test]
 fn every_link_of_the_docs_has_a_target() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -18,8 +18,8 @@ use crate::traffic::{Exchange, ModelName};
 /// The name of the second direct contender. Its difference to the first is the resolution of the measurement.
 pub(crate) const SECOND_DIRECT: &str = "direct again";
 
-/// How long a process may take until it serves requests. LiteLLM imports for half a minute on a busy machine.
-const START_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long a process may take until it serves requests. LiteLLM imports for two minutes on a busy machine.
+const START_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A process and its folder; dropping it stops the process.
 pub(crate) struct Contender {

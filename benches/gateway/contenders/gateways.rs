@@ -29,17 +29,20 @@ pub(crate) const EXPIRED_KEY: &str = "benchmark-key-of-the-year-2020";
 pub(crate) struct Builds {
     pub(crate) on: PathBuf,
     pub(crate) bare: PathBuf,
+    /// Whether they have the release profile. Programs that are given are taken for such.
+    pub(crate) is_optimised: bool,
 }
 
 impl Builds {
     /// Returns the unoptimised program that Cargo builds for tests, in the place of both.
     pub(crate) fn of_tests() -> Self {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_llamagate"));
-        Self { on: program.clone(), bare: program }
+        Self { on: program.clone(), bare: program, is_optimised: false }
     }
 
-    /// Builds both programs in one folder, so that they share the builds of their dependencies.
-    pub(crate) fn make() -> Self {
+    /// Builds the programs in one folder, so that they share the builds of their dependencies. Without `with_bare` the first
+    /// one is in the place of both.
+    pub(crate) fn make(with_bare: bool) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
         let build = |name: &str, features: &[&str]| {
             println!("building {name} ...");
@@ -51,7 +54,9 @@ impl Builds {
             fs::copy(folder.join("build/release/llamagate"), &path).expect("the program can be copied");
             path
         };
-        Self { on: build("llamagate", &[]), bare: build("llamagate-bare", &["--features", "bare"]) }
+        let on = build("llamagate", &[]);
+        let bare = if with_bare { build("llamagate-bare", &["--features", "bare"]) } else { on.clone() };
+        Self { on, bare, is_optimised: true }
     }
 }
 

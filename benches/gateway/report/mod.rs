@@ -1,7 +1,9 @@
 //! The results: medians over the rounds, all values as JSON.
 //!
+//! - `headline.rs`: the table of the headline
 //! - `tables.rs`: the tables of the workloads and of the parts
 
+mod headline;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -61,6 +63,15 @@ impl Report {
             "seconds": options.seconds,
         });
         Self { measured: Vec::new(), facts: BTreeMap::new(), max_steal: options.max_steal, about }
+    }
+
+    /// Returns when, where and how it was measured, as one line.
+    pub(super) fn about(&self) -> String {
+        let text = |name: &str| self.about[name].as_str().unwrap_or("unknown").to_owned();
+        let peers: Vec<&str> = self.about["peers"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let (rounds, seconds) = (&self.about["rounds"], &self.about["seconds"]);
+        let peers = peers.join(", ");
+        format!("{}, {}; {rounds} rounds of {seconds} s; {peers}; {}", text("date"), text("machine"), text("commit"))
     }
 
     /// Adds a result of a part.

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::Counts;
+use crate::contenders::gateways::Builds;
 
 /// A count may be this much above or below its figure, for other versions of libc and the seeds of hash tables.
 const TOLERANCE: f64 = 0.03;
@@ -16,12 +17,12 @@ const TOLERANCE: f64 = 0.03;
 type Figures = BTreeMap<String, Counts>;
 
 /// Prints each count beside its figure; returns false if one is exceeded.
-pub(super) fn check(counts: &Counts) -> bool {
+pub(super) fn check(counts: &Counts, builds: &Builds) -> bool {
+    let build = name(builds);
     let figures = read();
-    let known =
-        figures.get(build()).unwrap_or_else(|| panic!("{} has no figures: {build}", path().display(), build = build()));
+    let known = figures.get(build).unwrap_or_else(|| panic!("{} has no figures: {build}", path().display()));
     let mut is_good = true;
-    println!("\n| {} build | figure | counted | change |\n|---|---:|---:|---:|", build());
+    println!("\n| {build} build | figure | counted | change |\n|---|---:|---:|---:|");
     for (what, count) in counts {
         let figure = known.get(what).unwrap_or_else(|| panic!("{} has no figure: {what}", path().display()));
         let change = count / figure - 1.0;
@@ -43,9 +44,9 @@ pub(super) fn check(counts: &Counts) -> bool {
 }
 
 /// Writes the counts as the figures of this build.
-pub(super) fn update(counts: &Counts) {
+pub(super) fn update(counts: &Counts, builds: &Builds) {
     let mut figures = read();
-    figures.insert(build().to_owned(), counts.clone());
+    figures.insert(name(builds).to_owned(), counts.clone());
     let text = serde_json::to_string_pretty(&figures).expect("JSON");
     fs::write(path(), text + "\n").expect("the figures can be written");
     println!("written: {}", path().display());
@@ -56,9 +57,9 @@ fn read() -> Figures {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path().display()))
 }
 
-/// The harness and the gateway have builds of the same kind, unless `--built` names others.
-fn build() -> &'static str {
-    if cfg!(debug_assertions) { "unoptimised" } else { "optimised" }
+/// Returns the name of the build in the file.
+fn name(builds: &Builds) -> &'static str {
+    if builds.is_optimised { "optimised" } else { "unoptimised" }
 }
 
 fn path() -> PathBuf {
