@@ -16,7 +16,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,9 @@ use crate::dial::DialTarget;
 use crate::dial::testing::DEADLINE;
 use crate::gateway::bounds::UPSTREAM_IDLE;
 use crate::gateway::request::body::RequestBody;
+
+/// Most that a server may see before a test looks.
+const MOST_SEEN: usize = 1024;
 
 /// What a server does on each of its connections.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +79,7 @@ enum Seen {
 /// A server, and the other end of the connections to it.
 struct Fixture {
     asking: Arc<Asking>,
-    seen: UnboundedReceiver<Seen>,
+    seen: Receiver<Seen>,
     _serving: JoinSet<()>,
 }
 
@@ -97,7 +100,7 @@ impl Fixture {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let mut target = DialTarget::local(listener.local_addr().unwrap(), None).unwrap();
         change(&mut target);
-        let (report, seen) = unbounded_channel();
+        let (report, seen) = channel(MOST_SEEN);
         let mut serving = JoinSet::new();
         serving.spawn(accept(listener, manner, report));
         let connections = WorkerConnections::new(DEADLINE);
@@ -139,11 +142,11 @@ impl Asking {
     }
 }
 
-async fn accept(listener: TcpListener, manner: Manner, report: UnboundedSender<Seen>) {
+async fn accept(listener: TcpListener, manner: Manner, report: Sender<Seen>) {
     let mut connections = JoinSet::new();
     for number in 0.. {
         let (stream, _) = listener.accept().await.unwrap();
-        let _ = report.send(Seen::Accepted(number));
+        let _ = report.try_send(Seen::Accepted(number));
         let report = report.clone();
         connections.spawn(async move {
             let mut stream = BufReader::new(stream);
@@ -151,7 +154,7 @@ async fn accept(listener: TcpListener, manner: Manner, report: UnboundedSender<S
             let _ = serve(&mut stream, number, manner, &report).await;
             let _ = stream.shutdown().await;
             let _ = stream.read_to_end(&mut Vec::new()).await;
-            let _ = report.send(Seen::Closed(number));
+            let _ = report.try_send(Seen::Closed(number));
         });
     }
 }
@@ -160,11 +163,11 @@ async fn serve(
     stream: &mut BufReader<TcpStream>,
     number: usize,
     manner: Manner,
-    report: &UnboundedSender<Seen>,
+    report: &Sender<Seen>,
 ) -> io::Result<()> {
     for nth in 1.. {
         let length = read_head(stream).await?;
-        let _ = report.send(Seen::Request(number));
+        let _ = report.try_send(Seen::Request(number));
         if let Manner::RefuseEarly = manner {
             return stream.write_all(EARLY.as_bytes()).await;
         }
