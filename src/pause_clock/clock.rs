@@ -74,7 +74,8 @@ impl ActiveInstant {
 
     /// Converts an instant of tokio's clock before which the pauses sum up to `paused`.
     pub(super) fn of(real: tokio::time::Instant, paused: Duration) -> Self {
-        Self(real.checked_sub(paused).unwrap_or(real))
+        // Nearly always, there has been no pause.
+        Self(if paused.is_zero() { real } else { real.checked_sub(paused).unwrap_or(real) })
     }
 
     /// Returns what tokio's clock will say at this instant if no further pause comes before it.

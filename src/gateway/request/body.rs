@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -25,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::content_coding::{ACCEPTED_CODINGS, ContentCodings, UnpackError, Unpacker, UnsupportedCoding};
 use crate::fleet::Fingerprint;
 use crate::gateway::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN, SCANNED_AT_ONCE, SMALL_PIECE, UNPACKED_AT_ONCE};
+
 use crate::gateway::connection::discard::InboundBody;
 use crate::gateway::connection::head::HeadLimits;
 use crate::gateway::routes::route::Route;
@@ -294,56 +295,28 @@ pub(crate) async fn read_body(
         }
     };
     let mut timer = LazyTimer::default();
-    let mut arrived = first_frame(&mut body).await;
-    loop {
-        let frame = match arrived.take() {
-            Some(frame) => frame,
-            None => next_frame(&mut body, &mut timer, limits.idle_timeout).await?,
+    while !body.is_end_stream() {
+        let frame = match next_frame(&mut body, &mut timer, limits.idle_timeout).await? {
+            None => break,
+            Some(frame) => frame.map_err(|_| Refusal::bad_request("the body is malformed or incomplete"))?,
         };
-        match frame {
-            None => {
-                if let Some(unpacker) = unpacker {
-                    let last = unpacker.finish().map_err(|error| unpack_refusal(error, limits))?;
-                    received.push(last.into(), limits)?;
-                }
-                received.flush_joining();
-                return Ok(received);
-            }
-            Some(Err(_)) => return Err(Refusal::bad_request("the body is malformed or incomplete")),
-            Some(Ok(frame)) => {
-                // Trailers are not passed on.
-                let Ok(piece) = frame.into_data() else { continue };
-                match &mut unpacker {
-                    None => received.push(piece, limits)?,
-                    Some(unpacker) => received.push_unpacked(&piece, unpacker, limits).await?,
-                }
-            }
+        // Trailers are not passed on.
+        let Ok(piece) = frame.into_data() else { continue };
+        match &mut unpacker {
+            None => received.push(piece, limits)?,
+            Some(unpacker) => received.push_unpacked(&piece, unpacker, limits).await?,
         }
     }
+    if let Some(unpacker) = unpacker {
+        let last = unpacker.finish().map_err(|error| unpack_refusal(error, limits))?;
+        received.push(last.into(), limits)?;
+    }
+    received.flush_joining();
+    Ok(received)
 }
 
-/// A part of a body that has arrived; `None` at its end.
-type ArrivedFrame = Option<Result<Frame<Bytes>, hyper::Error>>;
-
-/// Returns the first frame of a body if it has arrived.
-///
-/// hyper takes a body off its buffer only once the body is polled, so the first poll finds nothing. Polled without a waker,
-/// it makes hyper's connection run again, and with it this task, which then finds what has arrived. With a waker and a timer,
-/// that would take a timer, and a second run for nothing.
-async fn first_frame(body: &mut Incoming) -> Option<ArrivedFrame> {
-    let mut has_asked = false;
-    poll_fn(|context| match Pin::new(&mut *body).poll_frame(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(frame) => Poll::Ready(Some(frame)),
-        Poll::Pending if std::mem::replace(&mut has_asked, true) => Poll::Ready(None),
-        Poll::Pending => {
-            context.waker().wake_by_ref();
-            Poll::Pending
-        }
-    })
-    .await
-}
-
-/// Waits for the next frame of a body.
+/// Waits for the next frame of a body; `None` at its end. `timer` is used again for each, and only for those that have not
+/// arrived.
 ///
 /// # Errors
 /// [`Refusal::RequestTimeout`] if none arrives for `idle_timeout`.
@@ -351,7 +324,7 @@ async fn next_frame(
     body: &mut Incoming,
     timer: &mut LazyTimer,
     idle_timeout: Duration,
-) -> Result<ArrivedFrame, Refusal> {
+) -> Result<Option<Result<Frame<Bytes>, hyper::Error>>, Refusal> {
     timer.stop();
     poll_fn(|context| {
         if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) {
