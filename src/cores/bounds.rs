@@ -15,9 +15,3 @@ pub fn count_of_machine() -> NonZeroUsize {
     let cpus = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     NonZeroUsize::new(MOST_CORES).map_or(cpus, |most| cpus.min(most))
 }
-
-/// Returns what each value of a [`PerCore`](super::PerCore) may have if all of them together may have `total`: 1 at least.
-pub fn share_of(total: usize) -> usize {
-    // The main thread has a value too.
-    (total / (count_of_machine().get() + 1)).max(1)
-}

@@ -14,7 +14,7 @@ mod choice;
 mod per_core;
 mod threads;
 
-pub use bounds::{count_of_machine, share_of};
+pub use bounds::count_of_machine;
 pub use choice::{Cores, ServingCore};
 pub use per_core::PerCore;
 pub use threads::CoreThreads;

@@ -5,11 +5,13 @@
 //! program's own requests go through `http_client`.
 //!
 //! - `explain.rs`: the sentence that says why a connection failed
+//! - `open_connections.rs`: how many connections to one worker are open, and how many may be
 //! - `target.rs`: a worker's address, and the key and the model name that it expects
 //! - `testing.rs`: HTTP servers and certificate authorities for tests
 //! - `trust.rs`: the certificate authorities that are trusted, and the TLS configuration
 
 mod explain;
+mod open_connections;
 mod target;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -18,6 +20,7 @@ mod tests;
 mod trust;
 
 pub use explain::explain;
+pub use open_connections::{OpenConnection, OpenConnections};
 pub use target::{BadLocal, BadRemote, DialTarget, TargetId};
 pub use trust::Trust;
 

@@ -9,6 +9,7 @@ use http::uri::{self, Authority, InvalidUri, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use thiserror::Error;
 
+use super::open_connections::OpenConnections;
 use crate::settings::catalogue::RemoteSettings;
 
 /// The path below which the routes of OpenAI's API are.
@@ -41,6 +42,8 @@ pub struct DialTarget {
     pub model: Option<String>,
     /// Whether this is a remote backend rather than a process of this gateway.
     pub is_remote: bool,
+    /// Its open connections.
+    pub connections: OpenConnections,
 }
 
 /// Tells the processes and backends apart that requests are sent to, also those that had the same address one after the
@@ -96,7 +99,7 @@ pub enum BadRemote {
 }
 
 impl DialTarget {
-    /// Returns the target of a process on this machine.
+    /// Returns the target of a process on this machine that has one slot.
     ///
     /// # Errors
     ///
@@ -116,6 +119,7 @@ impl DialTarget {
             fields: Vec::new(),
             model: None,
             is_remote: false,
+            connections: OpenConnections::for_slots(1),
         })
     }
 
@@ -163,6 +167,7 @@ impl DialTarget {
             fields: remote.fields.clone(),
             model: remote.model.clone(),
             is_remote: true,
+            connections: OpenConnections::for_slots(remote.slots),
         })
     }
 

@@ -12,21 +12,23 @@ use crate::gateway::bounds::UPSTREAM_IDLE;
 pub(super) struct IdleConnections<C> {
     /// Since when each is idle, the oldest first.
     list: VecDeque<(Instant, C)>,
-    most: usize,
+}
+
+impl<C> Default for IdleConnections<C> {
+    fn default() -> Self {
+        Self { list: VecDeque::new() }
+    }
 }
 
 impl<C> IdleConnections<C> {
-    /// Creates an empty list, of at most this many.
-    pub(super) fn new(most: usize) -> Self {
-        Self { list: VecDeque::new(), most }
+    /// Adds a connection that is idle from now on.
+    pub(super) fn put(&mut self, connection: C, now: Instant) {
+        self.list.push_back((now, connection));
     }
 
-    /// Adds a connection that is idle from now on. Returns the oldest one if there are too many.
-    #[must_use]
-    pub(super) fn put(&mut self, connection: C, now: Instant) -> Option<C> {
-        let evicted = if self.list.len() < self.most { None } else { self.list.pop_front() };
-        self.list.push_back((now, connection));
-        evicted.map(|(_, connection)| connection)
+    /// Takes the connection that has been idle longest.
+    pub(super) fn take_oldest(&mut self) -> Option<C> {
+        self.list.pop_front().map(|(_, connection)| connection)
     }
 
     /// Takes the connection that became idle last: the others expire. Returns `None` if the worker may be closing all of
@@ -93,15 +95,17 @@ mod tests {
         #[test]
         fn connections_come_out_as_from_a_plain_list(steps in prop::collection::vec(step(), 0..200)) {
             let mut now = Instant::now();
-            let mut idle = IdleConnections::new(MOST);
+            let mut idle = IdleConnections::default();
             let (mut plain, mut closed, mut next) = (Vec::<(Instant, usize)>::new(), Vec::new(), 0);
             for step in steps {
                 let is_young = |since: Instant| now < since + UPSTREAM_IDLE;
                 match step {
                     Step::Put => {
                         plain.push((now, next));
-                        let evicted = (plain.len() > MOST).then(|| plain.remove(0).1);
-                        prop_assert_eq!(idle.put(next, now), evicted);
+                        idle.put(next, now);
+                        if plain.len() > MOST {
+                            prop_assert_eq!(idle.take_oldest(), Some(plain.remove(0).1));
+                        }
                         next += 1;
                     }
                     Step::Take => {

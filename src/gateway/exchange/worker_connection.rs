@@ -14,7 +14,7 @@ use hyper::client::conn::http1::{self, Connection, SendRequest};
 use tokio::task::unconstrained;
 
 use super::wakeups::Wakeups;
-use crate::dial::Link;
+use crate::dial::{Link, OpenConnection};
 use crate::gateway::request::body::RequestBody;
 
 /// The request of a failed exchange comes back if no byte of it was written.
@@ -28,18 +28,20 @@ pub(super) struct WorkerConnection {
     wakeups: Arc<Wakeups>,
     /// The same wake-ups, as the driver takes them.
     waker: Waker,
+    /// Counts it as open.
+    _open: OpenConnection,
 }
 
 impl WorkerConnection {
-    /// Takes over a stream on which nothing has been sent.
+    /// Takes over a stream on which nothing has been sent, and which `open` counts.
     ///
     /// # Errors
     /// hyper cannot use the stream, which does not happen for HTTP/1.1.
-    pub(super) async fn open(link: Link) -> hyper::Result<Self> {
+    pub(super) async fn open(link: Link, open: OpenConnection) -> hyper::Result<Self> {
         let (requests, driver) = http1::handshake(link).await?;
         let wakeups = Arc::new(Wakeups::default());
         let waker = Waker::from(Arc::clone(&wakeups));
-        Ok(Self { requests, driver: Some(Box::new(driver)), wakeups, waker })
+        Ok(Self { requests, driver: Some(Box::new(driver)), wakeups, waker, _open: open })
     }
 
     /// Reads and writes what the socket allows. `task` is woken when it allows more, or has been closed.

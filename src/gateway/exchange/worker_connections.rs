@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::worker_body::{HeldConnection, WorkerBody};
 use super::worker_connection::WorkerConnection;
 use super::worker_pool::{Opener, WorkerPool};
-use crate::cores::{self, PerCore};
+use crate::cores::PerCore;
 use crate::dial::{BoxError, DialTarget, Dialer, TargetId};
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::request::body::RequestBody;
@@ -50,13 +50,8 @@ impl ExchangeError {
 impl WorkerConnections {
     /// Keeps no connection yet. `connect_timeout` is the longest time until a new one can be used.
     pub(crate) fn new(connect_timeout: Duration) -> Self {
-        let opener = Opener {
-            dialer: Dialer::new(connect_timeout),
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
-            // llama-server keeps a thread for each connection, and knows how many are idle at most.
-            most_idle: cores::share_of(UPSTREAM_IDLE_CONNECTIONS),
-        };
+        let opener =
+            Opener { dialer: Dialer::new(connect_timeout), tasks: TaskTracker::new(), stop: CancellationToken::new() };
         Self { opener: Arc::new(opener), pools: PerCore::new(Mutex::default) }
     }
 
@@ -73,21 +68,23 @@ impl WorkerConnections {
         mut request: Request<RequestBody>,
     ) -> Result<Response<WorkerBody>, ExchangeError> {
         let pool = self.pool(target, gone);
-        for _ in 0..UPSTREAM_IDLE_CONNECTIONS {
-            let Some(connection) = pool.take() else { break };
+        let mut tries = 0;
+        loop {
+            let idle = if tries < UPSTREAM_IDLE_CONNECTIONS { pool.take() } else { None };
+            let is_new = idle.is_none();
+            tries += 1;
+            let connection = match idle {
+                Some(connection) => connection,
+                // Boxed, because nearly no request needs it, and each would carry its size.
+                None => Box::pin(self.opener.open(target)).await.map_err(ExchangeError::Connect)?,
+            };
             match connection.exchange(request).await {
                 Ok((response, connection)) => return Ok(answered(response, connection, pool)),
-                Err(mut error) => match error.take_message() {
+                Err(mut error) => match error.take_message().filter(|_| !is_new) {
                     Some(unsent) => request = unsent,
                     None => return Err(ExchangeError::Broken(error.into_error())),
                 },
             }
-        }
-        // Boxed, because nearly no request needs it, and each would carry its size.
-        let connection = Box::pin(self.opener.open(target)).await.map_err(ExchangeError::Connect)?;
-        match connection.exchange(request).await {
-            Ok((response, connection)) => Ok(answered(response, connection, pool)),
-            Err(error) => Err(ExchangeError::Broken(error.into_error())),
         }
     }
 

@@ -22,8 +22,6 @@ pub(super) struct Opener {
     pub(super) tasks: TaskTracker,
     /// Cancelled when all idle connections have to be closed.
     pub(super) stop: CancellationToken,
-    /// Most idle connections of one core to one worker.
-    pub(super) most_idle: usize,
 }
 
 /// The connections of one core to one worker.
@@ -65,8 +63,9 @@ impl Opener {
     /// # Errors
     /// What [`crate::dial::explain`] turns into a sentence.
     pub(super) async fn open(&self, target: &DialTarget) -> Result<WorkerConnection, BoxError> {
+        let open = target.connections.add();
         let link = self.dialer.connect(target).await?;
-        Ok(WorkerConnection::open(link).await?)
+        Ok(WorkerConnection::open(link, open).await?)
     }
 }
 
@@ -74,8 +73,7 @@ impl WorkerPool {
     /// Creates an empty pool for this worker, which has ended once `gone` is cancelled.
     pub(super) fn new(target: DialTarget, gone: CancellationToken, opener: Arc<Opener>) -> Arc<Self> {
         let attention = Arc::<Attention>::default();
-        let state =
-            PoolState { idle: IdleConnections::new(opener.most_idle), has_keeper: false, is_opening_spare: false };
+        let state = PoolState { idle: IdleConnections::default(), has_keeper: false, is_opening_spare: false };
         let waker = Waker::from(Arc::clone(&attention));
         Arc::new(Self { target, gone, opener, state: Mutex::new(state), attention, waker })
     }
@@ -104,7 +102,9 @@ impl WorkerPool {
     fn keep_idle(self: &Arc<Self>, connection: WorkerConnection) {
         connection.watch(&self.waker);
         let mut state = self.lock();
-        let evicted = state.idle.put(connection, Instant::now());
+        state.idle.put(connection, Instant::now());
+        // llama-server has a thread for each connection, and was told how many there are.
+        let evicted = if self.target.connections.are_too_many() { state.idle.take_oldest() } else { None };
         let has_keeper = std::mem::replace(&mut state.has_keeper, true);
         drop(state);
         drop(evicted);

@@ -66,7 +66,9 @@ impl WorkerError {
         let is_read =
             status.is_server_error() || asked.kind != WorkerKind::Local || asked.route.shape == Shape::Anthropic;
         let length = if is_read { ERROR_BODY } else { 1 };
-        let start = body.read_start(length, asked.deadline.min(ActiveInstant::now() + ERROR_BODY_WAIT)).await;
+        let deadline = asked.deadline.min(ActiveInstant::now() + ERROR_BODY_WAIT);
+        // Boxed, because few responses are errors, and each request would carry its size.
+        let start = Box::pin(body.read_start(length, deadline)).await;
         let masked = key.mask(&start);
         let quotes_key = masked.is_some();
         let words = masked.as_ref().unwrap_or(&start);

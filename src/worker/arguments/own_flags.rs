@@ -1,7 +1,7 @@
 //! The flags that the gateway passes by itself, as one llama-server knows them.
 
 use super::help::LlamaHelp;
-use crate::settings::bounds::{MAX_SLOTLESS_REQUESTS, UPSTREAM_IDLE_CONNECTIONS};
+use crate::dial::OpenConnections;
 use crate::settings::catalogue::LoadMode;
 use crate::worker::bounds::PROBE_CONNECTIONS;
 
@@ -42,7 +42,7 @@ pub(crate) fn http_threads(help: Option<&LlamaHelp>, slots: usize, extra: &[Stri
     if !may_take(help, HTTP_THREADS_FLAG) || extra.iter().any(|word| word.replace('_', "-") == HTTP_THREADS_FLAG) {
         return Vec::new();
     }
-    let connections = slots + MAX_SLOTLESS_REQUESTS + UPSTREAM_IDLE_CONNECTIONS + PROBE_CONNECTIONS;
+    let connections = OpenConnections::for_slots(slots).most() + PROBE_CONNECTIONS;
     vec![HTTP_THREADS_FLAG.to_owned(), connections.to_string()]
 }
 

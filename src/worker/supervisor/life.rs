@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::owner::{LifeEnd, Owner, StartFailure};
-use crate::dial::DialTarget;
+use crate::dial::{DialTarget, OpenConnections};
 use crate::settings::values::GpuLayers;
 use crate::telemetry::files::{LogTail, pump};
 use crate::telemetry::log::{CLOCK, queued_writer};
@@ -92,7 +92,8 @@ impl Owner {
         let is_llama_server = matches!(self.plan.program, Program::LlamaServer { .. });
         let authorization = is_llama_server.then(|| runtime_dir.authorization());
         let target = DialTarget::local(port.address(), authorization).map_err(io::Error::other)?;
-        let target = DialTarget { model: self.plan.backend_name(), ..target };
+        let connections = OpenConnections::for_slots(self.plan.engine.parallel.get());
+        let target = DialTarget { model: self.plan.backend_name(), connections, ..target };
         let endpoint = Endpoint::at(target, Arc::clone(&self.crash_suspects));
         let endpoint = Arc::new(endpoint.with_signal(Arc::clone(&self.shared.change_signal)));
         let plan = &self.plan;
