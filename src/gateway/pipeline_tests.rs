@@ -4,7 +4,7 @@
 use super::*;
 
 /// The most that the state of one request may take, in bytes. What only few requests need is boxed.
-const STATE: usize = 6 * 1024;
+const STATE: usize = 9 * 1024;
 
 fn size_of_future<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
     size_of::<F>()

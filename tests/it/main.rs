@@ -45,6 +45,7 @@ mod limits;
 mod litellm;
 mod litellm_check;
 mod load;
+mod memory;
 mod mended_answers;
 mod mixed_pools;
 mod model_routes;
