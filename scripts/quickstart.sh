@@ -96,15 +96,21 @@ mkdir -p "$data_dir"
 
 # --- preparations ------------------------------------------------------------------------------------------------
 
+# Fetched while the compiler works. A failure has been explained by the script.
+"$repo_root/scripts/get-llama-server.sh" >"$data_dir/llama-server" &
+fetching=$!
+trap 'kill "$fetching" 2>/dev/null || true' EXIT
+
 say "building the gateway ..."
 # Cargo prints the paths of the programs, because the target directory may be anywhere.
-programs=$(cd "$repo_root" && cargo build --release --locked --bin llamagate --bin keyctl \
+programs=$(cd "$repo_root" && cargo build --profile quickstart --locked --bin llamagate --bin keyctl \
   --message-format json-render-diagnostics | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p') ||
   fail "the gateway could not be built; cargo says why above"
 llamagate=$(grep '/llamagate$' <<<"$programs")
 keyctl=$(grep '/keyctl$' <<<"$programs")
 
-llama_server=$("$repo_root/scripts/get-llama-server.sh")
+wait "$fetching" || fail "there is no llama-server; the reason is above"
+llama_server=$(<"$data_dir/llama-server")
 
 # Whether the hub answers within a few seconds that it has the small model.
 hub_is_reachable() {
