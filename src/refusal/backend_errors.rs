@@ -15,7 +15,7 @@ pub fn event_of_backend(shape: Shape, status: StatusCode, answer: &[u8]) -> Opti
         return Some(error_event(shape, &answer));
     }
     let message = error.get("message").and_then(serde_json::Value::as_str).unwrap_or("The backend gave an error");
-    Some(error_event(shape, &anthropic_error(status, message)))
+    Some(error_event(shape, anthropic_error(status, message)))
 }
 
 /// Returns the body of a backend's error, sent with this status, in the shape that the client expects: Anthropic's clients
