@@ -233,7 +233,7 @@ impl Gateway {
             || queue_entry.is_waiting() || request.fingerprint().is_some_and(|one| model.is_suspected(one));
         let asks_for_stream = route.may_stream && request.envelope.stream() == Some(true);
         let heartbeat = self.heartbeat.filter(|_| asks_for_stream && has_to_wait());
-        let Some(interval) = heartbeat else { return self.queue_and_forward(queued, record).await };
+        let Some(interval) = heartbeat else { return Box::pin(self.queue_and_forward(queued, record)).await };
         let gateway = Arc::clone(self);
         let rest = Box::pin(async move { gateway.queue_and_forward(queued, record).await });
         Box::pin(heartbeat::respond_with_heartbeats(rest, interval, route.shape, &self.forwarder.sweeper)).await
@@ -304,12 +304,13 @@ impl Gateway {
                 lines: lines.clone(),
                 is_call: request.role != RequestRole::Whole,
             };
-            let failed =
-                match self.forwarder.forward(outgoing, adapted.body, caller, ticket, lease, record, &mut retry).await {
-                    // Stage 8: the response streams to the client, and its end closes the record (`response/body.rs`).
-                    Ok(response) => return Ok(response),
-                    Err(failed) => *failed,
-                };
+            let attempt =
+                Box::pin(self.forwarder.forward(outgoing, adapted.body, caller, ticket, lease, record, &mut retry));
+            let failed = match attempt.await {
+                // Stage 8: the response streams to the client, and its end closes the record (`response/body.rs`).
+                Ok(response) => return Ok(response),
+                Err(failed) => *failed,
+            };
             let ticket;
             (caller, ticket, record) = failed.tokens;
             retry.record_failure(&mut record);
