@@ -167,7 +167,8 @@ impl Gateway {
         self.activity.idle_for(idle_time).await;
     }
 
-    /// Frees the slots and queue entries of clients that do not read their responses, until `stop` is cancelled.
+    /// Frees the slots and queue entries of clients that do not read their responses, until `stop` is cancelled. Then closes
+    /// the idle connections to workers.
     pub async fn sweep(&self, stop: CancellationToken) {
         self.forwarder.sweeper.sweep(stop).await;
         self.forwarder.close_connections().await;

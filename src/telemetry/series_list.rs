@@ -48,6 +48,10 @@ impl<K: Clone + PartialEq, V: Clone> SeriesList<K, V> {
 mod tests {
     use super::*;
     use std::cell::Cell;
+    use std::sync::Barrier;
+
+    /// How often the threads race.
+    const ROUNDS: usize = 50;
 
     #[test]
     fn a_value_is_looked_up_once_unless_its_key_is_beyond_the_bound() {
@@ -71,12 +75,22 @@ mod tests {
 
     #[test]
     fn threads_that_ask_at_once_get_the_same_values() {
-        let list = SeriesList::default();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| (0..LISTED_SERIES).for_each(|key| assert_eq!(*list.get(&key, || key), key)));
-            }
-        });
-        assert_eq!(*list.get(&7, || 0), 7);
+        const THREADS: usize = 4;
+        for _ in 0..ROUNDS {
+            let (list, start) = (SeriesList::default(), Barrier::new(THREADS));
+            std::thread::scope(|scope| {
+                for thread in 0..THREADS {
+                    let (list, start) = (&list, &start);
+                    scope.spawn(move || {
+                        start.wait();
+                        // Half of the threads ask in reverse, so that two want one place for different keys.
+                        let keys =
+                            (0..LISTED_SERIES).map(|key| if thread % 2 == 0 { key } else { LISTED_SERIES - 1 - key });
+                        keys.for_each(|key| assert_eq!(*list.get(&key, || key), key));
+                    });
+                }
+            });
+            (0..LISTED_SERIES).for_each(|key| assert_eq!(*list.get(&key, || LISTED_SERIES), key));
+        }
     }
 }

@@ -51,7 +51,8 @@ pub struct ModelQueue {
 }
 
 impl ModelQueue {
-    /// Returns whether the queue would accept one more request now, and a worker can serve.
+    /// Returns whether the queue would accept one more request now, and a worker can serve: then
+    /// `Retry::select_servable_model` refuses no request of this model either.
     pub(super) fn can_serve(&self, needs_slot: bool) -> bool {
         self.model.available().is_ok() && self.queue.check_capacity(needs_slot).is_ok()
     }

@@ -75,8 +75,9 @@ pub(crate) struct UpstreamAnswer<'a> {
     pub(crate) timeouts: ResponseTimeouts<'a>,
     pub(crate) caller: Caller,
     pub(crate) record: Record,
-    pub(crate) ticket: Ticket,
     pub(crate) lease: Lease,
+    /// After the lease, as in `InProgress`.
+    pub(crate) ticket: Ticket,
 }
 
 impl UpstreamAnswer<'_> {

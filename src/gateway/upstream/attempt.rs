@@ -31,8 +31,10 @@ pub(super) type JourneyTokens = (Caller, Ticket, Record);
 /// What an attempt holds until its outcome is known.
 pub(super) struct Attempt {
     pub(super) caller: Caller,
-    pub(super) ticket: Ticket,
     pub(super) lease: Lease,
+    /// Declared after the lease, because fields drop in order: the next request to get this slot must find the worker's
+    /// slot free too.
+    pub(super) ticket: Ticket,
     pub(super) record: Record,
     /// When `REQUEST_TIMEOUT` ends.
     pub(super) deadline: ActiveInstant,

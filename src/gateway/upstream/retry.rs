@@ -253,6 +253,8 @@ impl Retry {
         Err(refusal)
     }
 
+    /// Refuses what the selected model cannot serve. `ModelQueue::can_serve` is the short form of it for a gateway with a
+    /// single model, and must imply it.
     fn check_servable(&self) -> Result<(), Refusal> {
         if !self.readers.has(&self.model_queue.model.info()) {
             return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
