@@ -3,14 +3,15 @@
 use std::future::Future;
 use std::io;
 use std::num::NonZeroUsize;
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::bounds::MOST_CORES;
+use super::bounds::{CORE_BLOCKING_THREADS, MOST_CORES};
 use super::choice::Cores;
 use super::per_core;
 
@@ -28,18 +29,20 @@ impl CoreThreads {
     ///
     /// # Errors
     ///
-    /// The system cannot create a runtime or start a thread.
+    /// The system cannot start a thread or create a runtime; the error says so. The threads that run already end.
     pub fn start(count: NonZeroUsize) -> io::Result<Self> {
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
-        let count = count.get().min(MOST_CORES);
-        let runtimes = (0..count).map(|_| Builder::new_current_thread().enable_all().build());
-        let runtimes = runtimes.collect::<io::Result<Vec<Runtime>>>()?;
-        let cores = Cores::new(runtimes.iter().map(|runtime| runtime.handle().clone()));
-        let started = runtimes.into_iter().enumerate().map(|(number, runtime)| {
+        let stop_on_error = stop.clone().drop_guard();
+        let (mut threads, mut runtimes) = (Vec::new(), Vec::new());
+        for number in 0..count.get().min(MOST_CORES) {
             let stopped = stop.clone().cancelled_owned();
-            start_thread(number, runtime, stopped, ended.clone())
-        });
-        Ok(Self { threads: started.collect::<io::Result<_>>()?, cores, stop, ended })
+            let (thread, runtime) = start_thread(number, stopped, ended.clone())
+                .map_err(|error| io::Error::new(error.kind(), format!("serving thread {number}: {error}")))?;
+            threads.push(thread);
+            runtimes.push(runtime);
+        }
+        stop_on_error.disarm();
+        Ok(Self { cores: Cores::new(runtimes), threads, stop, ended })
     }
 
     /// Returns the cores, to serve connections on.
@@ -70,20 +73,33 @@ impl Drop for CoreThreads {
     }
 }
 
-/// Starts a thread that drives `runtime` until `stopped`, and cancels `ended` at its end, even if that is a panic.
+/// Starts a thread that drives a runtime of its own until `stopped`, and cancels `ended` at its end, even if that is a
+/// panic. Returns the thread and its runtime.
 fn start_thread(
     number: usize,
-    runtime: Runtime,
     stopped: impl Future<Output = ()> + Send + 'static,
     ended: CancellationToken,
-) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(format!("core-{number}")).spawn(move || {
+) -> io::Result<(JoinHandle<()>, Handle)> {
+    let (report, started) = mpsc::channel();
+    // The runtime is created on its thread: where another runtime runs, it must not even be dropped after an error.
+    let thread = thread::Builder::new().name(format!("core-{number}")).spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(CORE_BLOCKING_THREADS).build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let _ = report.send(Err(error));
+                return;
+            }
+        };
         let _ended = ended.drop_guard();
         per_core::enter(number);
+        let _ = report.send(Ok(runtime.handle().clone()));
         runtime.block_on(stopped);
         // Drops the tasks, and does not wait for work on blocking threads.
         runtime.shutdown_background();
-    })
+    })?;
+    let runtime = started.recv().unwrap_or_else(|_| Err(io::Error::other("it ended at once")))?;
+    Ok((thread, runtime))
 }
 
 #[cfg(test)]
@@ -143,10 +159,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_thread_that_ends_by_a_panic_is_reported() {
-        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let ended = CancellationToken::new();
-        let thread =
-            start_thread(0, runtime, async { panic!("as a defect in the runtime would") }, ended.clone()).unwrap();
+        let (thread, _) = start_thread(0, async { panic!("as a defect in the runtime would") }, ended.clone()).unwrap();
         tokio::time::timeout(SOON, ended.cancelled()).await.unwrap();
         thread.join().unwrap_err();
     }

@@ -17,14 +17,18 @@ pub struct OpenConnections {
 pub struct OpenConnection(Arc<AtomicUsize>);
 
 impl OpenConnections {
-    /// Creates the count for a worker with this many slots. Its requests in flight never need all the connections that may
-    /// be open, so some may always be idle.
+    /// Creates the count for a llama-server with this many slots. Its requests in flight never need all the connections that
+    /// may be open, so some may always be idle.
     pub fn for_slots(slots: usize) -> Self {
-        let most = slots.saturating_add(MAX_SLOTLESS_REQUESTS + UPSTREAM_IDLE_CONNECTIONS);
+        Self::at_most(slots.saturating_add(MAX_SLOTLESS_REQUESTS + UPSTREAM_IDLE_CONNECTIONS))
+    }
+
+    /// Creates the count for a worker to which this many may be open.
+    pub fn at_most(most: usize) -> Self {
         Self { open: Arc::default(), most }
     }
 
-    /// Returns the most that are left open when no request needs them. A request that needs another one gets it anyhow.
+    /// Returns how many may be open. A request that needs another one gets it anyhow.
     pub fn most(&self) -> usize {
         self.most
     }
@@ -38,6 +42,11 @@ impl OpenConnections {
     /// Returns whether more are open than may be, so that one that is not used has to go.
     pub fn are_too_many(&self) -> bool {
         self.open.load(Ordering::Relaxed) > self.most
+    }
+
+    /// Returns whether as many are open as may be, so that one that is not used has to go before the next is opened.
+    pub fn are_complete(&self) -> bool {
+        self.open.load(Ordering::Relaxed) >= self.most
     }
 }
 
@@ -55,7 +64,7 @@ mod tests {
     fn connections_count_until_they_are_dropped() {
         let connections = OpenConnections::for_slots(1);
         let mut open: Vec<_> = (0..connections.most()).map(|_| connections.add()).collect();
-        assert!(!connections.are_too_many());
+        assert!(!connections.are_too_many() && connections.are_complete());
         open.push(connections.clone().add());
         assert!(connections.are_too_many(), "clones count together");
         open.pop();

@@ -44,6 +44,8 @@ pub struct DialTarget {
     pub is_remote: bool,
     /// Its open connections.
     pub connections: OpenConnections,
+    /// Whether it serves many connections at once. One that may not would wait for an idle connection, and serve no other.
+    pub has_many_connections: bool,
 }
 
 /// Tells the processes and backends apart that requests are sent to, also those that had the same address one after the
@@ -120,6 +122,7 @@ impl DialTarget {
             model: None,
             is_remote: false,
             connections: OpenConnections::for_slots(1),
+            has_many_connections: true,
         })
     }
 
@@ -167,7 +170,8 @@ impl DialTarget {
             fields: remote.fields.clone(),
             model: remote.model.clone(),
             is_remote: true,
-            connections: OpenConnections::for_slots(remote.slots),
+            connections: OpenConnections::at_most(remote.slots),
+            has_many_connections: true,
         })
     }
 

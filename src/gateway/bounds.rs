@@ -8,6 +8,9 @@ use jiff::SignedDuration;
 /// 5 s, and a request must not be sent on a connection that is just being closed.
 pub const UPSTREAM_IDLE: Duration = Duration::from_secs(3);
 
+/// Most idle connections that one request tries, if the worker has just closed each of them.
+pub const MOST_STALE_CONNECTIONS: usize = 32;
+
 /// Longest wait for the response of a llama-server that has just ended: it may have sent the response before.
 pub const DEAD_WORKER_RESPONSE_WAIT: Duration = Duration::from_millis(500);
 

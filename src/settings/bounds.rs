@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Most idle connections to one llama-server, of all cores together.
+/// Connections to one llama-server that may be open beyond those that its requests in flight can use.
 pub const UPSTREAM_IDLE_CONNECTIONS: usize = 32;
 
 /// Most requests in flight to a model that need no slot, such as `/tokenize`. Each may take a connection to llama-server,

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio_util::task::TaskTracker;
@@ -40,10 +41,11 @@ pub(in crate::app) fn removal_order(
 ) -> RemovalOrder {
     let (reloader, fleet, queues) = (Arc::clone(reloader), Arc::clone(fleet), Arc::clone(queues));
     let removal = Arc::new(ModelRemoval { reloader, fleet, queues, alone: Mutex::default() });
-    let tasks = tasks.clone();
+    // Not on the runtime of the request, because the workers that a removal changes must outlive that.
+    let (tasks, main) = (tasks.clone(), Handle::current());
     Box::new(move |name| {
         let removal = Arc::clone(&removal);
-        let removed = tasks.spawn(async move { removal.remove(&name).await });
+        let removed = tasks.spawn_on(async move { removal.remove(&name).await }, &main);
         Box::pin(async move { removed.await.unwrap_or_else(|_| Err(interrupted())) })
     })
 }

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use tokio::runtime::Handle;
+
 use crate::app::stages::{Accounts, ModelServices, RunContext};
 use crate::gateway::{LocalResponder, LocalRoute};
 use crate::operator::{OperatorApi, QueueCounts, ReloadOrder};
@@ -13,9 +15,13 @@ pub(in crate::app) fn build(context: &RunContext, accounts: &Accounts, models: &
     let RunContext { settings, platform, .. } = context;
     let (reloader, queues, reconciler) =
         (Arc::clone(&models.reloader), Arc::clone(&models.queues), Arc::clone(&models.reconciler));
+    // Workers live on the runtime that starts them. That of a request would end before them, so orders run on this one. An
+    // order that has begun ends, even if its client leaves.
+    let main = Handle::current();
     let reload: ReloadOrder = Box::new(move || {
         let reloader = Arc::clone(&reloader);
-        Box::pin(async move { reloader.reload().await })
+        let reloaded = main.spawn(async move { reloader.reload().await });
+        Box::pin(async move { reloaded.await.unwrap_or_else(|_| Err("the reload was interrupted".to_owned())) })
     });
     let queue_counts: QueueCounts = Box::new(move |model| queues.counts(model));
     Arc::new(OperatorApi {

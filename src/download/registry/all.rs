@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,8 @@ pub struct DownloadRegistry {
     pub(super) running: Arc<Semaphore>,
     followers: Arc<Semaphore>,
     pub(super) tasks: TaskTracker,
+    /// Runs them: not that of a request, which would end before the workers that a download starts.
+    pub(super) runtime: Handle,
     pub(super) stop: CancellationToken,
     pub(super) metrics: Arc<Metrics>,
     pub(super) after: OnceLock<AfterDownload>,
@@ -48,6 +51,7 @@ impl DownloadRegistry {
             running: Arc::new(Semaphore::new(MOST_RUNNING)),
             followers: Arc::new(Semaphore::new(MOST_FOLLOWERS)),
             tasks: TaskTracker::new(),
+            runtime: Handle::current(),
             stop: CancellationToken::new(),
             metrics,
             after: OnceLock::new(),

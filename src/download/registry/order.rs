@@ -95,7 +95,7 @@ impl DownloadRegistry {
             download.enter(DownloadStage::Running);
         }
         let (registry, running) = (Arc::clone(self), Arc::clone(&download));
-        self.tasks.spawn(async move { registry.run(&running, &downloader, place).await });
+        self.tasks.spawn_on(async move { registry.run(&running, &downloader, place).await }, &self.runtime);
         Ok(download)
     }
 

@@ -2,7 +2,8 @@
 //!
 //! The task of a request drives the connection itself: no other task runs, and none is woken, between a request and the
 //! last byte of its response. A connection belongs to the core that opened it. Decides nothing about retries, except that
-//! a request of which no byte was written gets another connection if the worker had just closed an idle one.
+//! a request of which no byte was written gets another connection if the worker had just closed an idle one
+//! (`MOST_STALE_CONNECTIONS`).
 //!
 //! - `idle_connections.rs`: the connections to one worker that no request uses, the newest first
 //! - `wakeups.rs`: which task a connection wakes, and when none

@@ -15,9 +15,9 @@ use super::worker_connection::WorkerConnection;
 use super::worker_pool::{Opener, WorkerPool};
 use crate::cores::PerCore;
 use crate::dial::{BoxError, DialTarget, Dialer, TargetId};
+use crate::gateway::bounds::MOST_STALE_CONNECTIONS;
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::request::body::RequestBody;
-use crate::settings::bounds::UPSTREAM_IDLE_CONNECTIONS;
 
 /// The connections to all workers.
 pub(crate) struct WorkerConnections {
@@ -70,13 +70,16 @@ impl WorkerConnections {
         let pool = self.pool(target, gone);
         let mut tries = 0;
         loop {
-            let idle = if tries < UPSTREAM_IDLE_CONNECTIONS { pool.take() } else { None };
+            let idle = if tries < MOST_STALE_CONNECTIONS { pool.take() } else { None };
             let is_new = idle.is_none();
             tries += 1;
             let connection = match idle {
                 Some(connection) => connection,
                 // Boxed, because nearly no request needs it, and each would carry its size.
-                None => Box::pin(self.opener.open(target)).await.map_err(ExchangeError::Connect)?,
+                None => {
+                    self.make_room(target);
+                    Box::pin(self.opener.open(target)).await.map_err(ExchangeError::Connect)?
+                }
             };
             match connection.exchange(request).await {
                 Ok((response, connection)) => return Ok(answered(response, connection, pool)),
@@ -99,6 +102,18 @@ impl WorkerConnections {
     #[cfg(test)]
     pub(super) fn has_no_tasks(&self) -> bool {
         self.opener.tasks.is_empty()
+    }
+
+    /// Closes an idle connection of any core if no more may be open. llama-server has a thread for each connection, so one
+    /// too many would wait for the end of another.
+    fn make_room(&self, target: &DialTarget) {
+        if !target.connections.are_complete() {
+            return;
+        }
+        let pools = |all: &Mutex<HashMap<TargetId, Arc<WorkerPool>>>| {
+            all.lock().unwrap_or_else(PoisonError::into_inner).get(&target.id).map(Arc::clone)
+        };
+        drop(self.pools.made().filter_map(pools).find_map(|pool| pool.take_oldest()));
     }
 
     fn pool(&self, target: &DialTarget, gone: &CancellationToken) -> Arc<WorkerPool> {

@@ -91,7 +91,7 @@ impl WorkerPool {
     /// Takes a connection back whose response has ended. It is kept if another request may be sent on it; if not, the
     /// next one is opened in its place.
     pub(super) fn give_back(self: &Arc<Self>, connection: WorkerConnection, may_be_kept: bool) {
-        if may_be_kept && connection.is_idle() {
+        if may_be_kept && connection.is_idle() && self.target.has_many_connections {
             self.keep_idle(connection);
         } else {
             drop(connection);
@@ -99,11 +99,15 @@ impl WorkerPool {
         }
     }
 
+    /// Takes the connection that has been idle longest, to close it.
+    pub(super) fn take_oldest(&self) -> Option<WorkerConnection> {
+        self.lock().idle.take_oldest()
+    }
+
     fn keep_idle(self: &Arc<Self>, connection: WorkerConnection) {
         connection.watch(&self.waker);
         let mut state = self.lock();
         state.idle.put(connection, Instant::now());
-        // llama-server has a thread for each connection, and was told how many there are.
         let evicted = if self.target.connections.are_too_many() { state.idle.take_oldest() } else { None };
         let has_keeper = std::mem::replace(&mut state.has_keeper, true);
         drop(state);
@@ -147,7 +151,8 @@ impl WorkerPool {
     /// next request would have to wait for a new one. Connections to remote backends are not opened unasked.
     fn open_spare(self: &Arc<Self>) {
         let mut state = self.lock();
-        let is_wanted = state.idle.is_empty() && !state.is_opening_spare && self.target.local_address.is_some();
+        let may_have_spare = self.target.local_address.is_some() && self.target.has_many_connections;
+        let is_wanted = may_have_spare && state.idle.is_empty() && !state.is_opening_spare;
         if !is_wanted || self.is_gone() || self.opener.stop.is_cancelled() {
             return;
         }

@@ -95,7 +95,7 @@ impl HangDetector {
             }
         }
         let stalled = now - self.since;
-        if !is_suspicious(stalled, hang_timeout) || self.may_compute(stalled, threads().as_ref(), hang_timeout) {
+        if !is_suspicious(stalled, hang_timeout) || self.may_compute(threads().as_ref(), hang_timeout, now) {
             HangFinding::Alive
         } else if stalled < hang_timeout {
             HangFinding::Suspicious
@@ -106,10 +106,11 @@ impl HangDetector {
 
     /// Returns whether its threads compute, and have not computed for too long yet. CPU time counts, because a batch
     /// takes longer on a busy machine. Where CPU time cannot be measured, the time on the clock counts instead.
-    fn may_compute(&self, stalled: Duration, threads: Option<&ThreadTimes>, hang_timeout: Duration) -> bool {
+    fn may_compute(&self, threads: Option<&ThreadTimes>, hang_timeout: Duration, now: ActiveInstant) -> bool {
         let computed = match (threads, &self.threads) {
-            (Some(now), Some(before)) => now.computed_since(before, stalled),
-            _ => Some(stalled),
+            // They may have been read before the stall began.
+            (Some(times), Some(before)) => times.computed_since(before, now - self.threads_read),
+            _ => Some(now - self.since),
         };
         computed.is_some_and(|computed| computed < hang_timeout * COMPUTING_PATIENCE)
     }

@@ -93,7 +93,8 @@ impl Owner {
         let authorization = is_llama_server.then(|| runtime_dir.authorization());
         let target = DialTarget::local(port.address(), authorization).map_err(io::Error::other)?;
         let connections = OpenConnections::for_slots(self.plan.engine.parallel.get());
-        let target = DialTarget { model: self.plan.backend_name(), connections, ..target };
+        let (model, has_many_connections) = (self.plan.backend_name(), is_llama_server);
+        let target = DialTarget { model, connections, has_many_connections, ..target };
         let endpoint = Endpoint::at(target, Arc::clone(&self.crash_suspects));
         let endpoint = Arc::new(endpoint.with_signal(Arc::clone(&self.shared.change_signal)));
         let plan = &self.plan;

@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use super::Counts;
 use crate::contenders::gateways::Builds;
 
 /// A count may be this much above or below its figure, for other versions of libc and the seeds of hash tables.
 const TOLERANCE: f64 = 0.03;
+
+/// The instructions of each kind of request, by its name.
+pub(super) type Counts = BTreeMap<String, f64>;
 
 /// The figures of each build.
 type Figures = BTreeMap<String, Counts>;

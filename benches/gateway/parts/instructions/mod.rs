@@ -6,8 +6,6 @@
 mod callgrind;
 mod figures;
 
-use std::collections::BTreeMap;
-
 use super::fleet;
 use crate::contenders::gateways::{Builds, EXPIRED_KEY, LIMITED_KEY, OFF, Setup};
 use crate::contenders::peers;
@@ -16,6 +14,7 @@ use crate::plan::Flow;
 use crate::report::Report;
 use crate::traffic::{DELTAS, Exchange, ModelName};
 use callgrind::Counter;
+use figures::Counts;
 
 const PART: &str = "instructions";
 
@@ -40,9 +39,6 @@ struct Variant {
     /// Units in one request: 1, or its number of frames.
     units: u64,
 }
-
-/// The instructions of each kind, by its name.
-type Counts = BTreeMap<String, f64>;
 
 /// Counts everything. With `--check` or `--update` only what the figures hold: returns false if one is exceeded.
 pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) -> bool {
