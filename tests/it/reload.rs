@@ -111,6 +111,20 @@ fn before(settings: &[(&str, &str)]) -> Gateway {
 }
 
 #[test]
+fn a_llama_server_that_a_reload_had_started_was_killed_at_the_stop() {
+    let mut gateway = before(&[]);
+    gateway.rewrite_config(AFTER);
+    reload_ok(&gateway);
+    wait_all_ready(&gateway, &["comes", "changes"]);
+    assert_eq!(gateway.stop().code(), Some(0));
+    for model in ["comes", "changes", "stays"] {
+        let last = journal(&gateway, model).starts().pop().unwrap();
+        let stopped = journal(&gateway, model).events("sigterm");
+        assert!(stopped.iter().any(|event| event["pid"] == last["pid"]), "{model}: {stopped:?}");
+    }
+}
+
+#[test]
 fn a_reload_keeps_unchanged_models_drains_removed_ones_adds_new_ones_and_restarts_changed_ones() {
     let gateway = before(&[]);
     let mut streams = ["stays", "changes", "goes"].map(|model| held_stream(&gateway, model));

@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use super::worker_body::WorkerBody;
 use super::worker_connections::{ExchangeError, WorkerConnections};
 use crate::cores::CoreThreads;
-use crate::dial::DialTarget;
 use crate::dial::testing::DEADLINE;
+use crate::dial::{DialTarget, OpenConnections};
 use crate::gateway::bounds::UPSTREAM_IDLE;
 use crate::gateway::request::body::RequestBody;
 
@@ -285,6 +285,39 @@ async fn no_connection_to_a_remote_backend_is_opened_unasked() {
     assert_eq!(fixture.next_seen().await, Seen::Request(0));
     assert_eq!(fixture.next_seen().await, Seen::Closed(0));
     assert!(fixture.asking.connections.has_no_tasks());
+}
+
+#[tokio::test]
+async fn a_server_of_one_connection_at_a_time_waited_for_an_idle_one() {
+    for manner in [Manner::Keep, Manner::Stream] {
+        let mut fixture = Fixture::with(manner, |target| target.has_many_connections = false).await;
+        for number in 0..2 {
+            assert_eq!(fixture.ask().await, "hi");
+            assert_eq!(fixture.next_seen().await, Seen::Accepted(number));
+            assert_eq!(fixture.next_seen().await, Seen::Request(number));
+            assert_eq!(fixture.next_seen().await, Seen::Closed(number));
+            assert!(fixture.asking.connections.has_no_tasks(), "{manner:?}: no connection is kept or opened");
+        }
+    }
+}
+
+#[test]
+fn a_core_closes_the_idle_connection_of_another_one_when_no_more_may_be_open() {
+    let threads = CoreThreads::start(NonZeroUsize::new(2).unwrap()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut fixture = Fixture::with(Manner::Keep, |target| target.connections = OpenConnections::at_most(1)).await;
+        let cores = [threads.cores().least_busy(), threads.cores().least_busy()];
+        for core in &cores {
+            let asking = Arc::clone(&fixture.asking);
+            assert_eq!(core.runtime().spawn(async move { asking.ask().await }).await.unwrap(), "hi");
+        }
+        let mut seen = Vec::new();
+        while !seen.contains(&Seen::Request(1)) || !seen.contains(&Seen::Closed(0)) {
+            seen.push(fixture.next_seen().await);
+        }
+        assert!(!fixture.asking.target.connections.are_too_many());
+    });
 }
 
 #[tokio::test]
