@@ -22,7 +22,10 @@ const LARGE_BODY: usize = 10 * 1024 * 1024;
 
 /// Starts a gateway with one remote backend, which serves all requests at the same time.
 fn ready(remote: &Remote, streams: usize) -> Gateway {
-    let config = format!("model_list:\n  - {{model_name: m, litellm_params: {{api_base: \"{}\"}}}}\n", remote.url());
+    let config = format!(
+        "model_list:\n  - {{model_name: m, litellm_params: {{api_base: \"{}\", max_parallel_requests: {streams}}}}}\n",
+        remote.url()
+    );
     let limits = [
         ("MAX_CONCURRENT_REQUESTS", streams.to_string()),
         ("MAX_CONNECTIONS", (streams + 16).to_string()),
@@ -53,7 +56,9 @@ fn many_streams_are_open_at_once_and_none_loses_a_byte() {
     let before = resident_kib(gateway.pid());
     let mut open: Vec<_> = (0..streams).map(|_| gateway.client().stream(CHAT, &chat(true, "x"))).collect();
     for stream in &mut open {
-        assert_eq!(stream.next_event().unwrap().json()["choices"][0]["delta"]["content"], "one");
+        let event = stream.next_event();
+        assert!(event.is_some(), "{} {}", stream.head.status, stream.rest());
+        assert_eq!(event.unwrap().json()["choices"][0]["delta"]["content"], "one");
     }
     let each = resident_kib(gateway.pid()).saturating_sub(before) / streams as u64;
     println!("{streams} open streams take {each} KiB each");
