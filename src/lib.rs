@@ -11,7 +11,6 @@
 //! | [`cli`] | subcommands and their exit codes |
 //! | [`content_coding`] | content codings: what is packed with gzip, deflate or zstd is unpacked within bounds |
 //! | [`cores`] | the serving threads, each with a runtime of its own |
-//! | [`decimal`] | numbers as decimal digits |
 //! | [`descriptors`] | the limit on open files, and how many of them client connections get |
 //! | [`dial`] | connections to workers, over TCP and TLS |
 //! | [`download`] | models that come over the network: the hub, ranges, parts, hashes |
@@ -41,7 +40,6 @@ pub mod app;
 pub mod cli;
 pub mod content_coding;
 pub mod cores;
-pub mod decimal;
 pub mod descriptors;
 pub mod dial;
 pub mod dialect;

@@ -92,7 +92,7 @@ pub(super) async fn serve_gateway(
         // copies cost more instructions than the allocation.
         Box::pin(async move { gateway.serve(request, peer).await })
     };
-    listen::serve_on(&cores, listener, limits, service, refuse, stop).await;
+    listen::serve(cores, listener, limits, service, refuse, stop).await;
 }
 
 /// Serves the health port on its own thread and runtime, so that it answers while the gateway's are saturated.
@@ -119,7 +119,7 @@ pub(super) fn serve_health_on_its_own_thread(
                 async move { gateway.serve_health(request, peer).await }
             };
             match TcpListener::from_std(listener) {
-                Ok(listener) => listen::serve(listener, limits, service, refuse, stop).await,
+                Ok(listener) => listen::serve(Cores::of_this_runtime(), listener, limits, service, refuse, stop).await,
                 Err(error) => error!(%error, "the health port cannot be served"),
             }
         });

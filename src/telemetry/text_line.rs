@@ -9,8 +9,6 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
-use crate::decimal::{DIGITS, digits};
-
 /// The memory that a line is appended to.
 pub(super) struct TextLine<'a>(pub(super) &'a mut Vec<u8>);
 
@@ -45,12 +43,15 @@ impl TextLine<'_> {
 
     /// Appends a number.
     pub(super) fn number(&mut self, number: u64) {
-        self.padded(number, 1);
+        self.text(itoa::Buffer::new().format(number));
     }
 
     /// Appends a number with at least this many digits.
     fn padded(&mut self, number: u64, least: usize) {
-        self.0.extend_from_slice(digits(number, least, &mut [0; DIGITS]));
+        let mut buffer = itoa::Buffer::new();
+        let digits = buffer.format(number);
+        self.0.extend(std::iter::repeat_n(b'0', least.saturating_sub(digits.len())));
+        self.text(digits);
     }
 
     /// Appends microseconds as milliseconds, with up to three decimals.

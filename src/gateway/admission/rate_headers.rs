@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::decimal::{DIGITS, digits};
 use crate::rate_bucket::RateStatus;
 
 /// The headers for a key's limit of requests: limit, remaining, reset.
@@ -51,7 +50,7 @@ fn duration_value(duration: Duration) -> HeaderValue {
 
 /// Formats a number. `HeaderValue::from` would allocate three times for it.
 fn number_value(number: u64) -> HeaderValue {
-    HeaderValue::from_bytes(digits(number, 1, &mut [0; DIGITS])).unwrap_or(HeaderValue::from_static("0"))
+    HeaderValue::from_str(itoa::Buffer::new().format(number)).unwrap_or(HeaderValue::from_static("0"))
 }
 
 fn write_duration(text: &mut Cursor<[u8; 40]>, seconds: u64, millis: u32) -> std::io::Result<()> {

@@ -70,28 +70,11 @@ pub struct ListenerLimits {
     pub max_connections: usize,
 }
 
-/// Accepts connections and serves them on the runtime that this is called in, until `stop` is cancelled; otherwise as
-/// [`serve_on`].
-pub async fn serve<S, F, B>(
-    listener: TcpListener,
-    limits: ListenerLimits,
-    service: S,
-    refuse: HeadRefuser,
-    stop: CancellationToken,
-) where
-    S: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes> + Unpin + Send + 'static,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    serve_on(&Cores::of_this_runtime(), listener, limits, service, refuse, stop).await;
-}
-
 /// Accepts connections and serves each on one of the cores until `stop` is cancelled; `refuse` answers malformed heads.
 ///
 /// Then returns when all connections have ended, or after [`CONNECTION_GRACE`], which drops those that are still open.
-pub async fn serve_on<S, F, B>(
-    cores: &Cores,
+pub async fn serve<S, F, B>(
+    cores: Cores,
     listener: TcpListener,
     limits: ListenerLimits,
     service: S,

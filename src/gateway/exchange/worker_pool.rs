@@ -104,6 +104,7 @@ impl WorkerPool {
         self.lock().idle.take_oldest()
     }
 
+    /// Keeps a connection for the next request, and closes the oldest if more are open than may be.
     fn keep_idle(self: &Arc<Self>, connection: WorkerConnection) {
         connection.watch(&self.waker);
         let mut state = self.lock();
