@@ -153,6 +153,9 @@ fn stop_main_thread(llama_server: Pid) -> bool {
     stopped.is_ok()
 }
 
+/// Longer than two intervals between probes with a HANG_TIMEOUT of 4 s.
+const TWO_PROBES: Duration = Duration::from_millis(2500);
+
 #[test]
 fn the_real_llama_server_is_killed_when_its_loop_stops_though_clients_give_up_and_retry() {
     for (is_busy, expected) in [(true, "it hung: it worked for"), (false, "did not answer /metrics for")] {
@@ -162,7 +165,12 @@ fn the_real_llama_server_is_killed_when_its_loop_stops_though_clients_give_up_an
             .start_ready();
         let llama_server = Pid::from_raw(gateway.child_pids()[0] as i32);
         let body = json!({"prompt": "x", "max_tokens": 1000, "stream": true, "ignore_eos": true});
-        let busy_stream = is_busy.then(|| gateway.client().stream("/v1/completions", &body));
+        let busy_stream = is_busy.then(|| {
+            let mut stream = gateway.client().stream("/v1/completions", &body);
+            // A probe has to find it at work, or it is found to hang with nothing to do.
+            while stream.next_event().unwrap().after < TWO_PROBES {}
+            stream
+        });
         if !stop_main_thread(llama_server) {
             eprintln!("skipped: this machine does not allow ptrace");
             return;
