@@ -29,6 +29,12 @@ pub(super) static KEY_HEADERS: [HeaderName; 4] = [
     header::AUTHORIZATION,
 ];
 
+/// Returns whether a header is one of [`KEY_HEADERS`]. Every header of a request is looked at, and this costs less than a
+/// lookup of each name.
+pub(super) fn is_key_header(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "x-api-key" | "api-key" | "x-goog-api-key" | "authorization")
+}
+
 /// Words before a secret that are no secrets themselves: the schemes of `Authorization` that clients use for keys.
 const SCHEMES: [&[u8]; 5] = [b"bearer", b"basic", b"token", b"key", b"apikey"];
 
@@ -72,10 +78,16 @@ fn without_bearer(text: &str) -> &str {
     }
 }
 
-/// Returns the values of the key headers of a request.
-pub(super) fn key_values(headers: &HeaderMap) -> impl Iterator<Item = &HeaderValue> {
-    // One look at the few headers of a request costs less than a lookup of each name.
-    headers.iter().filter(|(name, _)| KEY_HEADERS.contains(name)).map(|(_, value)| value)
+/// Removes the secrets of the key headers from the other headers and from the request target, which it returns. The key
+/// headers themselves stay.
+pub(super) fn strip_copies(headers: &mut HeaderMap, target: PathAndQuery) -> PathAndQuery {
+    let secrets = PresentedSecrets::of(headers);
+    let target = secrets.strip_query(target);
+    let mut others = headers.iter().filter(|(name, _)| !is_key_header(name));
+    if others.any(|(_, value)| secrets.are_in(value.as_bytes())) {
+        secrets.into_owned().strip_headers(headers);
+    }
+    target
 }
 
 /// The secrets in the key headers of one request, whether they are keys of ours or not.
@@ -84,7 +96,8 @@ pub(super) struct PresentedSecrets<'a>(Vec<Cow<'a, [u8]>>);
 impl<'a> PresentedSecrets<'a> {
     /// Collects the secrets of a request. Its key headers must still be there.
     pub(super) fn of(headers: &'a HeaderMap) -> Self {
-        Self::in_values(key_values(headers).map(HeaderValue::as_bytes))
+        let key_headers = headers.iter().filter(|(name, _)| is_key_header(name));
+        Self::in_values(key_headers.map(|(_, value)| value.as_bytes()))
     }
 
     /// Collects the secrets in these values of key headers.
@@ -94,6 +107,11 @@ impl<'a> PresentedSecrets<'a> {
             secrets.add(value.trim_ascii());
         }
         secrets
+    }
+
+    /// Returns the same secrets, apart from the request.
+    fn into_owned(self) -> PresentedSecrets<'static> {
+        PresentedSecrets(self.0.into_iter().map(|secret| Cow::Owned(secret.into_owned())).collect())
     }
 
     /// Adds what may be a secret in the value of a key header: the text after the scheme, its parts, and for `Basic` the
@@ -139,9 +157,9 @@ impl<'a> PresentedSecrets<'a> {
 
     /// Removes the header values that hold a secret. Other values of the same header stay; in `Cookie`, so do other
     /// cookies.
-    pub(super) fn strip_headers(&self, headers: &mut HeaderMap) {
+    fn strip_headers(&self, headers: &mut HeaderMap) {
         let mut found: Vec<HeaderName> = Vec::new();
-        for (name, value) in headers.iter() {
+        for (name, value) in headers.iter().filter(|(name, _)| !is_key_header(name)) {
             if self.are_in(value.as_bytes()) && found.last() != Some(name) {
                 found.push(name.clone());
             }

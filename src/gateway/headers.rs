@@ -11,40 +11,45 @@ use memchr::memchr;
 
 use super::connection::head;
 use super::content_kind::ContentKind;
-use super::credentials::{KEY_HEADERS, PresentedSecrets, key_values};
+use super::credentials::{self, KEY_HEADERS, PresentedSecrets, is_key_header};
 use crate::content_coding::ContentCodings;
 
-/// Hop-by-hop headers (RFC 9110, section 7.6.1), including older ones that RFC 9110 no longer lists.
-static HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+/// Returns whether a header belongs to one connection only (RFC 9110, section 7.6.1), including older ones that RFC 9110 no
+/// longer lists.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
-/// Request headers that are not passed on to llama-server: headers that the gateway sets itself, and a conversation id,
-/// with which llama-server would keep a request running after its client has left.
-static NOT_FOR_WORKER: [HeaderName; 7] = [
-    HeaderName::from_static("x-conversation-id"),
-    HeaderName::from_static("x-request-id"),
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::EXPECT,
-    header::ORIGIN,
-    header::ACCEPT_ENCODING,
-];
+/// Returns whether a request header is not passed on to llama-server: it is one that the gateway sets itself, or a
+/// conversation id, with which llama-server would keep a request running after its client has left.
+fn is_kept_from_worker(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "x-conversation-id" | "x-request-id" | "host" | "content-length" | "expect" | "origin" | "accept-encoding"
+    )
+}
 
-/// Request headers meant for this host only. They mean nothing to a remote backend, or would disclose too much to it.
-static NOT_FOR_REMOTE: [HeaderName; 2] = [header::COOKIE, HeaderName::from_static("forwarded")];
+/// Returns whether a request header is meant for this host only. It means nothing to a remote backend, or would disclose too
+/// much to it.
+fn is_kept_from_remote(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "cookie" | "forwarded")
+}
 
-/// Response headers with which a remote backend speaks for its own host, not for this one.
-static NOT_FROM_REMOTE: [HeaderName; 3] =
-    [header::SET_COOKIE, header::STRICT_TRANSPORT_SECURITY, HeaderName::from_static("alt-svc")];
+/// Returns whether a remote backend speaks for its own host with this response header, not for this one.
+fn is_of_remote_host(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "set-cookie" | "strict-transport-security" | "alt-svc")
+}
 
 /// Response headers that describe the packed bytes, and are wrong once these are unpacked (RFC 9530, sections 2 and 3, and
 /// older names).
@@ -70,52 +75,53 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 /// Longest request id that is accepted from a client, in characters.
 const MAX_REQUEST_ID: usize = 128;
 
-/// Removes the headers that belong to one connection only, including those that `Connection` names.
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
-        return;
-    }
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        .collect();
-    for name in HOP_BY_HOP.iter().chain(&named) {
+/// Removes the headers that belong to one connection only, including those that `Connection` names, and the others that
+/// are unwanted. Looks at each header once: a removal by name costs about as much where there is nothing to remove.
+fn strip_hop_by_hop_and(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
+    let named = named_by_connection(headers);
+    let is_unwanted = |name: &&HeaderName| is_hop_by_hop(name) || is_unwanted(name) || named.contains(name);
+    let mut unwanted = Vec::with_capacity(headers.keys_len());
+    unwanted.extend(headers.keys().filter(is_unwanted).cloned());
+    for name in unwanted {
         headers.remove(name);
     }
+}
+
+/// Returns the headers that `Connection` names, apart from its own options.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let names = values.flat_map(|value| value.split(',')).map(str::trim);
+    let is_option = |name: &&str| ["close", "keep-alive"].iter().any(|option| name.eq_ignore_ascii_case(option));
+    names.filter(|name| !is_option(name)).filter_map(|name| HeaderName::try_from(name).ok()).collect()
 }
 
 /// Removes the request headers that a worker must not see; a remote worker sees fewer than a local one. Returns the
 /// request target for the worker. The client's credentials are removed from both, whatever they are called.
 pub(super) fn prepare_for_worker(headers: &mut HeaderMap, target: PathAndQuery, is_remote: bool) -> PathAndQuery {
     // Before anything is removed: `Connection` may name a key header.
-    let key_values: Vec<HeaderValue> = key_values(headers).cloned().collect();
-    let secrets = PresentedSecrets::in_values(key_values.iter().map(HeaderValue::as_bytes));
-    strip_hop_by_hop(headers);
-    let extra = if is_remote { &NOT_FOR_REMOTE[..] } else { &[] };
-    for name in KEY_HEADERS.iter().chain(&NOT_FOR_WORKER).chain(extra) {
-        headers.remove(name);
-    }
-    secrets.strip_headers(headers);
+    let target = credentials::strip_copies(headers, target);
+    strip_hop_by_hop_and(headers, |name| {
+        is_key_header(name) || is_kept_from_worker(name) || is_remote && is_kept_from_remote(name)
+    });
     // The gateway reads and changes responses. A server may pack them unless it is told not to (RFC 9110, section
     // 12.5.3).
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    secrets.strip_query(target)
+    target
 }
 
 /// Removes the response headers that the client must not see. A worker's CORS headers would contradict the gateway's.
 pub(super) fn prepare_for_client(headers: &mut HeaderMap, is_remote: bool) {
-    strip_hop_by_hop(headers);
-    for name in NOT_FROM_REMOTE.iter().filter(|_| is_remote) {
-        headers.remove(name);
-    }
-    headers.remove(header::SERVER);
-    let unwanted = |name: &&HeaderName| name.as_str().starts_with("access-control-");
-    let unwanted: Vec<HeaderName> = headers.keys().filter(unwanted).cloned().collect();
-    for name in unwanted {
-        headers.remove(name);
+    strip_hop_by_hop_and(headers, |name| {
+        *name == header::SERVER || name.as_str().starts_with("access-control-") || is_remote && is_of_remote_host(name)
+    });
+}
+
+/// Returns a number as the value of a header, which `HeaderValue::from` would allocate two or three times for.
+pub(super) fn number_value(number: u64) -> HeaderValue {
+    const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    match usize::try_from(number).ok().and_then(|number| DIGITS.get(number)) {
+        Some(digit) => HeaderValue::from_static(digit),
+        None => HeaderValue::from_str(itoa::Buffer::new().format(number)).unwrap_or(HeaderValue::from_static("0")),
     }
 }
 
@@ -317,7 +323,7 @@ mod tests {
         ] {
             headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::from_static(value));
         }
-        strip_hop_by_hop(&mut headers);
+        strip_hop_by_hop_and(&mut headers, |_| false);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
     }
 

@@ -48,18 +48,19 @@ impl Shape {
     /// Returns the shape that the client of a request expects: Anthropic's for the paths of its API, wherever its client
     /// was told that the API begins, and for every request with the header [`ANTHROPIC_VERSION`]; Ollama's for its paths.
     pub fn of(path: &str, has_anthropic_version: bool) -> Self {
-        let segments = || path.split('/').filter(|segment| !segment.is_empty());
-        let is_of_api = |(one, next): (&str, &str)| one == "v1" && matches!(next, "messages" | "complete");
-        let has_path = || segments().next() == Some("anthropic") || segments().zip(segments().skip(1)).any(is_of_api);
-        let is_of_ollama = || {
-            let mut segments = segments();
-            segments.next() == Some("api") && segments.next().is_some_and(|next| OLLAMA_PATHS.contains(&next))
-        };
-        match () {
-            () if has_anthropic_version || has_path() => Self::Anthropic,
-            () if is_of_ollama() => Self::Ollama,
-            () => Self::OpenAi,
+        // Bytes, because every request is looked at, and a search for a character costs more than a short path.
+        let mut segments = path.as_bytes().split(|byte| *byte == b'/').filter(|segment| !segment.is_empty());
+        let first = segments.next().unwrap_or_default();
+        let (mut last, mut shape) = (first, Self::OpenAi);
+        for (at, segment) in segments.enumerate() {
+            if last == b"v1" && matches!(segment, b"messages" | b"complete") {
+                shape = Self::Anthropic;
+            } else if at == 0 && first == b"api" && OLLAMA_PATHS.iter().any(|path| path.as_bytes() == segment) {
+                shape = Self::Ollama;
+            }
+            last = segment;
         }
+        if has_anthropic_version || first == b"anthropic" { Self::Anthropic } else { shape }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::gateway::headers::number_value;
 use crate::rate_bucket::RateStatus;
 
 /// The headers for a key's limit of requests: limit, remaining, reset.
@@ -48,14 +49,11 @@ fn duration_value(duration: Duration) -> HeaderValue {
     HeaderValue::from_bytes(&text.get_ref()[..end]).unwrap_or(HeaderValue::from_static("0s"))
 }
 
-/// Formats a number. `HeaderValue::from` would allocate three times for it.
-fn number_value(number: u64) -> HeaderValue {
-    HeaderValue::from_str(itoa::Buffer::new().format(number)).unwrap_or(HeaderValue::from_static("0"))
-}
-
 fn write_duration(text: &mut Cursor<[u8; 40]>, seconds: u64, millis: u32) -> std::io::Result<()> {
+    // What most keys have left to wait, without the machinery of formats.
     if seconds == 0 && millis > 0 {
-        return write!(text, "{millis}ms");
+        text.write_all(itoa::Buffer::new().format(millis).as_bytes())?;
+        return text.write_all(b"ms");
     }
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
     if hours > 0 {

@@ -18,6 +18,7 @@ use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::admission::rate;
 use crate::gateway::bounds::{RETRY_AFTER_UNKNOWN, RETRY_PAUSE_FIRST};
+use crate::gateway::headers::number_value;
 use crate::gateway::queue::ModelQueue;
 use crate::gateway::queue::model_queues::ModelQueues;
 use crate::gateway::queue::ticket::{Moved, QueueEntry, Ticket};
@@ -453,8 +454,8 @@ impl Retry {
     /// Adds the headers that name the model, the worker and the number of attempts.
     pub(super) fn insert_headers(&self, headers: &mut HeaderMap) {
         insert_model_header(self.model_queue.model.id(), headers);
-        headers.insert(X_LLAMAGATE_WORKER, self.worker.into());
-        headers.insert(X_LLAMAGATE_ATTEMPTS, self.attempts.into());
+        headers.insert(X_LLAMAGATE_WORKER, number_value(self.worker.into()));
+        headers.insert(X_LLAMAGATE_ATTEMPTS, number_value(self.attempts.into()));
     }
 }
 
