@@ -14,6 +14,8 @@ const LIMITS: [&str; 4] = ["n_predict", "max_completion_tokens", "max_output_tok
 /// What a request says about its answer. Empty for routes whose answers need nothing of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct AnswerFacts {
+    /// Whether the client asks for a stream.
+    pub(crate) asks_for_stream: bool,
     /// The client's name of the model.
     pub(crate) model: String,
     /// Whether the client wants a completion with a suffix, which llama-server has as `/infill`.
@@ -37,13 +39,14 @@ impl AnswerFacts {
         defaults: impl Iterator<Item = &'a (String, String)>,
     ) -> Self {
         let value = |name| value_of(envelope, body, name);
+        let facts = Self { asks_for_stream: envelope.stream() == Some(true), ..Self::default() };
         if route.at_llama_server().is_some() {
-            return Self { model: model.to_owned(), is_infill: true, ..Self::default() };
+            return Self { model: model.to_owned(), is_infill: true, ..facts };
         }
         match route.stream_end {
             StreamEnd::MessageStop => {
                 let stop_sequences = value("stop_sequences").and_then(|list| serde_json::from_slice(&list).ok());
-                Self { model: model.to_owned(), stop_sequences: stop_sequences.unwrap_or_default(), ..Self::default() }
+                Self { model: model.to_owned(), stop_sequences: stop_sequences.unwrap_or_default(), ..facts }
             }
             StreamEnd::ResponseDone => {
                 let number = |text: Cow<'_, [u8]>| serde_json::from_slice::<u64>(&text).ok();
@@ -51,10 +54,10 @@ impl AnswerFacts {
                 let mut limits = defaults.filter(|(name, _)| LIMITS.contains(&name.as_str()));
                 let default = limits.next().map(|(_, value)| Cow::Borrowed(value.as_bytes()));
                 let limit = asked.or(default).and_then(number);
-                Self { model: model.to_owned(), max_output_tokens: limit.filter(|limit| *limit > 0), ..Self::default() }
+                Self { model: model.to_owned(), max_output_tokens: limit.filter(|limit| *limit > 0), ..facts }
             }
-            StreamEnd::Done => Self { choices: envelope.answers_wanted(body).unwrap_or(1), ..Self::default() },
-            StreamEnd::Unmarked => Self::default(),
+            StreamEnd::Done => Self { choices: envelope.answers_wanted(body).unwrap_or(1), ..facts },
+            StreamEnd::Unmarked => facts,
         }
     }
 }

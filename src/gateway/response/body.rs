@@ -66,6 +66,16 @@ impl ResponseBody {
         Self::Local((!bytes.is_empty()).then_some(bytes), RecordGuard(Some(record)))
     }
 
+    /// Passes on a response whose head has arrived. If its whole body has too, the request has ended: it waits for nothing
+    /// more, and gives up its slot before its client reads.
+    pub(crate) fn proxied(mut answer: UpstreamAnswer<'_>) -> Self {
+        answer.body.read_what_is_there();
+        match answer.ends_at_once() {
+            true => Self::Local(InProgress::new(answer).into_whole(), RecordGuard(None)),
+            false => Self::Proxied(ProxiedBody::new(answer)),
+        }
+    }
+
     /// Returns a body that the gateway makes piece by piece, for a client that has to read them.
     pub(crate) fn made(next: NextMade, record: Record, sweeper: &Arc<StallSweeper>) -> Self {
         Self::Made(MadeBody::new(next, record, sweeper))
@@ -79,8 +89,7 @@ impl ResponseBody {
 
 impl ProxiedBody {
     /// Takes over a response whose head has arrived, and registers it with the sweeper.
-    pub(crate) fn new(mut answer: UpstreamAnswer<'_>) -> Self {
-        answer.body.rename_what_is_there();
+    pub(crate) fn new(answer: UpstreamAnswer<'_>) -> Self {
         let (shape, is_lines) = (answer.shape(), answer.lines.is_some());
         let timeouts = &answer.timeouts;
         let ends_with_event = timeouts.idle_timeout.is_some();

@@ -85,6 +85,13 @@ impl UpstreamAnswer<'_> {
     pub(super) fn shape(&self) -> Shape {
         if self.lines.is_some() { Shape::Ollama } else { self.route.shape }
     }
+
+    /// Returns whether the whole body has arrived and is passed on as it is. Never for a client that asks for a stream: it
+    /// may have been promised one before this response came.
+    pub(super) fn ends_at_once(&self) -> bool {
+        let is_stream = self.facts.asks_for_stream || self.timeouts.idle_timeout.is_some();
+        !is_stream && self.whole_mend.is_none() && self.body.is_whole()
+    }
 }
 
 /// A response in progress, with everything that it releases when it is dropped.
@@ -158,6 +165,16 @@ impl InProgress {
         // An empty body is complete at once, and hyper never polls it.
         response.record.complete = response.is_over();
         response
+    }
+
+    /// Ends a response that [ends at once](UpstreamAnswer::ends_at_once). Returns its body.
+    pub(super) fn into_whole(mut self) -> Option<Bytes> {
+        let piece = self.upstream.as_mut()?.take_whole()?;
+        let piece = self.take(piece).ok()??;
+        match self.deliver(piece) {
+            PollStep::Last(Some(Ok(piece))) | PollStep::Item(Some(Ok(piece))) => Some(piece),
+            _ => None,
+        }
     }
 
     /// Turns the response into one event. The record then shows the status that the client sees.

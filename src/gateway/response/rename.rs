@@ -158,11 +158,11 @@ impl<B: Body<Data = Bytes> + Unpin> RenamedBody<B> {
         Self { body, renamer: renamer.map(Box::new), ready: VecDeque::new(), next: None }
     }
 
-    /// Renames the model in what has arrived of a short body. If that is all of it, its new length is known, and it is
-    /// one piece: it need not be sent in chunks.
-    pub(super) fn rename_what_is_there(&mut self) {
+    /// Reads what has arrived of a short body, and renames the model in it. If that is all of it, its length is known, and it
+    /// is one piece: it need not be sent in chunks.
+    pub(super) fn read_what_is_there(&mut self) {
         let is_short = self.body.size_hint().upper().is_some_and(|length| length <= JOINED_PIECES as u64);
-        if !is_short || self.renamer.as_ref().is_none_or(|renamer| renamer.is_stream) {
+        if !is_short || self.renamer.as_ref().is_some_and(|renamer| renamer.is_stream) {
             return;
         }
         // Nothing is woken when more arrives: this body is polled again before it is waited for.
@@ -179,6 +179,19 @@ impl<B: Body<Data = Bytes> + Unpin> RenamedBody<B> {
                 self.ready.push_back(whole);
             }
         }
+    }
+
+    /// Returns whether [`Self::read_what_is_there`] has read all of it.
+    pub(super) fn is_whole(&self) -> bool {
+        let is_piece = |next: &Result<Frame<Bytes>, B::Error>| next.as_ref().is_ok_and(Frame::is_data);
+        let pieces = self.ready.len() + usize::from(self.next.as_ref().is_some_and(is_piece));
+        pieces == 1 && self.body.is_end_stream() && (self.next.is_none() || self.ready.is_empty())
+    }
+
+    /// Takes the body that [is whole](Self::is_whole).
+    pub(super) fn take_whole(&mut self) -> Option<Bytes> {
+        let next = self.next.take().and_then(|next| next.ok()?.into_data().ok());
+        next.or_else(|| self.ready.pop_front())
     }
 
     /// Takes the next frame of the body. Returns it if nothing is renamed in it.
@@ -222,10 +235,11 @@ impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for RenamedBody<B> {
 
     /// Returns the length only if nothing is left to be renamed; otherwise it is unknown.
     fn size_hint(&self) -> SizeHint {
-        match (&self.renamer, self.ready.front()) {
-            (Some(_), _) => SizeHint::default(),
-            (None, Some(whole)) => SizeHint::with_exact(whole.len() as u64),
-            (None, None) => self.body.size_hint(),
+        let read = self.ready.iter().chain(self.next.iter().filter_map(|next| next.as_ref().ok()?.data_ref()));
+        let read: u64 = read.map(|piece| piece.len() as u64).sum();
+        match (&self.renamer, self.body.size_hint().exact()) {
+            (None, Some(left)) => SizeHint::with_exact(read + left),
+            _ => SizeHint::default(),
         }
     }
 }

@@ -147,7 +147,8 @@ impl Body for ScriptedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(99)
+        let pieces = self.0.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref());
+        SizeHint::with_exact(pieces.map(|piece| piece.len() as u64).sum())
     }
 }
 
@@ -189,7 +190,7 @@ async fn a_body_returns_all_its_pieces_before_any_kind_of_end() {
         assert_eq!(read(body).await, (expected.to_owned(), rest));
     }
     let plain = RenamedBody::new(scripted(&["{\"model\":\"m\"}"], Some(Ok(trailers()))), None);
-    assert_eq!(plain.size_hint().exact(), Some(99));
+    assert_eq!(plain.size_hint().exact(), Some(13));
     assert_eq!(read(plain).await, ("{\"model\":\"m\"}".to_owned(), trailers_text));
 }
 
@@ -210,7 +211,6 @@ struct LateBody {
     pieces: VecDeque<Bytes>,
     /// Pieces that have not arrived. Reading the body once more makes them arrive.
     late: VecDeque<Bytes>,
-    length: u64,
 }
 
 impl Body for LateBody {
@@ -232,7 +232,7 @@ impl Body for LateBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.length)
+        SizeHint::with_exact(self.pieces.iter().chain(&self.late).map(|piece| piece.len() as u64).sum())
     }
 }
 
@@ -243,15 +243,33 @@ async fn an_answer_that_has_arrived_as_a_whole_is_one_piece_with_its_length() {
         scripted(&["{\"model\":", "\"m\",\"id\":1}"], None),
         Some(ModelRenamer::new("long name", false)),
     );
-    body.rename_what_is_there();
+    body.read_what_is_there();
     assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(28), false));
     let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
     assert_eq!((&*piece, body.is_end_stream()), (&b"{\"model\":\"long name\",\"id\":1}"[..], true));
     let mut broken =
         RenamedBody::new(scripted(&["{\"model\":\"m"], Some(Err("broken"))), Some(ModelRenamer::new("a", false)));
-    broken.rename_what_is_there();
+    broken.read_what_is_there();
+    assert!(!broken.is_whole());
     assert_eq!(broken.size_hint().exact(), None, "the rest of it will never come");
     assert_eq!(read(broken).await, ("{\"model\":\"a\"".to_owned(), vec!["broken".to_owned()]));
+}
+
+#[test]
+fn a_body_that_has_arrived_is_taken_as_a_whole() {
+    let whole = |pieces: &[&'static str], renamer: Option<ModelRenamer>| {
+        let mut body = RenamedBody::new(scripted(pieces, None), renamer);
+        body.read_what_is_there();
+        let length = body.size_hint().exact();
+        let whole = body.is_whole().then(|| body.take_whole()).flatten();
+        assert!(whole.as_ref().is_none_or(|whole| length == Some(whole.len() as u64) && body.is_end_stream()));
+        whole
+    };
+    assert_eq!(whole(&["{}"], None).unwrap(), "{}");
+    assert_eq!(whole(&["{", "}"], None), None, "the second piece has not been read");
+    let renamer = || Some(ModelRenamer::new("other", false));
+    assert_eq!(whole(&["{\"model\":", "\"m\"}"], renamer()).unwrap(), "{\"model\":\"other\"}");
+    assert_eq!(whole(&[], renamer()), None);
 }
 
 /// Texts that are responses, or nearly.
@@ -283,8 +301,8 @@ proptest! {
         let mut pieces: VecDeque<Bytes> = cuts.windows(2).map(|ends| Bytes::copy_from_slice(&text.as_bytes()[ends[0]..ends[1]])).collect();
         let late = pieces.split_off(there.min(pieces.len()));
         let is_whole = late.is_empty();
-        let mut body = RenamedBody::new(LateBody { pieces, late, length: text.len() as u64 }, Some(ModelRenamer::new("other", false)));
-        body.rename_what_is_there();
+        let mut body = RenamedBody::new(LateBody { pieces, late }, Some(ModelRenamer::new("other", false)));
+        body.read_what_is_there();
         let length = body.size_hint().exact();
         let expected = rename_pieces(&[text.as_bytes()], "other", false);
         let mut out = Vec::new();

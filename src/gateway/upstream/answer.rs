@@ -12,7 +12,7 @@ use crate::fleet::WorkerKind;
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::headers;
 use crate::gateway::request::answer_facts::AnswerFacts;
-use crate::gateway::response::body::{ProxiedBody, ResponseBody};
+use crate::gateway::response::body::ResponseBody;
 use crate::gateway::response::in_progress::{ResponseTimeouts, UpstreamAnswer};
 use crate::gateway::response::line_stream::LineForm;
 use crate::gateway::response::mend::WholeMend;
@@ -85,5 +85,5 @@ pub(super) fn pass_on(
         ticket,
         lease,
     };
-    Response::from_parts(head, ResponseBody::Proxied(ProxiedBody::new(response)))
+    Response::from_parts(head, ResponseBody::proxied(response))
 }
