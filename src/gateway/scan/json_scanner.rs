@@ -14,6 +14,9 @@ const STRIDE: usize = 64;
 /// Bytes that are compared one by one first: wider comparisons cost more to start.
 const NEAR: usize = 16;
 
+/// Bytes of a string that are compared eight at a time, before the wider comparisons of `memchr`. Most names end here.
+const NEAR_IN_TEXT: usize = 24;
+
 /// The byte order mark that may precede the text; llama-server skips it.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
@@ -189,7 +192,7 @@ impl<const NAME: usize> JsonScanner<NAME> {
                 self.end_token(end, bytes, ScannerState::After, JsonStep::Ends)
             }
             ScannerState::Plain => {
-                let end = bytes.iter().position(|byte| !is_plain(*byte));
+                let end = bytes.iter().position(|byte| !PLAIN[usize::from(*byte)]);
                 self.end_token(end, bytes, ScannerState::After, JsonStep::Ends)
             }
             ScannerState::Nest(depth) => self.skip(bytes, depth),
@@ -217,6 +220,10 @@ impl<const NAME: usize> JsonScanner<NAME> {
             (ScannerState::Colon, [b':', b'{', ..]) => {
                 (self.state, self.is_object) = (ScannerState::Nest(1), true);
                 (2, Some(JsonStep::Begins(b'{')))
+            }
+            (ScannerState::Colon, [b':', value, ..]) => {
+                self.state = ScannerState::Value;
+                (2, self.read_byte(*value))
             }
             _ => (1, self.read_byte(bytes[0])),
         }
@@ -306,8 +313,7 @@ impl<const NAME: usize> JsonScanner<NAME> {
     fn skip(&mut self, bytes: &[u8], mut depth: usize) -> (usize, Option<JsonStep>) {
         let mut at = 0;
         let is_lenient = self.accepts_array;
-        let next = |bytes| if is_lenient { next_mark(bytes, is_mark) } else { next_mark(bytes, is_strict_mark) };
-        while let Some(mark) = next(&bytes[at..]) {
+        while let Some(mark) = next_mark(&bytes[at..], is_lenient) {
             at += mark + 1;
             match bytes[at - 1] {
                 b'"' => match self.end_of_text(&bytes[at..]) {
@@ -355,9 +361,25 @@ impl<const NAME: usize> JsonScanner<NAME> {
 
 /// Returns the offset of the next quote or backslash.
 fn next_quote(bytes: &[u8]) -> Option<usize> {
-    let (near, far) = bytes.split_at(bytes.len().min(NEAR));
-    let found = near.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+    let (near, far) = bytes.split_at(bytes.len().min(NEAR_IN_TEXT));
+    let (words, rest) = near.as_chunks();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = first_equal(word, b'"') | first_equal(word, b'\\');
+        if found != 0 {
+            return Some(at * size_of_val(&word) + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let found = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')).map(|at| near.len() - rest.len() + at);
     found.or_else(|| memchr2(b'"', b'\\', far).map(|at| near.len() + at))
+}
+
+/// Returns a word whose lowest bit that is set is in the first byte of `word` that equals `byte`; 0 if none does.
+fn first_equal(word: u64, byte: u8) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let difference = word ^ (ONES * u64::from(byte));
+    // Only a byte that is 0 borrows from the one above it. Those above the first may be marked wrongly.
+    difference.wrapping_sub(ONES) & !difference & (ONES << 7)
 }
 
 /// Decodes what is between the quotes of a JSON string; `None` if it is not valid text.
@@ -369,38 +391,68 @@ pub(crate) fn text(raw: &[u8]) -> Option<Cow<'_, str>> {
     str::from_utf8(raw).ok().map(Cow::Borrowed)
 }
 
-/// Whether a byte may occur in a number or a literal, Python's `NaN` included.
-fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
+/// Which bytes are wanted, as a table: a test of each byte against several values would cost more.
+type ByteTable = [bool; 256];
+
+/// Bytes of a number or a literal, Python's `NaN` included.
+const PLAIN: ByteTable = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    with(table, b"+-.")
+};
+
+/// Brackets and quotes.
+const MARKS: ByteTable = with([false; 256], b"\"[]{}");
+
+/// Brackets and quotes, what begins a comment or a string in a wider dialect of JSON, and `\` and `|`, which JSON has in
+/// strings only.
+const STRICT_MARKS: ByteTable = with(MARKS, b"\\|#'/`");
+
+const fn with(mut table: ByteTable, bytes: &[u8]) -> ByteTable {
+    let mut at = 0;
+    while at < bytes.len() {
+        table[bytes[at] as usize] = true;
+        at += 1;
+    }
+    table
 }
 
-/// Whether a byte is a bracket or a quote.
+fn is_plain(byte: u8) -> bool {
+    PLAIN[usize::from(byte)]
+}
+
+/// Returns the offset of the next mark. Lists of tokens and embeddings have few marks, so whole strides are compared at
+/// once.
+fn next_mark(bytes: &[u8], is_lenient: bool) -> Option<usize> {
+    let marks = if is_lenient { &MARKS } else { &STRICT_MARKS };
+    let position = |bytes: &[u8]| bytes.iter().position(|byte| marks[usize::from(*byte)]);
+    let (near, far) = bytes.split_at(bytes.len().min(NEAR));
+    position(near).or_else(|| {
+        let unmarked = if is_lenient { unmarked_strides(far, is_mark) } else { unmarked_strides(far, is_strict_mark) };
+        position(&far[unmarked..]).map(|at| near.len() + unmarked + at)
+    })
+}
+
+/// Returns the length of the strides without a mark at the beginning, in bytes.
+fn unmarked_strides(bytes: &[u8], is_mark: impl Fn(u8) -> bool) -> usize {
+    // No early exit within a stride, and no table: the compiler can then use vector instructions.
+    let has_mark = |stride: &[u8]| stride.iter().fold(false, |found, byte| found | is_mark(*byte));
+    bytes.chunks_exact(STRIDE).take_while(|stride| !has_mark(stride)).count() * STRIDE
+}
+
+/// Whether a byte is one of [`MARKS`].
 fn is_mark(byte: u8) -> bool {
     // `[` and `]` differ from `{` and `}` in this bit only.
     byte == b'"' || matches!(byte | 0x20, b'{' | b'}')
 }
 
-/// Whether a byte is a bracket or a quote, begins a comment or a string in a wider dialect of JSON, or is `\` or `|`,
-/// which JSON has in strings only.
+/// Whether a byte is one of [`STRICT_MARKS`].
 fn is_strict_mark(byte: u8) -> bool {
     matches!(byte | 0x20, b'{'..=b'}') || matches!(byte, b'"' | b'#' | b'\'' | b'/' | b'`')
-}
-
-/// Returns the offset of the next mark. Lists of tokens and embeddings have few marks, so whole strides are compared at
-/// once.
-fn next_mark(bytes: &[u8], is_mark: impl Fn(u8) -> bool) -> Option<usize> {
-    let mut passed = bytes.len().min(NEAR);
-    if let Some(at) = bytes[..passed].iter().position(|byte| is_mark(*byte)) {
-        return Some(at);
-    }
-    for stride in bytes[passed..].chunks_exact(STRIDE) {
-        // No early exit: the compiler can then use vector instructions.
-        if stride.iter().fold(false, |found, byte| found | is_mark(*byte)) {
-            break;
-        }
-        passed += STRIDE;
-    }
-    bytes[passed..].iter().position(|byte| is_mark(*byte)).map(|at| passed + at)
 }
 
 #[cfg(test)]

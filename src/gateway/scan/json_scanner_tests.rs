@@ -92,6 +92,14 @@ fn a_text_that_is_no_object_or_is_ambiguous_stops_the_scanner() {
 }
 
 #[test]
+fn marks_are_the_same_in_tables_and_comparisons() {
+    for byte in 0..=u8::MAX {
+        let at = usize::from(byte);
+        assert_eq!((MARKS[at], STRICT_MARKS[at]), (is_mark(byte), is_strict_mark(byte)), "{byte}");
+    }
+}
+
+#[test]
 fn a_name_that_is_invalid_or_too_long_is_none() {
     let long = "x".repeat(MEMBER_NAME);
     assert_eq!(members_in_one_piece(&format!("{{\"{long}\":1}}")).0, [member(&long, "1")]);
@@ -190,6 +198,11 @@ fn parse_members(members: Vec<(String, String)>) -> Map<String, Value> {
 }
 
 proptest! {
+    #[test]
+    fn the_next_quote_is_found_wherever_it_is(bytes in prop::collection::vec(prop_oneof![Just(b'!'), Just(b'#'), any::<u8>()], 0..60)) {
+        prop_assert_eq!(next_quote(&bytes), bytes.iter().position(|byte| matches!(byte, b'"' | b'\\')));
+    }
+
     #[test]
     fn the_result_does_not_depend_on_how_the_text_is_cut(text in "[{}\\[\\]\",:\\\\a1 /]{0,24}", cut in 0..24_usize) {
         let text = format!("{{\"a\":{text}}}");
