@@ -5,6 +5,11 @@ use std::io;
 
 use rustls::{CertificateError, Error as Tls};
 
+/// What a worker sends is no HTTP/1, or can be read in more than one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it does not answer in HTTP/1")]
+pub struct NotHttp;
+
 /// Explains why a request to this host and port failed. The sentence holds the host and the reason, but no URL and no
 /// key.
 pub fn explain(error: &(dyn Error + 'static), host: &str) -> String {
@@ -31,9 +36,13 @@ fn sentence(cause: &(dyn Error + 'static), host: &str) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<io::Error>() {
         return explain_io(error.kind(), host);
     }
+    let not_http = || Some(format!("{host} does not answer in HTTP; is it https?"));
+    if cause.is::<NotHttp>() {
+        return not_http();
+    }
     if let Some(error) = cause.downcast_ref::<hyper::Error>() {
         if error.is_parse() {
-            return Some(format!("{host} does not answer in HTTP; is it https?"));
+            return not_http();
         }
         return error.is_incomplete_message().then(|| format!("{host} broke the connection"));
     }

@@ -19,7 +19,7 @@ pub(crate) mod testing;
 mod tests;
 mod trust;
 
-pub use explain::explain;
+pub use explain::{NotHttp, explain};
 pub use open_connections::{OpenConnection, OpenConnections};
 pub use target::{BadLocal, BadRemote, DialTarget, TargetId};
 pub use trust::Trust;

@@ -11,6 +11,18 @@ pub const UPSTREAM_IDLE: Duration = Duration::from_secs(3);
 /// Most idle connections that one request tries, if the worker has just closed each of them.
 pub const MOST_STALE_CONNECTIONS: usize = 32;
 
+/// Most bytes that are read at once from a worker, into the stack of the thread.
+pub const WORKER_READ: usize = 16 * 1024;
+
+/// Most bytes of a response of known length that are read at once if more than [`WORKER_READ`] follow.
+pub const WORKER_BULK_READ: usize = 64 * 1024;
+
+/// Most header lines in the head of a worker's response.
+pub const WORKER_HEADERS: usize = 100;
+
+/// Most bytes of the heads of a worker's response, those of informational responses before it included.
+pub const WORKER_HEAD_SIZE: usize = 400 * 1024;
+
 /// Longest wait for the response of a llama-server that has just ended: it may have sent the response before.
 pub const DEAD_WORKER_RESPONSE_WAIT: Duration = Duration::from_millis(500);
 

@@ -5,21 +5,32 @@
 //! a request of which no byte was written gets another connection if the worker had just closed an idle one
 //! (`MOST_STALE_CONNECTIONS`).
 //!
+//! HTTP/1.1 is spoken here and not by hyper's client: that is a state machine of its own behind channels, which costs a
+//! stream two buffers and a second poll for each of its frames. A connection that waits holds no buffer here, and chunks
+//! that arrive together become one piece.
+//!
+//! - `body_reader.rs`: where a response ends, and which bytes are its body
 //! - `idle_connections.rs`: the connections to one worker that no request uses, the newest first
-//! - `wakeups.rs`: which task a connection wakes, and when none
+//! - `request_writer.rs`: what is left to be written of a request
+//! - `response_head.rs`: the head of a response
 //! - `worker_body.rs`: the body of a response, which gives its connection back at its end
-//! - `worker_connection.rs`: one connection, driven by the task that polls it
+//! - `worker_connection.rs`: one connection, read and written by the task that polls it
 //! - `worker_connections.rs`: sends a request to a worker, on an idle connection or a new one
 //! - `worker_pool.rs`: keeps idle connections to one worker, closes them in time, and opens one ahead of need
+//! - `worker_socket.rs`: the socket of a connection, with or without TLS
 
+mod body_reader;
 mod idle_connections;
+mod request_writer;
+mod response_head;
 #[cfg(test)]
 mod tests;
-mod wakeups;
 mod worker_body;
 mod worker_connection;
 mod worker_connections;
 mod worker_pool;
+mod worker_socket;
 
 pub(super) use worker_body::WorkerBody;
+pub(super) use worker_connection::BrokenConnection;
 pub(super) use worker_connections::{ExchangeError, WorkerConnections};

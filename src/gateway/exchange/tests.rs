@@ -6,15 +6,13 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::HOST;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use http_body_util::BodyExt;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
@@ -22,10 +20,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::worker_body::WorkerBody;
+use super::worker_connection::{FailedExchange, WorkerConnection};
 use super::worker_connections::{ExchangeError, WorkerConnections};
 use crate::cores::CoreThreads;
 use crate::dial::testing::DEADLINE;
-use crate::dial::{DialTarget, OpenConnections};
+use crate::dial::{DialTarget, Dialer, OpenConnections};
 use crate::gateway::bounds::UPSTREAM_IDLE;
 use crate::gateway::request::body::RequestBody;
 
@@ -142,6 +141,14 @@ impl Asking {
     }
 }
 
+/// Returns a connection, and the other end of it.
+async fn connected() -> (WorkerConnection, TcpStream) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let target = DialTarget::local(listener.local_addr().unwrap(), None).unwrap();
+    let link = Dialer::new(DEADLINE).connect(&target).await.unwrap();
+    (WorkerConnection::new(link, target.connections.add()), listener.accept().await.unwrap().0)
+}
+
 async fn accept(listener: TcpListener, manner: Manner, report: Sender<Seen>) {
     let mut connections = JoinSet::new();
     for number in 0.. {
@@ -189,7 +196,7 @@ async fn serve(
 }
 
 /// Reads the head of a request. Returns the length of its body.
-async fn read_head(stream: &mut BufReader<TcpStream>) -> io::Result<usize> {
+async fn read_head(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<usize> {
     let mut length = 0;
     loop {
         let mut line = String::new();
@@ -416,24 +423,76 @@ async fn a_broken_connection_is_told_from_one_that_was_never_opened() {
 #[tokio::test]
 async fn a_request_that_was_never_sent_is_told_from_one_that_was() {
     for is_read in [false, true] {
-        let (ours, mut theirs) = tokio::io::duplex(1024);
-        let (mut requests, driver) = http1::handshake(TokioIo::new(ours)).await.unwrap();
-        let response = requests.send_request(Request::new(Empty::<Bytes>::new()));
-        let error = match is_read {
-            false => {
-                drop(driver);
-                response.await.unwrap_err()
+        let (mut connection, mut theirs) = connected().await;
+        let close = async {
+            if is_read {
+                theirs.read_u8().await.unwrap();
             }
-            true => {
-                let close = async {
-                    assert!(theirs.read_u8().await.is_ok());
-                    drop(theirs);
-                };
-                tokio::join!(response, driver, close).0.unwrap_err()
+            drop(theirs);
+        };
+        let error = if is_read {
+            tokio::join!(connection.exchange(Request::default()), close).0.err()
+        } else {
+            close.await;
+            poll_fn(|context| if connection.is_idle(context.waker()) { Poll::Pending } else { Poll::Ready(()) }).await;
+            connection.exchange(Request::default()).await.err()
+        };
+        assert_eq!(matches!(error, Some(FailedExchange::Unsent(_))), !is_read);
+    }
+}
+
+#[tokio::test]
+async fn pieces_of_any_size_make_the_same_response() {
+    const TEXT: &str = "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+                        5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nTrailer: x\r\n\r\n";
+    for size in [1, 2, 7, 20, 60, TEXT.len()] {
+        let (connection, theirs) = connected().await;
+        let serve = async {
+            let mut stream = BufReader::new(theirs);
+            read_head(&mut stream).await.unwrap();
+            stream.get_ref().set_nodelay(true).unwrap();
+            for piece in TEXT.as_bytes().chunks(size) {
+                stream.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            stream
+        };
+        let (response, stream) = tokio::join!(connection.exchange(Request::default()), serve);
+        let (response, mut connection) = response.ok().expect("a response");
+        let (head, mut body) = response.into_parts();
+        assert_eq!(head.status, StatusCode::OK);
+        let mut text = Vec::new();
+        while let Some(piece) = poll_fn(|context| connection.poll_piece(context, &mut body)).await.unwrap() {
+            text.extend_from_slice(&piece);
+        }
+        assert_eq!(String::from_utf8(text).unwrap(), "hello world", "pieces of {size} bytes");
+        assert!(poll_fn(|context| Poll::Ready(connection.is_idle(context.waker()))).await);
+        drop(stream);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_cut_or_malformed_is_an_error_and_its_connection_is_closed() {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for rest in ["", "5\r\nhel", "5\r\nhello\r\n", "5\r\nhello\r\n0\r\n", "5\r\nhello6\r\n", "x\r\n"] {
+        let (connection, mut theirs) = connected().await;
+        let serve = async {
+            let mut stream = BufReader::new(&mut theirs);
+            read_head(&mut stream).await.unwrap();
+            stream.write_all([HEAD, rest].concat().as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+        };
+        let (response, ()) = tokio::join!(connection.exchange(Request::default()), serve);
+        let (response, mut connection) = response.ok().expect("the head of a response");
+        let (_, mut body) = response.into_parts();
+        let broken = loop {
+            match poll_fn(|context| connection.poll_piece(context, &mut body)).await {
+                Ok(Some(_)) => {}
+                Ok(None) => break false,
+                Err(_) => break true,
             }
         };
-        let error = ExchangeError::Broken(error);
-        assert_eq!(error.is_unsent(), !is_read, "{error:?}");
+        assert!(broken, "{rest:?}");
     }
 }
 

@@ -2,64 +2,59 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use super::worker_connection::WorkerConnection;
+use super::body_reader::BodyReader;
+use super::worker_connection::{BrokenConnection, WorkerConnection};
 use super::worker_pool::WorkerPool;
 
 /// The body of a response. Dropping it before its end closes the connection.
 pub(crate) struct WorkerBody {
-    body: Incoming,
-    /// What reads it, until its end.
+    /// What follows of it.
+    rest: BodyReader,
+    /// What it is read from, until its end.
     held: Option<HeldConnection>,
+    /// A body that is read elsewhere.
+    #[cfg(test)]
+    detached: Option<hyper::body::Incoming>,
 }
 
-/// A connection that reads a body, and where it goes after that.
+/// A connection that a body is read from, and where it goes after that.
 pub(super) struct HeldConnection {
     pub(super) connection: WorkerConnection,
     pub(super) pool: Arc<WorkerPool>,
     /// Whether the worker is known to leave the connection open.
     pub(super) may_be_kept: bool,
-    /// Whether a piece may have been read already: the first one often comes with the head.
-    pub(super) has_arrived: bool,
-}
-
-impl HeldConnection {
-    /// Returns the next piece of the body.
-    fn poll_next(&mut self, body: &mut Incoming, task: &Waker) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if std::mem::take(&mut self.has_arrived) {
-            let arrived = self.connection.poll_arrived(body);
-            if arrived.is_ready() {
-                return arrived;
-            }
-        }
-        self.connection.poll(task);
-        self.connection.poll_arrived(body)
-    }
 }
 
 impl WorkerBody {
-    /// Reads a body through the connection on which its head has arrived.
-    pub(super) fn new(body: Incoming, held: HeldConnection) -> Self {
-        let mut body = Self { body, held: Some(held) };
-        if body.body.is_end_stream() {
-            body.give_back();
-        }
+    /// Reads a body from the connection on which its head has arrived.
+    pub(super) fn new(rest: BodyReader, held: HeldConnection) -> Self {
+        let mut body = Self {
+            rest,
+            held: Some(held),
+            #[cfg(test)]
+            detached: None,
+        };
+        body.give_back_at_end();
         body
     }
 
     /// Reads a body whose connection is driven elsewhere.
     #[cfg(test)]
-    pub(crate) fn detached(body: Incoming) -> Self {
-        Self { body, held: None }
+    pub(crate) fn detached(body: hyper::body::Incoming) -> Self {
+        Self { rest: BodyReader::UntilClose, held: None, detached: Some(body) }
     }
 
-    fn give_back(&mut self) {
-        if let Some(HeldConnection { connection, pool, may_be_kept, .. }) = self.held.take() {
+    /// Gives the connection back if nothing of the body follows.
+    fn give_back_at_end(&mut self) {
+        if !self.rest.is_complete() {
+            return;
+        }
+        if let Some(HeldConnection { connection, pool, may_be_kept }) = self.held.take() {
             pool.give_back(connection, may_be_kept);
         }
     }
@@ -67,27 +62,51 @@ impl WorkerBody {
 
 impl Body for WorkerBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BrokenConnection;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenConnection>>> {
         let this = self.get_mut();
-        let Some(held) = &mut this.held else { return Pin::new(&mut this.body).poll_frame(context) };
-        let next = held.poll_next(&mut this.body, context.waker());
-        match &next {
-            Poll::Pending => {}
-            // The end of a body of known length is known with its last bytes. Those who read it may not ask again.
-            Poll::Ready(Some(Ok(_))) if !this.body.is_end_stream() => {}
-            Poll::Ready(Some(Ok(_)) | None) => this.give_back(),
-            Poll::Ready(Some(Err(_))) => this.held = None,
+        #[cfg(test)]
+        if let Some(body) = &mut this.detached {
+            let next = ready!(Pin::new(body).poll_frame(context));
+            return Poll::Ready(next.map(|next| next.map_err(|error| std::io::Error::other(error).into())));
         }
-        next
+        let Some(held) = &mut this.held else { return Poll::Ready(None) };
+        match ready!(held.connection.poll_piece(context, &mut this.rest)) {
+            Ok(Some(piece)) => {
+                // The end is often known with the last bytes. Those who read it may not ask again.
+                this.give_back_at_end();
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+            Ok(None) => {
+                // One that ends with its connection is complete now.
+                this.rest = BodyReader::Length(0);
+                this.give_back_at_end();
+                Poll::Ready(None)
+            }
+            Err(error) => {
+                this.held = None;
+                Poll::Ready(Some(Err(error)))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        #[cfg(test)]
+        if let Some(body) = &self.detached {
+            return body.is_end_stream();
+        }
+        self.rest.is_complete()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        #[cfg(test)]
+        if let Some(body) = &self.detached {
+            return body.size_hint();
+        }
+        self.rest.length().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

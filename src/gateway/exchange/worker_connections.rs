@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::body_reader::BodyReader;
 use super::worker_body::{HeldConnection, WorkerBody};
-use super::worker_connection::WorkerConnection;
+use super::worker_connection::{BrokenConnection, FailedExchange, WorkerConnection};
 use super::worker_pool::{Opener, WorkerPool};
 use crate::cores::PerCore;
 use crate::dial::{BoxError, DialTarget, Dialer, TargetId};
@@ -34,7 +34,7 @@ pub(crate) enum ExchangeError {
     Connect(#[source] BoxError),
     /// The connection broke, or what came was no response.
     #[error("the connection broke")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] BrokenConnection),
 }
 
 impl ExchangeError {
@@ -42,7 +42,7 @@ impl ExchangeError {
     pub(crate) fn is_unsent(&self) -> bool {
         match self {
             Self::Connect(_) => true,
-            Self::Broken(error) => error.is_canceled(),
+            Self::Broken(error) => matches!(error, BrokenConnection::Unsent),
         }
     }
 }
@@ -83,10 +83,9 @@ impl WorkerConnections {
             };
             match connection.exchange(request).await {
                 Ok((response, connection)) => return Ok(answered(response, connection, pool)),
-                Err(mut error) => match error.take_message().filter(|_| !is_new) {
-                    Some(unsent) => request = unsent,
-                    None => return Err(ExchangeError::Broken(error.into_error())),
-                },
+                Err(FailedExchange::Unsent(unsent)) if !is_new => request = *unsent,
+                Err(FailedExchange::Unsent(_)) => return Err(ExchangeError::Broken(BrokenConnection::Unsent)),
+                Err(FailedExchange::Broken(broken)) => return Err(ExchangeError::Broken(broken)),
             }
         }
     }
@@ -129,8 +128,12 @@ impl WorkerConnections {
 }
 
 /// Hands the connection to the body of the response that it goes on to read.
-fn answered(response: Response<Incoming>, connection: WorkerConnection, pool: Arc<WorkerPool>) -> Response<WorkerBody> {
+fn answered(
+    response: Response<BodyReader>,
+    connection: WorkerConnection,
+    pool: Arc<WorkerPool>,
+) -> Response<WorkerBody> {
     // llama-server announces keep-alive but closes the connection after each stream, so no request must be sent on it.
     let may_be_kept = ContentKind::of(response.headers()) != ContentKind::Stream;
-    response.map(|body| WorkerBody::new(body, HeldConnection { connection, pool, may_be_kept, has_arrived: true }))
+    response.map(|body| WorkerBody::new(body, HeldConnection { connection, pool, may_be_kept }))
 }

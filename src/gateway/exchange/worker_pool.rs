@@ -65,7 +65,7 @@ impl Opener {
     pub(super) async fn open(&self, target: &DialTarget) -> Result<WorkerConnection, BoxError> {
         let open = target.connections.add();
         let link = self.dialer.connect(target).await?;
-        Ok(WorkerConnection::open(link, open).await?)
+        Ok(WorkerConnection::new(link, open))
     }
 }
 
@@ -90,8 +90,8 @@ impl WorkerPool {
 
     /// Takes a connection back whose response has ended. It is kept if another request may be sent on it; if not, the
     /// next one is opened in its place.
-    pub(super) fn give_back(self: &Arc<Self>, connection: WorkerConnection, may_be_kept: bool) {
-        if may_be_kept && connection.is_idle() && self.target.has_many_connections {
+    pub(super) fn give_back(self: &Arc<Self>, mut connection: WorkerConnection, may_be_kept: bool) {
+        if may_be_kept && self.target.has_many_connections && connection.is_idle(&self.waker) {
             self.keep_idle(connection);
         } else {
             drop(connection);
@@ -104,9 +104,8 @@ impl WorkerPool {
         self.lock().idle.take_oldest()
     }
 
-    /// Keeps a connection for the next request, and closes the oldest if more are open than may be.
+    /// Keeps a connection that is idle, and wakes the keeper, for the next request. Closes the oldest if more are open than may be.
     fn keep_idle(self: &Arc<Self>, connection: WorkerConnection) {
-        connection.watch(&self.waker);
         let mut state = self.lock();
         state.idle.put(connection, Instant::now());
         let evicted = if self.target.connections.are_too_many() { state.idle.take_oldest() } else { None };
@@ -140,10 +139,7 @@ impl WorkerPool {
         if self.is_gone() || self.opener.stop.is_cancelled() {
             state.idle.clear();
         }
-        let expiry = state.idle.tidy(Instant::now(), |connection| {
-            connection.poll(&self.waker);
-            connection.is_idle()
-        });
+        let expiry = state.idle.tidy(Instant::now(), |connection| connection.is_idle(&self.waker));
         state.has_keeper = expiry.is_some();
         expiry
     }
@@ -169,8 +165,7 @@ impl WorkerPool {
             pool.lock().is_opening_spare = false;
             // A failure is for the next request to find.
             if let Some(mut connection) = opened {
-                connection.poll(&pool.waker);
-                if connection.is_idle() {
+                if connection.is_idle(&pool.waker) {
                     pool.keep_idle(connection);
                 }
             }

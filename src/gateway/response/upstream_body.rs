@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 
 use crate::content_coding::{ContentCodings, UnpackError, Unpacker};
 use crate::gateway::bounds::UNPACK_STEPS;
-use crate::gateway::exchange::WorkerBody;
+use crate::gateway::exchange::{BrokenConnection, WorkerBody};
 use crate::pause_clock::{self, ActiveInstant};
 
 /// The body of a worker's response.
@@ -34,7 +34,7 @@ pub(crate) struct UpstreamBody {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
     #[error("the connection broke: {0}")]
-    Connection(hyper::Error),
+    Connection(BrokenConnection),
     #[error("the body cannot be unpacked: {0}")]
     Packed(UnpackError),
 }

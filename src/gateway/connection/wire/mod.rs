@@ -42,12 +42,10 @@
 //! - `incoming.rs`: what hyper gets of the bytes from the client
 //! - `heads.rs`: waits for heads, and reads ahead
 //! - `read_ahead.rs`: bytes from the client that have not been passed to hyper
-//! - `chunks.rs`: finds the end of a chunked body
 //! - `requests.rs`: counts the requests and responses of a connection
 //! - `multiplexed.rs`: responses over HTTP/2, each of which may stall by itself
 //! - `outgoing.rs`: writes, and the close of the connection
 
-mod chunks;
 mod heads;
 mod incoming;
 mod multiplexed;
@@ -62,9 +60,9 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Take};
 
 use super::head::{Framing, HeadLimits, HeadScanner};
+use crate::gateway::scan::chunked_body::ChunkedBody;
 use crate::pause_clock::{ActiveInstant, LazyTimer};
 use crate::refusal::Refusal;
-use chunks::ChunkedBody;
 use read_ahead::ReadAhead;
 use requests::ConnectionRequests;
 

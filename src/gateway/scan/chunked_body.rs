@@ -1,13 +1,18 @@
-//! Finds the end of a chunked body (RFC 9112, section 7.1), by a strict grammar.
+//! Finds the data and the end of a chunked body (RFC 9112, section 7.1), by a strict grammar.
 //!
-//! Decodes nothing: the bytes go to hyper as they are, once it is certain that they can be read in one way only.
+//! Copies nothing. Of a client's body only the end is looked for: its bytes go to hyper as they are, once it is certain
+//! that they can be read in one way only.
+
+use std::ops::Range;
 
 use crate::gateway::bounds::{CHUNK_LINE_SIZE, TRAILERS_SIZE};
 
 /// A resumable scanner of one chunked body.
-#[derive(Debug, Default)]
-pub(super) struct ChunkedBody {
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct ChunkedBody {
     state: ChunkState,
+    /// Whether white space may stand between a size and the end of its line.
+    allows_padding: bool,
     /// Bytes of the chunk's data that have not arrived; while the size is being read, its value so far.
     remaining: u64,
     /// Bytes so far of the chunk's size line, or of all trailers.
@@ -16,7 +21,7 @@ pub(super) struct ChunkedBody {
 
 /// A violation of the chunked grammar, after which the end of the body is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct MalformedChunk;
+pub(crate) struct MalformedChunk;
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum ChunkState {
@@ -24,7 +29,7 @@ enum ChunkState {
     #[default]
     Start,
     Size,
-    /// In white space after the size, which only an extension may follow (RFC 9112, section 7.1.1).
+    /// In white space after the size, which only an extension may follow (RFC 9112, section 7.1.1), or padding.
     Blank,
     Extension,
     /// After the CR of the size line.
@@ -42,30 +47,46 @@ enum ChunkState {
 }
 
 impl ChunkedBody {
+    /// Reads the body of a worker's response: some servers pad the sizes with spaces.
+    pub(crate) fn of_response() -> Self {
+        Self { allows_padding: true, ..Self::default() }
+    }
+
     /// Continues with `bytes`; returns how many of them belong to the body.
     ///
     /// # Errors
-    /// Returns [`MalformedChunk`] at the first byte that breaks the grammar, or if a line or the trailers are too long.
-    pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
+    /// As [`Self::next_data`].
+    pub(crate) fn advance(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
         let mut at = 0;
-        while at < bytes.len() && self.state != ChunkState::Done {
+        while self.next_data(bytes, &mut at)?.is_some() {}
+        Ok(at)
+    }
+
+    /// Continues in `bytes` from the offset `at`, which is moved past what is read. Returns where the next data are, or
+    /// `None` if there are no more in these bytes; `at` is then their end, or that of the body.
+    ///
+    /// # Errors
+    /// Returns [`MalformedChunk`] at the first byte that breaks the grammar, or if a line or the trailers are too long.
+    pub(crate) fn next_data(&mut self, bytes: &[u8], at: &mut usize) -> Result<Option<Range<usize>>, MalformedChunk> {
+        while *at < bytes.len() && self.state != ChunkState::Done {
             if self.state == ChunkState::Data {
-                let count = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(bytes.len() - at);
-                at += count;
+                let begin = *at;
+                let count = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(bytes.len() - begin);
+                *at += count;
                 self.remaining -= count as u64;
                 if self.remaining == 0 {
                     self.state = ChunkState::DataCr;
                 }
-                continue;
+                return Ok(Some(begin..*at));
             }
-            self.state = self.step(bytes[at])?;
-            at += 1;
+            self.state = self.step(bytes[*at])?;
+            *at += 1;
         }
-        Ok(at)
+        Ok(None)
     }
 
     /// Whether the body is complete.
-    pub(super) fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.state == ChunkState::Done
     }
 
@@ -88,6 +109,7 @@ impl ChunkedBody {
             (ChunkState::Size | ChunkState::Blank, b';') => self.extend_line(CHUNK_LINE_SIZE, ChunkState::Extension),
             // Not after `Blank`: RFC 9112, section 7.1 has no white space between the size and the CRLF.
             (ChunkState::Size | ChunkState::Extension, b'\r') => Ok(ChunkState::SizeLf),
+            (ChunkState::Blank, b'\r') if self.allows_padding => Ok(ChunkState::SizeLf),
             (ChunkState::Extension, _) if is_text(byte) => self.extend_line(CHUNK_LINE_SIZE, ChunkState::Extension),
             (ChunkState::SizeLf, b'\n') => {
                 self.line_length = 0;
@@ -174,6 +196,15 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_may_pad_its_sizes_and_nothing_else() {
+        let of_response = |body: &[u8]| ChunkedBody::of_response().advance(body);
+        assert_eq!(of_response(b"5  \r\nhello\r\n0 \r\n\r\n"), Ok(18));
+        for body in [&b" 5\r\nhello\r\n"[..], b"5\nhello\n", b"5 6\r\nhello", b"5\r\nhello \r\n"] {
+            assert_eq!(of_response(body), Err(MalformedChunk), "{body:?}");
+        }
+    }
+
+    #[test]
     fn size_lines_and_trailers_are_bounded() {
         let extension = |length: usize| format!("5;{}", "x".repeat(length - 2));
         assert_eq!(length(extension(CHUNK_LINE_SIZE).as_bytes()), Ok(None));
@@ -204,6 +235,25 @@ mod tests {
                 }
             }
             prop_assert_eq!(outcome.map(|()| chunks.is_complete().then_some(count)), whole);
+        }
+
+        #[test]
+        fn the_data_of_all_chunks_are_found_wherever_the_body_is_cut(
+            chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..30), 0..8),
+            cut in 1..40_usize,
+        ) {
+            let framed: Vec<Vec<u8>> =
+                chunks.iter().map(|data| [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()).collect();
+            let body = [framed.concat(), b"0\r\n\r\n".to_vec()].concat();
+            let (mut reader, mut found) = (ChunkedBody::default(), Vec::new());
+            for piece in body.chunks(cut) {
+                let mut at = 0;
+                while let Some(data) = reader.next_data(piece, &mut at).unwrap() {
+                    found.extend_from_slice(&piece[data]);
+                }
+            }
+            prop_assert!(reader.is_complete());
+            prop_assert_eq!(found, chunks.concat());
         }
 
         #[test]
