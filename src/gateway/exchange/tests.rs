@@ -19,8 +19,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::body_reader::BodyReader;
 use super::worker_body::WorkerBody;
-use super::worker_connection::{FailedExchange, WorkerConnection};
+use super::worker_connection::{BrokenConnection, WorkerConnection};
 use super::worker_connections::{ExchangeError, WorkerConnections};
 use crate::cores::CoreThreads;
 use crate::dial::testing::DEADLINE;
@@ -142,11 +143,17 @@ impl Asking {
 }
 
 /// Returns a connection, and the other end of it.
-async fn connected() -> (WorkerConnection, TcpStream) {
+async fn connected() -> (Box<WorkerConnection>, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let target = DialTarget::local(listener.local_addr().unwrap(), None).unwrap();
     let link = Dialer::new(DEADLINE).connect(&target).await.unwrap();
     (WorkerConnection::new(link, target.connections.add()), listener.accept().await.unwrap().0)
+}
+
+/// Sends a request on this connection and waits for the head of the response.
+async fn respond(connection: &mut WorkerConnection) -> Result<Response<BodyReader>, BrokenConnection> {
+    connection.begin(Request::default()).map_err(|_| BrokenConnection::Unsent)?;
+    poll_fn(|context| connection.poll_response(context)).await
 }
 
 async fn accept(listener: TcpListener, manner: Manner, report: Sender<Seen>) {
@@ -430,14 +437,14 @@ async fn a_request_that_was_never_sent_is_told_from_one_that_was() {
             }
             drop(theirs);
         };
-        let error = if is_read {
-            tokio::join!(connection.exchange(Request::default()), close).0.err()
+        if is_read {
+            let (response, ()) = tokio::join!(respond(&mut connection), close);
+            assert!(matches!(response, Err(BrokenConnection::Socket(_))), "{response:?}");
         } else {
             close.await;
             poll_fn(|context| if connection.is_idle(context.waker()) { Poll::Pending } else { Poll::Ready(()) }).await;
-            connection.exchange(Request::default()).await.err()
-        };
-        assert_eq!(matches!(error, Some(FailedExchange::Unsent(_))), !is_read);
+            assert!(connection.begin(Request::default()).is_err(), "the request comes back");
+        }
     }
 }
 
@@ -446,7 +453,7 @@ async fn pieces_of_any_size_make_the_same_response() {
     const TEXT: &str = "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
                         5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nTrailer: x\r\n\r\n";
     for size in [1, 2, 7, 20, 60, TEXT.len()] {
-        let (connection, theirs) = connected().await;
+        let (mut connection, theirs) = connected().await;
         let serve = async {
             let mut stream = BufReader::new(theirs);
             read_head(&mut stream).await.unwrap();
@@ -457,9 +464,8 @@ async fn pieces_of_any_size_make_the_same_response() {
             }
             stream
         };
-        let (response, stream) = tokio::join!(connection.exchange(Request::default()), serve);
-        let (response, mut connection) = response.ok().expect("a response");
-        let (head, mut body) = response.into_parts();
+        let (response, stream) = tokio::join!(respond(&mut connection), serve);
+        let (head, mut body) = response.unwrap().into_parts();
         assert_eq!(head.status, StatusCode::OK);
         let mut text = Vec::new();
         while let Some(piece) = poll_fn(|context| connection.poll_piece(context, &mut body)).await.unwrap() {
@@ -475,16 +481,15 @@ async fn pieces_of_any_size_make_the_same_response() {
 async fn a_body_that_is_cut_or_malformed_is_an_error_and_its_connection_is_closed() {
     const HEAD: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     for rest in ["", "5\r\nhel", "5\r\nhello\r\n", "5\r\nhello\r\n0\r\n", "5\r\nhello6\r\n", "x\r\n"] {
-        let (connection, mut theirs) = connected().await;
+        let (mut connection, mut theirs) = connected().await;
         let serve = async {
             let mut stream = BufReader::new(&mut theirs);
             read_head(&mut stream).await.unwrap();
             stream.write_all([HEAD, rest].concat().as_bytes()).await.unwrap();
             stream.shutdown().await.unwrap();
         };
-        let (response, ()) = tokio::join!(connection.exchange(Request::default()), serve);
-        let (response, mut connection) = response.ok().expect("the head of a response");
-        let (_, mut body) = response.into_parts();
+        let (response, ()) = tokio::join!(respond(&mut connection), serve);
+        let mut body = response.unwrap().into_body();
         let broken = loop {
             match poll_fn(|context| connection.poll_piece(context, &mut body)).await {
                 Ok(Some(_)) => {}

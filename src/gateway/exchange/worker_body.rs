@@ -24,7 +24,7 @@ pub(crate) struct WorkerBody {
 
 /// A connection that a body is read from, and where it goes after that.
 pub(super) struct HeldConnection {
-    pub(super) connection: WorkerConnection,
+    pub(super) connection: Box<WorkerConnection>,
     pub(super) pool: Arc<WorkerPool>,
     /// Whether the worker is known to leave the connection open.
     pub(super) may_be_kept: bool,

@@ -1,6 +1,5 @@
 //! One HTTP/1.1 connection to a worker, read and written by the task that polls it.
 
-use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -22,7 +21,9 @@ pub(super) struct WorkerConnection {
     socket: WorkerSocket,
     /// What is left to be written of the request.
     request: RequestWriter,
-    /// What has arrived after the head of the response, and is not passed on yet.
+    /// The method of the request.
+    method: Method,
+    /// What has arrived of the head of the response, or after it, and is not passed on yet.
     arrived: Bytes,
     /// Whether the worker leaves the connection open after the response.
     keeps_open: bool,
@@ -42,19 +43,6 @@ pub(crate) enum BrokenConnection {
     Malformed(#[from] NotHttp),
 }
 
-/// An exchange without a response.
-pub(super) enum FailedExchange {
-    /// No byte of this request was written.
-    Unsent(Box<Request<RequestBody>>),
-    Broken(BrokenConnection),
-}
-
-impl From<BrokenConnection> for FailedExchange {
-    fn from(broken: BrokenConnection) -> Self {
-        Self::Broken(broken)
-    }
-}
-
 impl BrokenConnection {
     /// The worker has closed the connection too early.
     pub(super) fn closed() -> Self {
@@ -63,15 +51,17 @@ impl BrokenConnection {
 }
 
 impl WorkerConnection {
-    /// Takes over a stream on which nothing has been sent, and which `open` counts.
-    pub(super) fn new(link: Link, open: OpenConnection) -> Self {
-        Self {
+    /// Takes over a stream on which nothing has been sent, and which `open` counts. It is boxed, because it is handed on
+    /// with each request.
+    pub(super) fn new(link: Link, open: OpenConnection) -> Box<Self> {
+        Box::new(Self {
             socket: WorkerSocket::new(link),
             request: RequestWriter::default(),
+            method: Method::GET,
             arrived: Bytes::new(),
             keeps_open: true,
             _open: open,
-        }
+        })
     }
 
     /// Returns whether the next request can be sent: the last one and its response are whole, and the worker has neither
@@ -82,57 +72,49 @@ impl WorkerConnection {
         is_whole && self.socket.poll_read(&mut Context::from_waker(task), 1, |_| ()).is_pending()
     }
 
-    /// Sends a request and waits for the head of its response, whose body this connection goes on to read.
+    /// Begins to send a request, whose response is waited for with [`Self::poll_response`].
     ///
     /// # Errors
-    /// [`FailedExchange`].
-    pub(super) async fn exchange(
-        mut self,
-        request: Request<RequestBody>,
-    ) -> Result<(Response<BodyReader>, Self), FailedExchange> {
-        let method = request.method().clone();
-        let mut unsent = Some(request);
-        let mut head = BytesMut::new();
-        let response = poll_fn(|context| {
-            if let Some(request) = unsent.take() {
-                if !self.is_idle(context.waker()) {
-                    return Poll::Ready(Err(FailedExchange::Unsent(Box::new(request))));
-                }
-                self.request = RequestWriter::new(request);
-            }
-            self.request.poll(context, &mut self.socket);
-            Poll::Ready(Ok(ready!(self.poll_head(context, &mut head, &method))?))
-        });
-        let ResponseHead { response, body, keeps_open, .. } = response.await?;
-        self.keeps_open = keeps_open;
-        Ok((response.map(|()| body), self))
+    /// The request, if the worker has closed the connection.
+    pub(super) fn begin(&mut self, request: Request<RequestBody>) -> Result<(), Request<RequestBody>> {
+        // Whoever waits for the response is woken for it.
+        if !self.is_idle(Waker::noop()) {
+            return Err(request);
+        }
+        self.method = request.method().clone();
+        self.request = RequestWriter::new(request);
+        Ok(())
     }
 
-    /// Reads the head of the response. `head` keeps what there is of it.
-    fn poll_head(
+    /// Sends the request, and returns the head of its response, whose body this connection goes on to read.
+    ///
+    /// # Errors
+    /// [`BrokenConnection`]: the worker closed the connection, or what came is no response.
+    pub(super) fn poll_response(
         &mut self,
         context: &mut Context<'_>,
-        head: &mut BytesMut,
-        method: &Method,
-    ) -> Poll<Result<ResponseHead, BrokenConnection>> {
+    ) -> Poll<Result<Response<BodyReader>, BrokenConnection>> {
+        self.request.poll(context, &mut self.socket);
         loop {
-            let known = head.len();
-            let count = ready!(self.socket.poll_read(context, WORKER_READ, |arrived| {
-                head.extend_from_slice(arrived);
-                arrived.len()
+            let known = self.arrived.len();
+            let arrived = &mut self.arrived;
+            ready!(self.socket.poll_read(context, WORKER_READ, |bytes| match known {
+                0 => *arrived = Bytes::copy_from_slice(bytes),
+                _ => *arrived = [arrived, bytes].concat().into(),
             }))?;
-            if count == 0 {
+            if self.arrived.len() == known {
                 return Poll::Ready(Err(BrokenConnection::closed()));
             }
-            if response_head::has_end(head, known) {
-                let bytes = std::mem::take(head).freeze();
-                if let Some(found) = response_head::read(&bytes, method)? {
-                    self.arrived = after(&bytes, found.length);
-                    return Poll::Ready(Ok(found));
-                }
-                *head = BytesMut::from(bytes);
+            if response_head::has_end(&self.arrived, known)
+                && let Some(found) = response_head::read(&self.arrived, &self.method)?
+            {
+                let ResponseHead { response, body, keeps_open, length } = found;
+                // Apart from the head, which lives as long as its headers.
+                self.arrived = Bytes::copy_from_slice(&self.arrived[length..]);
+                self.keeps_open = keeps_open;
+                return Poll::Ready(Ok(response.map(|()| body)));
             }
-            if head.len() > WORKER_HEAD_SIZE {
+            if self.arrived.len() > WORKER_HEAD_SIZE {
                 return Poll::Ready(Err(NotHttp.into()));
             }
         }
@@ -206,9 +188,4 @@ impl WorkerConnection {
         // A short piece does not keep a long buffer.
         Poll::Ready(Ok(if count > WORKER_READ { piece.freeze() } else { Bytes::copy_from_slice(&piece) }))
     }
-}
-
-/// Returns what follows the head in these bytes, apart from it: the head lives as long as its headers.
-fn after(bytes: &Bytes, length: usize) -> Bytes {
-    Bytes::copy_from_slice(&bytes[length..])
 }

@@ -1,6 +1,7 @@
 //! Sends a request to a worker, on an idle connection or a new one, and waits for the head of its response.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::body_reader::BodyReader;
 use super::worker_body::{HeldConnection, WorkerBody};
-use super::worker_connection::{BrokenConnection, FailedExchange, WorkerConnection};
+use super::worker_connection::{BrokenConnection, WorkerConnection};
 use super::worker_pool::{Opener, WorkerPool};
 use crate::cores::PerCore;
 use crate::dial::{BoxError, DialTarget, Dialer, TargetId};
@@ -73,7 +74,7 @@ impl WorkerConnections {
             let idle = if tries < MOST_STALE_CONNECTIONS { pool.take() } else { None };
             let is_new = idle.is_none();
             tries += 1;
-            let connection = match idle {
+            let mut connection = match idle {
                 Some(connection) => connection,
                 // Boxed, because nearly no request needs it, and each would carry its size.
                 None => {
@@ -81,11 +82,13 @@ impl WorkerConnections {
                     Box::pin(self.opener.open(target)).await.map_err(ExchangeError::Connect)?
                 }
             };
-            match connection.exchange(request).await {
-                Ok((response, connection)) => return Ok(answered(response, connection, pool)),
-                Err(FailedExchange::Unsent(unsent)) if !is_new => request = *unsent,
-                Err(FailedExchange::Unsent(_)) => return Err(ExchangeError::Broken(BrokenConnection::Unsent)),
-                Err(FailedExchange::Broken(broken)) => return Err(ExchangeError::Broken(broken)),
+            match connection.begin(request) {
+                Ok(()) => {
+                    let response = poll_fn(|context| connection.poll_response(context)).await;
+                    return Ok(answered(response.map_err(ExchangeError::Broken)?, connection, pool));
+                }
+                Err(_) if is_new => return Err(ExchangeError::Broken(BrokenConnection::Unsent)),
+                Err(unsent) => request = unsent,
             }
         }
     }
@@ -130,7 +133,7 @@ impl WorkerConnections {
 /// Hands the connection to the body of the response that it goes on to read.
 fn answered(
     response: Response<BodyReader>,
-    connection: WorkerConnection,
+    connection: Box<WorkerConnection>,
     pool: Arc<WorkerPool>,
 ) -> Response<WorkerBody> {
     // llama-server announces keep-alive but closes the connection after each stream, so no request must be sent on it.

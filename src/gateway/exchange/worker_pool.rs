@@ -37,7 +37,7 @@ pub(super) struct WorkerPool {
 }
 
 struct PoolState {
-    idle: IdleConnections<WorkerConnection>,
+    idle: IdleConnections<Box<WorkerConnection>>,
     has_keeper: bool,
     /// Whether a connection is being opened that no request waits for.
     is_opening_spare: bool,
@@ -62,7 +62,7 @@ impl Opener {
     ///
     /// # Errors
     /// What [`crate::dial::explain`] turns into a sentence.
-    pub(super) async fn open(&self, target: &DialTarget) -> Result<WorkerConnection, BoxError> {
+    pub(super) async fn open(&self, target: &DialTarget) -> Result<Box<WorkerConnection>, BoxError> {
         let open = target.connections.add();
         let link = self.dialer.connect(target).await?;
         Ok(WorkerConnection::new(link, open))
@@ -84,13 +84,13 @@ impl WorkerPool {
     }
 
     /// Takes the idle connection that was used last.
-    pub(super) fn take(&self) -> Option<WorkerConnection> {
+    pub(super) fn take(&self) -> Option<Box<WorkerConnection>> {
         self.lock().idle.take(Instant::now())
     }
 
     /// Takes a connection back whose response has ended. It is kept if another request may be sent on it; if not, the
     /// next one is opened in its place.
-    pub(super) fn give_back(self: &Arc<Self>, mut connection: WorkerConnection, may_be_kept: bool) {
+    pub(super) fn give_back(self: &Arc<Self>, mut connection: Box<WorkerConnection>, may_be_kept: bool) {
         if may_be_kept && self.target.has_many_connections && connection.is_idle(&self.waker) {
             self.keep_idle(connection);
         } else {
@@ -100,12 +100,12 @@ impl WorkerPool {
     }
 
     /// Takes the connection that has been idle longest, to close it.
-    pub(super) fn take_oldest(&self) -> Option<WorkerConnection> {
+    pub(super) fn take_oldest(&self) -> Option<Box<WorkerConnection>> {
         self.lock().idle.take_oldest()
     }
 
     /// Keeps a connection that is idle, and wakes the keeper, for the next request. Closes the oldest if more are open than may be.
-    fn keep_idle(self: &Arc<Self>, connection: WorkerConnection) {
+    fn keep_idle(self: &Arc<Self>, connection: Box<WorkerConnection>) {
         let mut state = self.lock();
         state.idle.put(connection, Instant::now());
         let evicted = if self.target.connections.are_too_many() { state.idle.take_oldest() } else { None };
