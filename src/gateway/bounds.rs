@@ -230,6 +230,9 @@ pub const HELD_BYTES: usize = 4 * 1024;
 /// Most bytes of pipelined requests that are buffered, in whole heads of the largest size.
 pub const EARLY_HEADS: usize = 2;
 
+/// Most bytes of pipelined requests that are read at once, into the stack of the thread.
+pub const EARLY_READ: usize = 4 * 1024;
+
 /// Longest size line of a chunk in bytes, its extensions included (RFC 9112, section 7.1).
 pub const CHUNK_LINE_SIZE: usize = 256;
 

@@ -187,6 +187,8 @@ fn http_builder(limits: &WireLimits) -> auto::Builder<TokioExecutor> {
     // The wire has its own timeout for heads, which answers 408; hyper's would only close the connection. hyper's
     // limits are raised where the settings allow more, since it must accept every head that the wire has checked.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
+    // The wire itself notices that a client leaves: hyper would reserve a second buffer for that while it answers.
+    builder.http1().half_close(true);
     if limits.head.headers() > HYPER_MAX_HEADERS {
         builder.http1().max_headers(limits.head.headers());
     }

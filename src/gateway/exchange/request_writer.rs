@@ -62,8 +62,7 @@ impl RequestWriter {
             if self.head.is_empty() && self.piece.is_empty() {
                 return socket.poll_flush(context);
             }
-            let written =
-                ready!(socket.poll_write(context, &[IoSlice::new(&self.head), IoSlice::new(&self.piece)]))?;
+            let written = ready!(socket.poll_write(context, &[IoSlice::new(&self.head), IoSlice::new(&self.piece)]))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

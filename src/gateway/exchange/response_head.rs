@@ -86,7 +86,8 @@ fn framing(response: &Response<()>, method: &Method) -> Result<BodyReader, NotHt
             _ => Ok(BodyReader::UntilClose),
         };
     }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut lengths =
+        headers.get_all(CONTENT_LENGTH).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     let Some(first) = lengths.next() else { return Ok(BodyReader::UntilClose) };
     let first = content_length(first)?;
     // A list that repeats one length is that length.
@@ -99,7 +100,8 @@ fn framing(response: &Response<()>, method: &Method) -> Result<BodyReader, NotHt
 fn content_length(text: &[u8]) -> Result<u64, NotHttp> {
     let text = text.trim_ascii();
     // `parse` would take a sign too.
-    let digits = Some(text).filter(|text| text.iter().all(u8::is_ascii_digit)).and_then(|text| str::from_utf8(text).ok());
+    let digits =
+        Some(text).filter(|text| text.iter().all(u8::is_ascii_digit)).and_then(|text| str::from_utf8(text).ok());
     digits.and_then(|digits| digits.parse().ok()).ok_or(NotHttp)
 }
 

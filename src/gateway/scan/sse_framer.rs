@@ -21,8 +21,6 @@ pub(crate) enum SseField {
 }
 
 impl SseField {
-    const ALL: [Self; 2] = [Self::Data, Self::Event];
-
     /// Returns the name with the colon that ends it.
     fn name(self) -> &'static [u8] {
         match self {
@@ -168,16 +166,21 @@ impl SseFramer {
 
     /// Reads the field name at the beginning of a line, or its first byte if the name does not arrive in one piece.
     fn begin_line(&mut self, line: &[u8], at: &mut usize) {
-        let fields = SseField::ALL.into_iter();
-        self.state = if let Some(field) = fields.clone().find(|field| line.starts_with(field.name())) {
-            *at += field.name().len();
-            FramerState::Space(field)
-        } else if let Some(field) = fields.clone().find(|field| line[0] == field.name()[0]) {
-            *at += 1;
-            FramerState::Name(field, 1)
-        } else {
-            FramerState::Skipped
+        let field = match line {
+            [b'd', ..] => SseField::Data,
+            [b'e', ..] => SseField::Event,
+            _ => {
+                self.state = FramerState::Skipped;
+                return;
+            }
         };
+        if line.starts_with(field.name()) {
+            *at += field.name().len();
+            self.state = FramerState::Space(field);
+        } else {
+            *at += 1;
+            self.state = FramerState::Name(field, 1);
+        }
     }
 
     /// Reads the value up to the end of the line, or of the piece.

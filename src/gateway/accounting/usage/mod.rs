@@ -9,9 +9,11 @@
 //! itself leaves out.
 //!
 //! - `counts.rs`: which members of a response hold counts, and what they add up to
+//! - `known_event.rs`: recognises an event that differs from an earlier one only in its text
 //! - `scan.rs`: finds those members in the bytes of a response
 
 mod counts;
+mod known_event;
 mod scan;
 
 use crate::gateway::routes::route::StreamEnd;
@@ -19,6 +21,7 @@ use crate::gateway::scan::sse_framer::{SseField, SseLine, SseStep};
 
 pub(super) use counts::TokenCounts;
 use counts::UsageReport;
+use known_event::{EventMarkers, KnownEvent};
 use memchr::memmem;
 use scan::CountReader;
 use std::sync::LazyLock;
@@ -45,6 +48,8 @@ struct StreamUsage {
     /// The latest counts of an event that was not final, for a stream that breaks off.
     running: TokenCounts,
     event: EventState,
+    /// The last event whose data were searched, and had no counts.
+    known: KnownEvent,
 }
 
 /// What is known about the event that is being read.
@@ -52,10 +57,8 @@ struct StreamUsage {
 struct EventState {
     /// Whether its `event:` name marks an event with text.
     is_text: bool,
-    /// Whether its data say that the response is not finished.
-    is_unfinished: bool,
-    /// Whether its data say that it carries no text.
-    is_empty: bool,
+    /// What its data say.
+    markers: EventMarkers,
     /// Whether its data are scanned for counts.
     is_scanned: bool,
 }
@@ -77,6 +80,7 @@ impl TokenCounter {
             measured: none,
             running: none,
             event: EventState::default(),
+            known: KnownEvent::default(),
         };
         Self { reader: CountReader::new(), stream: Some(stream) }
     }
@@ -150,6 +154,11 @@ impl StreamUsage {
     fn read_data(&mut self, line: &SseLine<'_>, reader: &mut CountReader) {
         // Nearly every event is a single line in one piece without counts: a substring search decides that it needs no scan.
         let is_whole = line.begins && line.ends_event && !self.event.is_scanned;
+        let may_be_known = is_whole && !self.scans_all && self.event.markers == EventMarkers::default();
+        if may_be_known && let Some(markers) = self.known.markers_of(line.value) {
+            self.event.markers = markers;
+            return;
+        }
         if !is_whole || self.scans_all || may_report_usage(self.stream_end, line.value) {
             if !self.event.is_scanned {
                 *reader = CountReader::new();
@@ -161,9 +170,13 @@ impl StreamUsage {
             reader.feed(line.value);
         }
         if line.ends {
-            let (is_unfinished, is_empty) = find_markers(self.stream_end, line.head);
-            self.event.is_unfinished |= is_unfinished;
-            self.event.is_empty |= is_empty;
+            let EventMarkers { is_unfinished, is_empty } = find_markers(self.stream_end, line.head);
+            let markers = &mut self.event.markers;
+            markers.is_unfinished |= is_unfinished;
+            markers.is_empty |= is_empty;
+            if may_be_known && !self.event.is_scanned {
+                self.known.replace(line.value, *markers);
+            }
         }
     }
 
@@ -212,29 +225,29 @@ impl EventKind {
         match stream_end {
             StreamEnd::MessageStop | StreamEnd::ResponseDone if event.is_text => Self::Text,
             StreamEnd::MessageStop | StreamEnd::ResponseDone => Self::NoText,
-            StreamEnd::Done | StreamEnd::Unmarked if !event.is_unfinished => Self::Last,
-            StreamEnd::Done | StreamEnd::Unmarked if event.is_empty => Self::NoText,
+            StreamEnd::Done | StreamEnd::Unmarked if !event.markers.is_unfinished => Self::Last,
+            StreamEnd::Done | StreamEnd::Unmarked if event.markers.is_empty => Self::NoText,
             StreamEnd::Done | StreamEnd::Unmarked => Self::Text,
         }
     }
 }
 
-/// Returns whether the data say that the response is not finished, and whether they say that they carry no text. Only the
-/// dialects without event names say so in their data.
+/// Returns what the data say. Only the dialects without event names say so in their data.
 ///
 /// A substring search is enough: a name with its quotes cannot occur within a JSON string, where quotes are escaped, and
 /// a string that is a value is not followed by a colon.
-fn find_markers(stream_end: StreamEnd, data: &[u8]) -> (bool, bool) {
+fn find_markers(stream_end: StreamEnd, data: &[u8]) -> EventMarkers {
     static FINISH_REASON: LazyLock<memmem::Finder<'static>> =
         LazyLock::new(|| memmem::Finder::new(b"\"finish_reason\""));
     static ROLE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"role\""));
     static STOP: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"stop\""));
     static CONTENT: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"content\""));
-    match stream_end {
+    let (is_unfinished, is_empty) = match stream_end {
         StreamEnd::Done => (has_value(data, &FINISH_REASON, b"null"), has_value(data, &ROLE, b"\"")),
         StreamEnd::Unmarked => (has_value(data, &STOP, b"false"), has_value(data, &CONTENT, b"\"\"")),
         StreamEnd::MessageStop | StreamEnd::ResponseDone => (false, false),
-    }
+    };
+    EventMarkers { is_unfinished, is_empty }
 }
 
 /// Whether the data have a member of this name whose value begins like this.

@@ -122,21 +122,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
     ///
     /// After more than [`EARLY_HEADS`] heads of the largest size, changes to `Excess`: nothing that the client sends
     /// after that is read as a request.
-    pub(super) fn poll_read_ahead(
-        &mut self,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<bool>> {
+    pub(super) fn poll_read_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let capacity = self.limits.head.size().saturating_mul(EARLY_HEADS);
         // This may stay pending on the socket: `poll_flush` wakes the task when the response is out.
         while self.read_ahead.len() < capacity {
-            // Nearly every client sends nothing now. hyper's buffer is there, and empty; none is allocated for that wait.
-            let received = ready!(self.poll_socket(context, buffer, capacity - self.read_ahead.len()))?;
-            if received.is_empty() {
+            self.socket.set_limit((capacity - self.read_ahead.len()) as u64);
+            if ready!(self.read_ahead.poll_append(context, &mut self.socket))? == 0 {
                 self.mark_client_gone();
                 return Poll::Ready(Ok(false));
             }
-            self.read_ahead.take_back(buffer, received.start);
         }
         self.read_state = ReadState::Excess(LINGER_BYTES);
         Poll::Ready(Ok(true))
@@ -156,6 +150,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
         }
         self.mark_client_gone();
         Poll::Ready(Ok(()))
+    }
+
+    /// Notices that the client leaves while a response is on its way and hyper reads nothing. hyper would read too, but into
+    /// a buffer of its own for each connection (`half_close` in `listen.rs`).
+    ///
+    /// # Errors
+    /// The client has left, or the system's.
+    pub(super) fn watch_client(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        while self.is_responding {
+            let seen = match self.read_state {
+                ReadState::Head(_) => self.poll_read_ahead(context).map_ok(|_| ()),
+                ReadState::Excess(_) => self.poll_disconnect(context),
+                _ => break,
+            };
+            match seen {
+                Poll::Pending => break,
+                Poll::Ready(outcome) => outcome?,
+            }
+            if matches!(self.read_state, ReadState::Done) {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn mark_client_gone(&mut self) {

@@ -42,7 +42,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                 }
                 // A pipelined request waits: a refusal of its head must not be written into the current response.
                 ReadState::Head(_) if self.is_responding => {
-                    if !ready!(self.poll_read_ahead(context, buffer))? {
+                    if !ready!(self.poll_read_ahead(context))? {
                         return Poll::Ready(Ok(()));
                     }
                 }

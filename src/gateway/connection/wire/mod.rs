@@ -6,7 +6,8 @@
 //! know what a request means. A connection that begins with the HTTP/2 preface passes unchecked: it is only watched for
 //! stalled writes, for stalled responses, and for times without a request in flight.
 //!
-//! A client that closes its sending side while a response is on its way counts as gone, as it does for nginx.
+//! A client that closes its sending side while a response is on its way counts as gone, as it does for nginx. The wire
+//! notices that itself, at each flush: hyper would need a buffer for it.
 //!
 //! # Who writes when
 //!

@@ -40,6 +40,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
             self.write_timer.stop();
             return outcome;
         }
+        // hyper does not flush, which looks too, before the client reads on.
+        self.watch_client(context)?;
         if !self.write_timer.is_running() {
             self.write_timer.start(self.limits.write_stall);
         }
@@ -87,7 +89,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireStream<S> {
         self.socket.get_ref().is_write_vectored()
     }
 
-    /// Flushes the socket. hyper calls this when its own buffer is empty, so this notices when a response is out.
+    /// Flushes the socket. hyper calls this when its own buffer is empty, so this notices when a response is out. hyper
+    /// also calls it whenever it has done all that it can, so this notices that the client has left.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(this.socket.get_mut()).poll_flush(context))?;
@@ -105,7 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireStream<S> {
                 context.waker().wake_by_ref();
             }
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(this.watch_client(context))
     }
 
     /// Closes in the stages of RFC 9112, section 9.6: writes the refusal if there is one, closes the sending side and,

@@ -1,12 +1,13 @@
 //! Bytes that have been read from a client and not yet been passed to hyper.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::gateway::bounds::{HELD_BYTES, LINGER_READ};
+use crate::gateway::bounds::{EARLY_READ, HELD_BYTES, LINGER_READ};
 
 /// A buffer that grows only as far as each call allows, and takes no memory while it is empty.
 #[derive(Debug, Default)]
@@ -52,6 +53,21 @@ impl ReadAhead {
         self.storage.extend_from_slice(&buffer.filled()[start..]);
         self.end = self.storage.len();
         buffer.set_filled(start);
+    }
+
+    /// Reads once from `source`, appends the bytes and returns their number, 0 at the end of the stream. Nearly every
+    /// client sends nothing then: no memory is taken for that wait.
+    pub(super) fn poll_append(
+        &mut self,
+        context: &mut Context<'_>,
+        source: &mut (impl AsyncRead + Unpin),
+    ) -> Poll<io::Result<usize>> {
+        let mut storage = [const { MaybeUninit::uninit() }; EARLY_READ];
+        let mut buffer = ReadBuf::uninit(&mut storage);
+        ready!(Pin::new(source).poll_read(context, &mut buffer))?;
+        let count = buffer.filled().len();
+        self.take_back(&mut buffer, 0);
+        Poll::Ready(Ok(count))
     }
 
     /// Reads once from `source` and returns the number of bytes, 0 at the end of the stream. The buffer grows to
