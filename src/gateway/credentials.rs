@@ -57,8 +57,12 @@ const UNREADABLE: &str = "?";
 /// Returns the different keys that a request offers, at most [`OFFERED_KEYS`]: `K` or `Bearer K` in each of
 /// [`KEY_HEADERS`], which a proxy may have joined to a list (RFC 9110, section 5.3). An empty header offers none.
 pub(super) fn offered_keys(headers: &HeaderMap) -> Vec<&str> {
+    let rank = |name: &HeaderName| KEY_HEADERS.iter().position(|known| known == name);
+    let values = headers.iter().filter(|(name, _)| is_key_header(name));
+    let mut values: Vec<_> = values.map(|(name, value)| (rank(name), value)).collect();
+    values.sort_by_key(|(rank, _)| *rank);
     let mut offered = Vec::new();
-    for value in KEY_HEADERS.iter().flat_map(|name| headers.get_all(name)) {
+    for (_, value) in values {
         for key in value.to_str().unwrap_or(UNREADABLE).split(',').map(without_bearer) {
             if !key.is_empty() && !offered.contains(&key) && offered.len() < OFFERED_KEYS {
                 offered.push(key);

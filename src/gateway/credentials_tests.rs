@@ -34,6 +34,7 @@ fn a_secret_is_read_from_every_key_header_and_every_scheme() {
         format!("BASIC {}", AS_USER.trim_end_matches('=')),
     ] {
         for name in &KEY_HEADERS {
+            assert!(is_key_header(name));
             let head = head(&[(name.as_str(), &value)]);
             let secrets = PresentedSecrets::of(&head);
             assert!(secrets.are_in(SECRET.as_bytes()), "{name}: {value}");

@@ -1,5 +1,6 @@
 //! Which headers are passed on between client and worker, and request ids.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -12,6 +13,7 @@ use memchr::memchr;
 use super::connection::head;
 use super::content_kind::ContentKind;
 use super::credentials::{self, KEY_HEADERS, PresentedSecrets, is_key_header};
+use super::routes::lookup;
 use crate::content_coding::ContentCodings;
 
 /// Returns whether a header belongs to one connection only (RFC 9110, section 7.6.1), including older ones that RFC 9110 no
@@ -31,13 +33,10 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Returns whether a request header is not passed on to llama-server: it is one that the gateway sets itself, or a
+/// Returns whether a request header is not passed on to llama-server: it is about the connection to the gateway, or a
 /// conversation id, with which llama-server would keep a request running after its client has left.
 fn is_kept_from_worker(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "x-conversation-id" | "x-request-id" | "host" | "content-length" | "expect" | "origin" | "accept-encoding"
-    )
+    matches!(name.as_str(), "x-conversation-id" | "content-length" | "expect" | "origin")
 }
 
 /// Returns whether a request header is meant for this host only. It means nothing to a remote backend, or would disclose too
@@ -89,14 +88,15 @@ fn strip_hop_by_hop_and(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderNam
 
 /// Returns the headers that `Connection` names, apart from its own options.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let names = values.flat_map(|value| value.split(',')).map(str::trim);
-    let is_option = |name: &&str| ["close", "keep-alive"].iter().any(|option| name.eq_ignore_ascii_case(option));
-    names.filter(|name| !is_option(name)).filter_map(|name| HeaderName::try_from(name).ok()).collect()
+    let values = headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
+    let names = values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let is_option = |name: &&[u8]| name.eq_ignore_ascii_case(b"close") || name.eq_ignore_ascii_case(b"keep-alive");
+    names.filter(|name| !is_option(name)).filter_map(|name| HeaderName::from_bytes(name).ok()).collect()
 }
 
 /// Removes the request headers that a worker must not see; a remote worker sees fewer than a local one. Returns the
-/// request target for the worker. The client's credentials are removed from both, whatever they are called.
+/// request target for the worker. The client's credentials are removed from both, whatever they are called. `Host` and the
+/// request id stay: `worker_request.rs` replaces them.
 pub(super) fn prepare_for_worker(headers: &mut HeaderMap, target: PathAndQuery, is_remote: bool) -> PathAndQuery {
     // Before anything is removed: `Connection` may name a key header.
     let target = credentials::strip_copies(headers, target);
@@ -218,8 +218,12 @@ fn secrets_of_raw(raw_head: &[u8]) -> PresentedSecrets<'_> {
 }
 
 /// Returns the path of a request for the access log, without the client's credentials.
-pub(super) fn logged_path(headers: &HeaderMap, path: &str) -> String {
-    PresentedSecrets::of(headers).mask_path(without_encoded_query(path))
+pub(super) fn logged_path(headers: &HeaderMap, path: &str) -> Cow<'static, str> {
+    // Nearly every path is one of the table, which holds no secret.
+    match lookup::plain_path(path) {
+        Some(path) => Cow::Borrowed(path),
+        None => Cow::Owned(PresentedSecrets::of(headers).mask_path(without_encoded_query(path))),
+    }
 }
 
 /// Returns a path up to the first encoded question mark: the id of a model may be the address of a file, whose query may be
@@ -330,7 +334,7 @@ mod tests {
     #[test]
     fn a_clients_keys_reach_no_worker_and_its_cookies_no_remote_one() {
         let names =
-            ["authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "forwarded", "host", "x-kept"];
+            ["authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "forwarded", "origin", "x-kept"];
         let left = |is_remote| {
             let mut headers = HeaderMap::new();
             for name in names {

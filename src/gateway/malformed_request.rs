@@ -56,7 +56,7 @@ pub(super) fn refusal_bytes(
     if let Some((accounting, client)) = account {
         let method = method.or_else(|| Method::from_bytes(UNKNOWN.as_bytes()).ok()).unwrap_or_default();
         let path = headers::logged_path_of_raw(raw, path.unwrap_or(UNKNOWN));
-        let mut record = Record::open(Arc::clone(accounting), jiff::Timestamp::now(), request_id, method, path);
+        let mut record = Record::open(Arc::clone(accounting), jiff::Timestamp::now(), request_id, method, path.into());
         record.client = Some(client);
         record.status = Some(refusal.status());
         record.code = Some(refusal.code());

@@ -34,6 +34,7 @@ use super::response::heartbeat;
 use super::routes::route::{Route, RouteTarget};
 use super::service::{Gateway, ResponseContext};
 use super::translation::{self, DialectRequest};
+use super::upstream::attempt::Attempt;
 use super::upstream::forward::OutgoingRequest;
 use super::upstream::retry::{self, Retry};
 use crate::fleet::LeaseRequest;
@@ -304,9 +305,8 @@ impl Gateway {
                 lines: lines.clone(),
                 is_call: request.role != RequestRole::Whole,
             };
-            let attempt =
-                Box::pin(self.forwarder.forward(outgoing, adapted.body, caller, ticket, lease, record, &mut retry));
-            let failed = match attempt.await {
+            let attempt = Attempt::begin(caller, ticket, lease, record, &mut retry);
+            let failed = match self.forwarder.forward(outgoing, adapted.body, attempt, &retry).await {
                 // Stage 8: the response streams to the client, and its end closes the record (`response/body.rs`).
                 Ok(response) => return Ok(response),
                 Err(failed) => *failed,

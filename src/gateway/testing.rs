@@ -112,7 +112,7 @@ impl TestGateway {
 
     pub(super) fn record(&self, method: Method, path: &str) -> Record {
         let (accounting, id) = (Arc::clone(&self.records.accounting), http::HeaderValue::from_static("r"));
-        Record::open(accounting, jiff::Timestamp::UNIX_EPOCH, id, method, path.to_owned())
+        Record::open(accounting, jiff::Timestamp::UNIX_EPOCH, id, method, path.to_owned().into())
     }
 
     /// Enters the queue: returns the slot, or an entry that waits for it.

@@ -3,6 +3,7 @@
 //! Every end of a request (its last byte, a refusal, a client that disconnects, a panic) drops the record, and the drop
 //! writes the access-log line and the metrics. There is no explicit close, so no path can forget it.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,7 +44,7 @@ pub(crate) struct RecordData {
     started: Instant,
     request_id: HeaderValue,
     method: http::Method,
-    path: String,
+    path: Cow<'static, str>,
     /// The address of the client, if it is known.
     pub(crate) client: Option<IpAddr>,
     /// The path in the route table, once the request is matched.
@@ -108,7 +109,7 @@ impl Record {
         time: jiff::Timestamp,
         request_id: HeaderValue,
         method: http::Method,
-        path: String,
+        path: Cow<'static, str>,
     ) -> Self {
         Self(Box::new(RecordData {
             accounting,
@@ -151,7 +152,7 @@ impl Record {
     /// Opens the record of a call to a worker that is made for this request. It adds what it counts to this one.
     pub(crate) fn open_call(&self) -> Self {
         let (accounting, id) = (Arc::clone(&self.accounting), self.request_id.clone());
-        let mut call = Self::open(accounting, self.time, id, self.method.clone(), String::new());
+        let mut call = Self::open(accounting, self.time, id, self.method.clone(), Cow::Borrowed(""));
         (call.calls, call.is_call) = (self.calls.clone(), true);
         call
     }

@@ -33,7 +33,7 @@ impl RecordFixture {
             jiff::Timestamp::UNIX_EPOCH,
             HeaderValue::from_static("r"),
             Method::POST,
-            path.to_owned(),
+            path.to_owned().into(),
         );
         let route = lookup::find(&Method::POST, path).unwrap();
         record.route = Some(route.path);

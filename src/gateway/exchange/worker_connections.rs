@@ -10,7 +10,6 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::body_reader::BodyReader;
 use super::worker_body::{HeldConnection, WorkerBody};
 use super::worker_connection::{BrokenConnection, WorkerConnection};
 use super::worker_pool::{Opener, WorkerPool};
@@ -62,31 +61,48 @@ impl WorkerConnections {
     /// # Errors
     /// [`ExchangeError`]. A request that met connections which the worker had just closed is sent on the next one, as long
     /// as no byte of it was written.
-    pub(crate) async fn exchange(
-        &self,
+    pub(crate) fn exchange<'a>(
+        &'a self,
         target: &DialTarget,
         gone: &CancellationToken,
-        mut request: Request<RequestBody>,
-    ) -> Result<Response<WorkerBody>, ExchangeError> {
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<WorkerBody>, ExchangeError>> + use<'a> {
         let pool = self.pool(target, gone);
-        let mut tries = 0;
+        // Nearly every request is begun here, so that the wait does not hold it. The others are boxed, because each request
+        // would carry their size.
+        let begun = match pool.take() {
+            Some(mut connection) => connection.begin(request).map(|()| connection).map_err(|unsent| (unsent, 1)),
+            None => Err((request, 0)),
+        };
+        let begun = begun.map_err(|(unsent, stale)| Box::pin(self.exchange_on_next(Arc::clone(&pool), unsent, stale)));
+        async move {
+            match begun {
+                Ok(connection) => respond(connection, pool).await,
+                Err(exchange) => exchange.await,
+            }
+        }
+    }
+
+    /// Sends a request after this many idle connections have proved closed.
+    async fn exchange_on_next(
+        &self,
+        pool: Arc<WorkerPool>,
+        mut request: Request<RequestBody>,
+        mut stale: usize,
+    ) -> Result<Response<WorkerBody>, ExchangeError> {
         loop {
-            let idle = if tries < MOST_STALE_CONNECTIONS { pool.take() } else { None };
+            let idle = if stale < MOST_STALE_CONNECTIONS { pool.take() } else { None };
             let is_new = idle.is_none();
-            tries += 1;
+            stale += 1;
             let mut connection = match idle {
                 Some(connection) => connection,
-                // Boxed, because nearly no request needs it, and each would carry its size.
                 None => {
-                    self.make_room(target);
-                    Box::pin(self.opener.open(target)).await.map_err(ExchangeError::Connect)?
+                    self.make_room(pool.target());
+                    self.opener.open(pool.target()).await.map_err(ExchangeError::Connect)?
                 }
             };
             match connection.begin(request) {
-                Ok(()) => {
-                    let response = poll_fn(|context| connection.poll_response(context)).await;
-                    return Ok(answered(response.map_err(ExchangeError::Broken)?, connection, pool));
-                }
+                Ok(()) => return respond(connection, pool).await,
                 Err(_) if is_new => return Err(ExchangeError::Broken(BrokenConnection::Unsent)),
                 Err(unsent) => request = unsent,
             }
@@ -130,13 +146,14 @@ impl WorkerConnections {
     }
 }
 
-/// Hands the connection to the body of the response that it goes on to read.
-fn answered(
-    response: Response<BodyReader>,
-    connection: Box<WorkerConnection>,
+/// Waits for the head of the response on a connection that has begun the request. Hands the connection to the body that it
+/// goes on to read.
+async fn respond(
+    mut connection: Box<WorkerConnection>,
     pool: Arc<WorkerPool>,
-) -> Response<WorkerBody> {
+) -> Result<Response<WorkerBody>, ExchangeError> {
+    let response = poll_fn(|context| connection.poll_response(context)).await.map_err(ExchangeError::Broken)?;
     // llama-server announces keep-alive but closes the connection after each stream, so no request must be sent on it.
     let may_be_kept = ContentKind::of(response.headers()) != ContentKind::Stream;
-    response.map(|body| WorkerBody::new(body, HeldConnection { connection, pool, may_be_kept }))
+    Ok(response.map(|body| WorkerBody::new(body, HeldConnection { connection, pool, may_be_kept })))
 }

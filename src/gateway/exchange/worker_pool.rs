@@ -78,6 +78,11 @@ impl WorkerPool {
         Arc::new(Self { target, gone, opener, state: Mutex::new(state), attention, waker })
     }
 
+    /// Returns where the worker is reached.
+    pub(super) fn target(&self) -> &DialTarget {
+        &self.target
+    }
+
     /// Returns whether the worker has ended.
     pub(super) fn is_gone(&self) -> bool {
         self.gone.is_cancelled()

@@ -247,7 +247,7 @@ impl ProxiedRequest {
         let name = name_at_worker(model, lease, self.requested_model.as_deref());
         if let Some(text) = call.write_for(api, &name)? {
             self.body = self.body.with_pieces([Bytes::from(text)].into());
-            self.envelope = Envelope::of_json(&self.body).await?;
+            self.envelope = Box::pin(Envelope::of_json(&self.body)).await?;
         }
         Ok(())
     }

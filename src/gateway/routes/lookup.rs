@@ -48,6 +48,11 @@ pub(in crate::gateway) fn inference_paths() -> impl Iterator<Item = &'static str
     ROUTES.iter().filter(is_inference).map(|route| route.path).filter(|path| path.starts_with("/v1/"))
 }
 
+/// Returns the path of the table that this one is, if it has no id.
+pub(in crate::gateway) fn plain_path(path: &str) -> Option<&'static str> {
+    ROUTES.iter().map(|route| route.path).find(|known| *known == path && !known.contains(ID_PLACEHOLDER))
+}
+
 /// Returns whether this path of the gateway port belongs to the API, whatever the method.
 pub(in crate::gateway) fn is_api_path(path: &str) -> bool {
     ROUTES.iter().any(|route| !matches!(route.target, RouteTarget::Gateway(_)) && route.id_in(path).is_some())

@@ -42,11 +42,11 @@ pub(super) fn pass_on(
     mut head: response::Parts,
     upstream: UpstreamBody,
     plan: AnswerPlan<'_>,
-    attempt: Attempt,
+    attempt: Box<Attempt>,
     retry: &Retry,
 ) -> Response<ResponseBody> {
     let AnswerPlan { route, client_model_name, hides_usage, facts, lines, is_call, .. } = plan;
-    let Attempt { caller, ticket, lease, mut record, deadline } = attempt;
+    let Attempt { caller, ticket, lease, mut record, deadline } = *attempt;
     headers::prepare_for_client(&mut head.headers, lease.endpoint().target.is_remote);
     head.version = Version::default();
     let kind = ContentKind::of(&head.headers);

@@ -1,16 +1,19 @@
 //! One attempt to have a request answered by a worker: what it holds, and what the head of the response says about the
 //! worker.
 
+use http::header::RETRY_AFTER;
 use http::{StatusCode, response};
 use jiff::Timestamp;
 
 use super::backend_warnings::BackendWarnings;
 use super::retry::{Retry, RetryRule};
 use super::worker_error::WorkerError;
+use crate::dial::explain;
 use crate::fleet::Lease;
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
-use crate::gateway::bounds::MAX_BACKEND_RETRY_AFTER;
+use crate::gateway::bounds::{MAX_BACKEND_RETRY_AFTER, RETRY_AFTER_UNKNOWN};
+use crate::gateway::exchange::ExchangeError;
 use crate::gateway::queue::ticket::Ticket;
 use crate::gateway::response::error_cause::ErrorCause;
 use crate::pause_clock::ActiveInstant;
@@ -29,7 +32,7 @@ pub(crate) struct FailedAttempt {
 pub(super) type JourneyTokens = (Caller, Ticket, Record);
 
 /// What an attempt holds until its outcome is known.
-pub(super) struct Attempt {
+pub(crate) struct Attempt {
     pub(super) caller: Caller,
     pub(super) lease: Lease,
     /// Declared after the lease, because fields drop in order: the next request to get this slot must find the worker's
@@ -40,15 +43,56 @@ pub(super) struct Attempt {
     pub(super) deadline: ActiveInstant,
 }
 
+/// Why no head of a response has come.
+pub(super) enum Unanswered {
+    /// The drain is over.
+    Stopped,
+    TimedOut,
+    /// The worker has ended, and what it sent before did not arrive soon.
+    WorkerGone,
+    Failed(ExchangeError),
+}
+
 /// Why an attempt failed, and whether another may follow.
 pub(super) type Failure = (Refusal, RetryRule);
 
 impl Attempt {
+    /// Begins an attempt at the leased worker. Boxed, because it moves through every stage of the answer.
+    pub(crate) fn begin(caller: Caller, ticket: Ticket, lease: Lease, record: Record, retry: &mut Retry) -> Box<Self> {
+        let deadline = retry.begin_attempt(lease.member());
+        Box::new(Self { caller, lease, ticket, record, deadline })
+    }
+
     /// Ends the attempt, and returns what the next one needs.
-    pub(super) fn fail(self, (refusal, retry): Failure) -> Box<FailedAttempt> {
+    pub(super) fn fail(self: Box<Self>, (refusal, retry): Failure) -> Box<FailedAttempt> {
+        let Self { caller, lease, ticket, record, .. } = *self;
         // Before the ticket: the next request to get the gateway's slot must find the worker's slot free too.
-        drop(self.lease);
-        Box::new(FailedAttempt { refusal, retry, tokens: (self.caller, self.ticket, self.record) })
+        drop(lease);
+        Box::new(FailedAttempt { refusal, retry, tokens: (caller, ticket, record) })
+    }
+
+    /// Records in the lease why there is no response. Returns what the client gets if there is no other attempt.
+    pub(super) fn record_unanswered(&mut self, unanswered: Unanswered) -> Failure {
+        let Self { ticket, lease, .. } = self;
+        let (refusal, rule) = match unanswered {
+            Unanswered::Stopped => return (Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN), RetryRule::IfIdempotent),
+            Unanswered::TimedOut => {
+                lease.mark_timed_out();
+                return (Refusal::BackendTimeout, RetryRule::IfIdempotent);
+            }
+            Unanswered::WorkerGone => (Refusal::BackendError, RetryRule::IfIdempotent),
+            Unanswered::Failed(error) => {
+                // Before the ticket is dropped: the next request must not get a llama-server that is just dying.
+                let why = explain(&error, lease.endpoint().target.authority.host());
+                lease.record_failure(&error, &why);
+                let rule = RetryRule::of(!error.is_unsent());
+                match error {
+                    ExchangeError::Connect(_) => (Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN), rule),
+                    ExchangeError::Broken(_) => (Refusal::BackendError, rule),
+                }
+            }
+        };
+        (ticket.stop_refusal().unwrap_or(refusal), rule)
     }
 
     /// Records in the lease what the head of the response says about the worker, and decides whether the client gets it.
@@ -80,8 +124,11 @@ impl Attempt {
         let is_faultless = error.may_lack_route || matches!(error.cause, Some((ErrorCause::Output, _)));
         match is_faultless {
             true => lease.record_faultless_response(),
-            false => lease
-                .record_response(head.status, retry_after(&head.headers, Timestamp::now(), MAX_BACKEND_RETRY_AFTER)),
+            false => {
+                let asks_to_wait = head.headers.contains_key(RETRY_AFTER);
+                let rest = asks_to_wait.then(|| retry_after(&head.headers, Timestamp::now(), MAX_BACKEND_RETRY_AFTER));
+                lease.record_response(head.status, rest.flatten());
+            }
         }
         if error.rejects_key {
             // The configured key is wrong, not the client's. The response is not passed on because it may quote the

@@ -6,23 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Response};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{AnswerPlan, pass_on};
-use super::attempt::{Attempt, FailedAttempt, Failure};
+use super::attempt::{Attempt, FailedAttempt, Unanswered};
 use super::backend_warnings::BackendWarnings;
 use super::retry::{Retry, RetryRule};
 use super::worker_error::{Asked, WorkerError};
 use super::worker_request::worker_request;
-use crate::dial::explain;
 use crate::fleet::{Lease, WorkerKind};
-use crate::gateway::accounting::record::Record;
-use crate::gateway::admission::auth::Caller;
-use crate::gateway::bounds::{DEAD_WORKER_RESPONSE_WAIT, RETRY_AFTER_UNKNOWN};
+use crate::gateway::bounds::DEAD_WORKER_RESPONSE_WAIT;
 use crate::gateway::exchange::{ExchangeError, WorkerBody, WorkerConnections};
 use crate::gateway::headers;
-use crate::gateway::queue::ticket::Ticket;
 use crate::gateway::request::answer_facts::AnswerFacts;
 use crate::gateway::request::body::RequestBody;
 use crate::gateway::response::body::ResponseBody;
@@ -30,7 +26,7 @@ use crate::gateway::response::line_stream::LineForm;
 use crate::gateway::response::stall_sweeper::StallSweeper;
 use crate::gateway::response::upstream_body::UpstreamBody;
 use crate::gateway::routes::route::Route;
-use crate::pause_clock::{self, ActiveInstant};
+use crate::pause_clock;
 use crate::refusal::Refusal;
 use crate::settings::bounds::CLIENT_WRITE_STALL;
 use crate::settings::options::Limits;
@@ -66,16 +62,6 @@ pub(crate) struct OutgoingRequest<'a> {
     pub(crate) is_call: bool,
 }
 
-/// Why no head of a response has come.
-enum Unanswered {
-    /// The drain is over.
-    Stopped,
-    TimedOut,
-    /// The worker has ended, and what it sent before did not arrive soon.
-    WorkerGone,
-    Failed(ExchangeError),
-}
-
 impl Forwarder {
     /// Creates the forwarder, which has no connection yet, and the sweeper.
     pub(crate) fn new(limits: &Limits) -> Self {
@@ -99,108 +85,84 @@ impl Forwarder {
         self.connections.close().await;
     }
 
-    /// Sends the request and returns the worker's response as soon as its head has arrived.
+    /// Sends the request, and returns the wait for the head of the worker's response.
     ///
     /// # Errors
     /// A [`FailedAttempt`], which carries everything that another attempt needs.
-    #[expect(clippy::too_many_arguments, reason = "each argument is a stage's token; together they prove the journey")]
-    pub(crate) async fn forward(
-        &self,
-        outgoing: OutgoingRequest<'_>,
+    pub(crate) fn forward<'a>(
+        &'a self,
+        outgoing: OutgoingRequest<'a>,
         body: RequestBody,
-        caller: Caller,
-        ticket: Ticket,
-        lease: Lease,
-        record: Record,
-        retry: &mut Retry,
-    ) -> Result<Response<ResponseBody>, Box<FailedAttempt>> {
-        let deadline = retry.begin_attempt(lease.member());
-        let mut attempt = Attempt { caller, ticket, lease, record, deadline };
+        mut attempt: Box<Attempt>,
+        retry: &'a Retry,
+    ) -> impl Future<Output = Result<Response<ResponseBody>, Box<FailedAttempt>>> + Send + 'a {
         let OutgoingRequest { parts, request_id, path_at_remote, client_model_name, hides_usage, .. } = outgoing;
         let OutgoingRequest { route, facts, lines, is_call, .. } = outgoing;
         let (route, path) = at_worker(route, path_at_remote, &attempt.lease);
         let is_head = parts.method == Method::HEAD;
-        let target = &attempt.lease.endpoint().target;
-        let request = match worker_request(parts, path, request_id, body, target) {
-            Ok(request) => request,
-            Err(error) => return Err(attempt.fail((Refusal::bad_request(error.to_string()), RetryRule::Never))),
-        };
-        let response = match self.send(request, &mut attempt).await {
-            Ok(response) => response,
-            Err(failure) => return Err(attempt.fail(failure)),
-        };
-        let (mut head, upstream) = response.into_parts();
-        // First of all, because everything that follows reads the body.
-        let codings = headers::take_content_codings(head.status, &mut head.headers);
-        let mut upstream = UpstreamBody::new(upstream, codings.as_ref());
-        let asked = Asked {
-            route,
-            target: &attempt.lease.endpoint().target,
-            kind: attempt.lease.member().kind,
-            asks_for_usage: hides_usage,
-            is_head,
-            has_route: path_at_remote.is_some() && attempt.lease.member().api.has_json_errors(),
-            deadline,
-        };
-        let error = WorkerError::read(&mut head, &mut upstream, &asked).await;
-        if let Err(failure) = attempt.judge(&head, &error, retry, &self.warnings) {
-            return Err(attempt.fail(failure));
-        }
-        let (stream_idle_timeout, sweeper) = (self.stream_idle_timeout, &self.sweeper);
-        let plan =
-            AnswerPlan { route, client_model_name, hides_usage, facts, lines, is_call, stream_idle_timeout, sweeper };
-        Ok(pass_on(head, upstream, plan, attempt, retry))
-    }
-
-    /// Sends the request and waits for the head of the response. Records in the lease why there is none.
-    async fn send(
-        &self,
-        request: Request<RequestBody>,
-        attempt: &mut Attempt,
-    ) -> Result<Response<WorkerBody>, Failure> {
-        let Attempt { ticket, lease, deadline, .. } = attempt;
-        let unanswered = match self.response_head(request, lease, *deadline).await {
-            Ok(response) => return Ok(response),
-            Err(unanswered) => unanswered,
-        };
-        let (refusal, rule) = match unanswered {
-            Unanswered::Stopped => return Err((Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN), RetryRule::IfIdempotent)),
-            Unanswered::TimedOut => {
-                lease.mark_timed_out();
-                return Err((Refusal::BackendTimeout, RetryRule::IfIdempotent));
-            }
-            Unanswered::WorkerGone => (Refusal::BackendError, RetryRule::IfIdempotent),
-            Unanswered::Failed(error) => {
-                // Before the ticket is dropped: the next request must not get a llama-server that is just dying.
-                let why = explain(&error, lease.endpoint().target.authority.host());
-                lease.record_failure(&error, &why);
-                let rule = RetryRule::of(!error.is_unsent());
-                match error {
-                    ExchangeError::Connect(_) => (Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN), rule),
-                    ExchangeError::Broken(_) => (Refusal::BackendError, rule),
+        let endpoint = attempt.lease.endpoint();
+        // Before the wait begins, whose state then does not hold the request.
+        let exchange = worker_request(parts, path, request_id, body, &endpoint.target)
+            .map(|request| self.connections.exchange(&endpoint.target, endpoint.gone(), request));
+        async move {
+            let exchange = match exchange {
+                Ok(exchange) => exchange,
+                Err(error) => return Err(attempt.fail((Refusal::bad_request(error.to_string()), RetryRule::Never))),
+            };
+            let response = match self.response_head(exchange, &attempt).await {
+                Ok(response) => response,
+                Err(unanswered) => {
+                    let failure = attempt.record_unanswered(unanswered);
+                    return Err(attempt.fail(failure));
                 }
+            };
+            let (mut head, upstream) = response.into_parts();
+            // First of all, because everything that follows reads the body.
+            let codings = headers::take_content_codings(head.status, &mut head.headers);
+            let mut upstream = UpstreamBody::new(upstream, codings.as_ref());
+            let asked = Asked {
+                route,
+                target: &attempt.lease.endpoint().target,
+                kind: attempt.lease.member().kind,
+                asks_for_usage: hides_usage,
+                is_head,
+                has_route: path_at_remote.is_some() && attempt.lease.member().api.has_json_errors(),
+                deadline: attempt.deadline,
+            };
+            let error = WorkerError::read(&mut head, &mut upstream, &asked).await;
+            if let Err(failure) = attempt.judge(&head, &error, retry, &self.warnings) {
+                return Err(attempt.fail(failure));
             }
-        };
-        Err((ticket.stop_refusal().unwrap_or(refusal), rule))
+            let (stream_idle_timeout, sweeper) = (self.stream_idle_timeout, &self.sweeper);
+            let plan = AnswerPlan {
+                route,
+                client_model_name,
+                hides_usage,
+                facts,
+                lines,
+                is_call,
+                stream_idle_timeout,
+                sweeper,
+            };
+            Ok(pass_on(head, upstream, plan, attempt, retry))
+        }
     }
 
     /// Waits for the head of the response.
     async fn response_head(
         &self,
-        request: Request<RequestBody>,
-        lease: &Lease,
-        deadline: ActiveInstant,
+        exchange: impl Future<Output = Result<Response<WorkerBody>, ExchangeError>>,
+        attempt: &Attempt,
     ) -> Result<Response<WorkerBody>, Unanswered> {
-        let endpoint = lease.endpoint();
-        let response = self.connections.exchange(&endpoint.target, endpoint.gone(), request);
-        let mut response = pin!(pause_clock::timeout_at(deadline, response));
+        let gone = attempt.lease.endpoint().gone();
+        let mut response = pin!(exchange);
         let response = tokio::select! {
             biased;
-            response = &mut response => response,
+            response = pause_clock::timeout_at(attempt.deadline, response.as_mut()) => response,
             () = self.abort.cancelled() => return Err(Unanswered::Stopped),
             // The end of the process may be noticed before the last bytes that it sent are read.
-            () = endpoint.gone().cancelled() => match pause_clock::timeout(DEAD_WORKER_RESPONSE_WAIT, response).await {
-                Ok(response) => response,
+            () = gone.cancelled() => match Box::pin(pause_clock::timeout(DEAD_WORKER_RESPONSE_WAIT, response)).await {
+                Ok(response) => Ok(response),
                 Err(_) => return Err(Unanswered::WorkerGone),
             },
         };

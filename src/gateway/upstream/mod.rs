@@ -9,7 +9,7 @@
 //! - `worker_request.rs`: the request as a worker gets it
 
 mod answer;
-mod attempt;
+pub(super) mod attempt;
 mod backend_warnings;
 pub(super) mod forward;
 pub(super) mod retry;

@@ -429,8 +429,10 @@ impl Retry {
     ) -> Result<T, E> {
         match self.deadline {
             None => wait.await,
+            // Boxed, because few requests have a second attempt, and each would carry its size.
             Some(deadline) => {
-                pause_clock::timeout_at(deadline, wait).await.unwrap_or(Err(Refusal::BackendTimeout.into()))
+                let wait = Box::pin(pause_clock::timeout_at(deadline, wait));
+                wait.await.unwrap_or(Err(Refusal::BackendTimeout.into()))
             }
         }
     }

@@ -54,12 +54,16 @@ pub(super) struct WorkerError {
 impl WorkerError {
     /// Reads the beginning of a response if it is an error, and changes head and body to what the client may see.
     pub(super) async fn read(head: &mut response::Parts, body: &mut UpstreamBody, asked: &Asked<'_>) -> Self {
-        let key = BackendKey::of(asked.target);
-        key.strip_headers(&mut head.headers);
-        let status = head.status;
-        if !status.is_client_error() && !status.is_server_error() {
-            return Self::default();
+        BackendKey::of(asked.target).strip_headers(&mut head.headers);
+        match head.status.is_client_error() || head.status.is_server_error() {
+            // Boxed, because few responses are errors, and each request would carry its size.
+            true => Box::pin(Self::read_error(head, body, asked)).await,
+            false => Self::default(),
         }
+    }
+
+    async fn read_error(head: &mut response::Parts, body: &mut UpstreamBody, asked: &Asked<'_>) -> Self {
+        let (status, key) = (head.status, BackendKey::of(asked.target));
         let may_lack_route = asked.kind != WorkerKind::Local
             && matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED);
         // Of a llama-server's 4xx it only matters whether it has a body, unless that is put into another shape.
@@ -67,8 +71,7 @@ impl WorkerError {
             status.is_server_error() || asked.kind != WorkerKind::Local || asked.route.shape == Shape::Anthropic;
         let length = if is_read { ERROR_BODY } else { 1 };
         let deadline = asked.deadline.min(ActiveInstant::now() + ERROR_BODY_WAIT);
-        // Boxed, because few responses are errors, and each request would carry its size.
-        let start = Box::pin(body.read_start(length, deadline)).await;
+        let start = body.read_start(length, deadline).await;
         let masked = key.mask(&start);
         let quotes_key = masked.is_some();
         let words = masked.as_ref().unwrap_or(&start);
@@ -126,19 +129,19 @@ fn describe(head: &mut response::Parts, body: &mut UpstreamBody, asked: &Asked<'
 }
 
 /// The key with which a remote backend was asked. No client may see it, although backends repeat it in their errors.
-struct BackendKey<'a>(Option<memmem::Finder<'a>>);
+struct BackendKey<'a>(Option<&'a [u8]>);
 
 impl<'a> BackendKey<'a> {
     fn of(target: &'a DialTarget) -> Self {
         let authorization = target.authorization.as_ref().filter(|_| target.is_remote).map(HeaderValue::as_bytes);
         let key = authorization.map(|value| value.strip_prefix(b"Bearer ").unwrap_or(value));
         // A shorter one is no secret, and would be found in any text.
-        Self(key.filter(|key| key.len() >= LEAST_KEY_LENGTH).map(memmem::Finder::new))
+        Self(key.filter(|key| key.len() >= LEAST_KEY_LENGTH))
     }
 
     fn strip_headers(&self, headers: &mut HeaderMap) {
-        let Some(key) = &self.0 else { return };
-        let quoting = headers.iter().filter(|(_, value)| key.find(value.as_bytes()).is_some());
+        let Some(key) = self.0 else { return };
+        let quoting = headers.iter().filter(|(_, value)| memmem::find(value.as_bytes(), key).is_some());
         let quoting: Vec<_> = quoting.map(|(name, _)| name.clone()).collect();
         for name in quoting {
             headers.remove(name);
@@ -147,12 +150,12 @@ impl<'a> BackendKey<'a> {
 
     /// Returns the text with [`MASK`] in place of the key; `None` if the key is not in it.
     fn mask(&self, text: &[u8]) -> Option<Bytes> {
-        let key = self.0.as_ref()?;
+        let key = self.0?;
         let (mut masked, mut at) = (Vec::new(), 0);
-        for found in key.find_iter(text) {
+        for found in memmem::find_iter(text, key) {
             masked.extend_from_slice(&text[at..found]);
             masked.extend_from_slice(MASK);
-            at = found + key.needle().len();
+            at = found + key.len();
         }
         (at > 0).then(|| {
             masked.extend_from_slice(&text[at..]);
