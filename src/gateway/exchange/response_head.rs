@@ -11,6 +11,9 @@ use super::body_reader::BodyReader;
 use crate::dial::NotHttp;
 use crate::gateway::bounds::WORKER_HEADERS;
 
+/// Headers that the gateway adds to most responses: the map has room for them, and need not grow.
+const ADDED_HEADERS: usize = 8;
+
 /// A head that has been read.
 #[derive(Debug)]
 pub(super) struct ResponseHead {
@@ -60,14 +63,19 @@ fn read_one(bytes: &Bytes, method: &Method) -> Result<Option<ResponseHead>, NotH
     *response.status_mut() = StatusCode::from_u16(code).map_err(|_| NotHttp)?;
     *response.version_mut() = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let headers = response.headers_mut();
-    headers.reserve(parsed.headers.len());
+    headers.reserve(parsed.headers.len() + ADDED_HEADERS);
     for line in parsed.headers.iter() {
         let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| NotHttp)?;
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).map_err(|_| NotHttp)?;
         headers.append(name, value);
     }
+    // Where both are there the length is not that of the body, and what a worker sends after it is not trusted (RFC 9112,
+    // section 6.3).
+    let headers = response.headers_mut();
+    let has_both = headers.contains_key(TRANSFER_ENCODING) && headers.remove(CONTENT_LENGTH).is_some();
     let body = framing(&response, method)?;
-    let keeps_open = body != BodyReader::UntilClose && keeps_open(response.headers(), response.version());
+    let may_stay = body != BodyReader::UntilClose && !has_both;
+    let keeps_open = may_stay && keeps_open(response.headers(), response.version());
     Ok(Some(ResponseHead { response, body, keeps_open, length }))
 }
 
@@ -80,7 +88,7 @@ fn framing(response: &Response<()>, method: &Method) -> Result<BodyReader, NotHt
     }
     if headers.contains_key(TRANSFER_ENCODING) {
         return match response.version() {
-            // Nobody knows what it means there.
+            // HTTP/1.0 has no transfer codings.
             Version::HTTP_10 => Err(NotHttp),
             _ if is_chunked(headers) => Ok(BodyReader::chunked()),
             _ => Ok(BodyReader::UntilClose),
@@ -131,6 +139,14 @@ mod tests {
 
     fn framed(method: Method, lines: &str) -> Option<BodyReader> {
         head(method, lines).ok().map(|head| head.expect("a whole head").body)
+    }
+
+    /// A length beside chunks was sent to the client with a body of another length.
+    #[test]
+    fn a_length_beside_chunks_is_dropped_and_the_connection_closed() {
+        let lines = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n";
+        let both = head(Method::POST, lines).unwrap().unwrap();
+        assert!(!both.response.headers().contains_key(CONTENT_LENGTH) && !both.keeps_open);
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl WorkerConnection {
     /// # Errors
     /// The request, if the worker has closed the connection.
     pub(super) fn begin(&mut self, request: Request<RequestBody>) -> Result<(), Request<RequestBody>> {
-        // Whoever waits for the response is woken for it.
+        // The wait for the response wakes its own task.
         if !self.is_idle(Waker::noop()) {
             return Err(request);
         }
