@@ -217,9 +217,9 @@ impl RecordData {
         self.token_counter.as_deref_mut()
     }
 
-    /// Records that a piece with text arrived at `now`.
+    /// Records that an event with text arrived at `now`.
     pub(crate) fn record_text(&mut self, now: Instant) {
-        // The first piece has no gap before it.
+        // The first one has no gap before it.
         if let Some(before) = self.last_text_at.replace(now)
             && let Some(model) = &self.model
         {

@@ -119,14 +119,7 @@ pub async fn serve<S, F, B>(
         };
         let core = cores.least_busy();
         let runtime = core.runtime().clone();
-        let served = Arc::clone(&server).serve(stream, peer, graceful.watcher());
-        let until_the_end = (permit, core);
-        let connection = async move {
-            let _until_the_end = until_the_end;
-            if let Err(error) = served.await {
-                debug!(%error, "a connection ended early");
-            }
-        };
+        let connection = Arc::clone(&server).serve(stream, peer, graceful.watcher(), (permit, core));
         connections.spawn_on(connection, &runtime);
     }
     // New clients are refused by the kernel from now on, and do not wait in the backlog of a service that stops.
@@ -155,8 +148,23 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    /// Serves the requests of one connection, on the runtime that polls this first.
+    /// Serves the requests of one connection, and holds `until_the_end` as long. The state of a connection is made here:
+    /// one that was handed in would be in the task twice.
     async fn serve(
+        self: Arc<Self>,
+        stream: std::net::TcpStream,
+        peer: IpAddr,
+        watcher: Watcher,
+        until_the_end: impl Send + 'static,
+    ) {
+        let _until_the_end = until_the_end;
+        if let Err(error) = self.serve_requests(stream, peer, watcher).await {
+            debug!(%error, "a connection ended early");
+        }
+    }
+
+    /// Serves the requests of one connection, on the runtime that polls this first.
+    async fn serve_requests(
         self: Arc<Self>,
         stream: std::net::TcpStream,
         peer: IpAddr,
@@ -169,7 +177,7 @@ where
         let requests = Arc::new(ConnectionRequests::default());
         let refuse = Arc::clone(&self.refuse);
         let refuse: RefusalWriter = Arc::new(move |raw_head, refusal| refuse(raw_head, refusal, peer));
-        let wire = WireStream::new(stream, self.limits, refuse, Arc::clone(&requests));
+        let wire = WireStream::new(stream, self.limits, refuse, Arc::clone(&requests)).telling_version();
         let server = Arc::clone(&self);
         let respond = service_fn(move |request: Request<Incoming>| {
             // Counted as soon as hyper calls: a write before that is taken for a response that hyper makes by itself.

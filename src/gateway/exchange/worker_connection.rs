@@ -24,7 +24,7 @@ pub(super) struct WorkerConnection {
     /// The method of the request.
     method: Method,
     /// What has arrived of the head of the response, or after it, and is not passed on yet.
-    arrived: Bytes,
+    arrived: BytesMut,
     /// Whether the worker leaves the connection open after the response.
     keeps_open: bool,
     /// Counts it as open.
@@ -58,7 +58,7 @@ impl WorkerConnection {
             socket: WorkerSocket::new(link),
             request: RequestWriter::default(),
             method: Method::GET,
-            arrived: Bytes::new(),
+            arrived: BytesMut::new(),
             keeps_open: true,
             _open: open,
         })
@@ -98,21 +98,20 @@ impl WorkerConnection {
         loop {
             let known = self.arrived.len();
             let arrived = &mut self.arrived;
-            ready!(self.socket.poll_read(context, WORKER_READ, |bytes| match known {
-                0 => *arrived = Bytes::copy_from_slice(bytes),
-                _ => *arrived = [arrived, bytes].concat().into(),
-            }))?;
+            ready!(self.socket.poll_read(context, WORKER_READ, |bytes| arrived.extend_from_slice(bytes)))?;
             if self.arrived.len() == known {
                 return Poll::Ready(Err(BrokenConnection::closed()));
             }
-            if response_head::has_end(&self.arrived, known)
-                && let Some(found) = response_head::read(&self.arrived, &self.method)?
-            {
-                let ResponseHead { response, body, keeps_open, length } = found;
-                // Apart from the head, which lives as long as its headers.
-                self.arrived = Bytes::copy_from_slice(&self.arrived[length..]);
-                self.keeps_open = keeps_open;
-                return Poll::Ready(Ok(response.map(|()| body)));
+            if response_head::has_end(&self.arrived, known) {
+                let bytes = std::mem::take(&mut self.arrived).freeze();
+                if let Some(found) = response_head::read(&bytes, &self.method)? {
+                    let ResponseHead { response, body, keeps_open, length } = found;
+                    // Apart from the head, which lives as long as its headers.
+                    self.arrived = BytesMut::from(&bytes[length..]);
+                    self.keeps_open = keeps_open;
+                    return Poll::Ready(Ok(response.map(|()| body)));
+                }
+                self.arrived = bytes.into();
             }
             if self.arrived.len() > WORKER_HEAD_SIZE {
                 return Poll::Ready(Err(NotHttp.into()));
@@ -136,6 +135,10 @@ impl WorkerConnection {
                 _ if !self.arrived.is_empty() => {
                     let (piece, used) = body.take(&self.arrived).map_err(|_| NotHttp)?;
                     self.arrived.advance(used);
+                    if self.arrived.is_empty() {
+                        // A connection that waits keeps no buffer.
+                        self.arrived = BytesMut::new();
+                    }
                     piece
                 }
                 Some(left) if left > WORKER_READ as u64 => ready!(self.poll_bulk(context, body, left))?,
@@ -165,7 +168,7 @@ impl WorkerConnection {
                 return Ok(None);
             }
             let (piece, used) = body.take(bytes)?;
-            *arrived = Bytes::copy_from_slice(&bytes[used..]);
+            *arrived = BytesMut::from(&bytes[used..]);
             Ok(Some(piece))
         }))?;
         Poll::Ready(piece.map_err(|MalformedChunk| NotHttp.into()))

@@ -268,9 +268,9 @@ impl InProgress {
             let now = ActiveInstant::now();
             let renamer = self.upstream.as_mut().and_then(RenamedBody::stream_renamer);
             let readers = StepReaders { renamer, token_counter: self.record.token_counter() };
-            if stream.take(&piece, readers, &mut self.ready) {
-                self.record.record_text(now.real().into_std());
-            }
+            let texts = stream.take(piece, readers, &mut self.ready);
+            // Events that come together have no time between them, but each counts.
+            (0..texts).for_each(|_| self.record.record_text(now.real().into_std()));
             self.wait.record_piece(now);
             return Ok(self.ready.pop_front());
         }

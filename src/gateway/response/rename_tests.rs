@@ -338,7 +338,7 @@ proptest! {
         let (mut watch, mut renamer, mut ready) = (StreamWatcher::new(StreamEnd::Done), ModelRenamer::new("m", true), VecDeque::new());
         for ends in cuts.windows(2) {
             let piece = Bytes::copy_from_slice(&text.as_bytes()[ends[0]..ends[1]]);
-            watch.take(&piece, &mut ready, |step, out| renamer.take_step(step, out));
+            watch.take(piece, &mut ready, |step, out| renamer.take_step(step, out));
         }
         let released: String = ready.drain(..).map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect();
         watch.flush(&mut ready);

@@ -3,7 +3,7 @@
 //! What is known about the earlier event is then known about this one, and nothing in it has to be searched for. Used for
 //! llama-server's own streams only, whose text is always the value of a string.
 
-use memchr::{memchr2, memrchr};
+use memchr::memrchr;
 
 use crate::gateway::bounds::EVENT_HEAD;
 
@@ -46,8 +46,8 @@ impl KnownEvent {
         let after = common_suffix(&self.data[before..], &data[before..]);
         let changed = [&self.data[before..self.data.len() - after], &data[before..data.len() - after]];
         // A quote could end the string, and a backslash could make the quote after it a part of the string.
-        let is_plain =
-            changed.iter().all(|text| memchr2(b'"', b'\\', text).is_none()) && !data[..before].ends_with(b"\\");
+        let is_mark = |byte: &u8| matches!(byte, b'"' | b'\\');
+        let is_plain = !changed.into_iter().flatten().any(is_mark) && !data[..before].ends_with(b"\\");
         let quote = memrchr(b'"', &data[..before])?;
         // Within a string a quote has a backslash before it, so this one begins a value. If it ends a text that ends with a
         // colon, no name is changed either.

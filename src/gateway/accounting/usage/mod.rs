@@ -20,7 +20,6 @@ use crate::gateway::routes::route::StreamEnd;
 use crate::gateway::scan::sse_framer::{SseField, SseLine, SseStep};
 
 pub(super) use counts::TokenCounts;
-use counts::UsageReport;
 use known_event::{EventMarkers, KnownEvent};
 use memchr::memmem;
 use scan::CountReader;
@@ -183,9 +182,12 @@ impl StreamUsage {
     /// Adds the counts of the event that has ended. Returns whether it had text.
     fn end_event(&mut self, reader: &CountReader) -> bool {
         let event = std::mem::take(&mut self.event);
-        let report = if event.is_scanned { reader.report() } else { UsageReport::default() };
         let kind = EventKind::of(self.stream_end, event);
         self.text_events += u64::from(kind == EventKind::Text);
+        if !event.is_scanned {
+            return kind == EventKind::Text;
+        }
+        let report = reader.report();
         match self.stream_end {
             StreamEnd::MessageStop | StreamEnd::ResponseDone if report.is_opening => {
                 self.running = report.usage.or(self.running)

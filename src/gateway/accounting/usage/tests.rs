@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::counts::UsageReport;
 use super::*;
 use crate::gateway::bounds::EVENT_HEAD;
 use crate::gateway::scan::sse_framer::SseFramer;

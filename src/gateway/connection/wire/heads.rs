@@ -35,6 +35,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
         Poll::Ready(Ok(passed > 0))
     }
 
+    /// Waits for the first bytes of a connection. Returns false if there will be none.
+    pub(super) fn poll_first_bytes(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.socket.set_limit(self.limits.head.size() as u64);
+        match self.read_ahead.poll_append(context, &mut self.socket)? {
+            Poll::Pending => self.poll_head_timeout(context, false).map(|()| Ok(false)),
+            Poll::Ready(0) => {
+                self.mark_client_gone();
+                Poll::Ready(Ok(false))
+            }
+            Poll::Ready(_) => Poll::Ready(Ok(true)),
+        }
+    }
+
     /// Checks the first bytes of a head. Returns how many of them hyper gets: the whole head and what has arrived of its
     /// body, or nothing.
     fn pass_whole_head(&mut self, received: &mut [u8]) -> usize {

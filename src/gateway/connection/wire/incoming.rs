@@ -21,6 +21,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
     fn poll_next(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             match &mut self.read_state {
+                ReadState::Start if self.must_tell_version && self.read_ahead.is_empty() => {
+                    if !ready!(self.poll_first_bytes(context))? {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
                 ReadState::Start | ReadState::Head(_) if !self.is_responding && self.read_ahead.is_empty() => {
                     if ready!(self.poll_whole_head(context, buffer))? {
                         return Poll::Ready(Ok(()));
@@ -29,6 +34,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                 ReadState::Start => {
                     if !begins_preface(self.read_ahead.bytes()) {
                         self.read_state = ReadState::Head(HeadScanner::default());
+                        if std::mem::take(&mut self.must_tell_version) {
+                            return Poll::Ready(Ok(()));
+                        }
                     } else if self.read_ahead.len() >= PREFACE.len() {
                         // `poll_http2` computes the next deadline each time; it must look at least once per
                         // `write_stall`, and in time for a first request that ends early.
@@ -74,7 +82,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                     let count = pass_to_hyper(&mut self.read_ahead, *left, buffer);
                     *left -= count;
                     if *left == 0 {
-                        self.read_state = ReadState::body(*framing, 0);
+                        let framing = *framing;
+                        // With what has arrived of the body: hyper would take another buffer for it.
+                        let body = match framing {
+                            Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
+                            Framing::None | Framing::Chunked => 0,
+                        };
+                        let passed = pass_to_hyper(&mut self.read_ahead, body, buffer);
+                        self.read_state = ReadState::body(framing, passed as u64);
                     }
                     return Poll::Ready(Ok(()));
                 }

@@ -51,11 +51,11 @@ impl<'a> PieceSplicer<'a> {
         self.passed = end;
     }
 
-    /// Returns the piece if it ends with an event, nothing of it has been changed, and nothing stands before it in the
+    /// Returns whether the piece ends with an event, nothing of it has been changed, and nothing stands before it in the
     /// queue.
-    pub(super) fn unchanged(&self) -> Option<&'a Bytes> {
+    pub(super) fn is_unchanged(&self) -> bool {
         let ends_event = self.event_end > 0 && self.event_end == self.piece.len();
-        (ends_event && self.passed == 0 && self.queue.is_empty()).then_some(self.piece)
+        ends_event && self.passed == 0 && self.queue.is_empty()
     }
 
     /// Returns the number of pieces in the queue that hold whole events.

@@ -54,27 +54,27 @@ impl StreamRelay {
         Self { watcher, events, lines, route }
     }
 
-    /// Takes a piece, and pushes to `ready` what may be sent. Returns whether an event with text ended in it.
+    /// Takes a piece, and pushes to `ready` what may be sent. Returns how many events with text ended in it.
     pub(in crate::gateway::response) fn take(
         &mut self,
-        piece: &Bytes,
+        piece: Bytes,
         mut readers: StepReaders<'_>,
         ready: &mut VecDeque<Bytes>,
-    ) -> bool {
-        let mut has_text = false;
+    ) -> usize {
+        let mut texts = 0;
         self.watcher.take(piece, ready, |step, out| {
             if let Some(renamer) = &mut readers.renamer {
                 renamer.take_step(step, out);
             }
             if let Some(token_counter) = &mut readers.token_counter {
-                has_text |= token_counter.read_step(step);
+                texts += usize::from(token_counter.read_step(step));
             }
         });
         self.change_events(ready);
         if let Some(lines) = &mut self.lines {
             lines.take(ready);
         }
-        has_text
+        texts
     }
 
     /// Handles the regular end of the body. Returns whether the stream is complete.

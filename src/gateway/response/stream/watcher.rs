@@ -60,14 +60,14 @@ impl StreamWatcher {
     /// of the stream to `on_step`, which may replace bytes.
     pub(in crate::gateway::response) fn take(
         &mut self,
-        piece: &Bytes,
+        piece: Bytes,
         ready: &mut VecDeque<Bytes>,
         mut on_step: impl FnMut(&SseStep<'_>, &mut PieceSplicer<'_>),
     ) {
         let already_held = self.buffered.len();
-        let mut out = PieceSplicer::new(piece, &mut self.buffered);
+        let mut out = PieceSplicer::new(&piece, &mut self.buffered);
         let mut at = 0;
-        while let Some(step) = self.framer.next(piece, &mut at) {
+        while let Some(step) = self.framer.next(&piece, &mut at) {
             on_step(&step, &mut out);
             match step {
                 SseStep::Line(line) => {
@@ -94,8 +94,8 @@ impl StreamWatcher {
             }
         }
         // Most pieces are one event that needs no change.
-        if let Some(piece) = out.unchanged() {
-            return ready.push_back(piece.clone());
+        if out.is_unchanged() {
+            return ready.push_back(piece);
         }
         out.pass_to(piece.len());
         let (complete, has_dropped) = (out.complete(), out.has_dropped());

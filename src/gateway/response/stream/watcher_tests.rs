@@ -5,7 +5,7 @@ fn through(pieces: &[&str], ending: StreamEnd) -> (Vec<String>, bool) {
     let mut watch = StreamWatcher::new(ending);
     let mut ready = VecDeque::new();
     for piece in pieces {
-        watch.take(&Bytes::copy_from_slice(piece.as_bytes()), &mut ready, |_, _| {});
+        watch.take(Bytes::copy_from_slice(piece.as_bytes()), &mut ready, |_, _| {});
     }
     (ready.iter().map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect(), watch.has_end_mark())
 }
@@ -63,7 +63,7 @@ fn the_end_of_a_stream_is_found_in_any_pieces() {
             for second in first + 1..stream.len() {
                 let (mut watch, mut ready) = (StreamWatcher::new(ending), VecDeque::new());
                 for piece in [0..first, first..second, second..stream.len()] {
-                    watch.take(&stream.slice(piece), &mut ready, |_, _| {});
+                    watch.take(stream.slice(piece), &mut ready, |_, _| {});
                 }
                 watch.flush(&mut ready);
                 assert!(watch.has_end_mark(), "{stream:?} {first} {second}");
@@ -103,7 +103,7 @@ fn marks_are_recognised_as_the_standard_spells_them() {
         for cut in 0..stream.len() {
             let (mut watch, mut ready) = (StreamWatcher::new(ending), VecDeque::new());
             for piece in [&stream.as_bytes()[..cut], &stream.as_bytes()[cut..]] {
-                watch.take(&Bytes::copy_from_slice(piece), &mut ready, |_, _| {});
+                watch.take(Bytes::copy_from_slice(piece), &mut ready, |_, _| {});
             }
             assert_eq!((watch.has_end_mark(), watch.error()), (true, error), "{stream:?} {cut}");
             assert_eq!(ready.iter().map(Bytes::len).sum::<usize>(), stream.len(), "{stream:?} {cut}");
@@ -130,7 +130,7 @@ fn an_event_that_only_reports_tokens_is_dropped_wherever_it_is_cut() {
             for first in 0..stream.len() {
                 let (mut watch, mut ready) = (StreamWatcher::lenient(StreamEnd::Done, true), VecDeque::new());
                 for piece in [&stream.as_bytes()[..first], &stream.as_bytes()[first..]] {
-                    watch.take(&Bytes::copy_from_slice(piece), &mut ready, |_, _| {});
+                    watch.take(Bytes::copy_from_slice(piece), &mut ready, |_, _| {});
                 }
                 watch.end(&mut ready);
                 let out = String::from_utf8(ready.into_iter().flatten().collect()).unwrap();
@@ -144,13 +144,13 @@ fn an_event_that_only_reports_tokens_is_dropped_wherever_it_is_cut() {
 #[test]
 fn the_end_mark_counts_once_its_event_is_released() {
     let (mut watch, mut ready) = (StreamWatcher::new(StreamEnd::Done), VecDeque::new());
-    watch.take(&Bytes::from_static(b"data: 1\n\ndata: [DONE]\n"), &mut ready, |_, _| {});
+    watch.take(Bytes::from_static(b"data: 1\n\ndata: [DONE]\n"), &mut ready, |_, _| {});
     assert!(ready.len() == 1 && !watch.has_end_mark());
     watch.flush(&mut ready);
     assert!(ready.len() == 2 && watch.has_end_mark(), "the body has ended regularly");
     let (mut watch, mut ready) = (StreamWatcher::new(StreamEnd::Done), VecDeque::new());
-    watch.take(&Bytes::from_static(b"data: [DO"), &mut ready, |_, _| {});
-    watch.take(&Bytes::from_static(b"NE]"), &mut ready, |_, _| {});
+    watch.take(Bytes::from_static(b"data: [DO"), &mut ready, |_, _| {});
+    watch.take(Bytes::from_static(b"NE]"), &mut ready, |_, _| {});
     assert!(ready.is_empty() && !watch.has_end_mark());
     watch.flush(&mut ready);
     assert!(watch.has_end_mark());
@@ -171,7 +171,7 @@ proptest! {
         let seen = |cuts: &[usize]| {
             let (mut watch, mut ready) = (StreamWatcher::new(StreamEnd::Done), VecDeque::new());
             for ends in cuts.windows(2) {
-                watch.take(&Bytes::copy_from_slice(&text.as_bytes()[ends[0]..ends[1]]), &mut ready, |_, _| {});
+                watch.take(Bytes::copy_from_slice(&text.as_bytes()[ends[0]..ends[1]]), &mut ready, |_, _| {});
             }
             let released: Vec<u8> = ready.drain(..).flatten().collect();
             let before_the_end = (watch.has_end_mark(), watch.error());
@@ -188,7 +188,7 @@ proptest! {
         let mut watch = StreamWatcher::new(StreamEnd::Done);
         let mut ready = VecDeque::new();
         for piece in &pieces {
-            watch.take(&Bytes::copy_from_slice(piece.as_bytes()), &mut ready, |_, _| {});
+            watch.take(Bytes::copy_from_slice(piece.as_bytes()), &mut ready, |_, _| {});
         }
         watch.flush(&mut ready);
         let out: Vec<u8> = ready.iter().flat_map(|piece| piece.to_vec()).collect();
