@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::sources::{self, Source};
+use super::sources;
 
 /// Most source files side by side in one folder; files of tests are not counted.
 const MOST_FILES: usize = 15;
@@ -24,7 +24,8 @@ fn no_folder_holds_more_than_fifteen_files() {
 #[test]
 fn the_header_of_each_folder_lists_its_files() {
     let sources = sources::production();
-    let folders: BTreeSet<&str> = sources.iter().map(Source::folder).filter(|folder| !folder.is_empty()).collect();
+    let folders: BTreeSet<&str> =
+        sources.iter().map(|source| source.folder()).filter(|folder| !folder.is_empty()).collect();
     for folder in folders {
         if folder.starts_with("bin") {
             continue;

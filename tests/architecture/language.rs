@@ -31,7 +31,7 @@ fn comments_and_documents_are_in_plain_language() {
             }
         }
     };
-    for folder in ["src", "tests", "benches", "fuzz/fuzz_targets"] {
+    for folder in sources::FOLDERS {
         for source in sources::below(folder) {
             // This list itself, and what clients and llama-server say.
             if source.path.starts_with("architecture/") {

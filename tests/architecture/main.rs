@@ -5,8 +5,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
 
+mod declarations;
 mod folders;
 mod language;
 mod layers;
 mod names;
+mod paths;
 mod sources;

@@ -3,12 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use syn::visit::Visit;
-
-use super::sources::{self, Source};
-
-/// How a function's name begins that asks a question.
-const QUESTIONS: &[&str] = &["is_", "has_", "may_", "can_", "should_"];
+use super::declarations::TypeDefinition;
+use super::sources;
 
 /// Most of all type definitions, in per cent, whose name stands in another file too.
 const MOST_SHARED: f64 = 12.0;
@@ -19,14 +15,9 @@ fn a_function_that_asks_returns_bool() {
     let mut wrong = Vec::new();
     for folder in ["src", "tests", "benches"] {
         for source in sources::below(folder) {
-            let mut functions = Functions::default();
-            functions.visit_file(&syn::parse_file(&source.text).expect("it was parsed before"));
-            for (name, answers) in functions.found {
-                asked += 1;
-                if !answers {
-                    wrong.push(format!("{folder}/{}: {name}", source.path));
-                }
-            }
+            asked += source.questions.len();
+            let unanswered = source.questions.iter().filter(|question| !question.has_answer);
+            wrong.extend(unanswered.map(|question| format!("{folder}/{}: {}", source.path, question.name)));
         }
     }
     println!("functions that ask: {asked}, without an answer: {}", wrong.len());
@@ -34,52 +25,15 @@ fn a_function_that_asks_returns_bool() {
     assert!(wrong.is_empty(), "named like a question, but they return no bool: {wrong:#?}");
 }
 
-/// The functions named like questions, and whether each returns a `bool`.
-#[derive(Default)]
-struct Functions {
-    found: Vec<(String, bool)>,
-}
-
-impl<'ast> Visit<'ast> for Functions {
-    fn visit_item_fn(&mut self, function: &'ast syn::ItemFn) {
-        // The name of a test is a sentence about its subject.
-        if function
-            .attrs
-            .iter()
-            .all(|attribute| attribute.path().segments.last().is_none_or(|last| last.ident != "test"))
-        {
-            self.visit_signature(&function.sig);
-        }
-        self.visit_block(&function.block);
-    }
-
-    fn visit_signature(&mut self, signature: &'ast syn::Signature) {
-        let name = signature.ident.to_string();
-        if QUESTIONS.iter().any(|beginning| name.starts_with(beginning)) {
-            let answers = matches!(&signature.output, syn::ReturnType::Type(_, output) if is_answer(output));
-            self.found.push((name, answers));
-        }
-    }
-}
-
-/// Whether this type is `bool`, `Option<bool>` or `Poll<bool>`.
-fn is_answer(output: &syn::Type) -> bool {
-    let syn::Type::Path(path) = output else { return false };
-    let Some(last) = path.path.segments.last() else { return false };
-    match (last.ident.to_string().as_str(), &last.arguments) {
-        ("bool", syn::PathArguments::None) => true,
-        ("Option" | "Poll", syn::PathArguments::AngleBracketed(arguments)) => {
-            arguments.args.iter().any(|one| matches!(one, syn::GenericArgument::Type(inner) if is_answer(inner)))
-        }
-        _ => false,
-    }
-}
-
 #[test]
 fn type_names_stand_in_one_file() {
-    let definitions: Vec<(String, Definition)> = sources::production().iter().flat_map(definitions).collect();
+    let sources = sources::production();
+    let definitions: Vec<(&str, &TypeDefinition)> = sources
+        .iter()
+        .flat_map(|source| source.types.iter().map(|definition| (source.path.as_str(), definition)))
+        .collect();
     let mut files: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (file, definition) in &definitions {
+    for &(file, definition) in &definitions {
         files.entry(&definition.name).or_default().insert(file);
     }
     let shared = definitions.iter().filter(|(_, definition)| files[definition.name.as_str()].len() > 1).count();
@@ -90,7 +44,7 @@ fn type_names_stand_in_one_file() {
     assert!(share < MOST_SHARED, "{share:.1} % of all types share their name with one in another file");
 
     let mut visible: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (file, definition) in definitions.iter().filter(|(_, definition)| definition.is_visible) {
+    for &(file, definition) in definitions.iter().filter(|(_, definition)| definition.is_visible) {
         visible.entry(&definition.name).or_default().insert(file);
     }
     visible.retain(|_, files| files.len() > 1);
@@ -116,37 +70,5 @@ fn the_glossary_names_types_that_exist() {
         let cell = row.trim_end_matches(" |").rsplit("| ").next().expect("a row has a last cell");
         let name = cell.trim_matches('`');
         assert!(is_defined(name), "the glossary names the type {name}, which does not exist");
-    }
-}
-
-struct Definition {
-    name: String,
-    /// Whether another file can name it.
-    is_visible: bool,
-}
-
-fn definitions(source: &Source) -> Vec<(String, Definition)> {
-    let mut found = Vec::new();
-    collect(&source.syntax.items, &mut found);
-    found.into_iter().map(|definition| (source.path.clone(), definition)).collect()
-}
-
-fn collect(items: &[syn::Item], found: &mut Vec<Definition>) {
-    for item in items {
-        let (name, visibility) = match item {
-            syn::Item::Struct(item) => (&item.ident, &item.vis),
-            syn::Item::Enum(item) => (&item.ident, &item.vis),
-            syn::Item::Trait(item) => (&item.ident, &item.vis),
-            syn::Item::Type(item) => (&item.ident, &item.vis),
-            syn::Item::Mod(module) => {
-                if let Some((_, items)) = &module.content {
-                    collect(items, found);
-                }
-                continue;
-            }
-            _ => continue,
-        };
-        let is_visible = !matches!(visibility, syn::Visibility::Inherited);
-        found.push(Definition { name: name.to_string(), is_visible });
     }
 }

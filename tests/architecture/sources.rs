@@ -1,10 +1,16 @@
-//! The sources as the rules see them: each file, its module path, its syntax, and the files that it uses.
+//! The sources as the rules see them: each file, its module path, what it declares, and the files that it uses. Each
+//! file is parsed once, for all rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use syn::visit::Visit;
+use super::declarations::{Question, TypeDefinition, questions, type_definitions};
+use super::paths::named_paths;
+
+/// The folders of the repository with sources.
+pub(crate) const FOLDERS: [&str; 4] = ["src", "tests", "benches", "fuzz/fuzz_targets"];
 
 /// The root of the repository.
 pub(crate) fn root() -> PathBuf {
@@ -18,14 +24,17 @@ pub(crate) struct Source {
     /// Module path below the crate: `["gateway", "queue"]`; empty for the crate's root.
     pub(crate) module: Vec<String>,
     pub(crate) text: String,
-    /// Without items that exist only in tests.
-    pub(crate) syntax: syn::File,
+    /// The types that it defines, without those that exist only in tests.
+    pub(crate) types: Vec<TypeDefinition>,
+    /// The functions that are named like questions, those of tests included.
+    pub(crate) questions: Vec<Question>,
+    /// The paths into its own crate that it names, without those of items that exist only in tests.
+    named_paths: BTreeSet<Vec<String>>,
     /// The modules in files of their own that exist only in tests.
     test_modules: Vec<TestModule>,
 }
 
 /// A module in a file of its own that exists only in tests.
-#[derive(Clone)]
 enum TestModule {
     /// By its path below the crate, with all modules below it.
     Path(Vec<String>),
@@ -41,33 +50,42 @@ impl Source {
 }
 
 /// Returns every file of `src/` but those that exist only in tests.
-pub(crate) fn production() -> Vec<Source> {
+pub(crate) fn production() -> Vec<&'static Source> {
     let sources = below("src");
-    let test_only: Vec<TestModule> = sources.iter().flat_map(|source| source.test_modules.clone()).collect();
     let is_test_only = |source: &Source| {
-        test_only.iter().any(|module| match module {
+        sources.iter().flat_map(|source| &source.test_modules).any(|module| match module {
             TestModule::Path(module) => source.module.starts_with(module),
             TestModule::File(file) => source.path == *file,
         })
     };
-    sources.into_iter().filter(|source| !is_test_only(source)).collect()
+    sources.iter().filter(|source| !is_test_only(source)).collect()
 }
 
-/// Returns every Rust file below a folder of the repository.
-pub(crate) fn below(folder: &str) -> Vec<Source> {
+/// Returns every Rust file below one of [`FOLDERS`].
+pub(crate) fn below(folder: &str) -> &'static [Source] {
+    static SOURCES: [OnceLock<Vec<Source>>; FOLDERS.len()] = [const { OnceLock::new() }; FOLDERS.len()];
+    let index = FOLDERS.iter().position(|known| *known == folder).expect("it is one of FOLDERS");
+    SOURCES[index].get_or_init(|| read_below(folder))
+}
+
+fn read_below(folder: &str) -> Vec<Source> {
     let top = root().join(folder);
-    let mut found = Vec::new();
-    for path in files_below(&top, "rs") {
-        let text = fs::read_to_string(&path).expect("sources can be read");
-        let mut syntax = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let path = slashed(path.strip_prefix(&top).expect("it lies below"));
-        let module = module_of(&path);
-        let test_modules = test_only_modules(&syntax, &path, &module);
-        syntax.items.retain(|item| !is_test_only(attributes(item)));
-        found.push(Source { path, module, text, syntax, test_modules });
-    }
+    let read = |path: PathBuf| read(&path, slashed(path.strip_prefix(&top).expect("it lies below")));
+    let found: Vec<Source> = files_below(&top, "rs").into_iter().map(read).collect();
     assert!(!found.is_empty(), "no sources below {folder}");
     found
+}
+
+/// Reads the file; `path` is what is said of it.
+fn read(file: &Path, path: String) -> Source {
+    let text = fs::read_to_string(file).expect("sources can be read");
+    let mut syntax = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let module = module_of(&path);
+    let test_modules = test_only_modules(&syntax, &path, &module);
+    let questions = questions(&syntax);
+    syntax.items.retain(|item| !is_test_only(attributes(item)));
+    let (types, named_paths) = (type_definitions(&syntax), named_paths(&syntax, &module));
+    Source { path, module, text, types, questions, named_paths, test_modules }
 }
 
 /// Returns the files below a folder that have this extension, sorted.
@@ -141,7 +159,8 @@ fn attributes(item: &syn::Item) -> &[syn::Attribute] {
     }
 }
 
-fn is_test_only(attributes: &[syn::Attribute]) -> bool {
+/// Whether one of the attributes limits an item to tests.
+pub(crate) fn is_test_only(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
             && attribute.meta.require_list().is_ok_and(|list| {
@@ -152,7 +171,7 @@ fn is_test_only(attributes: &[syn::Attribute]) -> bool {
 }
 
 /// Which file uses which, by path: what `use` lines and paths in code name. Files of the same crate only.
-pub(crate) fn uses(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
+pub(crate) fn uses(sources: &[&'static Source]) -> BTreeMap<String, BTreeSet<String>> {
     let files: BTreeMap<&[String], &str> =
         sources.iter().map(|source| (source.module.as_slice(), source.path.as_str())).collect();
     let is_of_tests = |path: &[String]| {
@@ -163,10 +182,8 @@ pub(crate) fn uses(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
     };
     let mut uses = BTreeMap::new();
     for source in sources {
-        let mut paths = Paths { module: source.module.clone(), found: BTreeSet::new() };
-        paths.visit_file(&source.syntax);
         let mut used = BTreeSet::new();
-        for path in paths.found.into_iter().filter(|path| !is_of_tests(path)) {
+        for path in source.named_paths.iter().filter(|path| !is_of_tests(path)) {
             // The longest part of the path that is a file; the crate's root stands for no file.
             let file = (1..=path.len()).rev().find_map(|length| files.get(&path[..length]));
             if let Some(&file) = file
@@ -178,96 +195,4 @@ pub(crate) fn uses(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
         uses.insert(source.path.clone(), used);
     }
     uses
-}
-
-/// Collects the paths of a file that lead into its own crate, from the crate's root on.
-struct Paths {
-    module: Vec<String>,
-    found: BTreeSet<Vec<String>>,
-}
-
-impl Paths {
-    fn add(&mut self, segments: &[String]) {
-        let Some(first) = segments.first() else { return };
-        let mut path = match first.as_str() {
-            "crate" | "llamagate" => Vec::new(),
-            "self" => self.module.clone(),
-            "super" => self.module[..self.module.len().saturating_sub(1)].to_vec(),
-            // A child of this module may be named without `self`.
-            _ => {
-                let mut path = self.module.clone();
-                path.push(first.clone());
-                path
-            }
-        };
-        for segment in &segments[1..] {
-            if segment == "super" {
-                path.pop();
-            } else if segment != "self" {
-                path.push(segment.clone());
-            }
-        }
-        self.found.insert(path);
-    }
-
-    fn add_tree(&mut self, tree: &syn::UseTree, prefix: &mut Vec<String>) {
-        match tree {
-            syn::UseTree::Path(path) => {
-                prefix.push(path.ident.to_string());
-                self.add_tree(&path.tree, prefix);
-                prefix.pop();
-            }
-            syn::UseTree::Name(name) => {
-                prefix.push(name.ident.to_string());
-                self.add(prefix);
-                prefix.pop();
-            }
-            syn::UseTree::Rename(name) => {
-                prefix.push(name.ident.to_string());
-                self.add(prefix);
-                prefix.pop();
-            }
-            syn::UseTree::Glob(_) => self.add(prefix),
-            syn::UseTree::Group(group) => group.items.iter().for_each(|tree| self.add_tree(tree, prefix)),
-        }
-    }
-}
-
-impl<'ast> Visit<'ast> for Paths {
-    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
-        self.add_tree(&item.tree, &mut Vec::new());
-    }
-
-    fn visit_path(&mut self, path: &'ast syn::Path) {
-        let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-        if segments.len() > 1 {
-            self.add(&segments);
-        }
-        syn::visit::visit_path(self, path);
-    }
-
-    /// Paths within a macro's arguments are tokens: those that say where they begin are found all the same.
-    fn visit_macro(&mut self, call: &'ast syn::Macro) {
-        // `pub(in crate::settings)` uses nothing.
-        let text = call.tokens.to_string().replace(" :: ", "::").replace("in crate::", "");
-        for word in text.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')) {
-            if word.starts_with("crate::") || word.starts_with("super::") {
-                self.add(&word.split("::").map(str::to_owned).collect::<Vec<_>>());
-            }
-        }
-        syn::visit::visit_macro(self, call);
-    }
-
-    /// `pub(in crate::settings)` uses nothing.
-    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
-
-    /// What a module within the file uses in tests does not count.
-    fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
-        if is_test_only(&module.attrs) || module.content.is_none() {
-            return;
-        }
-        self.module.push(module.ident.to_string());
-        syn::visit::visit_item_mod(self, module);
-        self.module.pop();
-    }
 }
