@@ -101,9 +101,14 @@ mkdir -p "$data_dir"
 fetching=$!
 trap 'kill "$fetching" 2>/dev/null || true' EXIT
 
+has_gpu=false
+if have nvidia-smi && nvidia-smi --list-gpus >/dev/null 2>&1; then has_gpu=true; fi
+features=(--no-default-features)
+! $has_gpu || features+=(--features nvml)
+
 say "building the gateway ..."
 # Cargo prints the paths of the programs, because the target directory may be anywhere.
-programs=$(cd "$repo_root" && cargo build --profile quickstart --locked --bin llamagate --bin keyctl \
+programs=$(cd "$repo_root" && cargo build --profile quickstart --locked "${features[@]}" --bin llamagate --bin keyctl \
   --message-format json-render-diagnostics | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p') ||
   fail "the gateway could not be built; cargo says why above"
 llamagate=$(grep '/llamagate$' <<<"$programs")
@@ -158,7 +163,7 @@ start_gateway() {
   # The gateway writes the file once it listens, so an old one must be removed.
   rm -f "$port_file"
   local ngl=0
-  ! have nvidia-smi || ! nvidia-smi --list-gpus >/dev/null 2>&1 || ngl=99
+  ! $has_gpu || ngl=99
   # In a separate process group, because otherwise the gateway would get the signal of Ctrl-C twice: from the terminal
   # and from this script.
   set -m

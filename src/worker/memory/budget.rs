@@ -3,9 +3,9 @@
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use super::gpu;
 use super::host;
 use super::kernel::KernelRoots;
+use super::nvml;
 use crate::settings::values::MemoryBudgetSetting;
 use crate::worker::bounds::{FOOTPRINT_PATIENCE, MEMORY_LOOK_PATIENCE, MEMORY_RESERVE};
 use crate::worker::procfs::{self, ProcStat, resident};
@@ -43,7 +43,7 @@ impl MemoryBudget {
 
     /// Blocking variant of [`Self::find`], without a time limit.
     fn find_blocking(setting: MemoryBudgetSetting) -> Self {
-        let gpus = gpu::capacity().filter(|bytes| *bytes > 0);
+        let gpus = nvml::capacity().filter(|bytes| *bytes > 0);
         let auto = || gpus.or_else(|| host::capacity(&KernelRoots::here())).map(|bytes| bytes - bytes / MEMORY_RESERVE);
         let bytes = match setting {
             MemoryBudgetSetting::Auto => auto(),
@@ -60,7 +60,7 @@ impl MemoryBudget {
             let is_member = |pid: &i32| ProcStat::of(*pid).is_ok_and(|stat| stat.group == group && !stat.has_ended());
             let members: Vec<i32> = procfs::pids().ok()?.into_iter().filter(is_member).collect();
             match self.is_of_gpus {
-                true => gpu::used_by(&members),
+                true => nvml::used_by(&members),
                 // Resident memory includes file pages: a mapped model must stay in memory too.
                 false => Some(members.iter().filter_map(|pid| resident(*pid)).fold(0, u64::saturating_add)),
             }
@@ -83,7 +83,7 @@ impl FreeMemory {
     /// Measures it. May block: loading the driver of a GPU may take seconds.
     #[must_use]
     pub fn measure() -> Self {
-        Self { gpu: gpu::free(), host: host::available(&KernelRoots::here()) }
+        Self { gpu: nvml::free(), host: host::available(&KernelRoots::here()) }
     }
 }
 

@@ -1,25 +1,23 @@
-//! The GPU memory: how much there is, how much a process uses, and whether a process that has ended has released it.
+//! The wait until processes that have ended have released their GPU memory. What a GPU reports is read in `nvml.rs`.
 //!
 //! The driver frees memory a moment after the process has ended, and a model that is loaded before that finds too
-//! little. NVML is loaded at run time; without it there is no wait. In a container NVML may list no process, or only
-//! pids of the host, so the wait also ends when the memory in use has stopped falling.
+//! little. Without NVML there is no wait. In a container NVML may list no process, or only pids of the host, so the wait
+//! also ends when the memory in use has stopped falling.
 
 use std::collections::BTreeSet;
 
-use nvml_wrapper::Nvml;
-use nvml_wrapper::enums::device::UsedGpuMemory;
-use nvml_wrapper::error::NvmlError;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::nvml::{Gpus, Sample};
 use crate::worker::bounds::{GPU_RELEASE_INTERVAL, GPU_RELEASE_PATIENCE, GPU_RELEASE_STILL};
 
 /// Waits until processes that have ended have released their memory on every GPU, at most [`GPU_RELEASE_PATIENCE`].
 /// Returns early when `stop` is cancelled.
 pub(crate) async fn released(pids: BTreeSet<i32>, stop: &CancellationToken) {
     tokio::select! {
-        _ = wait_for_release(Gpus(None), pids.into_iter().collect()) => {}
+        _ = wait_for_release(Gpus::default(), pids.into_iter().collect()) => {}
         () = stop.cancelled() => {}
     }
 }
@@ -30,12 +28,10 @@ trait Gauge: Send + 'static {
     fn sample(&mut self, pids: &[i32]) -> Option<Sample>;
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Sample {
-    /// Bytes in use, over all GPUs.
-    used: u64,
-    /// Whether the driver still lists one of the processes.
-    is_listed: bool,
+impl Gauge for Gpus {
+    fn sample(&mut self, pids: &[i32]) -> Option<Sample> {
+        Gpus::sample(self, pids)
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -80,64 +76,6 @@ async fn wait_until_still<G: Gauge>(mut gauge: G, pids: Vec<i32>, last: &mut Opt
         }
         sleep(GPU_RELEASE_INTERVAL).await;
     }
-}
-
-/// The NVIDIA GPUs, through NVML, which is opened by the first sample and closed on drop.
-struct Gpus(Option<Nvml>);
-
-impl Gauge for Gpus {
-    fn sample(&mut self, pids: &[i32]) -> Option<Sample> {
-        if self.0.is_none() {
-            self.0 = Nvml::init().ok();
-        }
-        usage(self.0.as_ref()?, pids).ok()
-    }
-}
-
-/// Returns the memory of all GPUs in bytes, or `None` without NVML. May block.
-pub(crate) fn capacity() -> Option<u64> {
-    let nvml = Nvml::init().ok()?;
-    let of_device = |index| nvml.device_by_index(index)?.memory_info().map(|memory| memory.total);
-    let totals: Result<Vec<u64>, NvmlError> = (0..nvml.device_count().ok()?).map(of_device).collect();
-    totals.ok().map(|totals| totals.into_iter().fold(0, u64::saturating_add))
-}
-
-/// Returns the free memory of all GPUs in bytes, or `None` without NVML. May block.
-pub(crate) fn free() -> Option<u64> {
-    let nvml = Nvml::init().ok()?;
-    let of_device = |index| nvml.device_by_index(index)?.memory_info().map(|memory| memory.free);
-    let free: Result<Vec<u64>, NvmlError> = (0..nvml.device_count().ok()?).map(of_device).collect();
-    free.ok().filter(|free| !free.is_empty()).map(|free| free.into_iter().fold(0, u64::saturating_add))
-}
-
-/// Returns the bytes that these processes use on all GPUs, or `None` if the driver does not report them. May block.
-pub(crate) fn used_by(pids: &[i32]) -> Option<u64> {
-    let nvml = Nvml::init().ok()?;
-    let mut used: Option<u64> = None;
-    for index in 0..nvml.device_count().ok()? {
-        for process in nvml.device_by_index(index).ok()?.running_compute_processes().ok()? {
-            let is_member = i32::try_from(process.pid).is_ok_and(|pid| pids.contains(&pid));
-            // NVML may list a process without its memory, for instance in a container.
-            if let (true, UsedGpuMemory::Used(bytes)) = (is_member, process.used_gpu_memory) {
-                used = Some(used.unwrap_or(0).saturating_add(bytes));
-            }
-        }
-    }
-    used
-}
-
-fn usage(nvml: &Nvml, pids: &[i32]) -> Result<Sample, NvmlError> {
-    let mut sample = Sample { used: 0, is_listed: false };
-    for index in 0..nvml.device_count()? {
-        let device = nvml.device_by_index(index)?;
-        sample.used = sample.used.saturating_add(device.memory_info()?.used);
-        // A driver too old to list processes still reports the memory in use.
-        let compute = device.running_compute_processes().unwrap_or_default();
-        let graphics = device.running_graphics_processes().unwrap_or_default();
-        let mut users = compute.iter().chain(&graphics).filter_map(|process| i32::try_from(process.pid).ok());
-        sample.is_listed |= users.any(|pid| pids.contains(&pid));
-    }
-    Ok(sample)
 }
 
 #[cfg(test)]
