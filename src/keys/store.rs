@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use tokio::time::MissedTickBehavior;
@@ -49,7 +50,7 @@ pub enum Denied {
 /// The key_id of `LLAMAGATE_API_KEY`.
 pub const SERVICE_KEY_ID: &str = "env";
 
-type Table = HashMap<Digest, Arc<Key>>;
+type Table = HashMap<Digest, Arc<Key>, RandomState>;
 
 /// All keys. Clones share the same keys.
 #[derive(Clone)]
@@ -110,7 +111,7 @@ impl Store {
         let (mut table, last_check) = match LoadedFile::read(&path, service_key) {
             Err(KeyFileError::Missing { .. }) if service_key.is_some() => {
                 tracing::info!(file = %path.display(), "there is no key file: LLAMAGATE_API_KEY is the only key");
-                (Table::new(), LastCheck { is_missing: true, ..LastCheck::default() })
+                (Table::default(), LastCheck { is_missing: true, ..LastCheck::default() })
             }
             read => {
                 let loaded = read?;

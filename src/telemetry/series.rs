@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use foldhash::fast::RandomState;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -70,7 +71,7 @@ pub struct KeySeries {
 const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Values that are created once per name, up to [`NAMED_SERIES`] names.
-pub(super) struct Named<T>(RwLock<HashMap<Arc<str>, Arc<T>>>);
+pub(super) struct Named<T>(RwLock<HashMap<Arc<str>, Arc<T>, RandomState>>);
 
 impl ModelSeries {
     /// Looks up the series of this model; creates them if needed.

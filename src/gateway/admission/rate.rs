@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use governor::Quota;
 use governor::clock::{Clock, DefaultClock};
 use http::HeaderMap;
@@ -40,7 +41,7 @@ pub(crate) struct Meters<C: Clock = DefaultClock> {
 
 #[derive(Debug)]
 struct MeterTable<C: Clock> {
-    by_id: HashMap<Box<str>, Arc<KeyUsage<C>>>,
+    by_id: HashMap<Box<str>, Arc<KeyUsage<C>>, RandomState>,
     /// The number of ids at which the next sweep is due.
     sweep_at: usize,
 }
@@ -77,7 +78,7 @@ pub(crate) struct ConcurrencyPermit<C: Clock = DefaultClock>(Arc<KeyUsage<C>>);
 impl<C: Clock + Clone> Meters<C> {
     /// Creates an empty table.
     pub(crate) fn new(clock: C) -> Self {
-        let table = MeterTable { by_id: HashMap::new(), sweep_at: METERS_BEFORE_SWEEP };
+        let table = MeterTable { by_id: HashMap::default(), sweep_at: METERS_BEFORE_SWEEP };
         Self { ticks: Ticks::new(clock), table: RwLock::new(table) }
     }
 

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use http::{Request, Response};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -19,11 +20,14 @@ use crate::gateway::bounds::MOST_STALE_CONNECTIONS;
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::request::body::RequestBody;
 
+/// The pools of one core.
+type Pools = HashMap<TargetId, Arc<WorkerPool>, RandomState>;
+
 /// The connections to all workers.
 pub(crate) struct WorkerConnections {
     opener: Arc<Opener>,
     /// Of each core its own: no core drives the connections of another.
-    pools: PerCore<Mutex<HashMap<TargetId, Arc<WorkerPool>>>>,
+    pools: PerCore<Mutex<Pools>>,
 }
 
 /// Why there is no response.
@@ -128,9 +132,8 @@ impl WorkerConnections {
         if !target.connections.are_complete() {
             return;
         }
-        let pools = |all: &Mutex<HashMap<TargetId, Arc<WorkerPool>>>| {
-            all.lock().unwrap_or_else(PoisonError::into_inner).get(&target.id).map(Arc::clone)
-        };
+        let pools =
+            |all: &Mutex<Pools>| all.lock().unwrap_or_else(PoisonError::into_inner).get(&target.id).map(Arc::clone);
         drop(self.pools.made().filter_map(pools).find_map(|pool| pool.take_oldest()));
     }
 
