@@ -72,18 +72,16 @@ impl WorkerConnection {
         is_whole && self.socket.poll_read(&mut Context::from_waker(task), 1, |_| ()).is_pending()
     }
 
-    /// Begins to send a request, whose response is waited for with [`Self::poll_response`].
-    ///
-    /// # Errors
-    /// The request, if the worker has closed the connection.
-    pub(super) fn begin(&mut self, request: Request<RequestBody>) -> Result<(), Request<RequestBody>> {
-        // The wait for the response wakes its own task.
+    /// Begins to send a request, whose response is waited for with [`Self::poll_response`]. Returns the request if the
+    /// worker has closed the connection.
+    pub(super) fn begin(&mut self, request: Request<RequestBody>) -> Option<Request<RequestBody>> {
+        // The task that waits for the response is woken for it.
         if !self.is_idle(Waker::noop()) {
-            return Err(request);
+            return Some(request);
         }
         self.method = request.method().clone();
         self.request = RequestWriter::new(request);
-        Ok(())
+        None
     }
 
     /// Sends the request, and returns the head of its response, whose body this connection goes on to read.

@@ -75,10 +75,12 @@ impl WorkerConnections {
         // Nearly every request is begun here, so that the wait does not hold it. The others are boxed, because each request
         // would carry their size.
         let begun = match pool.take() {
-            Some(mut connection) => connection.begin(request).map(|()| connection).map_err(|unsent| (unsent, 1)),
-            None => Err((request, 0)),
+            Some(mut connection) => match connection.begin(request) {
+                None => Ok(connection),
+                Some(unsent) => Err(Box::pin(self.exchange_on_next(Arc::clone(&pool), unsent, 1))),
+            },
+            None => Err(Box::pin(self.exchange_on_next(Arc::clone(&pool), request, 0))),
         };
-        let begun = begun.map_err(|(unsent, stale)| Box::pin(self.exchange_on_next(Arc::clone(&pool), unsent, stale)));
         async move {
             match begun {
                 Ok(connection) => respond(connection, pool).await,
@@ -106,9 +108,9 @@ impl WorkerConnections {
                 }
             };
             match connection.begin(request) {
-                Ok(()) => return respond(connection, pool).await,
-                Err(_) if is_new => return Err(ExchangeError::Broken(BrokenConnection::Unsent)),
-                Err(unsent) => request = unsent,
+                None => return respond(connection, pool).await,
+                Some(_) if is_new => return Err(ExchangeError::Broken(BrokenConnection::Unsent)),
+                Some(unsent) => request = unsent,
             }
         }
     }

@@ -169,10 +169,10 @@ impl WorkerPool {
             };
             pool.lock().is_opening_spare = false;
             // A failure is for the next request to find.
-            if let Some(mut connection) = opened {
-                if connection.is_idle(&pool.waker) {
-                    pool.keep_idle(connection);
-                }
+            if let Some(mut connection) = opened
+                && connection.is_idle(&pool.waker)
+            {
+                pool.keep_idle(connection);
             }
         });
     }
