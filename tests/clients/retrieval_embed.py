@@ -1,7 +1,8 @@
-"""Embeds through the clients of the vendors: retrieval_embed.py BASE_URL API_KEY CLIENT MODEL
+"""Embeds through the clients of the vendors: retrieval_embed.py BASE_URL API_KEY MODEL CLIENT...
 
-BASE_URL ends in /v1. CLIENT is one of the functions below. The model has vectors of 64 numbers, a prompt for queries, and
-the alias embed-english-v3.0. A failed check ends the program with an AssertionError or the client's exception.
+BASE_URL ends in /v1. Each CLIENT is one of the functions below; one program runs them all, because they share most of
+what they import. The model has vectors of 64 numbers, a prompt for queries, and the alias embed-english-v3.0. A failed
+check ends the program with an AssertionError or the client's exception.
 """
 
 import math
@@ -191,8 +192,9 @@ def litellm(base, key, model):
 
 
 def main():
-    base, key, client, model = sys.argv[1:]
-    globals()[client](base.removesuffix("/v1"), key, model)
+    base, key, model, *clients = sys.argv[1:]
+    for client in clients:
+        globals()[client](base.removesuffix("/v1"), key, model)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Ranks through the clients of the vendors: retrieval_rerank.py BASE_URL API_KEY CLIENT MODEL
+"""Ranks through the clients of the vendors: retrieval_rerank.py BASE_URL API_KEY MODEL CLIENT...
 
-BASE_URL ends in /v1. CLIENT is one of the functions below. A failed check ends the program with an AssertionError or the
-client's exception.
+BASE_URL ends in /v1. Each CLIENT is one of the functions below; one program runs them all, because they share most of
+what they import. A failed check ends the program with an AssertionError or the client's exception.
 """
 
 import os
@@ -166,8 +166,9 @@ def litellm(base, key, model):
 
 
 def main():
-    base_url, key, client, model = sys.argv[1:]
-    globals()[client](base_url.removesuffix("/v1"), key, model)
+    base, key, model, *clients = sys.argv[1:]
+    for client in clients:
+        globals()[client](base.removesuffix("/v1"), key, model)
 
 
 if __name__ == "__main__":

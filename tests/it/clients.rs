@@ -118,11 +118,9 @@ fn every_client_of_rerankers_ranks() {
         "rerankers",
         "litellm",
     ];
-    for client in CLIENTS {
-        let mut command = Command::new(retrieval_python());
-        command.arg(script("retrieval_rerank.py"));
-        run(command, &fleet, &[client, "ranks"]);
-    }
+    let mut command = Command::new(retrieval_python());
+    command.arg(script("retrieval_rerank.py"));
+    run(command, &fleet, &[&["ranks"], &CLIENTS[..]].concat());
 }
 
 #[test]
@@ -139,11 +137,9 @@ fn every_client_of_embeddings_embeds() {
         "huggingface_hub",
         "litellm",
     ];
-    for client in CLIENTS {
-        let mut command = Command::new(retrieval_python());
-        command.arg(script("retrieval_embed.py"));
-        run(command, &gateway, &[client, "embed"]);
-    }
+    let mut command = Command::new(retrieval_python());
+    command.arg(script("retrieval_embed.py"));
+    run(command, &gateway, &[&["embed"], &CLIENTS[..]].concat());
 }
 
 #[test]
