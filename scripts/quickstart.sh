@@ -12,7 +12,8 @@
 # A model of the hub goes into HF_HUB_CACHE, or .cache/hub; HF_TOKEN and HF_ENDPOINT are read as by `llamagate pull`.
 #
 # Settings of the gateway can be given in the environment as usual. The defaults here are for a first try: context 4096,
-# one request at a time, a GPU only if nvidia-smi finds one, and access only from this machine.
+# one request at a time, a GPU only if nvidia-smi finds one, access only from this machine, and a gateway that is built
+# quickly: without optimisation, and without NVML where there is no GPU.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
