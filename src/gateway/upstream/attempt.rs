@@ -1,7 +1,6 @@
 //! One attempt to have a request answered by a worker: what it holds, and what the head of the response says about the
 //! worker.
 
-use http::header::RETRY_AFTER;
 use http::{StatusCode, response};
 use jiff::Timestamp;
 
@@ -125,9 +124,9 @@ impl Attempt {
         match is_faultless {
             true => lease.record_faultless_response(),
             false => {
-                let asks_to_wait = head.headers.contains_key(RETRY_AFTER);
-                let rest = asks_to_wait.then(|| retry_after(&head.headers, Timestamp::now(), MAX_BACKEND_RETRY_AFTER));
-                lease.record_response(head.status, rest.flatten());
+                let is_error = head.status.is_client_error() || head.status.is_server_error();
+                let rest = || retry_after(&head.headers, Timestamp::now(), MAX_BACKEND_RETRY_AFTER);
+                lease.record_response(head.status, if is_error { rest() } else { None });
             }
         }
         if error.rejects_key {
