@@ -9,11 +9,13 @@
 //! - `hub.rs`: those for the answers of the hub
 //! - `stores.rs`: those for the stores of other programs
 //! - `imports.rs`: that for configurations of other programs
+//! - `workers.rs`: that for responses of workers
 
 mod dialects;
 mod hub;
 mod imports;
 mod stores;
+mod workers;
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -38,6 +40,7 @@ pub use dialects::{embed, ollama, rerank, tokens};
 pub use hub::hub_answers;
 pub use imports::import;
 pub use stores::ollama_manifest;
+pub use workers::worker_response;
 
 /// A secret that `key_file` adds.
 const ADDED: &str = "added-0123456789abcdef";

@@ -52,6 +52,16 @@ fn key_files() -> impl Strategy<Value = String> {
     proptest::collection::vec(line, 0..12).prop_map(|lines| lines.concat())
 }
 
+/// Generates responses of workers from valid pieces, and what may follow them.
+fn worker_responses() -> impl Strategy<Value = String> {
+    let before = "(HTTP/1\\.1 (100|103) x\r\n(a: b\r\n)?\r\n)?";
+    let line = "(content-length: [0-5]|transfer-encoding: (gzip, )?chunked|connection: close|a:b)\r?\n";
+    let lines = proptest::collection::vec(line, 0..3).prop_map(|lines| lines.concat());
+    let body = "(3\r\nabc\r\n|2;x=y\r\nde\r\n|1 \r\nf\r\n|[a-z]{0,3}){0,3}(0\r\n(t: u\r\n)?\r\n)?[a-z]{0,2}";
+    (before, "HTTP/1\\.[01] (200|204|404) [a-z]{0,3}\r\n", lines, "\r\n", body)
+        .prop_map(|(before, status, lines, end, body)| [before, status, lines, end, body].concat())
+}
+
 /// Generates names and manifests of Ollama's store from valid pieces.
 fn ollama_manifests() -> impl Strategy<Value = String> {
     let layer = "\\{\"mediaType\":\"application/vnd\\.ollama\\.image\\.(model|projector|adapter|tensor|license)\",\"digest\":\"sha256:([0-9A-F]{64}|\\.\\./[a-z]{61}|[0-9]{5})\",\"size\":[0-9]{1,20}\\}";
@@ -62,8 +72,14 @@ fn ollama_manifests() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
+    fn responses_of_workers_hold_their_invariants_for_valid_pieces(cut: u8, text in worker_responses()) {
+        worker_response(&[&[cut], text.as_bytes()].concat());
+    }
+
+    #[test]
     fn ollamas_manifests_hold_their_invariants_for_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
         ollama_manifest(&data);
+        worker_response(&data);
     }
 
     #[test]

@@ -36,7 +36,7 @@ mod client_address;
 pub(crate) mod connection;
 mod content_kind;
 mod credentials;
-mod exchange;
+pub(crate) mod exchange;
 mod headers;
 mod malformed_request;
 mod model_files;

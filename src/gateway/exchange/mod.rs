@@ -12,6 +12,7 @@
 //! - `body_reader.rs`: where a response ends, and which bytes are its body
 //! - `idle_connections.rs`: the connections to one worker that no request uses, the newest first
 //! - `request_writer.rs`: what is left to be written of a request
+//! - `response_bytes.rs`: a response whose bytes are at hand, for tests
 //! - `response_head.rs`: the head of a response
 //! - `worker_body.rs`: the body of a response, which gives its connection back at its end
 //! - `worker_connection.rs`: one connection, read and written by the task that polls it
@@ -22,6 +23,8 @@
 mod body_reader;
 mod idle_connections;
 mod request_writer;
+#[cfg(any(test, feature = "test-support"))]
+mod response_bytes;
 mod response_head;
 #[cfg(test)]
 mod tests;
@@ -31,6 +34,8 @@ mod worker_connections;
 mod worker_pool;
 mod worker_socket;
 
+#[cfg(any(test, feature = "test-support"))]
+pub(crate) use response_bytes::read_response;
 pub(super) use worker_body::WorkerBody;
 pub(super) use worker_connection::BrokenConnection;
 pub(super) use worker_connections::{ExchangeError, WorkerConnections};

@@ -32,7 +32,7 @@
 //!   destroy the response before the client has read it. hyper shuts down and drops the socket.
 //!
 //! It is *not* here to protect llama-server or a remote backend from request smuggling. Requests to them are serialised
-//! again by hyper's client, so no byte of a client's framing reaches them. The grammar is strict because the wire and
+//! again in `exchange/`, so no byte of a client's framing reaches them. The grammar is strict because the wire and
 //! hyper read the same bytes one after the other and must agree on them.
 //!
 //! With a hook in hyper that lets the service answer parse errors and timeouts of heads, about half of this could go:
