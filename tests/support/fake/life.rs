@@ -66,7 +66,11 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
             "control": control_port,
         }),
     );
-    control::serve(control, server.clone());
+    // One that never binds listens nowhere else either: the gateway would rightly find that, and give it up.
+    match server.script.no_bind {
+        true => drop(control),
+        false => control::serve(control, server.clone()),
+    }
     // One thread, so that the order of events is always the same.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     runtime.block_on(serve(server));
