@@ -18,7 +18,7 @@ use llamagate::keys::list::{as_json, as_table};
 use llamagate::keys::parse::{KeyEntry, KeyFile};
 use llamagate::keys::secret::{self, NewSecret};
 use llamagate::keys::write::{IfMissing, Updated, Written, update};
-use llamagate::keys::{self, CHANGE_SEEN_WITHIN, Key, KeyFileError};
+use llamagate::keys::{self, Budget, CHANGE_SEEN_WITHIN, Key, KeyFileError};
 use llamagate::settings::{Environment, Inputs, SettingProblem, resolve_only};
 
 #[path = "keyctl/args.rs"]
@@ -140,6 +140,15 @@ impl Session {
             models: wanted.models,
             tokens_per_minute: wanted.tokens_per_minute,
             max_concurrent: wanted.max_concurrent,
+            budget: Budget {
+                requests_per_day: wanted.requests_per_day,
+                tokens_per_day: wanted.tokens_per_day,
+                tokens_per_month: wanted.tokens_per_month,
+                cost_per_month: wanted.cost_per_month,
+                person_tokens_per_day: wanted.person_tokens_per_day,
+            },
+            priority: wanted.priority,
+            trust_user_headers: wanted.trust_user_headers,
         };
         let secret = NewSecret::generate().map_err(EditError::from)?;
         let stored = secret.stored(wanted.plain);

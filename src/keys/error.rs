@@ -165,23 +165,22 @@ pub enum KeyLineProblem {
     #[error("an attribute is not of the form name=value; values hold no spaces")]
     NotAnAttribute,
     /// An attribute has an unknown name.
-    #[error("an attribute is none of scope, models, tokens_per_minute, max_concurrent")]
+    #[error(
+        "an attribute is none of scope, models, tokens_per_minute, max_concurrent, requests_per_day, tokens_per_day, \
+         tokens_per_month, cost_per_month, person_tokens_per_day, priority, trust_user_headers"
+    )]
     UnknownAttribute,
     /// An attribute is given twice.
     #[error("an attribute is given twice")]
     DuplicateAttribute,
-    /// The value of `scope=` is bad.
-    #[error("scope is not a comma list of inference, admin, metrics")]
-    Scope,
-    /// The value of `models=` is bad.
-    #[error("models is not a comma list of model names (no patterns; leave it out to allow all)")]
-    Models,
-    /// The value of `tokens_per_minute=` is bad.
-    #[error("tokens_per_minute is not a whole number above 0")]
-    TokensPerMinute,
-    /// The value of `max_concurrent=` is bad.
-    #[error("max_concurrent is not a whole number above 0")]
-    MaxConcurrent,
+    /// The value of an attribute is bad.
+    #[error("{name} is not {rule}")]
+    AttributeValue {
+        /// The name of the attribute.
+        name: &'static str,
+        /// What the value must be.
+        rule: &'static str,
+    },
     /// An earlier line has the same secret, as text or as a hash.
     #[error("the secret is the same as in line {first}")]
     SecretUsedTwice {

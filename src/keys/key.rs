@@ -6,6 +6,9 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
+use super::amount::Amount;
+use super::priority::Priority;
+
 /// One line of the key file without its secret: the key's name, scopes and limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
@@ -24,6 +27,27 @@ pub struct Key {
     pub tokens_per_minute: Option<NonZeroU64>,
     /// Requests in flight at once; `None` means unlimited.
     pub max_concurrent: Option<NonZeroUsize>,
+    /// What it may use in a day and in a month.
+    pub budget: Budget,
+    /// How often its waiting requests get their turn.
+    pub priority: Priority,
+    /// Whether its requests may name the person behind them.
+    pub trust_user_headers: bool,
+}
+
+/// What a key may use in a day and in a month of the calendar, in UTC; `None` means unlimited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// Requests in a day.
+    pub requests_per_day: Option<NonZeroU64>,
+    /// Prompt and completion tokens in a day.
+    pub tokens_per_day: Option<NonZeroU64>,
+    /// Prompt and completion tokens in a month.
+    pub tokens_per_month: Option<NonZeroU64>,
+    /// Cost in a month, by `PRICE_PER_HOUR`.
+    pub cost_per_month: Option<Amount>,
+    /// Prompt and completion tokens in a day, for each person behind the key.
+    pub person_tokens_per_day: Option<NonZeroU64>,
 }
 
 impl Key {
@@ -37,6 +61,9 @@ impl Key {
             models: None,
             tokens_per_minute: None,
             max_concurrent: None,
+            budget: Budget::default(),
+            priority: Priority::default(),
+            trust_user_headers: false,
         }
     }
 

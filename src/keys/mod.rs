@@ -6,6 +6,8 @@
 //! A loaded file keeps secrets only as SHA-256 digests, and no `Debug` or `Display` in this module shows a secret, a
 //! digest or the text of a line.
 //!
+//! - `amount.rs`: amounts of money
+//! - `attribute.rs`: the table of attributes
 //! - `bounds.rs`: longest line, longest id, largest file
 //! - `edit.rs`: keyctl's edits, as functions on a parsed file
 //! - `error.rs`: errors of the file and of single lines
@@ -14,10 +16,13 @@
 //! - `key.rs`: a key without its secret, and its scopes
 //! - `list.rs`: the keys as a table or as JSON
 //! - `parse.rs`: the grammar of the file
+//! - `priority.rs`: whose waiting requests get more turns
 //! - `secret.rs`: secrets and their digests
 //! - `store.rs`: the keys in memory, looked up and reloaded
 //! - `write.rs`: locking and atomically replacing the file
 
+mod amount;
+mod attribute;
 mod bounds;
 pub mod edit;
 mod error;
@@ -26,12 +31,16 @@ mod file;
 mod key;
 pub mod list;
 pub mod parse;
+mod priority;
 pub mod secret;
 mod store;
 pub mod write;
 
+pub use amount::{Amount, NotAnAmount};
+pub use attribute::is_model_name;
 pub use bounds::{MAX_KEY_FILE_SIZE, MAX_KEY_ID, MAX_LINE};
 pub use error::{KeyFileError, KeyLineProblem, SharedWithEnvironment};
 pub use file::{read, read_with_mode};
-pub use key::{Key, Scope, Scopes, UnknownScope};
+pub use key::{Budget, Key, Scope, Scopes, UnknownScope};
+pub use priority::{Priority, UnknownPriority};
 pub use store::{CHANGE_SEEN_WITHIN, Denied, SERVICE_KEY_ID, Store, WATCH_INTERVAL};

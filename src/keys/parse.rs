@@ -6,13 +6,13 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
-use std::str::FromStr;
+use std::num::NonZeroU32;
 
+use super::attribute::{ATTRIBUTES, Attribute, whole_number};
 use super::bounds::{MAX_KEY_ID, MAX_LINE};
 use super::error::KeyLineProblem;
 use super::expiry;
-use super::key::{Key, Scope, Scopes};
+use super::key::Key;
 use super::secret::{Digest, HASH_PREFIX, Stored, is_word_byte};
 
 /// One good line: a key and its secret.
@@ -150,13 +150,6 @@ pub fn is_key_id(text: &str) -> bool {
     (1..=MAX_KEY_ID).contains(&text.len()) && text.bytes().all(is_word_byte)
 }
 
-/// Whether this may be in a `models=` list. Names are compared exactly, so `*` is refused: it would match no model.
-pub fn is_model_name(text: &str) -> bool {
-    let forbidden =
-        |c: char| c.is_whitespace() || c.is_control() || matches!(c, ',' | '*' | char::REPLACEMENT_CHARACTER);
-    !text.is_empty() && !text.contains(forbidden)
-}
-
 fn parse_line(line: &str) -> Result<Option<KeyEntry>, KeyLineProblem> {
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
@@ -218,38 +211,16 @@ fn parse_fields(fields: &str) -> Result<KeyEntry, KeyLineProblem> {
 }
 
 fn set_attribute(key: &mut Key, name: &str, value: &str) -> Result<(), KeyLineProblem> {
-    match name {
-        "scope" => {
-            let scopes: Result<Scopes, _> = value.split(',').map(Scope::from_str).collect();
-            key.scopes = scopes.map_err(|_| KeyLineProblem::Scope)?;
-        }
-        "models" => {
-            let names: Vec<_> = value.split(',').map(str::to_owned).collect();
-            if !names.iter().all(|name| is_model_name(name)) {
-                return Err(KeyLineProblem::Models);
-            }
-            key.models = Some(names);
-        }
-        "tokens_per_minute" => {
-            key.tokens_per_minute = Some(whole_number::<NonZeroU64>(value).ok_or(KeyLineProblem::TokensPerMinute)?);
-        }
-        "max_concurrent" => {
-            key.max_concurrent = Some(whole_number::<NonZeroUsize>(value).ok_or(KeyLineProblem::MaxConcurrent)?);
-        }
-        _ => return Err(KeyLineProblem::UnknownAttribute),
-    }
-    Ok(())
-}
-
-fn whole_number<N: FromStr>(text: &str) -> Option<N> {
-    // `parse` would also accept a sign.
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
+    let attribute =
+        ATTRIBUTES.iter().find(|attribute| attribute.name == name).ok_or(KeyLineProblem::UnknownAttribute)?;
+    let problem = KeyLineProblem::AttributeValue { name: attribute.name, rule: attribute.rule };
+    (attribute.set)(key, value).ok_or(problem)
 }
 
 impl KeyEntry {
     /// Returns the line for this key, without a line ending. Holds the secret.
     pub(super) fn render(&self) -> String {
-        let Key { id, rate_limit, expires, scopes, models, tokens_per_minute, max_concurrent } = &self.key;
+        let Key { id, rate_limit, expires, .. } = &self.key;
         let mut line = format!("{id}:{}", self.secret.render());
         // Writing to a String cannot fail.
         if rate_limit.is_some() || expires.is_some() {
@@ -261,17 +232,10 @@ impl KeyEntry {
         if let Some(end) = expires {
             let _ = write!(line, ":{end}");
         }
-        if *scopes != Scopes::default() {
-            let _ = write!(line, " scope={scopes}");
-        }
-        if let Some(names) = models {
-            let _ = write!(line, " models={}", names.join(","));
-        }
-        if let Some(limit) = tokens_per_minute {
-            let _ = write!(line, " tokens_per_minute={limit}");
-        }
-        if let Some(limit) = max_concurrent {
-            let _ = write!(line, " max_concurrent={limit}");
+        for Attribute { name, write, .. } in ATTRIBUTES {
+            if let Some(value) = write(&self.key) {
+                let _ = write!(line, " {name}={value}");
+            }
         }
         line
     }

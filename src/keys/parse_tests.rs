@@ -1,9 +1,12 @@
 //! Tests of the grammar: accepted lines, refused lines, and properties that hold for every input.
 
+use std::num::{NonZeroU64, NonZeroUsize};
+
 use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
+use crate::keys::{Amount, Budget, Priority, Scope};
 
 const SECRET: &str = "sk-0123456789abcdef";
 const HASH_OF_SECRET: &str = "sha256=3d5bb0c93e1d1ba92a9ec4a91ed6a3f2f7e0a1b8f6b0e9a5b1f0c7d4e2a39685";
@@ -94,18 +97,45 @@ fn each_kind_of_bad_line_is_named() {
         (format!("a:{s} =admin"), KeyLineProblem::UnknownAttribute),
         (format!("a:{s} Scope=admin"), KeyLineProblem::UnknownAttribute),
         (format!("a:{s} scope=admin scope=admin"), KeyLineProblem::DuplicateAttribute),
-        (format!("a:{s} scope="), KeyLineProblem::Scope),
-        (format!("a:{s} scope=admin,"), KeyLineProblem::Scope),
-        (format!("a:{s} scope=root"), KeyLineProblem::Scope),
-        (format!("a:{s} models="), KeyLineProblem::Models),
-        (format!("a:{s} models=a,,b"), KeyLineProblem::Models),
-        (format!("a:{s} models=*"), KeyLineProblem::Models),
-        (format!("a:{s} tokens_per_minute=0"), KeyLineProblem::TokensPerMinute),
-        (format!("a:{s} max_concurrent=-1"), KeyLineProblem::MaxConcurrent),
         (format!("a:{s} models={}", "m".repeat(MAX_LINE)), KeyLineProblem::LineTooLong),
     ] {
         assert_eq!(parse_problem(&line), want, "{line}");
     }
+}
+
+#[test]
+fn a_bad_value_is_named_with_what_it_must_be() {
+    for bad in [
+        "scope=",
+        "scope=admin,",
+        "scope=root",
+        "models=",
+        "models=a,,b",
+        "models=*",
+        "tokens_per_minute=0",
+        "max_concurrent=-1",
+        "requests_per_day=0",
+        "tokens_per_day=1.5",
+        "tokens_per_month=+1",
+        "cost_per_month=0",
+        "cost_per_month=1e3",
+        "person_tokens_per_day=many",
+        "priority=highest",
+        "trust_user_headers=yes",
+    ] {
+        let (wanted, _) = bad.split_once('=').unwrap();
+        match parse_problem(&format!("a:{SECRET} {bad}")) {
+            KeyLineProblem::AttributeValue { name, .. } => assert_eq!(name, wanted, "{bad}"),
+            problem => panic!("{bad}: {problem}"),
+        }
+    }
+}
+
+#[test]
+fn the_message_for_an_unknown_attribute_names_all_that_there_are() {
+    let message = KeyLineProblem::UnknownAttribute.to_string();
+    let names: Vec<_> = ATTRIBUTES.iter().map(|attribute| attribute.name).collect();
+    assert!(message.ends_with(&names.join(", ")), "{message}");
 }
 
 #[test]
@@ -145,6 +175,17 @@ fn the_example_file_has_no_active_key_and_every_example_in_it_parses() {
 }
 
 prop_compose! {
+    fn budgets()(
+        counts in proptest::array::uniform4(proptest::option::of(any::<NonZeroU64>())),
+        cost in proptest::option::of(1..=u64::MAX),
+    ) -> Budget {
+        let [requests_per_day, tokens_per_day, tokens_per_month, person_tokens_per_day] = counts;
+        let cost_per_month = cost.map(Amount::from_micros);
+        Budget { requests_per_day, tokens_per_day, tokens_per_month, cost_per_month, person_tokens_per_day }
+    }
+}
+
+prop_compose! {
     fn entries()(
         id in "[A-Za-z0-9_-]{1,64}",
         plain in "[A-Za-z0-9_-]{16,128}",
@@ -156,11 +197,17 @@ prop_compose! {
         models in proptest::option::of(proptest::collection::vec("[^\\s\\p{C},*\u{fffd}]{1,20}", 1..4)),
         tokens_per_minute in proptest::option::of(any::<NonZeroU64>()),
         max_concurrent in proptest::option::of(any::<NonZeroUsize>()),
+        budget in budgets(),
+        priority in proptest::sample::select(Priority::ALL.to_vec()),
+        trust_user_headers in any::<bool>(),
     ) -> (String, KeyEntry) {
         let secret = if hashed { Stored::Hashed(Digest::of(&plain)) } else { Stored::Plain(plain.clone()) };
         let expires = seconds.map(|s| Timestamp::from_second(s).unwrap());
         let scopes = scopes.into_iter().collect();
-        (plain, KeyEntry { key: Key { id, rate_limit, expires, scopes, models, tokens_per_minute, max_concurrent }, secret })
+        let key = Key {
+            id, rate_limit, expires, scopes, models, tokens_per_minute, max_concurrent, budget, priority, trust_user_headers,
+        };
+        (plain, KeyEntry { key, secret })
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use llamagate::keys::Scope;
 use llamagate::keys::expiry::{self, Expiry};
 use llamagate::keys::parse;
+use llamagate::keys::{Amount, Priority, Scope, is_model_name};
 
 /// Manage the API keys of a llamagate gateway.
 #[derive(Parser)]
@@ -74,6 +74,27 @@ pub(super) struct Generate {
     /// Requests in flight at once [default: unlimited]
     #[arg(long, value_name = "N")]
     pub(super) max_concurrent: Option<NonZeroUsize>,
+    /// Requests per day, in UTC [default: unlimited]
+    #[arg(long, value_name = "N")]
+    pub(super) requests_per_day: Option<NonZeroU64>,
+    /// Prompt and completion tokens per day, in UTC [default: unlimited]
+    #[arg(long, value_name = "N")]
+    pub(super) tokens_per_day: Option<NonZeroU64>,
+    /// Prompt and completion tokens per month, in UTC [default: unlimited]
+    #[arg(long, value_name = "N")]
+    pub(super) tokens_per_month: Option<NonZeroU64>,
+    /// Cost per month by PRICE_PER_HOUR, such as 20 or 12.50 [default: unlimited]
+    #[arg(long, value_name = "AMOUNT", value_parser = amount)]
+    pub(super) cost_per_month: Option<Amount>,
+    /// Tokens per day for each person behind the key [default: unlimited]
+    #[arg(long, value_name = "N")]
+    pub(super) person_tokens_per_day: Option<NonZeroU64>,
+    /// Whose waiting requests get more turns: high, normal or low
+    #[arg(long, value_name = "PRIORITY", default_value = "normal")]
+    pub(super) priority: Priority,
+    /// Let requests name the person behind them, by headers or in the body
+    #[arg(long)]
+    pub(super) trust_user_headers: bool,
     /// Store the secret itself and not only its hash
     #[arg(long)]
     pub(super) plain: bool,
@@ -99,7 +120,15 @@ fn key_id(text: &str) -> Result<String, &'static str> {
     if parse::is_key_id(text) { Ok(text.into()) } else { Err("a name is 1 to 64 of A-Z a-z 0-9 _ -") }
 }
 
+fn amount(text: &str) -> Result<Amount, String> {
+    match text.parse() {
+        Ok(amount) if amount > Amount::default() => Ok(amount),
+        Ok(_) => Err("the amount is 0; leave the option out for no limit".into()),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
 fn model_name(text: &str) -> Result<String, &'static str> {
     let rule = "a model name is not empty and holds no spaces, commas or *";
-    if parse::is_model_name(text) { Ok(text.into()) } else { Err(rule) }
+    if is_model_name(text) { Ok(text.into()) } else { Err(rule) }
 }
