@@ -162,8 +162,11 @@ fn start_models(
         WorkerContext::new(spawner, Arc::clone(metrics), Arc::clone(&key_suspensions), wait_before_drain);
     let worker_context = Arc::new(worker_context?);
     let fleet = Arc::new(Fleet::empty());
-    let timeouts =
-        QueueTimeouts { queue: settings.queue.queue_timeout.duration(), request: settings.limits.request_timeout.0 };
+    let timeouts = QueueTimeouts {
+        queue: settings.queue.queue_timeout.duration(),
+        request: settings.limits.request_timeout.0,
+        priority: settings.queue.max_priority_wait.0,
+    };
     let queues = Arc::new(ModelQueues::new(settings.queue.max_queue_size.0, timeouts, Arc::clone(metrics)));
     let parts = ReconcilerParts {
         worker_context,

@@ -65,6 +65,18 @@ pub const MOST_OUTPUT_ITEMS: usize = 1024;
 /// Most bytes of a request's member that is read for the mends of its answer, such as `stop_sequences`.
 pub const MEND_MEMBER: usize = 64 * 1024;
 
+/// Longest name of a person, in bytes. A longer one in a body is replaced by its hash.
+pub const PERSON_NAME: usize = 128;
+
+/// Longest value of a member of a body, in bytes, in which a person is looked for.
+pub const PERSON_VALUE: usize = 4 * 1024;
+
+/// Longest value of a member of a body, in bytes, that is one of a few words.
+pub const SHORT_TEXT: usize = 64;
+
+/// Tokens that are reserved of a budget for an answer whose length neither the request nor the model limits.
+pub const DEFAULT_ANSWER_TOKENS: u64 = 1024;
+
 /// Longest id of a session, in bytes, that is used to find the worker that has served the session before.
 pub const SESSION_ID: usize = 256;
 
@@ -138,6 +150,12 @@ pub const STREAM_OPTIONS_SIZE: usize = 4 * 1024;
 
 /// Bytes for each token where a backend reports no tokens: an estimate, for English text.
 pub const BYTES_PER_TOKEN: u64 = 4;
+
+/// The shortest mean length of a token of a prompt that is learned from answers, in bytes of the body.
+pub const LEAST_BYTES_PER_TOKEN: f64 = 1.0;
+
+/// The longest one.
+pub const MOST_BYTES_PER_TOKEN: f64 = 16.0;
 
 /// Lengths of the prompt prefixes that are hashed for prefix affinity, in bytes.
 pub const PREFIX_LENGTHS: [usize; 4] = [256, 1024, 4 * 1024, 16 * 1024];

@@ -40,9 +40,9 @@ fn is_kept_from_worker(name: &HeaderName) -> bool {
 }
 
 /// Returns whether a request header is meant for this host only. It means nothing to a remote backend, or would disclose too
-/// much to it.
+/// much to it, as the names of people do.
 fn is_kept_from_remote(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "cookie" | "forwarded")
+    matches!(name.as_str(), "cookie" | "forwarded" | "x-llm-user") || name.as_str().starts_with("x-openwebui-")
 }
 
 /// Returns whether a remote backend speaks for its own host with this response header, not for this one.

@@ -4,6 +4,7 @@
 //! workers are started, watched or stopped.
 //!
 //! - `pipeline.rs`: every stage of a request, in order
+//! - `booking.rs`: who a request is booked on, and what it may use
 //! - `prepared_request.rs`: what the first stages make of a request
 //! - `serve_translated.rs`: requests that are served by calls to workers
 //! - `service.rs`: the parts of the gateway, its drain and end, and its health port
@@ -31,6 +32,7 @@
 
 mod accounting;
 pub(crate) mod admission;
+mod booking;
 pub mod bounds;
 mod client_address;
 pub(crate) mod connection;

@@ -17,7 +17,9 @@ use jiff::Timestamp;
 
 use super::accounting::record::Record;
 use super::admission::auth::{Caller, RequestSource};
+use super::admission::budget::reservation::Accounts;
 use super::admission::rate::{self, Meter};
+use super::booking::Booking;
 use super::connection::discard::InboundBody;
 use super::headers;
 use super::model_files::FilesAnswer;
@@ -164,6 +166,16 @@ impl Gateway {
         if let Some(name) = requested_model.as_deref() {
             self.model_queues.scan_for(Some(name)).await;
         }
+        let booking = Booking {
+            route,
+            required_kind,
+            headers: &parts.headers,
+            envelope: &envelope,
+            body: &body,
+            requested_model: requested_model.as_deref(),
+        };
+        self.book(&booking, &mut caller, record)?;
+        context.accounts = caller.accounts().filter(Accounts::limit_tokens);
         let request_id = context.request_id.clone();
         if route.dialects.is_some() {
             let needs_reading = || self.translates_embeddings(requested_model.as_deref(), required_kind, &caller);
@@ -261,7 +273,7 @@ impl Gateway {
             let (avoid, unfit) = (retry.failed_workers(), retry.unfit_workers());
             let (class, key) = (request.request_class(), caller.shared_key_id());
             let lease_request = LeaseRequest { class, key, affinity: &affinity, avoid, unfit };
-            let wait = model_queue.queue.ticket_and_lease(queue_entry, caller.queue_key(), model, &lease_request);
+            let wait = model_queue.queue.ticket_and_lease(queue_entry, caller.turn(), model, &lease_request);
             let (ticket, mut lease) = match retry.within_deadline(wait).await {
                 Ok(tokens) => tokens,
                 // A reload has given the model new workers while the request waited.
@@ -353,7 +365,7 @@ impl Gateway {
         if let Some(model_queue) = self.model_queues.snapshot().only() {
             return self.check_single_model(model_queue, route, required_kind, caller, record);
         }
-        check_rate(route, caller)?;
+        check_rate(route, caller, record)?;
         caller.hold_permit(rate::enter(caller.meter(), || RETRY_AFTER_UNKNOWN)?);
         Ok(())
     }
@@ -372,7 +384,7 @@ impl Gateway {
         let model = model_queue.model.info();
         caller.check_model_or_adapter(&model)?;
         check_single_kind(&model, required_kind, caller)?;
-        check_rate(route, caller)?;
+        check_rate(route, caller, record)?;
         caller.hold_permit(rate::enter(caller.meter(), || model_queue.queue.retry_after())?);
         if model_queue.can_serve(route.needs_slot) {
             return Ok(());
@@ -383,10 +395,14 @@ impl Gateway {
     }
 }
 
-/// Refuses a request that the key's limits a minute do not allow now. A request that needs no slot is not charged, and so
-/// not refused either.
-fn check_rate(route: &Route, caller: &Caller) -> Result<(), Refusal> {
-    if route.needs_slot { rate::check(caller.meter()) } else { Ok(()) }
+/// Refuses a request that the key's limits a minute, or its budgets, do not allow now. A request that needs no slot is not
+/// charged, and so not refused either.
+fn check_rate(route: &Route, caller: &Caller, record: &Record) -> Result<(), Refusal> {
+    if !route.needs_slot {
+        return Ok(());
+    }
+    rate::check(caller.meter())?;
+    caller.check_budget(record.arrived())
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::accounting::activity::Activity;
 use super::accounting::record::Accounting;
 use super::admission::auth::{Authenticator, Caller, RequestSource};
+use super::admission::budget::reservation::Accounts;
 use super::admission::cors::Cors;
 use super::admission::rate::{self, Meter};
 use super::client_address::{ClientAddress, ClientAddresses};
@@ -66,6 +67,9 @@ pub struct AppServices {
 
 /// [`ANTHROPIC_VERSION`], which need not be parsed for each request.
 static VERSION_HEADER: HeaderName = HeaderName::from_static(ANTHROPIC_VERSION);
+
+/// How many tokens are left of the caller's budgets.
+const X_BUDGET_REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-budget-remaining-tokens");
 
 /// Everything that the stages of a request use.
 pub struct Gateway {
@@ -379,6 +383,8 @@ pub(super) struct ResponseContext {
     pub(super) body: Option<InboundBody>,
     /// The caller's meter, once the caller is known.
     pub(super) meter: Option<Meter>,
+    /// The caller's budgets, if they limit tokens.
+    pub(super) accounts: Option<Accounts>,
     /// Held for a job until its request is counted in a queue.
     pub(super) arrival_guard: Option<Box<dyn Send>>,
 }
@@ -399,6 +405,7 @@ impl ResponseContext {
             unread: UnreadBody::of(parts),
             body: Some(body),
             meter: None,
+            accounts: None,
             arrival_guard,
         }
     }
@@ -415,6 +422,9 @@ impl ResponseContext {
         cors.insert_headers(self.origin.as_ref(), headers);
         if let Some(meter) = self.meter {
             meter.insert_headers(headers);
+        }
+        if let Some(left) = self.accounts.and_then(|accounts| accounts.tokens_left(Timestamp::now())) {
+            headers.insert(X_BUDGET_REMAINING_TOKENS, headers::number_value(left));
         }
         if let Some(body) = self.body {
             Box::pin(self.unread.discard_or_close(body, headers)).await;

@@ -72,6 +72,7 @@ impl TestRecords {
         let logs = Logs {
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
+            log_people: false,
             log_to_file: true,
             log_file: None,
             log_dir: folder.path().to_owned(),
@@ -100,7 +101,7 @@ impl TestGateway {
     pub(super) fn new() -> Self {
         let records = TestRecords::new();
         let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
-        let timeouts = queue::QueueTimeouts { queue: None, request: REQUEST_TIMEOUT };
+        let timeouts = queue::QueueTimeouts { queue: None, request: REQUEST_TIMEOUT, priority: REQUEST_TIMEOUT };
         let abort = CancellationToken::new();
         let sweeper = StallSweeper::new(STALL_TIMEOUT, abort.clone());
         let mut tasks = JoinSet::new();
@@ -117,7 +118,7 @@ impl TestGateway {
 
     /// Enters the queue: returns the slot, or an entry that waits for it.
     pub(super) fn enter_queue(&self) -> QueueEntry {
-        self.queue.enter("a", true, None, || Ok(())).unwrap()
+        self.queue.enter(Caller::anonymous().turn(), true, None, || Ok(())).unwrap()
     }
 
     /// Waits until nothing holds the slot.

@@ -161,11 +161,11 @@ mod tests {
             let response = refusal.response(Shape::OpenAi);
             let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap());
             let should_retry = header("x-should-retry").unwrap() == "true";
-            let has_wait = should_retry || refusal.code() == "key_suspended";
+            let has_wait = should_retry || matches!(refusal.code(), "key_suspended" | "budget_exceeded");
             assert_eq!(header("retry-after").is_some(), has_wait, "{refusal:?}");
             assert_eq!(header("retry-after-ms").is_some(), has_wait, "{refusal:?}");
             let expected = match (refusal.status().as_u16(), refusal.code()) {
-                (_, "key_suspended") => false,
+                (_, "key_suspended" | "budget_exceeded") => false,
                 (408 | 429, _) => true,
                 (502, "backend_error") => matches!(refusal, Refusal::BackendError | Refusal::FailedBackend(_)),
                 (503, _) => !matches!(refusal, Refusal::BackendFailed | Refusal::ModelNotLoaded(_)),

@@ -201,6 +201,17 @@ refusals! {
     /// A rate limit of the key or of the client's address is reached: which limit, and the time until the next request
     /// is allowed.
     RateLimited(&'static str, Duration) => TOO_MANY_REQUESTS, RATE_LIMIT, "rate_limit_exceeded", keep, again, wait in (_, wait);
+    /// A budget of the key, or of the person behind it, has too little left.
+    BudgetExceeded {
+        /// The attribute of the key that sets it.
+        budget: &'static str,
+        /// What is left of it.
+        left: String,
+        /// When it begins again.
+        resets: String,
+        /// The time until then.
+        wait: Duration,
+    } => TOO_MANY_REQUESTS, RATE_LIMIT, "budget_exceeded", keep, final, wait in { wait, .. };
     /// The API key is suspended for this time: workers crashed while only its requests were in flight.
     KeySuspended(Duration) => TOO_MANY_REQUESTS, RATE_LIMIT, "key_suspended", keep, final, wait in (wait);
     /// No key with this id is suspended.
@@ -294,6 +305,7 @@ impl Refusal {
             | Self::UriTooLong(_)
             | Self::HeaderFieldsTooLarge(_)
             | Self::RateLimited(..)
+            | Self::BudgetExceeded { .. }
             | Self::KeySuspended(_)
             | Self::KeyNotSuspended(_)
             | Self::DownloadsOff(_)
@@ -402,6 +414,9 @@ impl fmt::Display for Refusal {
             }
             Self::HeaderFieldsTooLarge(what) => write!(f, "The request head is too large: {what}"),
             Self::RateLimited(what, _) => write!(f, "Rate limit reached for {what}, try again later"),
+            Self::BudgetExceeded { budget, left, resets, .. } => {
+                write!(f, "The budget {budget} has {left} left; it begins again at {resets}")
+            }
             Self::KeySuspended(_) => f.write_str(
                 "This API key is suspended: the backend died several times while only its requests were in flight",
             ),

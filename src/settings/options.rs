@@ -185,6 +185,7 @@ options! {
         max_requests_per_minute: NonZeroU32 = "100", Restart, "Requests per minute for each key whose line in the key file sets no limit.";
         metrics_auth_enabled: bool = "false", Restart, "Require a key with the scope `metrics` on `/metrics`.";
         cors_origins: Origins = "", Restart, "Comma-separated list of origins that browsers may call from; `*` = any; empty = off.";
+        max_people: NonZeroUsize = "10000", Restart, "People behind keys with `trust_user_headers=true` that are remembered; further ones are booked together as `other`.";
         trusted_proxies: Networks = "", Restart, "Comma-separated list of addresses and networks, such as `10.0.0.0/8`, of the proxies in front. Their `X-Forwarded-For` or `Forwarded` names the client, for the limit of wrong keys and the access log.";
     }
 
@@ -193,6 +194,7 @@ options! {
         max_concurrent_requests: NonZeroUsize = "1", Reload, "Requests in flight per llama-server.";
         max_queue_size: ZeroIsOff<usize> = "0", Restart, "Requests that may wait per model; `0` = unlimited.";
         queue_timeout: ZeroIsOff<Seconds> = "0", Restart, "Longest wait in the queue; `0` = no separate limit.";
+        max_priority_wait: Seconds = "60", Restart, "After this time in the queue a request counts as one of high priority.";
         sse_heartbeat: ZeroIsOff<Seconds> = "0", Restart, "Interval of SSE comments to a streaming client that waits for a slot; `0` = off. The first comment commits the response to status 200.";
     }
 
@@ -259,6 +261,7 @@ options! {
     Logs logs "Logs" {
         log_level: LogLevel = "info", Restart, "`error`, `warn`, `info`, `debug` or `trace`.";
         log_format: LogFormat = "text", Restart, "`text`, or `json` for one JSON object per line.";
+        log_people: bool = "false", Restart, "Write the names of people behind keys to the access log; a hash of each name if not.";
         log_to_file: bool = "true", Restart, "Write log files. `false`: no folder is made and no file is written; the program's own log is on standard error only.";
         log_file: Option<PathBuf> = "", Restart, "File that the program's own log is written to as well; one JSON object per line if its name ends in `.jsonl`.";
         log_dir: PathBuf = "$DATA_DIR/logs", Restart, "Folder that contains all log folders.";

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use tracing_appender::non_blocking::WorkerGuard;
 
@@ -16,9 +17,13 @@ use super::files::{LogFolder, LogRules, WriteErrors};
 use super::log::{CLOCK, queued_writer};
 use super::log_batch::LogBatch;
 use super::text_line::TextLine;
+use crate::hex::hex;
 use crate::settings::options::Logs;
 use crate::settings::values::LogFormat;
 use crate::telemetry::bounds::LOGGED_WORD;
+
+/// Bytes of the hash of a person's name that a line shows.
+const SHOWN_HASH: usize = 8;
 
 /// One finished request.
 #[derive(Debug, Clone, Serialize)]
@@ -31,6 +36,8 @@ pub struct AccessEntry<'a> {
     pub client: Option<IpAddr>,
     /// The id of the key, if the key was valid.
     pub key_id: Option<&'a str>,
+    /// The person behind the key: a hash of the name, or the name itself with `LOG_PEOPLE`.
+    pub person: Option<&'a str>,
     /// The request method. The line contains its first [`LOGGED_WORD`] characters.
     #[serde(serialize_with = "serialize_short")]
     pub method: &'a str,
@@ -82,6 +89,8 @@ pub struct AccessLog {
     /// `None` if no log files are written.
     batch: Option<LogBatch>,
     format: LogFormat,
+    /// `LOG_PEOPLE`
+    names_people: bool,
     /// The lines that could not be written, and why.
     pub errors: Arc<WriteErrors>,
 }
@@ -94,12 +103,21 @@ impl AccessLog {
         let errors = folder.errors();
         let (writer, guard) = queued_writer(folder.daily("access", &logs.instance_id, CLOCK));
         let batch = rules.is_written.then(|| LogBatch::new(writer));
-        (Self { batch, format: logs.log_format, errors }, guard)
+        (Self { batch, format: logs.log_format, names_people: logs.log_people, errors }, guard)
     }
 
     /// Returns the number of lines that were dropped because the queue was full.
     pub fn dropped_lines(&self) -> u64 {
         self.batch.as_ref().map_or(0, LogBatch::dropped)
+    }
+
+    /// Returns how a line shows the person of this name behind a key: by a hash unless `LOG_PEOPLE` is set. Equal names behind
+    /// two keys have different hashes.
+    pub fn shown_person(&self, key_id: &str, name: &str) -> String {
+        match self.names_people {
+            true => name.to_owned(),
+            false => hex(&Sha256::digest(format!("{key_id}:{name}"))[..SHOWN_HASH]),
+        }
     }
 
     /// Queues one line. Never blocks on the disk and never fails.
@@ -141,6 +159,7 @@ impl AccessEntry<'_> {
         line.field(" req=", self.request_id, TextLine::text);
         line.optional(" client=", self.client, TextLine::address);
         line.optional(" key=", self.key_id, TextLine::text);
+        line.optional(" person=", self.person, TextLine::safe_word);
         line.field(" ", short(self.method), TextLine::safe_word);
         line.field(" ", short(self.path), TextLine::safe_word);
         line.optional(" model=", self.model, TextLine::text);
@@ -184,6 +203,7 @@ mod tests {
             time: jiff::Timestamp::UNIX_EPOCH,
             request_id: "r1",
             key_id: None,
+            person: None,
             method: "GET",
             path: "/a b\nreq=x\u{e9}",
             client: Some(IpAddr::from([192, 0, 2, 1])),
@@ -200,7 +220,7 @@ mod tests {
         };
         assert_eq!(
             text_of(&entry),
-            "1970-01-01T00:00:00.000Z req=r1 client=192.0.2.1 key=- GET /a_b_req=x_ model=- status=404 \
+            "1970-01-01T00:00:00.000Z req=r1 client=192.0.2.1 key=- person=- GET /a_b_req=x_ model=- status=404 \
              code=route_not_found in=0 out=9 queue_ms=- ttfb_ms=0.125 total_ms=1.5 prompt_tokens=- completion_tokens=3\n"
         );
         let json: serde_json::Value = serde_json::to_value(&entry).unwrap();
@@ -216,6 +236,7 @@ mod tests {
             time: jiff::Timestamp::UNIX_EPOCH,
             request_id: "r1",
             key_id: None,
+            person: None,
             method: &"M".repeat(9_000),
             path: &word,
             client: None,
@@ -231,7 +252,7 @@ mod tests {
             completion_tokens: None,
         };
         let text = text_of(&entry);
-        let short = format!(" key=- {} {} model=", "M".repeat(LOGGED_WORD), "_".repeat(LOGGED_WORD));
+        let short = format!(" key=- person=- {} {} model=", "M".repeat(LOGGED_WORD), "_".repeat(LOGGED_WORD));
         assert!(text.contains(&short) && text.len() < 1_000, "{text}");
         let json = serde_json::to_value(&entry).unwrap();
         assert_eq!(json["method"], "M".repeat(LOGGED_WORD));

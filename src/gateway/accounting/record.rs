@@ -14,10 +14,13 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::activity::ActivityGuard;
 use super::usage::{TokenCounter, TokenCounts};
 use crate::fleet::{Member, WorkerKind};
+use crate::gateway::admission::budget::account::Use;
+use crate::gateway::admission::budget::reservation::Reservation;
 use crate::gateway::admission::rate::Meter;
 use crate::gateway::bounds::BYTES_PER_TOKEN;
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::routes::route::Route;
+use crate::keys::Amount;
 use crate::refusal::QUEUE_FULL;
 use crate::telemetry::access::{AccessEntry, AccessLog};
 use crate::telemetry::metrics::Metrics;
@@ -77,6 +80,10 @@ pub(crate) struct RecordData {
     last_text_at: Option<Instant>,
     /// The meter of the caller's key, charged for the tokens.
     pub(crate) meter: Option<Meter>,
+    /// The person behind the key.
+    pub(crate) person: Option<Arc<str>>,
+    /// What the request may use of the budgets of its key, until it ends.
+    pub(crate) reservation: Option<Reservation>,
     /// The worker that serves the request, charged for the tokens.
     pub(crate) worker: Option<Arc<Member>>,
     /// The `x-llamagate-*` headers of the last failed attempt, for an error response that follows from it.
@@ -136,6 +143,8 @@ impl Record {
             streamed_text: 0,
             last_text_at: None,
             meter: None,
+            person: None,
+            reservation: None,
             worker: None,
             failure_headers: None,
             activity_guard: None,
@@ -260,13 +269,18 @@ impl Drop for RecordData {
         let tokens = self.tokens();
         self.update_metrics(status, total);
         self.charge_tokens(tokens);
+        self.settle(tokens);
+        let key_id = self.key.as_deref().map(|key| &*key.id);
+        let shown = |person: &Arc<str>| self.accounting.access.shown_person(key_id.unwrap_or_default(), person);
+        let person = self.person.as_ref().map(shown);
         self.accounting.access.write(&AccessEntry {
             time: self.time,
             request_id: self.request_id.to_str().unwrap_or_default(),
-            key_id: self.key.as_deref().map(|key| &*key.id),
+            key_id,
             method: self.method.as_str(),
             path: &self.path,
             client: self.client,
+            person: person.as_deref(),
             model: self.model.as_deref().map(|model| model.id.as_str()),
             status,
             code: self.code,
@@ -378,6 +392,22 @@ impl RecordData {
             }
         }
         prompt.saturating_add(completion)
+    }
+
+    /// Replaces what was reserved of the budgets by what the request has used. A request that was refused before it got a
+    /// slot has used nothing.
+    fn settle(&mut self, tokens: TokenCounts) {
+        let (spent, has_begun) = (self.spent_tokens(tokens), self.queued.is_some());
+        let (bytes_in, is_served) = (self.bytes_in, self.code.is_none());
+        let Some(reservation) = &mut self.reservation else { return };
+        match tokens.prompt.filter(|prompt| *prompt > 0) {
+            Some(prompt) => reservation.learn(bytes_in, prompt),
+            None => {}
+        }
+        // A client that left before the counts came has had its prompt read.
+        let unreported = if has_begun && tokens.prompt.is_none() && !is_served { reservation.prompt() } else { 0 };
+        let tokens = spent.saturating_add(unreported);
+        reservation.settle(Use { requests: (has_begun || is_served).into(), tokens, cost: Amount::default() });
     }
 
     /// Counts the tokens of the request and charges them to its key and its worker.

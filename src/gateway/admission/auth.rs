@@ -13,13 +13,16 @@ use http::request::Parts;
 use jiff::Timestamp;
 
 use super::auth_failures::AuthFailures;
+use super::budget::reservation::Accounts;
 use super::keyless::KeylessGuard;
+use super::people::{People, Person};
 use super::rate::{ConcurrencyPermit, Meter, Meters};
+use super::turn::Turn;
 use crate::fleet::ModelInfo;
 use crate::gateway::client_address::ClientAddress;
 use crate::gateway::credentials::offered_keys;
 use crate::gateway::routes::route::{Route, RouteAccess};
-use crate::keys::{Denied, Key, Scope, Store};
+use crate::keys::{Budget, Denied, Key, Priority, Scope, Store};
 use crate::models::shown_name;
 use crate::refusal::Refusal;
 use crate::settings::options::Access;
@@ -35,6 +38,7 @@ pub struct Authenticator {
     /// `MAX_REQUESTS_PER_MINUTE`
     default_rate: NonZeroU32,
     meters: Meters,
+    people: People,
     /// None where all clients share one address.
     auth_failures: Option<AuthFailures>,
 }
@@ -65,6 +69,10 @@ struct AuthenticatedKey {
     key: Arc<Key>,
     meter: Meter,
     permit: Option<ConcurrencyPermit>,
+    /// The priority of this request.
+    priority: Priority,
+    /// The person behind the key, once the request has named one.
+    person: Option<Person>,
 }
 
 impl Authenticator {
@@ -82,6 +90,7 @@ impl Authenticator {
             keyless_guard: (!access.auth_enabled).then(|| KeylessGuard::new(access.cors_origins.clone(), own_hosts)),
             default_rate: access.max_requests_per_minute,
             meters: Meters::new(DefaultClock::default()),
+            people: People::new(access.max_people.get()),
             auth_failures: (!is_behind_edge).then(|| AuthFailures::new(DefaultClock::default())),
         }
     }
@@ -130,6 +139,15 @@ impl Authenticator {
         }
     }
 
+    /// Sets the person behind a caller with a key. Returns the name under which the person is booked.
+    pub(crate) fn set_person(&self, caller: &mut Caller, name: &str, now: Timestamp) -> Option<Arc<str>> {
+        let CallerIdentity::Key(authenticated) = &mut caller.0 else { return None };
+        let person = self.people.find(authenticated.meter.key_id(), name, now);
+        let name = Arc::clone(&person.name);
+        authenticated.person = Some(person);
+        Some(name)
+    }
+
     /// Finds the key of a request. `scope` is what its route needs, which [`Caller::check_scope`] requires.
     fn authenticate_key(
         &self,
@@ -168,7 +186,8 @@ impl Authenticator {
             return Err(address_limited(wait));
         }
         meter.remember_address(client);
-        Ok(Caller(CallerIdentity::Key(AuthenticatedKey { key, meter, permit: None })))
+        let priority = key.priority;
+        Ok(Caller(CallerIdentity::Key(AuthenticatedKey { key, meter, permit: None, priority, person: None })))
     }
 }
 
@@ -246,8 +265,14 @@ impl Caller {
         Self(match &self.0 {
             CallerIdentity::Anonymous => CallerIdentity::Anonymous,
             CallerIdentity::Platform(name) => CallerIdentity::Platform(name),
-            CallerIdentity::Key(AuthenticatedKey { key, meter, .. }) => {
-                CallerIdentity::Key(AuthenticatedKey { key: Arc::clone(key), meter: meter.clone(), permit: None })
+            CallerIdentity::Key(AuthenticatedKey { key, meter, priority, person, .. }) => {
+                CallerIdentity::Key(AuthenticatedKey {
+                    key: Arc::clone(key),
+                    meter: meter.clone(),
+                    permit: None,
+                    priority: *priority,
+                    person: person.clone(),
+                })
             }
         })
     }
@@ -259,9 +284,46 @@ impl Caller {
         }
     }
 
-    /// Returns the key by which the queue is fair: the key's id, which all secrets of a key share.
-    pub(crate) fn queue_key(&self) -> &str {
-        self.key_id().unwrap_or_default()
+    /// Whether the caller's requests may name the person behind them.
+    pub(crate) fn trusts_user_headers(&self) -> bool {
+        self.authenticated_key().is_some_and(|authenticated| authenticated.key.trust_user_headers)
+    }
+
+    /// Lowers the priority of this request to this one, if it is higher.
+    pub(crate) fn lower_priority(&mut self, priority: Priority) {
+        if let CallerIdentity::Key(authenticated) = &mut self.0 {
+            authenticated.priority = authenticated.priority.lower(priority);
+        }
+    }
+
+    /// Returns what the key, and the person behind it, may use in a day and a month, and have used. A caller without a key
+    /// has no budget.
+    pub(crate) fn accounts(&self) -> Option<Accounts> {
+        self.authenticated_key().map(|AuthenticatedKey { key, meter, person, .. }| {
+            let person = person.as_ref().map(|person| Arc::clone(&person.account));
+            Accounts::new(Arc::clone(meter.account()), person, &key.budget)
+        })
+    }
+
+    /// Checks that the budgets of the caller's key have something left.
+    ///
+    /// # Errors
+    /// [`Refusal::BudgetExceeded`].
+    pub(crate) fn check_budget(&self, now: Timestamp) -> Result<(), Refusal> {
+        match self.authenticated_key() {
+            Some(authenticated) if authenticated.key.budget != Budget::default() => {
+                self.accounts().map_or(Ok(()), |accounts| accounts.check(now))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the lines in which the caller's requests wait.
+    pub(crate) fn turn(&self) -> Turn<'_> {
+        let priority = self.authenticated_key().map_or(Priority::default(), |authenticated| authenticated.priority);
+        let person = self.authenticated_key().and_then(|authenticated| authenticated.person.as_ref());
+        let person = person.map_or("", |person| &person.name);
+        Turn { priority, key: self.key_id().unwrap_or_default(), person }
     }
 
     /// Checks that the caller's key may use a model, by its id, an alias or its tier.

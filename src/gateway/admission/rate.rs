@@ -19,8 +19,10 @@ use foldhash::fast::RandomState;
 use governor::Quota;
 use governor::clock::{Clock, DefaultClock};
 use http::HeaderMap;
+use jiff::Timestamp;
 
 use super::auth_failures::KnownAddresses;
+use super::budget::account::Account;
 use super::rate_headers;
 use super::ticks::Ticks;
 use crate::gateway::bounds::METERS_BEFORE_SWEEP;
@@ -53,6 +55,8 @@ struct KeyUsage<C: Clock> {
     ticks: Ticks<C>,
     requests: Bucket,
     tokens: DebtBucket,
+    /// What was used of the day and the month.
+    account: Arc<Account>,
     /// Requests in flight; each holds a [`ConcurrencyPermit`].
     in_flight: AtomicUsize,
     known_addresses: KnownAddresses,
@@ -123,6 +127,7 @@ impl<C: Clock> KeyUsage<C> {
             ticks,
             requests: Bucket::default(),
             tokens: DebtBucket::default(),
+            account: Arc::default(),
             in_flight: AtomicUsize::new(0),
             known_addresses: KnownAddresses::default(),
             // Set, so that a new entry outlives the next sweep.
@@ -131,9 +136,12 @@ impl<C: Clock> KeyUsage<C> {
     }
 
     /// Clears the mark of use. Returns whether the entry stays: it was used since the last sweep, or its buckets are not
-    /// full.
+    /// full, or its budget was used this month.
     fn keep_at_sweep(&mut self, now: u64) -> bool {
-        std::mem::take(self.used_since_sweep.get_mut()) || self.requests.full_at() > now || self.tokens.full_at() > now
+        std::mem::take(self.used_since_sweep.get_mut())
+            || self.requests.full_at() > now
+            || self.tokens.full_at() > now
+            || !self.account.is_blank(Timestamp::now())
     }
 }
 
@@ -168,6 +176,11 @@ impl<C: Clock> Meter<C> {
     /// Returns the id of the key.
     pub(super) fn key_id(&self) -> &Arc<str> {
         &self.usage.id
+    }
+
+    /// Returns what the key has used of its day and its month.
+    pub(super) fn account(&self) -> &Arc<Account> {
+        &self.usage.account
     }
 
     /// Checks that the key's limits allow one more request now. Takes nothing.

@@ -1,29 +1,42 @@
 //! A fair queue, as pure data: the number of slots in use, and the order of the waiting requests.
 //!
-//! First in, first out within a key; round robin between keys. So a key with a thousand waiting requests delays the only
-//! request of another key by a single slot. Within a key, a request that can be computed together with those that were let
-//! through last may overtake the first one, a few times. Does not deal with time, tasks or locks; `mod.rs` does.
+//! First in, first out for a person behind a key; round robin between the people of a key, and between keys. So a key with
+//! a thousand waiting requests delays the only request of another key by a single slot. The three priorities share the
+//! slots by weight while requests of each wait; a request that has waited too long counts as one of high priority. Within
+//! a line, a request that can be computed together with those that were let through last may overtake the first one, a few
+//! times. Does not deal with time, tasks or locks; `mod.rs` does.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use super::rotation::{Line, Rotation};
+use crate::gateway::admission::turn::{OwnedTurn, Turn};
 use crate::gateway::bounds::{BATCH_LOOKAHEAD, MOST_OVERTAKES};
+use crate::keys::Priority;
 
 /// What a worker can compute together: requests with the same number. `None` goes with all.
 pub(super) type Batch = Option<u32>;
 
-/// The waiters of one key.
-struct KeyLine<W> {
+/// The waiters of one person behind a key.
+struct PersonLine<W> {
     /// With their numbers, which ascend.
     waiters: VecDeque<(i64, Batch, W)>,
     /// How often the first one has been overtaken.
     overtaken: usize,
 }
 
-impl<W> KeyLine<W> {
-    fn of(waiter: (i64, Batch, W)) -> Self {
-        Self { waiters: VecDeque::from([waiter]), overtaken: 0 }
+impl<W> Default for PersonLine<W> {
+    fn default() -> Self {
+        Self { waiters: VecDeque::new(), overtaken: 0 }
     }
+}
 
+impl<W> Line for PersonLine<W> {
+    fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+}
+
+impl<W> PersonLine<W> {
     /// Removes the next waiter: the first one, or a later one that goes with the `last` batch.
     fn pop(&mut self, last: Batch) -> Option<(Batch, W)> {
         let (_, first, _) = self.waiters.front()?;
@@ -36,6 +49,31 @@ impl<W> KeyLine<W> {
         self.overtaken = if at == 0 { 0 } else { self.overtaken + 1 };
         self.waiters.remove(at).map(|(_, batch, waiter)| (batch, waiter))
     }
+
+    /// Removes the waiter with this number. Numbers ascend: they count down at the front and up at the end.
+    fn remove(&mut self, number: i64) -> Option<(i64, Batch, W)> {
+        let index = self.waiters.binary_search_by_key(&number, |(number, ..)| *number).ok()?;
+        self.waiters.remove(index)
+    }
+
+    /// Adds a waiter where its number belongs.
+    fn insert(&mut self, waiter: (i64, Batch, W)) {
+        let index = self.waiters.partition_point(|(number, ..)| *number < waiter.0);
+        self.waiters.insert(index, waiter);
+    }
+}
+
+/// The waiters of one priority: keys take turns, and within a key its people do.
+struct PriorityClass<W> {
+    keys: Rotation<Rotation<PersonLine<W>>>,
+    /// What this class has saved up towards its next turn, in turns of all classes that have waiters.
+    credit: i64,
+}
+
+impl<W> Default for PriorityClass<W> {
+    fn default() -> Self {
+        Self { keys: Rotation::default(), credit: 0 }
+    }
 }
 
 /// A fair queue of waiters `W`.
@@ -44,14 +82,14 @@ pub(super) struct FairQueue<W> {
     bound: Option<usize>,
     /// Slots in use.
     active: usize,
-    /// Waiters in `waiters`, over all keys.
+    /// Waiters in `classes`.
     waiting: usize,
     /// Counts up: the number of the next waiter that joins at the end.
-    next_number: u64,
-    /// The keys with waiters, each once, in the order of their turns.
-    key_rotation: VecDeque<String>,
-    /// The waiters of each key.
-    waiters: HashMap<String, KeyLine<W>>,
+    next_number: i64,
+    /// The waiters of each priority, the highest first.
+    classes: [PriorityClass<W>; Priority::ALL.len()],
+    /// The priority of a waiter at the front that is served before all others.
+    next_class: Option<Priority>,
     /// The batch of the request that was let through last.
     last: Batch,
     /// Counts down: the number of the last waiter that joined at the front.
@@ -70,8 +108,8 @@ impl<W> FairQueue<W> {
             active: 0,
             waiting: 0,
             next_number: 0,
-            key_rotation: VecDeque::new(),
-            waiters: HashMap::new(),
+            classes: Default::default(),
+            next_class: None,
             last: None,
             front_number: 0,
         }
@@ -112,62 +150,53 @@ impl<W> FairQueue<W> {
         self.waiting == 0 && self.active < slots
     }
 
-    /// Appends a waiter to those of its key. Returns the number to [`leave`](Self::leave) with.
+    /// Appends a waiter to its line. Returns the number to [`leave`](Self::leave) with.
     ///
     /// # Errors
     /// [`QueueFullError`] when `bound` requests wait already.
-    pub(super) fn join(&mut self, key: &str, batch: Batch, waiter: W) -> Result<i64, QueueFullError> {
+    pub(super) fn join(&mut self, turn: Turn<'_>, batch: Batch, waiter: W) -> Result<i64, QueueFullError> {
         if self.bound.is_some_and(|bound| self.waiting >= bound) {
             return Err(QueueFullError);
         }
-        let number = i64::try_from(self.next_number).unwrap_or(i64::MAX);
+        let number = self.next_number;
         self.next_number += 1;
-        match self.waiters.get_mut(key) {
-            Some(line) => line.waiters.push_back((number, batch, waiter)),
-            // A key without waiters is not in the rotation; it joins at the end.
-            None => {
-                self.key_rotation.push_back(key.to_owned());
-                self.waiters.insert(key.to_owned(), KeyLine::of((number, batch, waiter)));
-            }
-        }
+        let class = &mut self.classes[turn.priority.index()];
+        class.keys.line(turn.key).line(turn.person).waiters.push_back((number, batch, waiter));
         self.waiting += 1;
         Ok(number)
     }
 
     /// Releases a slot and puts its holder at the front of the queue, because the worker went away before the slot was used.
     /// Ignores the bound: the request was accepted before.
-    pub(super) fn return_to_front(&mut self, key: &str, waiter: W) -> i64 {
+    pub(super) fn return_to_front(&mut self, turn: Turn<'_>, waiter: W) -> i64 {
         self.active -= 1;
-        self.join_front(key, waiter)
+        self.join_front(turn, waiter)
     }
 
-    /// Puts a waiter at the front of the queue, regardless of the bound, where none overtakes it. Returns the number to [`leave`](Self::leave) with.
-    pub(super) fn join_front(&mut self, key: &str, waiter: W) -> i64 {
+    /// Puts a waiter at the front of the queue, regardless of the bound, where none overtakes it. Returns the number to
+    /// [`leave`](Self::leave) with.
+    pub(super) fn join_front(&mut self, turn: Turn<'_>, waiter: W) -> i64 {
         self.front_number -= 1;
-        let number = self.front_number;
-        match self.waiters.get_mut(key) {
-            Some(line) => line.waiters.push_front((number, None, waiter)),
-            None => _ = self.waiters.insert(key.to_owned(), KeyLine::of((number, None, waiter))),
-        }
-        self.key_rotation.retain(|other| other != key);
-        // The key takes its next turn now instead of at its place in the rotation.
-        self.key_rotation.push_front(key.to_owned());
+        let class = &mut self.classes[turn.priority.index()];
+        // Key, person and priority take their next turn now instead of at their places in the rotations.
+        let line = class.keys.first_line(turn.key).first_line(turn.person);
+        line.waiters.push_front((self.front_number, None, waiter));
+        self.next_class = Some(turn.priority);
         self.waiting += 1;
-        number
+        self.front_number
     }
 
     /// Removes a waiter. Returns false if it is no longer in the queue, because it was granted a slot or refused.
-    pub(super) fn leave(&mut self, key: &str, number: i64) -> bool {
-        let Some(KeyLine { waiters: queue, .. }) = self.waiters.get_mut(key) else { return false };
-        // Numbers ascend within a key: they count down at the front and up at the end.
-        let Ok(index) = queue.binary_search_by_key(&number, |(number, ..)| *number) else { return false };
-        queue.remove(index);
-        if queue.is_empty() {
-            self.waiters.remove(key);
-            self.key_rotation.retain(|other| other != key);
-        }
-        self.waiting -= 1;
-        true
+    pub(super) fn leave(&mut self, turn: Turn<'_>, number: i64) -> bool {
+        // It may have been promoted, so every class is asked.
+        let mut classes = self.classes.iter_mut();
+        let has_left = classes.any(|class| {
+            let removed =
+                class.keys.take_from(turn.key, |people| people.take_from(turn.person, |line| line.remove(number)));
+            removed.is_some()
+        });
+        self.waiting -= usize::from(has_left);
+        has_left
     }
 
     /// Releases a slot.
@@ -175,11 +204,13 @@ impl<W> FairQueue<W> {
         self.active -= 1;
     }
 
-    /// Grants one of `slots` slots to the next waiter and returns it, if a slot is free and a request waits.
-    pub(super) fn grant_next(&mut self, slots: usize) -> Option<W> {
+    /// Grants one of `slots` slots to the next waiter and returns it, if a slot is free and a request waits. Waiters that are
+    /// overdue count as those of high priority.
+    pub(super) fn grant_next(&mut self, slots: usize, is_overdue: impl Fn(&W) -> bool) -> Option<W> {
         if self.active >= slots {
             return None;
         }
+        self.promote(is_overdue);
         let waiter = self.pop()?;
         self.active += 1;
         Some(waiter)
@@ -190,31 +221,86 @@ impl<W> FairQueue<W> {
         std::iter::from_fn(|| self.pop()).collect()
     }
 
-    /// Removes all waiters and returns them with their keys: key by key in the order of their turns, each key's in order.
-    /// Joined at the front of another queue in the reverse order, they are served there in the order that they had here.
-    pub(super) fn take_by_key(&mut self) -> Vec<(String, W)> {
+    /// Removes all waiters and returns them with their turns: priority by priority, key by key and person by person in the
+    /// order of their turns, each person's in order. Joined at the front of another queue in the reverse order, they are
+    /// served there in the order that they had here.
+    pub(super) fn take_by_turn(&mut self) -> Vec<(OwnedTurn, W)> {
         let mut taken = Vec::with_capacity(self.waiting);
-        for key in std::mem::take(&mut self.key_rotation) {
-            let waiters = self.waiters.remove(&key).map(|line| line.waiters).unwrap_or_default();
-            taken.extend(waiters.into_iter().map(|(.., waiter)| (key.clone(), waiter)));
+        for (priority, class) in Priority::ALL.into_iter().zip(&mut self.classes) {
+            for (key, mut people) in class.keys.take_lines() {
+                for (person, line) in people.take_lines() {
+                    let turn = OwnedTurn { priority, key: key.clone(), person };
+                    taken.extend(line.waiters.into_iter().map(|(.., waiter)| (turn.clone(), waiter)));
+                }
+            }
+            class.credit = 0;
         }
         self.waiting = 0;
         taken
     }
 
-    /// Removes the next waiter, and moves its key to the end of the rotation.
-    fn pop(&mut self) -> Option<W> {
-        let key = self.key_rotation.pop_front()?;
-        let line = self.waiters.get_mut(&key)?;
-        let (batch, waiter) = line.pop(self.last)?;
-        self.last = batch.or(self.last);
-        if line.waiters.is_empty() {
-            self.waiters.remove(&key);
-        } else {
-            self.key_rotation.push_back(key);
+    /// Moves waiters that are overdue to the highest class. The first of each line is the one that has waited longest.
+    fn promote(&mut self, is_overdue: impl Fn(&W) -> bool) {
+        let [high, others @ ..] = &mut self.classes;
+        // With a single class of waiters there is none to be held back by.
+        let classes = usize::from(!high.keys.is_empty()) + others.iter().filter(|class| !class.keys.is_empty()).count();
+        if classes < 2 {
+            return;
         }
+        for class in others {
+            let mut due = Vec::new();
+            for key in class.keys.names() {
+                let Some(people) = class.keys.get(key) else { continue };
+                let is_due = |person: &&str| {
+                    people
+                        .get(person)
+                        .and_then(|line| line.waiters.front())
+                        .is_some_and(|(.., first)| is_overdue(first))
+                };
+                due.extend(
+                    people.names().filter(is_due).map(|person| (Box::<str>::from(key), Box::<str>::from(person))),
+                );
+            }
+            for (key, person) in due {
+                let first =
+                    class.keys.take_from(&key, |people| people.take_from(&person, |line| line.waiters.pop_front()));
+                if let Some(first) = first {
+                    high.keys.line(&key).line(&person).insert(first);
+                }
+            }
+        }
+    }
+
+    /// Removes the next waiter, and moves its key and its person to the ends of their rotations.
+    fn pop(&mut self) -> Option<W> {
+        let class = self.next_class.take().map(Priority::index).filter(|class| !self.classes[*class].keys.is_empty());
+        let class = class.or_else(|| self.class_by_weight())?;
+        let last = self.last;
+        let (batch, waiter) = self.classes[class].keys.take_turn(|people| people.take_turn(|line| line.pop(last)))?;
+        self.last = batch.or(last);
         self.waiting -= 1;
         Some(waiter)
+    }
+
+    /// Returns the class whose turn it is: a smooth weighted round robin over those that have waiters.
+    fn class_by_weight(&mut self) -> Option<usize> {
+        let mut total = 0;
+        let mut chosen: Option<usize> = None;
+        for (index, priority) in Priority::ALL.into_iter().enumerate() {
+            if self.classes[index].keys.is_empty() {
+                self.classes[index].credit = 0;
+                continue;
+            }
+            self.classes[index].credit += priority.weight();
+            total += priority.weight();
+            if chosen.is_none_or(|chosen| self.classes[index].credit > self.classes[chosen].credit) {
+                chosen = Some(index);
+            }
+        }
+        if let Some(chosen) = chosen {
+            self.classes[chosen].credit -= total;
+        }
+        chosen
     }
 }
 

@@ -8,7 +8,8 @@
 //! of the new model.
 //!
 //! - `ticket.rs`: waiting requests and tickets; a response body keeps its ticket until the response ends
-//! - `fair_queue.rs`: the order of the waiting requests, fair between keys
+//! - `fair_queue.rs`: the order of the waiting requests, fair between keys and the people behind them
+//! - `rotation.rs`: lines that take turns
 //! - `wait.rs`: waits for a slot and for a worker to use it with
 //! - `unavailable.rs`: the refusal for each reason why a model cannot serve
 //! - `model_queues.rs`: the queues of all models, and which model a request means
@@ -19,6 +20,7 @@ mod fair_queue;
 mod job_capacity;
 pub(super) mod model_queues;
 pub(super) mod rescan;
+mod rotation;
 pub(super) mod ticket;
 pub(super) mod unavailable;
 mod wait;
@@ -30,6 +32,7 @@ use tokio::sync::{Notify, SetOnce, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::{Model, Unavailable};
+use crate::gateway::admission::turn::Turn;
 use crate::gateway::bounds::{MAX_WAITING_SLOTLESS_REQUESTS, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
@@ -105,6 +108,13 @@ struct Arrival {
     waited_before: Duration,
 }
 
+impl Arrival {
+    /// Returns how long the request has waited in queues by then.
+    fn waited_at(self, now: ActiveInstant) -> Duration {
+        self.waited_before.saturating_add(now - self.at)
+    }
+}
+
 /// A request that waits, as its queue sees it.
 struct Waiter {
     arrival: Arrival,
@@ -136,6 +146,8 @@ pub struct QueueTimeouts {
     pub queue: Option<Duration>,
     /// `REQUEST_TIMEOUT`, which limits the wait for a model that is not ready if there is no `QUEUE_TIMEOUT`.
     pub request: Duration,
+    /// `MAX_PRIORITY_WAIT`, after which a request counts as one of high priority.
+    pub priority: Duration,
 }
 
 impl Queue {
@@ -251,8 +263,8 @@ impl Queue {
         let mut target = queue.lock();
         let mut moved = Vec::new();
         for needs_slot in [true, false] {
-            for (key, Waiter { arrival, outcome }) in state.line(needs_slot).take_by_key().into_iter().rev() {
-                let place = target.join_front(&key, needs_slot, arrival);
+            for (turn, Waiter { arrival, outcome }) in state.line(needs_slot).take_by_turn().into_iter().rev() {
+                let place = target.join_front(turn.as_turn(), needs_slot, arrival);
                 moved.push((outcome, NewPlace { model_queue: Arc::clone(replacement), place }));
             }
         }
@@ -327,8 +339,11 @@ impl Queue {
     fn grant_slots(&self, state: &mut QueueState) {
         if state.fair_queue.waiting() > 0 {
             let slots = (self.0.slots)();
-            state.record_readiness(slots > 0, ActiveInstant::now());
-            while let Some(waiter) = state.fair_queue.grant_next(slots) {
+            let now = ActiveInstant::now();
+            state.record_readiness(slots > 0, now);
+            let longest = self.0.timeouts.priority;
+            let is_overdue = |waiter: &Waiter| waiter.arrival.waited_at(now) >= longest;
+            while let Some(waiter) = state.fair_queue.grant_next(slots, is_overdue) {
                 // Cannot fail: a dropped `Waiting` leaves the queue under this lock. One that is dropped after this finds the
                 // grant in its channel and releases the slot.
                 let _ = waiter.outcome.send(WaitOutcome::Granted);
@@ -339,7 +354,7 @@ impl Queue {
 
     /// Gives free places in flight to waiting requests that need no slot.
     fn grant_slotless(&self, state: &mut QueueState) {
-        while let Some(waiter) = state.slotless_line.grant_next(MAX_SLOTLESS_REQUESTS) {
+        while let Some(waiter) = state.slotless_line.grant_next(MAX_SLOTLESS_REQUESTS, |_| false) {
             // As in `grant_slots`.
             let _ = waiter.outcome.send(WaitOutcome::Granted);
         }
@@ -396,9 +411,9 @@ impl QueueState {
     }
 
     /// Adds a request at the front of its line, regardless of the bound: it was accepted before.
-    fn join_front(&mut self, key: &str, needs_slot: bool, arrival: Arrival) -> Place {
+    fn join_front(&mut self, turn: Turn<'_>, needs_slot: bool, arrival: Arrival) -> Place {
         let (sender, outcome) = oneshot::channel();
-        let number = self.line(needs_slot).join_front(key, Waiter { arrival, outcome: sender });
+        let number = self.line(needs_slot).join_front(turn, Waiter { arrival, outcome: sender });
         Place { number, outcome }
     }
 

@@ -386,7 +386,7 @@ mod tests {
     use std::time::Duration;
 
     fn queues(queue: Option<Duration>) -> ModelQueues {
-        let timeouts = QueueTimeouts { queue, request: Duration::from_secs(300) };
+        let timeouts = QueueTimeouts { queue, request: Duration::from_secs(300), priority: Duration::from_secs(60) };
         ModelQueues::new(None, timeouts, Arc::new(Metrics::new("test")))
     }
 

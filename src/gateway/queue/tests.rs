@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::ticket::{Moved, QueueEntry, Ticket, TicketKind, WaitEnd};
 use super::*;
 use crate::fleet::{Fingerprint, Lease, LeaseRequest, ModelInfo, RequestClass, RoutingPolicy, StubWorker};
+use crate::keys::Priority;
 
 const WORK: RequestClass = RequestClass::Inference(None);
 
@@ -18,14 +19,19 @@ fn lease_request(class: RequestClass) -> LeaseRequest<'static> {
 fn queue(slots: usize, bound: Option<usize>, timeout: Option<Duration>) -> (Queue, Arc<AtomicBool>) {
     let ready = Arc::new(AtomicBool::new(true));
     let is_ready = Arc::clone(&ready);
-    let timeouts = QueueTimeouts { queue: timeout, request: LONG };
+    let timeouts = QueueTimeouts { queue: timeout, request: LONG, priority: LONG };
     let metrics = Arc::new(Metrics::new("test"));
     let slots = move || if is_ready.load(Ordering::SeqCst) { slots } else { 0 };
     (Queue::new(bound, timeouts, slots, metrics, Arc::default()), ready)
 }
 
+/// The turn of a key with normal priority.
+fn turn(key: &str) -> Turn<'_> {
+    Turn { priority: Priority::Normal, key, person: "" }
+}
+
 fn enter(queue: &Queue, key: &str) -> Result<QueueEntry, Refusal> {
-    queue.enter(key, true, None, || Ok(()))
+    queue.enter(turn(key), true, None, || Ok(()))
 }
 
 fn counts(queue: &Queue) -> (usize, usize) {
@@ -69,7 +75,7 @@ async fn a_full_queue_refuses_at_once_and_charges_nothing() {
     let _slot = enter(&queue, "a").unwrap();
     let _waiting = enter(&queue, "a").unwrap();
     let mut charged = false;
-    let refused = queue.enter("b", true, None, || {
+    let refused = queue.enter(turn("b"), true, None, || {
         charged = true;
         Ok(())
     });
@@ -80,7 +86,7 @@ async fn a_full_queue_refuses_at_once_and_charges_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_request_whose_charge_is_refused_takes_no_place() {
     let (queue, _) = queue(1, Some(1), None);
-    let refused = queue.enter("a", true, None, || Err(Refusal::RateLimited("requests", LONG)));
+    let refused = queue.enter(turn("a"), true, None, || Err(Refusal::RateLimited("requests", LONG)));
     assert_eq!(refused.err(), Some(Refusal::RateLimited("requests", LONG)));
     assert_eq!(counts(&queue), (0, 0));
 }
@@ -170,7 +176,7 @@ async fn a_ticket_for_a_worker_that_went_away_goes_back_to_the_front() {
     let ticket = enter(&queue, "a").unwrap().ticket().await.ok().unwrap();
     let mut second = Box::pin(enter(&queue, "a").unwrap().ticket());
     ready.store(false, Ordering::SeqCst);
-    let mut first = Box::pin(ticket.requeue("a").ok().unwrap().ticket());
+    let mut first = Box::pin(ticket.requeue(turn("a")).ok().unwrap().ticket());
     assert!(is_waiting(&mut first).await && is_waiting(&mut second).await);
     assert_eq!(counts(&queue), (0, 2));
     ready.store(true, Ordering::SeqCst);
@@ -196,7 +202,7 @@ async fn closing_refuses_all_waiters_and_newcomers() {
 async fn the_drain_waits_for_slotless_requests_and_the_gauges_do_not_count_them() {
     let (queue, _) = queue(1, None, None);
     let slot = enter(&queue, "a").unwrap();
-    let slotless = queue.enter("a", false, None, || Ok(())).unwrap();
+    let slotless = queue.enter(turn("a"), false, None, || Ok(())).unwrap();
     assert_eq!(queue.0.metrics.active.get(), 1, "a slotless ticket takes no slot");
     queue.close();
     drop(slot);
@@ -209,12 +215,12 @@ async fn the_drain_waits_for_slotless_requests_and_the_gauges_do_not_count_them(
 async fn a_retired_queue_waits_for_yielded_requests_and_then_accepts_none() {
     for needs_slot in [true, false] {
         let (queue, _) = queue(1, None, None);
-        let entry = queue.enter("a", needs_slot, None, || Ok(())).unwrap();
+        let entry = queue.enter(turn("a"), needs_slot, None, || Ok(())).unwrap();
         let yielded = entry.ticket().await.ok().unwrap().yield_slot();
         queue.retire(None);
         assert!(!queue.is_drained(), "the yielded request comes back");
         let other = enter(&queue, "b").unwrap();
-        let ticket = yielded.requeue("a").ok().unwrap();
+        let ticket = yielded.requeue(turn("a")).ok().unwrap();
         drop(other);
         drop(ticket.ticket().await.ok().unwrap());
         assert!(queue.is_drained());
@@ -232,7 +238,7 @@ async fn a_queue_closed_for_a_worker_stop_does_not_say_that_the_service_stops() 
     let expected = Some(Refusal::ModelRemoved("m".to_owned()));
     assert_eq!(slot.stop_refusal(), expected);
     assert_eq!(refusal(waiting.ticket().await), expected);
-    assert_eq!(refusal(slot.requeue("a").ok().unwrap().ticket().await), expected);
+    assert_eq!(refusal(slot.requeue(turn("a")).ok().unwrap().ticket().await), expected);
     assert!(queue.is_drained());
 }
 
@@ -315,7 +321,7 @@ async fn a_request_that_leaves_while_it_moves_leaves_the_new_queue() {
 #[tokio::test(start_paused = true)]
 async fn requests_without_a_slot_that_wait_for_a_replaced_model_move_to_the_line_of_the_new_one() {
     let (old, _) = queue(1, None, None);
-    let enter = |queue: &Queue| queue.enter("a", false, None, || Ok(())).unwrap();
+    let enter = |queue: &Queue| queue.enter(turn("a"), false, None, || Ok(())).unwrap();
     let in_flight: Vec<_> = (0..MAX_SLOTLESS_REQUESTS).map(|_| enter(&old)).collect();
     let waiting = [enter(&old), enter(&old)];
     let replacement = model_queue(queue(1, None, None).0);
@@ -337,7 +343,7 @@ async fn requests_without_a_slot_that_wait_for_a_replaced_model_move_to_the_line
 async fn requests_with_a_ticket_of_a_replaced_model_come_back_to_the_front_of_the_new_one() {
     let (old, _) = queue(2, None, Some(Duration::from_secs(9)));
     let [granted, yielded] = [enter(&old, "a"), enter(&old, "b")].map(Result::unwrap);
-    let slotless = old.enter("c", false, None, || Ok(())).unwrap().ticket().await.ok().unwrap().yield_slot();
+    let slotless = old.enter(turn("c"), false, None, || Ok(())).unwrap().ticket().await.ok().unwrap().yield_slot();
     let (granted, yielded) = (granted.ticket().await.ok().unwrap(), yielded.ticket().await.ok().unwrap().yield_slot());
     let (new, ready) = queue(1, None, Some(Duration::from_secs(9)));
     ready.store(false, Ordering::SeqCst);
@@ -348,11 +354,11 @@ async fn requests_with_a_ticket_of_a_replaced_model_come_back_to_the_front_of_th
     old.close_for_worker_stop("m");
     assert_eq!(granted.stop_refusal(), Some(Refusal::ModelReplaced("m".to_owned(), RETRY_AFTER_UNKNOWN)));
     tokio::time::advance(Duration::from_secs(20)).await;
-    let slotless = slotless.requeue("c").err().unwrap();
+    let slotless = slotless.requeue(turn("c")).err().unwrap();
     assert!(!slotless.entry.is_waiting());
-    let mut first = Box::pin(yielded.requeue("b").err().unwrap().entry.ticket());
+    let mut first = Box::pin(yielded.requeue(turn("b")).err().unwrap().entry.ticket());
     assert!(is_waiting(&mut first).await, "the time of its attempts is no waiting time");
-    let refused = refusal(granted.requeue("a").err().unwrap().entry.ticket().await);
+    let refused = refusal(granted.requeue(turn("a")).err().unwrap().entry.ticket().await);
     assert_eq!(refused, Some(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)), "its whole wait was");
     assert!(old.is_drained());
     ready.store(true, Ordering::SeqCst);
@@ -364,7 +370,7 @@ async fn requests_with_a_ticket_of_a_replaced_model_come_back_to_the_front_of_th
     let ticket = enter(&other, "a").unwrap().ticket().await.ok().unwrap();
     other.retire(Some(&replacement));
     new.retire(None);
-    assert!(ticket.move_to_replacement("a").is_none(), "the model was removed since");
+    assert!(ticket.move_to_replacement(turn("a")).is_none(), "the model was removed since");
 }
 
 #[tokio::test(start_paused = true)]
@@ -374,7 +380,7 @@ async fn a_ticket_that_comes_back_to_a_closed_queue_is_refused_at_once() {
     ready.store(false, Ordering::SeqCst);
     queue.close();
     let start = ActiveInstant::now();
-    let refused = refusal(ticket.requeue("a").ok().unwrap().ticket().await);
+    let refused = refusal(ticket.requeue(turn("a")).ok().unwrap().ticket().await);
     assert_eq!(refused, Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));
     assert_eq!(start.elapsed(), Duration::ZERO);
     queue.drained().await;
@@ -422,7 +428,7 @@ async fn both_parts_of_an_interrupted_wait_are_counted_once() {
     let first = enter(&queue, "a").unwrap();
     let entry = enter(&queue, "a").unwrap();
     let request = lease_request(WORK);
-    let waiting = queue.ticket_and_lease(entry, "a", &model, &request);
+    let waiting = queue.ticket_and_lease(entry, turn("a"), &model, &request);
     let changes = async {
         tokio::time::sleep(Duration::from_secs(2)).await;
         model.lease(&request).unwrap().record_broken_connection();
@@ -455,7 +461,7 @@ const OTHER_SUSPECT: Fingerprint = Fingerprint(2);
 async fn a_suspect_waits_with_its_slot_until_the_other_suspect_has_left() {
     let (queue, _worker, model, lease) = queue_with_suspect(None);
     let request = lease_request(RequestClass::Inference(Some(OTHER_SUSPECT)));
-    let waiting = queue.ticket_and_lease(enter(&queue, "a").unwrap(), "a", &model, &request);
+    let waiting = queue.ticket_and_lease(enter(&queue, "a").unwrap(), turn("a"), &model, &request);
     let leave_later = async {
         tokio::time::sleep(Duration::from_secs(4)).await;
         assert_eq!(counts(&queue), (1, 0));
@@ -471,7 +477,7 @@ async fn a_suspect_waits_until_its_timeout() {
         let (queue, _worker, model, _lease) = queue_with_suspect(timeout);
         let start = ActiveInstant::now();
         let request = lease_request(RequestClass::Inference(Some(OTHER_SUSPECT)));
-        let waiting = queue.ticket_and_lease(enter(&queue, "a").unwrap(), "a", &model, &request);
+        let waiting = queue.ticket_and_lease(enter(&queue, "a").unwrap(), turn("a"), &model, &request);
         assert!(matches!(refusal(waiting.await), Some(Refusal::QueueTimeout(_))));
         assert_eq!(start.elapsed(), expected);
         assert_eq!(counts(&queue), (0, 0));
@@ -482,7 +488,7 @@ async fn a_suspect_waits_until_its_timeout() {
 async fn a_waiting_suspect_is_refused_when_the_queue_closes() {
     let (queue, _worker, model, _lease) = queue_with_suspect(None);
     let request = lease_request(RequestClass::Inference(Some(OTHER_SUSPECT)));
-    let waiting = queue.ticket_and_lease(enter(&queue, "a").unwrap(), "a", &model, &request);
+    let waiting = queue.ticket_and_lease(enter(&queue, "a").unwrap(), turn("a"), &model, &request);
     let close_later = async {
         tokio::task::yield_now().await;
         queue.close();
@@ -496,13 +502,13 @@ async fn a_waiting_suspect_is_refused_when_the_queue_closes() {
 #[tokio::test(start_paused = true)]
 async fn a_burst_of_slotless_requests_waits_its_turn() {
     let (queue, _) = queue(1, Some(0), None);
-    let enter = |key: &str| queue.enter(key, false, None, || Ok(()));
+    let enter = |key: &str| queue.enter(turn(key), false, None, || Ok(()));
     let mut in_flight: VecDeque<QueueEntry> = (0..MAX_SLOTLESS_REQUESTS).map(|_| enter("a").unwrap()).collect();
     let mut waiting: Vec<QueueEntry> = (0..MAX_WAITING_SLOTLESS_REQUESTS).map(|_| enter("a").unwrap()).collect();
     assert!(waiting.iter().all(|entry| !entry.is_waiting()), "none of them waits for a slot");
     assert_eq!(enter("a").err(), Some(Refusal::QueueFull(RETRY_AFTER_UNKNOWN)));
     assert_eq!(counts(&queue), (0, 0), "the gauges count slots");
-    assert!(queue.enter("a", true, None, || Ok(())).is_ok(), "a request that needs a slot has its own line");
+    assert!(queue.enter(turn("a"), true, None, || Ok(())).is_ok(), "a request that needs a slot has its own line");
 
     let mut last = Box::pin(waiting.pop().unwrap().ticket());
     assert!(is_waiting(&mut last).await);
@@ -527,10 +533,11 @@ async fn the_wait_of_a_slotless_request_ends() {
         [(None, true, LONG), (Some(Duration::from_secs(3)), true, Duration::from_secs(3)), (None, false, LONG)]
     {
         let (queue, ready) = queue(1, None, queue_timeout);
-        let _in_flight: Vec<_> = (0..MAX_SLOTLESS_REQUESTS).map(|_| queue.enter("a", false, None, || Ok(()))).collect();
+        let _in_flight: Vec<_> =
+            (0..MAX_SLOTLESS_REQUESTS).map(|_| queue.enter(turn("a"), false, None, || Ok(()))).collect();
         ready.store(is_ready, Ordering::SeqCst);
         let start = ActiveInstant::now();
-        let refused = refusal(queue.enter("a", false, None, || Ok(())).unwrap().ticket().await);
+        let refused = refusal(queue.enter(turn("a"), false, None, || Ok(())).unwrap().ticket().await);
         let expected = match is_ready {
             true => Refusal::QueueTimeout(RETRY_AFTER_UNKNOWN),
             false => Refusal::ModelLoading(RETRY_AFTER_UNKNOWN),
@@ -543,7 +550,7 @@ async fn the_wait_of_a_slotless_request_ends() {
 async fn a_slotless_request_that_waits_is_refused_when_the_queue_closes_and_the_drain_waits_for_the_others() {
     let (queue, _) = queue(1, None, None);
     let mut entries: Vec<_> =
-        (0..=MAX_SLOTLESS_REQUESTS).map(|_| queue.enter("a", false, None, || Ok(())).unwrap()).collect();
+        (0..=MAX_SLOTLESS_REQUESTS).map(|_| queue.enter(turn("a"), false, None, || Ok(())).unwrap()).collect();
     let waiting = entries.pop().unwrap();
     queue.close();
     assert_eq!(refusal(waiting.ticket().await), Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));

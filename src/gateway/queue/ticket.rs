@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::fair_queue::Batch;
 use super::{Arrival, ModelQueue, NewPlace, Place, Queue, WaitOutcome, Waiter};
+use crate::gateway::admission::turn::{OwnedTurn, Turn};
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::Refusal;
@@ -26,7 +27,7 @@ pub(crate) enum QueueEntry {
 /// A request that waits in the queue. Dropping it leaves the queue.
 pub(crate) struct Waiting {
     pub(super) queue: Queue,
-    pub(super) key: String,
+    pub(super) turn: OwnedTurn,
     place: Place,
     arrival: Arrival,
     needs_slot: bool,
@@ -83,7 +84,7 @@ pub(super) enum TicketKind {
 }
 
 impl Queue {
-    /// Takes a slot, or joins the queue under this key, for requests that a worker can compute together as `batch` says. A
+    /// Takes a slot, or joins the queue for this turn, for requests that a worker can compute together as `batch` says. A
     /// request that needs no slot takes a place in flight, or joins the line for those.
     ///
     /// Calls `charge` once there is capacity, before it is taken, so a request that finds the queue full is not charged.
@@ -92,7 +93,7 @@ impl Queue {
     /// As [`Queue::check_capacity`]; also the error of `charge`. Nothing is taken then.
     pub(crate) fn enter(
         &self,
-        key: &str,
+        turn: Turn<'_>,
         needs_slot: bool,
         batch: Batch,
         charge: impl FnOnce() -> Result<(), Refusal>,
@@ -115,21 +116,21 @@ impl Queue {
         }
         let (sender, outcome) = oneshot::channel();
         // Cannot fail: the capacity was checked under the same lock.
-        let Ok(number) = line.join(key, batch, Waiter { arrival, outcome: sender }) else {
+        let Ok(number) = line.join(turn, batch, Waiter { arrival, outcome: sender }) else {
             return Err(Refusal::QueueFull(state.estimated_wait(slots)));
         };
         self.grant_slots(&mut state);
         drop(state);
-        Ok(QueueEntry::Waiting(self.waiting(key, needs_slot, Place { number, outcome }, arrival)))
+        Ok(QueueEntry::Waiting(self.waiting(turn, needs_slot, Place { number, outcome }, arrival)))
     }
 
-    fn waiting(&self, key: &str, needs_slot: bool, place: Place, arrival: Arrival) -> Waiting {
-        Waiting { queue: self.clone(), key: key.to_owned(), place, arrival, needs_slot }
+    fn waiting(&self, turn: Turn<'_>, needs_slot: bool, place: Place, arrival: Arrival) -> Waiting {
+        Waiting { queue: self.clone(), turn: turn.to_owned(), place, arrival, needs_slot }
     }
 
     /// Creates the ticket of a request that arrived at `arrival` and is admitted at `granted`.
     fn new_ticket(&self, arrival: Arrival, granted: ActiveInstant, kind: TicketKind) -> Ticket {
-        let waited = arrival.waited_before.saturating_add(granted - arrival.at);
+        let waited = arrival.waited_at(granted);
         Ticket { queue: self.clone(), waited, arrival, granted, kind }
     }
 }
@@ -189,7 +190,7 @@ impl Waiting {
 impl Waiting {
     /// Returns the request at its place in the queue of another model.
     fn moved_to(&self, NewPlace { model_queue, place }: NewPlace) -> Moved {
-        let waiting = model_queue.queue.waiting(&self.key, self.needs_slot, place, self.arrival);
+        let waiting = model_queue.queue.waiting(self.turn.as_turn(), self.needs_slot, place, self.arrival);
         let entry = QueueEntry::Waiting(waiting);
         Moved { model_queue, entry }
     }
@@ -228,7 +229,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
-        if state.line(self.needs_slot).leave(&self.key, self.place.number) {
+        if state.line(self.needs_slot).leave(self.turn.as_turn(), self.place.number) {
             self.queue.publish_counts(&mut state);
             return;
         }
@@ -257,12 +258,12 @@ impl Ticket {
     ///
     /// # Errors
     /// The entry in the queue of the model that replaces this one, if a reload came in between.
-    pub(crate) fn requeue(mut self, key: &str) -> Result<Waiting, Moved> {
+    pub(crate) fn requeue(mut self, turn: Turn<'_>) -> Result<Waiting, Moved> {
         let queue = self.queue.clone();
         let mut state = queue.lock();
         if queue.0.replacement.initialized() {
             drop(state);
-            if let Some(moved) = self.move_to_replacement(key) {
+            if let Some(moved) = self.move_to_replacement(turn) {
                 return Err(moved);
             }
             state = queue.lock();
@@ -270,10 +271,10 @@ impl Ticket {
         // The fair queue takes the slot back itself, so the drop must not release it again.
         self.kind = TicketKind::Released;
         let (sender, outcome) = oneshot::channel();
-        let number = state.fair_queue.return_to_front(key, Waiter { arrival: self.arrival, outcome: sender });
+        let number = state.fair_queue.return_to_front(turn, Waiter { arrival: self.arrival, outcome: sender });
         queue.grant_or_refuse(&mut state);
         drop(state);
-        Ok(queue.waiting(key, true, Place { number, outcome }, self.arrival))
+        Ok(queue.waiting(turn, true, Place { number, outcome }, self.arrival))
     }
 
     /// Whether a reload has given the model new workers since.
@@ -283,8 +284,8 @@ impl Ticket {
 
     /// Releases the slot and enters the queue of the model that replaces this one, at the front: the request has had its
     /// turn. `None` if its model was not replaced, or the new one was removed since.
-    pub(crate) fn move_to_replacement(&self, key: &str) -> Option<Moved> {
-        self.queue.enter_replacement(key, self.arrival, self.kind == TicketKind::Slot)
+    pub(crate) fn move_to_replacement(&self, turn: Turn<'_>) -> Option<Moved> {
+        self.queue.enter_replacement(turn, self.arrival, self.kind == TicketKind::Slot)
     }
 }
 
@@ -295,7 +296,7 @@ impl Queue {
     }
 
     /// Enters the queue of the model that replaces this one, or of the one that replaces that.
-    fn enter_replacement(&self, key: &str, arrival: Arrival, needs_slot: bool) -> Option<Moved> {
+    fn enter_replacement(&self, turn: Turn<'_>, arrival: Arrival, needs_slot: bool) -> Option<Moved> {
         let mut model_queue = Arc::clone(self.0.replacement.get()?);
         loop {
             let queue = &model_queue.queue;
@@ -309,10 +310,10 @@ impl Queue {
             if state.retired {
                 return None;
             }
-            let place = state.join_front(key, needs_slot, arrival);
+            let place = state.join_front(turn, needs_slot, arrival);
             queue.grant_or_refuse(&mut state);
             drop(state);
-            let entry = QueueEntry::Waiting(queue.waiting(key, needs_slot, place, arrival));
+            let entry = QueueEntry::Waiting(queue.waiting(turn, needs_slot, place, arrival));
             return Some(Moved { model_queue, entry });
         }
     }
@@ -338,7 +339,7 @@ impl Yielded {
     ///
     /// # Errors
     /// The entry in the queue of the model that replaces this one, if a reload came in between.
-    pub(crate) fn requeue(self, key: &str) -> Result<QueueEntry, Moved> {
+    pub(crate) fn requeue(self, turn: Turn<'_>) -> Result<QueueEntry, Moved> {
         let Self { ticket } = self;
         let needs_slot = ticket.kind == TicketKind::Yielded;
         let queue = ticket.queue.clone();
@@ -347,7 +348,7 @@ impl Yielded {
         let mut state = queue.lock();
         if queue.0.replacement.initialized() {
             drop(state);
-            if let Some(moved) = queue.enter_replacement(key, arrival, needs_slot) {
+            if let Some(moved) = queue.enter_replacement(turn, arrival, needs_slot) {
                 return Err(moved);
             }
             state = queue.lock();
@@ -356,10 +357,10 @@ impl Yielded {
             drop(state);
             return Ok(QueueEntry::Granted(ticket));
         }
-        let place = state.join_front(key, true, arrival);
+        let place = state.join_front(turn, true, arrival);
         queue.grant_or_refuse(&mut state);
         drop(state);
-        Ok(QueueEntry::Waiting(queue.waiting(key, true, place, arrival)))
+        Ok(QueueEntry::Waiting(queue.waiting(turn, true, place, arrival)))
     }
 }
 

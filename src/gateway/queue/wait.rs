@@ -6,6 +6,7 @@ use super::ticket::{QueueEntry, Ticket, TicketKind, WaitEnd};
 use super::unavailable::refusal_of;
 use super::{Queue, QueueTimeouts};
 use crate::fleet::{Lease, LeaseRequest, Model, RequestClass, Unavailable, WorkerChanges};
+use crate::gateway::admission::turn::Turn;
 use crate::gateway::bounds::{PROBED_WORKER_WAIT, RETRY_AFTER_UNKNOWN};
 use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::Refusal;
@@ -24,7 +25,7 @@ impl Queue {
     pub(crate) async fn ticket_and_lease(
         &self,
         entry: QueueEntry,
-        key: &str,
+        turn: Turn<'_>,
         model: &Model,
         request: &LeaseRequest<'_>,
     ) -> Result<(Ticket, Lease), WaitEnd> {
@@ -36,7 +37,7 @@ impl Queue {
             },
             entry => entry,
         };
-        Box::pin(self.wait_for_lease(entry, key, model, request)).await
+        Box::pin(self.wait_for_lease(entry, turn, model, request)).await
     }
 
     /// Counts how long the request has waited for its slot.
@@ -49,7 +50,7 @@ impl Queue {
     async fn wait_for_lease(
         &self,
         mut entry: QueueEntry,
-        key: &str,
+        turn: Turn<'_>,
         model: &Model,
         request: &LeaseRequest<'_>,
     ) -> Result<(Ticket, Lease), WaitEnd> {
@@ -70,7 +71,7 @@ impl Queue {
                 if let Some(lease) = lease {
                     return Ok((ticket, lease));
                 }
-                let moved = ticket.move_to_replacement(key);
+                let moved = ticket.move_to_replacement(turn);
                 return Err(match moved {
                     Some(moved) => WaitEnd::Moved(Box::new(moved)),
                     None => Refusal::ModelRemoved(model.id().to_owned()).into(),
@@ -88,7 +89,7 @@ impl Queue {
                 };
             }
             if outcome.is_err()
-                && let Some(moved) = ticket.move_to_replacement(key)
+                && let Some(moved) = ticket.move_to_replacement(turn)
             {
                 return Err(WaitEnd::Moved(Box::new(moved)));
             }
@@ -103,7 +104,7 @@ impl Queue {
                     | Unavailable::QuotaExhausted,
                 ) => {
                     // The worker may serve again soon: it loads, is probed, or has no slot or quota left for now.
-                    let waiting = ticket.requeue(key).map_err(|moved| WaitEnd::Moved(Box::new(moved)))?;
+                    let waiting = ticket.requeue(turn).map_err(|moved| WaitEnd::Moved(Box::new(moved)))?;
                     entry = QueueEntry::Waiting(waiting);
                 }
                 Err(unavailable) => return Err(refusal_of(unavailable, model).into()),
@@ -144,7 +145,7 @@ impl Queue {
                     if changes.failed_loads() != failed_loads {
                         return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
                     }
-                    let QueueTimeouts { queue, request: longest } = self.0.timeouts;
+                    let QueueTimeouts { queue, request: longest, .. } = self.0.timeouts;
                     // A sleeping model becomes a loading one within the same wait: one timeout for both.
                     let reason = if why == Unavailable::QuotaExhausted { why } else { Unavailable::Loading };
                     (reason, queue.unwrap_or(longest))

@@ -16,7 +16,7 @@ use http::header::CONTENT_TYPE;
 use super::body::RequestBody;
 use super::body_view::{BodyMember, gather, number_in, slices};
 use super::multipart;
-use crate::gateway::bounds::{MEMBER_NAME, MOST_MEMBERS, PREFIX_LENGTHS, SCANNED_AT_ONCE};
+use crate::gateway::bounds::{MEMBER_NAME, MOST_MEMBERS, PREFIX_LENGTHS, SCANNED_AT_ONCE, SHORT_TEXT};
 use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep, text};
 use crate::refusal::Refusal;
 use crate::settings::bounds::MODEL_NAME;
@@ -142,6 +142,13 @@ impl Envelope {
     /// Returns the byte ranges of the values of the members with this name.
     pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
         self.members.iter().filter(move |member| member.is_named(name)).map(|member| member.value.clone())
+    }
+
+    /// Returns the value of the last member with this name, if it is a string of at most [`SHORT_TEXT`] bytes.
+    pub(crate) fn short_text(&self, body: &RequestBody, name: &str) -> Option<String> {
+        let member = self.members.iter().rfind(|member| member.is_named(name) && member.first == b'"')?;
+        let range = Some(member.value.start + 1..member.value.end - 1).filter(|range| range.len() <= SHORT_TEXT)?;
+        text(&gather(body, range)).map(Cow::into_owned)
     }
 
     /// Returns the bytes in this range of the body, in pieces that share its memory.

@@ -1,7 +1,7 @@
 //! The session that a request names, by which the fleet finds the worker that has served the session before.
 //!
 //! Coding agents name it: codex by `prompt_cache_key` and `session-id`, opencode by `x-session-affinity`, Claude Code by
-//! `x-claude-code-session-id`. It says more than the bytes of a prompt, whose beginning many sessions share.
+//! `x-claude-code-session-id`, Open WebUI by `x-openwebui-chat-id`. It says more than the bytes of a prompt, whose beginning many sessions share.
 
 use std::borrow::Cow;
 
@@ -12,15 +12,16 @@ use super::body_view::gather;
 use super::envelope::Envelope;
 use crate::gateway::bounds::SESSION_ID;
 
-/// The member of a body that names a session (OpenAI's API).
-const PROMPT_CACHE_KEY: &str = "prompt_cache_key";
+/// The members of a body that name a session: that of OpenAI's API, and one that other gateways read.
+const MEMBERS: [&str; 2] = ["prompt_cache_key", "session_id"];
 
 /// The headers that name one, the first that is there.
-const HEADERS: [&str; 3] = ["session-id", "x-session-affinity", "x-claude-code-session-id"];
+const HEADERS: [&str; 4] = ["session-id", "x-session-affinity", "x-claude-code-session-id", "x-openwebui-chat-id"];
 
 /// Returns the name of the session of a request; `None` if it names none, or by more than [`SESSION_ID`] bytes.
 pub(super) fn of_request<'a>(envelope: &Envelope, body: &RequestBody, headers: &'a HeaderMap) -> Option<Cow<'a, [u8]>> {
-    let member = envelope.members.iter().rfind(|member| member.is_named(PROMPT_CACHE_KEY) && member.first == b'"');
+    let named = |name| envelope.members.iter().rfind(move |member| member.is_named(name) && member.first == b'"');
+    let member = MEMBERS.into_iter().find_map(named);
     let in_body = member.map(|member| member.value.start + 1..member.value.end - 1);
     let of_header = || HEADERS.iter().find_map(|name| headers.get(*name)).map(|value| Cow::Borrowed(value.as_bytes()));
     let name = match in_body {
@@ -55,6 +56,8 @@ mod tests {
             (r#"{"prompt_cache_key":null}"#, Some(("session-id", "b")), Some("b")),
             (r#"{"prompt_cache_key":""}"#, Some(("x-session-affinity", "c")), Some("c")),
             ("{}", Some(("x-claude-code-session-id", "d")), Some("d")),
+            (r#"{"session_id":"f"}"#, None, Some("f")),
+            ("{}", Some(("x-openwebui-chat-id", "g")), Some("g")),
             ("{}", Some(("x-request-id", "e")), None),
             ("{}", None, None),
             (long.as_str(), None, None),

@@ -170,8 +170,7 @@ impl Retry {
                 record.set_model(model_queue.model.id());
                 check_retry(&model_queue.model, request.fingerprint())?;
                 let charge = || if request.is_charged() { rate::charge(caller.meter()) } else { Ok(()) };
-                let entry =
-                    model_queue.queue.enter(caller.queue_key(), request.route.needs_slot, retry.batch(), charge)?;
+                let entry = model_queue.queue.enter(caller.turn(), request.route.needs_slot, retry.batch(), charge)?;
                 Ok((retry, entry))
             };
             match find() {
@@ -331,7 +330,7 @@ impl Retry {
         // Another request may use the slot during the pause.
         let yielded = ticket.yield_slot();
         self.pause().await;
-        match yielded.requeue(caller.queue_key()) {
+        match yielded.requeue(caller.turn()) {
             Ok(entry) => Some(entry),
             Err(moved) => self.follow(moved, caller).ok(),
         }
@@ -352,7 +351,7 @@ impl Retry {
         if is_accused && std::mem::replace(&mut self.is_suspected, true) {
             return None;
         }
-        let moved = ticket.yield_slot().requeue(caller.queue_key()).err()?;
+        let moved = ticket.yield_slot().requeue(caller.turn()).err()?;
         self.follow(moved, caller).ok()
     }
 
@@ -385,8 +384,7 @@ impl Retry {
 
     fn enter_fallback(&mut self, caller: &Caller) -> Option<QueueEntry> {
         while self.fall_back(caller) {
-            let entry =
-                self.model_queue.queue.enter(caller.queue_key(), self.route.needs_slot, self.batch(), || Ok(()));
+            let entry = self.model_queue.queue.enter(caller.turn(), self.route.needs_slot, self.batch(), || Ok(()));
             if let (Ok(()), Ok(entry)) = (check_servable(&self.model_queue.model), entry) {
                 return Some(entry);
             }

@@ -1,0 +1,242 @@
+//! What one key, or one person behind a key, has used of its day and its month, and what its requests have reserved.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::period::Period;
+use crate::gateway::bounds::{BYTES_PER_TOKEN, LEAST_BYTES_PER_TOKEN, MOST_BYTES_PER_TOKEN};
+use crate::keys::{Amount, Budget};
+use crate::refusal::Refusal;
+
+/// The limits of one account; `None` means unlimited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct AccountLimits {
+    pub(crate) requests_per_day: Option<u64>,
+    pub(crate) tokens_per_day: Option<u64>,
+    pub(crate) tokens_per_month: Option<u64>,
+    pub(crate) cost_per_month: Option<Amount>,
+    /// Whose limits they are, as errors say it.
+    pub(crate) owner: Owner,
+}
+
+/// Whose limits are meant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Owner {
+    #[default]
+    Key,
+    Person,
+}
+
+/// What was used in a period, or by a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Use {
+    pub(crate) requests: u64,
+    pub(crate) tokens: u64,
+    pub(crate) cost: Amount,
+}
+
+/// One account.
+#[derive(Debug, Default)]
+pub(crate) struct Account(Mutex<Balance>);
+
+#[derive(Debug, Default)]
+struct Balance {
+    day: PeriodUse,
+    month: PeriodUse,
+    /// What the requests in flight have reserved.
+    reserved: Use,
+    /// The mean length of a token of a prompt, in bytes of the body; `None` before the first answer.
+    bytes_per_token: Option<f64>,
+}
+
+/// What was used in the period that began at `start`.
+#[derive(Debug, Default)]
+struct PeriodUse {
+    start: Timestamp,
+    used: Use,
+}
+
+impl AccountLimits {
+    /// Returns the limits of a key.
+    pub(crate) fn of_key(budget: &Budget) -> Self {
+        Self {
+            requests_per_day: budget.requests_per_day.map(Into::into),
+            tokens_per_day: budget.tokens_per_day.map(Into::into),
+            tokens_per_month: budget.tokens_per_month.map(Into::into),
+            cost_per_month: budget.cost_per_month,
+            owner: Owner::Key,
+        }
+    }
+
+    /// Returns the limits of each person behind a key.
+    pub(crate) fn of_person(budget: &Budget) -> Self {
+        let tokens_per_day = budget.person_tokens_per_day.map(Into::into);
+        Self { tokens_per_day, owner: Owner::Person, ..Self::default() }
+    }
+
+    /// Whether tokens are limited.
+    pub(super) fn limit_tokens(&self) -> bool {
+        self.tokens_per_day.is_some() || self.tokens_per_month.is_some()
+    }
+
+    fn name(&self, of_key: &'static str, of_person: &'static str) -> &'static str {
+        match self.owner {
+            Owner::Key => of_key,
+            Owner::Person => of_person,
+        }
+    }
+}
+
+impl Use {
+    fn add(&mut self, other: Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.tokens = self.tokens.saturating_add(other.tokens);
+        self.cost = Amount::from_micros(self.cost.micros().saturating_add(other.cost.micros()));
+    }
+
+    fn remove(&mut self, other: Self) {
+        self.requests = self.requests.saturating_sub(other.requests);
+        self.tokens = self.tokens.saturating_sub(other.tokens);
+        self.cost = Amount::from_micros(self.cost.micros().saturating_sub(other.cost.micros()));
+    }
+}
+
+impl PeriodUse {
+    /// Begins a new period if this time is after the current one. A clock that was set back stays in the current one:
+    /// nothing is given a second time.
+    fn follow(&mut self, period: Period, now: Timestamp) {
+        let start = period.start(now);
+        if start > self.start {
+            *self = Self { start, used: Use::default() };
+        }
+    }
+
+    /// Adds what a request used that was admitted at this time, unless that was in an earlier period.
+    fn add(&mut self, period: Period, admitted: Timestamp, used: Use) {
+        self.follow(period, admitted);
+        // What was admitted before belongs to a period that has ended.
+        if period.end(admitted) > self.start {
+            self.used.add(used);
+        }
+    }
+}
+
+impl Account {
+    /// Sets what was used before the start, in the day and the month of this time.
+    pub(crate) fn restore(&self, day: Use, month: Use, now: Timestamp) {
+        let mut balance = self.lock();
+        balance.day = PeriodUse { start: Period::Day.start(now), used: day };
+        balance.month = PeriodUse { start: Period::Month.start(now), used: month };
+    }
+
+    /// Checks that one more request that may use this many tokens is within the limits. Takes nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::BudgetExceeded`] for the first limit that is not met.
+    pub(crate) fn check(&self, limits: &AccountLimits, tokens: u64, now: Timestamp) -> Result<(), Refusal> {
+        self.lock().check(limits, tokens, now)
+    }
+
+    /// Reserves one request that may use this many tokens. Returns when it counts as admitted: with a clock that was set back,
+    /// at the start of the current day.
+    ///
+    /// # Errors
+    /// As [`Account::check`]; nothing is reserved then.
+    pub(super) fn reserve(&self, limits: &AccountLimits, tokens: u64, now: Timestamp) -> Result<Timestamp, Refusal> {
+        let mut balance = self.lock();
+        balance.check(limits, tokens, now)?;
+        balance.reserved.add(Use { requests: 1, tokens, cost: Amount::default() });
+        Ok(now.max(balance.day.start))
+    }
+
+    /// Replaces what a request had reserved, which was admitted at this time, by what it used.
+    pub(super) fn settle(&self, reserved: Use, used: Use, admitted: Timestamp) {
+        let mut balance = self.lock();
+        balance.reserved.remove(reserved);
+        balance.day.add(Period::Day, admitted, used);
+        balance.month.add(Period::Month, admitted, used);
+    }
+
+    /// Returns how many tokens are left within the limits; `None` without a limit on tokens.
+    pub(crate) fn tokens_left(&self, limits: &AccountLimits, now: Timestamp) -> Option<u64> {
+        let mut balance = self.lock();
+        balance.follow(now);
+        let taken = |period: &PeriodUse| period.used.tokens.saturating_add(balance.reserved.tokens);
+        let day = limits.tokens_per_day.map(|limit| limit.saturating_sub(taken(&balance.day)));
+        let month = limits.tokens_per_month.map(|limit| limit.saturating_sub(taken(&balance.month)));
+        day.into_iter().chain(month).min()
+    }
+
+    /// Estimates the tokens of a prompt in a body of this many bytes, by the answers so far.
+    pub(super) fn prompt_tokens(&self, bytes: u64) -> u64 {
+        let learned = self.lock().bytes_per_token.unwrap_or(BYTES_PER_TOKEN as f64);
+        (bytes as f64 / learned).ceil() as u64
+    }
+
+    /// Learns from a prompt of this many tokens, in a body of this many bytes.
+    pub(super) fn learn(&self, bytes: u64, tokens: u64) {
+        // A picture in a body is long and few tokens, and says nothing about text.
+        let seen = (bytes as f64 / tokens as f64).clamp(LEAST_BYTES_PER_TOKEN, MOST_BYTES_PER_TOKEN);
+        let mut balance = self.lock();
+        balance.bytes_per_token = Some(balance.bytes_per_token.map_or(seen, |mean| (mean * 4.0 + seen) / 5.0));
+    }
+
+    /// Returns whether the account has nothing in flight and nothing used in the current day or month, so that a new one
+    /// would be equal.
+    pub(crate) fn is_blank(&self, now: Timestamp) -> bool {
+        let mut balance = self.lock();
+        balance.follow(now);
+        balance.reserved == Use::default() && balance.month.used == Use::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Balance> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Balance {
+    fn follow(&mut self, now: Timestamp) {
+        self.day.follow(Period::Day, now);
+        self.month.follow(Period::Month, now);
+    }
+
+    fn check(&mut self, limits: &AccountLimits, tokens: u64, now: Timestamp) -> Result<(), Refusal> {
+        self.follow(now);
+        let Self { day, month, reserved, .. } = self;
+        let refuse = |budget, left: String, period: Period| {
+            let end = period.end(now);
+            let wait = Duration::try_from(end.duration_since(now)).unwrap_or_default();
+            Err(Refusal::BudgetExceeded { budget, left, resets: end.to_string(), wait })
+        };
+        if let Some(limit) = limits.requests_per_day {
+            let taken = day.used.requests.saturating_add(reserved.requests);
+            if taken >= limit {
+                return refuse("requests_per_day", "0 requests".to_owned(), Period::Day);
+            }
+        }
+        let by_tokens = [
+            (limits.name("tokens_per_day", "person_tokens_per_day"), limits.tokens_per_day, &*day, Period::Day),
+            ("tokens_per_month", limits.tokens_per_month, &*month, Period::Month),
+        ];
+        for (name, limit, period_use, period) in by_tokens {
+            let Some(limit) = limit else { continue };
+            let left = limit.saturating_sub(period_use.used.tokens).saturating_sub(reserved.tokens);
+            if left == 0 {
+                return refuse(name, "0 tokens".to_owned(), period);
+            }
+            if tokens > left {
+                return refuse(name, format!("only {left} of the {tokens} tokens that this request may take"), period);
+            }
+        }
+        match limits.cost_per_month {
+            Some(limit) if month.used.cost >= limit => refuse("cost_per_month", "0".to_owned(), Period::Month),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "account_tests.rs"]
+mod tests;

@@ -1,0 +1,106 @@
+//! What one request may use of the budgets that it falls under, held until the request ends.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::account::{Account, AccountLimits, Use};
+use crate::keys::{Amount, Budget};
+use crate::refusal::Refusal;
+
+/// The accounts of a caller, with their limits: that of its key, and that of the person behind it.
+#[derive(Debug, Clone)]
+pub(crate) struct Accounts {
+    key: (Arc<Account>, AccountLimits),
+    person: Option<(Arc<Account>, AccountLimits)>,
+}
+
+/// What a request has reserved. Dropping it gives everything back that was not settled.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    accounts: Accounts,
+    /// How many of the accounts have reserved it.
+    reserved_in: usize,
+    reserved: Use,
+    /// The tokens of the prompt, by estimate.
+    prompt: u64,
+    admitted: Timestamp,
+    used: Use,
+}
+
+impl Accounts {
+    /// Returns the accounts of a key and of a person behind it.
+    pub(crate) fn new(key: Arc<Account>, person: Option<Arc<Account>>, budget: &Budget) -> Self {
+        let person = person.map(|account| (account, AccountLimits::of_person(budget)));
+        Self { key: (key, AccountLimits::of_key(budget)), person }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &(Arc<Account>, AccountLimits)> {
+        std::iter::once(&self.key).chain(&self.person)
+    }
+
+    /// Whether one of the accounts limits tokens, so that an estimate is needed.
+    pub(crate) fn limit_tokens(&self) -> bool {
+        self.iter().any(|(_, limits)| limits.limit_tokens())
+    }
+
+    /// Estimates the tokens of a prompt in a body of this many bytes.
+    pub(crate) fn prompt_tokens(&self, bytes: u64) -> u64 {
+        self.key.0.prompt_tokens(bytes)
+    }
+
+    /// Checks that the budgets have something left.
+    ///
+    /// # Errors
+    /// [`Refusal::BudgetExceeded`].
+    pub(crate) fn check(&self, now: Timestamp) -> Result<(), Refusal> {
+        self.iter().try_for_each(|(account, limits)| account.check(limits, 0, now))
+    }
+
+    /// Reserves one request with a prompt and answers of at most this many tokens, in all accounts or in none.
+    ///
+    /// # Errors
+    /// [`Refusal::BudgetExceeded`].
+    pub(crate) fn reserve(self, prompt: u64, answer: u64, now: Timestamp) -> Result<Reservation, Refusal> {
+        let tokens = prompt.saturating_add(answer);
+        let reserved = Use { requests: 1, tokens, cost: Amount::default() };
+        let (reserved_in, used) = (0, Use::default());
+        let mut reservation = Reservation { accounts: self, reserved_in, reserved, prompt, admitted: now, used };
+        for (account, limits) in reservation.accounts.iter() {
+            // If the second account refuses, the drop of the reservation gives back what the first has reserved.
+            reservation.admitted = reservation.admitted.max(account.reserve(limits, tokens, now)?);
+            reservation.reserved_in += 1;
+        }
+        Ok(reservation)
+    }
+
+    /// Returns how many tokens are left in the account that has the fewest; `None` if none limits them.
+    pub(crate) fn tokens_left(&self, now: Timestamp) -> Option<u64> {
+        self.iter().filter_map(|(account, limits)| account.tokens_left(limits, now)).min()
+    }
+}
+
+impl Reservation {
+    /// Returns the tokens of the prompt, by estimate.
+    pub(crate) fn prompt(&self) -> u64 {
+        self.prompt
+    }
+
+    /// Sets what the request has used, which is charged when the reservation is dropped.
+    pub(crate) fn settle(&mut self, used: Use) {
+        self.used = used;
+    }
+
+    /// Learns from a prompt of this many tokens, in a body of this many bytes.
+    pub(crate) fn learn(&self, bytes: u64, tokens: u64) {
+        self.accounts.key.0.learn(bytes, tokens);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        for (account, _) in self.accounts.iter().take(self.reserved_in) {
+            account.settle(self.reserved, self.used, self.admitted);
+        }
+    }
+}

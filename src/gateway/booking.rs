@@ -1,0 +1,70 @@
+//! Who a request is booked on, once its body is known: the person behind the key, the priority that the request asks for,
+//! and what it may use of the budgets.
+
+use super::accounting::record::Record;
+use super::admission::auth::Caller;
+use super::request::body::RequestBody;
+use super::request::envelope::Envelope;
+use super::request::estimate::{ANSWER_LIMITS, answer_tokens};
+use super::request::person;
+use super::routes::route::Route;
+use super::service::Gateway;
+use crate::keys::Priority;
+use crate::models::ModelKind;
+use crate::refusal::Refusal;
+
+/// A request as far as it is needed for this.
+pub(super) struct Booking<'a> {
+    pub(super) route: &'static Route,
+    pub(super) required_kind: Option<ModelKind>,
+    pub(super) headers: &'a http::HeaderMap,
+    pub(super) envelope: &'a Envelope,
+    pub(super) body: &'a RequestBody,
+    pub(super) requested_model: Option<&'a str>,
+}
+
+impl Gateway {
+    /// Finds the person and the priority of a request, and reserves what it may use until its record closes.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidParameter`] if a header names no person as it should; [`Refusal::BudgetExceeded`].
+    pub(super) fn book(&self, request: &Booking<'_>, caller: &mut Caller, record: &mut Record) -> Result<(), Refusal> {
+        let Booking { route, headers, envelope, body, .. } = request;
+        if caller.trusts_user_headers() {
+            let name = person::of_request(envelope, body, headers)?;
+            if let Some(name) = name {
+                record.person = self.authenticator.set_person(caller, &name, record.arrived());
+            }
+        }
+        caller.lower_priority(priority_asked_for(envelope, body));
+        if let Some(accounts) = caller.accounts().filter(|_| route.needs_slot) {
+            let (prompt, answer) = match accounts.limit_tokens() {
+                true => {
+                    let default = || self.default_answer_tokens(request, caller);
+                    (accounts.prompt_tokens(body.length()), answer_tokens(route, envelope, body, default))
+                }
+                false => (0, 0),
+            };
+            record.reservation = Some(accounts.reserve(prompt, answer, record.arrived())?);
+        }
+        Ok(())
+    }
+
+    /// Returns the limit on the tokens of an answer that the model's `sampling` sets.
+    fn default_answer_tokens(&self, request: &Booking<'_>, caller: &Caller) -> Option<u64> {
+        let snapshot = self.model_queues.snapshot();
+        let found = snapshot.resolve(request.requested_model, request.required_kind, caller).ok()?;
+        let sampling = &found.model.policy().rewrite.sampling;
+        let limits = sampling.iter().filter(|(name, _)| ANSWER_LIMITS.contains(&name.as_str()));
+        limits.filter_map(|(_, value)| value.parse().ok()).max()
+    }
+}
+
+/// Returns the priority that OpenAI's `service_tier` asks for. A key's own is never raised by it.
+fn priority_asked_for(envelope: &Envelope, body: &RequestBody) -> Priority {
+    match envelope.short_text(body, "service_tier").as_deref() {
+        Some("flex") => Priority::Low,
+        Some("default") => Priority::Normal,
+        _ => Priority::High,
+    }
+}
