@@ -37,15 +37,15 @@ impl Gateway {
             }
         }
         caller.lower_priority(priority_asked_for(envelope, body));
-        if let Some(accounts) = caller.accounts().filter(|_| route.needs_slot) {
-            let (prompt, answer) = match accounts.limit_tokens() {
+        if let Some(budgets) = caller.budgets().filter(|_| route.needs_slot) {
+            let (prompt, answer) = match budgets.limit_tokens() {
                 true => {
                     let default = || self.default_answer_tokens(request, caller);
-                    (accounts.prompt_tokens(body.length()), answer_tokens(route, envelope, body, default))
+                    (budgets.prompt_tokens(body.length()), answer_tokens(route, envelope, body, default))
                 }
                 false => (0, 0),
             };
-            record.reservation = Some(accounts.reserve(prompt, answer, record.arrived())?);
+            record.reservation = Some(budgets.reserve(prompt, answer, record.arrived())?);
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 
 use super::accounting::record::Record;
 use super::admission::auth::{Caller, RequestSource};
-use super::admission::budget::reservation::Accounts;
+use super::admission::budget::reservation::CallerBudgets;
 use super::admission::rate::{self, Meter};
 use super::booking::Booking;
 use super::connection::discard::InboundBody;
@@ -175,7 +175,7 @@ impl Gateway {
             requested_model: requested_model.as_deref(),
         };
         self.book(&booking, &mut caller, record)?;
-        context.accounts = caller.accounts().filter(Accounts::limit_tokens);
+        context.budgets = caller.budgets().filter(CallerBudgets::limit_tokens);
         let request_id = context.request_id.clone();
         if route.dialects.is_some() {
             let needs_reading = || self.translates_embeddings(requested_model.as_deref(), required_kind, &caller);

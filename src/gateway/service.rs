@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::accounting::activity::Activity;
 use super::accounting::record::Accounting;
 use super::admission::auth::{Authenticator, Caller, RequestSource};
-use super::admission::budget::reservation::Accounts;
+use super::admission::budget::reservation::CallerBudgets;
 use super::admission::cors::Cors;
 use super::admission::rate::{self, Meter};
 use super::client_address::{ClientAddress, ClientAddresses};
@@ -384,7 +384,7 @@ pub(super) struct ResponseContext {
     /// The caller's meter, once the caller is known.
     pub(super) meter: Option<Meter>,
     /// The caller's budgets, if they limit tokens.
-    pub(super) accounts: Option<Accounts>,
+    pub(super) budgets: Option<CallerBudgets>,
     /// Held for a job until its request is counted in a queue.
     pub(super) arrival_guard: Option<Box<dyn Send>>,
 }
@@ -405,7 +405,7 @@ impl ResponseContext {
             unread: UnreadBody::of(parts),
             body: Some(body),
             meter: None,
-            accounts: None,
+            budgets: None,
             arrival_guard,
         }
     }
@@ -423,7 +423,7 @@ impl ResponseContext {
         if let Some(meter) = self.meter {
             meter.insert_headers(headers);
         }
-        if let Some(left) = self.accounts.and_then(|accounts| accounts.tokens_left(Timestamp::now())) {
+        if let Some(left) = self.budgets.and_then(|budgets| budgets.tokens_left(Timestamp::now())) {
             headers.insert(X_BUDGET_REMAINING_TOKENS, headers::number_value(left));
         }
         if let Some(body) = self.body {

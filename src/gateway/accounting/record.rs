@@ -15,7 +15,7 @@ use super::activity::ActivityGuard;
 use super::usage::{TokenCounter, TokenCounts};
 use crate::fleet::{Member, WorkerKind};
 use crate::gateway::admission::budget::account::Use;
-use crate::gateway::admission::budget::reservation::Reservation;
+use crate::gateway::admission::budget::reservation::BudgetReservation;
 use crate::gateway::admission::rate::Meter;
 use crate::gateway::bounds::BYTES_PER_TOKEN;
 use crate::gateway::content_kind::ContentKind;
@@ -83,7 +83,7 @@ pub(crate) struct RecordData {
     /// The person behind the key.
     pub(crate) person: Option<Arc<str>>,
     /// What the request may use of the budgets of its key, until it ends.
-    pub(crate) reservation: Option<Reservation>,
+    pub(crate) reservation: Option<BudgetReservation>,
     /// The worker that serves the request, charged for the tokens.
     pub(crate) worker: Option<Arc<Member>>,
     /// The `x-llamagate-*` headers of the last failed attempt, for an error response that follows from it.

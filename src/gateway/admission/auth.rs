@@ -13,7 +13,7 @@ use http::request::Parts;
 use jiff::Timestamp;
 
 use super::auth_failures::AuthFailures;
-use super::budget::reservation::Accounts;
+use super::budget::reservation::CallerBudgets;
 use super::keyless::KeylessGuard;
 use super::people::{People, Person};
 use super::rate::{ConcurrencyPermit, Meter, Meters};
@@ -298,10 +298,10 @@ impl Caller {
 
     /// Returns what the key, and the person behind it, may use in a day and a month, and have used. A caller without a key
     /// has no budget.
-    pub(crate) fn accounts(&self) -> Option<Accounts> {
+    pub(crate) fn budgets(&self) -> Option<CallerBudgets> {
         self.authenticated_key().map(|AuthenticatedKey { key, meter, person, .. }| {
             let person = person.as_ref().map(|person| Arc::clone(&person.account));
-            Accounts::new(Arc::clone(meter.account()), person, &key.budget)
+            CallerBudgets::new(Arc::clone(meter.account()), person, &key.budget)
         })
     }
 
@@ -312,7 +312,7 @@ impl Caller {
     pub(crate) fn check_budget(&self, now: Timestamp) -> Result<(), Refusal> {
         match self.authenticated_key() {
             Some(authenticated) if authenticated.key.budget != Budget::default() => {
-                self.accounts().map_or(Ok(()), |accounts| accounts.check(now))
+                self.budgets().map_or(Ok(()), |budgets| budgets.check(now))
             }
             _ => Ok(()),
         }

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use super::rotation::{Line, Rotation};
+use super::round_robin::{RoundRobin, WaitLine};
 use crate::gateway::admission::turn::{OwnedTurn, Turn};
 use crate::gateway::bounds::{BATCH_LOOKAHEAD, MOST_OVERTAKES};
 use crate::keys::Priority;
@@ -30,7 +30,7 @@ impl<W> Default for PersonLine<W> {
     }
 }
 
-impl<W> Line for PersonLine<W> {
+impl<W> WaitLine for PersonLine<W> {
     fn is_empty(&self) -> bool {
         self.waiters.is_empty()
     }
@@ -65,14 +65,14 @@ impl<W> PersonLine<W> {
 
 /// The waiters of one priority: keys take turns, and within a key its people do.
 struct PriorityClass<W> {
-    keys: Rotation<Rotation<PersonLine<W>>>,
+    keys: RoundRobin<RoundRobin<PersonLine<W>>>,
     /// What this class has saved up towards its next turn, in turns of all classes that have waiters.
     credit: i64,
 }
 
 impl<W> Default for PriorityClass<W> {
     fn default() -> Self {
-        Self { keys: Rotation::default(), credit: 0 }
+        Self { keys: RoundRobin::default(), credit: 0 }
     }
 }
 

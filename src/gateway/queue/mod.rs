@@ -9,7 +9,7 @@
 //!
 //! - `ticket.rs`: waiting requests and tickets; a response body keeps its ticket until the response ends
 //! - `fair_queue.rs`: the order of the waiting requests, fair between keys and the people behind them
-//! - `rotation.rs`: lines that take turns
+//! - `round_robin.rs`: lines that take turns
 //! - `wait.rs`: waits for a slot and for a worker to use it with
 //! - `unavailable.rs`: the refusal for each reason why a model cannot serve
 //! - `model_queues.rs`: the queues of all models, and which model a request means
@@ -20,7 +20,7 @@ mod fair_queue;
 mod job_capacity;
 pub(super) mod model_queues;
 pub(super) mod rescan;
-mod rotation;
+mod round_robin;
 pub(super) mod ticket;
 pub(super) mod unavailable;
 mod wait;

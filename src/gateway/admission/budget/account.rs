@@ -18,12 +18,12 @@ pub(crate) struct AccountLimits {
     pub(crate) tokens_per_month: Option<u64>,
     pub(crate) cost_per_month: Option<Amount>,
     /// Whose limits they are, as errors say it.
-    pub(crate) owner: Owner,
+    pub(crate) owner: BudgetOwner,
 }
 
 /// Whose limits are meant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Owner {
+pub(crate) enum BudgetOwner {
     #[default]
     Key,
     Person,
@@ -66,14 +66,14 @@ impl AccountLimits {
             tokens_per_day: budget.tokens_per_day.map(Into::into),
             tokens_per_month: budget.tokens_per_month.map(Into::into),
             cost_per_month: budget.cost_per_month,
-            owner: Owner::Key,
+            owner: BudgetOwner::Key,
         }
     }
 
     /// Returns the limits of each person behind a key.
     pub(crate) fn of_person(budget: &Budget) -> Self {
         let tokens_per_day = budget.person_tokens_per_day.map(Into::into);
-        Self { tokens_per_day, owner: Owner::Person, ..Self::default() }
+        Self { tokens_per_day, owner: BudgetOwner::Person, ..Self::default() }
     }
 
     /// Whether tokens are limited.
@@ -83,8 +83,8 @@ impl AccountLimits {
 
     fn name(&self, of_key: &'static str, of_person: &'static str) -> &'static str {
         match self.owner {
-            Owner::Key => of_key,
-            Owner::Person => of_person,
+            BudgetOwner::Key => of_key,
+            BudgetOwner::Person => of_person,
         }
     }
 }

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::reservation::{Accounts, Reservation};
+use super::super::reservation::{BudgetReservation, CallerBudgets};
 use super::*;
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-fn accounts(budget: &Budget) -> Accounts {
-    Accounts::new(Arc::default(), None, budget)
+fn accounts(budget: &Budget) -> CallerBudgets {
+    CallerBudgets::new(Arc::default(), None, budget)
 }
 
 fn budget(requests_per_day: u64, tokens_per_day: u64, tokens_per_month: u64) -> Budget {
@@ -28,11 +28,11 @@ fn budget(requests_per_day: u64, tokens_per_day: u64, tokens_per_month: u64) -> 
 }
 
 /// Ends a request that has used this many tokens.
-fn end(mut reservation: Reservation, tokens: u64) {
+fn end(mut reservation: BudgetReservation, tokens: u64) {
     reservation.settle(Use { requests: 1, tokens, cost: Amount::from_micros(tokens) });
 }
 
-fn refusal(result: Result<Reservation, Refusal>) -> (&'static str, String, Duration) {
+fn refusal(result: Result<BudgetReservation, Refusal>) -> (&'static str, String, Duration) {
     match result.map(drop) {
         Err(Refusal::BudgetExceeded { budget, left, wait, .. }) => (budget, left, wait),
         other => panic!("{other:?}"),
@@ -97,7 +97,7 @@ fn the_person_is_refused_while_the_key_has_much_left_and_the_key_gets_back_what_
     let now = at("2026-11-30T12:00:00Z");
     let limits = Budget { person_tokens_per_day: std::num::NonZeroU64::new(10), ..budget(0, 100, 0) };
     let key = Arc::<Account>::default();
-    let accounts = Accounts::new(Arc::clone(&key), Some(Arc::default()), &limits);
+    let accounts = CallerBudgets::new(Arc::clone(&key), Some(Arc::default()), &limits);
     assert_eq!(refusal(accounts.clone().reserve(0, 11, now)).0, "person_tokens_per_day");
     assert_eq!(key.tokens_left(&AccountLimits::of_key(&limits), now), Some(100));
     assert_eq!(accounts.tokens_left(now), Some(10));
@@ -168,7 +168,7 @@ proptest! {
         let mut now = at("2028-02-27T22:00:00Z");
         // The latest time that a request was admitted or looked at: periods follow it.
         let mut latest = now;
-        let mut in_flight: Vec<(Reservation, Timestamp, u64)> = Vec::new();
+        let mut in_flight: Vec<(BudgetReservation, Timestamp, u64)> = Vec::new();
         let mut used: Vec<(Timestamp, u64)> = Vec::new();
         for step in steps {
             match step {

@@ -10,15 +10,15 @@ use crate::refusal::Refusal;
 
 /// The accounts of a caller, with their limits: that of its key, and that of the person behind it.
 #[derive(Debug, Clone)]
-pub(crate) struct Accounts {
+pub(crate) struct CallerBudgets {
     key: (Arc<Account>, AccountLimits),
     person: Option<(Arc<Account>, AccountLimits)>,
 }
 
 /// What a request has reserved. Dropping it gives everything back that was not settled.
 #[derive(Debug)]
-pub(crate) struct Reservation {
-    accounts: Accounts,
+pub(crate) struct BudgetReservation {
+    accounts: CallerBudgets,
     /// How many of the accounts have reserved it.
     reserved_in: usize,
     reserved: Use,
@@ -28,7 +28,7 @@ pub(crate) struct Reservation {
     used: Use,
 }
 
-impl Accounts {
+impl CallerBudgets {
     /// Returns the accounts of a key and of a person behind it.
     pub(crate) fn new(key: Arc<Account>, person: Option<Arc<Account>>, budget: &Budget) -> Self {
         let person = person.map(|account| (account, AccountLimits::of_person(budget)));
@@ -61,11 +61,11 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Refusal::BudgetExceeded`].
-    pub(crate) fn reserve(self, prompt: u64, answer: u64, now: Timestamp) -> Result<Reservation, Refusal> {
+    pub(crate) fn reserve(self, prompt: u64, answer: u64, now: Timestamp) -> Result<BudgetReservation, Refusal> {
         let tokens = prompt.saturating_add(answer);
         let reserved = Use { requests: 1, tokens, cost: Amount::default() };
         let (reserved_in, used) = (0, Use::default());
-        let mut reservation = Reservation { accounts: self, reserved_in, reserved, prompt, admitted: now, used };
+        let mut reservation = BudgetReservation { accounts: self, reserved_in, reserved, prompt, admitted: now, used };
         for (account, limits) in reservation.accounts.iter() {
             // If the second account refuses, the drop of the reservation gives back what the first has reserved.
             reservation.admitted = reservation.admitted.max(account.reserve(limits, tokens, now)?);
@@ -80,7 +80,7 @@ impl Accounts {
     }
 }
 
-impl Reservation {
+impl BudgetReservation {
     /// Returns the tokens of the prompt, by estimate.
     pub(crate) fn prompt(&self) -> u64 {
         self.prompt
@@ -97,7 +97,7 @@ impl Reservation {
     }
 }
 
-impl Drop for Reservation {
+impl Drop for BudgetReservation {
     fn drop(&mut self) {
         for (account, _) in self.accounts.iter().take(self.reserved_in) {
             account.settle(self.reserved, self.used, self.admitted);

@@ -2,30 +2,30 @@
 
 use std::collections::{HashMap, VecDeque};
 
-/// A line in a [`Rotation`]. An empty one has left the rotation.
-pub(super) trait Line: Default {
+/// A line in a [`RoundRobin`]. An empty one has left the rotation.
+pub(super) trait WaitLine: Default {
     fn is_empty(&self) -> bool;
 }
 
 /// Lines by name, in the order of their turns.
-pub(super) struct Rotation<L> {
+pub(super) struct RoundRobin<L> {
     order: VecDeque<Box<str>>,
     lines: HashMap<Box<str>, L>,
 }
 
-impl<L> Default for Rotation<L> {
+impl<L> Default for RoundRobin<L> {
     fn default() -> Self {
         Self { order: VecDeque::new(), lines: HashMap::new() }
     }
 }
 
-impl<L> Line for Rotation<L> {
+impl<L> WaitLine for RoundRobin<L> {
     fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
 }
 
-impl<L: Line> Rotation<L> {
+impl<L: WaitLine> RoundRobin<L> {
     /// Returns the line with this name. A new one takes its turn after all others.
     pub(super) fn line(&mut self, name: &str) -> &mut L {
         if !self.lines.contains_key(name) {
