@@ -22,6 +22,7 @@
 //! | [`http_client`] | the HTTP client for the program's own requests, such as probes |
 //! | `import` | configurations of other programs, converted into ours |
 //! | [`keys`] | the API key file: grammar, lookup, reload, edits by `keyctl` |
+//! | [`ledger`] | what each key, person and model has used, and what administrators have done, in a file |
 //! | [`models`] | model files: GGUF metadata, names, listing, memory estimate |
 //! | [`operator`] | the operator's routes: health, readiness, metrics, reload |
 //! | [`pause_clock`] | a clock that stands still while the program is paused |
@@ -55,6 +56,7 @@ pub mod hex;
 pub mod http_client;
 mod import;
 pub mod keys;
+pub mod ledger;
 pub mod models;
 pub mod operator;
 pub mod pause_clock;

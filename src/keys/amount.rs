@@ -1,26 +1,26 @@
-//! Amounts of money, in whatever currency the operator counts: millionths, so that sums are exact.
+//! Amounts of money, in whatever currency the operator counts: billionths, so that sums are exact.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Millionths of the unit.
-const SCALE: u64 = 1_000_000;
+/// Billionths of the unit.
+const SCALE: u64 = 1_000_000_000;
 
 /// Digits after the point that an amount may have.
-const DECIMALS: usize = 6;
+const DECIMALS: usize = 9;
 
 /// An amount of money that is not negative.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Amount(u64);
 
 impl Amount {
-    /// Returns this many millionths.
-    pub const fn from_micros(micros: u64) -> Self {
-        Self(micros)
+    /// Returns this many billionths.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
     }
 
-    /// Returns the amount in millionths.
-    pub const fn micros(self) -> u64 {
+    /// Returns the amount in billionths.
+    pub const fn nanos(self) -> u64 {
         self.0
     }
 }
@@ -41,8 +41,8 @@ impl FromStr for Amount {
         }
         let whole: u64 = whole.parse().map_err(|_| NotAnAmount)?;
         let decimals: u64 = format!("{decimals:0<DECIMALS$}").parse().map_err(|_| NotAnAmount)?;
-        let micros = whole.checked_mul(SCALE).and_then(|micros| micros.checked_add(decimals));
-        micros.map(Self).ok_or(NotAnAmount)
+        let nanos = whole.checked_mul(SCALE).and_then(|nanos| nanos.checked_add(decimals));
+        nanos.map(Self).ok_or(NotAnAmount)
     }
 }
 
@@ -64,18 +64,20 @@ mod tests {
 
     #[test]
     fn amounts_are_read_exactly_or_not_at_all() {
-        for (text, micros) in [("12", 12_000_000), ("0.44", 440_000), ("0.000001", 1), ("1.50", 1_500_000), ("0", 0)] {
-            assert_eq!(text.parse(), Ok(Amount::from_micros(micros)), "{text}");
+        for (text, nanos) in
+            [("12", 12_000_000_000), ("0.44", 440_000_000), ("0.000000001", 1), ("1.50", 1_500_000_000), ("0", 0)]
+        {
+            assert_eq!(text.parse(), Ok(Amount::from_nanos(nanos)), "{text}");
         }
-        for text in ["", ".5", "5.", "-1", "+1", "1e3", "0.0000001", "1,5", "18446744073710", "€5"] {
+        for text in ["", ".5", "5.", "-1", "+1", "1e3", "0.0000000001", "1,5", "18446744074", "€5"] {
             assert_eq!(text.parse::<Amount>(), Err(NotAnAmount), "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn an_amount_is_written_as_it_is_read(micros in any::<u64>()) {
-            let amount = Amount::from_micros(micros);
+        fn an_amount_is_written_as_it_is_read(nanos in any::<u64>()) {
+            let amount = Amount::from_nanos(nanos);
             prop_assert_eq!(amount.to_string().parse(), Ok(amount));
         }
     }

@@ -180,7 +180,7 @@ prop_compose! {
         cost in proptest::option::of(1..=u64::MAX),
     ) -> Budget {
         let [requests_per_day, tokens_per_day, tokens_per_month, person_tokens_per_day] = counts;
-        let cost_per_month = cost.map(Amount::from_micros);
+        let cost_per_month = cost.map(Amount::from_nanos);
         Budget { requests_per_day, tokens_per_day, tokens_per_month, cost_per_month, person_tokens_per_day }
     }
 }

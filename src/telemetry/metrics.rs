@@ -133,6 +133,9 @@ metrics! {
     model_memory: Family<ModelLabels, Gauge> = Family::default(), "llamagate_model_memory_bytes", "model", "Memory that a loaded worker of the model takes of the budget, in bytes: as configured, as measured at its last load, or as estimated";
     download_bytes: Family<ModelLabels, Counter> = Family::default(), "llamagate_download_bytes", "model", "Bytes of models that came over the network; `model` is the name that was asked for, without the query of an address";
     downloads: Family<DownloadStateLabels, Gauge> = Family::default(), "llamagate_downloads", "state", "Downloads by state; of those that have ended, the ones that are remembered";
+    usage_events_waiting: Gauge = Gauge::default(), "llamagate_usage_events_waiting", "", "Finished requests and acts of administrators that the usage file could not take yet";
+    usage_events_dropped: Counter = Counter::default(), "llamagate_usage_events_dropped", "", "Finished requests and acts of administrators that the usage file lacks, because too much waited for it";
+    usage_write_failures: Counter = Counter::default(), "llamagate_usage_write_failures", "", "Attempts to write the usage file that failed; what they would have written is tried again";
     log_lines_lost: Family<FolderLabels, Gauge> = Family::default(), "llamagate_log_lines_lost", "folder", "Log lines that were lost because the queue was full or the disk did not take them";
 }
 

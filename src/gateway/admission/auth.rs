@@ -13,6 +13,7 @@ use http::request::Parts;
 use jiff::Timestamp;
 
 use super::auth_failures::AuthFailures;
+use super::budget::account::Use;
 use super::budget::reservation::CallerBudgets;
 use super::keyless::KeylessGuard;
 use super::people::{People, Person};
@@ -22,7 +23,8 @@ use crate::fleet::ModelInfo;
 use crate::gateway::client_address::ClientAddress;
 use crate::gateway::credentials::offered_keys;
 use crate::gateway::routes::route::{Route, RouteAccess};
-use crate::keys::{Budget, Denied, Key, Priority, Scope, Store};
+use crate::keys::{Amount, Budget, Denied, Key, Priority, Scope, Store};
+use crate::ledger::BudgetUse;
 use crate::models::shown_name;
 use crate::refusal::Refusal;
 use crate::settings::options::Access;
@@ -136,6 +138,18 @@ impl Authenticator {
             self.authenticate_key(headers, client.address, Scope::Metrics, now)?.require_scope(Scope::Metrics)
         } else {
             Ok(())
+        }
+    }
+
+    /// Adds what keys, and the people behind them, have used of their budgets before the start.
+    pub fn restore(&self, used: Vec<BudgetUse>, now: Timestamp) {
+        for BudgetUse { key, person, period, tokens, requests, cost_nanos, .. } in used {
+            let meter = self.meters.meter_of(&Key::named(key), self.default_rate);
+            let used = Use { requests, tokens, cost: Amount::from_nanos(cost_nanos) };
+            match person {
+                Some(person) => self.people.find(meter.key_id(), &person, now).account.restore(period, used, now),
+                None => meter.account().restore(period, used, now),
+            }
         }
     }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::period::Period;
 use crate::gateway::bounds::{BYTES_PER_TOKEN, LEAST_BYTES_PER_TOKEN, MOST_BYTES_PER_TOKEN};
 use crate::keys::{Amount, Budget};
+use crate::ledger::BudgetPeriod;
 use crate::refusal::Refusal;
 
 /// The limits of one account; `None` means unlimited.
@@ -55,6 +55,8 @@ struct Balance {
 #[derive(Debug, Default)]
 struct PeriodUse {
     start: Timestamp,
+    /// When the next one begins.
+    end: Timestamp,
     used: Use,
 }
 
@@ -93,42 +95,48 @@ impl Use {
     fn add(&mut self, other: Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.tokens = self.tokens.saturating_add(other.tokens);
-        self.cost = Amount::from_micros(self.cost.micros().saturating_add(other.cost.micros()));
+        self.cost = Amount::from_nanos(self.cost.nanos().saturating_add(other.cost.nanos()));
     }
 
     fn remove(&mut self, other: Self) {
         self.requests = self.requests.saturating_sub(other.requests);
         self.tokens = self.tokens.saturating_sub(other.tokens);
-        self.cost = Amount::from_micros(self.cost.micros().saturating_sub(other.cost.micros()));
+        self.cost = Amount::from_nanos(self.cost.nanos().saturating_sub(other.cost.nanos()));
     }
 }
 
 impl PeriodUse {
+    /// Returns the unused period that this time is in.
+    fn of(period: BudgetPeriod, now: Timestamp) -> Self {
+        Self { start: period.start(now), end: period.end(now), used: Use::default() }
+    }
+
     /// Begins a new period if this time is after the current one. A clock that was set back stays in the current one:
     /// nothing is given a second time.
-    fn follow(&mut self, period: Period, now: Timestamp) {
-        let start = period.start(now);
-        if start > self.start {
-            *self = Self { start, used: Use::default() };
+    fn follow(&mut self, period: BudgetPeriod, now: Timestamp) {
+        if now >= self.end {
+            *self = Self::of(period, now);
         }
     }
 
     /// Adds what a request used that was admitted at this time, unless that was in an earlier period.
-    fn add(&mut self, period: Period, admitted: Timestamp, used: Use) {
-        self.follow(period, admitted);
+    fn add(&mut self, admitted: Timestamp, used: Use) {
         // What was admitted before belongs to a period that has ended.
-        if period.end(admitted) > self.start {
+        if admitted >= self.start {
             self.used.add(used);
         }
     }
 }
 
 impl Account {
-    /// Sets what was used before the start, in the day and the month of this time.
-    pub(crate) fn restore(&self, day: Use, month: Use, now: Timestamp) {
+    /// Adds what was used before the start, in the day or the month of this time.
+    pub(crate) fn restore(&self, period: BudgetPeriod, used: Use, now: Timestamp) {
         let mut balance = self.lock();
-        balance.day = PeriodUse { start: Period::Day.start(now), used: day };
-        balance.month = PeriodUse { start: Period::Month.start(now), used: month };
+        balance.follow(now);
+        match period {
+            BudgetPeriod::Day => balance.day.used.add(used),
+            BudgetPeriod::Month => balance.month.used.add(used),
+        }
     }
 
     /// Checks that one more request that may use this many tokens is within the limits. Takes nothing.
@@ -155,8 +163,8 @@ impl Account {
     pub(super) fn settle(&self, reserved: Use, used: Use, admitted: Timestamp) {
         let mut balance = self.lock();
         balance.reserved.remove(reserved);
-        balance.day.add(Period::Day, admitted, used);
-        balance.month.add(Period::Month, admitted, used);
+        balance.day.add(admitted, used);
+        balance.month.add(admitted, used);
     }
 
     /// Returns how many tokens are left within the limits; `None` without a limit on tokens.
@@ -198,14 +206,14 @@ impl Account {
 
 impl Balance {
     fn follow(&mut self, now: Timestamp) {
-        self.day.follow(Period::Day, now);
-        self.month.follow(Period::Month, now);
+        self.day.follow(BudgetPeriod::Day, now);
+        self.month.follow(BudgetPeriod::Month, now);
     }
 
     fn check(&mut self, limits: &AccountLimits, tokens: u64, now: Timestamp) -> Result<(), Refusal> {
         self.follow(now);
         let Self { day, month, reserved, .. } = self;
-        let refuse = |budget, left: String, period: Period| {
+        let refuse = |budget, left: String, period: BudgetPeriod| {
             let end = period.end(now);
             let wait = Duration::try_from(end.duration_since(now)).unwrap_or_default();
             Err(Refusal::BudgetExceeded { budget, left, resets: end.to_string(), wait })
@@ -213,12 +221,12 @@ impl Balance {
         if let Some(limit) = limits.requests_per_day {
             let taken = day.used.requests.saturating_add(reserved.requests);
             if taken >= limit {
-                return refuse("requests_per_day", "0 requests".to_owned(), Period::Day);
+                return refuse("requests_per_day", "0 requests".to_owned(), BudgetPeriod::Day);
             }
         }
         let by_tokens = [
-            (limits.name("tokens_per_day", "person_tokens_per_day"), limits.tokens_per_day, &*day, Period::Day),
-            ("tokens_per_month", limits.tokens_per_month, &*month, Period::Month),
+            (limits.name("tokens_per_day", "person_tokens_per_day"), limits.tokens_per_day, &*day, BudgetPeriod::Day),
+            ("tokens_per_month", limits.tokens_per_month, &*month, BudgetPeriod::Month),
         ];
         for (name, limit, period_use, period) in by_tokens {
             let Some(limit) = limit else { continue };
@@ -231,7 +239,7 @@ impl Balance {
             }
         }
         match limits.cost_per_month {
-            Some(limit) if month.used.cost >= limit => refuse("cost_per_month", "0".to_owned(), Period::Month),
+            Some(limit) if month.used.cost >= limit => refuse("cost_per_month", "0".to_owned(), BudgetPeriod::Month),
             _ => Ok(()),
         }
     }

@@ -28,8 +28,8 @@ fn budget(requests_per_day: u64, tokens_per_day: u64, tokens_per_month: u64) -> 
 }
 
 /// Ends a request that has used this many tokens.
-fn end(mut reservation: BudgetReservation, tokens: u64) {
-    reservation.settle(Use { requests: 1, tokens, cost: Amount::from_micros(tokens) });
+fn end(reservation: BudgetReservation, tokens: u64) {
+    reservation.settle(Use { requests: 1, tokens, cost: Amount::from_nanos(tokens) });
 }
 
 fn refusal(result: Result<BudgetReservation, Refusal>) -> (&'static str, String, Duration) {
@@ -106,7 +106,7 @@ fn the_person_is_refused_while_the_key_has_much_left_and_the_key_gets_back_what_
 #[test]
 fn cost_is_refused_once_it_is_used_up() {
     let now = at("2026-11-30T12:00:00Z");
-    let limits = Budget { cost_per_month: Some(Amount::from_micros(50)), ..Budget::default() };
+    let limits = Budget { cost_per_month: Some(Amount::from_nanos(50)), ..Budget::default() };
     let accounts = accounts(&limits);
     end(accounts.clone().reserve(0, 0, now).unwrap(), 60);
     assert_eq!(refusal(accounts.clone().reserve(0, 0, now)).0, "cost_per_month");
@@ -191,12 +191,12 @@ proptest! {
                 _ => {}
             }
             latest = latest.max(now);
-            let taken = |period: Period| -> u64 {
+            let taken = |period: BudgetPeriod| -> u64 {
                 let start = period.start(latest);
                 let used: u64 = used.iter().filter(|(time, _)| *time >= start).map(|(_, tokens)| tokens).sum();
                 used + in_flight.iter().map(|(.., reserved)| reserved).sum::<u64>()
             };
-            let expected = 300u64.saturating_sub(taken(Period::Day)).min(700u64.saturating_sub(taken(Period::Month)));
+            let expected = 300u64.saturating_sub(taken(BudgetPeriod::Day)).min(700u64.saturating_sub(taken(BudgetPeriod::Month)));
             prop_assert_eq!(accounts.tokens_left(now), Some(expected));
         }
     }

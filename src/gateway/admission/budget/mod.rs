@@ -5,9 +5,7 @@
 //! each request; what was used before the start comes from the ledger.
 //!
 //! - `account.rs`: what one key or person has used and reserved
-//! - `period.rs`: days and months of the calendar, in UTC
 //! - `reservation.rs`: what one request holds until it ends
 
 pub(crate) mod account;
-pub(crate) mod period;
 pub(crate) mod reservation;

@@ -86,8 +86,8 @@ impl BudgetReservation {
         self.prompt
     }
 
-    /// Sets what the request has used, which is charged when the reservation is dropped.
-    pub(crate) fn settle(&mut self, used: Use) {
+    /// Ends the reservation, and charges what the request has used.
+    pub(crate) fn settle(mut self, used: Use) {
         self.used = used;
     }
 

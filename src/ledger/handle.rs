@@ -1,0 +1,126 @@
+//! The ledger as the rest of the program sees it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tracing::warn;
+
+use super::bounds::{FLUSH_WAIT, LAST_WRITE_WAIT};
+use super::budget_use::{self, BudgetUse};
+use super::error::LedgerError;
+use super::event::{AdminAct, Recorded, UsageEvent};
+use super::inbox::Inbox;
+use super::query::UsageQuery;
+use super::report::{UsagePage, read_usage};
+use super::writer::Writer;
+use crate::telemetry::metrics::Metrics;
+
+/// Where the ledger is kept, and how long.
+#[derive(Debug, Clone)]
+pub struct LedgerSettings {
+    /// `USAGE_DB`
+    pub path: PathBuf,
+    /// `USAGE_KEEP`
+    pub keep: Duration,
+}
+
+/// The usage ledger, or that there is none. A clone is the same ledger.
+#[derive(Debug, Clone)]
+pub struct UsageLedger(Option<Arc<Open>>);
+
+#[derive(Debug)]
+struct Open {
+    inbox: Arc<Inbox>,
+    path: PathBuf,
+}
+
+/// Ends the ledger when it is dropped, and waits for its last write.
+#[derive(Debug)]
+pub struct LedgerGuard {
+    inbox: Arc<Inbox>,
+    /// Closed when the writer has ended.
+    ended: mpsc::Receiver<()>,
+}
+
+impl UsageLedger {
+    /// Returns the ledger of a service that records no usage.
+    pub fn off() -> Self {
+        Self(None)
+    }
+
+    /// Starts the writer. The file is opened in the background: a fault of it is reported, and ends nothing.
+    ///
+    /// # Errors
+    /// An error if the thread cannot be started.
+    pub fn start(settings: LedgerSettings, metrics: Arc<Metrics>) -> io::Result<(Self, LedgerGuard)> {
+        let LedgerSettings { path, keep } = settings;
+        let inbox = Arc::new(Inbox::default());
+        let writer = Writer::new(path.clone(), keep, metrics);
+        let (of_writer, (alive, ended)) = (Arc::clone(&inbox), mpsc::channel::<()>());
+        thread::Builder::new().name("usage".to_owned()).spawn(move || {
+            // Dropped at the end, also after a panic.
+            let _alive = alive;
+            writer.run(&of_writer);
+        })?;
+        Ok((Self(Some(Arc::new(Open { inbox: Arc::clone(&inbox), path }))), LedgerGuard { inbox, ended }))
+    }
+
+    /// Whether usage is recorded.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Records what a request has used. Never waits for the disk and never fails.
+    pub fn record(&self, event: UsageEvent) {
+        if let Some(open) = &self.0 {
+            open.inbox.put(Recorded::Usage(event));
+        }
+    }
+
+    /// Records what an administrator has done.
+    pub fn record_act(&self, act: AdminAct) {
+        if let Some(open) = &self.0 {
+            open.inbox.put(Recorded::Act(Box::new(act)));
+        }
+    }
+
+    /// Reads usage, up to what was recorded before the call. Blocks.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the ledger is off, or its file cannot be read.
+    pub fn read(&self, query: &UsageQuery) -> Result<UsagePage, LedgerError> {
+        read_usage(self.flushed()?, query)
+    }
+
+    /// Returns what the budgets of the day and the month of `now` have used, up to what was recorded before the call.
+    /// Blocks. Nothing if the ledger is off or has no file yet.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the file cannot be read.
+    pub fn budget_use(&self, now: Timestamp) -> Result<Vec<BudgetUse>, LedgerError> {
+        match self.flushed().and_then(|path| budget_use::read(path, now)) {
+            Err(LedgerError::Off | LedgerError::Missing(_)) => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
+    /// Returns the file once what was recorded before is in it, or cannot be written soon.
+    fn flushed(&self) -> Result<&Path, LedgerError> {
+        let open = self.0.as_ref().ok_or(LedgerError::Off)?;
+        open.inbox.flush(FLUSH_WAIT);
+        Ok(&open.path)
+    }
+}
+
+impl Drop for LedgerGuard {
+    fn drop(&mut self) {
+        self.inbox.stop();
+        if self.ended.recv_timeout(LAST_WRITE_WAIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            warn!("the last usage could not be recorded in time and may be lost");
+        }
+    }
+}

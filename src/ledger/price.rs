@@ -1,0 +1,46 @@
+//! What a slot costs: an hour of all slots of a worker costs the price of an hour.
+
+use std::time::Duration;
+
+/// A price of an hour, in billionths of a unit. Whole numbers, so that sums are exact.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Price {
+    nanos_per_hour: u64,
+}
+
+/// Billionths of a unit in one unit.
+pub(super) const NANOS: f64 = 1e9;
+
+const NANOSECONDS_PER_HOUR: u128 = 3_600_000_000_000;
+
+impl Price {
+    /// Creates the price of an hour, in units of any currency. A price below zero is none.
+    pub fn per_hour(units: f64) -> Self {
+        // The conversion saturates.
+        Self { nanos_per_hour: (units.max(0.0) * NANOS).round() as u64 }
+    }
+
+    /// Returns what it costs, in billionths of a unit, to use one of `slots` slots for this time, rounded.
+    pub fn of_slot(self, time: Duration, slots: usize) -> u64 {
+        let whole = u128::from(self.nanos_per_hour).saturating_mul(time.as_nanos());
+        let part = NANOSECONDS_PER_HOUR.saturating_mul(slots.max(1) as u128);
+        u64::try_from(whole.saturating_add(part / 2) / part).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_slots_of_an_hour_cost_the_price_of_an_hour() {
+        let price = Price::per_hour(2.0);
+        let hour = Duration::from_secs(3600);
+        assert_eq!(price.of_slot(hour, 1), 2_000_000_000);
+        assert_eq!(price.of_slot(hour, 4) * 4, 2_000_000_000);
+        assert_eq!(price.of_slot(Duration::from_millis(9), 1), 5_000, "a short request is not free");
+        assert_eq!(Price::default().of_slot(hour, 1), 0);
+        assert_eq!(Price::per_hour(f64::NAN).of_slot(hour, 1), 0);
+        assert_eq!(Price::per_hour(1e300).of_slot(Duration::MAX, 0), u64::MAX);
+    }
+}

@@ -1,0 +1,156 @@
+//! Reads usage and the acts of administrators, on a connection that cannot write.
+
+use std::path::Path;
+
+use rusqlite::types::Value;
+use rusqlite::{Row, params_from_iter};
+use serde::Serialize;
+
+use super::calendar::time_of;
+use super::error::LedgerError;
+use super::event::AdminAct;
+use super::price::NANOS;
+use super::query::{GroupBy, UsageQuery};
+use super::schema;
+
+/// One row of usage. A column that rows are not grouped by is left out; `null` in one that they are stands for no key, no
+/// person and no model.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct UsageRow {
+    /// When the hour, the day or the month begins, in UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    /// The id of the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Option<String>>,
+    /// The person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub person: Option<Option<String>>,
+    /// The model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<Option<String>>,
+    /// Requests that were not refused.
+    pub requests: u64,
+    /// Requests that were refused.
+    pub refused: u64,
+    /// Tokens of prompts, the cached ones included.
+    pub prompt_tokens: u64,
+    /// Tokens of prompts that were found in a cache.
+    pub cached_tokens: u64,
+    /// Tokens of answers.
+    pub completion_tokens: u64,
+    /// Time that requests held slots, in seconds.
+    pub slot_seconds: f64,
+    /// Sum of the times from the arrival of a request to the first byte of its answer, in seconds.
+    pub first_byte_seconds: f64,
+    /// The cost, in the unit of `PRICE_PER_HOUR`.
+    pub cost: f64,
+}
+
+/// A page of rows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct UsagePage {
+    /// Always `list`.
+    pub object: &'static str,
+    /// The rows, in the order of their columns.
+    pub data: Vec<UsageRow>,
+    /// Whether there are more.
+    pub has_more: bool,
+    /// The `after` of the next page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+    /// The columns that the rows are grouped by.
+    #[serde(skip)]
+    pub columns: Vec<&'static str>,
+}
+
+const SUMS: &str = "sum(requests), sum(refused), sum(prompt_tokens), sum(cached_tokens), sum(completion_tokens), \
+                    sum(slot_micros), sum(first_byte_micros), sum(cost_nanos)";
+
+/// Reads the rows that a query asks for from the file at this path.
+///
+/// # Errors
+/// [`LedgerError`] if the file cannot be read.
+pub fn read_usage(path: &Path, query: &UsageQuery) -> Result<UsagePage, LedgerError> {
+    let connection = schema::open_to_read(path)?;
+    let of_sqlite = LedgerError::of(path);
+    let UsageQuery { from, to, by, key, limit, after } = query;
+    let groups: Vec<String> = by.iter().map(|group| group.expression()).collect();
+    let groups = groups.join(", ");
+    let of_key = if key.is_some() { "AND key = ?5" } else { "" };
+    // One row more than asked for tells whether there is a next page.
+    let sql = format!(
+        "SELECT {groups}, {SUMS} FROM usage WHERE hour >= ?1 AND hour < ?2 {of_key} \
+         GROUP BY {groups} ORDER BY {groups} LIMIT ?3 OFFSET ?4"
+    );
+    let mut parameters: Vec<Value> = [*from, *to, *limit as i64 + 1, *after as i64].map(Value::from).into();
+    parameters.extend(key.clone().map(Value::from));
+    let mut statement = connection.prepare(&sql).map_err(&of_sqlite)?;
+    let rows = statement.query_map(params_from_iter(parameters), |row| usage_row(row, by)).map_err(&of_sqlite)?;
+    let mut data = rows.collect::<rusqlite::Result<Vec<_>>>().map_err(&of_sqlite)?;
+    let has_more = data.len() > *limit;
+    data.truncate(*limit);
+    let next = has_more.then_some(after + *limit as u64);
+    Ok(UsagePage { object: "list", data, has_more, next, columns: by.iter().map(|group| group.column()).collect() })
+}
+
+fn usage_row(row: &Row<'_>, by: &[GroupBy]) -> rusqlite::Result<UsageRow> {
+    let count = |column: usize| {
+        let count = row.get::<_, i64>(by.len() + column);
+        count.map(|count| u64::try_from(count).unwrap_or(0))
+    };
+    let mut usage = UsageRow {
+        start: None,
+        key: None,
+        person: None,
+        model: None,
+        requests: count(0)?,
+        refused: count(1)?,
+        prompt_tokens: count(2)?,
+        cached_tokens: count(3)?,
+        completion_tokens: count(4)?,
+        slot_seconds: count(5)? as f64 / 1e6,
+        first_byte_seconds: count(6)? as f64 / 1e6,
+        cost: count(7)? as f64 / NANOS,
+    };
+    for (column, group) in by.iter().enumerate() {
+        if group.is_time() {
+            usage.start = Some(time_of(row.get(column)?).to_string());
+            continue;
+        }
+        let name = Some(Some(row.get::<_, String>(column)?).filter(|name| !name.is_empty()));
+        match group {
+            GroupBy::Key => usage.key = name,
+            GroupBy::Person => usage.person = name,
+            _ => usage.model = name,
+        }
+    }
+    Ok(usage)
+}
+
+/// Reads the newest acts of administrators from the file at this path, the newest first.
+///
+/// # Errors
+/// [`LedgerError`] if the file cannot be read.
+pub fn read_acts(path: &Path, limit: usize) -> Result<Vec<AdminAct>, LedgerError> {
+    let connection = schema::open_to_read(path)?;
+    let of_sqlite = LedgerError::of(path);
+    let sql = "SELECT time, key, address, act, target, status, outcome FROM audit ORDER BY id DESC LIMIT ?1";
+    let mut statement = connection.prepare(sql).map_err(&of_sqlite)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map([limit], act_of_row).map_err(&of_sqlite)?;
+    rows.collect::<rusqlite::Result<Vec<_>>>().map_err(&of_sqlite)
+}
+
+fn act_of_row(row: &Row<'_>) -> rusqlite::Result<AdminAct> {
+    let text = |column: usize| row.get::<_, String>(column);
+    Ok(AdminAct {
+        time: text(0)?.parse().unwrap_or_default(),
+        key: Some(text(1)?).filter(|key| !key.is_empty()),
+        address: text(2)?.parse().ok(),
+        act: text(3)?,
+        target: text(4)?,
+        status: row.get(5)?,
+        outcome: text(6)?,
+    })
+}

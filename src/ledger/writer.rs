@@ -1,0 +1,164 @@
+//! The thread that owns the file.
+//!
+//! What cannot be written stays in memory and is written later, as far as there is room for it. The service goes on.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+use tracing::{info, warn};
+
+use super::bounds::WRITE_RETRY;
+use super::calendar::{HOUR, hour_of};
+use super::error::LedgerError;
+use super::inbox::{Delivery, Inbox};
+use super::pending::PendingUsage;
+use super::{schema, write};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::throttled_warning::ThrottledWarning;
+
+/// The topic of the warning on `/health`.
+const USAGE_TOPIC: &str = "usage";
+
+/// Writes the events of an inbox into the file.
+pub(super) struct Writer {
+    path: PathBuf,
+    /// `USAGE_KEEP`
+    keep: Duration,
+    metrics: Arc<Metrics>,
+    file: Option<OpenFile>,
+    pending: PendingUsage,
+    failure: ThrottledWarning,
+    is_failing: bool,
+    /// When the file is tried again after a failure.
+    retry_at: Option<Instant>,
+    /// The hour for which old rows were removed.
+    pruned_hour: i64,
+}
+
+/// The file, and what tells it from another one of the same name.
+struct OpenFile {
+    connection: Connection,
+    identity: Option<(u64, u64)>,
+}
+
+impl Writer {
+    /// Creates the writer of this file; [`Writer::run`] opens it.
+    pub(super) fn new(path: PathBuf, keep: Duration, metrics: Arc<Metrics>) -> Self {
+        Self {
+            path,
+            keep,
+            metrics,
+            file: None,
+            pending: PendingUsage::default(),
+            failure: ThrottledWarning::default(),
+            is_failing: false,
+            retry_at: None,
+            pruned_hour: i64::MIN,
+        }
+    }
+
+    /// Writes until the inbox is stopped.
+    pub(super) fn run(mut self, inbox: &Inbox) {
+        // Before the first event, so that the file is there for readers, and a fault of it is told early.
+        self.write();
+        loop {
+            let Delivery { mut events, dropped, flush, is_last, is_urgent } = inbox.take(self.retry_at);
+            let taken = events.len() as u64;
+            let added = events.drain(..).map(|event| u64::from(self.pending.add(event))).sum::<u64>();
+            self.metrics.usage_events_dropped.inc_by(dropped + taken - added);
+            inbox.give_back(events);
+            if is_urgent || self.retry_at.is_none_or(|at| at <= Instant::now()) {
+                self.write();
+            }
+            self.metrics.usage_events_waiting.set(i64::try_from(self.pending.events).unwrap_or(i64::MAX));
+            inbox.finish(flush);
+            if is_last {
+                return self.end();
+            }
+        }
+    }
+
+    /// Writes what is pending, and opens the file if it is not open.
+    fn write(&mut self) {
+        let outcome = self.try_write();
+        self.retry_at = outcome.is_err().then(|| Instant::now() + WRITE_RETRY);
+        match outcome {
+            Ok(()) => {
+                self.pending = PendingUsage::default();
+                if std::mem::take(&mut self.is_failing) {
+                    self.metrics.warnings.replace(USAGE_TOPIC, &[]);
+                    info!(path = %self.path.display(), "usage is recorded again");
+                }
+            }
+            Err(error) => self.report(&error),
+        }
+    }
+
+    fn try_write(&mut self) -> Result<(), LedgerError> {
+        // A file that was moved away or replaced would take all further rows with it.
+        if self.file.as_ref().is_some_and(|file| file.identity != identity(&self.path)) {
+            self.file = None;
+        }
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => OpenFile { connection: schema::open(&self.path)?, identity: identity(&self.path) },
+        };
+        let of_sqlite = LedgerError::of(&self.path);
+        if !self.pending.is_empty() {
+            write::write(&mut file.connection, &self.pending).map_err(&of_sqlite)?;
+            // From here on nothing may fail: what was written must not be written again.
+            self.pending = PendingUsage::default();
+        }
+        self.prune(&mut file.connection);
+        // After a failure the file is opened again: it may be another one by then.
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// Removes old rows, once an hour. A failure is no loss: the next hour tries again.
+    fn prune(&mut self, connection: &mut Connection) {
+        let hour = hour_of(Timestamp::now());
+        if hour == self.pruned_hour {
+            return;
+        }
+        self.pruned_hour = hour;
+        let keep = i64::try_from(self.keep.as_secs()).unwrap_or(i64::MAX);
+        let before = hour.saturating_sub(keep).div_euclid(HOUR) * HOUR;
+        if let Err(error) = write::prune(connection, before) {
+            warn!(path = %self.path.display(), %error, "old usage is not removed");
+        }
+    }
+
+    /// Counts a failure, shows it on `/health`, and logs it at most once a minute.
+    fn report(&mut self, error: &LedgerError) {
+        self.metrics.usage_write_failures.inc();
+        let warning = format!(
+            "usage is not recorded ({error}): see to the disk or the folder, or set USAGE_DB; {} events wait in memory",
+            self.pending.events
+        );
+        if let Some(failures) = self.failure.report_due() {
+            warn!(failures, "{warning}");
+        }
+        if !self.is_failing {
+            self.metrics.warnings.show(USAGE_TOPIC, &warning);
+        }
+        self.is_failing = true;
+    }
+
+    /// Tells what is lost with the end of the service.
+    fn end(self) {
+        if self.pending.events > 0 {
+            self.metrics.usage_events_dropped.inc_by(self.pending.events);
+            warn!(path = %self.path.display(), events = self.pending.events, "usage could not be recorded and is lost");
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
