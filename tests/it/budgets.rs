@@ -98,6 +98,30 @@ fn a_budget_survives_a_reload_of_the_key_file() {
 }
 
 #[test]
+fn a_budget_goes_on_where_it_was_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        with_key("requests_per_day=3 tokens_per_month=5000 trust_user_headers=true person_tokens_per_day=100")
+            .set("USAGE_DB", folder.path().join("usage.db").display())
+            .start_ready()
+    };
+    let ask = |gateway: &Gateway, person: &str| {
+        let client = gateway.client_with(SECRET).header("X-LLM-User", person);
+        client.post_json(CHAT, &chat(json!({"max_tokens": 20})))
+    };
+    let left = |answer: &Response| answer.header("x-budget-remaining-tokens").unwrap().to_owned();
+    let mut gateway = start();
+    assert_eq!(left(&ask(&gateway, "ann")), left(&ask(&gateway, "bob")), "each person has a budget");
+    gateway.stop();
+    drop(gateway);
+    let gateway = start();
+    let answer = ask(&gateway, "ann");
+    let used = 100 - answer.json()["usage"]["total_tokens"].as_u64().unwrap();
+    assert!(left(&answer).parse::<u64>().unwrap() < used, "{}", left(&answer));
+    assert_exceeded(&ask(&gateway, "eve"), "requests_per_day");
+}
+
+#[test]
 fn a_request_that_the_queue_refuses_costs_nothing() {
     let gateway = with_key("requests_per_day=2")
         .script(json!({"hold_requests": [CHAT]}))
