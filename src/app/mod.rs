@@ -55,13 +55,14 @@ use crate::fleet::{Fleet, KeySuspensions};
 use crate::gateway::{
     Accounting, AppServices, Authenticator, Gateway, HeadLimits, ModelQueues, QueueTimeouts, WireLimits, listen,
 };
+use crate::ledger::{LedgerSettings, Price, UsageLedger};
 use crate::models::LAST_USED_FILE;
 use crate::pause_clock::{self, PauseClock};
 use crate::platform::{self, Platform};
 use crate::preflight::Prepared;
 use crate::runpod::QueueWorker;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, HEALTH_CONNECTIONS};
-use crate::settings::{Inputs, Resolved, Settings};
+use crate::settings::{Inputs, Resolved, Settings, options};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::files::{LogFolder, LogRules};
 use crate::telemetry::log::LogGuard;
@@ -86,7 +87,7 @@ pub async fn run(startup: Startup, mut signals: Signals) -> io::Result<RunOutcom
     let Startup { inputs, resolved, ready, platform, log } = startup;
     let context = create_context(&resolved.config.settings, ready, platform, log)?;
     let listeners = bind(&context.settings, &inputs)?;
-    let accounts = open_accounts(&context);
+    let accounts = open_accounts(&context)?;
     let models = start_models(&context, &accounts, inputs, resolved)?;
     let service = serve(&context, listeners, &accounts, &models)?;
     let idle_limit = context.settings.service.shutdown_timeout.duration();
@@ -133,14 +134,24 @@ fn bind(settings: &Settings, inputs: &Inputs) -> io::Result<Listeners> {
     Ok(listeners)
 }
 
-/// Creates the metrics and opens the access log.
-fn open_accounts(context: &RunContext) -> Accounts {
+/// Creates the metrics, opens the access log, and starts the usage ledger.
+fn open_accounts(context: &RunContext) -> io::Result<Accounts> {
     let metrics = Arc::new(Metrics::new(&context.platform.kind.to_string()));
     for (topic, warning) in context.settings.exposures() {
         metrics.warnings.show(topic, &warning);
     }
     let (access, access_guard) = AccessLog::open(&context.settings.logs);
-    Accounts { accounting: Arc::new(Accounting { metrics, access }), access_guard }
+    let options::Usage { usage_db, usage_keep, price_per_hour } = &context.settings.usage;
+    let (ledger, ledger_guard) = match &usage_db.0 {
+        Some(path) => {
+            let settings = LedgerSettings { path: path.clone(), keep: usage_keep.0 };
+            let (ledger, guard) = UsageLedger::start(settings, Arc::clone(&metrics))?;
+            (ledger, Some(guard))
+        }
+        None => (UsageLedger::off(), None),
+    };
+    let price = Price::per_hour(price_per_hour.0);
+    Ok(Accounts { accounting: Arc::new(Accounting { metrics, access, ledger, price }), access_guard, ledger_guard })
 }
 
 /// Creates what runs the workers. The model files are read later, by [`wait_for_stop`].
@@ -310,9 +321,11 @@ async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSign
         let _ = std::fs::remove_file(path);
     }
     // Dropped in this order: the access log passes its last lines to the writer, and dropping the guard writes them.
-    let Accounts { accounting, access_guard } = accounts;
+    let Accounts { accounting, access_guard, ledger_guard } = accounts;
     drop((gateway, operator_api, models, accounting));
     drop(access_guard);
+    // Waits for the disk.
+    let _ = tokio::task::spawn_blocking(move || drop(ledger_guard)).await;
 }
 
 /// Waits until the requests in flight have finished. Jobs first: a poll that is open may still return jobs, and these

@@ -13,6 +13,7 @@ use super::reload::Reloader;
 use crate::cores::CoreThreads;
 use crate::fleet::{Fleet, KeySuspensions};
 use crate::gateway::{Accounting, Gateway, ModelQueues};
+use crate::ledger::LedgerGuard;
 use crate::operator::OperatorApi;
 use crate::pause_clock::PauseClock;
 use crate::platform::Platform;
@@ -54,11 +55,13 @@ pub(super) struct RunContext {
     pub(super) _pause_clock: PauseClock,
 }
 
-/// The metrics and the access log.
+/// The metrics, the access log and the usage ledger.
 pub(super) struct Accounts {
     pub(super) accounting: Arc<Accounting>,
     /// Writes the queued lines when it is dropped. Must be dropped after the last user of the access log.
     pub(super) access_guard: WorkerGuard,
+    /// Writes the last usage when it is dropped. Dropped after all requests have ended; `None` if none is recorded.
+    pub(super) ledger_guard: Option<LedgerGuard>,
 }
 
 /// The models and their workers.

@@ -116,6 +116,11 @@ impl Member {
         self.handle.is_open() && self.remote_status.as_ref().is_none_or(allows)
     }
 
+    /// Returns the number of slots.
+    pub fn slot_count(&self) -> usize {
+        self.slots
+    }
+
     /// Returns how many slots may be used now. While the breaker tries the worker, that is one more than are in use.
     pub(super) fn slots(&self, now: ActiveInstant) -> usize {
         let is_on_trial = |status: &RemoteStatus| status.lock().0.state(now) != BreakerState::Closed;

@@ -29,6 +29,7 @@ use super::response::stall_sweeper::StallSweeper;
 use super::response::upstream_body::UpstreamBody;
 use super::routes::lookup;
 use crate::fleet::{Fingerprint, Model, RequestClass, StubWorker, WorkerKind};
+use crate::ledger::{Price, UsageLedger};
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
 use crate::settings::options::Logs;
@@ -82,7 +83,8 @@ impl TestRecords {
             instance_id: "test".to_owned(),
         };
         let (access, writer) = AccessLog::open(&logs);
-        let accounting = Arc::new(Accounting { metrics: Arc::new(Metrics::new("local")), access });
+        let (metrics, ledger) = (Arc::new(Metrics::new("local")), UsageLedger::off());
+        let accounting = Arc::new(Accounting { metrics, access, ledger, price: Price::default() });
         Self { accounting, folder, writer }
     }
 

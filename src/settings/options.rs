@@ -11,9 +11,9 @@ use std::path::PathBuf;
 
 use super::reader::Reader;
 use super::values::{
-    ByteSize, Context, DownloadConnections, ExtraArgs, GpuLayers, HubEndpoint, HubToken, LogFormat, LogLevel,
-    MemoryBudgetSetting, ModelStores, Networks, Origins, RunpodMode, Seconds, ServeModelsDir, ServiceKey, Strategy,
-    Value, ZeroIsOff,
+    ByteSize, Context, DownloadConnections, ExtraArgs, GpuLayers, HourlyPrice, HubEndpoint, HubToken, KeptTime,
+    LogFormat, LogLevel, MemoryBudgetSetting, ModelStores, Networks, Origins, RunpodMode, Seconds, ServeModelsDir,
+    ServiceKey, Strategy, UsageFile, Value, ZeroIsOff,
 };
 use crate::models::{ModelPlaces, PlaceKind};
 
@@ -253,6 +253,13 @@ options! {
         shutdown_timeout: ZeroIsOff<Seconds> = "0", Restart, "Stop the whole service after this long without a request; `0` = never.";
         runpod_mode: Option<RunpodMode> = "", Restart, "`queue`: also take jobs from the queue of a RunPod endpoint (see DEPLOYMENT.md); `http`: take no jobs. Detected: `queue` if RunPod sets `RUNPOD_WEBHOOK_GET_JOB`.";
         debug_shell: bool = "false", Restart, "Print the resolved settings (secrets masked) and wait; start nothing.";
+    }
+
+    /// Where usage is recorded, and what it costs.
+    Usage usage "Usage" {
+        usage_db: UsageFile = "$DATA_DIR/usage.db", Restart, "SQLite file in which the usage of each key, person and model is recorded, and what administrators do (see USAGE.md); `off` = nowhere.";
+        usage_keep: KeptTime = "400d", Restart, "How long usage is kept.";
+        price_per_hour: HourlyPrice = "0", Restart, "What an hour of a worker costs, in any currency. A request costs its share of the slots for the time that it held one.";
     }
 
     /// Where logs are written, and in which format.

@@ -18,6 +18,8 @@ use crate::gateway::admission::rate::Meter;
 use crate::gateway::bounds::BYTES_PER_TOKEN;
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::routes::route::Route;
+use crate::ledger::{Price, UsageEvent, UsageLedger};
+use crate::pause_clock::ActiveInstant;
 use crate::refusal::QUEUE_FULL;
 use crate::telemetry::access::{AccessEntry, AccessLog};
 use crate::telemetry::metrics::Metrics;
@@ -29,10 +31,17 @@ pub struct Accounting {
     pub metrics: Arc<Metrics>,
     /// The access log.
     pub access: AccessLog,
+    /// The usage ledger.
+    pub ledger: UsageLedger,
+    /// `PRICE_PER_HOUR`
+    pub price: Price,
 }
 
 /// The logged status of a request whose client disconnected before a response began, as in nginx.
 const CLIENT_CLOSED: u16 = 499;
+
+/// The code of such a request, and of one whose client left before its end.
+const CLIENT_LEFT: &str = "client_closed";
 
 /// What is known about a request so far. Boxed, because it moves through every stage of the pipeline.
 pub(crate) struct Record(Box<RecordData>);
@@ -52,6 +61,8 @@ pub(crate) struct RecordData {
     /// Whether the request is for llama-server; only those count in the `gateway_` metrics.
     pub(crate) counted: bool,
     key: Option<Arc<KeySeries>>,
+    /// The person whom the key names as its user.
+    pub(crate) person: Option<Arc<str>>,
     model: Option<Arc<ModelSeries>>,
     pub(crate) status: Option<StatusCode>,
     pub(crate) code: Option<&'static str>,
@@ -61,6 +72,7 @@ pub(crate) struct RecordData {
     pub(super) bytes_out: u64,
     /// Time spent in queues, once the request holds a slot.
     pub(crate) queued: Option<Duration>,
+    slots: SlotUse,
     /// Time from the arrival to the first byte of the response body.
     first_byte: Option<Duration>,
     /// Whether the response was sent to its end.
@@ -89,6 +101,17 @@ pub(crate) struct RecordData {
     is_call: bool,
 }
 
+/// The slots that a request has held, and now holds.
+#[derive(Debug, Clone, Copy, Default)]
+struct SlotUse {
+    /// When the slot was granted that is held now, and how many its worker has.
+    held: Option<(ActiveInstant, usize)>,
+    /// The time of the slots that were held before.
+    time: Duration,
+    /// What they cost, in billionths.
+    cost_nanos: u64,
+}
+
 /// The sums over the worker calls of one translated request.
 #[derive(Default)]
 struct CallTotals {
@@ -96,10 +119,28 @@ struct CallTotals {
     /// The tokens to charge.
     spent: u64,
     model: Option<Arc<ModelSeries>>,
+    slots: SlotUse,
     /// The longest wait of a call.
     queued: Option<Duration>,
     /// The headers that name the worker of the last call that failed.
     failure_headers: Option<Box<HeaderMap>>,
+}
+
+impl SlotUse {
+    /// Ends the use of the slot that is held.
+    fn end(&mut self, price: Price) {
+        if let Some((since, slots)) = self.held.take() {
+            let time = since.elapsed();
+            self.time = self.time.saturating_add(time);
+            self.cost_nanos = self.cost_nanos.saturating_add(price.of_slot(time, slots));
+        }
+    }
+
+    /// Adds the slots that another request has held.
+    fn add(&mut self, other: Self) {
+        self.time = self.time.saturating_add(other.time);
+        self.cost_nanos = self.cost_nanos.saturating_add(other.cost_nanos);
+    }
 }
 
 impl Record {
@@ -122,12 +163,14 @@ impl Record {
             route: None,
             counted: false,
             key: None,
+            person: None,
             model: None,
             status: None,
             code: None,
             bytes_in: 0,
             bytes_out: 0,
             queued: None,
+            slots: SlotUse::default(),
             first_byte: None,
             complete: false,
             token_counter: None,
@@ -196,6 +239,17 @@ impl RecordData {
         self.model.as_deref().map(|model| model.id.as_str()).filter(|id| *id != OTHER)
     }
 
+    /// Records that the request holds one of `slots` slots of a worker, which was granted at `since`.
+    pub(crate) fn begin_slot(&mut self, since: ActiveInstant, slots: usize) {
+        self.slots.held = Some((since, slots));
+    }
+
+    /// Records that the request holds no slot any more.
+    pub(crate) fn end_slot(&mut self) {
+        let price = self.accounting.price;
+        self.slots.end(price);
+    }
+
     /// Records that a worker of this kind responds, and starts to count tokens if the response can have some.
     pub(crate) fn set_response(&mut self, status: StatusCode, route: &Route, kind: ContentKind, worker: WorkerKind) {
         self.status = Some(status);
@@ -247,6 +301,7 @@ impl Drop for RecordData {
         if cfg!(feature = "bare") {
             return;
         }
+        self.end_slot();
         if self.is_call {
             return self.report_call();
         }
@@ -255,11 +310,12 @@ impl Drop for RecordData {
         let status = self.status.map_or(CLIENT_CLOSED, |status| status.as_u16());
         // Neither finished nor refused: the client disconnected.
         if !self.complete && self.code.is_none() {
-            self.code = Some("client_closed");
+            self.code = Some(CLIENT_LEFT);
         }
         let tokens = self.tokens();
         self.update_metrics(status, total);
         self.charge_tokens(tokens);
+        self.record_usage(tokens, status);
         self.accounting.access.write(&AccessEntry {
             time: self.time,
             request_id: self.request_id.to_str().unwrap_or_default(),
@@ -294,6 +350,7 @@ impl RecordData {
         let mut totals = calls.lock().unwrap_or_else(PoisonError::into_inner);
         totals.tokens.add(tokens);
         totals.spent = totals.spent.saturating_add(spent);
+        totals.slots.add(self.slots);
         totals.model = self.model.take().or(totals.model.take());
         totals.queued = totals.queued.max(self.queued);
         totals.failure_headers = self.failure_headers.take().or(totals.failure_headers.take());
@@ -303,6 +360,7 @@ impl RecordData {
     pub(crate) fn take_calls(&mut self) {
         let Some(calls) = &self.calls else { return };
         let mut totals = calls.lock().unwrap_or_else(PoisonError::into_inner);
+        self.slots.add(std::mem::take(&mut totals.slots));
         self.model = totals.model.take().or(self.model.take());
         self.queued = totals.queued.or(self.queued);
         self.failure_headers = totals.failure_headers.take().or(self.failure_headers.take());
@@ -378,6 +436,30 @@ impl RecordData {
             }
         }
         prompt.saturating_add(completion)
+    }
+
+    /// Records in the ledger what the request has used, if it was for a worker or was refused on its way to one.
+    fn record_usage(&mut self, tokens: TokenCounts, status: u16) {
+        let ledger = &self.accounting.ledger;
+        // A refusal within a stream that has begun has the status of the stream.
+        let refused = self.code.filter(|code| status >= 400 || *code != CLIENT_LEFT && self.slots.time.is_zero());
+        if !ledger.is_on() || !self.counted || self.model.is_none() && refused.is_none() {
+            return;
+        }
+        ledger.record(UsageEvent {
+            time: self.time,
+            key: self.key.as_ref().map(|key| Arc::clone(&key.id)),
+            person: self.person.take(),
+            model: self.model.as_ref().map(|model| model.id.shared()),
+            refused,
+            prompt_tokens: tokens.prompt.unwrap_or(0),
+            cached_tokens: tokens.cached.unwrap_or(0),
+            completion_tokens: tokens.completion.unwrap_or(0),
+            charged_tokens: self.spent_tokens(tokens),
+            slot_time: self.slots.time,
+            first_byte: self.first_byte.filter(|_| refused.is_none()),
+            cost_nanos: self.slots.cost_nanos,
+        });
     }
 
     /// Counts the tokens of the request and charges them to its key and its worker.

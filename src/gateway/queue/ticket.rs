@@ -135,6 +135,11 @@ impl Queue {
 }
 
 impl Ticket {
+    /// Returns when the slot was granted; `None` for a request that needs none.
+    pub(crate) fn slot_since(&self) -> Option<ActiveInstant> {
+        (self.kind == TicketKind::Slot).then_some(self.granted)
+    }
+
     /// Returns the refusal for a request whose worker is stopped because a reload has removed or replaced its model; `None`
     /// if none has, or its time to finish is not over.
     pub(crate) fn stop_refusal(&self) -> Option<Refusal> {

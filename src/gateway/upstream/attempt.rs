@@ -57,14 +57,24 @@ pub(super) type Failure = (Refusal, RetryRule);
 
 impl Attempt {
     /// Begins an attempt at the leased worker. Boxed, because it moves through every stage of the answer.
-    pub(crate) fn begin(caller: Caller, ticket: Ticket, lease: Lease, record: Record, retry: &mut Retry) -> Box<Self> {
+    pub(crate) fn begin(
+        caller: Caller,
+        ticket: Ticket,
+        lease: Lease,
+        mut record: Record,
+        retry: &mut Retry,
+    ) -> Box<Self> {
         let deadline = retry.begin_attempt(lease.member());
+        if let Some(since) = ticket.slot_since() {
+            record.begin_slot(since, lease.member().slot_count());
+        }
         Box::new(Self { caller, lease, ticket, record, deadline })
     }
 
     /// Ends the attempt, and returns what the next one needs.
     pub(super) fn fail(self: Box<Self>, (refusal, retry): Failure) -> Box<FailedAttempt> {
-        let Self { caller, lease, ticket, record, .. } = *self;
+        let Self { caller, lease, ticket, mut record, .. } = *self;
+        record.end_slot();
         // Before the ticket: the next request to get the gateway's slot must find the worker's slot free too.
         drop(lease);
         Box::new(FailedAttempt { refusal, retry, tokens: (caller, ticket, record) })

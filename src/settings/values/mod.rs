@@ -15,6 +15,7 @@
 //! - `scores.rs`: what the scores of a reranker mean
 //! - `service_key.rs`: `LLAMAGATE_API_KEY`
 //! - `strategy.rs`: `ROUTING_STRATEGY`
+//! - `usage.rs`: `USAGE_DB`, `USAGE_KEEP` and `PRICE_PER_HOUR`
 //! - `value.rs`: the trait of these types, and the error of parsing
 
 mod backend_api;
@@ -30,6 +31,7 @@ mod scalars;
 mod scores;
 mod service_key;
 mod strategy;
+mod usage;
 mod value;
 
 pub use backend_api::BackendApi;
@@ -51,4 +53,5 @@ pub use scalars::{
 pub use scores::ScoreSetting;
 pub use service_key::ServiceKey;
 pub use strategy::Strategy;
+pub use usage::{HourlyPrice, KeptTime, UsageFile};
 pub use value::{Rejected, Value};

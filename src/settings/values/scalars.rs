@@ -156,22 +156,27 @@ pub const LONGEST_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl Value for Seconds {
     fn parse(text: &str) -> Result<Self, Rejected> {
+        let duration = parse_duration(text).filter(|duration| *duration <= LONGEST_DURATION);
         let rejected = || Rejected::new("a duration up to a year such as 300, 300s, 5m, 2h or 500ms");
-        let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
-        let (number, unit) = text.split_at(split);
-        let scale = match unit.trim() {
-            "" | "s" | "sec" => 1.0,
-            "ms" => 0.001,
-            "m" | "min" => 60.0,
-            "h" => 3600.0,
-            "d" => 86_400.0,
-            _ => return Err(rejected()),
-        };
-        let number: f64 = number.parse().map_err(|_| rejected())?;
-        // Fails for negative numbers, NaN and overflow.
-        let duration = Duration::try_from_secs_f64(number * scale).map_err(|_| rejected())?;
-        if duration > LONGEST_DURATION { Err(rejected()) } else { Ok(Self(duration)) }
+        duration.map(Self).ok_or_else(rejected)
     }
+}
+
+/// Reads a duration of any length.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let scale = match unit.trim() {
+        "" | "s" | "sec" => 1.0,
+        "ms" => 0.001,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        _ => return None,
+    };
+    let number: f64 = number.parse().ok()?;
+    // Fails for negative numbers, NaN and overflow.
+    Duration::try_from_secs_f64(number * scale).ok()
 }
 
 /// A size in bytes: `10485760`, `10MiB` or `10M` (binary, as nginx, logrotate and Docker read it), `10MB` (decimal).

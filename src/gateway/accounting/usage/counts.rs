@@ -15,6 +15,7 @@ pub(super) enum UsageField {
     OutputTokens,
     CacheReadInputTokens,
     CacheCreationInputTokens,
+    CachedTokens,
     CacheN,
     PromptN,
     PredictedN,
@@ -35,6 +36,8 @@ pub(super) enum UsageObject {
     Wrapper,
     /// `usage`
     Usage,
+    /// `prompt_tokens_details` or `input_tokens_details` in `usage`
+    Details,
     /// llama-server's `timings`
     Timings,
 }
@@ -58,12 +61,14 @@ pub(super) struct UsageFields {
     present: u16,
 }
 
-/// The tokens of a prompt and of its completion, and those of the completion that were drafted; `None` where a count is
-/// unknown.
+/// The tokens of a prompt and of its completion, those of the prompt that were cached, and those of the completion that were
+/// drafted; `None` where a count is unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct TokenCounts {
     pub(crate) prompt: Option<u64>,
     pub(crate) completion: Option<u64>,
+    /// Tokens of the prompt that were found in a cache.
+    pub(crate) cached: Option<u64>,
     /// Tokens that were drafted.
     pub(crate) drafted: Option<u64>,
     /// Those of them that were right.
@@ -93,6 +98,7 @@ impl TokenCounts {
         *self = Self {
             prompt: sum(self.prompt, other.prompt),
             completion: sum(self.completion, other.completion),
+            cached: sum(self.cached, other.cached),
             drafted: sum(self.drafted, other.drafted),
             accepted: sum(self.accepted, other.accepted),
         };
@@ -103,6 +109,7 @@ impl TokenCounts {
         Self {
             prompt: self.prompt.or(other.prompt),
             completion: self.completion.or(other.completion),
+            cached: self.cached.or(other.cached),
             drafted: self.drafted.or(other.drafted),
             accepted: self.accepted.or(other.accepted),
         }
@@ -134,6 +141,7 @@ impl UsageFields {
         let timings = TokenCounts {
             prompt: field(UsageField::PromptN).map(|tokens| tokens.saturating_add(cached(UsageField::CacheN))),
             completion: field(UsageField::PredictedN),
+            cached: field(UsageField::CacheN),
             drafted: field(UsageField::DraftN),
             accepted: field(UsageField::DraftNAccepted),
         };
@@ -147,6 +155,7 @@ impl UsageFields {
             usage: TokenCounts {
                 prompt: field(UsageField::PromptTokens).or(input),
                 completion: field(UsageField::CompletionTokens).or(field(UsageField::OutputTokens)),
+                cached: field(UsageField::CachedTokens).or(field(UsageField::CacheReadInputTokens)),
                 ..TokenCounts::default()
             },
             measured: timings.or(native),
@@ -169,6 +178,7 @@ impl UsageField {
     pub(super) fn object(self) -> UsageObject {
         match self {
             Self::TokensEvaluated | Self::TokensPredicted => UsageObject::Response,
+            Self::CachedTokens => UsageObject::Details,
             Self::CacheN | Self::PromptN | Self::PredictedN | Self::DraftN | Self::DraftNAccepted => {
                 UsageObject::Timings
             }
@@ -184,12 +194,14 @@ impl UsageName {
             b"usage" => Self::Object(UsageObject::Usage),
             b"timings" => Self::Object(UsageObject::Timings),
             b"response" | b"message" => Self::Object(UsageObject::Wrapper),
+            b"prompt_tokens_details" | b"input_tokens_details" => Self::Object(UsageObject::Details),
             b"prompt_tokens" => Self::Count(UsageField::PromptTokens),
             b"completion_tokens" => Self::Count(UsageField::CompletionTokens),
             b"input_tokens" => Self::Count(UsageField::InputTokens),
             b"output_tokens" => Self::Count(UsageField::OutputTokens),
             b"cache_read_input_tokens" => Self::Count(UsageField::CacheReadInputTokens),
             b"cache_creation_input_tokens" => Self::Count(UsageField::CacheCreationInputTokens),
+            b"cached_tokens" => Self::Count(UsageField::CachedTokens),
             b"cache_n" => Self::Count(UsageField::CacheN),
             b"prompt_n" => Self::Count(UsageField::PromptN),
             b"predicted_n" => Self::Count(UsageField::PredictedN),

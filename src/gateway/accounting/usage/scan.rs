@@ -12,7 +12,7 @@ use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep};
 pub(super) struct CountReader {
     scanner: JsonScanner<LONGEST_NAME>,
     /// The kinds of the objects that the scanner has entered, outermost first.
-    open_objects: [UsageObject; 3],
+    open_objects: [UsageObject; 4],
     /// The name of the member that is being read.
     name: UsageName,
     /// The digits of the current count as far as they have been read.
@@ -29,7 +29,7 @@ impl CountReader {
     pub(super) fn new() -> Self {
         Self {
             scanner: JsonScanner::of_object_or_array(),
-            open_objects: [UsageObject::Response; 3],
+            open_objects: [UsageObject::Response; 4],
             name: UsageName::Unknown,
             number: None,
             fields: UsageFields::default(),
@@ -82,11 +82,17 @@ impl CountReader {
             (b'0'..=b'9', UsageName::Count(field), object) if field.object() == *object => {
                 self.number = Some(u64::from(first - b'0'));
             }
-            // Any of the objects in the response itself, but only `usage` in its `response` or `message`.
-            (b'{', UsageName::Object(inner), UsageObject::Response)
-            | (b'{', UsageName::Object(inner @ UsageObject::Usage), UsageObject::Wrapper) => {
+            // The response itself has `usage`, `timings`, `response` and `message`; these two have `usage` only.
+            (
+                b'{',
+                UsageName::Object(inner @ (UsageObject::Wrapper | UsageObject::Usage | UsageObject::Timings)),
+                UsageObject::Response,
+            )
+            | (b'{', UsageName::Object(inner @ UsageObject::Usage), UsageObject::Wrapper)
+            | (b'{', UsageName::Object(inner @ UsageObject::Details), UsageObject::Usage) => {
+                let Some(place) = self.open_objects.get_mut(level) else { return };
+                *place = inner;
                 self.scanner.enter();
-                self.open_objects[level] = inner;
                 if inner == UsageObject::Wrapper {
                     self.is_opening = self.scanner.name_bytes().as_deref() == Some(b"message");
                 }

@@ -98,13 +98,13 @@ fn count_stream(stream_end: StreamEnd, parts: &[&str]) -> TokenCounts {
             assert!(has_text <= cut.stream.unwrap().text_events);
         }
     }
-    counter.counts()
+    TokenCounts { cached: None, ..counter.counts() }
 }
 
 fn count_json(json: &str) -> TokenCounts {
     let mut counter = TokenCounter::for_json();
     assert!(!read(&mut counter, &mut SseFramer::new(), json.as_bytes()));
-    counter.counts()
+    TokenCounts { cached: None, ..counter.counts() }
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_long_last_event_is_read_to_its_end() {
         read(&mut counter, &mut framer, piece);
         assert!(framer.head_length() <= EVENT_HEAD);
     }
-    assert_eq!(counter.counts(), counts(2, 5));
+    assert_eq!(TokenCounts { cached: None, ..counter.counts() }, counts(2, 5));
 }
 
 #[test]
@@ -187,6 +187,8 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
         "message",
         "prompt_tokens",
         "completion_tokens",
+        "prompt_tokens_details",
+        "cached_tokens",
         "predicted_n",
         "cache_n",
         "prompt_n",
@@ -218,7 +220,9 @@ fn counts_by_tree(json: &serde_json::Value) -> TokenCounts {
         let Some(fields) = json.as_object() else { return UsageReport::default() };
         let usage = |value: Option<&serde_json::Value>| {
             let usage = value.unwrap_or(&serde_json::Value::Null);
-            counts(number(usage, "prompt_tokens"), number(usage, "completion_tokens"))
+            let details = usage.as_object().and_then(|usage| usage.get("prompt_tokens_details"));
+            let cached = details.and_then(|details| number(details, "cached_tokens"));
+            TokenCounts { cached, ..counts(number(usage, "prompt_tokens"), number(usage, "completion_tokens")) }
         };
         // Of several the one that is read last counts, and the map is sorted: `message`, `response`, `usage`.
         let within = |name: &str| usage(fields.get(name).and_then(|inner| inner.as_object()?.get("usage")));
@@ -226,7 +230,10 @@ fn counts_by_tree(json: &serde_json::Value) -> TokenCounts {
         let prompt = number(timings, "prompt_n").map(|n| n + number(timings, "cache_n").unwrap_or(0));
         UsageReport {
             usage: usage(fields.get("usage")).or(within("response")).or(within("message")),
-            measured: counts(prompt, number(timings, "predicted_n").or(number(json, "tokens_predicted"))),
+            measured: TokenCounts {
+                cached: number(timings, "cache_n"),
+                ..counts(prompt, number(timings, "predicted_n").or(number(json, "tokens_predicted")))
+            },
             is_opening: false,
         }
     };
@@ -271,4 +278,29 @@ fn drafted_tokens_are_read_from_the_timings_of_an_answer_and_of_each_choice_of_a
     assert_eq!(drafts(count_json(&format!("{{{usage}}}"))), (None, None));
     let last = format!("data: {{\"choices\":[{{\"finish_reason\":\"stop\"}}],{usage},{timings}}}\n\n");
     assert_eq!(drafts(count_stream(StreamEnd::Done, &[&last, &last])), (Some(16), Some(14)));
+}
+
+#[test]
+fn cached_tokens_are_read_in_every_dialect() {
+    let cached = |json: &str| {
+        let mut counter = TokenCounter::for_json();
+        counter.read(json.as_bytes());
+        counter.counts().cached
+    };
+    for (json, expected) in [
+        (
+            r#"{"usage":{"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":4}},"timings":{"cache_n":5}}"#,
+            Some(4),
+        ),
+        (r#"{"response":{"usage":{"input_tokens":9,"input_tokens_details":{"cached_tokens":4}}}}"#, Some(4)),
+        (r#"{"usage":{"input_tokens":9,"cache_read_input_tokens":4}}"#, Some(4)),
+        (r#"{"usage":{"prompt_tokens":9},"timings":{"prompt_n":4,"cache_n":5}}"#, Some(5)),
+        (
+            r#"{"usage":{"cached_tokens":4,"prompt_tokens_details":null},"prompt_tokens_details":{"cached_tokens":4}}"#,
+            None,
+        ),
+        (r#"{"usage":{"prompt_tokens":9}}"#, None),
+    ] {
+        assert_eq!(cached(json), expected, "{json}");
+    }
 }
