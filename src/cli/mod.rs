@@ -2,6 +2,7 @@
 //! settings.
 //!
 //! - `arguments.rs`: the command line, and the inputs that it and the environment make up
+//! - `audit.rs`: `llamagate audit`
 //! - `check.rs`: `llamagate check`
 //! - `command_settings.rs`: the settings of the commands that start no service
 //! - `fit.rs`: `llamagate fit`
@@ -14,8 +15,10 @@
 //! - `pull.rs`: `llamagate pull`
 //! - `remove.rs`: `llamagate rm`
 //! - `serve.rs`: `llamagate serve`, the default
+//! - `usage.rs`: `llamagate usage`
 
 mod arguments;
+mod audit;
 mod check;
 mod command_settings;
 mod download_progress;
@@ -28,6 +31,7 @@ mod output;
 mod pull;
 mod remove;
 mod serve;
+mod usage;
 
 pub use arguments::detect_platform;
 
@@ -58,6 +62,8 @@ pub fn main() -> ExitCode {
         CliCommand::Pull(pull) => pull::run(pull, environment),
         CliCommand::Rm(remove) => remove::run(remove, environment),
         CliCommand::Fit(fit) => fit::run(fit, environment),
+        CliCommand::Usage(usage) => usage::run(usage, environment),
+        CliCommand::Audit(audit) => audit::run(audit, environment),
         CliCommand::Import(import) => import::run(&import, &environment),
     }
 }

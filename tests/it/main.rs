@@ -87,3 +87,4 @@ mod stores;
 mod streaming;
 mod supervision;
 mod tei;
+mod usage;

@@ -18,7 +18,7 @@ use crate::gateway::admission::rate::Meter;
 use crate::gateway::bounds::BYTES_PER_TOKEN;
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::routes::route::Route;
-use crate::ledger::{Price, UsageEvent, UsageLedger};
+use crate::ledger::{AdminAct, Price, UsageEvent, UsageLedger};
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::QUEUE_FULL;
 use crate::telemetry::access::{AccessEntry, AccessLog};
@@ -87,6 +87,8 @@ pub(crate) struct RecordData {
     pub(crate) streamed_text: u64,
     /// When the last piece with text arrived.
     last_text_at: Option<Instant>,
+    /// The act of an administrator that the request is.
+    act: Option<Box<NamedAct>>,
     /// The meter of the caller's key, charged for the tokens.
     pub(crate) meter: Option<Meter>,
     /// The worker that serves the request, charged for the tokens.
@@ -110,6 +112,12 @@ struct SlotUse {
     time: Duration,
     /// What they cost, in billionths.
     cost_nanos: u64,
+}
+
+/// What an administrator asks for.
+struct NamedAct {
+    route: &'static Route,
+    target: String,
 }
 
 /// The sums over the worker calls of one translated request.
@@ -178,6 +186,7 @@ impl Record {
             is_generated: false,
             streamed_text: 0,
             last_text_at: None,
+            act: None,
             meter: None,
             worker: None,
             failure_headers: None,
@@ -237,6 +246,18 @@ impl RecordData {
     /// Returns the id of the configured model that the request is for, once it is known.
     pub(crate) fn model(&self) -> Option<&str> {
         self.model.as_deref().map(|model| model.id.as_str()).filter(|id| *id != OTHER)
+    }
+
+    /// Records that this is the act of an administrator, who may do it. `target` is what the path names.
+    pub(crate) fn begin_act(&mut self, route: &'static Route, target: String) {
+        self.act = Some(Box::new(NamedAct { route, target }));
+    }
+
+    /// Records what the act is meant for, if the request is one.
+    pub(crate) fn set_act_target(&mut self, target: &str) {
+        if let Some(act) = &mut self.act {
+            target.clone_into(&mut act.target);
+        }
     }
 
     /// Records that the request holds one of `slots` slots of a worker, which was granted at `since`.
@@ -316,6 +337,7 @@ impl Drop for RecordData {
         self.update_metrics(status, total);
         self.charge_tokens(tokens);
         self.record_usage(tokens, status);
+        self.record_act(status);
         self.accounting.access.write(&AccessEntry {
             time: self.time,
             request_id: self.request_id.to_str().unwrap_or_default(),
@@ -459,6 +481,21 @@ impl RecordData {
             slot_time: self.slots.time,
             first_byte: self.first_byte.filter(|_| refused.is_none()),
             cost_nanos: self.slots.cost_nanos,
+        });
+    }
+
+    /// Records in the ledger what an administrator has done, or could not do.
+    fn record_act(&mut self, status: u16) {
+        let Some(act) = self.act.take() else { return };
+        let NamedAct { route, target } = *act;
+        self.accounting.ledger.record_act(AdminAct {
+            time: self.time,
+            key: self.key.as_deref().map(|key| key.id.to_string()),
+            address: self.client,
+            act: format!("{} {}", route.method.as_str(), route.path),
+            target,
+            status,
+            outcome: self.code.unwrap_or("ok").to_owned(),
         });
     }
 
