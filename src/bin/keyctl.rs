@@ -19,6 +19,8 @@ use llamagate::keys::parse::{KeyEntry, KeyFile};
 use llamagate::keys::secret::{self, NewSecret};
 use llamagate::keys::write::{IfMissing, Updated, Written, update};
 use llamagate::keys::{self, Budget, CHANGE_SEEN_WITHIN, Key, KeyFileError};
+use llamagate::ledger::{LedgerError, UsageQuery, read_all_usage, usage_table};
+use llamagate::settings::options::Settings;
 use llamagate::settings::{Environment, Inputs, SettingProblem, resolve_only};
 
 #[path = "keyctl/args.rs"]
@@ -26,13 +28,13 @@ mod args;
 
 use args::{Generate, KeyctlArguments, Rotate, Verb};
 
-/// Returns the path of the key file that the gateway of this environment uses: the settings `AUTH_KEYS_FILE` and
+/// Returns the settings with the files that the gateway of this environment uses: `AUTH_KEYS_FILE`, `USAGE_DB` and
 /// `DATA_DIR` from variables, `ENV_FILE` and the configuration file.
 ///
 /// # Errors
 ///
 /// Returns all problems with `ENV_FILE` and with these settings.
-fn gateways_file(env_file: Option<PathBuf>) -> Result<PathBuf, Vec<SettingProblem>> {
+fn gateways_settings(env_file: Option<PathBuf>) -> Result<Settings, Vec<SettingProblem>> {
     let mut inputs = Inputs { environment: Environment::capture(), ..Inputs::default() };
     inputs.flags.extend(env_file.map(|path| ("env_file", path.to_string_lossy().into_owned())));
     inputs.read_env_file();
@@ -40,8 +42,17 @@ fn gateways_file(env_file: Option<PathBuf>) -> Result<PathBuf, Vec<SettingProble
         return Err(inputs.env_file_problems);
     }
     let platform = detect_platform(&inputs.environment);
-    let (settings, _) = resolve_only(&inputs, &platform, &["data_dir", "auth_keys_file"])?;
-    Ok(settings.access.auth_keys_file)
+    let (settings, _) = resolve_only(&inputs, &platform, &["data_dir", "auth_keys_file", "usage_db"])?;
+    Ok(settings)
+}
+
+/// Shows what a key has used.
+fn show_usage(name: &str, settings: &Settings) -> CommandResult {
+    let path = settings.usage.usage_db.0.as_deref().ok_or(LedgerError::Off)?;
+    let query = UsageQuery::read([("by", "day,model")]).unwrap_or_default().of_key(Some(name.to_owned()));
+    let page = read_all_usage(path, &query)?;
+    write!(io::stdout(), "{}", usage_table(&page.columns, &page.data))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn main() -> ExitCode {
@@ -53,8 +64,15 @@ fn main() -> ExitCode {
             return u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
-    let file = match cli.file.map_or_else(|| gateways_file(cli.env_file), Ok) {
-        Ok(file) => file,
+    let settings = || gateways_settings(cli.env_file.clone());
+    let found = match (&cli.verb, cli.file) {
+        (Verb::Usage { name }, _) => settings().map(|settings| Err(show_usage(name, &settings))),
+        (_, Some(file)) => Ok(Ok(file)),
+        (_, None) => settings().map(|settings| Ok(settings.access.auth_keys_file)),
+    };
+    let file = match found {
+        Ok(Ok(file)) => file,
+        Ok(Err(shown)) => return shown.unwrap_or_else(|error| report(&error)),
         Err(problems) => {
             for problem in problems {
                 print_message(&format!("error: {problem}"));
@@ -71,19 +89,27 @@ fn main() -> ExitCode {
         Verb::Rotate(wanted) => session.rotate(wanted),
         Verb::Verify => session.verify(),
         Verb::Prune => session.prune(),
+        // Shown above: it needs no key file.
+        Verb::Usage { .. } => Ok(ExitCode::SUCCESS),
     };
-    result.unwrap_or_else(|error| {
-        match error {
-            KeyctlError::Edit(error) => print_error(&error.to_string(), &error.hint()),
-            // The reader of a pipe, such as `head`, has read enough.
-            KeyctlError::Stdio(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            KeyctlError::Stdio(error) => print_error(
-                &format!("standard input or output failed: {error}"),
-                "if a new secret was to be printed, it is lost; keyctl rotate makes another",
-            ),
+    result.unwrap_or_else(|error| report(&error))
+}
+
+/// Prints why a subcommand failed. Returns the exit code of that.
+fn report(error: &KeyctlError) -> ExitCode {
+    match error {
+        KeyctlError::Edit(error) => print_error(&error.to_string(), &error.hint()),
+        // The reader of a pipe, such as `head`, has read enough.
+        KeyctlError::Stdio(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        KeyctlError::Stdio(error) => print_error(
+            &format!("standard input or output failed: {error}"),
+            "if a new secret was to be printed, it is lost; keyctl rotate makes another",
+        ),
+        KeyctlError::Usage(error) => {
+            print_error(&error.to_string(), "USAGE_DB is the file that the gateway records in")
         }
-        ExitCode::FAILURE
-    })
+    }
+    ExitCode::FAILURE
 }
 
 fn print_error(error: &str, hint: &str) {
@@ -101,6 +127,14 @@ enum KeyctlError {
     Edit(EditError),
     /// Standard input or output failed.
     Stdio(io::Error),
+    /// Usage could not be read.
+    Usage(LedgerError),
+}
+
+impl From<LedgerError> for KeyctlError {
+    fn from(error: LedgerError) -> Self {
+        Self::Usage(error)
+    }
 }
 
 impl From<EditError> for KeyctlError {

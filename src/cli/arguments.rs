@@ -42,6 +42,10 @@ pub(super) enum CliCommand {
     Rm(RemoveArgs),
     /// Tell whether a model fits into memory, from its header alone; exit with 0 if it does
     Fit(FitArgs),
+    /// Show what each key, person and model has used, from the file of a service on this machine
+    Usage(UsageArgs),
+    /// Show what administrators have done, the newest first, from the file of a service on this machine
+    Audit(AuditArgs),
     /// Convert a configuration of llama-swap, or presets of llama-server's router, into a llamagate.yaml
     Import(ImportArgs),
 }
@@ -99,6 +103,39 @@ pub(super) struct FitArgs {
     /// Memory to compare with, such as 24GiB, in place of what is free on this machine
     #[arg(long, value_name = "SIZE")]
     pub(super) memory: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) flags: Flags,
+}
+
+#[derive(Args)]
+pub(super) struct UsageArgs {
+    /// First day (2027-01-31) or time (2027-01-31T12:00:00Z), in UTC; an hour counts by its beginning
+    #[arg(long, value_name = "TIME")]
+    pub(super) from: Option<String>,
+    /// The day or time before which usage ends
+    #[arg(long, value_name = "TIME")]
+    pub(super) to: Option<String>,
+    /// Comma list of key, person, model, and one of hour, day and month [default: day,key,person,model]
+    #[arg(long, value_name = "COLUMNS")]
+    pub(super) by: Option<String>,
+    /// Only the key of this name
+    #[arg(long, value_name = "KEY")]
+    pub(super) name: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) flags: Flags,
+}
+
+#[derive(Args)]
+pub(super) struct AuditArgs {
+    /// Most acts that are shown
+    #[arg(long, value_name = "N", default_value = "100")]
+    pub(super) limit: std::num::NonZeroU32,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -186,6 +223,8 @@ impl Cli {
             CliCommand::Pull(pull) => &mut pull.flags,
             CliCommand::Rm(remove) => &mut remove.flags,
             CliCommand::Fit(fit) => &mut fit.flags,
+            CliCommand::Usage(usage) => &mut usage.flags,
+            CliCommand::Audit(audit) => &mut audit.flags,
             CliCommand::Import(_) => match serve.flags.0.keys().next() {
                 None => return Ok(command),
                 Some(key) => {

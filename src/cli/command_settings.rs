@@ -17,6 +17,9 @@ pub(super) const OWN_PLACES: &[&str] = &["data_dir", "models_dir", "hf_hub_cache
 /// Where models of other programs are.
 pub(super) const STORES: &[&str] = &["model_stores", "ollama_models", "lm_studio_models"];
 
+/// Where usage is recorded.
+pub(super) const USAGE: &[&str] = &["data_dir", "usage_db"];
+
 /// How models are downloaded.
 pub(super) const DOWNLOADS: &[&str] = &[
     "hf_endpoint",

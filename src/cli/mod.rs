@@ -14,6 +14,7 @@
 //! - `pull.rs`: `llamagate pull`
 //! - `remove.rs`: `llamagate rm`
 //! - `serve.rs`: `llamagate serve`, the default
+//! - `usage.rs`: `llamagate usage` and `llamagate audit`
 
 mod arguments;
 mod check;
@@ -28,6 +29,7 @@ mod output;
 mod pull;
 mod remove;
 mod serve;
+mod usage;
 
 pub use arguments::detect_platform;
 
@@ -58,6 +60,8 @@ pub fn main() -> ExitCode {
         CliCommand::Pull(pull) => pull::run(pull, environment),
         CliCommand::Rm(remove) => remove::run(remove, environment),
         CliCommand::Fit(fit) => fit::run(fit, environment),
+        CliCommand::Usage(usage) => usage::run(usage, environment),
+        CliCommand::Audit(audit) => usage::run_audit(audit, environment),
         CliCommand::Import(import) => import::run(&import, &environment),
     }
 }

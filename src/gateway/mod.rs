@@ -22,6 +22,7 @@
 //! - `upstream/`: sends a request to a worker, and decides about retries
 //! - `model_files/`: the routes that change which models are on the disk
 //! - `models_api/`: the routes about models themselves
+//! - `usage_api/`: the route about usage
 //! - `malformed_request.rs`: the response to a malformed request head
 //! - `client_address.rs`: which client a request comes from, behind proxies
 //! - `credentials.rs`: the API keys in a request's headers, and what else in its head repeats them
@@ -57,6 +58,7 @@ mod service;
 mod testing;
 mod translation;
 mod upstream;
+mod usage_api;
 
 pub use accounting::record::Accounting;
 pub use admission::auth::Authenticator;

@@ -34,7 +34,7 @@ use super::request::proxied_request::{ProxiedRequest, RequestRole, requested_mod
 use super::response::body::ResponseBody;
 use super::response::heartbeat;
 use super::routes::route::{Route, RouteTarget};
-use super::service::{Gateway, ResponseContext};
+use super::service::{Gateway, ResponseContext, id_in_path};
 use super::translation::{self, DialectRequest};
 use super::upstream::attempt::Attempt;
 use super::upstream::forward::OutgoingRequest;
@@ -128,8 +128,11 @@ impl Gateway {
         record.meter = caller.meter().cloned();
         context.meter = record.meter.clone();
         caller.check_scope(route)?;
+        if route.is_admin_act() {
+            record.begin_act(route, id_in_path(route, &parts));
+        }
         // Downloads are told of while the start waits for one.
-        if !matches!(route.target, RouteTarget::Gateway(_) | RouteTarget::Files(_)) {
+        if !matches!(route.target, RouteTarget::Gateway(_) | RouteTarget::Files(_) | RouteTarget::Usage) {
             self.model_queues.models_known().await?;
         }
         let required_kind = match route.target {
@@ -138,9 +141,13 @@ impl Gateway {
                 let answer = Box::pin(self.respond_locally(local, route, &parts));
                 return Ok(PreparedRequest::Answered(answer.await?));
             }
+            RouteTarget::Usage => {
+                let answer = Box::pin(self.respond_about_usage(&parts, &caller));
+                return Ok(PreparedRequest::Answered(answer.await?));
+            }
             RouteTarget::Files(files_route) => {
                 let body = &mut context.body;
-                let answer = Box::pin(self.respond_about_files(files_route, route, &parts, body, &caller));
+                let answer = Box::pin(self.respond_about_files(files_route, route, &parts, body, &caller, record));
                 return Ok(match answer.await? {
                     FilesAnswer::Whole(response) => PreparedRequest::Answered(response),
                     FilesAnswer::Made(response) => PreparedRequest::Made(response),
@@ -148,7 +155,7 @@ impl Gateway {
             }
             RouteTarget::Models(models_route) => {
                 let body = &mut context.body;
-                let answer = Box::pin(self.respond_about_models(models_route, route, &parts, body, &caller));
+                let answer = Box::pin(self.respond_about_models(models_route, route, &parts, body, &caller, record));
                 return Ok(PreparedRequest::Answered(answer.await?));
             }
         };

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::accounting::activity::Activity;
-use super::accounting::record::Accounting;
+use super::accounting::record::{Accounting, Record};
 use super::admission::auth::{Authenticator, Caller, RequestSource};
 use super::admission::budget::reservation::CallerBudgets;
 use super::admission::cors::Cors;
@@ -29,7 +29,7 @@ use super::connection::discard::{InboundBody, UnreadBody};
 use super::connection::head::HeadLimits;
 use super::headers::{self, REQUEST_ID, X_REQUEST_ID};
 use super::malformed_request;
-use super::model_files::{FilesAnswer, FilesRequest, ModelFiles, RemovalOrder};
+use super::model_files::{self, FilesAnswer, FilesRequest, ModelFiles, RemovalOrder};
 use super::models_api::ModelsApi;
 use super::queue::model_queues::ModelQueues;
 use super::request::body::{self, BodyLimits};
@@ -41,6 +41,7 @@ use super::routes::route::{FilesRoute, LocalRoute, ModelsRoute, OllamaModels, Ro
 use super::translation::shared::{self, TranslationLimits};
 use super::upstream::forward::Forwarder;
 use super::upstream::retry::RetryPolicy;
+use super::usage_api::UsageApi;
 use crate::dialect::ollama;
 use crate::download::DownloadRegistry;
 use crate::fleet::{Fleet, KeySuspensions};
@@ -92,6 +93,7 @@ pub struct Gateway {
     local_responder: LocalResponder,
     models_api: ModelsApi,
     model_files: ModelFiles,
+    usage_api: UsageApi,
     /// `OLLAMA_API`
     serves_ollama: bool,
     /// `STRICT_PARAMETERS`
@@ -131,6 +133,7 @@ impl Gateway {
             fleet,
             key_suspensions,
             forwarder: Forwarder::new(&settings.limits),
+            usage_api: UsageApi::new(accounting.ledger.clone()),
             accounting,
             local_responder: app.local_responder,
             model_files: ModelFiles::new(app.downloads, app.remove_model),
@@ -257,6 +260,16 @@ impl Gateway {
         (self.local_responder)(local, &id_in_path(route, parts), parts).await
     }
 
+    /// Answers the route about usage, which counts as one request of the caller's key.
+    ///
+    /// # Errors
+    /// A refusal if the rate limit of the key is reached, a parameter is wrong, or usage cannot be read.
+    pub(super) async fn respond_about_usage(&self, parts: &Parts, caller: &Caller) -> Result<Response<Bytes>, Refusal> {
+        rate::check(caller.meter())?;
+        rate::charge(caller.meter())?;
+        self.usage_api.respond(parts, caller).await
+    }
+
     /// Answers a route of the models API, which counts as one request of the caller's key. Lists show models that have
     /// come into the models folder since the last scan.
     ///
@@ -270,6 +283,7 @@ impl Gateway {
         parts: &Parts,
         body: &mut Option<InboundBody>,
         caller: &Caller,
+        record: &mut Record,
     ) -> Result<Response<Bytes>, Refusal> {
         rate::check(caller.meter())?;
         rate::charge(caller.meter())?;
@@ -287,6 +301,7 @@ impl Gateway {
             }
             _ => id_in_path(route, parts),
         };
+        record.set_act_target(&name);
         let may_be_new = match models_route {
             ModelsRoute::All | ModelsRoute::Of(_) | ModelsRoute::Ollama(OllamaModels::Tags) => true,
             // It needs no key, so it orders no scan.
@@ -317,6 +332,7 @@ impl Gateway {
         parts: &Parts,
         body: &mut Option<InboundBody>,
         caller: &Caller,
+        record: &mut Record,
     ) -> Result<FilesAnswer, Refusal> {
         rate::check(caller.meter())?;
         rate::charge(caller.meter())?;
@@ -333,6 +349,7 @@ impl Gateway {
         };
         let id = id_in_path(route, parts);
         let models = self.model_queues.snapshot();
+        record.set_act_target(model_files::named_in(&read).as_deref().unwrap_or(&id));
         let (id, headers) = (id.as_str(), &parts.headers);
         let request = FilesRequest { route: route_of_files, id, headers, body: &read, caller, models: &models };
         self.model_files.respond(request).await
@@ -362,13 +379,15 @@ impl Gateway {
         }
         match route.target {
             RouteTarget::Gateway(local) => self.respond_locally(local, route, parts).await,
-            RouteTarget::Worker(_) | RouteTarget::Models(_) | RouteTarget::Files(_) => Err(Refusal::RouteNotFound),
+            RouteTarget::Worker(_) | RouteTarget::Models(_) | RouteTarget::Files(_) | RouteTarget::Usage => {
+                Err(Refusal::RouteNotFound)
+            }
         }
     }
 }
 
 /// Returns the text that the path has at the place of `{id}`, decoded.
-fn id_in_path(route: &Route, parts: &Parts) -> String {
+pub(super) fn id_in_path(route: &Route, parts: &Parts) -> String {
     let id = envelope::percent_decode(route.id_in(parts.uri.path()).unwrap_or_default());
     String::from_utf8_lossy(&id).into_owned()
 }

@@ -42,5 +42,11 @@ pub const DEFAULT_ROWS: usize = 1_000;
 /// Reads of the file at the same time.
 pub const READS_AT_ONCE: usize = 2;
 
+/// Longest wait of a request for its turn to read the file.
+pub const READ_TURN_WAIT: Duration = Duration::from_secs(5);
+
+/// Most rows that a command reads.
+pub const COMMAND_ROWS: usize = 1_000_000;
+
 /// Longest text of a column in bytes, such as the address of a client or the name of a model that is to be removed.
 pub const LONGEST_TEXT: usize = 512;

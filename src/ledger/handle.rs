@@ -10,12 +10,12 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::bounds::{FLUSH_WAIT, LAST_WRITE_WAIT};
-use super::budget_use::{self, BudgetUse};
 use super::error::LedgerError;
 use super::event::{AdminAct, Recorded, UsageEvent};
 use super::inbox::Inbox;
-use super::query::UsageQuery;
-use super::report::{UsagePage, read_usage};
+use super::read::budget_use::{self, BudgetUse};
+use super::read::query::UsageQuery;
+use super::read::report::{UsagePage, read_usage};
 use super::writer::Writer;
 use crate::telemetry::metrics::Metrics;
 

@@ -5,45 +5,40 @@
 //! a time. Owns no decision about who may do what: a budget is enforced where requests are admitted.
 //!
 //! - `bounds.rs`: waits, queues and rows that no user needs to choose
-//! - `budget_use.rs`: what the budgets of the current day and month have used
 //! - `calendar.rs`: hours, days and months in UTC
-//! - `csv.rs`: rows as comma-separated values
 //! - `error.rs`: why the file cannot be used
 //! - `event.rs`: what is recorded: the use of a request, the act of an administrator
 //! - `handle.rs`: the ledger as the rest of the program sees it
 //! - `inbox.rs`: the queue in front of the writer
 //! - `pending.rs`: sums that are not written yet
 //! - `price.rs`: what a slot costs
-//! - `query.rs`: which rows are asked for
-//! - `report.rs`: reads them, and the acts of administrators
+//! - `read/`: what the file says
 //! - `schema.rs`: the tables, and how an older file gets them
 //! - `write.rs`: writes sums and acts in one transaction
 //! - `writer.rs`: the thread that owns the file
 
 pub mod bounds;
-mod budget_use;
 mod calendar;
-mod csv;
 mod error;
 mod event;
 mod handle;
 mod inbox;
 mod pending;
 mod price;
-mod query;
-mod report;
+mod read;
 mod schema;
 #[cfg(test)]
 mod tests;
 mod write;
 mod writer;
 
-pub use budget_use::BudgetUse;
 pub use calendar::BudgetPeriod;
-pub use csv::to_csv;
 pub use error::LedgerError;
 pub use event::{AdminAct, UsageEvent};
 pub use handle::{LedgerGuard, LedgerSettings, UsageLedger};
 pub use price::Price;
-pub use query::{InvalidQuery, UsageQuery};
-pub use report::{UsagePage, UsageRow, read_acts, read_usage};
+pub use read::budget_use::BudgetUse;
+pub use read::csv::to_csv;
+pub use read::query::{InvalidQuery, UsageQuery};
+pub use read::report::{UsagePage, UsageRow, read_acts, read_all_usage, read_usage};
+pub use read::table::usage_table;

@@ -230,6 +230,10 @@ refusals! {
     ModelInUse(String) => CONFLICT, INVALID, "model_in_use", keep, final;
     /// The model may not be removed by this program, with the reason.
     ModelNotRemovable(String) => FORBIDDEN, PERMISSION, "model_not_removable", keep, final;
+    /// `USAGE_DB` is off.
+    UsageOff => NOT_FOUND, INVALID, "usage_off", keep, final;
+    /// The usage file cannot be read now, with the reason.
+    UsageUnavailable(&'static str) => SERVICE_UNAVAILABLE, SERVER, "usage_unavailable", keep, again;
     /// The queue is full; a place should be free after this time.
     QueueFull(Duration) => SERVICE_UNAVAILABLE, SERVER, QUEUE_FULL, keep, again, wait in (wait);
     /// The request has waited for `QUEUE_TIMEOUT`.
@@ -308,6 +312,8 @@ impl Refusal {
             | Self::BudgetExceeded { .. }
             | Self::KeySuspended(_)
             | Self::KeyNotSuspended(_)
+            | Self::UsageOff
+            | Self::UsageUnavailable(_)
             | Self::DownloadsOff(_)
             | Self::DownloadsFull(..)
             | Self::DownloadNotFound(_)
@@ -421,6 +427,8 @@ impl fmt::Display for Refusal {
                 "This API key is suspended: the backend died several times while only its requests were in flight",
             ),
             Self::KeyNotSuspended(id) => write!(f, "No API key '{}' is suspended", printable(id)),
+            Self::UsageOff => f.write_str("Usage is not recorded (USAGE_DB is off)"),
+            Self::UsageUnavailable(why) => write!(f, "Usage cannot be read now: {why}"),
             Self::DownloadsOff(why) | Self::DownloadFailed(why) => f.write_str(why),
             Self::ModelInUse(why) => write!(f, "The model is in use: {why}"),
             Self::ModelNotRemovable(why) => write!(f, "The model may not be removed: {why}"),

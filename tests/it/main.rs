@@ -88,3 +88,4 @@ mod stores;
 mod streaming;
 mod supervision;
 mod tei;
+mod usage;

@@ -49,6 +49,12 @@ pub(super) enum Verb {
     Verify,
     /// Drop the lines of expired keys
     Prune,
+    /// Show what a key has used, by day and model
+    Usage {
+        /// The key's name
+        #[arg(long, value_parser = key_id)]
+        name: String,
+    },
 }
 
 #[derive(Args)]

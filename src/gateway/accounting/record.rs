@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::activity::ActivityGuard;
+use super::slot_use::SlotUse;
 use super::usage::{TokenCounter, TokenCounts};
 use crate::fleet::{Member, WorkerKind};
 use crate::gateway::admission::budget::account::Use;
@@ -21,7 +22,7 @@ use crate::gateway::bounds::BYTES_PER_TOKEN;
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::routes::route::Route;
 use crate::keys::Amount;
-use crate::ledger::{Price, UsageEvent, UsageLedger};
+use crate::ledger::{AdminAct, Price, UsageEvent, UsageLedger};
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::QUEUE_FULL;
 use crate::telemetry::access::{AccessEntry, AccessLog};
@@ -90,6 +91,8 @@ pub(crate) struct RecordData {
     pub(crate) streamed_text: u64,
     /// When the last piece with text arrived.
     last_text_at: Option<Instant>,
+    /// The act of an administrator that the request is.
+    act: Option<Box<NamedAct>>,
     /// The meter of the caller's key, charged for the tokens.
     pub(crate) meter: Option<Meter>,
     /// What the request may use of the budgets of its key, until it ends.
@@ -106,15 +109,10 @@ pub(crate) struct RecordData {
     is_call: bool,
 }
 
-/// The slots that a request has held, and now holds.
-#[derive(Debug, Clone, Copy, Default)]
-struct SlotUse {
-    /// When the slot was granted that is held now, and how many its worker has.
-    held: Option<(ActiveInstant, usize)>,
-    /// The time of the slots that were held before.
-    time: Duration,
-    /// What they cost, in billionths.
-    cost_nanos: u64,
+/// What an administrator asks for.
+struct NamedAct {
+    route: &'static Route,
+    target: String,
 }
 
 /// The sums over the worker calls of one translated request.
@@ -129,23 +127,6 @@ struct CallTotals {
     queued: Option<Duration>,
     /// The headers that name the worker of the last call that failed.
     failure_headers: Option<Box<HeaderMap>>,
-}
-
-impl SlotUse {
-    /// Ends the use of the slot that is held.
-    fn end(&mut self, price: Price) {
-        if let Some((since, slots)) = self.held.take() {
-            let time = since.elapsed();
-            self.time = self.time.saturating_add(time);
-            self.cost_nanos = self.cost_nanos.saturating_add(price.of_slot(time, slots));
-        }
-    }
-
-    /// Adds the slots that another request has held.
-    fn add(&mut self, other: Self) {
-        self.time = self.time.saturating_add(other.time);
-        self.cost_nanos = self.cost_nanos.saturating_add(other.cost_nanos);
-    }
 }
 
 impl Record {
@@ -183,6 +164,7 @@ impl Record {
             is_generated: false,
             streamed_text: 0,
             last_text_at: None,
+            act: None,
             meter: None,
             reservation: None,
             worker: None,
@@ -245,9 +227,21 @@ impl RecordData {
         self.model.as_deref().map(|model| model.id.as_str()).filter(|id| *id != OTHER)
     }
 
+    /// Records that this is the act of an administrator, who may do it. `target` is what the path names.
+    pub(crate) fn begin_act(&mut self, route: &'static Route, target: String) {
+        self.act = Some(Box::new(NamedAct { route, target }));
+    }
+
+    /// Records what the act is meant for, if the request is one.
+    pub(crate) fn set_act_target(&mut self, target: &str) {
+        if let Some(act) = &mut self.act {
+            target.clone_into(&mut act.target);
+        }
+    }
+
     /// Records that the request holds one of `slots` slots of a worker, which was granted at `since`.
     pub(crate) fn begin_slot(&mut self, since: ActiveInstant, slots: usize) {
-        self.slots.held = Some((since, slots));
+        self.slots.begin(since, slots);
     }
 
     /// Records that the request holds no slot any more.
@@ -344,6 +338,7 @@ impl Drop for RecordData {
             completion_tokens: tokens.completion,
         });
         self.record_usage(tokens, status);
+        self.record_act(status);
     }
 }
 
@@ -491,6 +486,21 @@ impl RecordData {
     fn unreported_prompt(&self, tokens: TokenCounts) -> u64 {
         let has_left = self.code == Some(CLIENT_LEFT) && !self.slots.time.is_zero() && tokens.prompt.is_none();
         self.reservation.as_ref().filter(|_| has_left).map_or(0, BudgetReservation::prompt)
+    }
+
+    /// Records in the ledger what an administrator has done, or could not do.
+    fn record_act(&mut self, status: u16) {
+        let Some(act) = self.act.take() else { return };
+        let NamedAct { route, target } = *act;
+        self.accounting.ledger.record_act(AdminAct {
+            time: self.time,
+            key: self.key.as_deref().map(|key| key.id.to_string()),
+            address: self.client,
+            act: format!("{} {}", route.method.as_str(), route.path),
+            target,
+            status,
+            outcome: self.code.unwrap_or("ok").to_owned(),
+        });
     }
 
     /// Counts the tokens of the request and charges them to its key and its worker.

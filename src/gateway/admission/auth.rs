@@ -119,6 +119,10 @@ impl Authenticator {
             (RouteAccess::Key(scope), None) => {
                 return self.authenticate_key(&parts.headers, client.address, scope, arrived);
             }
+            // Of several keys the one that sees more.
+            (RouteAccess::AnyKey, None) => {
+                return self.authenticate_key(&parts.headers, client.address, Scope::Admin, arrived);
+            }
             (RouteAccess::Metrics, _) if self.metrics_auth_enabled => {
                 return self.authenticate_key(&parts.headers, client.address, Scope::Metrics, arrived);
             }
@@ -232,19 +236,23 @@ impl Caller {
     /// 403 when it has not.
     pub(crate) fn check_scope(&self, route: &Route) -> Result<(), Refusal> {
         match route.access {
-            RouteAccess::Open => Ok(()),
+            RouteAccess::Open | RouteAccess::AnyKey => Ok(()),
             RouteAccess::Key(scope) => self.require_scope(scope),
             RouteAccess::Metrics => self.require_scope(Scope::Metrics),
         }
     }
 
     fn require_scope(&self, scope: Scope) -> Result<(), Refusal> {
-        let has_scope = match &self.0 {
+        if self.has_scope(scope) { Ok(()) } else { Err(Refusal::ScopeRequired(scope.as_str())) }
+    }
+
+    /// Returns whether the caller may do what this scope allows.
+    pub(crate) fn has_scope(&self, scope: Scope) -> bool {
+        match &self.0 {
             CallerIdentity::Anonymous => true,
             CallerIdentity::Platform(_) => scope == Scope::Inference,
             CallerIdentity::Key(authenticated) => authenticated.key.has(scope),
-        };
-        if has_scope { Ok(()) } else { Err(Refusal::ScopeRequired(scope.as_str())) }
+        }
     }
 
     fn authenticated_key(&self) -> Option<&AuthenticatedKey> {

@@ -53,7 +53,7 @@ impl KeylessGuard {
     /// [`Refusal::OriginNotAllowed`] for a page of another origin, [`Refusal::HostNotAllowed`] for a host that a page may
     /// have chosen, [`Refusal::LoopbackRequired`] for an order that does not come from this machine.
     pub(super) fn check(&self, parts: &Parts, route: &Route, client: ClientAddress) -> Result<(), Refusal> {
-        let is_for_admins = route.access == RouteAccess::Key(Scope::Admin);
+        let is_for_admins = matches!(route.access, RouteAccess::Key(Scope::Admin) | RouteAccess::AnyKey);
         if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) {
             return if is_for_admins { self.check_host(parts, client) } else { Ok(()) };
         }

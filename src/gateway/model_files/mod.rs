@@ -15,6 +15,7 @@ mod orders;
 mod removal;
 
 pub(super) use answer::FilesAnswer;
+pub(super) use orders::named_in;
 pub use removal::{NotRemoved, RemovalOrder};
 
 use std::sync::Arc;

@@ -56,6 +56,17 @@ pub(super) fn read_delete(body: &[u8]) -> Result<String, Refusal> {
 }
 
 /// Returns the model that a request of Ollama's API names; older clients call it `name`.
+/// Returns the model that a body names, right or not, as it may be kept: without what an address has of secrets.
+pub(in crate::gateway) fn named_in(body: &[u8]) -> Option<String> {
+    let fields = Fields::parse(body).ok()?;
+    let name = ["model", "name"].into_iter().find_map(|name| fields.required_text(name).ok())?;
+    let bare = name.split(['?', '#']).next().unwrap_or_default();
+    Some(match bare.split_once("://") {
+        Some((scheme, rest)) => format!("{scheme}://{}", rest.rsplit('@').next().unwrap_or_default()),
+        None => bare.to_owned(),
+    })
+}
+
 fn named(fields: &Fields<'_>) -> Result<String, FieldError> {
     let named = match fields.text("model")? {
         Some(name) => name,
@@ -74,6 +85,19 @@ fn short(field: &str, name: String) -> Result<String, FieldError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_is_kept_has_no_secrets() {
+        for (body, name) in [
+            (r#"{"model":"org/name:Q4_0"}"#, Some("org/name:Q4_0")),
+            (r#"{"name":"llama3"}"#, Some("llama3")),
+            (r#"{"model":"https://user:secret@host/f.gguf?sig=secret#sha256=0"}"#, Some("https://host/f.gguf")),
+            (r#"{"model":5}"#, None),
+            ("x", None),
+        ] {
+            assert_eq!(named_in(body.as_bytes()).as_deref(), name, "{body}");
+        }
+    }
 
     #[test]
     fn an_order_names_a_model_and_nothing_else() {

@@ -60,6 +60,7 @@ fn key(route: &Route) -> &'static str {
     match route.access {
         RouteAccess::Open => "-",
         RouteAccess::Key(scope) => scope.as_str(),
+        RouteAccess::AnyKey => "any",
         RouteAccess::Metrics => "`metrics` with `METRICS_AUTH_ENABLED`, else -",
     }
 }

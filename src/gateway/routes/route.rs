@@ -42,6 +42,8 @@ pub(in crate::gateway) enum RouteAccess {
     Open,
     /// Clients with a key of this scope.
     Key(Scope),
+    /// Clients with any key. What they get depends on it.
+    AnyKey,
     /// Every client, or with `METRICS_AUTH_ENABLED` clients with a key for metrics.
     Metrics,
 }
@@ -55,6 +57,8 @@ pub(in crate::gateway) enum RouteTarget {
     Models(ModelsRoute),
     /// The routes that change which models are on the disk.
     Files(FilesRoute),
+    /// `GET /usage`
+    Usage,
     /// A worker of a model of this kind, or of any.
     Worker(Option<ModelKind>),
 }
@@ -235,6 +239,11 @@ pub(in crate::gateway) struct ClosedPath {
 pub(in crate::gateway) const ID_PLACEHOLDER: &str = "{id}";
 
 impl Route {
+    /// Returns whether a request changes something for all clients, so that who has sent it is kept.
+    pub(in crate::gateway) fn is_admin_act(&self) -> bool {
+        self.access == RouteAccess::Key(Scope::Admin) && self.method != RouteMethod::Get
+    }
+
     /// Returns whether the method is POST.
     pub(in crate::gateway) fn is_post(&self) -> bool {
         self.method == RouteMethod::Post

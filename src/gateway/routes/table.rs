@@ -284,6 +284,11 @@ pub(in crate::gateway) const ROUTES: &[Route] = &[
     ),
     models("/v1/models/{id}", ModelsRoute::One, "one model; its id may have slashes"),
     models("/models/{id}", ModelsRoute::One, "as `/v1/models/{id}`"),
+    Route {
+        access: RouteAccess::AnyKey,
+        target: RouteTarget::Usage,
+        ..get("/usage", "what the key has used, or with an `admin` key what every key has (see [USAGE.md](USAGE.md))")
+    },
     get("/props", "llama-server's properties; `?model=ID` names the model"),
     get("/lora-adapters", "the LoRA adapters of a model; `?model=ID` names it"),
     Route { access: ADMIN, ..get("/slots", "llama-server's slots; `?model=ID` names the model") },

@@ -6,16 +6,17 @@ use rusqlite::types::Value;
 use rusqlite::{Row, params_from_iter};
 use serde::Serialize;
 
-use super::calendar::time_of;
-use super::error::LedgerError;
-use super::event::AdminAct;
-use super::price::NANOS;
 use super::query::{GroupBy, UsageQuery};
-use super::schema;
+use crate::ledger::bounds::COMMAND_ROWS;
+use crate::ledger::calendar::time_of;
+use crate::ledger::error::LedgerError;
+use crate::ledger::event::AdminAct;
+use crate::ledger::price::NANOS;
+use crate::ledger::schema;
 
 /// One row of usage. A column that rows are not grouped by is left out; `null` in one that they are stands for no key, no
 /// person and no model.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct UsageRow {
     /// When the hour, the day or the month begins, in UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,6 +93,14 @@ pub fn read_usage(path: &Path, query: &UsageQuery) -> Result<UsagePage, LedgerEr
     data.truncate(*limit);
     let next = has_more.then_some(after + *limit as u64);
     Ok(UsagePage { object: "list", data, has_more, next, columns: by.iter().map(|group| group.column()).collect() })
+}
+
+/// Reads the rows of all pages, [`COMMAND_ROWS`] at most; the page says whether there are more.
+///
+/// # Errors
+/// [`LedgerError`] if the file cannot be read.
+pub fn read_all_usage(path: &Path, query: &UsageQuery) -> Result<UsagePage, LedgerError> {
+    read_usage(path, &UsageQuery { limit: COMMAND_ROWS, ..query.clone() })
 }
 
 fn usage_row(row: &Row<'_>, by: &[GroupBy]) -> rusqlite::Result<UsageRow> {

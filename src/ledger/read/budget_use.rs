@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use rusqlite::{Row, params};
 
-use super::calendar::{BudgetPeriod, second_of_date};
-use super::error::LedgerError;
-use super::schema;
+use crate::ledger::calendar::{BudgetPeriod, second_of_date};
+use crate::ledger::error::LedgerError;
+use crate::ledger::schema;
 
 /// What a key, or one person within a key, has used in one period.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct BudgetUse {
 ///
 /// # Errors
 /// [`LedgerError`] if the file cannot be read.
-pub(super) fn read(path: &Path, now: Timestamp) -> Result<Vec<BudgetUse>, LedgerError> {
+pub(in crate::ledger) fn read(path: &Path, now: Timestamp) -> Result<Vec<BudgetUse>, LedgerError> {
     let connection = schema::open_to_read(path)?;
     let of_sqlite = LedgerError::of(path);
     let sql = "SELECT key, person, tokens, requests, cost_nanos FROM budgets WHERE period = ?1 AND start = ?2";

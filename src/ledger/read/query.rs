@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use jiff::civil::Date;
 
-use super::bounds::{DEFAULT_ROWS, MOST_ROWS};
-use super::calendar::{DAY, second_of_date};
+use crate::ledger::bounds::{DEFAULT_ROWS, MOST_ROWS};
+use crate::ledger::calendar::{DAY, second_of_date};
 
 /// What rows are grouped by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,12 +102,6 @@ impl UsageQuery {
     #[must_use]
     pub fn of_key(self, key: Option<String>) -> Self {
         Self { key, ..self }
-    }
-
-    /// Returns the query for the page that begins after this many rows.
-    #[must_use]
-    pub fn from_row(self, after: u64) -> Self {
-        Self { after, ..self }
     }
 }
 

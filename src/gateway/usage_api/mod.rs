@@ -1,0 +1,114 @@
+//! `GET /usage`: what keys have used, as JSON or CSV.
+//!
+//! The file is read on a blocking thread, by few requests at the same time, and never by a serving thread.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderValue, Response};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+use super::admission::auth::Caller;
+use super::request::envelope::percent_decode;
+use crate::keys::Scope;
+use crate::ledger::bounds::{READ_TURN_WAIT, READS_AT_ONCE};
+use crate::ledger::{LedgerError, UsageLedger, UsagePage, UsageQuery, to_csv};
+use crate::pause_clock;
+use crate::refusal::Refusal;
+use crate::telemetry::throttled_warning::ThrottledWarning;
+
+/// Answers requests about usage.
+pub(super) struct UsageApi {
+    ledger: UsageLedger,
+    turns: Arc<Semaphore>,
+    failure: Mutex<ThrottledWarning>,
+}
+
+impl UsageApi {
+    /// Creates the API of this ledger.
+    pub(super) fn new(ledger: UsageLedger) -> Self {
+        Self { ledger, turns: Arc::new(Semaphore::new(READS_AT_ONCE)), failure: Mutex::default() }
+    }
+
+    /// Answers with the rows of the caller's key, or with all of them if the key is an administrator's.
+    ///
+    /// # Errors
+    /// [`Refusal::UsageOff`]; [`Refusal::BadRequest`] that names the parameter that is wrong;
+    /// [`Refusal::UsageUnavailable`] if the file cannot be read.
+    pub(super) async fn respond(&self, parts: &Parts, caller: &Caller) -> Result<Response<Bytes>, Refusal> {
+        if !self.ledger.is_on() {
+            return Err(Refusal::UsageOff);
+        }
+        let own = caller.key_id().unwrap_or_default().to_owned();
+        let query = read_query(parts)?.of_key((!caller.has_scope(Scope::Admin)).then_some(own));
+        let page = self.read(query).await?;
+        Ok(if asks_for_csv(parts) { csv_response(&page) } else { json_response(&page) })
+    }
+
+    async fn read(&self, query: UsageQuery) -> Result<UsagePage, Refusal> {
+        let turn = pause_clock::timeout(READ_TURN_WAIT, Arc::clone(&self.turns).acquire_owned()).await;
+        let turn = turn.ok().and_then(Result::ok);
+        let turn = turn.ok_or(Refusal::UsageUnavailable("others are reading it, try again later"))?;
+        let ledger = self.ledger.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            // Held until the read has ended, also if the client leaves.
+            let _turn = turn;
+            ledger.read(&query)
+        });
+        match read.await {
+            Ok(Ok(page)) => Ok(page),
+            Ok(Err(error)) => Err(self.refusal_of(&error)),
+            Err(_) => Err(Refusal::UsageUnavailable("the service is shutting down")),
+        }
+    }
+
+    /// Returns what a client gets. Only the log names the file.
+    fn refusal_of(&self, error: &LedgerError) -> Refusal {
+        if let Some(failures) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).report_due() {
+            warn!(failures, "usage cannot be read: {error}");
+        }
+        match error {
+            LedgerError::Off => Refusal::UsageOff,
+            LedgerError::Missing(_) => Refusal::UsageUnavailable("there is no file of it yet"),
+            _ => Refusal::UsageUnavailable("the log says why"),
+        }
+    }
+}
+
+/// Reads the parameters of the query.
+fn read_query(parts: &Parts) -> Result<UsageQuery, Refusal> {
+    let query = parts.uri.query().unwrap_or_default();
+    let decode = |text: &str| String::from_utf8_lossy(&percent_decode(text.replace('+', " "))).into_owned();
+    let pairs: Vec<(String, String)> = query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(name, value)| (decode(name), decode(value)))
+        .collect();
+    let pairs = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    UsageQuery::read(pairs).map_err(|error| Refusal::bad_request(error.to_string()))
+}
+
+fn asks_for_csv(parts: &Parts) -> bool {
+    parts.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|value| value.contains("text/csv"))
+}
+
+fn csv_response(page: &UsagePage) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(to_csv(page)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8; header=present"));
+    if let Some(next) = page.next {
+        // CSV has no place for it.
+        response.headers_mut().insert("x-llamagate-next", HeaderValue::from(next));
+    }
+    response
+}
+
+fn json_response(page: &UsagePage) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(json!(page).to_string()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
