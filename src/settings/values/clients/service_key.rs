@@ -3,7 +3,7 @@
 //! Owns its form, and the placeholders of examples that are no secrets.
 
 use crate::settings::bounds::{SERVICE_KEY_LENGTH, SHORT_SERVICE_KEY};
-use crate::settings::values::Secret;
+use crate::settings::values::scalars::Secret;
 use crate::settings::values::value::{Rejected, Value};
 
 /// An API key from the environment. Neither `Debug` nor [`Value::masked`] shows it.
