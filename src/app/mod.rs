@@ -212,9 +212,9 @@ fn serve(
 ) -> io::Result<Service> {
     let RunContext { settings, ready, platform, tasks, stop_gateway, stop_rest, .. } = context;
     let (accounting, fleet) = (&accounts.accounting, &models.fleet);
-    let operator_api = operator_api::build(context, accounts, models);
     let is_behind_edge = platform.kind == platform::PlatformKind::RunpodServerless;
     let authenticator = Authenticator::new(ready.keys.clone(), &settings.access, is_behind_edge, &platform.hosts());
+    let operator_api = operator_api::build(context, accounts, models, &authenticator);
     let now = jiff::Timestamp::now();
     match accounting.ledger.budget_use(now) {
         Ok(used) => authenticator.restore(used, now),

@@ -19,6 +19,11 @@ impl Amount {
         Self(nanos)
     }
 
+    /// Returns the amount as a number, rounded.
+    pub fn as_units(self) -> f64 {
+        self.0 as f64 / SCALE as f64
+    }
+
     /// Returns the amount in billionths.
     pub const fn nanos(self) -> u64 {
         self.0

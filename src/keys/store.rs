@@ -130,6 +130,11 @@ impl Store {
         Ok(Self(Arc::new(inner)))
     }
 
+    /// Returns every key, those of lines with the same id one by one.
+    pub fn keys(&self) -> Vec<Arc<Key>> {
+        self.0.table.load().values().map(Arc::clone).collect()
+    }
+
     /// Finds the key of this secret. Accepts any text, and does the same work for every well-formed one.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use tracing::error;
 use crate::download::DownloadRegistry;
 use crate::fleet::{Fleet, FleetReport, KeySuspensions, ServiceStatus};
 use crate::refusal::Refusal;
-use crate::telemetry::metrics::{Metrics, TextFormat};
+use crate::telemetry::metrics::{BudgetLabels, Metrics, TextFormat};
 
 /// Reloads configuration and keys. Returns the number of keys, or why nothing has changed.
 pub type ReloadOrder = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<usize, String>> + Send>> + Send + Sync>;
@@ -36,6 +36,8 @@ pub struct OperatorApi {
     pub metrics: Arc<Metrics>,
     /// The downloads.
     pub downloads: Arc<DownloadRegistry>,
+    /// Returns what is left of the budgets of keys.
+    pub budgets_left: Box<dyn Fn() -> Vec<(BudgetLabels, f64)> + Send + Sync>,
     /// Reloads configuration and keys.
     pub reload: ReloadOrder,
     /// The queue of each model.
@@ -120,6 +122,7 @@ impl OperatorApi {
     /// Answers `/metrics` in the requested format.
     pub fn metrics(&self, parts: &Parts) -> Response<Bytes> {
         self.downloads.count_states();
+        self.metrics.set_budgets_left((self.budgets_left)().into_iter());
         self.metrics.set_suspended_keys(self.key_suspensions.suspended().iter().map(|(key, _)| &**key));
         match requested_format(parts) {
             None => json_response(StatusCode::OK, &self.metrics.json()),

@@ -76,6 +76,15 @@ pub struct KeyLabels {
     pub status_class: &'static str,
 }
 
+/// Labels of `llamagate_budget_left`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct BudgetLabels {
+    /// An id of the key file.
+    pub key: String,
+    /// The attribute of the key that sets the budget.
+    pub budget: &'static str,
+}
+
 /// Labels of `llamagate_key_suspended`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct SuspendedKeyLabels {

@@ -3,8 +3,8 @@
 //! Nothing here contacts llama-server, so a scrape never reaches it.
 
 pub use super::labels::{
-    CodeLabels, DownloadStateLabels, DraftLabels, FolderLabels, KeyLabels, ModelLabels, PhaseLabels, RequestLabels,
-    RouteLabels, StateLabels, SuspendedKeyLabels, TokenLabels, WorkerLabels,
+    BudgetLabels, CodeLabels, DownloadStateLabels, DraftLabels, FolderLabels, KeyLabels, ModelLabels, PhaseLabels,
+    RequestLabels, RouteLabels, StateLabels, SuspendedKeyLabels, TokenLabels, WorkerLabels,
 };
 
 use std::fmt::Write as _;
@@ -123,6 +123,7 @@ metrics! {
     draft_tokens_accepted: Family<DraftLabels, Counter> = Family::default(), "llamagate_draft_tokens_accepted", "model", "Those of them that the model has accepted";
     key_requests: Family<KeyLabels, Counter> = Family::default(), "llamagate_key_requests", "key, status_class", "Requests by key and status class";
     key_suspended: Family<SuspendedKeyLabels, Gauge> = Family::default(), "llamagate_key_suspended", "key", "1 for each API key that is suspended because workers crashed while only its requests were in flight";
+    budget_left: Family<BudgetLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_budget_left", "key, budget", "What is left of each budget of a key, besides what requests in flight have reserved: requests, tokens or cost";
     worker_state: Family<StateLabels, Gauge> = Family::default(), "llamagate_worker_state", "model, worker, state", "1 for the state that a worker is in, 0 for the others";
     worker_restarts: Family<WorkerLabels, Counter> = Family::default(), "llamagate_worker_restarts", "model, worker", "Restarts of a worker";
     workers_ready: Family<ModelLabels, Gauge> = Family::default(), "llamagate_workers_ready", "model", "Workers that can serve requests";
@@ -174,6 +175,14 @@ impl Metrics {
         self.key_suspended.clear();
         for key in keys {
             self.key_suspended.get_or_create(&SuspendedKeyLabels { key: key.to_owned() }).set(1);
+        }
+    }
+
+    /// Sets what is left of the budgets of keys. Called before each scrape, because a budget begins again by itself.
+    pub fn set_budgets_left(&self, budgets: impl Iterator<Item = (BudgetLabels, f64)>) {
+        self.budget_left.clear();
+        for (labels, left) in budgets {
+            self.budget_left.get_or_create(&labels).set(left);
         }
     }
 

@@ -122,6 +122,17 @@ fn a_budget_goes_on_where_it_was_after_a_restart() {
 }
 
 #[test]
+fn metrics_show_what_is_left_of_the_budgets_of_a_key() {
+    let gateway = with_key("requests_per_day=5 cost_per_month=12.50").start_ready();
+    assert_eq!(gateway.client_with(SECRET).post_json(CHAT, &chat(json!({}))).status(), 200);
+    let text = || gateway.health().header("Accept", "text/plain").get("/metrics").text();
+    let line = "llamagate_budget_left{key=\"team\",budget=\"requests_per_day\"} 4";
+    eventually("the request is counted", SOON, || text().lines().any(|one| one.starts_with(line)));
+    let cost = "llamagate_budget_left{key=\"team\",budget=\"cost_per_month\"} 12.5";
+    assert!(text().lines().any(|one| one == cost), "{}", text());
+}
+
+#[test]
 fn a_request_that_the_queue_refuses_costs_nothing() {
     let gateway = with_key("requests_per_day=2")
         .script(json!({"hold_requests": [CHAT]}))

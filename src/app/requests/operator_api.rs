@@ -7,11 +7,16 @@ use std::sync::atomic::AtomicBool;
 use tokio::runtime::Handle;
 
 use crate::app::stages::{Accounts, ModelServices, RunContext};
-use crate::gateway::{LocalResponder, LocalRoute};
+use crate::gateway::{Authenticator, LocalResponder, LocalRoute};
 use crate::operator::{OperatorApi, QueueCounts, ReloadOrder};
 
 /// Creates the operator API.
-pub(in crate::app) fn build(context: &RunContext, accounts: &Accounts, models: &ModelServices) -> Arc<OperatorApi> {
+pub(in crate::app) fn build(
+    context: &RunContext,
+    accounts: &Accounts,
+    models: &ModelServices,
+    authenticator: &Authenticator,
+) -> Arc<OperatorApi> {
     let RunContext { settings, platform, .. } = context;
     let (reloader, queues, reconciler) =
         (Arc::clone(&models.reloader), Arc::clone(&models.queues), Arc::clone(&models.reconciler));
@@ -29,6 +34,7 @@ pub(in crate::app) fn build(context: &RunContext, accounts: &Accounts, models: &
         key_suspensions: Arc::clone(&models.key_suspensions),
         metrics: Arc::clone(&accounts.accounting.metrics),
         downloads: Arc::clone(&models.reloader.downloads),
+        budgets_left: Box::new(authenticator.budgets_left()),
         reload,
         queue_counts,
         platform: platform.kind.to_string(),

@@ -13,7 +13,7 @@ use http::request::Parts;
 use jiff::Timestamp;
 
 use super::auth_failures::AuthFailures;
-use super::budget::account::Use;
+use super::budget::account::{AccountLimits, Use};
 use super::budget::reservation::CallerBudgets;
 use super::keyless::KeylessGuard;
 use super::people::{People, Person};
@@ -28,6 +28,7 @@ use crate::ledger::BudgetUse;
 use crate::models::shown_name;
 use crate::refusal::Refusal;
 use crate::settings::options::Access;
+use crate::telemetry::metrics::BudgetLabels;
 
 /// Authenticates requests.
 pub struct Authenticator {
@@ -39,7 +40,7 @@ pub struct Authenticator {
     keyless_guard: Option<KeylessGuard>,
     /// `MAX_REQUESTS_PER_MINUTE`
     default_rate: NonZeroU32,
-    meters: Meters,
+    meters: Arc<Meters>,
     people: People,
     /// None where all clients share one address.
     auth_failures: Option<AuthFailures>,
@@ -91,7 +92,7 @@ impl Authenticator {
             metrics_auth_enabled: access.metrics_auth_enabled,
             keyless_guard: (!access.auth_enabled).then(|| KeylessGuard::new(access.cors_origins.clone(), own_hosts)),
             default_rate: access.max_requests_per_minute,
-            meters: Meters::new(DefaultClock::default()),
+            meters: Arc::new(Meters::new(DefaultClock::default())),
             people: People::new(access.max_people.get()),
             auth_failures: (!is_behind_edge).then(|| AuthFailures::new(DefaultClock::default())),
         }
@@ -142,6 +143,20 @@ impl Authenticator {
             self.authenticate_key(headers, client.address, Scope::Metrics, now)?.require_scope(Scope::Metrics)
         } else {
             Ok(())
+        }
+    }
+
+    /// Returns a reader of what is left of the budgets of all keys.
+    pub fn budgets_left(&self) -> impl Fn() -> Vec<(BudgetLabels, f64)> + Send + Sync + use<> {
+        let (keys, meters, default_rate) = (self.keys.clone(), Arc::clone(&self.meters), self.default_rate);
+        move || {
+            let now = Timestamp::now();
+            let keys = keys.as_ref().map(Store::keys).unwrap_or_default().into_iter();
+            let of_key = |key: Arc<Key>| {
+                let left = meters.meter_of(&key, default_rate).account().left(&AccountLimits::of_key(&key.budget), now);
+                left.into_iter().map(move |(budget, left)| (BudgetLabels { key: key.id.clone(), budget }, left))
+            };
+            keys.filter(|key| key.budget != Budget::default()).flat_map(of_key).collect()
         }
     }
 

@@ -177,6 +177,24 @@ impl Account {
         day.into_iter().chain(month).min()
     }
 
+    /// Returns what is left of each limit, by the attribute that sets it: requests, tokens or cost.
+    pub(crate) fn left(&self, limits: &AccountLimits, now: Timestamp) -> Vec<(&'static str, f64)> {
+        let mut balance = self.lock();
+        balance.follow(now);
+        let Balance { day, month, reserved, .. } = &*balance;
+        let count = |limit: u64, used: u64, reserved: u64| limit.saturating_sub(used).saturating_sub(reserved) as f64;
+        let requests = |limit| count(limit, day.used.requests, reserved.requests);
+        let tokens = |limit, used: &PeriodUse| count(limit, used.used.tokens, reserved.tokens);
+        let cost = |limit: Amount| limit.as_units() - month.used.cost.as_units().min(limit.as_units());
+        let all = [
+            ("requests_per_day", limits.requests_per_day.map(requests)),
+            ("tokens_per_day", limits.tokens_per_day.map(|limit| tokens(limit, day))),
+            ("tokens_per_month", limits.tokens_per_month.map(|limit| tokens(limit, month))),
+            ("cost_per_month", limits.cost_per_month.map(cost)),
+        ];
+        all.into_iter().filter_map(|(budget, left)| Some((budget, left?))).collect()
+    }
+
     /// Estimates the tokens of a prompt in a body of this many bytes, by the answers so far.
     pub(super) fn prompt_tokens(&self, bytes: u64) -> u64 {
         let learned = self.lock().bytes_per_token.unwrap_or(BYTES_PER_TOKEN as f64);
