@@ -2,7 +2,6 @@
 //! settings.
 //!
 //! - `arguments.rs`: the command line, and the inputs that it and the environment make up
-//! - `audit.rs`: `llamagate audit`
 //! - `check.rs`: `llamagate check`
 //! - `command_settings.rs`: the settings of the commands that start no service
 //! - `fit.rs`: `llamagate fit`
@@ -15,10 +14,9 @@
 //! - `pull.rs`: `llamagate pull`
 //! - `remove.rs`: `llamagate rm`
 //! - `serve.rs`: `llamagate serve`, the default
-//! - `usage.rs`: `llamagate usage`
+//! - `usage.rs`: `llamagate usage` and `llamagate audit`
 
 mod arguments;
-mod audit;
 mod check;
 mod command_settings;
 mod download_progress;
@@ -63,7 +61,7 @@ pub fn main() -> ExitCode {
         CliCommand::Rm(remove) => remove::run(remove, environment),
         CliCommand::Fit(fit) => fit::run(fit, environment),
         CliCommand::Usage(usage) => usage::run(usage, environment),
-        CliCommand::Audit(audit) => audit::run(audit, environment),
+        CliCommand::Audit(audit) => usage::run_audit(audit, environment),
         CliCommand::Import(import) => import::run(&import, &environment),
     }
 }

@@ -1,9 +1,11 @@
 //! Accounting of each request: access log, metrics and token charges.
 //!
 //! - `record.rs`: the record of one request, written as its access-log line, metrics and token charge
+//! - `slot_use.rs`: how long a request holds slots, and what that costs
 //! - `usage/`: counts the tokens of a response
 //! - `activity.rs`: whether the service is in use, for the exit when idle
 
 pub(super) mod activity;
 pub(super) mod record;
+mod slot_use;
 pub(super) mod usage;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::activity::ActivityGuard;
+use super::slot_use::SlotUse;
 use super::usage::{TokenCounter, TokenCounts};
 use crate::fleet::{Member, WorkerKind};
 use crate::gateway::admission::rate::Meter;
@@ -103,17 +104,6 @@ pub(crate) struct RecordData {
     is_call: bool,
 }
 
-/// The slots that a request has held, and now holds.
-#[derive(Debug, Clone, Copy, Default)]
-struct SlotUse {
-    /// When the slot was granted that is held now, and how many its worker has.
-    held: Option<(ActiveInstant, usize)>,
-    /// The time of the slots that were held before.
-    time: Duration,
-    /// What they cost, in billionths.
-    cost_nanos: u64,
-}
-
 /// What an administrator asks for.
 struct NamedAct {
     route: &'static Route,
@@ -132,23 +122,6 @@ struct CallTotals {
     queued: Option<Duration>,
     /// The headers that name the worker of the last call that failed.
     failure_headers: Option<Box<HeaderMap>>,
-}
-
-impl SlotUse {
-    /// Ends the use of the slot that is held.
-    fn end(&mut self, price: Price) {
-        if let Some((since, slots)) = self.held.take() {
-            let time = since.elapsed();
-            self.time = self.time.saturating_add(time);
-            self.cost_nanos = self.cost_nanos.saturating_add(price.of_slot(time, slots));
-        }
-    }
-
-    /// Adds the slots that another request has held.
-    fn add(&mut self, other: Self) {
-        self.time = self.time.saturating_add(other.time);
-        self.cost_nanos = self.cost_nanos.saturating_add(other.cost_nanos);
-    }
 }
 
 impl Record {
@@ -262,7 +235,7 @@ impl RecordData {
 
     /// Records that the request holds one of `slots` slots of a worker, which was granted at `since`.
     pub(crate) fn begin_slot(&mut self, since: ActiveInstant, slots: usize) {
-        self.slots.held = Some((since, slots));
+        self.slots.begin(since, slots);
     }
 
     /// Records that the request holds no slot any more.

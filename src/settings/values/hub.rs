@@ -2,8 +2,8 @@
 
 use url::Url;
 
+use super::clients::is_placeholder;
 use super::scalars::Secret;
-use super::service_key::is_placeholder;
 use super::value::{Rejected, Value};
 use crate::settings::bounds::MOST_DOWNLOAD_CONNECTIONS;
 

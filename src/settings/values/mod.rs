@@ -3,38 +3,35 @@
 //! An invalid value is always an error; no type falls back to a default or to "off".
 //!
 //! - `backend_api.rs`: the API that a remote backend speaks
+//! - `clients/`: settings about clients
 //! - `dimensions.rs`: the lengths of a model's vectors
 //! - `extra_args.rs`: `EXTRA_ARGS` and `args`
 //! - `hub.rs`: `HF_ENDPOINT`, `HF_TOKEN` and `DOWNLOAD_CONNECTIONS`
 //! - `masking.rs`: arguments as they may be printed
 //! - `model_stores.rs`: `MODEL_STORES`
 //! - `name_pattern.rs`: model names with `*`
-//! - `networks.rs`: `TRUSTED_PROXIES`
-//! - `origins.rs`: `CORS_ORIGINS`
 //! - `scalars.rs`: yes or no, numbers, durations, sizes, words
 //! - `scores.rs`: what the scores of a reranker mean
-//! - `service_key.rs`: `LLAMAGATE_API_KEY`
 //! - `strategy.rs`: `ROUTING_STRATEGY`
 //! - `usage.rs`: `USAGE_DB`, `USAGE_KEEP` and `PRICE_PER_HOUR`
 //! - `value.rs`: the trait of these types, and the error of parsing
 
 mod backend_api;
+mod clients;
 mod dimensions;
 mod extra_args;
 mod hub;
 mod masking;
 mod model_stores;
 mod name_pattern;
-mod networks;
-mod origins;
 mod scalars;
 mod scores;
-mod service_key;
 mod strategy;
 mod usage;
 mod value;
 
 pub use backend_api::BackendApi;
+pub use clients::{Networks, Origins, ServiceKey};
 pub use dimensions::Dimensions;
 pub use extra_args::ExtraArgs;
 pub(crate) use extra_args::{ArgumentsPlace, takes_any_text};
@@ -43,15 +40,12 @@ pub use masking::masked_arguments;
 pub(crate) use masking::{dashed, is_secret, looks_like_an_option};
 pub use model_stores::ModelStores;
 pub use name_pattern::NamePattern;
-pub use networks::Networks;
-pub use origins::Origins;
 pub(super) use scalars::Weight;
 pub use scalars::{
     ByteSize, Context, GpuLayers, LONGEST_DURATION, LogFormat, LogLevel, MemoryBudgetSetting, RunpodMode, Seconds,
     Secret, ServeModelsDir, Zero, ZeroIsOff,
 };
 pub use scores::ScoreSetting;
-pub use service_key::ServiceKey;
 pub use strategy::Strategy;
 pub use usage::{HourlyPrice, KeptTime, UsageFile};
 pub use value::{Rejected, Value};

@@ -6,7 +6,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::value::{Rejected, Value};
+use crate::settings::values::value::{Rejected, Value};
 
 /// Origins that browsers may call from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::value::{Rejected, Value};
+use crate::settings::values::value::{Rejected, Value};
 
 /// Addresses and networks; none by default.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 //!
 //! Owns its form, and the placeholders of examples that are no secrets.
 
-use super::scalars::Secret;
-use super::value::{Rejected, Value};
 use crate::settings::bounds::{SERVICE_KEY_LENGTH, SHORT_SERVICE_KEY};
+use crate::settings::values::scalars::Secret;
+use crate::settings::values::value::{Rejected, Value};
 
 /// An API key from the environment. Neither `Debug` nor [`Value::masked`] shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +71,7 @@ const PLACEHOLDER_PARTS: &[&str] =
 
 /// Whether this is what an example has in place of a secret: a known word in any case and with any punctuation, `your...`
 /// with a noun, one character many times (`sk-xxxxxxxx`), digits in order, or a reference that was not filled in.
-pub(super) fn is_placeholder(secret: &str) -> bool {
+pub(in crate::settings::values) fn is_placeholder(secret: &str) -> bool {
     let bare: String = secret.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     // Keys of OpenAI and others begin so, and so do their placeholders.
     let word = bare.strip_prefix("sk").or_else(|| bare.strip_prefix("hf")).unwrap_or(&bare);

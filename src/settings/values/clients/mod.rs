@@ -1,0 +1,14 @@
+//! Settings about clients: where they come from, and the one key that needs no file.
+//!
+//! - `networks.rs`: `TRUSTED_PROXIES`
+//! - `origins.rs`: `CORS_ORIGINS`
+//! - `service_key.rs`: `LLAMAGATE_API_KEY`
+
+mod networks;
+mod origins;
+mod service_key;
+
+pub use networks::Networks;
+pub use origins::Origins;
+pub use service_key::ServiceKey;
+pub(super) use service_key::is_placeholder;
