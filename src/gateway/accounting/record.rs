@@ -61,6 +61,8 @@ pub(crate) struct RecordData {
     pub(crate) route: Option<&'static str>,
     /// Whether the request is for llama-server; only those count in the `gateway_` metrics.
     pub(crate) counted: bool,
+    /// Whether a worker would serve it; only those count as usage.
+    pub(crate) is_for_worker: bool,
     key: Option<Arc<KeySeries>>,
     /// The person whom the key names as its user.
     pub(crate) person: Option<Arc<str>>,
@@ -143,6 +145,7 @@ impl Record {
             client: None,
             route: None,
             counted: false,
+            is_for_worker: false,
             key: None,
             person: None,
             model: None,
@@ -438,7 +441,7 @@ impl RecordData {
         let ledger = &self.accounting.ledger;
         // A refusal within a stream that has begun has the status of the stream.
         let refused = self.code.filter(|code| status >= 400 || *code != CLIENT_LEFT && self.slots.time.is_zero());
-        if !ledger.is_on() || !self.counted || self.model.is_none() && refused.is_none() {
+        if !ledger.is_on() || !self.is_for_worker || self.model.is_none() && refused.is_none() {
             return;
         }
         ledger.record(UsageEvent {
