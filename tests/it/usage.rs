@@ -4,6 +4,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
@@ -365,6 +366,11 @@ fn administrators_acts_are_kept_and_the_commands_show_what_is_in_the_file() {
     assert_eq!((rows.as_array().unwrap().len(), number(&rows[0], "requests")), (1, 1));
     let table = run(&["usage"]);
     assert!(table.lines().last().unwrap().starts_with("total"), "{table}");
+    let keyctl = env!("CARGO_BIN_EXE_keyctl");
+    let output =
+        Command::new(keyctl).args(["usage", "--name", "user"]).env_clear().env("DATA_DIR", &data).output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && table.lines().count() == 3 && table.starts_with("start"), "{table}");
     let wrong = llamagate(&["usage", "--by", "week"], &[("DATA_DIR", &data)]);
     assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("--by"), "{wrong:?}");
 }
