@@ -122,6 +122,7 @@ impl Gateway {
             context.shape = route.shape;
         }
         record.counted = matches!(route.target, RouteTarget::Models(_) | RouteTarget::Worker(_));
+        record.is_for_worker = matches!(route.target, RouteTarget::Worker(_));
         // Stage 3, authentication: before a byte of the body is read.
         let mut caller = self.authenticator.authenticate(&parts, route, source, record.arrived())?;
         record.set_key(caller.key_id());

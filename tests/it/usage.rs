@@ -4,6 +4,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
@@ -14,7 +15,7 @@ use super::configuration::llamagate;
 use super::leftovers::namespaces;
 use super::support::{
     gateway::{ADMIN, Backend, Builder, Gateway, LIMITED, USER},
-    wait::{SOON, eventually},
+    wait::{SOON, eventually, eventually_some},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -37,6 +38,17 @@ fn usage(gateway: &Gateway, secret: &str, query: &str) -> Vec<Value> {
     assert_eq!(answer.status(), 200, "{}", answer.text());
     assert_eq!(answer.json()["object"], "list");
     answer.json()["data"].as_array().unwrap().clone()
+}
+
+/// Returns the rows once they are about this many requests, refused ones included. A request is recorded once its answer was
+/// sent, which may be after the client has read it.
+#[track_caller]
+fn usage_of(gateway: &Gateway, secret: &str, query: &str, requests: u64) -> Vec<Value> {
+    eventually_some("the requests are recorded", SOON, || {
+        let rows = usage(gateway, secret, query);
+        let found: u64 = rows.iter().map(|row| number(row, "requests") + number(row, "refused")).sum();
+        (found == requests).then_some(rows)
+    })
 }
 
 fn number(row: &Value, name: &str) -> u64 {
@@ -86,7 +98,7 @@ fn the_ledger_has_the_counts_of_the_real_llama_server_and_keeps_them_over_a_rest
     }
     assert!(cached > 0, "the prompt was repeated");
     let assert_row = |gateway: &Gateway| {
-        let rows = usage(gateway, USER, "?by=key,model");
+        let rows = usage_of(gateway, USER, "?by=key,model", 3);
         assert_eq!(rows.len(), 1, "{rows:?}");
         let row = &rows[0];
         let counts = ["requests", "refused", "prompt_tokens", "cached_tokens", "completion_tokens"];
@@ -109,10 +121,10 @@ fn a_key_sees_its_own_rows_and_an_admin_all_of_them() {
     assert_eq!(gateway.client_with(LIMITED).post_json(CHAT, &chat()).status(), 200);
     assert_eq!(gateway.client().post_json(CHAT, &json!({"temperature": "hot"})).status(), 400);
     assert_eq!(gateway.client_with("wrong-secret-0123456789").post_json(CHAT, &chat()).status(), 401);
-    let own = usage(&gateway, USER, "?by=key");
+    let own = usage_of(&gateway, USER, "?by=key", 2);
     assert_eq!(own.len(), 1, "{own:?}");
     assert_eq!((number(&own[0], "requests"), number(&own[0], "refused")), (1, 1));
-    let all = usage(&gateway, ADMIN, "?by=key");
+    let all = usage_of(&gateway, ADMIN, "?by=key", 4);
     let keys: Vec<_> = all.iter().map(|row| row["key"].as_str()).collect();
     assert_eq!(keys, [None, Some("limited"), Some("user")], "{all:?}");
     assert_eq!((number(&all[0], "requests"), number(&all[0], "refused")), (0, 1), "no key was valid");
@@ -135,7 +147,7 @@ fn a_key_sees_its_own_rows_and_an_admin_all_of_them() {
 fn from_and_to_choose_hours_and_what_is_wrong_is_refused_by_name() {
     let gateway = Gateway::builder().start_ready();
     ask(&gateway, &chat());
-    assert_eq!(usage(&gateway, USER, "?from=2020-01-01&to=2999-01-01").len(), 1);
+    assert_eq!(usage_of(&gateway, USER, "?from=2020-01-01&to=2999-01-01", 1).len(), 1);
     assert_eq!(usage(&gateway, USER, "?to=2020-01-01").len(), 0);
     assert_eq!(usage(&gateway, USER, "?from=2999-01-01T00:00:00%2B01:00").len(), 0);
     for (query, name) in
@@ -176,7 +188,7 @@ fn a_translated_request_counts_once() {
     let texts = vec!["hello there"; 100];
     let answer = gateway.client().post_json("/embed", &json!({"inputs": texts}));
     assert_eq!(answer.status(), 200, "{}", answer.text());
-    let rows = usage(&gateway, USER, "?by=key");
+    let rows = usage_of(&gateway, USER, "?by=key", 1);
     assert_eq!(number(&rows[0], "requests"), 1, "{rows:?}");
     assert!(number(&rows[0], "prompt_tokens") >= 200, "of both calls: {rows:?}");
 }
@@ -195,9 +207,9 @@ fn a_kill_loses_the_last_moment_at_most_and_writes_nothing_twice() {
             ask(&gateway, &chat());
             sent += 1;
         }
-        // A reader flushes, so these are in the file; those that follow may be.
-        usage(&gateway, USER, "");
         at_least += 5 + round % 7;
+        // What a reader has seen is in the file; what follows may be.
+        usage_of(&gateway, USER, "", at_least);
         for _ in 0..round % 5 {
             ask(&gateway, &chat());
             sent += 1;
@@ -271,7 +283,7 @@ fn what_a_locked_file_could_not_take_is_written_once_when_it_can() {
     let file = folder.path().join("usage.db");
     let gateway = with_file(&file).start_ready();
     ask(&gateway, &chat());
-    usage(&gateway, USER, "");
+    usage_of(&gateway, USER, "", 1);
     let other = Connection::open(&file).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert!(served_with_warning(&gateway).contains("locked"));
@@ -298,15 +310,18 @@ fn a_file_that_may_not_be_written_stops_nothing() {
 }
 
 #[test]
-fn a_full_disk_stops_nothing_and_the_file_stays_sound() {
-    let folder = tempfile::tempdir().unwrap();
-    let disk = folder.path().join("disk");
-    fs::create_dir(&disk).unwrap();
-    let mount = format!("mount -t tmpfs -o size=64k tmpfs {} && ", disk.display());
-    let Some(words) = namespaces(&[], &mount) else { return };
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let gateway = with_file(&disk.join("usage.db")).under(&words).start_ready();
-    assert!(served_with_warning(&gateway).contains("full"));
+fn a_full_and_a_read_only_disk_stop_nothing() {
+    for (options, words) in [("size=64k", "full"), ("ro", "unable to open")] {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = folder.path().join("disk");
+        fs::create_dir(&disk).unwrap();
+        let mount = format!("mount -t tmpfs -o {options} tmpfs {} && ", disk.display());
+        let Some(command) = namespaces(&[], &mount) else { return };
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        let gateway = with_file(&disk.join("usage.db")).under(&command).start_ready();
+        let warning = served_with_warning(&gateway);
+        assert!(warning.contains(words), "{warning}");
+    }
 }
 
 #[test]
@@ -321,14 +336,18 @@ fn administrators_acts_are_kept_and_the_commands_show_what_is_in_the_file() {
         admin.post_json("/v1/models/download", &json!({"model": "https://host/f.gguf?sig=secret"})).status() / 100,
         4
     );
-    usage(&gateway, ADMIN, "");
+    usage_of(&gateway, ADMIN, "", 1);
     let data = gateway.data_dir().display().to_string();
     let run = |arguments: &[&str]| {
         let output = llamagate(arguments, &[("DATA_DIR", &data)]);
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let acts: Value = serde_json::from_str(&run(&["audit", "--json"])).unwrap();
+    let acts: Value = eventually_some("three acts are recorded", SOON, || {
+        usage(&gateway, ADMIN, "");
+        let acts: Value = serde_json::from_str(&run(&["audit", "--json"])).unwrap();
+        (acts.as_array().unwrap().len() == 3).then_some(acts)
+    });
     let acts: Vec<_> = acts
         .as_array()
         .unwrap()
@@ -347,6 +366,11 @@ fn administrators_acts_are_kept_and_the_commands_show_what_is_in_the_file() {
     assert_eq!((rows.as_array().unwrap().len(), number(&rows[0], "requests")), (1, 1));
     let table = run(&["usage"]);
     assert!(table.lines().last().unwrap().starts_with("total"), "{table}");
+    let keyctl = env!("CARGO_BIN_EXE_keyctl");
+    let output =
+        Command::new(keyctl).args(["usage", "--name", "user"]).env_clear().env("DATA_DIR", &data).output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && table.lines().count() == 3 && table.starts_with("start"), "{table}");
     let wrong = llamagate(&["usage", "--by", "week"], &[("DATA_DIR", &data)]);
     assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("--by"), "{wrong:?}");
 }

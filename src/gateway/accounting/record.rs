@@ -64,6 +64,8 @@ pub(crate) struct RecordData {
     pub(crate) route: Option<&'static str>,
     /// Whether the request is for llama-server; only those count in the `gateway_` metrics.
     pub(crate) counted: bool,
+    /// Whether a worker would serve it; only those count as usage.
+    pub(crate) is_for_worker: bool,
     key: Option<Arc<KeySeries>>,
     /// The person behind the key.
     pub(crate) person: Option<Arc<str>>,
@@ -148,6 +150,7 @@ impl Record {
             client: None,
             route: None,
             counted: false,
+            is_for_worker: false,
             key: None,
             person: None,
             model: None,
@@ -462,7 +465,7 @@ impl RecordData {
             reservation.settle(charged);
         }
         let ledger = &self.accounting.ledger;
-        if !ledger.is_on() || !self.counted || self.model.is_none() && refused.is_none() {
+        if !ledger.is_on() || !self.is_for_worker || self.model.is_none() && refused.is_none() {
             return;
         }
         ledger.record(UsageEvent {
