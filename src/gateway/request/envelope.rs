@@ -303,6 +303,12 @@ impl EnvelopeScanner {
 
     fn read(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
         while !bytes.is_empty() {
+            if let Some(member) = self.scanner.whole_member(bytes) {
+                bytes = &bytes[member.used..];
+                self.value = (self.scanner.position() - member.value.len(), member.value[0]);
+                self.add_member(str::from_utf8(member.name).ok().map(Box::from))?;
+                continue;
+            }
             let (used, step) = self.scanner.step(bytes);
             bytes = &bytes[used..];
             let position = self.scanner.position();
@@ -310,21 +316,22 @@ impl EnvelopeScanner {
                 Some(JsonStep::Opens) => self.opens = position,
                 Some(JsonStep::Begins(first)) => self.value = (position - 1, first),
                 Some(JsonStep::Ends) => {
-                    if self.members.len() == MOST_MEMBERS {
-                        return Err(Refusal::bad_request(format!("the request has more than {MOST_MEMBERS} members")));
-                    }
-                    let (value, first) = self.value;
                     let name = self.scanner.name().map(Cow::into_owned).map(String::into_boxed_str);
-                    self.members.push(BodyMember {
-                        name,
-                        whole: self.scanner.name_at()..position,
-                        value: value..position,
-                        first,
-                    });
+                    self.add_member(name)?;
                 }
                 Some(JsonStep::Name | JsonStep::Closes | JsonStep::Lost) | None => {}
             }
         }
+        Ok(())
+    }
+
+    /// Adds the member that ends here.
+    fn add_member(&mut self, name: Option<Box<str>>) -> Result<(), Refusal> {
+        if self.members.len() == MOST_MEMBERS {
+            return Err(Refusal::bad_request(format!("the request has more than {MOST_MEMBERS} members")));
+        }
+        let ((value, first), end) = (self.value, self.scanner.position());
+        self.members.push(BodyMember { name, whole: self.scanner.name_at()..end, value: value..end, first });
         Ok(())
     }
 
