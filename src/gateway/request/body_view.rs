@@ -52,12 +52,13 @@ pub(super) fn slices(body: &RequestBody, range: Range<usize>) -> impl Iterator<I
 /// Returns the number in this range of a body; `None` if there is none, or one that is infinite or longer than
 /// [`NUMBER_LENGTH`].
 pub(super) fn number_in(body: &RequestBody, range: &Range<usize>) -> Option<f64> {
-    let range = Some(range.clone()).filter(|range| range.len() <= NUMBER_LENGTH)?;
-    let first = slices(body, range.clone()).next()?;
-    // Nearly every number is in one piece, and need not be copied.
-    match first.len() == range.len() {
-        true => serde_json::from_slice(&first).ok(),
-        false => serde_json::from_slice(&gather(body, range)).ok(),
+    if range.len() > NUMBER_LENGTH {
+        return None;
+    }
+    // Nearly every body is one piece, and the number need not be copied.
+    match body.pieces().next().and_then(|first| first.get(range.clone())) {
+        Some(number) => serde_json::from_slice(number).ok(),
+        None => serde_json::from_slice(&gather(body, range.clone())).ok(),
     }
 }
 

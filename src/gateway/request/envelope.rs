@@ -227,8 +227,8 @@ impl Envelope {
         }
         let raw = gather(body, range);
         let name = match self.kind {
-            BodyKind::Multipart { .. } => String::from_utf8(raw).ok(),
-            _ => text(&raw).map(Cow::into_owned),
+            BodyKind::Object(_) if raw.contains(&b'\\') => text(&raw).map(Cow::into_owned),
+            _ => String::from_utf8(raw).ok(),
         };
         name.ok_or_else(|| Refusal::bad_request("the name of the model is no text"))
     }
