@@ -57,7 +57,7 @@ pub(super) type Failure = (Refusal, RetryRule);
 impl Attempt {
     /// Begins an attempt at the leased worker. Boxed, because it moves through every stage of the answer.
     pub(crate) fn begin(caller: Caller, ticket: Ticket, lease: Lease, record: Record, retry: &mut Retry) -> Box<Self> {
-        let deadline = retry.begin_attempt(lease.member());
+        let deadline = retry.begin_attempt(lease.member(), lease.begun());
         Box::new(Self { caller, lease, ticket, record, deadline })
     }
 

@@ -264,13 +264,13 @@ impl Retry {
         check_servable(&self.model_queue.model)
     }
 
-    /// Records that an attempt at this worker begins. Returns the deadline for its response.
-    pub(super) fn begin_attempt(&mut self, worker: &Member) -> ActiveInstant {
+    /// Records that an attempt at this worker has begun at this time. Returns the deadline for its response.
+    pub(super) fn begin_attempt(&mut self, worker: &Member, begun: ActiveInstant) -> ActiveInstant {
         self.attempts += 1;
         self.worker = worker.number;
         self.is_remote = worker.kind == WorkerKind::Remote;
         *self.deadline.get_or_insert_with(|| {
-            let own = ActiveInstant::now() + self.policy.request_timeout;
+            let own = begun + self.policy.request_timeout;
             self.shared_deadline.as_ref().map_or(own, |shared| *shared.get_or_init(|| own))
         })
     }
