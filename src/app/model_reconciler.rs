@@ -186,7 +186,7 @@ impl ModelReconciler {
             let info = info_of(&model, config);
             let known = before.iter().position(|other| other.checked.id == model.id).map(|at| before.swap_remove(at));
             served.push(match known {
-                Some(known) if known.checked == model && known.policy == policy && *known.model.info() == info => {
+                Some(known) if known.checked == model && known.policy == policy && **known.model.info() == info => {
                     difference.kept += 1;
                     known
                 }

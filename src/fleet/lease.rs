@@ -38,6 +38,11 @@ impl Lease {
         &self.member
     }
 
+    /// Returns when the request got the worker.
+    pub fn begun(&self) -> ActiveInstant {
+        self.begun
+    }
+
     /// Waits until the worker has ended or is being stopped, whatever the state of its connections.
     pub fn gone(&self) -> WaitForCancellationFutureOwned {
         self.in_flight.gone()

@@ -58,18 +58,27 @@ const UNREADABLE: &str = "?";
 /// [`KEY_HEADERS`], which a proxy may have joined to a list (RFC 9110, section 5.3). An empty header offers none.
 pub(super) fn offered_keys(headers: &HeaderMap) -> Vec<&str> {
     let rank = |name: &HeaderName| KEY_HEADERS.iter().position(|known| known == name);
-    let values = headers.iter().filter(|(name, _)| is_key_header(name));
-    let mut values: Vec<_> = values.map(|(name, value)| (rank(name), value)).collect();
-    values.sort_by_key(|(rank, _)| *rank);
+    let mut values = headers.iter().filter(|(name, _)| is_key_header(name));
     let mut offered = Vec::new();
-    for (_, value) in values {
-        for key in value.to_str().unwrap_or(UNREADABLE).split(',').map(without_bearer) {
-            if !key.is_empty() && !offered.contains(&key) && offered.len() < OFFERED_KEYS {
-                offered.push(key);
-            }
+    match (values.next(), values.next()) {
+        // Nearly every request has one, which needs no order.
+        (Some((_, only)), None) => add_keys(only, &mut offered),
+        (first, second) => {
+            let mut all: Vec<_> = first.into_iter().chain(second).chain(values).collect();
+            all.sort_by_key(|(name, _)| rank(name));
+            all.iter().for_each(|(_, value)| add_keys(value, &mut offered));
         }
     }
     offered
+}
+
+/// Adds the keys in the value of a key header to those of other headers.
+fn add_keys<'a>(value: &'a HeaderValue, offered: &mut Vec<&'a str>) {
+    for key in value.to_str().unwrap_or(UNREADABLE).split(',').map(without_bearer) {
+        if !key.is_empty() && !offered.contains(&key) && offered.len() < OFFERED_KEYS {
+            offered.push(key);
+        }
+    }
 }
 
 /// Returns the key after the scheme `Bearer`, which is case-insensitive (RFC 9110, section 11.1) and may be left out.

@@ -77,10 +77,12 @@ const MAX_REQUEST_ID: usize = 128;
 /// Removes the headers that belong to one connection only, including those that `Connection` names, and the others that
 /// are unwanted. Looks at each header once: a removal by name costs about as much where there is nothing to remove.
 fn strip_hop_by_hop_and(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
-    let named = named_by_connection(headers);
-    let is_unwanted = |name: &&HeaderName| is_hop_by_hop(name) || is_unwanted(name) || named.contains(name);
+    let is_unwanted = |name: &&HeaderName| is_hop_by_hop(name) || is_unwanted(name);
     let mut unwanted = Vec::with_capacity(headers.keys_len());
     unwanted.extend(headers.keys().filter(is_unwanted).cloned());
+    if unwanted.contains(&header::CONNECTION) {
+        unwanted.extend(named_by_connection(headers));
+    }
     for name in unwanted {
         headers.remove(name);
     }

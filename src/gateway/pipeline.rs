@@ -30,7 +30,7 @@ use super::queue::ticket::{QueueEntry, WaitEnd};
 use super::request::body;
 use super::request::envelope::Envelope;
 use super::request::parameters;
-use super::request::proxied_request::{ProxiedRequest, RequestRole, requested_model};
+use super::request::proxied_request::{ProxiedRequest, RequestReaders, RequestRole, requested_model};
 use super::response::body::ResponseBody;
 use super::response::heartbeat;
 use super::routes::route::{Route, RouteTarget};
@@ -370,7 +370,7 @@ impl Gateway {
             return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
         }
         self.check_suspension(caller)?;
-        if let Some(model_queue) = self.model_queues.snapshot().only() {
+        if let Some(model_queue) = self.model_queues.current().only() {
             return self.check_single_model(model_queue, route, required_kind, caller, record);
         }
         check_rate(route, caller, record)?;
@@ -398,7 +398,9 @@ impl Gateway {
             return Ok(());
         }
         // A check only: `Retry::enqueue` begins the attempts that count, because a reload may add models before that.
-        Retry::new(self.retry_policy, route, required_kind, Arc::clone(&self.model_queues), Arc::clone(model_queue))
+        let readers = RequestReaders::of_any(&model);
+        let (model_queues, model_queue) = (Arc::clone(&self.model_queues), Arc::clone(model_queue));
+        Retry::new(self.retry_policy, route, required_kind, readers, model_queues, model_queue)
             .select_servable_model(caller)
     }
 }

@@ -18,7 +18,12 @@ pub struct LazyTimer {
 impl LazyTimer {
     /// Sets the deadline to `after` from now.
     pub fn start(&mut self, after: Duration) {
-        self.deadline = Some(ActiveInstant::now() + after);
+        self.start_at(ActiveInstant::now() + after);
+    }
+
+    /// Sets the deadline.
+    pub fn start_at(&mut self, deadline: ActiveInstant) {
+        self.deadline = Some(deadline);
     }
 
     /// Removes the deadline.

@@ -12,7 +12,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
+use http::HeaderValue;
 use tokio::sync::Notify;
 
 use super::choice::WorkerChoice;
@@ -28,6 +29,8 @@ use crate::worker::{self, Fingerprint, IdleTime, WorkerState, WorkerStatus};
 /// One model and the workers that serve it.
 pub struct Model {
     id: String,
+    /// The id as the value of a header; `None` if it cannot be one.
+    id_value: Option<HeaderValue>,
     info: ArcSwap<ModelInfo>,
     policy: ArcSwap<RoutingPolicy>,
     members: Vec<Arc<Member>>,
@@ -59,6 +62,7 @@ impl Model {
     /// Creates a model with these workers. Without workers it cannot serve anything.
     pub fn new(info: ModelInfo, policy: RoutingPolicy, members: Vec<Arc<Member>>) -> Self {
         let id = info.id.clone();
+        let id_value = HeaderValue::from_str(&id).ok();
         let (info, policy) = (ArcSwap::from_pointee(info), ArcSwap::from_pointee(policy));
         let choice = WorkerChoice::seeded(RandomState::new().hash_one(&id));
         let remotes = members.iter().filter(|member| member.is_remote()).count();
@@ -67,6 +71,7 @@ impl Model {
         let has_other_apis = members.iter().any(|member| member.api != BackendApi::OpenAi);
         Self {
             id,
+            id_value,
             info,
             policy,
             members,
@@ -87,19 +92,24 @@ impl Model {
         self.policy.store(Arc::new(policy));
     }
 
-    /// Returns the description.
-    pub fn info(&self) -> Arc<ModelInfo> {
-        self.info.load_full()
+    /// Returns the description of now, without a reference count, because most uses are short. Across a wait, hold a clone.
+    pub fn info(&self) -> Guard<Arc<ModelInfo>> {
+        self.info.load()
     }
 
-    /// Returns the routing policy.
-    pub fn policy(&self) -> Arc<RoutingPolicy> {
-        self.policy.load_full()
+    /// Returns the routing policy of now, as [`Model::info`] does.
+    pub fn policy(&self) -> Guard<Arc<RoutingPolicy>> {
+        self.policy.load()
     }
 
     /// Returns the id that clients use.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Returns the id as the value of a header; `None` if it cannot be one.
+    pub fn id_value(&self) -> Option<&HeaderValue> {
+        self.id_value.as_ref()
     }
 
     /// Returns the workers in the order of their numbers.

@@ -289,7 +289,7 @@ async fn local_workers_serve_if_no_remote_worker_can() {
     assert_eq!((model.slots(), number(&lease(&model).unwrap())), (1, 1));
     set_state(&far.0, WorkerState::Unhealthy, false);
     assert_eq!(number(&lease(&model).unwrap()), 0);
-    model.update(ModelInfo::named("m"), RoutingPolicy { remote_first: false, ..(*model.policy()).clone() });
+    model.update(ModelInfo::named("m"), RoutingPolicy { remote_first: false, ..(**model.policy()).clone() });
     set_state(&near.0, WorkerState::Stopped, true);
     assert_eq!(lease(&model).err(), Some(Unavailable::Asleep));
 }

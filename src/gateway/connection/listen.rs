@@ -5,19 +5,21 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::server::graceful::GracefulConnection;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
@@ -86,9 +88,9 @@ pub async fn serve<S, F, B>(
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let server =
-        Arc::new(ConnectionServer { builder: http_builder(&limits.wire), limits: limits.wire, service, refuse });
-    let graceful = GracefulShutdown::new();
+    let (http1, http2) = (http1_builder(&limits.wire), http2_builder(&limits.wire));
+    let closing = Closing::default();
+    let server = Arc::new(ConnectionServer { http1, http2, limits: limits.wire, service, refuse, closing });
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     let mut connections = JoinSet::new();
     let mut accept_warning = ThrottledWarning::default();
@@ -119,15 +121,13 @@ pub async fn serve<S, F, B>(
         };
         let core = cores.least_busy();
         let runtime = core.runtime().clone();
-        let connection = Arc::clone(&server).serve(stream, peer, graceful.watcher(), (permit, core));
+        let connection = Arc::clone(&server).serve(stream, peer, (permit, core));
         connections.spawn_on(connection, &runtime);
     }
     // New clients are refused by the kernel from now on, and do not wait in the backlog of a service that stops.
     drop(listener);
-    let drained = async {
-        graceful.shutdown().await;
-        while connections.join_next().await.is_some() {}
-    };
+    server.closing.begin();
+    let drained = async { while connections.join_next().await.is_some() {} };
     if pause_clock::timeout(CONNECTION_GRACE, drained).await.is_err() {
         debug!("the grace period is over: the remaining connections are closed");
     }
@@ -135,10 +135,49 @@ pub async fn serve<S, F, B>(
 
 /// What the connections of one listener have in common.
 struct ConnectionServer<S> {
-    builder: auto::Builder<TokioExecutor>,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
     limits: WireLimits,
     service: S,
     refuse: HeadRefuser,
+    closing: Closing,
+}
+
+/// Tells the connections of a listener that they get no further requests.
+#[derive(Default)]
+struct Closing {
+    /// Read at each poll of a connection, in place of the token, which is asked once.
+    has_begun: AtomicBool,
+    /// Wakes the tasks of the connections.
+    token: CancellationToken,
+}
+
+impl Closing {
+    fn begin(&self) {
+        self.has_begun.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+
+    /// Serves a connection to its end: to that of the request in flight, once the closing has begun.
+    ///
+    /// # Errors
+    /// The connection's.
+    async fn serve<C: GracefulConnection>(&self, mut connection: Pin<&mut C>) -> Result<(), C::Error> {
+        let mut has_begun = pin!(self.token.cancelled());
+        let (mut must_ask, mut is_told) = (true, false);
+        poll_fn(|context| {
+            // A task has the same waker at each poll, so it is woken by the wait that was polled first.
+            if std::mem::take(&mut must_ask) {
+                _ = has_begun.as_mut().poll(context);
+            }
+            if !is_told && self.has_begun.load(Ordering::Acquire) {
+                is_told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            connection.as_mut().poll(context)
+        })
+        .await
+    }
 }
 
 impl<S, F, B> ConnectionServer<S>
@@ -150,15 +189,9 @@ where
 {
     /// Serves the requests of one connection, and holds `until_the_end` as long. The state of a connection is made here:
     /// one that was handed in would be in the task twice.
-    async fn serve(
-        self: Arc<Self>,
-        stream: std::net::TcpStream,
-        peer: IpAddr,
-        watcher: Watcher,
-        until_the_end: impl Send + 'static,
-    ) {
+    async fn serve(self: Arc<Self>, stream: std::net::TcpStream, peer: IpAddr, until_the_end: impl Send + 'static) {
         let _until_the_end = until_the_end;
-        if let Err(error) = self.serve_requests(stream, peer, watcher).await {
+        if let Err(error) = self.serve_requests(stream, peer).await {
             debug!(%error, "a connection ended early");
         }
     }
@@ -168,7 +201,6 @@ where
         self: Arc<Self>,
         stream: std::net::TcpStream,
         peer: IpAddr,
-        watcher: Watcher,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let stream = TcpStream::from_std(stream)?;
         // Streamed tokens are small writes, which Nagle's algorithm would delay. An error means that the client is
@@ -177,7 +209,10 @@ where
         let requests = Arc::new(ConnectionRequests::default());
         let refuse = Arc::clone(&self.refuse);
         let refuse: RefusalWriter = Arc::new(move |raw_head, refusal| refuse(raw_head, refusal, peer));
-        let wire = WireStream::new(stream, self.limits, refuse, Arc::clone(&requests)).telling_version();
+        // Boxed, because it moves into hyper's connection, and would be in the task twice.
+        let mut wire = Box::new(WireStream::new(stream, self.limits, refuse, Arc::clone(&requests)));
+        let Some(is_http2) = self.closing.token.run_until_cancelled(wire.speaks_http2()).await else { return Ok(()) };
+        let is_http2 = is_http2?;
         let server = Arc::clone(&self);
         let respond = service_fn(move |request: Request<Incoming>| {
             // Counted as soon as hyper calls: a write before that is taken for a response that hyper makes by itself.
@@ -185,33 +220,44 @@ where
             let response = (server.service)(request, peer);
             async move { Ok::<_, Infallible>(response.await.map(|body| guard.guard_body(body, version))) }
         });
-        watcher.watch(self.builder.serve_connection(TokioIo::new(wire), respond).into_owned()).await
+        if is_http2 {
+            // Boxed, because few connections are of this version, and each would carry its size.
+            let mut connection = Box::pin(self.http2.serve_connection(TokioIo::new(wire), respond));
+            return Ok(self.closing.serve(connection.as_mut()).await?);
+        }
+        let connection = pin!(self.http1.serve_connection(TokioIo::new(wire), respond));
+        Ok(self.closing.serve(connection).await?)
     }
 }
 
-/// Configures hyper for HTTP/1.1, and for HTTP/2 with prior knowledge, within `limits`.
-fn http_builder(limits: &WireLimits) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+/// Configures hyper for HTTP/1.1 within `limits`.
+fn http1_builder(limits: &WireLimits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
     // The wire has its own timeout for heads, which answers 408; hyper's would only close the connection. hyper's
     // limits are raised where the settings allow more, since it must accept every head that the wire has checked.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
+    builder.timer(TokioTimer::new()).header_read_timeout(None);
     // The wire itself notices that a client leaves: hyper would reserve a second buffer for that while it answers.
-    builder.http1().half_close(true);
+    builder.half_close(true);
     if limits.head.headers() > HYPER_MAX_HEADERS {
-        builder.http1().max_headers(limits.head.headers());
+        builder.max_headers(limits.head.headers());
     }
     if limits.head.size() > HYPER_MAX_HEAD_SIZE {
-        builder.http1().max_buf_size(limits.head.size());
+        builder.max_buf_size(limits.head.size());
     }
-    // Over HTTP/2 the pipeline checks the limits. h2 answers larger heads by itself, with a bare 431: twice the size
-    // leaves the pipeline room to answer with a JSON error.
-    let http2_head_size = u32::try_from(limits.head.size().saturating_mul(2)).unwrap_or(u32::MAX);
     builder
-        .http2()
+}
+
+/// Configures hyper for HTTP/2 with prior knowledge, within `limits`.
+fn http2_builder(limits: &WireLimits) -> http2::Builder<TokioExecutor> {
+    // The pipeline checks the limits. h2 answers larger heads by itself, with a bare 431: twice the size leaves the
+    // pipeline room to answer with a JSON error.
+    let head_size = u32::try_from(limits.head.size().saturating_mul(2)).unwrap_or(u32::MAX);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         // With a timer that counts pauses of the process, a ping would time out after one, before its answer is read.
         .timer(pause_clock::ActiveTimer)
         .max_concurrent_streams(HTTP2_STREAMS)
-        .max_header_list_size(http2_head_size)
+        .max_header_list_size(head_size)
         .keep_alive_interval(HTTP2_PING_INTERVAL)
         .keep_alive_timeout(HTTP2_PING_TIMEOUT);
     builder

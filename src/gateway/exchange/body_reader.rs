@@ -65,6 +65,20 @@ impl BodyReader {
         }
     }
 
+    /// Does what [`Self::take`] does, without a copy where the body is not in chunks.
+    ///
+    /// # Errors
+    /// [`MalformedChunk`].
+    pub(super) fn take_shared(&mut self, arrived: &Bytes) -> Result<(Bytes, usize), MalformedChunk> {
+        let count = match self {
+            Self::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).min(arrived.len()),
+            Self::UntilClose => arrived.len(),
+            Self::Chunked(_) => return self.take(arrived),
+        };
+        self.pass(count);
+        Ok((arrived.slice(..count), count))
+    }
+
     /// Notes that this many bytes of the body have been read elsewhere.
     pub(super) fn pass(&mut self, count: usize) {
         if let Self::Length(left) = self {

@@ -18,8 +18,9 @@ const USUAL_HEAD: usize = 1024;
 /// A request that is being written.
 #[derive(Default)]
 pub(super) struct RequestWriter {
-    /// What is left of the head.
-    head: Bytes,
+    head: Vec<u8>,
+    /// How many bytes of the head have been written.
+    head_written: usize,
     /// What is left of the current piece of the body.
     piece: Bytes,
     /// The pieces after it.
@@ -33,7 +34,7 @@ pub(super) struct RequestWriter {
 impl RequestWriter {
     /// Begins with the first byte of the head.
     pub(super) fn new(request: Request<RequestBody>) -> Self {
-        let head = head_bytes(&request).into();
+        let head = head_bytes(&request);
         Self { head, body: Some(request.into_body()), must_flush: true, ..Self::default() }
     }
 
@@ -59,15 +60,16 @@ impl RequestWriter {
             if self.piece.is_empty() {
                 self.piece = self.next_piece().unwrap_or_default();
             }
-            if self.head.is_empty() && self.piece.is_empty() {
+            let head = &self.head[self.head_written..];
+            if head.is_empty() && self.piece.is_empty() {
                 return socket.poll_flush(context);
             }
-            let written = ready!(socket.poll_write(context, &[IoSlice::new(&self.head), IoSlice::new(&self.piece)]))?;
+            let written = ready!(socket.poll_write(context, &[IoSlice::new(head), IoSlice::new(&self.piece)]))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            let of_head = written.min(self.head.len());
-            self.head.advance(of_head);
+            let of_head = written.min(head.len());
+            self.head_written += of_head;
             self.piece.advance(written - of_head);
         }
     }

@@ -64,29 +64,37 @@ fn read_one(bytes: &Bytes, method: &Method) -> Result<Option<ResponseHead>, NotH
     *response.version_mut() = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     let headers = response.headers_mut();
     headers.reserve(parsed.headers.len() + ADDED_HEADERS);
+    // Noted on the way: a lookup of each name would cost more.
+    let (mut has_codings, mut has_options) = (false, false);
     for line in parsed.headers.iter() {
         let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| NotHttp)?;
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).map_err(|_| NotHttp)?;
+        has_codings |= name == TRANSFER_ENCODING;
+        has_options |= name == CONNECTION;
         headers.append(name, value);
     }
     // Where both are there the length is not that of the body, and what a worker sends after it is not trusted (RFC 9112,
     // section 6.3).
-    let headers = response.headers_mut();
-    let has_both = headers.contains_key(TRANSFER_ENCODING) && headers.remove(CONTENT_LENGTH).is_some();
-    let body = framing(&response, method)?;
+    let has_both = has_codings && headers.remove(CONTENT_LENGTH).is_some();
+    let body = framing(&response, has_codings, method)?;
     let may_stay = body != BodyReader::UntilClose && !has_both;
-    let keeps_open = may_stay && keeps_open(response.headers(), response.version());
+    let keeps_open = may_stay
+        && match has_options {
+            true => keeps_open(response.headers(), response.version()),
+            false => response.version() != Version::HTTP_10,
+        };
     Ok(Some(ResponseHead { response, body, keeps_open, length }))
 }
 
-/// Returns how the body after a head is framed (RFC 9112, section 6.3).
-fn framing(response: &Response<()>, method: &Method) -> Result<BodyReader, NotHttp> {
+/// Returns how the body after a head is framed (RFC 9112, section 6.3). `has_codings` says whether the head has a
+/// `Transfer-Encoding`.
+fn framing(response: &Response<()>, has_codings: bool, method: &Method) -> Result<BodyReader, NotHttp> {
     let (status, headers) = (response.status(), response.headers());
     let has_none = status.is_informational() || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
     if has_none || method == Method::HEAD {
         return Ok(BodyReader::Length(0));
     }
-    if headers.contains_key(TRANSFER_ENCODING) {
+    if has_codings {
         return match response.version() {
             // HTTP/1.0 has no transfer codings.
             Version::HTTP_10 => Err(NotHttp),

@@ -28,6 +28,7 @@ use crate::dial::testing::DEADLINE;
 use crate::dial::{DialTarget, Dialer, OpenConnections};
 use crate::gateway::bounds::UPSTREAM_IDLE;
 use crate::gateway::request::body::RequestBody;
+use crate::pause_clock::ActiveInstant;
 
 /// Most that a server may see before a test looks.
 const MOST_SEEN: usize = 1024;
@@ -132,8 +133,15 @@ impl Asking {
         let mut request = Request::new(RequestBody::from_pieces(&[body]));
         *request.method_mut() = method;
         request.headers_mut().insert(HOST, self.target.host.clone());
-        let response = self.connections.exchange(&self.target, &self.gone, request);
-        timeout(DEADLINE, response).await.expect("an outcome in time")
+        self.send_until(ActiveInstant::now() + DEADLINE, request).await
+    }
+
+    async fn send_until(
+        &self,
+        deadline: ActiveInstant,
+        request: Request<RequestBody>,
+    ) -> Result<Response<WorkerBody>, ExchangeError> {
+        self.connections.exchange(&self.target, &self.gone, deadline, request).await
     }
 
     /// Sends a request and reads the response to its end.
@@ -531,4 +539,18 @@ async fn each_core_has_connections_of_its_own() {
     seen.retain(|seen| matches!(seen, Seen::Request(_)));
     assert_eq!(seen, [0, 1, 0, 1].map(Seen::Request));
     threads.stop(DEADLINE).await;
+}
+
+#[tokio::test]
+async fn a_response_is_waited_for_until_the_deadline_and_no_longer_than_the_deadline_of_the_next_wait() {
+    let (mut connection, _server) = connected().await;
+    assert!(connection.begin(Request::default()).is_none(), "the connection is open");
+    tokio::time::pause();
+    for seconds in [5, 60, 1] {
+        let start = Instant::now();
+        let deadline = ActiveInstant::now() + Duration::from_secs(seconds);
+        let outcome = poll_fn(|context| connection.poll_response_until(context, deadline)).await;
+        assert!(outcome.is_none(), "the other end sends nothing");
+        assert_eq!(start.elapsed().as_secs(), seconds);
+    }
 }

@@ -15,6 +15,7 @@ use crate::dial::{Link, NotHttp, OpenConnection};
 use crate::gateway::bounds::{WORKER_BULK_READ, WORKER_HEAD_SIZE, WORKER_READ};
 use crate::gateway::request::body::RequestBody;
 use crate::gateway::scan::chunked_body::MalformedChunk;
+use crate::pause_clock::{ActiveInstant, LazyTimer};
 
 /// A connection to a worker. Dropping it closes it.
 pub(super) struct WorkerConnection {
@@ -23,10 +24,15 @@ pub(super) struct WorkerConnection {
     request: RequestWriter,
     /// The method of the request.
     method: Method,
-    /// What has arrived of the head of the response, or after it, and is not passed on yet.
-    arrived: BytesMut,
+    /// What has arrived of the head of the response.
+    head: BytesMut,
+    /// What has arrived after it, and is not passed on yet.
+    arrived: Bytes,
     /// Whether the worker leaves the connection open after the response.
     keeps_open: bool,
+    /// Runs while the head of a response is waited for. It stays, because a timer of the runtime costs more to make than to
+    /// move.
+    timer: LazyTimer,
     /// Counts it as open.
     _open: OpenConnection,
 }
@@ -58,8 +64,10 @@ impl WorkerConnection {
             socket: WorkerSocket::new(link),
             request: RequestWriter::default(),
             method: Method::GET,
-            arrived: BytesMut::new(),
+            head: BytesMut::new(),
+            arrived: Bytes::new(),
             keeps_open: true,
+            timer: LazyTimer::default(),
             _open: open,
         })
     }
@@ -67,7 +75,8 @@ impl WorkerConnection {
     /// Returns whether the next request can be sent: the last one and its response are whole, and the worker has neither
     /// closed the connection nor announced it. If so, `task` is woken when that changes.
     pub(super) fn is_idle(&mut self, task: &Waker) -> bool {
-        let is_whole = self.keeps_open && self.arrived.is_empty() && self.request.is_done();
+        let is_read = self.head.is_empty() && self.arrived.is_empty();
+        let is_whole = self.keeps_open && is_read && self.request.is_done();
         // Whatever arrives now is the end, or belongs to no request.
         is_whole && self.socket.poll_read(&mut Context::from_waker(task), 1, |_| ()).is_pending()
     }
@@ -84,6 +93,20 @@ impl WorkerConnection {
         None
     }
 
+    /// Does what [`Self::poll_response`] does until the deadline; returns `None` once that has passed. A response that is
+    /// there wins.
+    pub(super) fn poll_response_until(
+        &mut self,
+        context: &mut Context<'_>,
+        deadline: ActiveInstant,
+    ) -> Poll<Option<Result<Response<BodyReader>, BrokenConnection>>> {
+        if let Poll::Ready(response) = self.poll_response(context) {
+            return Poll::Ready(Some(response));
+        }
+        self.timer.start_at(deadline);
+        self.timer.poll(context).map(|()| None)
+    }
+
     /// Sends the request, and returns the head of its response, whose body this connection goes on to read.
     ///
     /// # Errors
@@ -94,24 +117,23 @@ impl WorkerConnection {
     ) -> Poll<Result<Response<BodyReader>, BrokenConnection>> {
         self.request.poll(context, &mut self.socket);
         loop {
-            let known = self.arrived.len();
-            let arrived = &mut self.arrived;
-            ready!(self.socket.poll_read(context, WORKER_READ, |bytes| arrived.extend_from_slice(bytes)))?;
-            if self.arrived.len() == known {
+            let known = self.head.len();
+            let head = &mut self.head;
+            ready!(self.socket.poll_read(context, WORKER_READ, |bytes| head.extend_from_slice(bytes)))?;
+            if self.head.len() == known {
                 return Poll::Ready(Err(BrokenConnection::closed()));
             }
-            if response_head::has_end(&self.arrived, known) {
-                let bytes = std::mem::take(&mut self.arrived).freeze();
+            if response_head::has_end(&self.head, known) {
+                let bytes = std::mem::take(&mut self.head).freeze();
                 if let Some(found) = response_head::read(&bytes, &self.method)? {
                     let ResponseHead { response, body, keeps_open, length } = found;
-                    // Apart from the head, which lives as long as its headers.
-                    self.arrived = BytesMut::from(&bytes[length..]);
+                    self.arrived = bytes.slice(length..);
                     self.keeps_open = keeps_open;
                     return Poll::Ready(Ok(response.map(|()| body)));
                 }
-                self.arrived = bytes.into();
+                self.head = bytes.into();
             }
-            if self.arrived.len() > WORKER_HEAD_SIZE {
+            if self.head.len() > WORKER_HEAD_SIZE {
                 return Poll::Ready(Err(NotHttp.into()));
             }
         }
@@ -131,11 +153,11 @@ impl WorkerConnection {
         while !body.is_complete() {
             let piece = match body.length() {
                 _ if !self.arrived.is_empty() => {
-                    let (piece, used) = body.take(&self.arrived).map_err(|_| NotHttp)?;
+                    let (piece, used) = body.take_shared(&self.arrived).map_err(|_| NotHttp)?;
                     self.arrived.advance(used);
                     if self.arrived.is_empty() {
                         // A connection that waits keeps no buffer.
-                        self.arrived = BytesMut::new();
+                        self.arrived = Bytes::new();
                     }
                     piece
                 }
@@ -166,7 +188,7 @@ impl WorkerConnection {
                 return Ok(None);
             }
             let (piece, used) = body.take(bytes)?;
-            *arrived = BytesMut::from(&bytes[used..]);
+            *arrived = Bytes::copy_from_slice(&bytes[used..]);
             Ok(Some(piece))
         }))?;
         Poll::Ready(piece.map_err(|MalformedChunk| NotHttp.into()))

@@ -19,6 +19,7 @@ use crate::dial::{BoxError, DialTarget, Dialer, TargetId};
 use crate::gateway::bounds::MOST_STALE_CONNECTIONS;
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::request::body::RequestBody;
+use crate::pause_clock::{self, ActiveInstant};
 
 /// The pools of one core.
 type Pools = HashMap<TargetId, Arc<WorkerPool>, RandomState>;
@@ -39,6 +40,8 @@ pub(crate) enum ExchangeError {
     /// The connection broke, or what came was no response.
     #[error("the connection broke")]
     Broken(#[source] BrokenConnection),
+    #[error("the response has not begun in time")]
+    TimedOut,
 }
 
 impl ExchangeError {
@@ -47,6 +50,7 @@ impl ExchangeError {
         match self {
             Self::Connect(_) => true,
             Self::Broken(error) => matches!(error, BrokenConnection::Unsent),
+            Self::TimedOut => false,
         }
     }
 }
@@ -59,7 +63,8 @@ impl WorkerConnections {
         Self { opener: Arc::new(opener), pools: PerCore::new(Mutex::default) }
     }
 
-    /// Sends a request to this worker, which has ended once `gone` is cancelled, and waits for the head of the response.
+    /// Sends a request to this worker, which has ended once `gone` is cancelled, and waits until `deadline` for the head of the
+    /// response.
     /// The request has the path of the worker, and no `Host`.
     ///
     /// # Errors
@@ -69,6 +74,7 @@ impl WorkerConnections {
         &'a self,
         target: &DialTarget,
         gone: &CancellationToken,
+        deadline: ActiveInstant,
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<WorkerBody>, ExchangeError>> + use<'a> {
         let pool = self.pool(target, gone);
@@ -77,13 +83,13 @@ impl WorkerConnections {
         let begun = match pool.take() {
             Some(mut connection) => match connection.begin(request) {
                 None => Ok(connection),
-                Some(unsent) => Err(Box::pin(self.exchange_on_next(Arc::clone(&pool), unsent, 1))),
+                Some(unsent) => Err(Box::pin(self.exchange_on_next(Arc::clone(&pool), deadline, unsent, 1))),
             },
-            None => Err(Box::pin(self.exchange_on_next(Arc::clone(&pool), request, 0))),
+            None => Err(Box::pin(self.exchange_on_next(Arc::clone(&pool), deadline, request, 0))),
         };
         async move {
             match begun {
-                Ok(connection) => respond(connection, pool).await,
+                Ok(connection) => respond(connection, pool, deadline).await,
                 Err(exchange) => exchange.await,
             }
         }
@@ -93,6 +99,7 @@ impl WorkerConnections {
     async fn exchange_on_next(
         &self,
         pool: Arc<WorkerPool>,
+        deadline: ActiveInstant,
         mut request: Request<RequestBody>,
         mut stale: usize,
     ) -> Result<Response<WorkerBody>, ExchangeError> {
@@ -104,11 +111,12 @@ impl WorkerConnections {
                 Some(connection) => connection,
                 None => {
                     self.make_room(pool.target());
-                    self.opener.open(pool.target()).await.map_err(ExchangeError::Connect)?
+                    let opened = pause_clock::timeout_at(deadline, self.opener.open(pool.target())).await;
+                    opened.map_err(|_| ExchangeError::TimedOut)?.map_err(ExchangeError::Connect)?
                 }
             };
             match connection.begin(request) {
-                None => return respond(connection, pool).await,
+                None => return respond(connection, pool, deadline).await,
                 Some(_) if is_new => return Err(ExchangeError::Broken(BrokenConnection::Unsent)),
                 Some(unsent) => request = unsent,
             }
@@ -151,13 +159,15 @@ impl WorkerConnections {
     }
 }
 
-/// Waits for the head of the response on a connection that has begun the request. Hands the connection to the body that it
+/// Waits until `deadline` for the head of the response on a connection that has begun the request. Hands the connection to the body that it
 /// goes on to read.
 async fn respond(
     mut connection: Box<WorkerConnection>,
     pool: Arc<WorkerPool>,
+    deadline: ActiveInstant,
 ) -> Result<Response<WorkerBody>, ExchangeError> {
-    let response = poll_fn(|context| connection.poll_response(context)).await.map_err(ExchangeError::Broken)?;
+    let response = poll_fn(|context| connection.poll_response_until(context, deadline)).await;
+    let response = response.ok_or(ExchangeError::TimedOut)?.map_err(ExchangeError::Broken)?;
     // llama-server announces keep-alive but closes the connection after each stream, so no request must be sent on it.
     let may_be_kept = ContentKind::of(response.headers()) != ContentKind::Stream;
     Ok(response.map(|body| WorkerBody::new(body, HeldConnection { connection, pool, may_be_kept })))

@@ -47,6 +47,8 @@ pub(crate) struct Snapshot {
     pool: ModelPool,
     /// Whether a scan of the models folder may find more models.
     may_grow: bool,
+    /// Whether each request means the only model; see [`Snapshot::only`].
+    has_only: bool,
 }
 
 impl ModelQueues {
@@ -207,7 +209,7 @@ impl ModelQueues {
 impl Snapshot {
     /// Creates a snapshot of these queues, with an index of the models' names.
     fn of(queues: Vec<Arc<ModelQueue>>, may_grow: bool) -> Self {
-        let infos: Vec<Arc<ModelInfo>> = queues.iter().map(|entry| entry.model.info()).collect();
+        let infos: Vec<Guard<Arc<ModelInfo>>> = queues.iter().map(|entry| entry.model.info()).collect();
         let names = ModelNames::of(infos.iter().map(|info| NameEntry {
             id: &info.id,
             aliases: &info.aliases,
@@ -220,17 +222,15 @@ impl Snapshot {
             tier: info.tier.as_deref(),
             kind: (!info.is_any_kind()).then_some(info.kind),
         }));
-        Self { queues, names, pool: ModelPool::default(), may_grow }
+        let has_only = !may_grow && matches!(&*infos, [only] if only.pattern.is_none());
+        Self { queues, names, pool: ModelPool::default(), may_grow, has_only }
     }
 
     /// Returns the queue of the only model, if there is exactly one. Every request then means it, whatever name it uses,
     /// unless it serves only names that match its pattern, and is refused if the model is known to be of another kind.
     /// While there may be more models, a name may mean one of those.
     pub(crate) fn only(&self) -> Option<&Arc<ModelQueue>> {
-        match &*self.queues {
-            [only] if !self.may_grow && only.model.info().pattern.is_none() => Some(only),
-            _ => None,
-        }
+        self.queues.first().filter(|_| self.has_only)
     }
 
     /// Returns the queues of the models that share the requests of this kind without a model's name, in the order in which

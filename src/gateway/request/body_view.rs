@@ -1,5 +1,6 @@
 //! A request's body as its readers and editors see it: the positions of its members, and the bytes in a range.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -7,11 +8,33 @@ use bytes::Bytes;
 use super::body::RequestBody;
 use crate::gateway::bounds::NUMBER_LENGTH;
 
+/// Names that most requests have, the most usual ones first. They are not copied.
+const USUAL_NAMES: [&str; 12] = [
+    "model",
+    "messages",
+    "stream",
+    "max_tokens",
+    "temperature",
+    "stream_options",
+    "tools",
+    "top_p",
+    "input",
+    "prompt",
+    "stop",
+    "seed",
+];
+
+/// Returns a name of a member, apart from the request.
+pub(super) fn member_name(name: &str) -> Cow<'static, str> {
+    let usual = USUAL_NAMES.iter().find(|usual| **usual == name);
+    usual.map_or_else(|| Cow::Owned(name.to_owned()), |usual| Cow::Borrowed(*usual))
+}
+
 /// A member of a JSON object, or a part of a multipart form.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BodyMember {
     /// The name; `None` if it is not text, or longer than [`MEMBER_NAME`](crate::gateway::bounds::MEMBER_NAME).
-    pub(super) name: Option<Box<str>>,
+    pub(super) name: Option<Cow<'static, str>>,
     /// The byte range of a member without the space and commas around it, or of a part with the boundary line before
     /// it.
     pub(super) whole: Range<usize>,
@@ -52,12 +75,18 @@ pub(super) fn slices(body: &RequestBody, range: Range<usize>) -> impl Iterator<I
 /// Returns the number in this range of a body; `None` if there is none, or one that is infinite or longer than
 /// [`NUMBER_LENGTH`].
 pub(super) fn number_in(body: &RequestBody, range: &Range<usize>) -> Option<f64> {
-    let range = Some(range.clone()).filter(|range| range.len() <= NUMBER_LENGTH)?;
-    let first = slices(body, range.clone()).next()?;
-    // Nearly every number is in one piece, and need not be copied.
-    match first.len() == range.len() {
-        true => serde_json::from_slice(&first).ok(),
-        false => serde_json::from_slice(&gather(body, range)).ok(),
+    if range.len() > NUMBER_LENGTH {
+        return None;
+    }
+    serde_json::from_slice(&bytes_in(body, range.clone())).ok()
+}
+
+/// Returns the bytes in this range of a body. They are copied only if they are not in its first piece, which nearly always
+/// is all of it. For short ranges only.
+pub(super) fn bytes_in(body: &RequestBody, range: Range<usize>) -> Cow<'_, [u8]> {
+    match body.pieces().next().and_then(|first| first.get(range.clone())) {
+        Some(bytes) => Cow::Borrowed(bytes),
+        None => Cow::Owned(gather(body, range)),
     }
 }
 

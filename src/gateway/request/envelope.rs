@@ -14,7 +14,7 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
 use super::body::RequestBody;
-use super::body_view::{BodyMember, gather, number_in, slices};
+use super::body_view::{BodyMember, bytes_in, gather, member_name, number_in, slices};
 use super::multipart;
 use crate::gateway::bounds::{MEMBER_NAME, MOST_MEMBERS, PREFIX_LENGTHS, SCANNED_AT_ONCE, SHORT_TEXT};
 use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep, text};
@@ -219,7 +219,7 @@ impl Envelope {
         }
         if let Some(member) = single_member(&self.members, "stream", |member| member.is_named("stream"))? {
             let short = member.value.start..member.value.end.min(member.value.start + "false".len() + 1);
-            self.stream = match (&*gather(body, short), &self.kind) {
+            self.stream = match (&*bytes_in(body, short), &self.kind) {
                 (b"true", _) | (b"True" | b"1", BodyKind::Multipart { .. }) => Some(true),
                 (b"false", _) | (b"False" | b"0", BodyKind::Multipart { .. }) => Some(false),
                 _ => None,
@@ -232,9 +232,9 @@ impl Envelope {
         if range.len() > MODEL_NAME {
             return Err(Refusal::bad_request(format!("the name of the model is longer than {MODEL_NAME} bytes")));
         }
-        let raw = gather(body, range);
+        let raw = bytes_in(body, range);
         let name = match self.kind {
-            BodyKind::Multipart { .. } => String::from_utf8(raw).ok(),
+            BodyKind::Multipart { .. } => str::from_utf8(&raw).ok().map(str::to_owned),
             _ => text(&raw).map(Cow::into_owned),
         };
         name.ok_or_else(|| Refusal::bad_request("the name of the model is no text"))
@@ -310,6 +310,12 @@ impl EnvelopeScanner {
 
     fn read(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
         while !bytes.is_empty() {
+            if let Some(member) = self.scanner.whole_member(bytes) {
+                bytes = &bytes[member.used..];
+                self.value = (self.scanner.position() - member.value.len(), member.value[0]);
+                self.add_member(str::from_utf8(member.name).ok().map(member_name))?;
+                continue;
+            }
             let (used, step) = self.scanner.step(bytes);
             bytes = &bytes[used..];
             let position = self.scanner.position();
@@ -317,21 +323,22 @@ impl EnvelopeScanner {
                 Some(JsonStep::Opens) => self.opens = position,
                 Some(JsonStep::Begins(first)) => self.value = (position - 1, first),
                 Some(JsonStep::Ends) => {
-                    if self.members.len() == MOST_MEMBERS {
-                        return Err(Refusal::bad_request(format!("the request has more than {MOST_MEMBERS} members")));
-                    }
-                    let (value, first) = self.value;
-                    let name = self.scanner.name().map(Cow::into_owned).map(String::into_boxed_str);
-                    self.members.push(BodyMember {
-                        name,
-                        whole: self.scanner.name_at()..position,
-                        value: value..position,
-                        first,
-                    });
+                    let name = self.scanner.name().map(|name| member_name(&name));
+                    self.add_member(name)?;
                 }
                 Some(JsonStep::Name | JsonStep::Closes | JsonStep::Lost) | None => {}
             }
         }
+        Ok(())
+    }
+
+    /// Adds the member that ends here.
+    fn add_member(&mut self, name: Option<Cow<'static, str>>) -> Result<(), Refusal> {
+        if self.members.len() == MOST_MEMBERS {
+            return Err(Refusal::bad_request(format!("the request has more than {MOST_MEMBERS} members")));
+        }
+        let ((value, first), end) = (self.value, self.scanner.position());
+        self.members.push(BodyMember { name, whole: self.scanner.name_at()..end, value: value..end, first });
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 //! The parser is strict, so that an accepted form has only one meaning: a form whose parts could have other names for a
 //! backend is refused.
 
+use std::borrow::Cow;
+
 use memchr::memmem;
 
 use super::body::RequestBody;
@@ -106,7 +108,7 @@ fn find(body: &RequestBody, from: usize, finder: &memmem::Finder<'_>) -> Option<
 ///
 /// # Errors
 /// [`Refusal::BadRequest`] if the head is malformed, ambiguous, or has no name.
-fn part_name(head: &[u8]) -> Result<Option<Box<str>>, Refusal> {
+fn part_name(head: &[u8]) -> Result<Option<Cow<'static, str>>, Refusal> {
     let mut name = None;
     // What is no UTF-8 becomes a replacement character. No byte of ASCII does, so the structure stays the same.
     let text = String::from_utf8_lossy(head);
@@ -138,7 +140,7 @@ fn part_name(head: &[u8]) -> Result<Option<Box<str>>, Refusal> {
         }
     }
     let Some(name) = name else { return refuse("a part of the form has no Content-Disposition") };
-    Ok((name.len() <= MEMBER_NAME).then(|| name.into_boxed_str()))
+    Ok((name.len() <= MEMBER_NAME).then_some(Cow::Owned(name)))
 }
 
 /// Returns the name in the value of a `Content-Disposition` of this head; see [`part_name`] for the errors.
@@ -266,7 +268,7 @@ mod tests {
                 .map(|part| {
                     assert_eq!(part.whole.start, at, "each part begins where the one before it ends");
                     at = part.whole.end;
-                    (part.name.unwrap().into_string(), text(part.value))
+                    (part.name.unwrap().into_owned(), text(part.value))
                 })
                 .collect()
         }))
@@ -365,7 +367,7 @@ mod tests {
     /// Returns the name of a part with this head, or what is said of the head.
     fn name_or_reason(head: &[u8]) -> Result<String, String> {
         match part_name(head) {
-            Ok(name) => Ok(name.unwrap().into_string()),
+            Ok(name) => Ok(name.unwrap().into_owned()),
             Err(refusal) => Err(refusal.to_string()),
         }
     }

@@ -244,7 +244,8 @@ impl ProxiedRequest {
     pub(crate) async fn write_for(&mut self, model: &Model, lease: &Lease) -> Result<(), Refusal> {
         let api = lease.member().api;
         let Some(call) = &mut self.call else { return self.check_api(api) };
-        let name = name_at_worker(model, lease, self.requested_model.as_deref());
+        let info = model.info();
+        let name = name_at_worker(&info, lease, self.requested_model.as_deref());
         if let Some(text) = call.write_for(api, &name)? {
             self.body = self.body.with_pieces([Bytes::from(text)].into());
             self.envelope = Box::pin(Envelope::of_json(&self.body)).await?;
@@ -277,10 +278,10 @@ impl ProxiedRequest {
         limits_tokens: bool,
         is_last: bool,
     ) -> AdaptedRequest {
-        let policy = model.policy();
+        let (policy, info) = (model.policy(), model.info());
         let client_name = self.requested_model.as_deref().unwrap_or(model.id());
         let target = &lease.endpoint().target;
-        let worker_name = name_at_worker(model, lease, self.requested_model.as_deref());
+        let worker_name = name_at_worker(&info, lease, self.requested_model.as_deref());
         // A local llama-server has one model, and calls it in its response by the id, or by the name in the body, even if
         // that is empty. A remote backend may use any name in its response, such as the path of the model's file.
         let is_local = lease.member().kind == WorkerKind::Local;
@@ -302,7 +303,6 @@ impl ProxiedRequest {
         let needs_format = is_local && self.route.stream_end == StreamEnd::ResponseDone;
         let response_format =
             needs_format.then(|| response_format::of_text_format(&self.body, &self.envelope)).flatten();
-        let info = model.info();
         let selects_adapters = is_local && takes_lora(self.route) && !info.adapters.members(adapter).is_empty();
         // An empty list would leave the choice to llama-server, which keeps what another one has computed.
         let without_lora = (selects_adapters && adapters::has_empty_lora(&self.envelope, &self.body))
@@ -330,11 +330,11 @@ impl ProxiedRequest {
 }
 
 /// Returns the name by which a worker knows the model that the client calls so.
-fn name_at_worker<'a>(model: &'a Model, lease: &'a Lease, requested: Option<&str>) -> Cow<'a, str> {
+fn name_at_worker<'a>(model: &'a ModelInfo, lease: &'a Lease, requested: Option<&str>) -> Cow<'a, str> {
     let target = &lease.endpoint().target;
-    match &model.info().pattern {
-        Some(pattern) => Cow::Owned(pattern.fill(target.model.as_deref(), requested.unwrap_or(model.id()))),
-        None => Cow::Borrowed(target.model.as_deref().unwrap_or(model.id())),
+    match &model.pattern {
+        Some(pattern) => Cow::Owned(pattern.fill(target.model.as_deref(), requested.unwrap_or(&model.id))),
+        None => Cow::Borrowed(target.model.as_deref().unwrap_or(&model.id)),
     }
 }
 

@@ -240,7 +240,7 @@ proptest! {
         // A member that keeps its value keeps its bytes.
         let written = |text: &str| {
             let envelope = Envelope::of(&RequestBody::from_pieces(&[text])).unwrap();
-            let of = |member: &BodyMember| (member.name.clone().unwrap().into_string(), text[member.whole.clone()].to_owned());
+            let of = |member: &BodyMember| (member.name.clone().unwrap().into_owned(), text[member.whole.clone()].to_owned());
             envelope.members.iter().map(of).collect::<HashMap<String, String>>()
         };
         let after = written(&shown);

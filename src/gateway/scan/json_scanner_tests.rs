@@ -4,13 +4,29 @@ use serde_json::{Map, Value};
 use super::*;
 use crate::gateway::bounds::MEMBER_NAME;
 
-/// Returns the names and the raw values of the members, and whether the text was a complete object.
+/// Returns the names and the raw values of the members, and whether the text was a complete object. They are the same
+/// whether members are read at once or in steps.
 fn members(pieces: &[&[u8]]) -> (Vec<(Option<String>, String)>, bool) {
+    let in_steps = members_read(pieces, false);
+    assert_eq!(members_read(pieces, true), in_steps);
+    in_steps
+}
+
+fn members_read(pieces: &[&[u8]], at_once: bool) -> (Vec<(Option<String>, String)>, bool) {
     let (mut scanner, whole, mut found, mut start) =
         (JsonScanner::<MEMBER_NAME>::of_object(), pieces.concat(), Vec::new(), 0);
     for piece in pieces {
         let mut rest = *piece;
         while !rest.is_empty() {
+            if at_once && let Some(member) = scanner.whole_member(rest) {
+                rest = &rest[member.used..];
+                let [name, value] = [member.name, member.value].map(String::from_utf8_lossy);
+                let end = scanner.position();
+                assert_eq!((whole[scanner.name_at()], &whole[end - member.value.len()..end]), (b'"', member.value));
+                let is_text = str::from_utf8(member.name).is_ok();
+                found.push((is_text.then(|| name.into_owned()), value.into_owned()));
+                continue;
+            }
             let (used, step) = scanner.step(rest);
             rest = &rest[used..];
             match step {

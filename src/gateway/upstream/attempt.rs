@@ -46,7 +46,6 @@ pub(crate) struct Attempt {
 pub(super) enum Unanswered {
     /// The drain is over.
     Stopped,
-    TimedOut,
     /// The worker has ended, and what it sent before did not arrive soon.
     WorkerGone,
     Failed(ExchangeError),
@@ -64,7 +63,7 @@ impl Attempt {
         mut record: Record,
         retry: &mut Retry,
     ) -> Box<Self> {
-        let deadline = retry.begin_attempt(lease.member());
+        let deadline = retry.begin_attempt(lease.member(), lease.begun());
         if let Some(since) = ticket.slot_since() {
             record.begin_slot(since, lease.member().slot_count());
         }
@@ -85,7 +84,7 @@ impl Attempt {
         let Self { ticket, lease, .. } = self;
         let (refusal, rule) = match unanswered {
             Unanswered::Stopped => return (Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN), RetryRule::IfIdempotent),
-            Unanswered::TimedOut => {
+            Unanswered::Failed(ExchangeError::TimedOut) => {
                 lease.mark_timed_out();
                 return (Refusal::BackendTimeout, RetryRule::IfIdempotent);
             }
@@ -94,11 +93,11 @@ impl Attempt {
                 // Before the ticket is dropped: the next request must not get a llama-server that is just dying.
                 let why = explain(&error, lease.endpoint().target.authority.host());
                 lease.record_failure(&error, &why);
-                let rule = RetryRule::of(!error.is_unsent());
-                match error {
-                    ExchangeError::Connect(_) => (Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN), rule),
-                    ExchangeError::Broken(_) => (Refusal::BackendError, rule),
-                }
+                let refusal = match error {
+                    ExchangeError::Connect(_) => Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN),
+                    ExchangeError::Broken(_) | ExchangeError::TimedOut => Refusal::BackendError,
+                };
+                (refusal, RetryRule::of(!error.is_unsent()))
             }
         };
         (ticket.stop_refusal().unwrap_or(refusal), rule)

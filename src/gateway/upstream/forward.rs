@@ -100,10 +100,10 @@ impl Forwarder {
         let OutgoingRequest { route, facts, lines, is_call, .. } = outgoing;
         let (route, path) = at_worker(route, path_at_remote, &attempt.lease);
         let is_head = parts.method == Method::HEAD;
-        let endpoint = attempt.lease.endpoint();
+        let (endpoint, deadline) = (attempt.lease.endpoint(), attempt.deadline);
         // Before the wait begins, whose state then does not hold the request.
         let exchange = worker_request(parts, path, request_id, body, &endpoint.target)
-            .map(|request| self.connections.exchange(&endpoint.target, endpoint.gone(), request));
+            .map(|request| self.connections.exchange(&endpoint.target, endpoint.gone(), deadline, request));
         async move {
             let exchange = match exchange {
                 Ok(exchange) => exchange,
@@ -158,15 +158,15 @@ impl Forwarder {
         let mut response = pin!(exchange);
         let response = tokio::select! {
             biased;
-            response = pause_clock::timeout_at(attempt.deadline, response.as_mut()) => response,
+            response = response.as_mut() => response,
             () = self.abort.cancelled() => return Err(Unanswered::Stopped),
             // The end of the process may be noticed before the last bytes that it sent are read.
             () = gone.cancelled() => match Box::pin(pause_clock::timeout(DEAD_WORKER_RESPONSE_WAIT, response)).await {
-                Ok(response) => Ok(response),
+                Ok(response) => response,
                 Err(_) => return Err(Unanswered::WorkerGone),
             },
         };
-        response.map_err(|_| Unanswered::TimedOut)?.map_err(Unanswered::Failed)
+        response.map_err(Unanswered::Failed)
     }
 }
 

@@ -122,7 +122,7 @@ impl Retry {
     ) -> Result<(Self, QueueEntry), Refusal> {
         loop {
             // The current models: a reload may have come while the body was arriving.
-            let snapshot = model_queues.snapshot();
+            let snapshot = model_queues.current();
             let mut find = || {
                 request.check_readable(&snapshot)?;
                 let (asked, needs) = (request.requested_model.as_deref(), request.required_kind);
@@ -151,9 +151,8 @@ impl Retry {
                     let may_use = |adapter| caller.check_model_as(&info, Some(&info.id_with(adapter)));
                     info.adapters.names().try_for_each(may_use)?;
                 }
-                let mut retry =
-                    Self::new(policy, request.route, request.required_kind, Arc::clone(model_queues), model_queue);
-                retry.readers = request.readers(&info);
+                let (route, needs, readers) = (request.route, request.required_kind, request.readers(&info));
+                let mut retry = Self::new(policy, route, needs, readers, Arc::clone(model_queues), model_queue);
                 retry.adapter = adapter.map(str::to_owned);
                 retry.may_take_adapter = request.may_take_adapter();
                 if let Some(shared) = &request.shared_deadline {
@@ -186,6 +185,7 @@ impl Retry {
         policy: RetryPolicy,
         route: &'static Route,
         required_kind: Option<ModelKind>,
+        readers: RequestReaders,
         model_queues: Arc<ModelQueues>,
         model_queue: Arc<ModelQueue>,
     ) -> Self {
@@ -194,7 +194,7 @@ impl Retry {
             policy,
             route,
             required_kind,
-            readers: RequestReaders::of_any(&model_queue.model.info()),
+            readers,
             model_queues,
             model_queue,
             adapter: None,
@@ -263,13 +263,13 @@ impl Retry {
         check_servable(&self.model_queue.model)
     }
 
-    /// Records that an attempt at this worker begins. Returns the deadline for its response.
-    pub(super) fn begin_attempt(&mut self, worker: &Member) -> ActiveInstant {
+    /// Records that an attempt at this worker has begun at this time. Returns the deadline for its response.
+    pub(super) fn begin_attempt(&mut self, worker: &Member, begun: ActiveInstant) -> ActiveInstant {
         self.attempts += 1;
         self.worker = worker.number;
         self.is_remote = worker.kind == WorkerKind::Remote;
         *self.deadline.get_or_insert_with(|| {
-            let own = ActiveInstant::now() + self.policy.request_timeout;
+            let own = begun + self.policy.request_timeout;
             self.shared_deadline.as_ref().map_or(own, |shared| *shared.get_or_init(|| own))
         })
     }
@@ -453,7 +453,9 @@ impl Retry {
 
     /// Adds the headers that name the model, the worker and the number of attempts.
     pub(super) fn insert_headers(&self, headers: &mut HeaderMap) {
-        insert_model_header(self.model_queue.model.id(), headers);
+        if let Some(id) = self.model_queue.model.id_value() {
+            headers.insert(X_LLAMAGATE_MODEL, id.clone());
+        }
         headers.insert(X_LLAMAGATE_WORKER, number_value(self.worker.into()));
         headers.insert(X_LLAMAGATE_ATTEMPTS, number_value(self.attempts.into()));
     }
@@ -484,17 +486,15 @@ pub(crate) fn refusal_response(refusal: &Refusal, shape: Shape, record: &mut Rec
         let headers = response.headers_mut();
         match (record.failure_headers.take(), record.model()) {
             (Some(failure_headers), _) => headers.extend(*failure_headers),
-            (None, Some(model)) => insert_model_header(model, headers),
+            (None, Some(model)) => {
+                if let Ok(id) = HeaderValue::from_str(model) {
+                    headers.insert(X_LLAMAGATE_MODEL, id);
+                }
+            }
             (None, None) => {}
         }
     }
     response
-}
-
-fn insert_model_header(id: &str, headers: &mut HeaderMap) {
-    if let Ok(id) = HeaderValue::from_str(id) {
-        headers.insert(X_LLAMAGATE_MODEL, id);
-    }
 }
 
 /// Refuses a request for a model that has neither a ready worker nor one that may become ready soon.

@@ -48,6 +48,15 @@ impl CountReader {
     /// Reads the next bytes.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
+            if let Some(member) = self.scanner.whole_member(bytes) {
+                bytes = &bytes[member.used..];
+                self.name = UsageName::of(member.name);
+                if self.name != UsageName::Unknown {
+                    self.begin_value(member.value[0]);
+                    self.end_value(&member.value[1..]);
+                }
+                continue;
+            }
             let (used, step) = self.scanner.step(bytes);
             let (read, rest) = bytes.split_at(used);
             bytes = rest;
@@ -56,12 +65,7 @@ impl CountReader {
                     self.name = self.scanner.name_bytes().map_or(UsageName::Unknown, |name| UsageName::of(&name))
                 }
                 Some(JsonStep::Begins(first)) => self.begin_value(first),
-                Some(JsonStep::Ends) => {
-                    self.add_digits(read);
-                    if let (Some(count), UsageName::Count(field)) = (self.number.take(), self.name) {
-                        self.fields.set(field, count);
-                    }
-                }
+                Some(JsonStep::Ends) => self.end_value(read),
                 Some(JsonStep::Closes) => {
                     self.closed.add(self.current());
                     self.fields = UsageFields::default();
@@ -98,6 +102,14 @@ impl CountReader {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Ends a value with these last bytes.
+    fn end_value(&mut self, last: &[u8]) {
+        self.add_digits(last);
+        if let (Some(count), UsageName::Count(field)) = (self.number.take(), self.name) {
+            self.fields.set(field, count);
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! `heads.rs` waits for heads.
 
+use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
@@ -17,34 +18,53 @@ use crate::gateway::bounds::CHUNKED_READ;
 use crate::gateway::connection::head::{self, Framing, HeadScanner};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
+    /// Waits until the first bytes say whether the client speaks HTTP/2. A connection without any counts as HTTP/1.1, whose
+    /// reader then finds its end.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(in crate::gateway::connection) async fn speaks_http2(&mut self) -> io::Result<bool> {
+        poll_fn(|context| {
+            let mut has_more = true;
+            while has_more && matches!(self.read_state, ReadState::Start) {
+                has_more = ready!(match self.read_ahead.is_empty() {
+                    true => self.poll_first_bytes(context),
+                    false => self.poll_start(context),
+                })?;
+            }
+            Poll::Ready(Ok(matches!(self.read_state, ReadState::Http2)))
+        })
+        .await
+    }
+
+    /// Decides which version of HTTP the first bytes are, or waits for more of them. Returns false if there will be none.
+    fn poll_start(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if !begins_preface(self.read_ahead.bytes()) {
+            self.read_state = ReadState::Head(HeadScanner::default());
+        } else if self.read_ahead.len() >= PREFACE.len() {
+            // `poll_http2` computes the next deadline each time; it must look at least once per `write_stall`, and in time
+            // for a first request that ends early.
+            let WireLimits { header_timeout, idle_timeout, write_stall, .. } = self.limits;
+            self.read_timer.start(header_timeout.min(idle_timeout).min(write_stall));
+            self.requests.time_ends();
+            self.read_state = ReadState::Http2;
+        } else {
+            return self.poll_head(context);
+        }
+        Poll::Ready(Ok(true))
+    }
+
     /// Reads until there are bytes for hyper. Ready with nothing added to `buffer` means the end of the stream.
     fn poll_next(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             match &mut self.read_state {
-                ReadState::Start if self.must_tell_version && self.read_ahead.is_empty() => {
-                    if !ready!(self.poll_first_bytes(context))? {
-                        return Poll::Ready(Ok(()));
-                    }
-                }
                 ReadState::Start | ReadState::Head(_) if !self.is_responding && self.read_ahead.is_empty() => {
                     if ready!(self.poll_whole_head(context, buffer))? {
                         return Poll::Ready(Ok(()));
                     }
                 }
                 ReadState::Start => {
-                    if !begins_preface(self.read_ahead.bytes()) {
-                        self.read_state = ReadState::Head(HeadScanner::default());
-                        if std::mem::take(&mut self.must_tell_version) {
-                            return Poll::Ready(Ok(()));
-                        }
-                    } else if self.read_ahead.len() >= PREFACE.len() {
-                        // `poll_http2` computes the next deadline each time; it must look at least once per
-                        // `write_stall`, and in time for a first request that ends early.
-                        let WireLimits { header_timeout, idle_timeout, write_stall, .. } = self.limits;
-                        self.read_timer.start(header_timeout.min(idle_timeout).min(write_stall));
-                        self.requests.time_ends();
-                        self.read_state = ReadState::Http2;
-                    } else if !ready!(self.poll_head(context))? {
+                    if !ready!(self.poll_start(context))? {
                         return Poll::Ready(Ok(()));
                     }
                 }

@@ -93,9 +93,6 @@ pub(super) struct WireStream<S> {
     refuse: RefusalWriter,
     requests: Arc<ConnectionRequests>,
     read_state: ReadState,
-    /// Whether hyper-util still has to be told that this is HTTP/1.1: by an end of the stream, which stands for that in its
-    /// `ReadVersion`. It would read the first bytes apart, and hyper then take a buffer of twice the size.
-    must_tell_version: bool,
     read_ahead: ReadAhead,
     /// Heads that have been passed to hyper. Wraps around, as the counters of `requests` do.
     passed_heads: u32,
@@ -172,7 +169,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
             refuse,
             requests,
             read_state: ReadState::Start,
-            must_tell_version: false,
             read_ahead: ReadAhead::default(),
             passed_heads: 0,
             is_responding: false,
@@ -184,13 +180,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
             is_client_gone: false,
             has_stopped_reading: false,
         }
-    }
-}
-
-impl<S> WireStream<S> {
-    /// Tells the version of HTTP to hyper-util's `auto`, which reads first.
-    pub(super) fn telling_version(self) -> Self {
-        Self { must_tell_version: true, ..self }
     }
 }
 

@@ -166,7 +166,7 @@ async fn vectors_of<S: CallSender>(
 ) -> Result<PartVectors, Refusal> {
     let body = write_rows_request(calls.requested_model().unwrap_or_default(), inputs);
     let OpenAnswer { body, served_by, .. } = calls.open(None, call_route(ROWS_PATH)?, CallBody::Text(body)).await?;
-    let (model, info) = (Arc::clone(&served_by.model), served_by.model.info());
+    let (model, info) = (Arc::clone(&served_by.model), Arc::clone(&served_by.model.info()));
     let Some(heads) = info.heads.clone() else {
         // Another model has taken over.
         check_heads(wanted, &info)?;

@@ -85,7 +85,7 @@ impl EmbedTranslation {
     ) -> Result<Bytes, Refusal> {
         let request = &*self.request;
         let model = calls.model();
-        let info = model.as_ref().map(|model| model.info());
+        let info = model.as_ref().map(|model| Arc::clone(&model.info()));
         if !heads::is_pooled(request.wanted) {
             heads::check_heads(request.wanted, &calls.find_model()?.info())?;
         }
