@@ -65,6 +65,15 @@ pub const MOST_OUTPUT_ITEMS: usize = 1024;
 /// Most bytes of a request's member that is read for the mends of its answer, such as `stop_sequences`.
 pub const MEND_MEMBER: usize = 64 * 1024;
 
+/// How many answers as large as the largest that is kept fit into the cache.
+pub const LARGEST_KEPT_SHARE: usize = 16;
+
+/// Most bytes of an answer that is too large to be kept, by which the fastest of its readers may be ahead of the slowest.
+pub const SHARED_LEAD: usize = 1024 * 1024;
+
+/// Most clients that read one answer in flight.
+pub const MOST_READERS: usize = 1024;
+
 /// Longest id of a session, in bytes, that is used to find the worker that has served the session before.
 pub const SESSION_ID: usize = 256;
 

@@ -12,6 +12,7 @@ mod applications;
 mod arguments;
 mod behind_nginx;
 mod brought_names;
+mod cache;
 mod certificates;
 mod check_warnings;
 mod clients;

@@ -2,8 +2,10 @@
 //!
 //! - `record.rs`: the record of one request, written as its access-log line, metrics and token charge
 //! - `usage/`: counts the tokens of a response
+//! - `verdict.rs`: how an answer has ended, for others than its own client
 //! - `activity.rs`: whether the service is in use, for the exit when idle
 
 pub(super) mod activity;
 pub(super) mod record;
 pub(super) mod usage;
+pub(super) mod verdict;

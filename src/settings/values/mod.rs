@@ -45,8 +45,8 @@ pub use networks::Networks;
 pub use origins::Origins;
 pub(super) use scalars::Weight;
 pub use scalars::{
-    ByteSize, Context, GpuLayers, LONGEST_DURATION, LogFormat, LogLevel, MemoryBudgetSetting, RunpodMode, Seconds,
-    Secret, ServeModelsDir, Zero, ZeroIsOff,
+    ByteSize, CacheMode, Context, GpuLayers, LONGEST_DURATION, LogFormat, LogLevel, MemoryBudgetSetting, RunpodMode,
+    Seconds, Secret, ServeModelsDir, Zero, ZeroIsOff,
 };
 pub use scores::ScoreSetting;
 pub use service_key::ServiceKey;
