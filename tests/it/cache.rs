@@ -294,6 +294,18 @@ fn the_first_of_those_that_share_an_answer_may_leave_and_the_last_cancels_it() {
 }
 
 #[test]
+fn an_answer_is_kept_though_its_client_leaves_at_the_end_mark() {
+    // The body ends a pause after the mark.
+    let gateway = ready(json!({"frames": 1, "drip": {"interval_ms": 300}}), &[]);
+    let mut stream = gateway.client().stream(CHAT, &chat(true));
+    while !stream.next_event().expect("there is an end mark").is_done() {}
+    drop(stream);
+    eventually("it is kept", SOON, || metric(&gateway, "llamagate_cache_entries") == 1);
+    assert!(gateway.client().stream(CHAT, &chat(true)).events().last().is_some_and(|event| event.is_done()));
+    assert_eq!(requests(&gateway), 1);
+}
+
+#[test]
 fn a_client_that_does_not_read_holds_back_no_other() {
     let gateway = ready(json!({"frames": 400, "frame_bytes": 32 * 1024, "hold_mid_stream": {"after_frames": 1}}), &[]);
     let mut slow = begin(&gateway, &chat(true));
