@@ -45,7 +45,7 @@ pub use lease::Lease;
 pub use member::{Member, Rank};
 pub use model::leasing::LeaseRequest;
 pub use model::unavailable::Unavailable;
-pub use model::{Model, ModelDemand};
+pub use model::{Model, ModelDemand, ModelRevision};
 pub use model_info::{ModelInfo, ModelNumbers, PoolRank, RoutingPolicy};
 pub use pool::ModelPool;
 pub use quota::Quota;

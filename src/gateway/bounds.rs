@@ -77,6 +77,15 @@ pub const SHORT_TEXT: usize = 64;
 /// Tokens that are reserved of a budget for an answer whose length neither the request nor the model limits.
 pub const DEFAULT_ANSWER_TOKENS: u64 = 1024;
 
+/// How many answers as large as the largest that is kept fit into the cache.
+pub const LARGEST_KEPT_SHARE: usize = 16;
+
+/// Most bytes of an answer that is too large to be kept, by which the fastest of its readers may be ahead of the slowest.
+pub const SHARED_LEAD: usize = 1024 * 1024;
+
+/// Most clients that read one answer in flight.
+pub const MOST_READERS: usize = 1024;
+
 /// Longest id of a session, in bytes, that is used to find the worker that has served the session before.
 pub const SESSION_ID: usize = 256;
 

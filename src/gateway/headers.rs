@@ -18,7 +18,7 @@ use crate::content_coding::ContentCodings;
 
 /// Returns whether a header belongs to one connection only (RFC 9110, section 7.6.1), including older ones that RFC 9110 no
 /// longer lists.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "connection"

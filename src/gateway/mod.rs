@@ -7,6 +7,7 @@
 //! - `booking.rs`: who a request is booked on, and what it may use
 //! - `prepared_request.rs`: what the first stages make of a request
 //! - `serve_translated.rs`: requests that are served by calls to workers
+//! - `serve_cached.rs`: requests that the cache answers, and those whose answer it shares
 //! - `service.rs`: the parts of the gateway, its drain and end, and its health port
 //! - `routes/`: the table of routes, and finding a request's route in it
 //! - `route_path.rs`: the spellings of a path
@@ -23,6 +24,7 @@
 //! - `model_files/`: the routes that change which models are on the disk
 //! - `models_api/`: the routes about models themselves
 //! - `usage_api/`: the route about usage
+//! - `cache/`: answers that are kept for equal requests, and answers that equal requests in flight share
 //! - `malformed_request.rs`: the response to a malformed request head
 //! - `client_address.rs`: which client a request comes from, behind proxies
 //! - `credentials.rs`: the API keys in a request's headers, and what else in its head repeats them
@@ -35,6 +37,7 @@ mod accounting;
 pub(crate) mod admission;
 mod booking;
 pub mod bounds;
+mod cache;
 mod client_address;
 pub(crate) mod connection;
 mod content_kind;
@@ -52,6 +55,7 @@ pub(crate) mod response;
 mod route_path;
 mod routes;
 pub(crate) mod scan;
+mod serve_cached;
 mod serve_translated;
 mod service;
 #[cfg(test)]

@@ -20,6 +20,7 @@ use super::admission::auth::{Caller, RequestSource};
 use super::admission::budget::reservation::CallerBudgets;
 use super::admission::rate::{self, Meter};
 use super::booking::Booking;
+use super::cache::answer_cache::{AskedAnswer, FlightLead};
 use super::connection::discard::InboundBody;
 use super::headers;
 use super::model_files::FilesAnswer;
@@ -33,6 +34,7 @@ use super::request::parameters;
 use super::request::proxied_request::{ProxiedRequest, RequestReaders, RequestRole, requested_model};
 use super::response::body::ResponseBody;
 use super::response::heartbeat;
+use super::response::shared::SharedAnswer;
 use super::routes::route::{Route, RouteTarget};
 use super::service::{Gateway, ResponseContext, id_in_path};
 use super::translation::{self, DialectRequest};
@@ -89,8 +91,15 @@ impl Gateway {
                 record.status = Some(response.status());
                 Ok(response.map(|next| ResponseBody::made(next, record, &self.forwarder.sweeper)))
             }
-            Ok(PreparedRequest::Queued(queued)) => self.serve_queued(queued, record).await,
-            Ok(PreparedRequest::Translated(translated)) => Box::pin(self.serve_translated(translated, record)).await,
+            Ok(PreparedRequest::Shared(response)) => {
+                record.status = Some(response.status());
+                Ok(response.map(|answer| ResponseBody::shared(answer, Some(record), &self.forwarder.sweeper)))
+            }
+            Ok(PreparedRequest::Queued(queued)) => self.serve_queued(queued, record, context.lead.take()).await,
+            Ok(PreparedRequest::Translated(translated)) => {
+                let (lead, shape) = (context.lead.take(), context.shape);
+                Box::pin(self.serve_translated_as_lead(translated, record, lead, shape)).await
+            }
             Err(refusal) => Err((refusal, record)),
         };
         let response = outcome.unwrap_or_else(|(refusal, mut record)| {
@@ -166,7 +175,7 @@ impl Gateway {
         let body = body::read_body(context.body.take(), route, &codings, &self.body_limits).await?;
         parts.headers.remove(CONTENT_ENCODING);
         record.bytes_in = body.length();
-        // Stage 5, model and queue.
+        // Stage 5, model, cache and queue.
         let envelope = Envelope::read(route.path, &parts.headers, &body).await?;
         let named_model = requested_model(&envelope, &parts)?.map(Cow::into_owned);
         // An empty name is none.
@@ -184,6 +193,18 @@ impl Gateway {
         };
         self.book(&booking, &mut caller, record)?;
         context.budgets = caller.budgets().filter(CallerBudgets::limit_tokens);
+        // An answer that is kept, or on its way for an equal request, needs no slot and no worker.
+        if let Some(cache) = &self.cache {
+            let (parts, requested_model) = (&parts, requested_model.as_deref());
+            let (envelope, body, asker) = (&envelope, &body, &caller);
+            let asked = AskedAnswer { route, parts, envelope, body, requested_model, required_kind, caller: asker };
+            let found = Box::pin(self.answer_from_cache(cache, asked, context, record)).await?;
+            if let Some(response) = found {
+                return Ok(PreparedRequest::Shared(
+                    response.map(|source| SharedAnswer { source, caller: Some(caller) }),
+                ));
+            }
+        }
         let request_id = context.request_id.clone();
         if route.dialects.is_some() {
             let needs_reading = || self.translates_embeddings(requested_model.as_deref(), required_kind, &caller);
@@ -247,6 +268,7 @@ impl Gateway {
         self: &Arc<Self>,
         queued: Queued,
         record: Record,
+        lead: Option<FlightLead>,
     ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
         let Queued { request, retry, queue_entry, .. } = &queued;
         let (route, model) = (request.route, &retry.model_queue().model);
@@ -254,9 +276,14 @@ impl Gateway {
             || queue_entry.is_waiting() || request.fingerprint().is_some_and(|one| model.is_suspected(one));
         let asks_for_stream = route.may_stream && request.envelope.stream() == Some(true);
         let heartbeat = self.heartbeat.filter(|_| asks_for_stream && has_to_wait());
-        let Some(interval) = heartbeat else { return Box::pin(self.queue_and_forward(queued, record)).await };
+        if heartbeat.is_none() && lead.is_none() {
+            return Box::pin(self.queue_and_forward(queued, record)).await;
+        }
         let gateway = Arc::clone(self);
-        let rest = Box::pin(async move { gateway.queue_and_forward(queued, record).await });
+        let work = Box::pin(async move { gateway.queue_and_forward(queued, record).await });
+        let Some(interval) = heartbeat else { return self.serve_as_lead(work, lead, route.shape).await };
+        let gateway = Arc::clone(self);
+        let rest = Box::pin(async move { gateway.serve_as_lead(work, lead, route.shape).await });
         Box::pin(heartbeat::respond_with_heartbeats(rest, interval, route.shape, &self.forwarder.sweeper)).await
     }
 

@@ -10,6 +10,7 @@ use super::request::body::RequestBody;
 use super::request::proxied_request::ProxiedRequest;
 use super::response::line_stream::LineForm;
 use super::response::made::NextMade;
+use super::response::shared::SharedAnswer;
 use super::translation::DialectRequest;
 use super::upstream::retry::Retry;
 use crate::models::ModelKind;
@@ -20,6 +21,8 @@ pub(super) enum PreparedRequest {
     Answered(Response<Bytes>),
     /// The gateway answers the request itself, piece by piece.
     Made(Response<NextMade>),
+    /// The answer is kept, or is on its way for an equal request.
+    Shared(Response<SharedAnswer>),
     /// The request has an entry in the queue of a model.
     Queued(Queued),
     /// The request is served by calls.

@@ -24,6 +24,7 @@ use super::admission::auth::{Authenticator, Caller, RequestSource};
 use super::admission::budget::reservation::CallerBudgets;
 use super::admission::cors::Cors;
 use super::admission::rate::{self, Meter};
+use super::cache::answer_cache::{AnswerCache, CacheMark, FlightLead};
 use super::client_address::{ClientAddress, ClientAddresses};
 use super::connection::discard::{InboundBody, UnreadBody};
 use super::connection::head::HeadLimits;
@@ -90,6 +91,8 @@ pub struct Gateway {
     key_suspensions: Arc<KeySuspensions>,
     pub(super) forwarder: Forwarder,
     pub(super) accounting: Arc<Accounting>,
+    /// `None` with `CACHE=off`.
+    pub(super) cache: Option<AnswerCache>,
     local_responder: LocalResponder,
     models_api: ModelsApi,
     model_files: ModelFiles,
@@ -134,6 +137,7 @@ impl Gateway {
             key_suspensions,
             forwarder: Forwarder::new(&settings.limits),
             usage_api: UsageApi::new(accounting.ledger.clone()),
+            cache: AnswerCache::new(&settings.cache, &accounting.metrics),
             accounting,
             local_responder: app.local_responder,
             model_files: ModelFiles::new(app.downloads, app.remove_model),
@@ -406,6 +410,10 @@ pub(super) struct ResponseContext {
     pub(super) budgets: Option<CallerBudgets>,
     /// Held for a job until its request is counted in a queue.
     pub(super) arrival_guard: Option<Box<dyn Send>>,
+    /// The lead of the flight whose answer other requests may share, until its work begins.
+    pub(super) lead: Option<FlightLead>,
+    /// What the cache had for the request.
+    pub(super) cache_mark: Option<CacheMark>,
 }
 
 impl ResponseContext {
@@ -426,12 +434,14 @@ impl ResponseContext {
             meter: None,
             budgets: None,
             arrival_guard,
+            lead: None,
+            cache_mark: None,
         }
     }
 
     /// Adds the headers that every response has, and deals with a request body that no stage has read.
     pub(super) async fn complete(self, mut response: Response<ResponseBody>, cors: &Cors) -> Response<ResponseBody> {
-        drop(self.arrival_guard);
+        drop((self.arrival_guard, self.lead));
         let headers = response.headers_mut();
         if self.shape == Shape::Anthropic {
             headers.insert(REQUEST_ID, self.request_id.clone());
@@ -439,6 +449,9 @@ impl ResponseContext {
         headers.insert(X_REQUEST_ID, self.request_id);
         headers::prepare_stream(headers);
         cors.insert_headers(self.origin.as_ref(), headers);
+        if let Some(mark) = self.cache_mark {
+            mark.insert_headers(headers);
+        }
         if let Some(meter) = self.meter {
             meter.insert_headers(headers);
         }

@@ -11,9 +11,9 @@ use std::path::PathBuf;
 
 use super::reader::Reader;
 use super::values::{
-    ByteSize, Context, DownloadConnections, ExtraArgs, GpuLayers, HourlyPrice, HubEndpoint, HubToken, KeptTime,
-    LogFormat, LogLevel, MemoryBudgetSetting, ModelStores, Networks, Origins, RunpodMode, Seconds, ServeModelsDir,
-    ServiceKey, Strategy, UsageFile, Value, ZeroIsOff,
+    ByteSize, CacheMode, Context, DownloadConnections, ExtraArgs, GpuLayers, HourlyPrice, HubEndpoint, HubToken,
+    KeptTime, LogFormat, LogLevel, MemoryBudgetSetting, ModelStores, Networks, Origins, RunpodMode, Seconds,
+    ServeModelsDir, ServiceKey, Strategy, UsageFile, Value, ZeroIsOff,
 };
 use crate::models::{ModelPlaces, PlaceKind};
 
@@ -213,6 +213,15 @@ options! {
         max_header_line_size: ByteSize = "8192", Restart, "Longest header line; a longer one is refused with 431.";
         max_request_line_size: ByteSize = "8192", Restart, "Longest request line; a longer one is refused with 414.";
         max_connections: NonZeroUsize = "1024", Restart, "Most accepted connections, including idle ones; lowered if the limit on open files does not allow that many.";
+    }
+
+    /// Which answers are kept for the same request of later.
+    Caching cache "Cache of answers" {
+        cache: CacheMode = "off", Restart, "Keep answers and give them again to equal requests (see CACHE.md): `off`; `safe` = embeddings, scores, tokens, and text with temperature 0 or a seed; `all` = other text too.";
+        cache_max_bytes: ByteSize = "256MiB", Restart, "Most bytes of the answers that are kept; those that were used longest ago leave first.";
+        cache_max_size: ZeroIsOff<usize> = "0", Restart, "Most answers that are kept; `0` = as many as `CACHE_MAX_BYTES` holds.";
+        cache_ttl: Seconds = "1h", Restart, "How long an answer is kept.";
+        cache_shared: bool = "false", Restart, "Give an answer to other keys too than the one that it was made for.";
     }
 
     /// How llama-server is started and kept running.

@@ -132,6 +132,10 @@ metrics! {
     memory_budget: Gauge = Gauge::default(), "llamagate_memory_budget_bytes", "", "Memory that all loaded models together may use, in bytes; 0 if it is unknown";
     memory_used: Gauge = Gauge::default(), "llamagate_memory_used_bytes", "", "Memory of the budget that is taken by models that are loaded, loading or stopping, in bytes";
     model_memory: Family<ModelLabels, Gauge> = Family::default(), "llamagate_model_memory_bytes", "model", "Memory that a loaded worker of the model takes of the budget, in bytes: as configured, as measured at its last load, or as estimated";
+    cache_hits: Counter = Counter::default(), "llamagate_cache_hits", "", "Requests that were answered from the cache, or joined an equal request in flight";
+    cache_misses: Counter = Counter::default(), "llamagate_cache_misses", "", "Requests whose answer might have been in the cache and was not";
+    cache_entries: Gauge = Gauge::default(), "llamagate_cache_entries", "", "Answers in the cache";
+    cache_bytes: Gauge = Gauge::default(), "llamagate_cache_bytes", "", "Memory that these answers take, in bytes";
     download_bytes: Family<ModelLabels, Counter> = Family::default(), "llamagate_download_bytes", "model", "Bytes of models that came over the network; `model` is the name that was asked for, without the query of an address";
     downloads: Family<DownloadStateLabels, Gauge> = Family::default(), "llamagate_downloads", "state", "Downloads by state; of those that have ended, the ones that are remembered";
     usage_events_waiting: Gauge = Gauge::default(), "llamagate_usage_events_waiting", "", "Finished requests and acts of administrators that the usage file could not take yet";

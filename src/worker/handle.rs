@@ -61,6 +61,8 @@ pub struct WorkerStatus {
     pub has_been_ready: bool,
     /// Processes that ended before they were ready, since the service started.
     pub failed_loads: u64,
+    /// How often the model file was another one at a start than at the start before.
+    pub file_changes: u64,
     /// How the last process ended.
     pub last_exit: Option<LastExit>,
     /// Why a remote worker cannot serve, according to its last probe. It names the host and contains no secret.
@@ -82,6 +84,7 @@ impl WorkerStatus {
             restarts: 0,
             has_been_ready: false,
             failed_loads: 0,
+            file_changes: 0,
             last_exit: None,
             last_error: None,
         }
@@ -116,6 +119,11 @@ impl WorkerHandle {
     /// Returns the current state, and whether the worker is asleep.
     pub fn state(&self) -> WorkerCondition {
         self.status.borrow().worker_state()
+    }
+
+    /// Returns how often the model file was another one at a start than at the start before.
+    pub fn file_changes(&self) -> u64 {
+        self.status.borrow().file_changes
     }
 
     /// Returns whether it is asleep in spite of demand, because it does not fit in memory beside pinned models.

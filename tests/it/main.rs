@@ -13,6 +13,7 @@ mod arguments;
 mod behind_nginx;
 mod brought_names;
 mod budgets;
+mod cache;
 mod certificates;
 mod check_warnings;
 mod clients;

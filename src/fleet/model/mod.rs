@@ -10,7 +10,7 @@ pub(super) mod unavailable;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
@@ -43,12 +43,44 @@ pub struct Model {
     /// Whether a worker speaks another API than OpenAI's.
     has_other_apis: bool,
     choice: WorkerChoice,
+    /// The number of the settings that it has, which no other model ever had.
+    settings_number: AtomicU64,
     /// When this value was made.
     made: ActiveInstant,
     /// Number of requests that wait for the model.
     waiting: Arc<AtomicUsize>,
     /// Notified of each slot that is released.
     slot_freed: Arc<Notify>,
+}
+
+/// Which form of a model answers: another answer may follow from any change of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ModelRevision {
+    /// The number of its settings and its workers.
+    settings: u64,
+    /// How often its workers have found other files than at their start before.
+    files: u64,
+}
+
+impl ModelRevision {
+    /// Returns it as bytes, for a hash.
+    pub fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.settings) << 64 | u128::from(self.files)).to_be_bytes()
+    }
+}
+
+#[cfg(test)]
+impl ModelRevision {
+    /// Returns that of settings with this number, for tests.
+    pub(crate) const fn numbered(settings: u64) -> Self {
+        Self { settings, files: 0 }
+    }
+}
+
+/// Returns a number that was not returned before.
+fn next_settings_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A waiting request. Until it is dropped, ready workers stay awake, and as many sleeping ones are woken as the waiting
@@ -80,6 +112,7 @@ impl Model {
             has_other_embeddings,
             has_other_apis,
             choice,
+            settings_number: AtomicU64::new(next_settings_number()),
             made: ActiveInstant::now(),
             waiting: Arc::default(),
             slot_freed: Arc::default(),
@@ -90,6 +123,13 @@ impl Model {
     pub fn update(&self, info: ModelInfo, policy: RoutingPolicy) {
         self.info.store(Arc::new(info));
         self.policy.store(Arc::new(policy));
+        self.settings_number.store(next_settings_number(), Ordering::Release);
+    }
+
+    /// Returns which form of the model answers now.
+    pub fn revision(&self) -> ModelRevision {
+        let files = self.local_members().map(|member| member.handle().file_changes()).sum();
+        ModelRevision { settings: self.settings_number.load(Ordering::Acquire), files }
     }
 
     /// Returns the description of now, without a reference count, because most uses are short. Across a wait, hold a clone.

@@ -3,9 +3,11 @@
 //! - `record.rs`: the record of one request, written as its access-log line, metrics and token charge
 //! - `slot_use.rs`: how long a request holds slots, and what that costs
 //! - `usage/`: counts the tokens of a response
+//! - `verdict.rs`: how an answer has ended, for others than its own client
 //! - `activity.rs`: whether the service is in use, for the exit when idle
 
 pub(super) mod activity;
 pub(super) mod record;
 mod slot_use;
 pub(super) mod usage;
+pub(super) mod verdict;

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::activity::ActivityGuard;
 use super::slot_use::SlotUse;
 use super::usage::{TokenCounter, TokenCounts};
+use super::verdict::Verdict;
 use crate::fleet::{Member, WorkerKind};
 use crate::gateway::admission::budget::account::Use;
 use crate::gateway::admission::budget::reservation::BudgetReservation;
@@ -24,7 +25,7 @@ use crate::gateway::routes::route::Route;
 use crate::keys::Amount;
 use crate::ledger::{AdminAct, Price, UsageEvent, UsageLedger};
 use crate::pause_clock::ActiveInstant;
-use crate::refusal::QUEUE_FULL;
+use crate::refusal::{QUEUE_FULL, Refusal};
 use crate::telemetry::access::{AccessEntry, AccessLog};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::series::{KeySeries, ModelSeries, OTHER};
@@ -105,6 +106,10 @@ pub(crate) struct RecordData {
     pub(crate) failure_headers: Option<Box<HeaderMap>>,
     /// Keeps the service in use while the record lives.
     pub(crate) activity_guard: Option<ActivityGuard>,
+    /// Where it is said how the answer has ended, if others share it.
+    pub(crate) verdict: Option<Arc<Verdict>>,
+    /// Whether the worker has sent an error as an event of its stream.
+    pub(crate) has_error_event: bool,
     /// What the worker calls of a translated request have reported.
     calls: Option<Arc<Mutex<CallTotals>>>,
     /// Whether this is the record of one such call, which reports to `calls` and writes nothing.
@@ -173,6 +178,8 @@ impl Record {
             worker: None,
             failure_headers: None,
             activity_guard: None,
+            verdict: None,
+            has_error_event: false,
             calls: None,
             is_call: false,
         }))
@@ -314,6 +321,9 @@ impl Drop for RecordData {
         // Neither finished nor refused: the client disconnected.
         if !self.complete && self.code.is_none() {
             self.code = Some(CLIENT_LEFT);
+        }
+        if let Some(verdict) = &self.verdict {
+            verdict.close(self.code.or(self.has_error_event.then(|| Refusal::BackendError.code())));
         }
         let tokens = self.tokens();
         self.update_metrics(status, total);

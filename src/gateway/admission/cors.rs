@@ -28,7 +28,7 @@ const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "X-Request-Id, Retry-After, retry-after-ms, x-should-retry, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, \
      x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, \
-     x-llamagate-model, x-llamagate-worker, x-llamagate-attempts",
+     x-llamagate-model, x-llamagate-worker, x-llamagate-attempts, x-llamagate-cache, Age",
 );
 
 const ANY_ORIGIN: HeaderValue = HeaderValue::from_static("*");

@@ -291,6 +291,11 @@ impl Snapshot {
         }
     }
 
+    /// Returns all models.
+    pub(crate) fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.queues.iter().map(|entry| &entry.model)
+    }
+
     /// Returns the queue of the model with this id, or else with this alias, or with this adapter.
     pub(crate) fn find(&self, name: &str) -> Option<&Arc<ModelQueue>> {
         let is_alias = |entry: &&Arc<ModelQueue>| {

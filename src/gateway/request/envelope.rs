@@ -151,6 +151,26 @@ impl Envelope {
         text(&gather(body, range)).map(Cow::into_owned)
     }
 
+    /// Returns the numbers that are the values of the members with this name; `None` for each that is none.
+    pub(crate) fn numbers<'a>(
+        &'a self,
+        body: &'a RequestBody,
+        name: &'a str,
+    ) -> impl Iterator<Item = Option<f64>> + 'a {
+        self.values(name).map(|range| number_in(body, &range))
+    }
+
+    /// Returns the members of a JSON object in the order of their names: each name with the byte range of its value, and a
+    /// member whose name is not known with its whole range. `None` if the body is no JSON object.
+    pub(crate) fn ranges_by_name(&self) -> Option<Vec<(Option<&str>, Range<usize>)>> {
+        let BodyKind::Object(_) = self.kind else { return None };
+        let mut members: Vec<_> = self.members.iter().map(|member| (member.name.as_deref(), member)).collect();
+        // Stable: members of the same name stay in their order, of which servers take one.
+        members.sort_by_key(|(name, _)| *name);
+        let range = |member: &BodyMember| if member.name.is_some() { &member.value } else { &member.whole }.clone();
+        Some(members.into_iter().map(|(name, member)| (name, range(member))).collect())
+    }
+
     /// Returns the bytes in this range of the body, in pieces that share its memory.
     pub(crate) fn pieces_of(body: &RequestBody, range: Range<usize>) -> impl Iterator<Item = Bytes> {
         slices(body, range)

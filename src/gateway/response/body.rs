@@ -16,6 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::heartbeat::Heartbeat;
 use super::in_progress::{InProgress, NextPiece, ResponseAborted, UpstreamAnswer};
 use super::made::{MadeBody, NextMade};
+use super::shared::{SharedAnswer, SharedBody};
 use super::stall_sweeper::{PollOutcome, StallSweeper, SweepHandle, TerminationReason};
 use super::stream::sse_tail::SseTail;
 use crate::gateway::accounting::record::Record;
@@ -32,6 +33,8 @@ pub enum ResponseBody {
     Heartbeat(Box<Heartbeat>),
     /// Made by the gateway, piece by piece.
     Made(MadeBody),
+    /// Read from an answer that others read too, or that was kept.
+    Shared(SharedBody),
 }
 
 /// The record of a response that the gateway made itself.
@@ -79,6 +82,11 @@ impl ResponseBody {
     /// Returns a body that the gateway makes piece by piece, for a client that has to read them.
     pub(crate) fn made(next: NextMade, record: Record, sweeper: &Arc<StallSweeper>) -> Self {
         Self::Made(MadeBody::new(next, record, sweeper))
+    }
+
+    /// Returns the body of one client of a shared answer. The record is `None` if the work that makes the answer has it.
+    pub(crate) fn shared(answer: SharedAnswer, record: Option<Record>, sweeper: &Arc<StallSweeper>) -> Self {
+        Self::Shared(SharedBody::new(answer, record, sweeper))
     }
 
     /// Returns a body without a record, for the health port.
@@ -191,6 +199,7 @@ impl Body for ResponseBody {
             }
             Self::Heartbeat(heartbeat) => heartbeat.poll_frame(context),
             Self::Made(made) => made.poll_frame(context),
+            Self::Shared(shared) => shared.poll_frame(context),
         }
     }
 
@@ -198,6 +207,7 @@ impl Body for ResponseBody {
         match self {
             Self::Local(bytes, _) => bytes.is_none(),
             Self::Proxied(proxied) => proxied.is_over && proxied.pending_abort.is_none(),
+            Self::Shared(shared) => shared.is_over(),
             Self::Heartbeat(_) | Self::Made(_) => false,
         }
     }
@@ -206,7 +216,7 @@ impl Body for ResponseBody {
         match self {
             Self::Local(bytes, _) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Proxied(proxied) => proxied.hint,
-            Self::Heartbeat(_) | Self::Made(_) => SizeHint::default(),
+            Self::Heartbeat(_) | Self::Made(_) | Self::Shared(_) => SizeHint::default(),
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::gateway::content_kind::ContentKind;
 use crate::refusal::{Refusal, Shape};
 
 /// The remaining stages of a request, from the queue to the response.
-pub(super) type PendingResponse =
+pub(crate) type PendingResponse =
     Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, (Refusal, Record)>> + Send>>;
 
 /// A comment, which every client of server-sent events skips (HTML standard, section 9.2.6).

@@ -373,6 +373,7 @@ impl Drop for InProgress {
     fn drop(&mut self) {
         self.record.streamed_text = self.stream.as_ref().map_or(0, StreamRelay::text_bytes);
         let in_band = self.stream.as_ref().and_then(StreamRelay::error);
+        self.record.has_error_event = in_band.is_some();
         let is_whole = self.record.complete && self.record.code.is_none();
         match in_band.unwrap_or(self.compute_failure) {
             ComputeFailure::Confirmed => self.lease.record_compute_failure(),

@@ -5,6 +5,7 @@
 //! - `stall_sweeper.rs`: ends responses that their clients do not read
 //! - `heartbeat.rs`: comments for a client whose stream has not begun
 //! - `piece_wait.rs`: what ends the wait for the next piece
+//! - `shared.rs`: a body whose pieces come from an answer that others read too, or that was kept
 //! - `stream/`: the events of a stream on their way through
 //! - `error_cause.rs`: whose fault an error is, by its words
 //! - `compute_failure.rs`: whether a response shows that its llama-server cannot compute
@@ -26,6 +27,7 @@ pub(super) mod mend;
 mod piece_wait;
 pub(crate) mod rename;
 pub(super) mod served_by;
+pub(super) mod shared;
 pub(super) mod stall_sweeper;
 mod stream;
 pub(super) mod upstream_body;

@@ -31,11 +31,11 @@ use crate::refusal::{Refusal, Shape};
 use crate::settings::options::Settings;
 
 /// The id of the model that answered or failed.
-const X_LLAMAGATE_MODEL: HeaderName = HeaderName::from_static("x-llamagate-model");
+pub(crate) const X_LLAMAGATE_MODEL: HeaderName = HeaderName::from_static("x-llamagate-model");
 /// The number of the worker that answered or failed.
-const X_LLAMAGATE_WORKER: HeaderName = HeaderName::from_static("x-llamagate-worker");
+pub(crate) const X_LLAMAGATE_WORKER: HeaderName = HeaderName::from_static("x-llamagate-worker");
 /// How many attempts were made.
-const X_LLAMAGATE_ATTEMPTS: HeaderName = HeaderName::from_static("x-llamagate-attempts");
+pub(crate) const X_LLAMAGATE_ATTEMPTS: HeaderName = HeaderName::from_static("x-llamagate-attempts");
 
 /// The settings for retries.
 #[derive(Debug, Clone, Copy)]

@@ -90,8 +90,8 @@ const fn judged_nothing(
     AliasRow { name, target, of_reranker: None, translate, remark: "", is_deprecated: false }
 }
 
-/// What to do instead of the cache of answers.
-const NO_CACHE: &str = "answers are not cached in this version: put a caching proxy in front, or leave it out";
+/// What is said of a cache of answers that outlives the service.
+const NO_CACHE_ON_DISK: &str = "answers are kept in memory, until the service stops (see CACHE.md)";
 
 /// The variable that switches `model_list:` off.
 pub(in crate::settings) const LOAD_BALANCER: &str = "RERANKER_LOAD_BALANCER_ENABLED";
@@ -167,10 +167,9 @@ pub const ALIASES: &[AliasRow] = &[
     no_effect("RERANKER_USE_FP16", "the quantisation of the GGUF file decides"),
     variable(HF_MODEL_REPO, "MODEL_NAME"),
     described(HF_MODEL_FILENAME, "the file of `HF_MODEL_REPO`, as in `MODEL_NAME=ORG/NAME/FILE.gguf`"),
-    judged_nothing("ENABLE_CACHE", NO_CACHE, cache_switch),
-    no_effect("CACHE_MAX_SIZE", NO_CACHE),
-    no_effect("CACHE_TTL_SECONDS", NO_CACHE),
-    judged_nothing("CACHE_PERSIST_TO_DISK", NO_CACHE, cache_switch),
+    translated("ENABLE_CACHE", "CACHE", cache_switch, "`true` is `safe`, `false` is `off`"),
+    variable("CACHE_TTL_SECONDS", "CACHE_TTL"),
+    judged_nothing("CACHE_PERSIST_TO_DISK", NO_CACHE_ON_DISK, cache_on_disk),
 ];
 
 fn gpu_layers(text: &str) -> Result<Translation, Rejected> {
@@ -189,8 +188,12 @@ fn load_balancer(text: &str) -> Result<Translation, Rejected> {
 }
 
 fn cache_switch(text: &str) -> Result<Translation, Rejected> {
+    Ok(Translation::Text(if bool::parse(text)? { "safe" } else { "off" }))
+}
+
+fn cache_on_disk(text: &str) -> Result<Translation, Rejected> {
     Ok(match bool::parse(text) {
-        Ok(false) => Translation::AsIs("answers are not cached"),
+        Ok(false) => Translation::AsIs("answers are kept in memory"),
         _ => Translation::Same,
     })
 }

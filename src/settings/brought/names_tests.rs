@@ -153,8 +153,8 @@ fn our_own_name_in_the_env_file_was_stronger_than_another_in_the_environment() {
 #[test]
 fn a_value_without_an_effect_ended_the_start() {
     for (variables, warning) in [
-        (&[("ENABLE_CACHE", "redis")][..], "ENABLE_CACHE has no effect: answers are not cached"),
-        (&[("CACHE_PERSIST_TO_DISK", "/var/cache")], "CACHE_PERSIST_TO_DISK has no effect"),
+        (&[("CACHE_PERSIST_TO_DISK", "/var/cache")][..], "CACHE_PERSIST_TO_DISK has no effect"),
+        (&[("CACHE", "all"), ("ENABLE_CACHE", "redis")], "ENABLE_CACHE is ignored: CACHE is set too"),
         (&[("LOG_LEVEL", "info"), ("VERBOSE", "2")], "VERBOSE is ignored: LOG_LEVEL is set too"),
         (&[("NGL", "0"), ("RERANKER_DEVICE", "tpu")], "RERANKER_DEVICE is ignored: NGL is set too"),
         (&[("CTX", "512"), ("N_CTX", "bad")], "N_CTX is ignored: CTX is set too"),
@@ -238,6 +238,7 @@ fn a_bad_value_is_reported_with_the_name_that_was_set() {
         ("RERANKER_WORKERS", "65", "RERANKER_WORKERS=\"65\""),
         ("RERANKER_LOAD_BALANCER_ENABLED", "maybe", "RERANKER_LOAD_BALANCER_ENABLED=\"maybe\": expected true"),
         ("GATEWAY_PORT", "http", "GATEWAY_PORT=\"http\" (read as PORT)"),
+        ("ENABLE_CACHE", "redis", "ENABLE_CACHE=\"redis\" (read as CACHE): expected true"),
     ] {
         let problems = resolved_with("", &[("RERANKER_MODEL_PATH", "r.gguf"), (name, value)]).map(drop).unwrap_err();
         assert!(problems.len() == 1 && problems[0].starts_with(part), "{name}: {problems:?}");
@@ -248,9 +249,6 @@ fn a_bad_value_is_reported_with_the_name_that_was_set() {
 fn names_without_an_effect_are_one_warning_each_and_unknown_names_are_not_mentioned() {
     for (name, value) in [
         ("HF_MODEL_FILENAME", "q.gguf"),
-        ("ENABLE_CACHE", "true"),
-        ("CACHE_MAX_SIZE", "1000"),
-        ("CACHE_TTL_SECONDS", "3600"),
         ("CACHE_PERSIST_TO_DISK", "yes"),
         ("RERANKER_USE_FP16", "true"),
         ("RERANKER_DEVICE", "mps"),
@@ -262,7 +260,14 @@ fn names_without_an_effect_are_one_warning_each_and_unknown_names_are_not_mentio
         assert!(resolved.brought_names.is_empty());
     }
     for (name, value, line) in [
-        ("ENABLE_CACHE", "false", "ENABLE_CACHE asks for what happens anyway: answers are not cached"),
+        ("ENABLE_CACHE", "true", "ENABLE_CACHE read as CACHE=safe"),
+        ("ENABLE_CACHE", "no", "ENABLE_CACHE read as CACHE=off"),
+        ("CACHE_TTL_SECONDS", "60", "CACHE_TTL_SECONDS read as CACHE_TTL"),
+        (
+            "CACHE_PERSIST_TO_DISK",
+            "false",
+            "CACHE_PERSIST_TO_DISK asks for what happens anyway: answers are kept in memory",
+        ),
         ("VERBOSE", "false", "VERBOSE read as LOG_LEVEL: the level stays as it is"),
         ("RERANKER_DEVICE", "cuda", "RERANKER_DEVICE read as NGL: the GPU is used if there is one"),
         ("RERANKER_USE_OFFLINE_MODE", "true", "RERANKER_USE_OFFLINE_MODE read as HF_HUB_OFFLINE"),

@@ -120,7 +120,7 @@ pub(super) const TIMEOUTS: &str = "REQUEST_TIMEOUT bounds each request, with all
 const STREAM_TIMEOUTS: &str =
     "REQUEST_TIMEOUT bounds the wait for the first byte, STREAM_IDLE_TIMEOUT each pause after it";
 const NO_SPECIAL_FALLBACKS: &str = "fallbacks apply to failures only; such a response goes to the client";
-const NO_CACHE: &str = "responses are not cached";
+const NO_CACHE: &str = "set CACHE to keep responses (see CACHE.md)";
 const NO_TAGS: &str = "backends are not chosen by tags";
 const NO_BUDGETS: &str = "costs are not counted; keys and entries have limits of requests and tokens";
 const ONE_BREAKER: &str = "allowed_fails counts all failures alike";

@@ -42,8 +42,8 @@ pub use model_stores::ModelStores;
 pub use name_pattern::NamePattern;
 pub(super) use scalars::Weight;
 pub use scalars::{
-    ByteSize, Context, GpuLayers, LONGEST_DURATION, LogFormat, LogLevel, MemoryBudgetSetting, RunpodMode, Seconds,
-    Secret, ServeModelsDir, Zero, ZeroIsOff,
+    ByteSize, CacheMode, Context, GpuLayers, LONGEST_DURATION, LogFormat, LogLevel, MemoryBudgetSetting, RunpodMode,
+    Seconds, Secret, ServeModelsDir, Zero, ZeroIsOff,
 };
 pub use scores::ScoreSetting;
 pub use strategy::Strategy;

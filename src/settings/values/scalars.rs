@@ -206,6 +206,28 @@ impl Value for ByteSize {
     }
 }
 
+/// Which answers are kept for the same request of later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheMode {
+    /// None.
+    Off,
+    /// Those that the same request would get again.
+    Safe,
+    /// Those too that are drawn by chance.
+    All,
+}
+
+impl Value for CacheMode {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        Ok(match text.to_ascii_lowercase().as_str() {
+            "off" => Self::Off,
+            "safe" => Self::Safe,
+            "all" => Self::All,
+            _ => return Err(Rejected::new("off, safe or all")),
+        })
+    }
+}
+
 /// The memory that all loaded models together may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryBudgetSetting {

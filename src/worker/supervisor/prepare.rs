@@ -57,7 +57,9 @@ impl Owner {
         if self.memory_key.as_ref() != Some(&key) {
             // Before its first load, and after its file was replaced.
             self.measured_memory = memory.learned.bytes(&key);
-            self.memory_key = Some(key);
+            if self.memory_key.replace(key).is_some() {
+                self.status.send_modify(|status| status.file_changes += 1);
+            }
         }
         self.metrics.set_need(self.need());
         let reservation = memory.scheduler.reserve(self.memory_request()).await.map_err(StartFailure::CrowdedOut)?;

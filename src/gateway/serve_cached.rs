@@ -1,0 +1,104 @@
+//! Requests that the cache answers, and those whose answer it shares.
+//!
+//! Owns what such a request costs its caller, and what its response says of the cache. Which requests are equal, and how an
+//! answer is read by several, is decided in `cache/`.
+
+use std::sync::Arc;
+
+use http::Response;
+
+use super::accounting::record::Record;
+use super::admission::rate;
+use super::cache::answer_cache::{AnswerCache, AskedAnswer, CacheLookup, CacheMark, FlightLead};
+use super::prepared_request::Translated;
+use super::response::body::ResponseBody;
+use super::response::heartbeat::PendingResponse;
+use super::response::shared::PieceSource;
+use super::service::{Gateway, ResponseContext};
+use crate::fleet::Model;
+use crate::refusal::{Refusal, Shape};
+
+impl Gateway {
+    /// Returns the answer to a request if it is kept, or on its way for an equal request; waits for its head then. `None` if
+    /// a worker has to be asked; `context` then holds the lead of the flight that others may join.
+    ///
+    /// # Errors
+    /// The refusal of the request that was joined, or that the limits of the key are reached.
+    pub(super) async fn answer_from_cache(
+        &self,
+        cache: &AnswerCache,
+        asked: AskedAnswer<'_>,
+        context: &mut ResponseContext,
+        record: &mut Record,
+    ) -> Result<Option<Response<Box<dyn PieceSource>>>, Refusal> {
+        let (mark, found) = match cache.look_up(&asked, &self.model_queues.snapshot()) {
+            CacheLookup::None => return Ok(None),
+            CacheLookup::Bypass(lead) => (CacheMark::Bypass, self.lead(lead, context, record)),
+            CacheLookup::Miss(lead) => (CacheMark::Miss, self.lead(lead, context, record)),
+            CacheLookup::Kept(model, response, age) => {
+                self.charge_hit(&asked, &model, record)?;
+                (CacheMark::Kept(age), Some(response))
+            }
+            // Nothing says here that it waits, which a client with heartbeats is promised.
+            CacheLookup::Open(_, reader) if self.heartbeat.is_some() && !reader.has_head() => (CacheMark::Miss, None),
+            CacheLookup::Open(model, reader) => {
+                // It is counted in no queue.
+                context.arrival_guard = None;
+                record.set_model(model.id());
+                match reader.response().await? {
+                    Some(response) => {
+                        self.charge_hit(&asked, &model, record)?;
+                        (CacheMark::Joined, Some(response))
+                    }
+                    None => (CacheMark::Miss, None),
+                }
+            }
+        };
+        cache.count(mark);
+        context.cache_mark = Some(mark);
+        Ok(found)
+    }
+
+    /// Keeps the lead of a flight until the stages that do its work.
+    fn lead<T>(&self, lead: Option<FlightLead>, context: &mut ResponseContext, record: &mut Record) -> Option<T> {
+        record.verdict = lead.as_ref().map(FlightLead::verdict);
+        context.lead = lead;
+        None
+    }
+
+    /// Charges a request that no worker is asked for as one request, and counts it as use of the service.
+    fn charge_hit(&self, asked: &AskedAnswer<'_>, model: &Arc<Model>, record: &mut Record) -> Result<(), Refusal> {
+        record.set_model(model.id());
+        if asked.route.needs_slot {
+            rate::charge(asked.caller.meter())?;
+        }
+        record.activity_guard = Some(self.activity.begin());
+        Ok(())
+    }
+
+    /// Does the stages of a request from the queue on; if it leads a flight, others read the answer too.
+    pub(super) async fn serve_as_lead(
+        &self,
+        work: PendingResponse,
+        lead: Option<FlightLead>,
+        shape: Shape,
+    ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
+        match lead {
+            Some(lead) => lead.run(work, shape, Arc::clone(&self.forwarder.sweeper)).await,
+            None => work.await,
+        }
+    }
+
+    /// Serves a translated request, and lets others read the answer if it leads a flight.
+    pub(super) async fn serve_translated_as_lead(
+        self: &Arc<Self>,
+        translated: Box<Translated>,
+        record: Record,
+        lead: Option<FlightLead>,
+        shape: Shape,
+    ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
+        let gateway = Arc::clone(self);
+        let work = Box::pin(async move { gateway.serve_translated(translated, record).await });
+        self.serve_as_lead(work, lead, shape).await
+    }
+}
