@@ -4,6 +4,7 @@
 //! workers are started, watched or stopped.
 //!
 //! - `pipeline.rs`: every stage of a request, in order
+//! - `early_checks.rs`: what is refused before the body is read
 //! - `booking.rs`: who a request is booked on, and what it may use
 //! - `prepared_request.rs`: what the first stages make of a request
 //! - `serve_translated.rs`: requests that are served by calls to workers
@@ -42,6 +43,7 @@ mod client_address;
 pub(crate) mod connection;
 mod content_kind;
 mod credentials;
+mod early_checks;
 pub(crate) mod exchange;
 mod headers;
 mod malformed_request;

@@ -18,24 +18,22 @@ use jiff::Timestamp;
 use super::accounting::record::Record;
 use super::admission::auth::{Caller, RequestSource};
 use super::admission::budget::reservation::CallerBudgets;
-use super::admission::rate::{self, Meter};
+use super::admission::rate::Meter;
 use super::booking::Booking;
 use super::cache::answer_cache::{AskedAnswer, FlightLead};
 use super::connection::discard::InboundBody;
 use super::headers;
 use super::model_files::FilesAnswer;
 use super::prepared_request::{PreparedRequest, Queued, Translated};
-use super::queue::ModelQueue;
-use super::queue::model_queues::check_single_kind;
 use super::queue::ticket::{QueueEntry, WaitEnd};
 use super::request::body;
 use super::request::envelope::Envelope;
 use super::request::parameters;
-use super::request::proxied_request::{ProxiedRequest, RequestReaders, RequestRole, requested_model};
+use super::request::proxied_request::{ProxiedRequest, RequestRole, requested_model};
 use super::response::body::ResponseBody;
 use super::response::heartbeat;
 use super::response::shared::SharedAnswer;
-use super::routes::route::{Route, RouteTarget};
+use super::routes::route::RouteTarget;
 use super::service::{Gateway, ResponseContext, id_in_path};
 use super::translation::{self, DialectRequest};
 use super::upstream::attempt::Attempt;
@@ -383,63 +381,6 @@ impl Gateway {
             || model.has_other_embeddings()
             || may_move && snapshot.has_other_embeddings()
     }
-
-    /// Refuses what can be refused without the body.
-    fn check_before_body(
-        &self,
-        route: &'static Route,
-        required_kind: Option<ModelKind>,
-        source: RequestSource,
-        caller: &mut Caller,
-        record: &mut Record,
-    ) -> Result<(), Refusal> {
-        if !self.is_open_to(source) {
-            return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
-        }
-        self.check_suspension(caller)?;
-        if let Some(model_queue) = self.model_queues.current().only() {
-            return self.check_single_model(model_queue, route, required_kind, caller, record);
-        }
-        check_rate(route, caller, record)?;
-        caller.hold_permit(rate::enter(caller.meter(), || RETRY_AFTER_UNKNOWN)?);
-        Ok(())
-    }
-
-    /// Refuses what the gateway's single model cannot serve now, or at all. Every request means that model, whatever name
-    /// its body says.
-    fn check_single_model(
-        &self,
-        model_queue: &Arc<ModelQueue>,
-        route: &'static Route,
-        required_kind: Option<ModelKind>,
-        caller: &mut Caller,
-        record: &mut Record,
-    ) -> Result<(), Refusal> {
-        record.set_model(model_queue.model.id());
-        let model = model_queue.model.info();
-        caller.check_model_or_adapter(&model)?;
-        check_single_kind(&model, required_kind, caller)?;
-        check_rate(route, caller, record)?;
-        caller.hold_permit(rate::enter(caller.meter(), || model_queue.queue.retry_after())?);
-        if model_queue.can_serve(route.needs_slot) {
-            return Ok(());
-        }
-        // A check only: `Retry::enqueue` begins the attempts that count, because a reload may add models before that.
-        let readers = RequestReaders::of_any(&model);
-        let (model_queues, model_queue) = (Arc::clone(&self.model_queues), Arc::clone(model_queue));
-        Retry::new(self.retry_policy, route, required_kind, readers, model_queues, model_queue)
-            .select_servable_model(caller)
-    }
-}
-
-/// Refuses a request that the key's limits a minute, or its budgets, do not allow now. A request that needs no slot is not
-/// charged, and so not refused either.
-fn check_rate(route: &Route, caller: &Caller, record: &Record) -> Result<(), Refusal> {
-    if !route.needs_slot {
-        return Ok(());
-    }
-    rate::check(caller.meter())?;
-    caller.check_budget(record.arrived())
 }
 
 #[cfg(test)]
