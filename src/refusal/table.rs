@@ -205,7 +205,7 @@ refusals! {
     BudgetExceeded {
         /// The attribute of the key that sets it.
         budget: &'static str,
-        /// What is left of it.
+        /// What is left of it, in words.
         left: String,
         /// When it begins again.
         resets: String,
@@ -421,7 +421,7 @@ impl fmt::Display for Refusal {
             Self::HeaderFieldsTooLarge(what) => write!(f, "The request head is too large: {what}"),
             Self::RateLimited(what, _) => write!(f, "Rate limit reached for {what}, try again later"),
             Self::BudgetExceeded { budget, left, resets, .. } => {
-                write!(f, "The budget {budget} has {left} left; it begins again at {resets}")
+                write!(f, "The budget {budget} does not allow this request: {left}; it begins again at {resets}")
             }
             Self::KeySuspended(_) => f.write_str(
                 "This API key is suspended: the backend died several times while only its requests were in flight",

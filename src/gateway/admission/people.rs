@@ -17,13 +17,15 @@ pub(crate) struct Person {
     pub(crate) account: Arc<Account>,
 }
 
+/// The key's id and the person's name.
+type PersonId = (Arc<str>, Arc<str>);
+
 /// The people behind all keys.
 #[derive(Debug)]
 pub(crate) struct People {
     /// `MAX_PEOPLE`
     most: usize,
-    /// By the key's id and the person's name.
-    by_name: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<Account>>>,
+    by_name: Mutex<HashMap<PersonId, Arc<Account>>>,
 }
 
 impl People {

@@ -239,7 +239,7 @@ impl Balance {
         if let Some(limit) = limits.requests_per_day {
             let taken = day.used.requests.saturating_add(reserved.requests);
             if taken >= limit {
-                return refuse("requests_per_day", "0 requests".to_owned(), BudgetPeriod::Day);
+                return refuse("requests_per_day", "no request is left".to_owned(), BudgetPeriod::Day);
             }
         }
         let by_tokens = [
@@ -250,14 +250,16 @@ impl Balance {
             let Some(limit) = limit else { continue };
             let left = limit.saturating_sub(period_use.used.tokens).saturating_sub(reserved.tokens);
             if left == 0 {
-                return refuse(name, "0 tokens".to_owned(), period);
+                return refuse(name, "no token is left".to_owned(), period);
             }
             if tokens > left {
-                return refuse(name, format!("only {left} of the {tokens} tokens that this request may take"), period);
+                return refuse(name, format!("{left} tokens are left, and it may take {tokens}"), period);
             }
         }
         match limits.cost_per_month {
-            Some(limit) if month.used.cost >= limit => refuse("cost_per_month", "0".to_owned(), BudgetPeriod::Month),
+            Some(limit) if month.used.cost >= limit => {
+                refuse("cost_per_month", "nothing is left".to_owned(), BudgetPeriod::Month)
+            }
             _ => Ok(()),
         }
     }

@@ -45,7 +45,7 @@ fn what_a_request_may_use_is_held_until_it_ends_and_then_replaced_by_what_it_use
     let first = accounts.clone().reserve(20, 40, now).unwrap();
     assert_eq!(accounts.tokens_left(now), Some(40));
     let (name, left, wait) = refusal(accounts.clone().reserve(1, 40, now));
-    assert_eq!((name, &*left), ("tokens_per_day", "only 40 of the 41 tokens that this request may take"));
+    assert_eq!((name, &*left), ("tokens_per_day", "40 tokens are left, and it may take 41"));
     assert_eq!(wait, Duration::from_secs(60), "until the day ends");
     end(first, 30);
     assert_eq!(accounts.tokens_left(now), Some(70));
