@@ -136,7 +136,6 @@ impl Writer {
 
     /// Counts a failure, shows it on `/health`, and logs it at most once a minute.
     fn report(&mut self, error: &LedgerError) {
-        self.metrics.usage_write_failures.inc();
         let warning = format!(
             "usage is not recorded ({error}): see to the disk or the folder, or set USAGE_DB; {} events wait in memory",
             self.pending.events
@@ -148,6 +147,8 @@ impl Writer {
             self.metrics.warnings.show(USAGE_TOPIC, &warning);
         }
         self.is_failing = true;
+        // Last: a reader that sees the count finds the warning too.
+        self.metrics.usage_write_failures.inc();
     }
 
     /// Tells what is lost with the end of the service.
