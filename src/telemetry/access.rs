@@ -36,8 +36,6 @@ pub struct AccessEntry<'a> {
     pub client: Option<IpAddr>,
     /// The id of the key, if the key was valid.
     pub key_id: Option<&'a str>,
-    /// The person behind the key: a hash of the name, or the name itself with `LOG_PEOPLE`.
-    pub person: Option<&'a str>,
     /// The request method. The line contains its first [`LOGGED_WORD`] characters.
     #[serde(serialize_with = "serialize_short")]
     pub method: &'a str,
@@ -64,6 +62,8 @@ pub struct AccessEntry<'a> {
     pub prompt_tokens: Option<u64>,
     /// Tokens of the answer, if the response reported them.
     pub completion_tokens: Option<u64>,
+    /// The person behind the key: a hash of the name, or the name itself with `LOG_PEOPLE`.
+    pub person: Option<&'a str>,
 }
 
 /// A duration as it is logged: in milliseconds, with up to three decimals.
@@ -159,7 +159,6 @@ impl AccessEntry<'_> {
         line.field(" req=", self.request_id, TextLine::text);
         line.optional(" client=", self.client, TextLine::address);
         line.optional(" key=", self.key_id, TextLine::text);
-        line.optional(" person=", self.person, TextLine::safe_word);
         line.field(" ", short(self.method), TextLine::safe_word);
         line.field(" ", short(self.path), TextLine::safe_word);
         line.optional(" model=", self.model, TextLine::text);
@@ -172,6 +171,7 @@ impl AccessEntry<'_> {
         line.field(" total_ms=", self.total_ms, write_millis);
         line.optional(" prompt_tokens=", self.prompt_tokens, TextLine::number);
         line.optional(" completion_tokens=", self.completion_tokens, TextLine::number);
+        line.optional(" person=", self.person, TextLine::safe_word);
     }
 }
 
@@ -220,8 +220,9 @@ mod tests {
         };
         assert_eq!(
             text_of(&entry),
-            "1970-01-01T00:00:00.000Z req=r1 client=192.0.2.1 key=- person=- GET /a_b_req=x_ model=- status=404 \
-             code=route_not_found in=0 out=9 queue_ms=- ttfb_ms=0.125 total_ms=1.5 prompt_tokens=- completion_tokens=3\n"
+            "1970-01-01T00:00:00.000Z req=r1 client=192.0.2.1 key=- GET /a_b_req=x_ model=- status=404 \
+             code=route_not_found in=0 out=9 queue_ms=- ttfb_ms=0.125 total_ms=1.5 prompt_tokens=- completion_tokens=3 \
+             person=-\n"
         );
         let json: serde_json::Value = serde_json::to_value(&entry).unwrap();
         assert_eq!((&json["status"], &json["client"]), (&404.into(), &"192.0.2.1".into()));
@@ -252,7 +253,7 @@ mod tests {
             completion_tokens: None,
         };
         let text = text_of(&entry);
-        let short = format!(" key=- person=- {} {} model=", "M".repeat(LOGGED_WORD), "_".repeat(LOGGED_WORD));
+        let short = format!(" key=- {} {} model=", "M".repeat(LOGGED_WORD), "_".repeat(LOGGED_WORD));
         assert!(text.contains(&short) && text.len() < 1_000, "{text}");
         let json = serde_json::to_value(&entry).unwrap();
         assert_eq!(json["method"], "M".repeat(LOGGED_WORD));
