@@ -133,6 +133,30 @@ fn metrics_show_what_is_left_of_the_budgets_of_a_key() {
 }
 
 #[test]
+fn a_hit_of_the_cache_counts_as_a_request_and_as_no_tokens() {
+    let gateway =
+        with_key("requests_per_day=3 tokens_per_day=5000 trust_user_headers=true").set("CACHE", "safe").start_ready();
+    let ask = |person: &str| {
+        let client = gateway.client_with(SECRET).header("X-LLM-User", person);
+        client.post_json(CHAT, &chat(json!({"temperature": 0, "max_tokens": 20})))
+    };
+    let left = || {
+        let text = gateway.health().header("Accept", "text/plain").get("/metrics").text();
+        let line = text.lines().find(|line| line.contains("tokens_per_day")).unwrap();
+        line.rsplit_once(' ').unwrap().1.to_owned()
+    };
+    let of_cache = |answer: &Response| answer.header("x-llamagate-cache").unwrap().to_owned();
+    assert_eq!(of_cache(&ask("ann")), "miss");
+    let in_flight = || gateway.anonymous().get("/health").json()["queue"]["active"].clone();
+    eventually("the first request has ended", SOON, || in_flight() == 0);
+    let before = left();
+    assert_eq!(of_cache(&ask("bob")), "hit", "another person gets the same answer");
+    assert_eq!(of_cache(&ask("ann")), "hit");
+    eventually("nothing is reserved any more", SOON, || left() == before);
+    assert_exceeded(&ask("ann"), "requests_per_day");
+}
+
+#[test]
 fn a_request_that_the_queue_refuses_costs_nothing() {
     let gateway = with_key("requests_per_day=2")
         .script(json!({"hold_requests": [CHAT]}))

@@ -14,8 +14,8 @@ use crate::gateway::request::envelope::Envelope;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct CacheKey([u8; 32]);
 
-/// The members that have no part in an answer: `stream` counts by what it means, and `user` says only for whom it is.
-const OTHER_MEMBERS: [&str; 2] = ["stream", "user"];
+/// The members that have no part in an answer: `stream` counts by what it means, and the others say for whom it is.
+const OTHER_MEMBERS: [&str; 5] = ["stream", "user", "safety_identifier", "prompt_cache_key", "session_id"];
 
 /// What a key is made of, besides headers and body.
 #[derive(Debug, Clone, Copy)]
@@ -148,15 +148,16 @@ const OTHER_HEADERS: &[&str] = &[
     "x-client-request-id",
     "x-conversation-id",
     "x-correlation-id",
+    "x-llm-user",
     "x-real-ip",
     "x-request-id",
     "x-requested-with",
     "x-session-affinity",
 ];
 
-/// The beginnings of the names of more such headers: browsers' and proxies' own, and what OpenAI's and Anthropic's SDKs say
-/// about themselves.
-const OTHER_PREFIXES: &[&str] = &["cf-", "sec-", "x-b3-", "x-datadog-", "x-forwarded-", "x-stainless-"];
+/// The beginnings of the names of more such headers: browsers' and proxies' own, what OpenAI's and Anthropic's SDKs say
+/// about themselves, and who asks, as Open WebUI tells it.
+const OTHER_PREFIXES: &[&str] = &["cf-", "sec-", "x-b3-", "x-datadog-", "x-forwarded-", "x-openwebui-", "x-stainless-"];
 
 #[cfg(test)]
 #[path = "key_tests.rs"]

@@ -63,7 +63,10 @@ fn headers_count_unless_they_are_known_to_say_nothing_about_the_answer() {
     for name in ["authorization", "x-api-key", "user-agent", "x-request-id", "cookie", "connection", "cache-control"] {
         assert_eq!(with(&[(name, "x")]), none, "{name}");
     }
-    assert_eq!(with(&[("x-stainless-retry-count", "1"), ("sec-fetch-mode", "cors"), ("traceparent", "00")]), none);
+    assert_eq!(
+        with(&[("x-stainless-retry-count", "1"), ("sec-fetch-mode", "cors"), ("x-openwebui-user-id", "u")]),
+        none
+    );
     for name in ["accept", "range", "anthropic-version", "anthropic-beta", "openai-beta", "x-of-a-backend"] {
         assert_ne!(with(&[(name, "x")]), none, "{name}");
     }
@@ -78,6 +81,7 @@ fn members_that_have_no_part_in_an_answer_do_not_count() {
     for same in [
         r#"{"prompt":"a","n":1,"stream":false}"#,
         r#"{"user":"u","prompt":"a","n":1}"#,
+        r#"{"safety_identifier":"u","prompt_cache_key":"k","session_id":"s","prompt":"a","n":1}"#,
         r#" { "n" : 1 , "prompt" : "a" } "#,
         r#"{"\u0070rompt":"a","n":1}"#,
     ] {
