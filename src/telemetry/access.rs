@@ -171,7 +171,10 @@ impl AccessEntry<'_> {
         line.field(" total_ms=", self.total_ms, write_millis);
         line.optional(" prompt_tokens=", self.prompt_tokens, TextLine::number);
         line.optional(" completion_tokens=", self.completion_tokens, TextLine::number);
-        line.optional(" person=", self.person, TextLine::safe_word);
+        // Only keys that are trusted to name people have one.
+        if let Some(person) = self.person {
+            line.field(" person=", person, TextLine::safe_word);
+        }
     }
 }
 
@@ -221,8 +224,7 @@ mod tests {
         assert_eq!(
             text_of(&entry),
             "1970-01-01T00:00:00.000Z req=r1 client=192.0.2.1 key=- GET /a_b_req=x_ model=- status=404 \
-             code=route_not_found in=0 out=9 queue_ms=- ttfb_ms=0.125 total_ms=1.5 prompt_tokens=- completion_tokens=3 \
-             person=-\n"
+             code=route_not_found in=0 out=9 queue_ms=- ttfb_ms=0.125 total_ms=1.5 prompt_tokens=- completion_tokens=3\n"
         );
         let json: serde_json::Value = serde_json::to_value(&entry).unwrap();
         assert_eq!((&json["status"], &json["client"]), (&404.into(), &"192.0.2.1".into()));
