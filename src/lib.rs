@@ -7,6 +7,7 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`amount`] | amounts of money
 //! | [`app`] | the composition root: what is started and stopped, and in which order |
 //! | [`cli`] | subcommands and their exit codes |
 //! | [`content_coding`] | content codings: what is packed with gzip, deflate or zstd is unpacked within bounds |
@@ -37,6 +38,7 @@
 //! | [`worker`] | llama-server processes and remote backends |
 //! | `fuzzing` | the invariants that the fuzz targets and their tests check; built only with `test-support` |
 
+pub mod amount;
 pub mod app;
 pub mod cli;
 pub mod content_coding;

@@ -3,6 +3,7 @@
 
 use super::accounting::record::Record;
 use super::admission::auth::Caller;
+use super::admission::budget::reservation::CallerBudgets;
 use super::request::body::RequestBody;
 use super::request::envelope::Envelope;
 use super::request::estimate::{ANSWER_LIMITS, answer_tokens};
@@ -24,11 +25,17 @@ pub(super) struct Booking<'a> {
 }
 
 impl Gateway {
-    /// Finds the person and the priority of a request, and reserves what it may use until its record closes.
+    /// Finds the person and the priority of a request, and reserves what it may use until its record closes. Returns the
+    /// budgets that its response tells about: those that limit tokens.
     ///
     /// # Errors
     /// [`Refusal::InvalidParameter`] if a header names no person as it should; [`Refusal::BudgetExceeded`].
-    pub(super) fn book(&self, request: &Booking<'_>, caller: &mut Caller, record: &mut Record) -> Result<(), Refusal> {
+    pub(super) fn book(
+        &self,
+        request: &Booking<'_>,
+        caller: &mut Caller,
+        record: &mut Record,
+    ) -> Result<Option<CallerBudgets>, Refusal> {
         let Booking { route, headers, envelope, body, .. } = request;
         if caller.trusts_user_headers() {
             let name = person::of_request(envelope, body, headers)?;
@@ -37,17 +44,19 @@ impl Gateway {
             }
         }
         caller.lower_priority(priority_asked_for(envelope, body));
-        if let Some(budgets) = caller.budgets().filter(|_| route.needs_slot) {
-            let (prompt, answer) = match budgets.limit_tokens() {
-                true => {
+        let Some(budgets) = caller.budgets() else { return Ok(None) };
+        let told = budgets.limit_tokens().then(|| budgets.clone());
+        if route.needs_slot {
+            let (prompt, answer) = match &told {
+                Some(budgets) => {
                     let default = || self.default_answer_tokens(request, caller);
                     (budgets.prompt_tokens(body.length()), answer_tokens(route, envelope, body, default))
                 }
-                false => (0, 0),
+                None => (0, 0),
             };
             record.reservation = Some(budgets.reserve(prompt, answer, record.arrived())?);
         }
-        Ok(())
+        Ok(told)
     }
 
     /// Returns the limit on the tokens of an answer that the model's `sampling` sets.

@@ -17,7 +17,6 @@ use jiff::Timestamp;
 
 use super::accounting::record::Record;
 use super::admission::auth::{Caller, RequestSource};
-use super::admission::budget::reservation::CallerBudgets;
 use super::admission::rate::Meter;
 use super::booking::Booking;
 use super::cache::answer_cache::{AskedAnswer, FlightLead};
@@ -189,8 +188,7 @@ impl Gateway {
             body: &body,
             requested_model: requested_model.as_deref(),
         };
-        self.book(&booking, &mut caller, record)?;
-        context.budgets = caller.budgets().filter(CallerBudgets::limit_tokens);
+        context.budgets = self.book(&booking, &mut caller, record)?;
         // An answer that is kept, or on its way for an equal request, needs no slot and no worker.
         if let Some(cache) = &self.cache {
             let (parts, requested_model) = (&parts, requested_model.as_deref());

@@ -1,24 +1,30 @@
 //! The attributes of a key's line: the table of their names, what each value must be, and how it is written.
 
-use std::num::{NonZeroU64, NonZeroUsize};
 use std::str::FromStr;
 
-use super::amount::Amount;
 use super::key::{Key, Scope, Scopes};
 use super::priority::Priority;
+use crate::amount::Amount;
+
+/// Sets a value; `None` if it is bad.
+type SetValue = fn(&mut Key, &str) -> Option<()>;
+
+/// Returns the value to write; `None` if the key is as without the attribute.
+type WriteValue = fn(&Key) -> Option<String>;
 
 /// One attribute, `name=value`.
 pub(super) struct Attribute {
     pub(super) name: &'static str,
     /// What the value must be.
     pub(super) rule: &'static str,
-    /// Sets the value; `None` if it is bad.
-    pub(super) set: fn(&mut Key, &str) -> Option<()>,
-    /// Returns the value to write; `None` if the key is as without the attribute.
-    pub(super) write: fn(&Key) -> Option<String>,
+    pub(super) set: SetValue,
+    pub(super) write: WriteValue,
 }
 
-const WHOLE_NUMBER: &str = "a whole number above 0";
+/// A limit that is a whole number.
+const fn number(name: &'static str, set: SetValue, write: WriteValue) -> Attribute {
+    Attribute { name, rule: "a whole number above 0", set, write }
+}
 
 /// Every attribute, in the order in which they are written.
 pub(super) const ATTRIBUTES: &[Attribute] = &[
@@ -41,36 +47,31 @@ pub(super) const ATTRIBUTES: &[Attribute] = &[
         },
         write: |key| key.models.as_ref().map(|names| names.join(",")),
     },
-    Attribute {
-        name: "tokens_per_minute",
-        rule: WHOLE_NUMBER,
-        set: |key, value| set(&mut key.tokens_per_minute, whole_number::<NonZeroU64>(value)),
-        write: |key| write(key.tokens_per_minute),
-    },
-    Attribute {
-        name: "max_concurrent",
-        rule: WHOLE_NUMBER,
-        set: |key, value| set(&mut key.max_concurrent, whole_number::<NonZeroUsize>(value)),
-        write: |key| write(key.max_concurrent),
-    },
-    Attribute {
-        name: "requests_per_day",
-        rule: WHOLE_NUMBER,
-        set: |key, value| set(&mut key.budget.requests_per_day, whole_number(value)),
-        write: |key| write(key.budget.requests_per_day),
-    },
-    Attribute {
-        name: "tokens_per_day",
-        rule: WHOLE_NUMBER,
-        set: |key, value| set(&mut key.budget.tokens_per_day, whole_number(value)),
-        write: |key| write(key.budget.tokens_per_day),
-    },
-    Attribute {
-        name: "tokens_per_month",
-        rule: WHOLE_NUMBER,
-        set: |key, value| set(&mut key.budget.tokens_per_month, whole_number(value)),
-        write: |key| write(key.budget.tokens_per_month),
-    },
+    number(
+        "tokens_per_minute",
+        |key, value| set(&mut key.tokens_per_minute, whole_number(value)),
+        |key| write(key.tokens_per_minute),
+    ),
+    number(
+        "max_concurrent",
+        |key, value| set(&mut key.max_concurrent, whole_number(value)),
+        |key| write(key.max_concurrent),
+    ),
+    number(
+        "requests_per_day",
+        |key, value| set(&mut key.budget.requests_per_day, whole_number(value)),
+        |key| write(key.budget.requests_per_day),
+    ),
+    number(
+        "tokens_per_day",
+        |key, value| set(&mut key.budget.tokens_per_day, whole_number(value)),
+        |key| write(key.budget.tokens_per_day),
+    ),
+    number(
+        "tokens_per_month",
+        |key, value| set(&mut key.budget.tokens_per_month, whole_number(value)),
+        |key| write(key.budget.tokens_per_month),
+    ),
     Attribute {
         name: "cost_per_month",
         rule: "an amount above 0, such as 20 or 12.50",
@@ -79,12 +80,11 @@ pub(super) const ATTRIBUTES: &[Attribute] = &[
         },
         write: |key| write(key.budget.cost_per_month),
     },
-    Attribute {
-        name: "person_tokens_per_day",
-        rule: WHOLE_NUMBER,
-        set: |key, value| set(&mut key.budget.person_tokens_per_day, whole_number(value)),
-        write: |key| write(key.budget.person_tokens_per_day),
-    },
+    number(
+        "person_tokens_per_day",
+        |key, value| set(&mut key.budget.person_tokens_per_day, whole_number(value)),
+        |key| write(key.budget.person_tokens_per_day),
+    ),
     Attribute {
         name: "priority",
         rule: "one of high, normal, low",

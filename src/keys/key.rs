@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
-use super::amount::Amount;
 use super::priority::Priority;
+use crate::amount::Amount;
 
 /// One line of the key file without its secret: the key's name, scopes and limits.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,6 @@
 //! A loaded file keeps secrets only as SHA-256 digests, and no `Debug` or `Display` in this module shows a secret, a
 //! digest or the text of a line.
 //!
-//! - `amount.rs`: amounts of money
 //! - `attribute.rs`: the table of attributes
 //! - `bounds.rs`: longest line, longest id, largest file
 //! - `edit.rs`: keyctl's edits, as functions on a parsed file
@@ -21,7 +20,6 @@
 //! - `store.rs`: the keys in memory, looked up and reloaded
 //! - `write.rs`: locking and atomically replacing the file
 
-mod amount;
 mod attribute;
 mod bounds;
 pub mod edit;
@@ -36,7 +34,6 @@ pub mod secret;
 mod store;
 pub mod write;
 
-pub use amount::{Amount, NotAnAmount};
 pub use attribute::is_model_name;
 pub use bounds::{MAX_KEY_FILE_SIZE, MAX_KEY_ID, MAX_LINE};
 pub use error::{KeyFileError, KeyLineProblem, SharedWithEnvironment};

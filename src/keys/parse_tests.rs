@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
-use crate::keys::{Amount, Budget, Priority, Scope};
+use crate::amount::Amount;
+use crate::keys::{Budget, Priority, Scope};
 
 const SECRET: &str = "sk-0123456789abcdef";
 const HASH_OF_SECRET: &str = "sha256=3d5bb0c93e1d1ba92a9ec4a91ed6a3f2f7e0a1b8f6b0e9a5b1f0c7d4e2a39685";

@@ -2,27 +2,25 @@
 
 use std::time::Duration;
 
-/// A price of an hour, in billionths of a unit. Whole numbers, so that sums are exact.
+use crate::amount::Amount;
+
+/// A price of an hour.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Price {
-    nanos_per_hour: u64,
+    per_hour: Amount,
 }
-
-/// Billionths of a unit in one unit.
-pub(super) const NANOS: f64 = 1e9;
 
 const NANOSECONDS_PER_HOUR: u128 = 3_600_000_000_000;
 
 impl Price {
-    /// Creates the price of an hour, in units of any currency. A price below zero is none.
-    pub fn per_hour(units: f64) -> Self {
-        // The conversion saturates.
-        Self { nanos_per_hour: (units.max(0.0) * NANOS).round() as u64 }
+    /// Creates the price of an hour.
+    pub const fn per_hour(per_hour: Amount) -> Self {
+        Self { per_hour }
     }
 
     /// Returns what it costs, in billionths of a unit, to use one of `slots` slots for this time, rounded.
     pub fn of_slot(self, time: Duration, slots: usize) -> u64 {
-        let whole = u128::from(self.nanos_per_hour).saturating_mul(time.as_nanos());
+        let whole = u128::from(self.per_hour.nanos()).saturating_mul(time.as_nanos());
         let part = NANOSECONDS_PER_HOUR.saturating_mul(slots.max(1) as u128);
         u64::try_from(whole.saturating_add(part / 2) / part).unwrap_or(u64::MAX)
     }
@@ -34,13 +32,12 @@ mod tests {
 
     #[test]
     fn all_slots_of_an_hour_cost_the_price_of_an_hour() {
-        let price = Price::per_hour(2.0);
+        let price = Price::per_hour(Amount::from_nanos(2_000_000_000));
         let hour = Duration::from_secs(3600);
         assert_eq!(price.of_slot(hour, 1), 2_000_000_000);
         assert_eq!(price.of_slot(hour, 4) * 4, 2_000_000_000);
         assert_eq!(price.of_slot(Duration::from_millis(9), 1), 5_000, "a short request is not free");
         assert_eq!(Price::default().of_slot(hour, 1), 0);
-        assert_eq!(Price::per_hour(f64::NAN).of_slot(hour, 1), 0);
-        assert_eq!(Price::per_hour(1e300).of_slot(Duration::MAX, 0), u64::MAX);
+        assert_eq!(Price::per_hour(Amount::from_nanos(u64::MAX)).of_slot(Duration::MAX, 0), u64::MAX);
     }
 }

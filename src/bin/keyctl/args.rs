@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use llamagate::amount::Amount;
 use llamagate::keys::expiry::{self, Expiry};
 use llamagate::keys::parse;
-use llamagate::keys::{Amount, Priority, Scope, is_model_name};
+use llamagate::keys::{Priority, Scope, is_model_name};
 
 /// Manage the API keys of a llamagate gateway.
 #[derive(Parser)]

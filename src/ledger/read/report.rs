@@ -7,11 +7,11 @@ use rusqlite::{Row, params_from_iter};
 use serde::Serialize;
 
 use super::query::{GroupBy, UsageQuery};
+use crate::amount::Amount;
 use crate::ledger::bounds::COMMAND_ROWS;
 use crate::ledger::calendar::time_of;
 use crate::ledger::error::LedgerError;
 use crate::ledger::event::AdminAct;
-use crate::ledger::price::NANOS;
 use crate::ledger::schema;
 
 /// One row of usage. A column that rows are not grouped by is left out; `null` in one that they are stands for no key, no
@@ -120,7 +120,7 @@ fn usage_row(row: &Row<'_>, by: &[GroupBy]) -> rusqlite::Result<UsageRow> {
         completion_tokens: count(4)?,
         slot_seconds: count(5)? as f64 / 1e6,
         first_byte_seconds: count(6)? as f64 / 1e6,
-        cost: count(7)? as f64 / NANOS,
+        cost: Amount::from_nanos(count(7)?).as_units(),
     };
     for (column, group) in by.iter().enumerate() {
         if group.is_time() {

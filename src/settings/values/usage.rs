@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::scalars::parse_duration;
 use super::value::{Rejected, Value};
+use crate::amount::Amount;
 
 /// `USAGE_DB`: the file of the usage ledger, or `None` for `off`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,16 +39,15 @@ impl Value for KeptTime {
 }
 
 /// `PRICE_PER_HOUR`: what an hour of a worker costs, in units of any currency.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct HourlyPrice(pub f64);
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HourlyPrice(pub Amount);
 
-/// The highest price: costs are counted in billionths, and their sums have to fit.
-const HIGHEST_PRICE: f64 = 1e6;
+/// The highest price: a million. Costs are counted in billionths, and their sums have to fit.
+const HIGHEST_PRICE: Amount = Amount::from_nanos(1_000_000_000_000_000);
 
 impl Value for HourlyPrice {
     fn parse(text: &str) -> Result<Self, Rejected> {
-        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-        let price = text.parse().ok().filter(|price| is_plain && (0.0..=HIGHEST_PRICE).contains(price));
+        let price = text.parse().ok().filter(|price| *price <= HIGHEST_PRICE);
         price.map(Self).ok_or_else(|| Rejected::new("a number from 0 to 1000000 such as 1.99"))
     }
 }
@@ -65,8 +65,8 @@ mod tests {
         for text in ["0", "31d", "36601d", "forever", ""] {
             assert!(KeptTime::parse(text).is_err(), "{text}");
         }
-        assert_eq!(HourlyPrice::parse("1.99"), Ok(HourlyPrice(1.99)));
-        for text in ["-1", "1e3", "1,99", "inf", "NaN", "1000001", ""] {
+        assert_eq!(HourlyPrice::parse("1.99"), Ok(HourlyPrice(Amount::from_nanos(1_990_000_000))));
+        for text in ["-1", "1e3", "1,99", "inf", "NaN", "1000001", "1000000.1", ""] {
             assert!(HourlyPrice::parse(text).is_err(), "{text}");
         }
     }

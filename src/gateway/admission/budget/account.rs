@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::amount::Amount;
 use crate::gateway::bounds::{BYTES_PER_TOKEN, LEAST_BYTES_PER_TOKEN, MOST_BYTES_PER_TOKEN};
-use crate::keys::{Amount, Budget};
+use crate::keys::Budget;
 use crate::ledger::BudgetPeriod;
 use crate::refusal::Refusal;
 

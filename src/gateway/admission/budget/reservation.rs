@@ -5,7 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::account::{Account, AccountLimits, Use};
-use crate::keys::{Amount, Budget};
+use crate::amount::Amount;
+use crate::keys::Budget;
 use crate::refusal::Refusal;
 
 /// The accounts of a caller, with their limits: that of its key, and that of the person behind it.
