@@ -26,7 +26,7 @@ use llamagate::settings::{Environment, Inputs, SettingProblem, resolve_only};
 #[path = "keyctl/args.rs"]
 mod args;
 
-use args::{Generate, KeyctlArguments, Rotate, Verb};
+use args::{Generate, KeyFileVerb, KeyctlArguments, Rotate, Verb};
 
 /// Returns the settings with the files that the gateway of this environment uses: `AUTH_KEYS_FILE`, `USAGE_DB` and
 /// `DATA_DIR` from variables, `ENV_FILE` and the configuration file.
@@ -64,40 +64,40 @@ fn main() -> ExitCode {
             return u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
-    let settings = || gateways_settings(cli.env_file.clone());
-    let found = match (&cli.verb, cli.file) {
-        (Verb::Usage { name }, _) => settings().map(|settings| Err(show_usage(name, &settings))),
-        (_, Some(file)) => Ok(Ok(file)),
-        (_, None) => settings().map(|settings| Ok(settings.access.auth_keys_file)),
+    run(cli).unwrap_or_else(|error| report(&error))
+}
+
+fn run(cli: KeyctlArguments) -> CommandResult {
+    let KeyctlArguments { file, env_file, quiet, verb } = cli;
+    let settings = || gateways_settings(env_file).map_err(KeyctlError::Settings);
+    let verb = match verb {
+        Verb::Usage { name } => return show_usage(&name, &settings()?),
+        Verb::OnKeyFile(verb) => verb,
     };
-    let file = match found {
-        Ok(Ok(file)) => file,
-        Ok(Err(shown)) => return shown.unwrap_or_else(|error| report(&error)),
-        Err(problems) => {
-            for problem in problems {
-                print_message(&format!("error: {problem}"));
-            }
-            print_message("hint: --file FILE names the key file itself");
-            return ExitCode::FAILURE;
-        }
+    let file = match file {
+        Some(file) => file,
+        None => settings()?.access.auth_keys_file,
     };
-    let session = Session { file, quiet: cli.quiet, now: Timestamp::now() };
-    let result = match cli.verb {
-        Verb::Generate(wanted) => session.generate(wanted),
-        Verb::List { json } => session.list(json),
-        Verb::Remove { name } => session.remove(&name),
-        Verb::Rotate(wanted) => session.rotate(wanted),
-        Verb::Verify => session.verify(),
-        Verb::Prune => session.prune(),
-        // Shown above: it needs no key file.
-        Verb::Usage { .. } => Ok(ExitCode::SUCCESS),
-    };
-    result.unwrap_or_else(|error| report(&error))
+    let session = Session { file, quiet, now: Timestamp::now() };
+    match verb {
+        KeyFileVerb::Generate(wanted) => session.generate(wanted),
+        KeyFileVerb::List { json } => session.list(json),
+        KeyFileVerb::Remove { name } => session.remove(&name),
+        KeyFileVerb::Rotate(wanted) => session.rotate(wanted),
+        KeyFileVerb::Verify => session.verify(),
+        KeyFileVerb::Prune => session.prune(),
+    }
 }
 
 /// Prints why a subcommand failed. Returns the exit code of that.
 fn report(error: &KeyctlError) -> ExitCode {
     match error {
+        KeyctlError::Settings(problems) => {
+            for problem in problems {
+                print_message(&format!("error: {problem}"));
+            }
+            print_message("hint: --file FILE names the key file itself");
+        }
         KeyctlError::Edit(error) => print_error(&error.to_string(), &error.hint()),
         // The reader of a pipe, such as `head`, has read enough.
         KeyctlError::Stdio(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
@@ -123,6 +123,8 @@ fn print_message(text: &str) {
 
 /// Why a subcommand failed.
 enum KeyctlError {
+    /// The settings of the gateway that say which files it uses.
+    Settings(Vec<SettingProblem>),
     /// The key file could not be read or edited.
     Edit(EditError),
     /// Standard input or output failed.

@@ -30,6 +30,19 @@ pub(super) struct KeyctlArguments {
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
+    #[command(flatten)]
+    OnKeyFile(KeyFileVerb),
+    /// Show what a key has used, by day and model
+    Usage {
+        /// The key's name
+        #[arg(long, value_parser = key_id)]
+        name: String,
+    },
+}
+
+/// A subcommand that reads or edits the key file.
+#[derive(Subcommand)]
+pub(super) enum KeyFileVerb {
     /// Make a key and print its secret, once
     Generate(Generate),
     /// Show all keys, without their secrets
@@ -50,12 +63,6 @@ pub(super) enum Verb {
     Verify,
     /// Drop the lines of expired keys
     Prune,
-    /// Show what a key has used, by day and model
-    Usage {
-        /// The key's name
-        #[arg(long, value_parser = key_id)]
-        name: String,
-    },
 }
 
 #[derive(Args)]

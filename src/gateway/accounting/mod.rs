@@ -1,6 +1,7 @@
 //! Accounting of each request: access log, metrics and token charges.
 //!
-//! - `record.rs`: the record of one request, written as its access-log line, metrics and token charge
+//! - `record.rs`: the record of one request, written as its access-log line and metrics
+//! - `settlement.rs`: what a request is charged when its record closes
 //! - `slot_use.rs`: how long a request holds slots, and what that costs
 //! - `usage/`: counts the tokens of a response
 //! - `verdict.rs`: how an answer has ended, for others than its own client
@@ -8,6 +9,7 @@
 
 pub(super) mod activity;
 pub(super) mod record;
+mod settlement;
 mod slot_use;
 pub(super) mod usage;
 pub(super) mod verdict;

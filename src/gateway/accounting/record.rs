@@ -15,15 +15,12 @@ use super::activity::ActivityGuard;
 use super::slot_use::SlotUse;
 use super::usage::{TokenCounter, TokenCounts};
 use super::verdict::Verdict;
-use crate::amount::Amount;
 use crate::fleet::{Member, WorkerKind};
-use crate::gateway::admission::budget::account::Use;
 use crate::gateway::admission::budget::reservation::BudgetReservation;
 use crate::gateway::admission::rate::Meter;
-use crate::gateway::bounds::BYTES_PER_TOKEN;
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::routes::route::Route;
-use crate::ledger::{AdminAct, Price, UsageEvent, UsageLedger};
+use crate::ledger::{Price, UsageLedger};
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::{QUEUE_FULL, Refusal};
 use crate::telemetry::access::{AccessEntry, AccessLog};
@@ -46,15 +43,15 @@ pub struct Accounting {
 const CLIENT_CLOSED: u16 = 499;
 
 /// The code of such a request, and of one whose client left before its end.
-const CLIENT_LEFT: &str = "client_closed";
+pub(super) const CLIENT_LEFT: &str = "client_closed";
 
 /// What is known about a request so far. Boxed, because it moves through every stage of the pipeline.
 pub(crate) struct Record(Box<RecordData>);
 
 /// The contents of a [`Record`].
 pub(crate) struct RecordData {
-    accounting: Arc<Accounting>,
-    time: jiff::Timestamp,
+    pub(super) accounting: Arc<Accounting>,
+    pub(super) time: jiff::Timestamp,
     started: Instant,
     request_id: HeaderValue,
     method: http::Method,
@@ -67,10 +64,10 @@ pub(crate) struct RecordData {
     pub(crate) counted: bool,
     /// Whether a worker would serve it; only those count as usage.
     pub(crate) is_for_worker: bool,
-    key: Option<Arc<KeySeries>>,
+    pub(super) key: Option<Arc<KeySeries>>,
     /// The person behind the key.
     pub(crate) person: Option<Arc<str>>,
-    model: Option<Arc<ModelSeries>>,
+    pub(super) model: Option<Arc<ModelSeries>>,
     pub(crate) status: Option<StatusCode>,
     pub(crate) code: Option<&'static str>,
     /// Bytes of the request body that were read.
@@ -79,23 +76,23 @@ pub(crate) struct RecordData {
     pub(super) bytes_out: u64,
     /// Time spent in queues, once the request holds a slot.
     pub(crate) queued: Option<Duration>,
-    slots: SlotUse,
+    pub(super) slots: SlotUse,
     /// Time from the arrival to the first byte of the response body.
-    first_byte: Option<Duration>,
+    pub(super) first_byte: Option<Duration>,
     /// Whether the response was sent to its end.
     pub(crate) complete: bool,
     /// Counts the tokens of llama-server's response.
-    token_counter: Option<Box<TokenCounter>>,
+    pub(super) token_counter: Option<Box<TokenCounter>>,
     /// Whether the worker may not report its tokens, as llama-server does.
-    is_foreign: bool,
+    pub(super) is_foreign: bool,
     /// Whether the response is text that has been generated.
-    is_generated: bool,
+    pub(super) is_generated: bool,
     /// The length of the text in a stream of such a server.
     pub(crate) streamed_text: u64,
     /// When the last piece with text arrived.
     last_text_at: Option<Instant>,
     /// The act of an administrator that the request is.
-    act: Option<Box<NamedAct>>,
+    pub(super) act: Option<Box<NamedAct>>,
     /// The meter of the caller's key, charged for the tokens.
     pub(crate) meter: Option<Meter>,
     /// What the request may use of the budgets of its key, until it ends.
@@ -111,23 +108,23 @@ pub(crate) struct RecordData {
     /// Whether the worker has sent an error as an event of its stream.
     pub(crate) has_error_event: bool,
     /// What the worker calls of a translated request have reported.
-    calls: Option<Arc<Mutex<CallTotals>>>,
+    pub(super) calls: Option<Arc<Mutex<CallTotals>>>,
     /// Whether this is the record of one such call, which reports to `calls` and writes nothing.
-    is_call: bool,
+    pub(super) is_call: bool,
 }
 
 /// What an administrator asks for.
-struct NamedAct {
-    route: &'static Route,
-    target: String,
+pub(super) struct NamedAct {
+    pub(super) route: &'static Route,
+    pub(super) target: String,
 }
 
 /// The sums over the worker calls of one translated request.
 #[derive(Default)]
-struct CallTotals {
+pub(super) struct CallTotals {
     tokens: TokenCounts,
     /// The tokens to charge.
-    spent: u64,
+    pub(super) spent: u64,
     model: Option<Arc<ModelSeries>>,
     slots: SlotUse,
     /// The longest wait of a call.
@@ -435,101 +432,6 @@ impl RecordData {
             series.first_byte.observe(first_byte.as_secs_f64());
         }
         metrics.observe_request(series, route, total);
-    }
-
-    /// Returns the tokens to charge. What another server has not reported is estimated by the length of the text, because
-    /// the request was not free.
-    fn spent_tokens(&self, tokens: TokenCounts) -> u64 {
-        if let (Some(calls), false) = (&self.calls, self.is_call) {
-            return calls.lock().unwrap_or_else(PoisonError::into_inner).spent;
-        }
-        let (mut prompt, mut completion) = (tokens.prompt.unwrap_or(0), tokens.completion.unwrap_or(0));
-        if let Some(counter) = self.token_counter.as_deref().filter(|_| self.is_foreign) {
-            if tokens.prompt.is_none() {
-                prompt = self.bytes_in / BYTES_PER_TOKEN;
-            }
-            if self.is_generated && !counter.is_reported() {
-                let text = if counter.is_stream() { self.streamed_text } else { self.bytes_out };
-                completion = completion.max(text / BYTES_PER_TOKEN);
-            }
-        }
-        prompt.saturating_add(completion)
-    }
-
-    /// Replaces what was reserved of the budgets by what the request has used, and records that in the ledger, if the
-    /// request was for a worker or was refused on its way to one.
-    fn record_usage(&mut self, tokens: TokenCounts, status: u16) {
-        // A refusal within a stream that has begun has the status of the stream.
-        let refused = self.code.filter(|code| status >= 400 || *code != CLIENT_LEFT && self.slots.time.is_zero());
-        let charged = Use {
-            requests: refused.is_none().into(),
-            tokens: self.spent_tokens(tokens).saturating_add(self.unreported_prompt(tokens)),
-            cost: Amount::from_nanos(self.slots.cost_nanos),
-        };
-        let reservation = self.reservation.take();
-        let is_budgeted = reservation.is_some();
-        if let Some(reservation) = reservation {
-            if let Some(prompt) = tokens.prompt.filter(|prompt| *prompt > 0) {
-                reservation.learn(self.bytes_in, prompt);
-            }
-            reservation.settle(charged);
-        }
-        let ledger = &self.accounting.ledger;
-        if !ledger.is_on() || !self.is_for_worker || self.model.is_none() && refused.is_none() {
-            return;
-        }
-        ledger.record(UsageEvent {
-            time: self.time,
-            key: self.key.as_ref().map(|key| Arc::clone(&key.id)),
-            person: self.person.take(),
-            model: self.model.as_ref().map(|model| model.id.shared()),
-            refused,
-            prompt_tokens: tokens.prompt.unwrap_or(0),
-            cached_tokens: tokens.cached.unwrap_or(0),
-            completion_tokens: tokens.completion.unwrap_or(0),
-            is_budgeted,
-            charged_tokens: charged.tokens,
-            slot_time: self.slots.time,
-            first_byte: self.first_byte.filter(|_| refused.is_none()),
-            cost_nanos: self.slots.cost_nanos,
-        });
-    }
-
-    /// Returns the tokens of a prompt that a worker has read, by estimate, if the client left before they were reported.
-    fn unreported_prompt(&self, tokens: TokenCounts) -> u64 {
-        let has_left = self.code == Some(CLIENT_LEFT) && !self.slots.time.is_zero() && tokens.prompt.is_none();
-        self.reservation.as_ref().filter(|_| has_left).map_or(0, BudgetReservation::prompt)
-    }
-
-    /// Records in the ledger what an administrator has done, or could not do.
-    fn record_act(&mut self, status: u16) {
-        let Some(act) = self.act.take() else { return };
-        let NamedAct { route, target } = *act;
-        self.accounting.ledger.record_act(AdminAct {
-            time: self.time,
-            key: self.key.as_deref().map(|key| key.id.to_string()),
-            address: self.client,
-            act: format!("{} {}", route.method.as_str(), route.path),
-            target,
-            status,
-            outcome: self.code.unwrap_or("ok").to_owned(),
-        });
-    }
-
-    /// Counts the tokens of the request and charges them to its key and its worker.
-    fn charge_tokens(&self, tokens: TokenCounts) {
-        let Some(model) = &self.model else { return };
-        let metrics = &self.accounting.metrics;
-        metrics.count_tokens(model, self.key.as_deref(), tokens.prompt, tokens.completion);
-        metrics.count_drafted(model, tokens.drafted, tokens.accepted);
-        let spent = self.spent_tokens(tokens);
-        if let Some(meter) = self.meter.as_ref().filter(|_| spent > 0) {
-            meter.charge_tokens(spent);
-        }
-        // For the quota of a remote worker.
-        if let Some(worker) = &self.worker {
-            worker.spend(spent);
-        }
     }
 }
 
