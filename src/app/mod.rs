@@ -55,7 +55,7 @@ use crate::fleet::{Fleet, KeySuspensions};
 use crate::gateway::{
     Accounting, AppServices, Authenticator, Gateway, HeadLimits, ModelQueues, QueueTimeouts, WireLimits, listen,
 };
-use crate::ledger::{LedgerSettings, Price, UsageLedger};
+use crate::ledger::{LedgerSettings, UsageLedger};
 use crate::models::LAST_USED_FILE;
 use crate::pause_clock::{self, PauseClock};
 use crate::platform::{self, Platform};
@@ -144,14 +144,13 @@ fn open_accounts(context: &RunContext) -> io::Result<Accounts> {
     let options::Usage { usage_db, usage_keep, price_per_hour } = &context.settings.usage;
     let (ledger, ledger_guard) = match &usage_db.0 {
         Some(path) => {
-            let settings = LedgerSettings { path: path.clone(), keep: usage_keep.0 };
+            let settings = LedgerSettings { path: path.clone(), keep: usage_keep.0, price_per_hour: price_per_hour.0 };
             let (ledger, guard) = UsageLedger::start(settings, Arc::clone(&metrics))?;
             (ledger, Some(guard))
         }
         None => (UsageLedger::off(), None),
     };
-    let price = Price::per_hour(price_per_hour.0);
-    Ok(Accounts { accounting: Arc::new(Accounting { metrics, access, ledger, price }), access_guard, ledger_guard })
+    Ok(Accounts { accounting: Arc::new(Accounting { metrics, access, ledger }), access_guard, ledger_guard })
 }
 
 /// Creates what runs the workers. The model files are read later, by [`wait_for_stop`].

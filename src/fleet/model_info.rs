@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::adapters::ModelAdapters;
+use crate::amount::Amount;
 use crate::embedding_heads::EmbeddingHeads;
 use crate::models::{InputModality, ModelKind, YesNoTokens};
 use crate::settings::catalogue::{PoolRole, Rewrite};
@@ -137,6 +138,8 @@ pub struct RoutingPolicy {
     pub strategy: Strategy,
     /// Whether local workers serve only if no remote worker can.
     pub remote_first: bool,
+    /// What an hour of a worker costs.
+    pub price_per_hour: Amount,
     /// Names of the models or tiers that take over if this model cannot serve, in this order.
     pub fallbacks: Vec<String>,
 }

@@ -29,7 +29,7 @@ use super::response::stall_sweeper::StallSweeper;
 use super::response::upstream_body::UpstreamBody;
 use super::routes::lookup;
 use crate::fleet::{Fingerprint, Model, RequestClass, StubWorker, WorkerKind};
-use crate::ledger::{Price, UsageLedger};
+use crate::ledger::UsageLedger;
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
 use crate::settings::options::Logs;
@@ -85,7 +85,7 @@ impl TestRecords {
         };
         let (access, writer) = AccessLog::open(&logs);
         let (metrics, ledger) = (Arc::new(Metrics::new("local")), UsageLedger::off());
-        let accounting = Arc::new(Accounting { metrics, access, ledger, price: Price::default() });
+        let accounting = Arc::new(Accounting { metrics, access, ledger });
         Self { accounting, folder, writer }
     }
 

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Longest time that an event waits to be written together with others.
 pub const LEDGER_BATCH_TIME: Duration = Duration::from_millis(250);
 
+/// Time between two writes of what idling has cost, while nothing else is written.
+pub const IDLE_COST_TIME: Duration = Duration::from_secs(60);
+
 /// Most events that wait for the writer. Further ones are dropped and counted.
 pub const WAITING_EVENTS: usize = 64 * 1024;
 

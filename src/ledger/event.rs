@@ -35,6 +35,8 @@ pub struct UsageEvent {
     pub first_byte: Option<Duration>,
     /// The cost in billionths of the unit of `PRICE_PER_HOUR`.
     pub cost_nanos: u64,
+    /// What of the cost is for workers on this machine: it was not idle meanwhile.
+    pub machine_cost_nanos: u64,
 }
 
 /// What an administrator has done, or was refused.

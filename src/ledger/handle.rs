@@ -4,7 +4,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tracing::warn;
@@ -13,20 +12,12 @@ use super::bounds::{FLUSH_WAIT, LAST_WRITE_WAIT};
 use super::error::LedgerError;
 use super::event::{AdminAct, Recorded, UsageEvent};
 use super::inbox::Inbox;
+use super::ledger_settings::LedgerSettings;
 use super::read::budget_use::{self, BudgetUse};
 use super::read::query::UsageQuery;
 use super::read::report::{UsagePage, read_usage};
 use super::writer::Writer;
 use crate::telemetry::metrics::Metrics;
-
-/// Where the ledger is kept, and how long.
-#[derive(Debug, Clone)]
-pub struct LedgerSettings {
-    /// `USAGE_DB`
-    pub path: PathBuf,
-    /// `USAGE_KEEP`
-    pub keep: Duration,
-}
 
 /// The usage ledger, or that there is none. A clone is the same ledger.
 #[derive(Debug, Clone)]
@@ -57,9 +48,9 @@ impl UsageLedger {
     /// # Errors
     /// An error if the thread cannot be started.
     pub fn start(settings: LedgerSettings, metrics: Arc<Metrics>) -> io::Result<(Self, LedgerGuard)> {
-        let LedgerSettings { path, keep } = settings;
+        let path = settings.path.clone();
         let inbox = Arc::new(Inbox::default());
-        let writer = Writer::new(path.clone(), keep, metrics);
+        let writer = Writer::new(settings, metrics);
         let (of_writer, (alive, ended)) = (Arc::clone(&inbox), mpsc::channel::<()>());
         thread::Builder::new().name("usage".to_owned()).spawn(move || {
             // Dropped at the end, also after a panic.
@@ -96,14 +87,15 @@ impl UsageLedger {
         read_usage(self.flushed()?, query)
     }
 
-    /// Returns what the budgets of the day and the month of `now` have used, up to what was recorded before the call.
-    /// Blocks. Nothing if the ledger is off or has no file yet.
+    /// Returns what the budgets of the day and the month of `now` had used when the service started. Reads the file as it is,
+    /// so the start does not wait for the writer. Nothing if the ledger is off or has no file yet.
     ///
     /// # Errors
     /// [`LedgerError`] if the file cannot be read.
     pub fn budget_use(&self, now: Timestamp) -> Result<Vec<BudgetUse>, LedgerError> {
-        match self.flushed().and_then(|path| budget_use::read(path, now)) {
-            Err(LedgerError::Off | LedgerError::Missing(_)) => Ok(Vec::new()),
+        let Some(open) = &self.0 else { return Ok(Vec::new()) };
+        match budget_use::read(&open.path, now) {
+            Err(LedgerError::Missing(_)) => Ok(Vec::new()),
             other => other,
         }
     }

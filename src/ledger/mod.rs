@@ -10,6 +10,7 @@
 //! - `event.rs`: what is recorded: the use of a request, the act of an administrator
 //! - `handle.rs`: the ledger as the rest of the program sees it
 //! - `inbox.rs`: the queue in front of the writer
+//! - `ledger_settings.rs`: what the ledger is told when it starts
 //! - `pending.rs`: sums that are not written yet
 //! - `price.rs`: what a slot costs
 //! - `read/`: what the file says
@@ -23,6 +24,7 @@ mod error;
 mod event;
 mod handle;
 mod inbox;
+mod ledger_settings;
 mod pending;
 mod price;
 mod read;
@@ -35,8 +37,9 @@ mod writer;
 pub use calendar::BudgetPeriod;
 pub use error::LedgerError;
 pub use event::{AdminAct, UsageEvent};
-pub use handle::{LedgerGuard, LedgerSettings, UsageLedger};
-pub use price::Price;
+pub use handle::{LedgerGuard, UsageLedger};
+pub use ledger_settings::LedgerSettings;
+pub use price::slot_cost;
 pub use read::budget_use::BudgetUse;
 pub use read::csv::to_csv;
 pub use read::query::{InvalidQuery, UsageQuery};

@@ -1,7 +1,7 @@
 //! Sums that are not written yet: events of the same hour, key, person and model are one row.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +66,9 @@ pub(super) struct BudgetCounts {
 pub(super) struct PendingUsage {
     pub(super) rows: HashMap<UsageSubject, PendingRow>,
     pub(super) acts: Vec<AdminAct>,
+    /// By hour: what the machine has cost, less what its requests have cost. Less than 0 in an hour whose requests went on
+    /// into the next one.
+    pub(super) idle_nanos: BTreeMap<i64, i64>,
     /// Events and acts that are in here.
     pub(super) events: u64,
 }
@@ -87,10 +90,22 @@ impl PendingUsage {
         has_room
     }
 
+    /// Adds what the machine has cost in this hour, whether it was idle or not.
+    pub(super) fn add_machine_cost(&mut self, hour: i64, nanos: u64) {
+        self.add_idle(hour, signed(nanos));
+    }
+
+    fn add_idle(&mut self, hour: i64, nanos: i64) {
+        if nanos != 0 {
+            let sum = self.idle_nanos.entry(hour).or_default();
+            *sum = sum.saturating_add(nanos);
+        }
+    }
+
     fn add_event(&mut self, event: UsageEvent) -> bool {
         let is_full = self.rows.len() >= PENDING_ROWS;
         let counts = UsageCounts::of(&event);
-        let UsageEvent { time, key, person, model, refused, is_budgeted, .. } = event;
+        let UsageEvent { time, key, person, model, refused, is_budgeted, machine_cost_nanos, .. } = event;
         let row = match self.rows.entry(UsageSubject { hour: hour_of(time), key, person, model }) {
             Slot::Occupied(known) => known.into_mut(),
             Slot::Vacant(_) if is_full => return false,
@@ -106,12 +121,13 @@ impl PendingUsage {
                 None => row.refusals.push((code, 1)),
             }
         }
+        self.add_idle(hour_of(time), -signed(machine_cost_nanos));
         true
     }
 
     /// Whether there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.acts.is_empty()
+        self.rows.is_empty() && self.acts.is_empty() && self.idle_nanos.is_empty()
     }
 
     /// Returns what these rows add to the budgets of keys, and of persons within keys.
@@ -193,6 +209,10 @@ impl BudgetCounts {
 
 fn add(sum: &mut u64, count: u64) {
     *sum = sum.saturating_add(count).min(HIGHEST_COUNT);
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count.min(HIGHEST_COUNT)).unwrap_or(i64::MAX)
 }
 
 fn micros(time: Duration) -> u64 {

@@ -4,26 +4,13 @@ use std::time::Duration;
 
 use crate::amount::Amount;
 
-/// A price of an hour.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Price {
-    per_hour: Amount,
-}
-
 const NANOSECONDS_PER_HOUR: u128 = 3_600_000_000_000;
 
-impl Price {
-    /// Creates the price of an hour.
-    pub const fn per_hour(per_hour: Amount) -> Self {
-        Self { per_hour }
-    }
-
-    /// Returns what it costs, in billionths of a unit, to use one of `slots` slots for this time, rounded.
-    pub fn of_slot(self, time: Duration, slots: usize) -> u64 {
-        let whole = u128::from(self.per_hour.nanos()).saturating_mul(time.as_nanos());
-        let part = NANOSECONDS_PER_HOUR.saturating_mul(slots.max(1) as u128);
-        u64::try_from(whole.saturating_add(part / 2) / part).unwrap_or(u64::MAX)
-    }
+/// Returns what it costs, in billionths of a unit, to use one of `slots` slots for this time, rounded.
+pub fn slot_cost(price_per_hour: Amount, time: Duration, slots: usize) -> u64 {
+    let whole = u128::from(price_per_hour.nanos()).saturating_mul(time.as_nanos());
+    let part = NANOSECONDS_PER_HOUR.saturating_mul(slots.max(1) as u128);
+    u64::try_from(whole.saturating_add(part / 2) / part).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -32,12 +19,12 @@ mod tests {
 
     #[test]
     fn all_slots_of_an_hour_cost_the_price_of_an_hour() {
-        let price = Price::per_hour(Amount::from_nanos(2_000_000_000));
+        let price = Amount::from_nanos(2_000_000_000);
         let hour = Duration::from_secs(3600);
-        assert_eq!(price.of_slot(hour, 1), 2_000_000_000);
-        assert_eq!(price.of_slot(hour, 4) * 4, 2_000_000_000);
-        assert_eq!(price.of_slot(Duration::from_millis(9), 1), 5_000, "a short request is not free");
-        assert_eq!(Price::default().of_slot(hour, 1), 0);
-        assert_eq!(Price::per_hour(Amount::from_nanos(u64::MAX)).of_slot(Duration::MAX, 0), u64::MAX);
+        assert_eq!(slot_cost(price, hour, 1), 2_000_000_000);
+        assert_eq!(slot_cost(price, hour, 4) * 4, 2_000_000_000);
+        assert_eq!(slot_cost(price, Duration::from_millis(9), 1), 5_000, "a short request is not free");
+        assert_eq!(slot_cost(Amount::default(), hour, 1), 0);
+        assert_eq!(slot_cost(Amount::from_nanos(u64::MAX), Duration::MAX, 0), u64::MAX);
     }
 }

@@ -15,7 +15,7 @@ use super::error::LedgerError;
 const APPLICATION_ID: i64 = 0x6c67_7573;
 
 /// What makes each version out of the one before it.
-pub(super) const MIGRATIONS: &[&str] = &[VERSION_1];
+pub(super) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
 
 /// The first version. Times are seconds since 1970 in UTC; `''` stands for no key, no person and no model.
 const VERSION_1: &str = "
@@ -44,6 +44,11 @@ CREATE TABLE audit (
 ) STRICT;
 CREATE TRIGGER audit_keeps_rows BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END;
 CREATE TRIGGER audit_keeps_texts BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END;
+";
+
+/// What idling has cost.
+const VERSION_2: &str = "
+CREATE TABLE idle (hour INTEGER NOT NULL PRIMARY KEY, cost_nanos INTEGER NOT NULL) STRICT;
 ";
 
 /// Opens the file for writing. Makes it, and its folder, if they are missing.
@@ -188,7 +193,7 @@ mod tests {
         let text = folder.path().join("text.db");
         fs::write(&text, "not a database, but long enough to be looked at as one\n".repeat(40)).unwrap();
         let before: Vec<_> = [&newer, &foreign, &text].map(|path| fs::read(path).unwrap()).into();
-        assert!(matches!(open(&newer), Err(LedgerError::Newer { found: 2, known: 1, .. })));
+        assert!(matches!(open(&newer), Err(LedgerError::Newer { found, known, .. }) if found == known + 1));
         assert!(matches!(open_to_read(&newer), Err(LedgerError::Newer { .. })));
         assert!(matches!(open(&foreign), Err(LedgerError::Foreign(_))));
         assert!(matches!(open(&text), Err(LedgerError::Sqlite { .. })));

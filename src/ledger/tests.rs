@@ -14,6 +14,7 @@ use rusqlite::Connection;
 
 use super::bounds::{HIGHEST_COUNT, PENDING_ROWS};
 use super::*;
+use crate::amount::Amount;
 use crate::telemetry::metrics::Metrics;
 
 /// Longest wait for the writer's next attempt.
@@ -46,12 +47,19 @@ impl LedgerFixture {
         self.folder.path().join("made/usage.db")
     }
 
+    fn settings(&self) -> LedgerSettings {
+        LedgerSettings { path: self.path(), keep: Duration::MAX, price_per_hour: Amount::default() }
+    }
+
     fn start(&self) -> (UsageLedger, LedgerGuard) {
-        self.start_at(&self.path(), Duration::MAX)
+        self.start_with(self.settings())
     }
 
     fn start_at(&self, path: &Path, keep: Duration) -> (UsageLedger, LedgerGuard) {
-        let settings = LedgerSettings { path: path.to_owned(), keep };
+        self.start_with(LedgerSettings { path: path.to_owned(), keep, ..self.settings() })
+    }
+
+    fn start_with(&self, settings: LedgerSettings) -> (UsageLedger, LedgerGuard) {
         UsageLedger::start(settings, Arc::clone(&self.metrics)).unwrap()
     }
 
@@ -59,7 +67,7 @@ impl LedgerFixture {
     fn wait_until_written(&self, ledger: &UsageLedger) {
         let end = Instant::now() + ATTEMPT_WAIT;
         loop {
-            let _ = ledger.budget_use(Timestamp::UNIX_EPOCH);
+            let _ = ledger.read(&UsageQuery::default());
             if self.metrics.usage_events_waiting.get() == 0 {
                 return;
             }
@@ -84,6 +92,7 @@ fn event(time: &str, key: &str) -> UsageEvent {
         slot_time: Duration::from_millis(1500),
         first_byte: Some(Duration::from_millis(500)),
         cost_nanos: 11,
+        machine_cost_nanos: 0,
     }
 }
 
@@ -135,6 +144,7 @@ fn arbitrary_event() -> impl Strategy<Value = UsageEvent> {
                 slot_time,
                 first_byte,
                 cost_nanos,
+                machine_cost_nanos: cost_nanos / 2,
                 ..event(time, "")
             }
         })
@@ -149,9 +159,10 @@ fn add(sums: &mut PlainSums, subject: &[&str], counts: &[u64]) {
     sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
 }
 
-fn plain_usage(events: &[UsageEvent]) -> [PlainSums; 3] {
-    let mut all = [PlainSums::new(), PlainSums::new(), PlainSums::new()];
-    let [usage, refusals, budgets] = &mut all;
+/// Returns the sums of usage, refusals, budgets and of what was not idle.
+fn plain_usage(events: &[UsageEvent]) -> [PlainSums; 4] {
+    let mut all = std::array::from_fn(|_| PlainSums::new());
+    let [usage, refusals, budgets, busy] = &mut all;
     for event in events {
         let word = |name: &Option<Arc<str>>| name.as_deref().unwrap_or_default().to_owned();
         let (key, person, model) = (word(&event.key), word(&event.person), word(&event.model));
@@ -172,6 +183,9 @@ fn plain_usage(events: &[UsageEvent]) -> [PlainSums; 3] {
             event.cost_nanos,
         ];
         add(usage, &subject, &counts);
+        if event.machine_cost_nanos > 0 {
+            add(busy, &[&hour], &[event.machine_cost_nanos]);
+        }
         if let Some(code) = event.refused {
             add(refusals, &[subject.as_slice(), &[code]].concat(), &[1]);
         }
@@ -207,7 +221,7 @@ proptest! {
             }
             drop(guard);
         }
-        let [usage, refusals, budgets] = plain_usage(&runs.concat());
+        let [usage, refusals, budgets, busy] = plain_usage(&runs.concat());
         let path = fixture.path();
         let counts = "requests, refused, prompt_tokens, cached_tokens, completion_tokens, charged_tokens, slot_micros, \
                       first_byte_micros, cost_nanos";
@@ -216,6 +230,7 @@ proptest! {
         prop_assert_eq!(read_sums(&path, &format!("{hour}, code"), 5, "requests", "refusals"), refusals);
         let period = "period, datetime(start, 'unixepoch'), key, person";
         prop_assert_eq!(read_sums(&path, period, 4, "tokens, requests, cost_nanos", "budgets"), budgets);
+        prop_assert_eq!(read_sums(&path, "datetime(hour, 'unixepoch')", 1, "-cost_nanos", "idle"), busy);
         prop_assert_eq!(fixture.metrics.usage_events_dropped.get(), 0);
     }
 }
@@ -262,6 +277,7 @@ fn budgets_of_the_current_day_and_month_are_read_and_no_others() {
     ledger.record(UsageEvent { person: Some("p".into()), ..event("2028-02-29T01:00:00Z", "a") });
     ledger.record(event("2028-02-28T01:00:00Z", "a"));
     ledger.record(event("2028-01-31T01:00:00Z", "a"));
+    fixture.wait_until_written(&ledger);
     let mut used = ledger.budget_use("2028-02-29T12:00:00Z".parse().unwrap()).unwrap();
     used.sort_by_key(|used| (used.period, used.person.clone()));
     let used: Vec<_> = used
@@ -318,11 +334,57 @@ fn old_rows_go_and_acts_stay() {
     ledger.record_act(act.clone());
     drop(guard);
     let keep = Duration::from_secs(400 * 86_400);
-    drop(fixture.start_at(&fixture.path(), keep));
+    // The first time removes what is about the oldest day, the second time the month that has no day left.
+    for _ in 0..2 {
+        drop(fixture.start_at(&fixture.path(), keep));
+    }
     for (table, left) in [("usage", "1"), ("refusals", "0"), ("budgets", "2"), ("audit", "1")] {
         assert_eq!(rows(&fixture.path(), &format!("SELECT count(*) FROM {table}")), [[left]], "{table}");
     }
     assert_eq!(read_acts(&fixture.path(), 10).unwrap(), [act]);
+}
+
+#[test]
+fn a_clock_that_is_far_ahead_for_a_while_costs_one_day_of_rows() {
+    let fixture = LedgerFixture::new();
+    let (ledger, guard) = fixture.start();
+    let days = ["2020-01-01T00:00:00Z", "2020-01-01T23:00:00Z", "2020-01-02T00:00:00Z", "2020-01-03T00:00:00Z"];
+    days.iter().for_each(|day| ledger.record(event(day, "a")));
+    drop(guard);
+    // For this ledger, today is far ahead.
+    drop(fixture.start_at(&fixture.path(), Duration::from_secs(32 * 86_400)));
+    assert_eq!(rows(&fixture.path(), "SELECT count(*) FROM usage"), [["2"]]);
+}
+
+#[test]
+fn what_the_machine_costs_and_no_request_has_used_is_the_cost_of_idling() {
+    let fixture = LedgerFixture::new();
+    // A billion an hour is enough to see milliseconds.
+    let price_per_hour = "1000000".parse().unwrap();
+    let settings = LedgerSettings { price_per_hour, ..fixture.settings() };
+    let started = Instant::now();
+    let (ledger, guard) = fixture.start_with(settings.clone());
+    let hour = Timestamp::now().to_string();
+    // A remote backend has used the other half of the cost.
+    let used = UsageEvent { cost_nanos: 4_000, machine_cost_nanos: 2_000, ..event(&hour, "idle") };
+    let query = |key: Option<&str>| UsageQuery::read([("by", "key")]).unwrap().of_key(key.map(str::to_owned));
+    let idle_cost = || {
+        let page = ledger.read(&query(None)).unwrap();
+        page.data.iter().find(|row| row.requests == 0).map_or(0.0, |row| row.cost)
+    };
+    let first = idle_cost();
+    assert!(first > 0.0, "idling costs from the start");
+    ledger.record(used);
+    drop(guard);
+    let longest = slot_cost(price_per_hour, started.elapsed(), 1);
+    let all = rows(&fixture.path(), "SELECT sum(cost_nanos) FROM idle");
+    let idle: u64 = all[0][0].parse().unwrap();
+    assert!(idle + 2_000 <= longest, "{idle} and what the request has used are at most {longest}");
+    assert!(idle as f64 / 1e9 >= first, "the time up to the end of the service counts");
+    // A key of the same name is another row, and sees nothing of it.
+    let [of_key, of_machine] = &ledger.read(&query(None)).unwrap().data[..] else { panic!("two rows") };
+    assert_eq!((of_key.requests, of_key.cost, &of_machine.key), (1, 0.000_004, &Some(Some("idle".to_owned()))));
+    assert_eq!(ledger.read(&query(Some("idle"))).unwrap().data.len(), 1);
 }
 
 #[test]

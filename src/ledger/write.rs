@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::bounds::{HIGHEST_COUNT, LONGEST_TEXT};
+use super::calendar::DAY;
 use super::event::AdminAct;
 use super::pending::{BudgetCounts, BudgetSubject, PendingRow, PendingUsage, UsageSubject};
 
@@ -31,19 +32,25 @@ pub(super) fn write(connection: &mut Connection, pending: &PendingUsage) -> rusq
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     write_usage(&transaction, pending)?;
     write_budgets(&transaction, pending)?;
+    write_idle(&transaction, pending)?;
     write_acts(&transaction, &pending.acts)?;
     transaction.commit()
 }
 
-/// Removes the rows that are about times before this one, in seconds. Acts are kept.
+/// Removes rows that are about times before this one, in seconds: those of the oldest day at most, so that a clock that is far
+/// ahead for a while costs little. Acts are kept.
 ///
 /// # Errors
 /// Whatever SQLite says; nothing is removed then.
 pub(super) fn prune(connection: &mut Connection, before: i64) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let oldest = "SELECT min(hour) FROM (SELECT min(hour) AS hour FROM usage UNION ALL SELECT min(hour) FROM idle)";
+    let oldest: Option<i64> = transaction.query_row(oldest, [], |row| row.get(0))?;
+    let before = oldest.map_or(before, |oldest| before.min(oldest + DAY));
     for sql in [
         "DELETE FROM usage WHERE hour < ?1",
         "DELETE FROM refusals WHERE hour < ?1",
+        "DELETE FROM idle WHERE hour < ?1",
         "DELETE FROM budgets WHERE period = 'day' AND start < ?1",
         // A month that has begun before may not be over.
         "DELETE FROM budgets WHERE period = 'month' AND start < ?1 - 31 * 86400",
@@ -86,6 +93,14 @@ fn write_budgets(transaction: &Transaction<'_>, pending: &PendingUsage) -> rusql
         let BudgetCounts { tokens, requests, cost_nanos } = counts;
         let [tokens, requests, cost] = [tokens, requests, cost_nanos].map(number);
         budgets.execute(params![period.as_str(), start, shortened(&key), text(&person), tokens, requests, cost])?;
+    }
+    Ok(())
+}
+
+fn write_idle(transaction: &Transaction<'_>, pending: &PendingUsage) -> rusqlite::Result<()> {
+    let mut idle = transaction.prepare(&upsert("idle", &["hour"], &["cost_nanos"]))?;
+    for (hour, nanos) in &pending.idle_nanos {
+        idle.execute([hour, nanos])?;
     }
     Ok(())
 }

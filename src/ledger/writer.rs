@@ -12,12 +12,16 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use tracing::{info, warn};
 
-use super::bounds::WRITE_RETRY;
+use super::bounds::{IDLE_COST_TIME, WRITE_RETRY};
 use super::calendar::{HOUR, hour_of};
 use super::error::LedgerError;
 use super::inbox::{Delivery, Inbox};
+use super::ledger_settings::LedgerSettings;
 use super::pending::PendingUsage;
+use super::price::slot_cost;
 use super::{schema, write};
+use crate::amount::Amount;
+use crate::pause_clock::ActiveInstant;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::throttled_warning::ThrottledWarning;
 
@@ -38,6 +42,10 @@ pub(super) struct Writer {
     retry_at: Option<Instant>,
     /// The hour for which old rows were removed.
     pruned_hour: i64,
+    /// `PRICE_PER_HOUR`
+    price_per_hour: Amount,
+    /// Up to when the cost of the machine is counted.
+    paid_until: ActiveInstant,
 }
 
 /// The file, and what tells it from another one of the same name.
@@ -48,10 +56,13 @@ struct OpenFile {
 
 impl Writer {
     /// Creates the writer of this file; [`Writer::run`] opens it.
-    pub(super) fn new(path: PathBuf, keep: Duration, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(settings: LedgerSettings, metrics: Arc<Metrics>) -> Self {
+        let LedgerSettings { path, keep, price_per_hour } = settings;
         Self {
             path,
             keep,
+            price_per_hour,
+            paid_until: ActiveInstant::now(),
             metrics,
             file: None,
             pending: PendingUsage::default(),
@@ -67,7 +78,7 @@ impl Writer {
         // Before the first event, so that the file is there for readers, and a fault of it is told early.
         self.write();
         loop {
-            let Delivery { mut events, dropped, flush, is_last, is_urgent } = inbox.take(self.retry_at);
+            let Delivery { mut events, dropped, flush, is_last, is_urgent } = inbox.take(self.wake_at());
             let taken = events.len() as u64;
             let added = events.drain(..).map(|event| u64::from(self.pending.add(event))).sum::<u64>();
             self.metrics.usage_events_dropped.inc_by(dropped + taken - added);
@@ -83,8 +94,23 @@ impl Writer {
         }
     }
 
+    /// Returns when the writer has something to do without an event.
+    fn wake_at(&self) -> Option<Instant> {
+        let idle = (self.price_per_hour > Amount::default()).then(|| Instant::now() + IDLE_COST_TIME);
+        self.retry_at.into_iter().chain(idle).min()
+    }
+
+    /// Adds what the machine has cost since the last time.
+    fn add_machine_cost(&mut self) {
+        let now = ActiveInstant::now();
+        let cost = slot_cost(self.price_per_hour, now - self.paid_until, 1);
+        self.paid_until = now;
+        self.pending.add_machine_cost(hour_of(Timestamp::now()), cost);
+    }
+
     /// Writes what is pending, and opens the file if it is not open.
     fn write(&mut self) {
+        self.add_machine_cost();
         let outcome = self.try_write();
         self.retry_at = outcome.is_err().then(|| Instant::now() + WRITE_RETRY);
         match outcome {

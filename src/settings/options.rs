@@ -270,7 +270,7 @@ options! {
     Usage usage "Usage" {
         usage_db: UsageFile = "$DATA_DIR/usage.db", Restart, "SQLite file in which the usage of each key, person and model is recorded, and what administrators do (see USAGE.md); `off` = nowhere.";
         usage_keep: KeptTime = "400d", Restart, "How long usage is kept.";
-        price_per_hour: HourlyPrice = "0", Restart, "What an hour of a worker costs, in any currency. A request costs its share of the slots for the time that it held one.";
+        price_per_hour: HourlyPrice = "0", Restart, "What an hour of this machine costs, in any currency. A request costs its share of its worker's slots for the time that it held one; what is left is the cost of idling (see USAGE.md). A model may have a price of its own: `price_per_hour`.";
     }
 
     /// Where logs are written, and in which format.

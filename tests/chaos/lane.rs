@@ -69,7 +69,7 @@ impl Lane {
             let finish = FinishOnDrop(&shared);
             for (n, random) in seeds.into_iter().enumerate() {
                 let name = format!("{}{}c{n}", if is_real { "r" } else { "f" }, self.number);
-                let client = TrafficClient::new(&shared, random, name, is_real);
+                let client = TrafficClient::new(&shared, random, name, is_real).with_repetitions(gateway.setup.caches);
                 match n {
                     0 => scope.spawn(|| http2::run(client)),
                     _ => scope.spawn(|| client.run()),
@@ -172,8 +172,9 @@ impl fmt::Display for Report {
         } else {
             "NO small disk: this machine does not allow mounts"
         };
-        let Setup { restarts_hung, unloads_idle, .. } = self.setup;
-        writeln!(f, "HANG_TIMEOUT {}, IDLE_UNLOAD {}", on_off(restarts_hung), on_off(unloads_idle))?;
+        let Setup { restarts_hung, unloads_idle, caches, .. } = self.setup;
+        let [hang, idle, cache] = [restarts_hung, unloads_idle, caches].map(on_off);
+        writeln!(f, "HANG_TIMEOUT {hang}, IDLE_UNLOAD {idle}, CACHE {cache}")?;
         writeln!(
             f,
             "  ready again after {:.1?} at most, health port within {:.1?}, {disk}",

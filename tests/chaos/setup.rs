@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::{
-    checks::invariants::{QUEUE_SIZE, SLOTS},
+    checks::invariants::{QUEUE_SIZE, SLOTS, read_usage},
     clients::{GUEST_KEY, MAX_BODY},
     support::{
         gateway::{ADMIN, Backend, Builder, Gateway, USER},
@@ -39,6 +39,8 @@ pub(crate) struct Setup {
     pub(crate) restarts_hung: bool,
     /// Whether an idle llama-server is unloaded (IDLE_UNLOAD).
     pub(crate) unloads_idle: bool,
+    /// Whether answers are kept and shared (CACHE).
+    pub(crate) caches: bool,
 }
 
 /// Sets each of these variables to a time.
@@ -47,16 +49,18 @@ pub(crate) fn set_times(builder: Builder, times: &[(&str, Duration)]) -> Builder
 }
 
 impl Setup {
-    /// Returns variant `n`: three combinations take turns.
+    /// Returns variant `n`: three combinations take turns, the cache is on in every second one.
     pub(crate) fn nth(n: u64, is_real: bool, has_disk: bool) -> Self {
-        Setup { is_real, has_disk, restarts_hung: !n.is_multiple_of(3), unloads_idle: n % 3 == 1 }
+        let (restarts_hung, unloads_idle, caches) = (!n.is_multiple_of(3), n % 3 == 1, n.is_multiple_of(2));
+        Setup { is_real, has_disk, restarts_hung, unloads_idle, caches }
     }
 
     /// Starts a gateway, waits until it is ready and uses the operator's key once. Wrong keys from an address block
-    /// keys that were not used from there before.
+    /// keys that were not used from there before. SQLite keeps the descriptor of the first reader of the ledger for the next.
     pub(crate) fn start(self) -> Gateway {
         let gateway = self.builder().start_ready();
         assert_eq!(gateway.client_with(ADMIN).send("POST", "/reload", b"").status(), 200);
+        read_usage(&gateway);
         gateway
     }
 
@@ -74,6 +78,7 @@ impl Setup {
             ("DRAIN_TIMEOUT", "1s"),
             ("HANG_TIMEOUT", if self.restarts_hung { hangs } else { "0" }),
             ("LOG_KEEP", "3"),
+            ("CACHE", if self.caches { "all" } else { "off" }),
             // `checks/worker_states.rs` reads the state transitions from the log.
             ("LOG_LEVEL", "debug"),
             ("LOG_FORMAT", "json"),

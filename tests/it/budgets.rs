@@ -1,5 +1,8 @@
 //! Budgets of keys for a day or a month, the people behind a key, and priorities in the queue.
 
+#![expect(clippy::disallowed_methods, reason = "the clients are programs")]
+
+use std::process::Command;
 use std::thread;
 
 use serde_json::{Value, json};
@@ -7,7 +10,8 @@ use serde_json::{Value, json};
 use super::accounts::access_log_line;
 use super::support::{
     client::{Client, RawClient, Response},
-    gateway::{Backend, Gateway},
+    client_program::{run_client, script},
+    gateway::{Backend, Gateway, litellm_python, python},
     remote::{Remote, Reply},
     wait::{SOON, eventually},
 };
@@ -71,6 +75,21 @@ fn tokens_of_the_real_llama_server_are_taken_from_the_budget_and_the_rest_is_giv
     eventually("the budget has what was not used", SOON, || left() > 400 - 3 * used);
     let answer = client.post_json(CHAT, &chat(json!({"max_tokens": 399})));
     assert_exceeded(&answer, "tokens are left, and it may take");
+}
+
+#[test]
+fn sdks_read_the_end_of_a_budget_and_do_not_repeat_the_request() {
+    for (sdk, python) in [("openai", python()), ("litellm", litellm_python())] {
+        let gateway = with_key("requests_per_day=1 tokens_per_day=10000")
+            .backend(Backend::Real { model: "tiny-chat.gguf" })
+            .start_ready();
+        let base_url = format!("{}/v1", gateway.url());
+        let mut client = Command::new(python);
+        client.arg(script("budget_client.py")).args([&base_url, SECRET, sdk, "tiny-chat"]);
+        run_client(&mut client);
+        let metrics = gateway.health().header("Accept", "text/plain").get("/metrics").text();
+        assert!(metrics.contains("llamagate_refusals_total{code=\"budget_exceeded\"} 1"), "{sdk}: {metrics}");
+    }
 }
 
 #[test]

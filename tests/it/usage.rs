@@ -115,6 +115,30 @@ fn the_ledger_has_the_counts_of_the_real_llama_server_and_keeps_them_over_a_rest
 }
 
 #[test]
+fn a_model_may_have_its_own_price_and_idling_costs_the_rest() {
+    let models = "models:\n  dear: {file: a.gguf, price_per_hour: 36000}\n  usual: {file: b.gguf}\n";
+    let files = [("a.gguf", json!({})), ("b.gguf", json!({}))];
+    let gateway = Gateway::builder().fakes(models, &files).set("PRICE_PER_HOUR", "3600").start_ready();
+    for model in ["dear", "usual"] {
+        let mut body = chat();
+        body["model"] = json!(model);
+        ask(&gateway, &body);
+    }
+    let rows = usage_of(&gateway, ADMIN, "?by=key,model", 2);
+    let [idle, dear, usual] = &rows[..] else { panic!("three rows: {rows:?}") };
+    assert_eq!((&idle["key"], &idle["model"], number(idle, "requests")), (&json!("idle"), &json!(null), 0));
+    assert!(idle["cost"].as_f64().unwrap() > 0.0, "one unit a second, and nearly nothing was asked: {idle}");
+    for (row, name, price) in [(dear, "dear", 10.0), (usual, "usual", 1.0)] {
+        let (slot, cost) = (row["slot_seconds"].as_f64().unwrap(), row["cost"].as_f64().unwrap());
+        assert_eq!(row["model"], name);
+        assert!((cost - slot * price).abs() < 1e-4 * price, "{row}");
+    }
+    // No key has a part in what idling costs.
+    assert_eq!(usage(&gateway, USER, "?by=key").len(), 1);
+    assert_eq!(usage(&gateway, ADMIN, "?by=model").len(), 2);
+}
+
+#[test]
 fn a_key_sees_its_own_rows_and_an_admin_all_of_them() {
     let gateway = Gateway::builder().start_ready();
     ask(&gateway, &chat());

@@ -10,6 +10,6 @@
 pub(super) mod activity;
 pub(super) mod record;
 mod settlement;
-mod slot_use;
+pub(super) mod slot_use;
 pub(super) mod usage;
 pub(super) mod verdict;

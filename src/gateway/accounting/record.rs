@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::activity::ActivityGuard;
-use super::slot_use::SlotUse;
+use super::slot_use::{HeldSlot, SlotUse};
 use super::usage::{TokenCounter, TokenCounts};
 use super::verdict::Verdict;
 use crate::fleet::{Member, WorkerKind};
@@ -20,8 +20,7 @@ use crate::gateway::admission::budget::reservation::BudgetReservation;
 use crate::gateway::admission::rate::Meter;
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::routes::route::Route;
-use crate::ledger::{Price, UsageLedger};
-use crate::pause_clock::ActiveInstant;
+use crate::ledger::UsageLedger;
 use crate::refusal::{QUEUE_FULL, Refusal};
 use crate::telemetry::access::{AccessEntry, AccessLog};
 use crate::telemetry::metrics::Metrics;
@@ -35,8 +34,6 @@ pub struct Accounting {
     pub access: AccessLog,
     /// The usage ledger.
     pub ledger: UsageLedger,
-    /// `PRICE_PER_HOUR`
-    pub price: Price,
 }
 
 /// The logged status of a request whose client disconnected before a response began, as in nginx.
@@ -246,15 +243,14 @@ impl RecordData {
         }
     }
 
-    /// Records that the request holds one of `slots` slots of a worker, which was granted at `since`.
-    pub(crate) fn begin_slot(&mut self, since: ActiveInstant, slots: usize) {
-        self.slots.begin(since, slots);
+    /// Records that the request holds a slot.
+    pub(crate) fn begin_slot(&mut self, slot: HeldSlot) {
+        self.slots.begin(slot);
     }
 
     /// Records that the request holds no slot any more.
     pub(crate) fn end_slot(&mut self) {
-        let price = self.accounting.price;
-        self.slots.end(price);
+        self.slots.end();
     }
 
     /// Records that a worker of this kind responds, and starts to count tokens if the response can have some.

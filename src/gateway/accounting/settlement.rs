@@ -83,6 +83,7 @@ impl RecordData {
             slot_time: self.slots.time,
             first_byte: self.first_byte.filter(|_| refused.is_none()),
             cost_nanos: self.slots.cost_nanos,
+            machine_cost_nanos: self.slots.machine_cost_nanos,
         });
     }
 

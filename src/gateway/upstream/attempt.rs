@@ -8,8 +8,9 @@ use super::backend_warnings::BackendWarnings;
 use super::retry::{Retry, RetryRule};
 use super::worker_error::WorkerError;
 use crate::dial::explain;
-use crate::fleet::Lease;
+use crate::fleet::{Lease, WorkerKind};
 use crate::gateway::accounting::record::Record;
+use crate::gateway::accounting::slot_use::HeldSlot;
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::bounds::{MAX_BACKEND_RETRY_AFTER, RETRY_AFTER_UNKNOWN};
 use crate::gateway::exchange::ExchangeError;
@@ -65,7 +66,10 @@ impl Attempt {
     ) -> Box<Self> {
         let deadline = retry.begin_attempt(lease.member(), lease.begun());
         if let Some(since) = ticket.slot_since() {
-            record.begin_slot(since, lease.member().slot_count());
+            let member = lease.member();
+            let price_per_hour = retry.model_queue().model.policy().price_per_hour;
+            let is_local = member.kind == WorkerKind::Local;
+            record.begin_slot(HeldSlot { since, of: member.slot_count(), price_per_hour, is_local });
         }
         Box::new(Self { caller, lease, ticket, record, deadline })
     }

@@ -68,6 +68,9 @@ pub struct UsagePage {
 const SUMS: &str = "sum(requests), sum(refused), sum(prompt_tokens), sum(cached_tokens), sum(completion_tokens), \
                     sum(slot_micros), sum(first_byte_micros), sum(cost_nanos)";
 
+/// What idling has cost, as rows of the key `idle`.
+const IDLE: &str = "UNION ALL SELECT 1, hour, 'idle', '', '', 0, 0, 0, 0, 0, 0, 0, 0, cost_nanos FROM idle";
+
 /// Reads the rows that a query asks for from the file at this path.
 ///
 /// # Errors
@@ -79,10 +82,13 @@ pub fn read_usage(path: &Path, query: &UsageQuery) -> Result<UsagePage, LedgerEr
     let groups: Vec<String> = by.iter().map(|group| group.expression()).collect();
     let groups = groups.join(", ");
     let of_key = if key.is_some() { "AND key = ?5" } else { "" };
+    // A key may have the same name, and is another row.
+    let idle = if key.is_none() && by.contains(&GroupBy::Key) { IDLE } else { "" };
     // One row more than asked for tells whether there is a next page.
     let sql = format!(
-        "SELECT {groups}, {SUMS} FROM usage WHERE hour >= ?1 AND hour < ?2 {of_key} \
-         GROUP BY {groups} ORDER BY {groups} LIMIT ?3 OFFSET ?4"
+        "SELECT {groups}, {SUMS} FROM (SELECT 0 AS is_idle, * FROM usage {idle}) \
+         WHERE hour >= ?1 AND hour < ?2 {of_key} \
+         GROUP BY {groups}, is_idle ORDER BY {groups}, is_idle LIMIT ?3 OFFSET ?4"
     );
     let mut parameters: Vec<Value> = [*from, *to, *limit as i64 + 1, *after as i64].map(Value::from).into();
     parameters.extend(key.clone().map(Value::from));

@@ -21,7 +21,9 @@ use super::model::{
 use super::pool::PoolPlace;
 use crate::models::ModelKind;
 use crate::settings::options::{Engine, Settings};
-use crate::settings::values::{Context, Dimensions, ExtraArgs, GpuLayers, ScoreSetting, Seconds, Strategy, ZeroIsOff};
+use crate::settings::values::{
+    Context, Dimensions, ExtraArgs, GpuLayers, HourlyPrice, ScoreSetting, Seconds, Strategy, ZeroIsOff,
+};
 
 macro_rules! engine_draft {
     ($($key:ident: $type:ty;)+) => {
@@ -73,6 +75,7 @@ pub(in crate::settings) struct ModelDraft {
     pub(in crate::settings) weight: Option<f64>,
     pub(in crate::settings) priority: Option<u32>,
     pub(in crate::settings) strategy: Option<Strategy>,
+    pub(in crate::settings) price_per_hour: Option<HourlyPrice>,
     pub(in crate::settings) unlisted: Option<bool>,
     pub(in crate::settings) scores: Option<ScoreSetting>,
     pub(in crate::settings) strip_params: Option<Vec<String>>,
@@ -114,6 +117,7 @@ impl ModelDraft {
             weight,
             priority,
             strategy,
+            price_per_hour,
             unlisted,
             scores,
             strip_params,
@@ -147,6 +151,7 @@ impl ModelDraft {
             weight,
             priority,
             strategy: strategy.filter(|_| !is_explicit("routing_strategy")),
+            price_per_hour: price_per_hour.filter(|_| !is_explicit("price_per_hour")),
             unlisted,
             scores,
             strip_params,
@@ -187,6 +192,7 @@ impl ModelDraft {
             weight,
             priority,
             strategy,
+            price_per_hour,
             unlisted,
             scores,
             strip_params,
@@ -229,6 +235,7 @@ impl ModelDraft {
             unlisted: unlisted.or(defaults.unlisted).unwrap_or_default(),
             scores: scores.or(defaults.scores).unwrap_or_default(),
             strategy: strategy.or(defaults.strategy),
+            price_per_hour: price_per_hour.or(defaults.price_per_hour),
             rewrite: Rewrite {
                 sampling: merge_sampling(&sampling, &defaults.sampling),
                 strip_params: strip_params.or_else(|| defaults.strip_params.clone()).unwrap_or_default(),

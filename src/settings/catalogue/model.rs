@@ -11,7 +11,7 @@ use super::pool::{PoolPlace, PoolRole};
 use crate::models::{ModelKind, id_of, id_of_found, path_of_name};
 use crate::settings::bounds::REMOTE_SLOTS;
 use crate::settings::options::Engine;
-use crate::settings::values::{BackendApi, Dimensions, ScoreSetting, Secret, Strategy};
+use crate::settings::values::{BackendApi, Dimensions, HourlyPrice, ScoreSetting, Secret, Strategy};
 
 /// The name that stands for every model in `fallbacks:`.
 pub const EVERY_MODEL: &str = "*";
@@ -91,6 +91,8 @@ pub struct ModelSettings {
     pub scores: ScoreSetting,
     /// How a worker is chosen, if it differs from `ROUTING_STRATEGY`.
     pub strategy: Option<Strategy>,
+    /// What an hour of a worker costs, if it differs from `PRICE_PER_HOUR`.
+    pub price_per_hour: Option<HourlyPrice>,
     /// The changes to the JSON of its requests.
     pub rewrite: Rewrite,
     /// The workers that the gateway starts for it.
@@ -140,6 +142,7 @@ impl ModelSettings {
             unlisted: _,
             scores: _,
             strategy: _,
+            price_per_hour: _,
             rewrite: _,
             kind,
             local,

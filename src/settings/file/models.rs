@@ -180,6 +180,7 @@ fn read_shared(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft
         preload: fields.value("preload", notes),
         pinned: fields.value("pinned", notes),
         strategy: fields.value("strategy", notes),
+        price_per_hour: fields.value("price_per_hour", notes),
         unlisted: fields.value("unlisted", notes),
         scores: fields.value("scores", notes),
         strip_params: strip_params(fields, notes),

@@ -21,6 +21,8 @@ pub(crate) struct Expectation {
     pub(crate) refusals: &'static [&'static str],
     /// Whether the request goes to llama-server when it is not refused.
     pub(crate) is_proxied: bool,
+    /// Whether it may get the answer that an equal request waits for.
+    pub(crate) may_join: bool,
 }
 
 /// The kind of response that the request asks for.

@@ -11,7 +11,11 @@ use serde_json::Value;
 use crate::{
     checks::expectations::Outcome,
     shared::{Shared, Target},
-    support::{client::Client, wait},
+    support::{
+        client::Client,
+        gateway::{ADMIN, Gateway},
+        wait,
+    },
     test_gateway::worker_pids,
 };
 
@@ -26,15 +30,46 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The longest that the health port may take on a busy machine, with a short SIGSTOP of the gateway in between.
 const HEALTH_ANSWERS: Duration = Duration::from_secs(5);
 
+/// A count of which a part may not have reached the gateway.
+#[derive(Debug, Default)]
+struct Tally {
+    certain: u64,
+    possible: u64,
+}
+
+impl Tally {
+    fn check(&self, what: &str, counted: u64) -> Result<(), String> {
+        let Tally { certain, possible } = *self;
+        match (certain..=certain + possible).contains(&counted) {
+            true => Ok(()),
+            false => Err(format!("{counted} {what} counted, {certain} are certain and {possible} possible")),
+        }
+    }
+}
+
+/// Where the gateway counts a request, whatever its outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CountedAs {
+    Nothing,
+    /// In the `gateway_` metrics alone.
+    Request,
+    /// In the ledger too.
+    Usage,
+}
+
+/// Most tokens of a request whose tokens are not known exactly.
+const MOST_TOKENS: u64 = 1024;
+
 /// The clients' counts for the current gateway.
 #[derive(Debug, Default)]
 pub(crate) struct ClientCounts {
-    /// Requests that the gateway must have counted.
-    pub(crate) certain: u64,
-    /// Requests that the gateway may have counted.
-    pub(crate) possible: u64,
+    requests: Tally,
+    /// Requests for a worker.
+    usage: Tally,
+    /// Tokens of prompts and answers.
+    tokens: Tally,
     /// Bytes of the complete response bodies.
-    pub(crate) bytes: u64,
+    bytes: u64,
     /// Outcomes over all gateways of the lane.
     pub(crate) totals: BTreeMap<Outcome, u64>,
     gateway_number: u64,
@@ -49,35 +84,72 @@ impl ClientCounts {
 
     /// Adds a request that the gateway may or may not count.
     pub(crate) fn add_possible(&mut self) {
-        self.possible += 1;
+        self.requests.possible += 1;
+        self.usage.possible += 1;
+        self.tokens.possible += MOST_TOKENS;
     }
 
-    pub(crate) fn record(&mut self, gateway_number: u64, is_counted: bool, outcome: Outcome, bytes: Option<usize>) {
-        if gateway_number == self.gateway_number && is_counted {
-            match outcome {
-                Outcome::Abandoned | Outcome::Excused => self.possible += 1,
-                _ => self.certain += 1,
+    /// Adds a request with its outcome. `tokens` are those of a complete answer, if they are known.
+    pub(crate) fn record(
+        &mut self,
+        gateway_number: u64,
+        counted: CountedAs,
+        outcome: Outcome,
+        bytes: Option<usize>,
+        tokens: Option<u64>,
+    ) {
+        if gateway_number == self.gateway_number && counted != CountedAs::Nothing {
+            let is_certain = !matches!(outcome, Outcome::Abandoned | Outcome::Excused);
+            let add = |tally: &mut Tally| match is_certain {
+                true => tally.certain += 1,
+                false => tally.possible += 1,
+            };
+            add(&mut self.requests);
+            if counted == CountedAs::Usage {
+                add(&mut self.usage);
+            }
+            match tokens {
+                Some(tokens) if matches!(outcome, Outcome::Answered | Outcome::Streamed) => {
+                    self.tokens.certain += tokens;
+                }
+                _ => self.tokens.possible += tokens.unwrap_or(MOST_TOKENS),
             }
             self.bytes += bytes.unwrap_or(0) as u64;
         }
         *self.totals.entry(outcome).or_default() += 1;
     }
 
-    /// Compares the counts with the gateway's metrics; nothing may be in flight.
-    pub(crate) fn check(&self, metrics: &Value) -> Result<(), String> {
+    /// Compares the counts with the gateway's metrics and with `GET /usage`; nothing may be in flight.
+    pub(crate) fn check(&self, metrics: &Value, usage: &Value) -> Result<(), String> {
         let metric = |name: &str| metrics["gateway"][name].as_u64().unwrap_or(u64::MAX);
         let counted = metric("requests");
-        if counted < self.certain || counted > self.certain + self.possible {
-            let (certain, possible) = (self.certain, self.possible);
-            return Err(format!("{counted} requests counted, {certain} were answered and {possible} abandoned"));
-        }
+        self.requests.check("requests", counted)?;
         if metric("requests_success") + metric("requests_error") != counted {
             return Err(format!("successes and errors do not add up to all requests: {metrics}"));
         }
         if metric("bytes_sent") < self.bytes {
             return Err(format!("{} bytes counted, clients received {}", metric("bytes_sent"), self.bytes));
         }
-        Ok(())
+        let rows = usage["data"].as_array().ok_or_else(|| format!("no rows of usage: {usage}"))?;
+        let sum =
+            |names: [&str; 2]| rows.iter().flat_map(|row| names.map(|name| row[name].as_u64().unwrap_or(0))).sum();
+        self.usage.check("requests in the ledger", sum(["requests", "refused"]))?;
+        self.tokens.check("tokens in the ledger", sum(["prompt_tokens", "completion_tokens"]))
+    }
+}
+
+/// Returns what the ledger has recorded for each key.
+pub(crate) fn read_usage(gateway: &Gateway) -> Value {
+    gateway.client_with(ADMIN).get("/usage?by=key").json()
+}
+
+/// Checks the file of the ledger of a gateway that has ended.
+pub(crate) fn check_ledger_file(gateway: &Gateway) -> Result<(), String> {
+    let open = || rusqlite::Connection::open(gateway.data_dir().join("usage.db"));
+    let read = || open()?.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
+    match read() {
+        Ok(verdict) if verdict == "ok" => Ok(()),
+        other => Err(format!("the file of the ledger is not sound: {other:?}")),
     }
 }
 

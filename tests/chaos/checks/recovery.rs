@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     checks::expectations::Outcome,
+    checks::invariants::{CountedAs, check_ledger_file, read_usage},
     setup::{IDLE_UNLOAD, LOAD_TIMEOUT, QUEUE_TIMEOUT},
     shared::Shared,
     support::{
@@ -94,7 +95,7 @@ impl TestGateway {
         if (queue["active"].as_u64(), queue["waiting"].as_u64()) != (Some(0), Some(0)) {
             return Err(format!("something is still in flight: {queue}"));
         }
-        shared.counts().check(&metrics)?;
+        shared.counts().check(&metrics, &read_usage(&self.process))?;
         self.worker_states.read()?;
         if self.worker_states.is_ending() {
             return Err("llama-server was told to stop".into());
@@ -142,7 +143,8 @@ impl TestGateway {
             if response.status() != 200 && !is_late {
                 return Err(format!("a request that wakes llama-server got {} {}", response.status(), response.text()));
             }
-            shared.counts().record(self.gateway_number, true, Outcome::Answered, Some(response.body.len()));
+            let (answered, length) = (Outcome::Answered, Some(response.body.len()));
+            shared.counts().record(self.gateway_number, CountedAs::Usage, answered, length, None);
         }
         Ok(())
     }
@@ -176,6 +178,7 @@ impl TestGateway {
         if status.code() != Some(0) {
             return Err(format!("SIGTERM ended the gateway with {status:?}"));
         }
+        check_ledger_file(&self.process)?;
         self.worker_states.read()?;
         if !self.worker_states.has_ended() {
             return Err(format!("the worker is not stopped: {:?}", self.worker_states));

@@ -27,7 +27,8 @@ const TRANSITIONS: &[(&str, &str, &str, Condition)] = &[
     ("starting", "AnswersLoading", "loading", Condition::Always),
     ("starting", "AnswersReady", "ready", Condition::Always),
     ("starting", "Ended", "backoff", Condition::Always),
-    ("starting", "StopAsked", "draining", Condition::Shutdown),
+    // The clients that woke the worker may all be gone before its process is started.
+    ("starting", "StopAsked", "draining", Condition::SleepOrShutdown),
     ("loading", "AnswersReady", "ready", Condition::Always),
     ("loading", "Ended", "backoff", Condition::Always),
     ("loading", "StopAsked", "draining", Condition::Shutdown),
@@ -141,7 +142,7 @@ fn transitions_that_are_not_allowed_are_found() {
         (false, &given_up),
         (true, &[BEGIN, ("loading", "AnswersReady", "ready")]),
         (true, &[BEGIN, ("starting", "BudgetSpent", "failed")]),
-        (true, &[BEGIN, ("starting", "StopAsked", "draining"), STOPPED, BEGIN]),
+        (false, &[BEGIN, ("starting", "StopAsked", "draining"), STOPPED, BEGIN]),
         (true, &[BEGIN, READY, ("ready", "StartBegun", "starting")]),
     ] {
         assert!(walk(unloads_idle, wrong).is_err(), "{wrong:?}");

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     checks::expectations::{Expectation, Outcome, ResponseKind, classify, least_wait},
+    checks::invariants::CountedAs,
     random::Random,
     shared::{IDLE_POLL, Shared, Target},
     support::{
@@ -31,6 +32,13 @@ pub(crate) const MAX_REQUEST_TIME: Duration = Duration::from_secs(14);
 
 /// A key that only some versions of the key file contain.
 pub(crate) const GUEST_KEY: &str = "guest-secret-0123456789";
+
+/// The prompt that all clients send, where some are equal, and the percentage of prompts that are.
+const REPEATED: &str = "again";
+const REPETITIONS: u64 = 40;
+
+/// A request that is in flight at each fault looks like their cause.
+const REPEATED_REFUSALS: &[&str] = &["request_kills_backend"];
 
 /// The longest pause of a client between two requests, in milliseconds.
 pub(crate) const MAX_PAUSE_MS: u64 = 80;
@@ -53,6 +61,8 @@ pub(crate) struct TrafficClient<'a> {
     key: String,
     /// The models that it asks for; empty if there is only one.
     models: &'static [&'static str],
+    /// Whether some of its requests are equal to those of other clients.
+    repeats: bool,
     connection: Option<(u64, RawClient)>,
 }
 
@@ -64,8 +74,7 @@ pub(crate) struct PlannedRequest {
     pub(crate) method: &'static str,
     pub(crate) path: &'static str,
     pub(crate) body: Vec<u8>,
-    /// Whether the `gateway_` metrics count the request, with any outcome.
-    is_counted: bool,
+    counted: CountedAs,
 }
 
 /// Makes a request with the given id.
@@ -116,12 +125,27 @@ const KEY_REFUSALS: &[&str] = &["invalid_api_key", "rate_limit_exceeded"];
 impl<'a> TrafficClient<'a> {
     pub(crate) fn new(shared: &'a Shared, random: Random, name: String, is_real: bool) -> Self {
         let key = USER.to_owned();
-        TrafficClient { shared, random, name, sent_requests: 0, is_real, key, models: &[], connection: None }
+        TrafficClient {
+            shared,
+            random,
+            name,
+            sent_requests: 0,
+            is_real,
+            key,
+            models: &[],
+            repeats: false,
+            connection: None,
+        }
     }
 
     /// Makes it ask for these models, with a key of its own.
     pub(crate) fn with_models(self, models: &'static [&'static str], key: String) -> Self {
         Self { models, key, ..self }
+    }
+
+    /// Makes some of its requests equal to those of other clients.
+    pub(crate) fn with_repetitions(self, repeats: bool) -> Self {
+        Self { repeats, ..self }
     }
 
     /// Sends requests and checks the responses until the lane is finished.
@@ -243,7 +267,8 @@ impl<'a> TrafficClient<'a> {
 
     /// Makes a request that generates text.
     fn text_request(&mut self, target: &Target, id: String, kind: ResponseKind) -> PlannedRequest {
-        let (prompt, words) = self.prompt();
+        let is_repeated = self.repeats && self.random.chance(REPETITIONS);
+        let (prompt, words) = if is_repeated { (REPEATED.to_owned(), 1) } else { self.prompt() };
         // The real llama-server is fast: responses must be long enough that faults meet them in flight.
         let tokens = self.random.between(1, if self.is_real { REAL_TOKENS } else { FAKE_TOKENS });
         let streams =
@@ -266,8 +291,9 @@ impl<'a> TrafficClient<'a> {
         let counts = (!self.is_real).then_some((prompt_tokens, tokens));
         let client = Client::new(&target.url).key(&self.key);
         let body = self.with_model_name(body).to_string();
-        let expected = Expectation { refusals: self.fleet_refusals(), ..Expectation::proxied(id, kind, counts) };
-        PlannedRequest::new(client, "POST", path, body.as_bytes(), expected, true)
+        let refusals = if is_repeated { REPEATED_REFUSALS } else { self.fleet_refusals() };
+        let expected = Expectation { refusals, may_join: is_repeated, ..Expectation::proxied(id, kind, counts) };
+        PlannedRequest::new(client, "POST", path, body.as_bytes(), expected, CountedAs::Usage)
     }
 
     /// Adds the name of one of its models to a body.
@@ -296,7 +322,12 @@ impl<'a> TrafficClient<'a> {
         let refusals = if is_local { &[] } else { self.fleet_refusals() };
         let expected = Expectation { is_proxied: !is_local, refusals, ..Expectation::proxied(id, kind, None) };
         let method = if body_field.is_some() { "POST" } else { "GET" };
-        PlannedRequest::new(Client::new(&target.url).key(&self.key), method, path, body.as_bytes(), expected, !is_local)
+        let counted = match path {
+            _ if is_local => CountedAs::Nothing,
+            "/v1/models" => CountedAs::Request,
+            _ => CountedAs::Usage,
+        };
+        PlannedRequest::new(Client::new(&target.url).key(&self.key), method, path, body.as_bytes(), expected, counted)
     }
 
     /// Makes a chat request with another key, or with none.
@@ -315,13 +346,13 @@ impl<'a> TrafficClient<'a> {
         let expected = Expectation { refusals, is_proxied: may_pass, ..Expectation::proxied(id, kind, tokens) };
         let client = Client::new(&target.url);
         let client = key.into_iter().fold(client, Client::key);
-        PlannedRequest::new(client, "POST", "/v1/chat/completions", body.as_bytes(), expected, true)
+        PlannedRequest::new(client, "POST", "/v1/chat/completions", body.as_bytes(), expected, CountedAs::Usage)
     }
 
     /// Makes a request that the model cannot serve, because it is of another kind.
     fn misdirected_request(&self, target: &Target, id: String) -> PlannedRequest {
         let request = self.refused_request(target, id, "/v1/embeddings", b"{}", &["wrong_model_kind"]);
-        PlannedRequest { is_counted: true, ..request }
+        PlannedRequest { counted: CountedAs::Usage, ..request }
     }
 
     /// Makes a request that the gateway refuses with one of `refusals`, before it has found out what is asked for.
@@ -335,7 +366,7 @@ impl<'a> TrafficClient<'a> {
     ) -> PlannedRequest {
         let expected =
             Expectation { refusals, is_proxied: false, ..Expectation::proxied(id, ResponseKind::Refusal, None) };
-        PlannedRequest::new(Client::new(&target.url).key(&self.key), "POST", path, body, expected, false)
+        PlannedRequest::new(Client::new(&target.url).key(&self.key), "POST", path, body, expected, CountedAs::Nothing)
     }
 }
 
@@ -346,15 +377,23 @@ impl PlannedRequest {
         path: &'static str,
         body: &[u8],
         expected: Expectation,
-        is_counted: bool,
+        counted: CountedAs,
     ) -> Self {
         let client = client.header("X-Request-Id", &expected.id);
-        PlannedRequest { expected, client, method, path, body: body.to_vec(), is_counted }
+        PlannedRequest { expected, client, method, path, body: body.to_vec(), counted }
     }
 
     /// Adds the outcome to the clients' counts.
     pub(crate) fn record_outcome(&self, shared: &Shared, target: &Target, outcome: Outcome, bytes: Option<usize>) {
-        shared.counts().record(target.gateway_number, self.is_counted, outcome, bytes);
+        shared.counts().record(target.gateway_number, self.counted, outcome, bytes, self.tokens());
+    }
+
+    /// Returns the tokens of prompt and answer; `None` if they are not known.
+    fn tokens(&self) -> Option<u64> {
+        match self.expected.kind {
+            ResponseKind::Json | ResponseKind::Health | ResponseKind::Refusal => Some(0),
+            _ => self.expected.tokens.map(|(prompt, completion)| prompt + completion),
+        }
     }
 
     /// Checks the response to a request that was sent after `begin`, and records its outcome.
@@ -368,14 +407,18 @@ impl PlannedRequest {
         let took = shared.running_time_since(begin);
         let outcome = classify(&self.expected, response, shared.is_excused(target));
         let outcome = outcome.map_err(|problem| format!("{problem}\n  to {:?}", self.expected))?;
-        if took < least_wait(&outcome) {
+        // The time of an answer that was joined has begun before.
+        if !self.expected.may_join && took < least_wait(&outcome) {
             return Err(format!("the gateway gave up too early, after {took:?}: {outcome:?} to {:?}", self.expected));
         }
         let length = (outcome != Outcome::Cut).then_some(response.body.len());
         if outcome.is_cut_at_backend() {
             shared.report_cut(&self.expected.id);
         }
-        self.record_outcome(shared, target, outcome, length);
+        // An answer of the cache takes no tokens.
+        let is_hit = response.header("x-llamagate-cache") == Some("hit");
+        let tokens = if is_hit { Some(0) } else { self.tokens() };
+        shared.counts().record(target.gateway_number, self.counted, outcome, length, tokens);
         Ok(())
     }
 
@@ -386,7 +429,7 @@ impl PlannedRequest {
 
 impl Expectation {
     fn proxied(id: String, kind: ResponseKind, tokens: Option<(u64, u64)>) -> Self {
-        Expectation { id, kind, tokens, refusals: &[], is_proxied: true }
+        Expectation { id, kind, tokens, refusals: &[], is_proxied: true, may_join: false }
     }
 }
 

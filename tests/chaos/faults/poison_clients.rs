@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::{
     checks::expectations::{Expectation, Outcome, ResponseKind, classify},
+    checks::invariants::CountedAs,
     shared::{Shared, Target},
     support::{client::Client, gateway::USER},
 };
@@ -52,7 +53,8 @@ impl PoisonClients {
                 let mut seen = Seen::new();
                 while !stop.load(Ordering::SeqCst) {
                     let id = format!("poison-{which}-{gateway_number}-{n}-{}", seen.len());
-                    let expected = Expectation { id, kind, tokens: None, refusals: &[POISON_CODE], is_proxied: true };
+                    let refusals = &[POISON_CODE];
+                    let expected = Expectation { id, kind, tokens: None, refusals, is_proxied: true, may_join: true };
                     let client = Client::new(&url).key(USER).header("X-Request-Id", &expected.id);
                     let response = client.try_send("POST", "/v1/chat/completions", body.to_string().as_bytes());
                     let response = response.map_err(|error| format!("no response ({error}) to {expected:?}"))?;
@@ -78,7 +80,7 @@ impl PoisonClients {
                 Ok(seen) => {
                     for (outcome, length) in seen {
                         refused += usize::from(matches!(&outcome, Outcome::Refused(_, code) if code == POISON_CODE));
-                        shared.counts().record(self.gateway_number, true, outcome, Some(length));
+                        shared.counts().record(self.gateway_number, CountedAs::Usage, outcome, Some(length), None);
                     }
                 }
                 Err(problem) => shared.report_violation(problem),

@@ -15,7 +15,7 @@ use super::{
     config::{BUDGET_GIB, MODELS, memory_gib},
 };
 use crate::{
-    checks::recovery::until_soon,
+    checks::{invariants::read_usage, recovery::until_soon},
     setup::{LOAD_TIMEOUT, QUEUE_TIMEOUT},
     shared::Shared,
     support::{client::Client, resources, wait},
@@ -143,7 +143,7 @@ impl FleetGateway {
         if known != BTreeSet::from(MODELS) {
             return Err(format!("not all models are there: {known:?}"));
         }
-        shared.counts().check(&metrics)
+        shared.counts().check(&metrics, &read_usage(&self.process))
     }
 
     /// Stops the gateway with SIGTERM, and checks that it leaves nothing behind.
