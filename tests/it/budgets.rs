@@ -13,7 +13,7 @@ use super::support::{
     client_program::{run_client, script},
     gateway::{Backend, Gateway, litellm_python, python},
     remote::{Remote, Reply},
-    wait::{SOON, eventually},
+    wait::{SOON, eventually, eventually_some},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -302,4 +302,35 @@ fn a_remote_worker_never_sees_who_asks() {
     assert_eq!(client.post_json(CHAT, &chat(json!({"model": "m"}))).status(), 200);
     let received = &remote.received()[0];
     assert!(names.iter().all(|name| received.header(&name.to_lowercase()).is_none()));
+}
+
+#[test]
+fn a_request_that_moves_to_another_worker_and_model_is_paid_for_once() {
+    let failing = Remote::start(Reply::Status(503, json!({"busy": true})));
+    let entry =
+        |url: &str| format!("  - {{model_name: first, litellm_params: {{model: openai/m, api_base: \"{url}\"}}}}\n");
+    let entries = entry(&failing.url()).repeat(2);
+    let config =
+        format!("models: {{second: {{file: a.gguf}}}}\nmodel_list:\n{entries}fallbacks: {{first: [second]}}\n");
+    let gateway =
+        with_key("requests_per_day=2 tokens_per_day=1000").fakes(&config, &[("a.gguf", json!({}))]).start_ready();
+    let client = gateway.client_with(SECRET);
+    let ask = || client.post_json(CHAT, &chat(json!({"model": "first", "max_tokens": 20})));
+    let answer = ask();
+    assert_eq!((answer.status(), answer.header("x-llamagate-model")), (200, Some("second")), "{}", answer.text());
+    assert!(failing.received().len() > 1, "more than one attempt has failed");
+    let row = eventually_some("the request is recorded", SOON, || {
+        client.get("/usage?by=key,model").json()["data"]
+            .as_array()
+            .filter(|rows| rows.len() == 1)
+            .map(|rows| rows[0].clone())
+    });
+    let usage = &answer.json()["usage"];
+    assert_eq!((&row["model"], &row["requests"], &row["refused"]), (&json!("second"), &json!(1), &json!(0)));
+    assert_eq!(
+        (&row["prompt_tokens"], &row["completion_tokens"]),
+        (&usage["prompt_tokens"], &usage["completion_tokens"])
+    );
+    assert_eq!(ask().status(), 200, "one of two requests was left");
+    assert_exceeded(&ask(), "requests_per_day");
 }
