@@ -23,7 +23,6 @@ use super::booking::Booking;
 use super::cache::answer_cache::{AskedAnswer, FlightLead};
 use super::connection::discard::InboundBody;
 use super::headers;
-use super::model_files::FilesAnswer;
 use super::prepared_request::{PreparedRequest, Queued, Translated};
 use super::queue::ticket::{QueueEntry, WaitEnd};
 use super::request::body;
@@ -32,6 +31,7 @@ use super::request::parameters;
 use super::request::proxied_request::{ProxiedRequest, RequestRole, requested_model};
 use super::response::body::ResponseBody;
 use super::response::heartbeat;
+use super::response::local_answer::LocalAnswer;
 use super::response::shared::SharedAnswer;
 use super::routes::route::RouteTarget;
 use super::service::{Gateway, ResponseContext, id_in_path};
@@ -157,8 +157,8 @@ impl Gateway {
                 let body = &mut context.body;
                 let answer = Box::pin(self.respond_about_files(files_route, route, &parts, body, &caller, record));
                 return Ok(match answer.await? {
-                    FilesAnswer::Whole(response) => PreparedRequest::Answered(response),
-                    FilesAnswer::Made(response) => PreparedRequest::Made(response),
+                    LocalAnswer::Whole(response) => PreparedRequest::Answered(response),
+                    LocalAnswer::Made(response) => PreparedRequest::Made(response),
                 });
             }
             RouteTarget::Models(models_route) => {

@@ -30,12 +30,13 @@ use super::connection::discard::{InboundBody, UnreadBody};
 use super::connection::head::HeadLimits;
 use super::headers::{self, REQUEST_ID, X_REQUEST_ID};
 use super::malformed_request;
-use super::model_files::{self, FilesAnswer, FilesRequest, ModelFiles, RemovalOrder};
+use super::model_files::{self, FilesRequest, ModelFiles, RemovalOrder};
 use super::models_api::ModelsApi;
 use super::queue::model_queues::ModelQueues;
 use super::request::body::{self, BodyLimits};
 use super::request::envelope::{self, Envelope};
 use super::response::body::ResponseBody;
+use super::response::local_answer::LocalAnswer;
 use super::route_path::CanonicalPath;
 use super::routes::lookup;
 use super::routes::route::{FilesRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget};
@@ -337,7 +338,7 @@ impl Gateway {
         body: &mut Option<InboundBody>,
         caller: &Caller,
         record: &mut Record,
-    ) -> Result<FilesAnswer, Refusal> {
+    ) -> Result<LocalAnswer, Refusal> {
         rate::check(caller.meter())?;
         rate::charge(caller.meter())?;
         if matches!(route_of_files, FilesRoute::Remove | FilesRoute::OllamaDelete) {
