@@ -53,7 +53,8 @@ use crate::cores::{self, CoreThreads};
 use crate::download::DownloadRegistry;
 use crate::fleet::{Fleet, KeySuspensions};
 use crate::gateway::{
-    Accounting, AppServices, Authenticator, Gateway, HeadLimits, ModelQueues, QueueTimeouts, WireLimits, listen,
+    Accounting, AppServices, Authenticator, Gateway, HeadLimits, ModelQueues, QueueTimeouts, RecentActs, WireLimits,
+    listen,
 };
 use crate::ledger::{LedgerSettings, Price, UsageLedger};
 use crate::models::LAST_USED_FILE;
@@ -151,7 +152,11 @@ fn open_accounts(context: &RunContext) -> io::Result<Accounts> {
         None => (UsageLedger::off(), None),
     };
     let price = Price::per_hour(price_per_hour.0);
-    Ok(Accounts { accounting: Arc::new(Accounting { metrics, access, ledger, price }), access_guard, ledger_guard })
+    Ok(Accounts {
+        accounting: Arc::new(Accounting { metrics, access, ledger, acts: RecentActs::default(), price }),
+        access_guard,
+        ledger_guard,
+    })
 }
 
 /// Creates what runs the workers. The model files are read later, by [`wait_for_stop`].
@@ -292,6 +297,7 @@ async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSign
     operator_api.stopping.store(true, Ordering::Relaxed);
     // First: what has arrived is kept, and those who follow a download leave.
     models.reloader.downloads.stop().await;
+    gateway.end_live().await;
     if let (Some(jobs), Some(reason)) = (&mut jobs, reason) {
         // Before the drain, so that the platform sends no further jobs to this worker.
         jobs.give_up(&reason).await;

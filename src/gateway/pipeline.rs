@@ -31,7 +31,6 @@ use super::request::parameters;
 use super::request::proxied_request::{ProxiedRequest, RequestRole, requested_model};
 use super::response::body::ResponseBody;
 use super::response::heartbeat;
-use super::response::local_answer::LocalAnswer;
 use super::response::shared::SharedAnswer;
 use super::routes::route::RouteTarget;
 use super::service::{Gateway, ResponseContext, id_in_path};
@@ -140,7 +139,10 @@ impl Gateway {
             record.begin_act(route, id_in_path(route, &parts));
         }
         // Downloads are told of while the start waits for one.
-        if !matches!(route.target, RouteTarget::Gateway(_) | RouteTarget::Files(_) | RouteTarget::Usage) {
+        if !matches!(
+            route.target,
+            RouteTarget::Gateway(_) | RouteTarget::Files(_) | RouteTarget::Usage | RouteTarget::Live(_)
+        ) {
             self.model_queues.models_known().await?;
         }
         let required_kind = match route.target {
@@ -156,10 +158,11 @@ impl Gateway {
             RouteTarget::Files(files_route) => {
                 let body = &mut context.body;
                 let answer = Box::pin(self.respond_about_files(files_route, route, &parts, body, &caller, record));
-                return Ok(match answer.await? {
-                    LocalAnswer::Whole(response) => PreparedRequest::Answered(response),
-                    LocalAnswer::Made(response) => PreparedRequest::Made(response),
-                });
+                return Ok(answer.await?.into());
+            }
+            RouteTarget::Live(live_route) => {
+                let answer = Box::pin(self.respond_about_now(live_route, route, &parts, &caller));
+                return Ok(answer.await?.into());
             }
             RouteTarget::Models(models_route) => {
                 let body = &mut context.body;

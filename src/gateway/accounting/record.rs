@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::activity::ActivityGuard;
+use super::recent_acts::RecentActs;
 use super::slot_use::SlotUse;
 use super::usage::{TokenCounter, TokenCounts};
 use super::verdict::Verdict;
@@ -38,6 +39,8 @@ pub struct Accounting {
     pub access: AccessLog,
     /// The usage ledger.
     pub ledger: UsageLedger,
+    /// The last acts of administrators.
+    pub acts: RecentActs,
     /// `PRICE_PER_HOUR`
     pub price: Price,
 }
@@ -505,7 +508,7 @@ impl RecordData {
     fn record_act(&mut self, status: u16) {
         let Some(act) = self.act.take() else { return };
         let NamedAct { route, target } = *act;
-        self.accounting.ledger.record_act(AdminAct {
+        let act = AdminAct {
             time: self.time,
             key: self.key.as_deref().map(|key| key.id.to_string()),
             address: self.client,
@@ -513,7 +516,9 @@ impl RecordData {
             target,
             status,
             outcome: self.code.unwrap_or("ok").to_owned(),
-        });
+        };
+        self.accounting.acts.add(&act);
+        self.accounting.ledger.record_act(act);
     }
 
     /// Counts the tokens of the request and charges them to its key and its worker.
@@ -522,6 +527,10 @@ impl RecordData {
         let metrics = &self.accounting.metrics;
         metrics.count_tokens(model, self.key.as_deref(), tokens.prompt, tokens.completion);
         metrics.count_drafted(model, tokens.drafted, tokens.accepted);
+        if self.last_text_at.is_none() {
+            // Those of a stream are counted as they come.
+            model.count_whole(tokens.completion);
+        }
         let spent = self.spent_tokens(tokens);
         if let Some(meter) = self.meter.as_ref().filter(|_| spent > 0) {
             meter.charge_tokens(spent);
