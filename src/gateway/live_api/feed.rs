@@ -233,3 +233,7 @@ impl FeedState {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "feed_tests.rs"]
+mod tests;
