@@ -53,7 +53,8 @@ use crate::cores::{self, CoreThreads};
 use crate::download::DownloadRegistry;
 use crate::fleet::{Fleet, KeySuspensions};
 use crate::gateway::{
-    Accounting, AppServices, Authenticator, Gateway, HeadLimits, ModelQueues, QueueTimeouts, WireLimits, listen,
+    Accounting, AppServices, Authenticator, Gateway, HeadLimits, ModelQueues, QueueTimeouts, RecentActs, WireLimits,
+    listen,
 };
 use crate::ledger::{LedgerSettings, UsageLedger};
 use crate::models::LAST_USED_FILE;
@@ -150,7 +151,11 @@ fn open_accounts(context: &RunContext) -> io::Result<Accounts> {
         }
         None => (UsageLedger::off(), None),
     };
-    Ok(Accounts { accounting: Arc::new(Accounting { metrics, access, ledger }), access_guard, ledger_guard })
+    Ok(Accounts {
+        accounting: Arc::new(Accounting { metrics, access, ledger, acts: RecentActs::default() }),
+        access_guard,
+        ledger_guard,
+    })
 }
 
 /// Creates what runs the workers. The model files are read later, by [`wait_for_stop`].
@@ -291,6 +296,7 @@ async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSign
     operator_api.stopping.store(true, Ordering::Relaxed);
     // First: what has arrived is kept, and those who follow a download leave.
     models.reloader.downloads.stop().await;
+    gateway.end_live().await;
     if let (Some(jobs), Some(reason)) = (&mut jobs, reason) {
         // Before the drain, so that the platform sends no further jobs to this worker.
         jobs.give_up(&reason).await;

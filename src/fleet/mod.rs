@@ -39,6 +39,7 @@ mod worker_changes;
 mod worker_counters;
 
 pub use crate::worker::{Fingerprint, IdleTime, KeySuspensions, RequestClass, WorkerState};
+pub use crate::worker::{LastExit, LoadReport};
 pub use adapters::ModelAdapters;
 pub use breaker::{Breaker, BreakerState};
 pub use lease::Lease;
@@ -49,7 +50,7 @@ pub use model::{Model, ModelDemand, ModelRevision};
 pub use model_info::{ModelInfo, ModelNumbers, PoolRank, RoutingPolicy};
 pub use pool::ModelPool;
 pub use quota::Quota;
-pub use report::{FleetReport, ModelStatus, ServiceStatus};
+pub use report::{FleetReport, ModelStatus, ServiceStatus, WorkerReport};
 #[cfg(test)]
 pub(crate) use testing::StubWorker;
 pub use worker_changes::WorkerChanges;

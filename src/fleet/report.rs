@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::worker::{LastExit, WorkerCondition, WorkerState};
+use super::member::Member;
+use super::worker_counters::WorkerKind;
+use crate::telemetry::files::LogFolder;
+use crate::worker::{LastExit, LoadReport, WorkerCondition, WorkerState};
 
 /// The reported state of a model.
 #[derive(Debug, Serialize)]
@@ -15,6 +18,52 @@ pub struct ModelStatus {
     pub restarts: u64,
     /// How the last process of a worker ended.
     pub last_exit: Option<LastExit>,
+}
+
+/// The reported state of one worker.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WorkerReport {
+    /// The number of the worker among those of its model.
+    pub worker: u32,
+    /// The operator of the worker.
+    pub kind: WorkerKind,
+    /// The state.
+    pub state: WorkerState,
+    /// Whether it was stopped, or never started, because it was not in use: a request wakes it.
+    pub asleep: bool,
+    /// Maximum number of requests that hold a slot.
+    pub slots: usize,
+    /// Restarts since the service started.
+    pub restarts: u64,
+    /// How far its load is; `None` if nothing is being loaded.
+    pub load: Option<LoadReport>,
+    /// How its last process ended.
+    pub last_exit: Option<LastExit>,
+    /// Why a remote worker cannot serve, according to its last probe.
+    pub last_error: Option<String>,
+}
+
+impl Member {
+    /// Returns the reported state.
+    pub fn report(&self) -> WorkerReport {
+        let status = self.handle().status();
+        WorkerReport {
+            worker: self.number,
+            kind: self.kind,
+            state: status.state,
+            asleep: status.asleep,
+            slots: self.slot_count(),
+            restarts: status.restarts,
+            load: self.handle().load(),
+            last_exit: status.last_exit,
+            last_error: status.last_error,
+        }
+    }
+
+    /// Returns the folder of the worker's log files; `None` for a remote worker.
+    pub fn log_folder(&self) -> Option<&LogFolder> {
+        self.handle().log_folder()
+    }
 }
 
 /// The states of all models at one moment.

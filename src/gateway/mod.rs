@@ -25,6 +25,7 @@
 //! - `model_files/`: the routes that change which models are on the disk
 //! - `models_api/`: the routes about models themselves
 //! - `usage_api/`: the route about usage
+//! - `live_api/`: the live feed, the queue and the logs
 //! - `cache/`: answers that are kept for equal requests, and answers that equal requests in flight share
 //! - `malformed_request.rs`: the response to a malformed request head
 //! - `client_address.rs`: which client a request comes from, behind proxies
@@ -46,6 +47,7 @@ mod credentials;
 mod early_checks;
 pub(crate) mod exchange;
 mod headers;
+mod live_api;
 mod malformed_request;
 mod model_files;
 mod models_api;
@@ -66,6 +68,7 @@ mod translation;
 mod upstream;
 mod usage_api;
 
+pub use accounting::recent_acts::RecentActs;
 pub use accounting::record::Accounting;
 pub use admission::auth::Authenticator;
 pub use connection::head::HeadLimits;

@@ -22,7 +22,6 @@ use super::booking::Booking;
 use super::cache::answer_cache::{AskedAnswer, FlightLead};
 use super::connection::discard::InboundBody;
 use super::headers;
-use super::model_files::FilesAnswer;
 use super::prepared_request::{PreparedRequest, Queued, Translated};
 use super::queue::ticket::{QueueEntry, WaitEnd};
 use super::request::body;
@@ -139,7 +138,10 @@ impl Gateway {
             record.begin_act(route, id_in_path(route, &parts));
         }
         // Downloads are told of while the start waits for one.
-        if !matches!(route.target, RouteTarget::Gateway(_) | RouteTarget::Files(_) | RouteTarget::Usage) {
+        if !matches!(
+            route.target,
+            RouteTarget::Gateway(_) | RouteTarget::Files(_) | RouteTarget::Usage | RouteTarget::Live(_)
+        ) {
             self.model_queues.models_known().await?;
         }
         let required_kind = match route.target {
@@ -155,10 +157,11 @@ impl Gateway {
             RouteTarget::Files(files_route) => {
                 let body = &mut context.body;
                 let answer = Box::pin(self.respond_about_files(files_route, route, &parts, body, &caller, record));
-                return Ok(match answer.await? {
-                    FilesAnswer::Whole(response) => PreparedRequest::Answered(response),
-                    FilesAnswer::Made(response) => PreparedRequest::Made(response),
-                });
+                return Ok(answer.await?.into());
+            }
+            RouteTarget::Live(live_route) => {
+                let answer = Box::pin(self.respond_about_now(live_route, route, &parts, &caller));
+                return Ok(answer.await?.into());
             }
             RouteTarget::Models(models_route) => {
                 let body = &mut context.body;

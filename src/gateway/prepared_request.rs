@@ -9,6 +9,7 @@ use super::queue::ticket::QueueEntry;
 use super::request::body::RequestBody;
 use super::request::proxied_request::ProxiedRequest;
 use super::response::line_stream::LineForm;
+use super::response::local_answer::LocalAnswer;
 use super::response::made::NextMade;
 use super::response::shared::SharedAnswer;
 use super::translation::DialectRequest;
@@ -27,6 +28,15 @@ pub(super) enum PreparedRequest {
     Queued(Queued),
     /// The request is served by calls.
     Translated(Box<Translated>),
+}
+
+impl From<LocalAnswer> for PreparedRequest {
+    fn from(answer: LocalAnswer) -> Self {
+        match answer {
+            LocalAnswer::Whole(response) => Self::Answered(response),
+            LocalAnswer::Made(response) => Self::Made(response),
+        }
+    }
 }
 
 /// A request that was read from its dialect, with what its calls need.

@@ -29,16 +29,20 @@ use super::client_address::{ClientAddress, ClientAddresses};
 use super::connection::discard::{InboundBody, UnreadBody};
 use super::connection::head::HeadLimits;
 use super::headers::{self, REQUEST_ID, X_REQUEST_ID};
+use super::live_api::LiveApi;
 use super::malformed_request;
-use super::model_files::{self, FilesAnswer, FilesRequest, ModelFiles, RemovalOrder};
+use super::model_files::{self, FilesRequest, ModelFiles, RemovalOrder};
 use super::models_api::ModelsApi;
 use super::queue::model_queues::ModelQueues;
 use super::request::body::{self, BodyLimits};
 use super::request::envelope::{self, Envelope};
 use super::response::body::ResponseBody;
+use super::response::local_answer::LocalAnswer;
 use super::route_path::CanonicalPath;
 use super::routes::lookup;
-use super::routes::route::{FilesRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget};
+use super::routes::route::{
+    FilesRoute, LiveRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget,
+};
 use super::translation::shared::{self, TranslationLimits};
 use super::upstream::forward::Forwarder;
 use super::upstream::retry::RetryPolicy;
@@ -97,6 +101,7 @@ pub struct Gateway {
     models_api: ModelsApi,
     model_files: ModelFiles,
     usage_api: UsageApi,
+    live_api: LiveApi,
     /// `OLLAMA_API`
     serves_ollama: bool,
     /// `STRICT_PARAMETERS`
@@ -128,6 +133,12 @@ impl Gateway {
             head_limits: HeadLimits::new(&settings.limits),
             body_limits: BodyLimits::new(max_request_body_size.0, client_body_timeout.0),
             translation_limits,
+            live_api: LiveApi::new(
+                Arc::clone(&fleet),
+                Arc::clone(&model_queues),
+                Arc::clone(&app.downloads),
+                Arc::clone(&accounting),
+            ),
             model_queues,
             retry_policy: RetryPolicy::new(settings),
             prefix_seed: RandomState::new(),
@@ -274,6 +285,27 @@ impl Gateway {
         self.usage_api.respond(parts, caller).await
     }
 
+    /// Answers a route with which people look at the service, which counts as one request of the caller's key.
+    ///
+    /// # Errors
+    /// A refusal if the rate limit of the key is reached, or as [`LiveApi::respond`].
+    pub(super) async fn respond_about_now(
+        &self,
+        live_route: LiveRoute,
+        route: &Route,
+        parts: &Parts,
+        caller: &Caller,
+    ) -> Result<LocalAnswer, Refusal> {
+        rate::check(caller.meter())?;
+        rate::charge(caller.meter())?;
+        self.live_api.respond(live_route, &id_in_path(route, parts), parts, caller).await
+    }
+
+    /// Ends the streams of those who look at the service, because it stops.
+    pub async fn end_live(&self) {
+        self.live_api.end().await;
+    }
+
     /// Answers a route of the models API, which counts as one request of the caller's key. Lists show models that have
     /// come into the models folder since the last scan.
     ///
@@ -337,7 +369,7 @@ impl Gateway {
         body: &mut Option<InboundBody>,
         caller: &Caller,
         record: &mut Record,
-    ) -> Result<FilesAnswer, Refusal> {
+    ) -> Result<LocalAnswer, Refusal> {
         rate::check(caller.meter())?;
         rate::charge(caller.meter())?;
         if matches!(route_of_files, FilesRoute::Remove | FilesRoute::OllamaDelete) {
@@ -383,9 +415,11 @@ impl Gateway {
         }
         match route.target {
             RouteTarget::Gateway(local) => self.respond_locally(local, route, parts).await,
-            RouteTarget::Worker(_) | RouteTarget::Models(_) | RouteTarget::Files(_) | RouteTarget::Usage => {
-                Err(Refusal::RouteNotFound)
-            }
+            RouteTarget::Worker(_)
+            | RouteTarget::Models(_)
+            | RouteTarget::Files(_)
+            | RouteTarget::Usage
+            | RouteTarget::Live(_) => Err(Refusal::RouteNotFound),
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::accounting::recent_acts::RecentActs;
 use super::accounting::record::{Accounting, Record};
 use super::admission::auth::Caller;
 use super::content_kind::ContentKind;
@@ -85,7 +86,7 @@ impl TestRecords {
         };
         let (access, writer) = AccessLog::open(&logs);
         let (metrics, ledger) = (Arc::new(Metrics::new("local")), UsageLedger::off());
-        let accounting = Arc::new(Accounting { metrics, access, ledger });
+        let accounting = Arc::new(Accounting { metrics, access, ledger, acts: RecentActs::default() });
         Self { accounting, folder, writer }
     }
 

@@ -234,6 +234,12 @@ refusals! {
     UsageOff => NOT_FOUND, INVALID, "usage_off", keep, final;
     /// The usage file cannot be read now, with the reason.
     UsageUnavailable(&'static str) => SERVICE_UNAVAILABLE, SERVER, "usage_unavailable", keep, again;
+    /// Too many clients listen; says to what.
+    TooManyListeners(&'static str, Duration) => SERVICE_UNAVAILABLE, SERVER, "too_many_listeners", keep, again, wait in (_, wait);
+    /// No log has this name.
+    LogNotFound(String) => NOT_FOUND, INVALID, "log_not_found", keep, final;
+    /// A log cannot be read now, with the reason.
+    LogUnavailable(&'static str) => SERVICE_UNAVAILABLE, SERVER, "log_unavailable", keep, again;
     /// The queue is full; a place should be free after this time.
     QueueFull(Duration) => SERVICE_UNAVAILABLE, SERVER, QUEUE_FULL, keep, again, wait in (wait);
     /// The request has waited for `QUEUE_TIMEOUT`.
@@ -314,6 +320,9 @@ impl Refusal {
             | Self::KeyNotSuspended(_)
             | Self::UsageOff
             | Self::UsageUnavailable(_)
+            | Self::TooManyListeners(..)
+            | Self::LogNotFound(_)
+            | Self::LogUnavailable(_)
             | Self::DownloadsOff(_)
             | Self::DownloadsFull(..)
             | Self::DownloadNotFound(_)
@@ -429,6 +438,9 @@ impl fmt::Display for Refusal {
             Self::KeyNotSuspended(id) => write!(f, "No API key '{}' is suspended", printable(id)),
             Self::UsageOff => f.write_str("Usage is not recorded (USAGE_DB is off)"),
             Self::UsageUnavailable(why) => write!(f, "Usage cannot be read now: {why}"),
+            Self::TooManyListeners(what, _) => write!(f, "{what}; try again later"),
+            Self::LogNotFound(name) => write!(f, "There is no log '{}'; GET /logs names those that there are", printable(name)),
+            Self::LogUnavailable(why) => write!(f, "The log cannot be read now: {why}"),
             Self::DownloadsOff(why) | Self::DownloadFailed(why) => f.write_str(why),
             Self::ModelInUse(why) => write!(f, "The model is in use: {why}"),
             Self::ModelNotRemovable(why) => write!(f, "The model may not be removed: {why}"),

@@ -25,6 +25,9 @@ use crate::telemetry::bounds::LOGGED_WORD;
 /// Bytes of the hash of a person's name that a line shows.
 const SHOWN_HASH: usize = 8;
 
+/// The kind of file that the log is.
+const KIND: &str = "access";
+
 /// One finished request.
 #[derive(Debug, Clone, Serialize)]
 pub struct AccessEntry<'a> {
@@ -91,6 +94,8 @@ pub struct AccessLog {
     format: LogFormat,
     /// `LOG_PEOPLE`
     names_people: bool,
+    /// Where the lines go.
+    folder: LogFolder,
     /// The lines that could not be written, and why.
     pub errors: Arc<WriteErrors>,
 }
@@ -99,11 +104,16 @@ impl AccessLog {
     /// Opens `$LOG_DIR/access`. Dropping the guard writes the queued lines.
     pub fn open(logs: &Logs) -> (Self, WorkerGuard) {
         let rules = LogRules::from(logs);
-        let folder = LogFolder::open(logs.log_dir.join("access"), rules);
+        let folder = LogFolder::open(logs.log_dir.join(KIND), rules);
         let errors = folder.errors();
-        let (writer, guard) = queued_writer(folder.daily("access", &logs.instance_id, CLOCK));
+        let (writer, guard) = queued_writer(folder.daily(KIND, &logs.instance_id, CLOCK));
         let batch = rules.is_written.then(|| LogBatch::new(writer));
-        (Self { batch, format: logs.log_format, names_people: logs.log_people, errors }, guard)
+        (Self { batch, format: logs.log_format, names_people: logs.log_people, folder, errors }, guard)
+    }
+
+    /// Returns the folder of the log.
+    pub fn folder(&self) -> &LogFolder {
+        &self.folder
     }
 
     /// Returns the number of lines that were dropped because the queue was full.

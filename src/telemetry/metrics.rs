@@ -46,7 +46,7 @@ macro_rules! metrics {
         pub struct Metrics {
             registry: Registry,
             started: Instant,
-            models: Named<ModelSeries>,
+            pub(super) models: Named<ModelSeries>,
             keys: Named<KeySeries>,
             download_models: Named<Counter>,
             /// The series of requests that are for no configured model.

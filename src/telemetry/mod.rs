@@ -8,6 +8,7 @@
 //! - `labels.rs`: the labels of the metrics
 //! - `log.rs`: the program's own log
 //! - `log_batch.rs`: collects log lines, so that the writer thread wakes once for many lines
+//! - `live_counts.rs`: what the models have done so far, for those who look
 //! - `metrics.rs`: every metric by name
 //! - `series.rs`: the time series of a model or a key, looked up once
 //! - `series_list.rs`: series that were looked up before, found again without a lock
@@ -20,6 +21,7 @@ pub mod bounds;
 mod counting;
 pub mod files;
 mod labels;
+pub mod live_counts;
 pub mod log;
 mod log_batch;
 pub mod metrics;

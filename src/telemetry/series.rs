@@ -5,6 +5,7 @@
 //! `metrics.rs`.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use foldhash::fast::RandomState;
@@ -43,6 +44,8 @@ pub struct ModelSeries {
     /// `llamagate_inter_token_seconds`
     pub inter_token: Histogram,
     pub(super) requests: RequestSeries,
+    /// Tokens of answers that were no streams.
+    whole_tokens: AtomicU64,
 }
 
 /// The series of the requests of one model, or of all that are for none.
@@ -80,11 +83,26 @@ impl ModelSeries {
         let label = Label::new(id);
         Self {
             requests: RequestSeries::new(label.clone()),
+            whole_tokens: AtomicU64::new(0),
             id: label,
             queue: families.queue.get_or_create_owned(&labels),
             first_byte: families.first_byte.get_or_create_owned(&labels),
             inter_token: families.inter_token.get_or_create_owned(&labels),
         }
+    }
+}
+
+impl ModelSeries {
+    /// Counts the tokens of an answer that was no stream.
+    pub fn count_whole(&self, tokens: Option<u64>) {
+        if let Some(tokens) = tokens {
+            self.whole_tokens.fetch_add(tokens, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the tokens that [`Self::count_whole`] has counted.
+    pub(super) fn whole_tokens(&self) -> u64 {
+        self.whole_tokens.load(Ordering::Relaxed)
     }
 }
 
@@ -125,6 +143,12 @@ impl<T> Default for Named<T> {
 }
 
 impl<T> Named<T> {
+    /// Returns all values with their names.
+    pub(super) fn all(&self) -> Vec<(Arc<str>, Arc<T>)> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(name, value)| (Arc::clone(name), Arc::clone(value))).collect()
+    }
+
     /// Returns the value of the name. `make` is told whether the name is within the bound; what it creates for a name
     /// beyond the bound is not kept.
     pub(super) fn get(&self, name: &str, make: impl Fn(bool) -> T) -> Arc<T> {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -12,9 +13,11 @@ use super::demand::{Demand, DemandChange, DemandGuard, IdleTime};
 use super::diagnosis::cause::{Diagnosis, FailureCause};
 use super::endpoint::Endpoint;
 use super::endpoint::crash_suspects::{CrashSuspects, Fingerprint};
+use super::load_gauge::{LoadGauge, LoadReport};
 use super::plan::Plan;
 use super::state::WorkerState;
 use super::worker_metrics::WorkerMetrics;
+use crate::telemetry::files::LogFolder;
 
 /// How a llama-server ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,6 +28,9 @@ pub struct LastExit {
     pub signal: Option<i32>,
     /// One sentence on the cause and what to do. It contains no path, no key and no text of a client.
     pub hint: Option<String>,
+    /// When it ended.
+    #[serde(skip)]
+    pub at: Timestamp,
     /// The cause, for logs.
     #[serde(skip)]
     pub cause: FailureCause,
@@ -41,7 +47,7 @@ impl LastExit {
     pub(super) fn new(plan: &Plan, code: Option<i32>, signal: Option<i32>, diagnosis: Diagnosis) -> Self {
         let (hint, program, model) =
             (plan.program.adapt_hint(diagnosis.hint), plan.program.name().into_owned(), plan.model.clone());
-        Self { code, signal, hint: Some(hint), cause: diagnosis.cause, program, model }
+        Self { code, signal, hint: Some(hint), at: Timestamp::now(), cause: diagnosis.cause, program, model }
     }
 }
 
@@ -108,9 +114,27 @@ pub struct WorkerHandle {
     pub(super) suspects: Arc<CrashSuspects>,
     /// `None` in tests of other modules.
     pub(super) metrics: Option<Arc<WorkerMetrics>>,
+    /// Where it logs, and how far its load is; `None` for a remote worker.
+    pub(super) local: Option<Arc<LocalFacts>>,
+}
+
+/// What only a worker has that the gateway runs.
+pub(super) struct LocalFacts {
+    pub(super) logs: LogFolder,
+    pub(super) load: LoadGauge,
 }
 
 impl WorkerHandle {
+    /// Returns the folder of its log files; `None` for a remote worker.
+    pub fn log_folder(&self) -> Option<&LogFolder> {
+        self.local.as_deref().map(|local| &local.logs)
+    }
+
+    /// Returns how far its load is; `None` if nothing is being loaded.
+    pub fn load(&self) -> Option<LoadReport> {
+        self.local.as_deref()?.load.report(tokio::time::Instant::now())
+    }
+
     /// Returns the current status.
     pub fn status(&self) -> WorkerStatus {
         self.status.borrow().clone()
@@ -240,7 +264,7 @@ impl WorkerHandle {
             ..WorkerStatus::initial(false)
         };
         let (sender, status) = watch::channel(status);
-        (sender, Self { status, demand: Arc::default(), suspects, metrics: None })
+        (sender, Self { status, demand: Arc::default(), suspects, metrics: None, local: None })
     }
 
     /// Returns whether there is demand for it.

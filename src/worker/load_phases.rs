@@ -87,6 +87,15 @@ impl LoadPhases {
         is_one_of(LOADED)
     }
 
+    /// Returns the name of the phase that the load is in.
+    pub(super) fn current(&self) -> &'static str {
+        match (self.loading, self.weights_in) {
+            (_, Some(_)) => WARM_UP,
+            (Some(_), None) => WEIGHTS,
+            (None, None) => START,
+        }
+    }
+
     /// Returns whether the load is over; later log lines may have texts of clients.
     pub(super) fn are_over(&self) -> bool {
         self.is_over

@@ -14,6 +14,7 @@
 //! - `endpoint/`: one life of a worker as requests see it
 //! - `handle.rs`: the public view of a worker
 //! - `health/`: probes, hang detection, progress of a load
+//! - `load_gauge.rs`: how far the present load is
 //! - `load_phases.rs`: how long each part of a load took
 //! - `local_errors.rs`: tells failures of this machine from failures of a worker
 //! - `memory/`: the memory that loaded models share
@@ -33,6 +34,7 @@ mod diagnosis;
 mod endpoint;
 mod handle;
 mod health;
+mod load_gauge;
 mod load_phases;
 mod local_errors;
 mod memory;
@@ -55,6 +57,7 @@ pub use endpoint::in_flight::InFlight;
 pub use endpoint::key_suspensions::KeySuspensions;
 pub use endpoint::{Endpoint, NotAccepted, RequestClass};
 pub use handle::{LastExit, WorkerCondition, WorkerHandle, WorkerLoss, WorkerStatus};
+pub use load_gauge::LoadReport;
 pub use memory::budget::{FreeMemory, MemoryBudget};
 pub use memory::learned::LearnedMemory;
 pub use plan::{ChatTemplate, CompanionFiles, Need, Plan, Program};

@@ -20,12 +20,12 @@ use super::support::wait::{REAL_MODEL_ANSWERS, STARTS, STOPS, eventually, eventu
 const DOWNLOAD: &str = "/v1/models/download";
 const DOWNLOADS: &str = "/v1/models/downloads";
 const TINY: &str = "Org/Tiny-GGUF:Q8_0";
-const SMOL: &str = "Org/Smol-GGUF:Q4_1";
+pub(super) const SMOL: &str = "Org/Smol-GGUF:Q4_1";
 /// The bytes of [`TINY`] that mock hubs have.
 const TINY_FILE: &str = "tiny-chat.gguf";
 
 /// A hub, a folder with two models, so that a name means only its own, and an empty cache of the hub beside it.
-struct Setup {
+pub(super) struct Setup {
     hub: MockHub,
     folder: TempDir,
     cache: TempDir,
@@ -43,13 +43,13 @@ impl Setup {
     }
 
     /// Also has a model of many pieces.
-    fn with_smol() -> Self {
+    pub(super) fn with_smol() -> Self {
         let setup = Self::new();
         setup.hub.add("Org/Smol-GGUF", "Smol-Q4_1.gguf", fs::read(smollm()).unwrap());
         setup
     }
 
-    fn gateway(&self) -> Builder {
+    pub(super) fn gateway(&self) -> Builder {
         Gateway::builder()
             .reals("")
             .set("MODELS_DIR", self.folder.path().display())
@@ -72,7 +72,7 @@ impl Setup {
     }
 
     /// Has the host of files send slowly enough that a download can be stopped in its middle.
-    fn slow(&self) {
+    pub(super) fn slow(&self) {
         let pause = std::time::Duration::from_millis(20);
         self.hub.set_faults(HubFaults { pause, ..HubFaults::default() });
     }
@@ -83,7 +83,7 @@ fn admin(gateway: &Gateway) -> Client {
 }
 
 #[track_caller]
-fn order(client: &Client, model: &str) -> Value {
+pub(super) fn order(client: &Client, model: &str) -> Value {
     let answer = client.post_json(DOWNLOAD, &json!({"model": model}));
     assert_eq!(answer.status(), 202, "{}", answer.text());
     let download = answer.json();

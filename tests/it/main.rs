@@ -35,6 +35,7 @@ mod drain;
 mod embedding_heads;
 mod embeddings;
 mod estimate;
+mod events;
 mod eviction;
 mod fake;
 mod first_start;

@@ -73,6 +73,11 @@ impl DownloadRegistry {
         self.lock().iter().rev().map(|download| download.status()).collect()
     }
 
+    /// Returns every download with its revision, the newest first. A revision grows when there is something new to tell.
+    pub fn revisions(&self) -> Vec<(u64, DownloadStatus)> {
+        self.lock().iter().rev().map(|download| download.revision()).collect()
+    }
+
     /// Returns a download.
     ///
     /// # Errors

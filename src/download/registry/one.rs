@@ -140,7 +140,7 @@ impl Download {
             Outcome::Failed(failure) => Err(failure),
             Outcome::Cancelled => {
                 let message = "the download was cancelled; what has arrived is kept".to_owned();
-                Err(DownloadFailure { message, hint: None, is_of_settings: false })
+                Err(DownloadFailure { message, hint: None, at: Timestamp::now(), is_of_settings: false })
             }
         }
     }

@@ -61,7 +61,12 @@ impl DownloadRegistry {
     ) -> Result<DownloadedModel, DownloadFailure> {
         match self.begin(downloader, name.clone(), true) {
             Ok(download) => download.ended().await,
-            Err(error) => Err(DownloadFailure { message: error.to_string(), hint: None, is_of_settings: false }),
+            Err(error) => Err(DownloadFailure {
+                message: error.to_string(),
+                hint: None,
+                at: jiff::Timestamp::now(),
+                is_of_settings: false,
+            }),
         }
     }
 

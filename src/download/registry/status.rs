@@ -1,5 +1,6 @@
 //! A download as clients see it.
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::download::error::DownloadError;
@@ -63,6 +64,9 @@ pub struct DownloadFailure {
     pub message: String,
     /// What to do about it.
     pub hint: Option<&'static str>,
+    /// When it failed.
+    #[serde(skip)]
+    pub at: Timestamp,
     /// Whether the same would happen again.
     #[serde(skip)]
     pub is_of_settings: bool,
@@ -106,6 +110,11 @@ impl From<DownloadPhase> for DownloadState {
 
 impl From<&DownloadError> for DownloadFailure {
     fn from(error: &DownloadError) -> Self {
-        Self { message: error.to_string(), hint: error.hint(), is_of_settings: error.is_of_settings() }
+        Self {
+            message: error.to_string(),
+            hint: error.hint(),
+            at: Timestamp::now(),
+            is_of_settings: error.is_of_settings(),
+        }
     }
 }

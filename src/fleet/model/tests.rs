@@ -355,8 +355,15 @@ async fn sleeping_workers_are_not_waited_for_if_another_found_no_memory_beside_p
     set_state(&two.0, WorkerState::Stopped, true);
     assert!(!model.is_hopeless(), "both can be woken");
     let (program, model_id) = ("llama-server".to_owned(), "m".to_owned());
-    let crowded_out =
-        LastExit { code: None, signal: None, hint: None, cause: FailureCause::NoRoom, program, model: model_id };
+    let crowded_out = LastExit {
+        code: None,
+        signal: None,
+        hint: None,
+        at: jiff::Timestamp::UNIX_EPOCH,
+        cause: FailureCause::NoRoom,
+        program,
+        model: model_id,
+    };
     one.0.send_modify(|status| status.last_exit = Some(crowded_out.clone()));
     assert!(model.is_hopeless(), "the other worker would find no memory either");
     set_state(&two.0, WorkerState::Starting, true);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::activity::ActivityGuard;
+use super::recent_acts::RecentActs;
 use super::slot_use::{HeldSlot, SlotUse};
 use super::usage::{TokenCounter, TokenCounts};
 use super::verdict::Verdict;
@@ -34,6 +35,8 @@ pub struct Accounting {
     pub access: AccessLog,
     /// The usage ledger.
     pub ledger: UsageLedger,
+    /// The last acts of administrators.
+    pub acts: RecentActs,
 }
 
 /// The logged status of a request whose client disconnected before a response began, as in nginx.
@@ -87,7 +90,7 @@ pub(crate) struct RecordData {
     /// The length of the text in a stream of such a server.
     pub(crate) streamed_text: u64,
     /// When the last piece with text arrived.
-    last_text_at: Option<Instant>,
+    pub(super) last_text_at: Option<Instant>,
     /// The act of an administrator that the request is.
     pub(super) act: Option<Box<NamedAct>>,
     /// The meter of the caller's key, charged for the tokens.

@@ -18,6 +18,10 @@ impl RecordData {
         let metrics = &self.accounting.metrics;
         metrics.count_tokens(model, self.key.as_deref(), tokens.prompt, tokens.completion);
         metrics.count_drafted(model, tokens.drafted, tokens.accepted);
+        if self.last_text_at.is_none() {
+            // Those of a stream are counted as they come.
+            model.count_whole(tokens.completion);
+        }
         let spent = self.spent_tokens(tokens);
         if let Some(meter) = self.meter.as_ref().filter(|_| spent > 0) {
             meter.charge_tokens(spent);
@@ -97,7 +101,7 @@ impl RecordData {
     pub(super) fn record_act(&mut self, status: u16) {
         let Some(act) = self.act.take() else { return };
         let NamedAct { route, target } = *act;
-        self.accounting.ledger.record_act(AdminAct {
+        let act = AdminAct {
             time: self.time,
             key: self.key.as_deref().map(|key| key.id.to_string()),
             address: self.client,
@@ -105,6 +109,8 @@ impl RecordData {
             target,
             status,
             outcome: self.code.unwrap_or("ok").to_owned(),
-        });
+        };
+        self.accounting.acts.add(&act);
+        self.accounting.ledger.record_act(act);
     }
 }

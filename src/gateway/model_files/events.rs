@@ -1,19 +1,14 @@
 //! A download as server-sent events (HTML standard, section 9.2).
 
 use bytes::Bytes;
-use http::Response;
-use serde_json::json;
 
-use super::answer::response_of;
 use crate::download::{DownloadEvent, DownloadState, FollowStep, Follower};
+use crate::gateway::response::local_answer::{HEARTBEAT, LocalAnswer, event_stream, event_text};
 use crate::gateway::response::made::NextMade;
 
-/// A comment, which every client of server-sent events skips.
-const HEARTBEAT: &[u8] = b": waiting\n\n";
-
 /// Returns the response to a client that follows a download.
-pub(super) fn response(follower: Follower) -> Response<NextMade> {
-    response_of("text/event-stream", next(follower))
+pub(super) fn response(follower: Follower) -> LocalAnswer {
+    event_stream(next(follower))
 }
 
 fn next(mut follower: Follower) -> NextMade {
@@ -35,5 +30,5 @@ fn text_of(event: &DownloadEvent) -> String {
         DownloadState::Failed => "failed",
         DownloadState::Cancelled => "cancelled",
     };
-    format!("id: {}\nevent: {name}\ndata: {}\n\n", event.id, json!(event.status))
+    event_text(Some(event.id), name, &event.status)
 }

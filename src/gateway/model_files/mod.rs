@@ -2,19 +2,18 @@
 //!
 //! Owns what clients are told of it. The downloads themselves run in `crate::download`, whether a client listens or not.
 //!
-//! - `answer.rs`: answers and refusals
 //! - `events.rs`: a download as server-sent events
 //! - `ollama.rs`: Ollama's `pull`
 //! - `orders.rs`: what the bodies of these requests say
+//! - `refused.rs`: what an order that is not carried out becomes
 //! - `removal.rs`: the removal of a model
 
-mod answer;
 mod events;
 mod ollama;
 mod orders;
+mod refused;
 mod removal;
 
-pub(super) use answer::FilesAnswer;
 pub(super) use orders::named_in;
 pub use removal::{NotRemoved, RemovalOrder};
 
@@ -22,18 +21,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::LOCATION;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::json;
 
 use super::admission::auth::Caller;
 use super::queue::model_queues::Snapshot;
+use super::response::local_answer::{LAST_EVENT_ID, LocalAnswer, empty_response, json_response};
 use super::routes::route::FilesRoute;
 use crate::download::{DownloadRegistry, Ordered};
 use crate::refusal::Refusal;
-use answer::{empty_response, json_response, refusal_of};
-
-/// The event that a client of server-sent events has seen last (HTML standard, section 9.2.4).
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+use refused::refusal_of;
 
 /// A request about model files.
 pub(super) struct FilesRequest<'a> {
@@ -64,9 +61,9 @@ impl ModelFiles {
     ///
     /// # Errors
     /// A refusal if the request is not right, or if what it asks for cannot be done.
-    pub(super) async fn respond(&self, request: FilesRequest<'_>) -> Result<FilesAnswer, Refusal> {
+    pub(super) async fn respond(&self, request: FilesRequest<'_>) -> Result<LocalAnswer, Refusal> {
         let FilesRequest { route, id, headers, body, caller, models } = request;
-        Ok(FilesAnswer::Whole(match route {
+        Ok(LocalAnswer::Whole(match route {
             FilesRoute::Download => self.download(body, caller).await?,
             FilesRoute::Downloads => {
                 let mut data = self.downloads.statuses();
@@ -121,13 +118,13 @@ impl ModelFiles {
         self.downloads.find(id).map_or(Ok(()), |download| caller.check_name(&download.name().to_string()))
     }
 
-    fn follow(&self, id: &str, headers: &HeaderMap) -> Result<FilesAnswer, Refusal> {
+    fn follow(&self, id: &str, headers: &HeaderMap) -> Result<LocalAnswer, Refusal> {
         let last = headers.get(LAST_EVENT_ID).map(|last| last.to_str().unwrap_or_default());
         let follower = self.downloads.follow(id, last).map_err(refusal_of)?;
         Ok(match follower {
-            Some(follower) => FilesAnswer::Made(events::response(follower)),
+            Some(follower) => events::response(follower),
             // With which a client of such events stops to ask (HTML standard, section 9.2.3).
-            None => FilesAnswer::Whole(empty_response(StatusCode::NO_CONTENT)),
+            None => LocalAnswer::Whole(empty_response(StatusCode::NO_CONTENT)),
         })
     }
 }

@@ -9,14 +9,15 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::answer::{FilesAnswer, json_response, refusal_of, response_of};
 use super::orders::{self, PullOrder};
+use super::refused::refusal_of;
 use crate::download::{
     Download, DownloadRegistry, DownloadState, DownloadStatus, FollowStep, Follower, OrderError, Ordered,
 };
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::gateway::queue::model_queues::Snapshot;
+use crate::gateway::response::local_answer::{LocalAnswer, json_response, response_of};
 use crate::gateway::response::made::NextMade;
 use crate::refusal::Refusal;
 
@@ -36,7 +37,7 @@ pub(super) async fn pull(
     body: &[u8],
     caller: &Caller,
     models: &Snapshot,
-) -> Result<FilesAnswer, Refusal> {
+) -> Result<LocalAnswer, Refusal> {
     let PullOrder { model, streams } = orders::read_pull(body)?;
     if let Some(served) = models.find(&model).or_else(|| models.find(models.without_default_tag(&model))) {
         caller.check_model_as(&served.model.info(), Some(&model))?;
@@ -52,7 +53,7 @@ pub(super) async fn pull(
     let Some(mut follower) = follower else { return Ok(there(streams)) };
     if streams {
         let lines = PullLines::new(download);
-        return Ok(FilesAnswer::Made(response_of(LINES, lines_of(lines, Some(follower)))));
+        return Ok(LocalAnswer::Made(response_of(LINES, lines_of(lines, Some(follower)))));
     }
     let mut last = None;
     while let Some(step) = follower.next().await {
@@ -70,13 +71,13 @@ pub(super) async fn pull(
 }
 
 /// Returns the answer to a pull of what is here.
-fn there(streams: bool) -> FilesAnswer {
+fn there(streams: bool) -> LocalAnswer {
     let success = json!({"status": "success"});
     match streams {
-        false => FilesAnswer::Whole(json_response(StatusCode::OK, &success)),
+        false => LocalAnswer::Whole(json_response(StatusCode::OK, &success)),
         true => {
             let lines = line(&json!({"status": "pulling manifest"})) + &line(&success);
-            FilesAnswer::Whole(response_of(LINES, Bytes::from(lines)))
+            LocalAnswer::Whole(response_of(LINES, Bytes::from(lines)))
         }
     }
 }

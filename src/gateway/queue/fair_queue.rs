@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use super::credits::Credits;
 use super::round_robin::{RoundRobin, WaitLine};
 use crate::gateway::admission::turn::{OwnedTurn, Turn};
 use crate::gateway::bounds::{BATCH_LOOKAHEAD, MOST_OVERTAKES};
@@ -17,7 +18,7 @@ use crate::keys::Priority;
 pub(super) type Batch = Option<u32>;
 
 /// The waiters of one person behind a key.
-struct PersonLine<W> {
+pub(super) struct PersonLine<W> {
     /// With their numbers, which ascend.
     waiters: VecDeque<(i64, Batch, W)>,
     /// How often the first one has been overtaken.
@@ -37,6 +38,11 @@ impl<W> WaitLine for PersonLine<W> {
 }
 
 impl<W> PersonLine<W> {
+    /// Returns the waiter at this place, from 0.
+    pub(super) fn waiter(&self, at: usize) -> Option<&W> {
+        self.waiters.get(at).map(|(.., waiter)| waiter)
+    }
+
     /// Removes the next waiter: the first one, or a later one that goes with the `last` batch.
     fn pop(&mut self, last: Batch) -> Option<(Batch, W)> {
         let (_, first, _) = self.waiters.front()?;
@@ -66,13 +72,11 @@ impl<W> PersonLine<W> {
 /// The waiters of one priority: keys take turns, and within a key its people do.
 struct PriorityClass<W> {
     keys: RoundRobin<RoundRobin<PersonLine<W>>>,
-    /// What this class has saved up towards its next turn, in turns of all classes that have waiters.
-    credit: i64,
 }
 
 impl<W> Default for PriorityClass<W> {
     fn default() -> Self {
-        Self { keys: RoundRobin::default(), credit: 0 }
+        Self { keys: RoundRobin::default() }
     }
 }
 
@@ -88,6 +92,7 @@ pub(super) struct FairQueue<W> {
     next_number: i64,
     /// The waiters of each priority, the highest first.
     classes: [PriorityClass<W>; Priority::ALL.len()],
+    credits: Credits,
     /// The priority of a waiter at the front that is served before all others.
     next_class: Option<Priority>,
     /// The batch of the request that was let through last.
@@ -109,6 +114,7 @@ impl<W> FairQueue<W> {
             waiting: 0,
             next_number: 0,
             classes: Default::default(),
+            credits: Credits::default(),
             next_class: None,
             last: None,
             front_number: 0,
@@ -123,6 +129,21 @@ impl<W> FairQueue<W> {
     /// Returns the number of waiters.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// Returns the lines of each priority, the highest first.
+    pub(super) fn lines(&self) -> impl Iterator<Item = &RoundRobin<RoundRobin<PersonLine<W>>>> {
+        self.classes.iter().map(|class| &class.keys)
+    }
+
+    /// Returns the priority of a waiter that is served before all others.
+    pub(super) fn next_class(&self) -> Option<Priority> {
+        self.next_class
+    }
+
+    /// Returns what the priorities have saved up.
+    pub(super) fn credits(&self) -> Credits {
+        self.credits
     }
 
     /// Whether one more request can take one of `slots` slots or join the queue.
@@ -233,8 +254,8 @@ impl<W> FairQueue<W> {
                     taken.extend(line.waiters.into_iter().map(|(.., waiter)| (turn.clone(), waiter)));
                 }
             }
-            class.credit = 0;
         }
+        self.credits = Credits::default();
         self.waiting = 0;
         taken
     }
@@ -274,33 +295,12 @@ impl<W> FairQueue<W> {
     /// Removes the next waiter, and moves its key and its person to the ends of their rotations.
     fn pop(&mut self) -> Option<W> {
         let class = self.next_class.take().map(Priority::index).filter(|class| !self.classes[*class].keys.is_empty());
-        let class = class.or_else(|| self.class_by_weight())?;
+        let class = class.or_else(|| self.credits.choose(|class| !self.classes[class].keys.is_empty()))?;
         let last = self.last;
         let (batch, waiter) = self.classes[class].keys.take_turn(|people| people.take_turn(|line| line.pop(last)))?;
         self.last = batch.or(last);
         self.waiting -= 1;
         Some(waiter)
-    }
-
-    /// Returns the class whose turn it is: a smooth weighted round robin over those that have waiters.
-    fn class_by_weight(&mut self) -> Option<usize> {
-        let mut total = 0;
-        let mut chosen: Option<usize> = None;
-        for (index, priority) in Priority::ALL.into_iter().enumerate() {
-            if self.classes[index].keys.is_empty() {
-                self.classes[index].credit = 0;
-                continue;
-            }
-            self.classes[index].credit += priority.weight();
-            total += priority.weight();
-            if chosen.is_none_or(|chosen| self.classes[index].credit > self.classes[chosen].credit) {
-                chosen = Some(index);
-            }
-        }
-        if let Some(chosen) = chosen {
-            self.classes[chosen].credit -= total;
-        }
-        chosen
     }
 }
 

@@ -14,16 +14,22 @@
 //! - `unavailable.rs`: the refusal for each reason why a model cannot serve
 //! - `model_queues.rs`: the queues of all models, and which model a request means
 //! - `rescan.rs`: scans of the models folder that requests ask for
+//! - `credits.rs`: whose turn it is among the priorities
+//! - `order.rs`: the order in which waiting requests would be served
+//! - `waiting_list.rs`: a look at a queue and who waits in it
 //! - `job_capacity.rs`: how many more jobs of a platform's queue may be taken
 
+mod credits;
 mod fair_queue;
 mod job_capacity;
 pub(super) mod model_queues;
+mod order;
 pub(super) mod rescan;
 mod round_robin;
 pub(super) mod ticket;
 pub(super) mod unavailable;
 mod wait;
+pub(super) mod waiting_list;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -207,6 +207,11 @@ impl ModelQueues {
 }
 
 impl Snapshot {
+    /// Returns the models with their queues, in the order of the lists.
+    pub(crate) fn queues(&self) -> &[Arc<ModelQueue>] {
+        &self.queues
+    }
+
     /// Creates a snapshot of these queues, with an index of the models' names.
     fn of(queues: Vec<Arc<ModelQueue>>, may_grow: bool) -> Self {
         let infos: Vec<Guard<Arc<ModelInfo>>> = queues.iter().map(|entry| entry.model.info()).collect();

@@ -10,6 +10,7 @@
 //! - `error_cause.rs`: whose fault an error is, by its words
 //! - `compute_failure.rs`: whether a response shows that its llama-server cannot compute
 //! - `line_stream.rs`: a stream of events as lines of JSON, for Ollama's clients
+//! - `local_answer.rs`: answers of the gateway itself, whole or as events
 //! - `made.rs`: a body that the gateway makes piece by piece
 //! - `served_by.rs`: what served a call
 //! - `upstream_body.rs`: the body of a worker's response, unpacked; a part may have been read
@@ -22,6 +23,7 @@ pub(super) mod error_cause;
 pub(super) mod heartbeat;
 pub(super) mod in_progress;
 pub(super) mod line_stream;
+pub(super) mod local_answer;
 pub(super) mod made;
 pub(super) mod mend;
 mod piece_wait;

@@ -59,8 +59,23 @@ pub(in crate::gateway) enum RouteTarget {
     Files(FilesRoute),
     /// `GET /usage`
     Usage,
+    /// The routes with which people look at the service while it works.
+    Live(LiveRoute),
     /// A worker of a model of this kind, or of any.
     Worker(Option<ModelKind>),
+}
+
+/// A route with which people look at the service. The gateway answers all of them itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) enum LiveRoute {
+    /// `GET /events`
+    Events,
+    /// `GET /v1/queue`
+    Queue,
+    /// `GET /logs`
+    Logs,
+    /// `GET /logs/{id}`
+    Log,
 }
 
 /// A route of the models API. The gateway answers all of them itself.

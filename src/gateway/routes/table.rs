@@ -4,8 +4,8 @@
 //! page.
 
 use super::route::{
-    ClosedPath, DialectFamily, FilesRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteMethod,
-    RoutePort, RouteTarget, StreamEnd, id_at,
+    ClosedPath, DialectFamily, FilesRoute, LiveRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess,
+    RouteMethod, RoutePort, RouteTarget, StreamEnd, id_at,
 };
 use crate::dialect::rerank::words::COMPLETION_PATH;
 use crate::keys::Scope;
@@ -124,6 +124,10 @@ const fn models_command(path: &'static str, models_route: ModelsRoute, about: &'
 
 const fn files(method: RouteMethod, path: &'static str, files_route: FilesRoute, about: &'static str) -> Route {
     Route { method, access: ADMIN, target: RouteTarget::Files(files_route), is_idempotent: false, ..get(path, about) }
+}
+
+const fn live(path: &'static str, route: LiveRoute, access: RouteAccess, about: &'static str) -> Route {
+    Route { access, target: RouteTarget::Live(route), ..get(path, about) }
 }
 
 const fn local(
@@ -289,6 +293,20 @@ pub(in crate::gateway) const ROUTES: &[Route] = &[
         target: RouteTarget::Usage,
         ..get("/usage", "what the key has used, or with an `admin` key what every key has (see [USAGE.md](USAGE.md))")
     },
+    live("/events", LiveRoute::Events, ADMIN, "what happens, as server-sent events (see [EVENTS.md](EVENTS.md))"),
+    live(
+        "/v1/queue",
+        LiveRoute::Queue,
+        RouteAccess::AnyKey,
+        "the places of the key's waiting requests, or with an `admin` key of all",
+    ),
+    live("/logs", LiveRoute::Logs, ADMIN, "the logs that there are: that of each worker, and the access log"),
+    live(
+        "/logs/{id}",
+        LiveRoute::Log,
+        ADMIN,
+        "the last lines of a log; `?follow=true` sends what is written from then on, too",
+    ),
     get("/props", "llama-server's properties; `?model=ID` names the model"),
     get("/lora-adapters", "the LoRA adapters of a model; `?model=ID` names it"),
     Route { access: ADMIN, ..get("/slots", "llama-server's slots; `?model=ID` names the model") },

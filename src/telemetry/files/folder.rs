@@ -20,7 +20,7 @@ pub const LATEST: &str = "latest.txt";
 /// Maximum number of separate log files that start in one folder within one second; further ones share a file.
 const MAX_SAME_SECOND: u32 = 99;
 /// Maximum number of bytes that are read of `latest.txt`.
-const MAX_LATEST: u64 = 1024;
+pub(super) const MAX_LATEST: u64 = 1024;
 /// A file of another instance that was written within this time may still be in use.
 const IN_USE: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) const DIRECTORY_MODE: u32 = 0o750;
@@ -176,7 +176,7 @@ impl LogFolder {
     }
 
     /// Returns the names of the files in the folder; none if it cannot be read.
-    fn names(&self) -> Vec<String> {
+    pub(super) fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
         files.filter_map(|entry| entry.file_name().into_string().ok()).collect()

@@ -12,6 +12,7 @@
 //! - `named.rs`: the file whose name the user chooses
 //! - `names.rs`: the names of log files
 //! - `output.rs`: the open file of a writer
+//! - `reading.rs`: which files of a folder are one log
 //! - `writers.rs`: the two writers, one file per start and one file per day
 
 mod errors;
@@ -20,6 +21,7 @@ mod lines;
 mod named;
 mod names;
 mod output;
+mod reading;
 mod writers;
 
 pub use errors::WriteErrors;

@@ -69,6 +69,28 @@ pub(super) fn part_order(name: &str) -> (&str, u32) {
     }
 }
 
+/// Whether two files are of the same kind and instance, so that they are one log.
+pub(super) fn is_same_log(name: &str, other: &str) -> bool {
+    let log_of = |name: &str| {
+        let (stem, _) = part_order(name);
+        let rest = after_digits(stem, DATE_DIGITS)?;
+        let rest = after_digits(rest, TIME_DIGITS).unwrap_or(rest);
+        // Further files of one second have a number.
+        let numbered = rest.rsplit_once('_').filter(|(_, number)| is_number_of_second(number));
+        Some(numbered.map_or(rest, |(log, _)| log).to_owned())
+    };
+    name.ends_with(".log") && log_of(name).is_some_and(|log| log_of(other) == Some(log))
+}
+
+fn is_number_of_second(text: &str) -> bool {
+    text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether a file was begun after another one of its log.
+pub(super) fn is_begun_after(name: &str, other: &str) -> bool {
+    part_order(name) > part_order(other)
+}
+
 fn date(now: Timestamp) -> String {
     let day = Offset::UTC.to_datetime(now);
     format!("{:04}{:02}{:02}", day.year(), day.month(), day.day())
@@ -125,6 +147,20 @@ mod tests {
         assert!(is_later_part(&part_name("s", 10_000), &part_name("s", 9_999)));
         assert!(!is_later_part("t.part0002.log", "s.log") && !is_part_of("s.partial.log", "s"));
         assert_eq!((part_number("s.part0012.log", "s"), part_number("s.part.log", "s")), (Some(12), None));
+    }
+
+    #[test]
+    fn a_log_is_the_files_of_one_kind_and_instance() {
+        let newest = "20260102_030405_server_pod.part0002.log";
+        for same in ["20260101_000000_server_pod.log", "20260102_030405_server_pod_02.log", "20260102_server_pod.log"] {
+            assert!(is_same_log(same, newest), "{same}");
+        }
+        for other in ["20260101_000000_server_pod2.log", "20260101_000000_boot_pod.log", "latest.txt", "server_pod.log"]
+        {
+            assert!(!is_same_log(other, newest), "{other}");
+        }
+        assert!(is_begun_after(newest, "20260102_030405_server_pod.log"));
+        assert!(!is_begun_after(newest, "20260102_030406_server_pod.log") && !is_begun_after(newest, newest));
     }
 
     #[test]

@@ -25,16 +25,21 @@ pub(crate) struct LoadSigns {
     read: u64,
     /// Page faults that read storage (major faults).
     faults: u64,
+    /// The largest of what it has in memory, has read from files and has read from storage, in bytes.
+    pub(crate) taken: u64,
 }
 
 impl LoadSigns {
     /// Reads the signs of the process with this id, whose output is in `tail`.
     pub(crate) fn of(pid: i32, tail: &Mutex<LogTail>) -> Self {
         let file = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let (resident, io) = (resident(&file("statm")).unwrap_or(0), file("io"));
+        let taken = reads(&io).fold(resident.saturating_mul(page_size()), u64::max);
         Self {
             output: tail.lock().unwrap_or_else(PoisonError::into_inner).progress_bytes(),
-            resident: resident(&file("statm")).unwrap_or(0),
-            read: read(&file("io")),
+            resident,
+            read: reads(&io).fold(0, u64::saturating_add),
+            taken,
             faults: ProcStat::of(pid).map_or(0, |stat| stat.faults),
         }
     }
@@ -53,6 +58,7 @@ impl LoadSigns {
             resident: self.resident.max(other.resident),
             read: self.read.max(other.read),
             faults: self.faults.max(other.faults),
+            taken: self.taken.max(other.taken),
         }
     }
 }
@@ -75,14 +81,18 @@ fn resident(statm: &str) -> Option<u64> {
     statm.split(' ').nth(1)?.parse().ok()
 }
 
-/// Returns the bytes read according to `/proc/PID/io`: by system calls (`rchar`) plus from storage, by calls or page
-/// faults (`read_bytes`). Bytes may count twice; only growth matters.
-fn read(io: &str) -> u64 {
-    let numbers = io.lines().filter_map(|line| {
+/// Returns the bytes read according to `/proc/PID/io`: by system calls (`rchar`), and from storage, by calls or page
+/// faults (`read_bytes`). Bytes may be in both.
+fn reads(io: &str) -> impl Iterator<Item = u64> {
+    io.lines().filter_map(|line| {
         let (name, number) = line.split_once(": ")?;
         matches!(name, "rchar" | "read_bytes").then_some(number)?.trim().parse::<u64>().ok()
-    });
-    numbers.fold(0, u64::saturating_add)
+    })
+}
+
+/// Returns the size of a page of memory, in bytes.
+fn page_size() -> u64 {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().map_or(4096, |size| size.unsigned_abs())
 }
 
 /// Measures how long a load has made no progress.
@@ -119,7 +129,8 @@ mod tests {
         let start = ActiveInstant::now();
         let mut progress = LoadProgress::new(start);
         let mut sample = |at: u32, signs| progress.stalled_for(signs, start + at * SECOND);
-        let mut signs = LoadSigns { output: 1, resident: 100, read: LOAD_SIGN_READ, faults: LOAD_SIGN_FAULTS };
+        let mut signs =
+            LoadSigns { output: 1, resident: 100, read: LOAD_SIGN_READ, faults: LOAD_SIGN_FAULTS, taken: 0 };
         assert_eq!(sample(10, signs), Duration::ZERO);
         assert_eq!(sample(20, signs), 10 * SECOND, "nothing is new");
         signs.output += 1;
@@ -173,8 +184,8 @@ mod tests {
         assert_eq!(resident("28341 6210 4021 1 0 12000 0\n"), Some(6210));
         assert_eq!(resident(""), None);
         let io = "rchar: 98362432\nwchar: 700\nsyscr: 12\nsyscw: 3\nread_bytes: 4096\nwrite_bytes: 9\n";
-        assert_eq!(read(io), 98_366_528);
-        assert_eq!(read("nonsense"), 0);
+        assert_eq!(reads(io).collect::<Vec<_>>(), [98_362_432, 4096]);
+        assert_eq!(reads("nonsense").count(), 0);
         let own = LoadSigns::of(std::process::id() as i32, &Mutex::default());
         assert!(own.resident > 0 && own.read > 0, "{own:?}");
         assert_eq!(LoadSigns::of(-1, &Mutex::default()), LoadSigns::default());

@@ -77,8 +77,13 @@ fn supervise_with_trust(
     let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&crash_suspects)));
     let (sender, status) = watch::channel(WorkerStatus::initial(false));
     let metrics = WorkerMetrics::register(metrics, plan.model.clone(), plan.number, status.borrow().state);
-    let handle =
-        WorkerHandle { status, demand: Arc::default(), suspects: crash_suspects, metrics: Some(Arc::clone(&metrics)) };
+    let handle = WorkerHandle {
+        status,
+        demand: Arc::default(),
+        suspects: crash_suspects,
+        metrics: Some(Arc::clone(&metrics)),
+        local: None,
+    };
     // That a vendor's API has no such path says nothing about its address.
     let has_warned_of_path = !plan.remote.api.has_health() && plan.remote.health == plan.remote.api.health();
     let owner = RemoteOwner {

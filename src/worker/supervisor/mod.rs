@@ -33,7 +33,8 @@ use crate::worker::bounds::SHORTAGE_PAUSE;
 use crate::worker::demand::{Demand, OwnerDemand};
 use crate::worker::diagnosis::ending::not_started;
 use crate::worker::endpoint::crash_suspects::CrashSuspects;
-use crate::worker::handle::{LastExit, WorkerHandle, WorkerStatus};
+use crate::worker::handle::{LastExit, LocalFacts, WorkerHandle, WorkerStatus};
+use crate::worker::load_gauge::LoadGauge;
 use crate::worker::plan::Plan;
 use crate::worker::process::blocking::BlockingTask;
 use crate::worker::state::{WorkerEvent, WorkerState};
@@ -55,11 +56,13 @@ pub fn supervise(
     let demand = Arc::new(Demand::new(Arc::clone(&shared.change_signal)));
     let metrics =
         WorkerMetrics::register(Arc::clone(&shared.metrics), plan.model.clone(), plan.number, status.borrow().state);
+    let local = Arc::new(LocalFacts { logs: plan.logs.clone(), load: LoadGauge::default() });
     let handle = WorkerHandle {
         status,
         demand: Arc::clone(&demand),
         suspects: Arc::clone(&crash_suspects),
         metrics: Some(Arc::clone(&metrics)),
+        local: Some(Arc::clone(&local)),
     };
     let owner = Owner {
         restart_budget: RestartBudget::new(plan.engine.restart_limit, plan.engine.restart_window.0),
@@ -69,7 +72,9 @@ pub fn supervise(
         shared: Arc::clone(shared),
         measured_memory: None,
         memory_key: None,
+        file_size: None,
         metrics,
+        local,
         status: sender,
         shortage: Shortage::default(),
         crash_suspects,

@@ -21,7 +21,7 @@ use crate::worker::demand::OwnerDemand;
 use crate::worker::diagnosis::cause::Diagnosis;
 use crate::worker::diagnosis::ending::not_started;
 use crate::worker::endpoint::crash_suspects::CrashSuspects;
-use crate::worker::handle::{LastExit, WorkerStatus};
+use crate::worker::handle::{LastExit, LocalFacts, WorkerStatus};
 use crate::worker::local_errors::shortage;
 use crate::worker::memory::learned::{FileState, MemoryKey};
 use crate::worker::memory::ledger::CrowdedOut;
@@ -40,6 +40,10 @@ pub(super) struct Owner {
     pub(super) memory_key: Option<MemoryKey>,
     pub(super) status: watch::Sender<WorkerStatus>,
     pub(super) metrics: Arc<WorkerMetrics>,
+    /// Where the worker logs, and how far its load is.
+    pub(super) local: Arc<LocalFacts>,
+    /// The bytes of the model's files, as of the last check.
+    pub(super) file_size: Option<u64>,
     pub(super) restart_budget: RestartBudget,
     pub(super) shortage: Shortage,
     pub(super) demand: OwnerDemand,

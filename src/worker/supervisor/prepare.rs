@@ -51,6 +51,7 @@ impl Owner {
             Some(file) => Some(self.check_file(file).await?),
             None => None,
         };
+        self.file_size = file_state.as_ref().map(|state| state.size);
         let shared = Arc::clone(&self.shared);
         let memory = shared.memory.wait().await;
         let key = MemoryKey::of(&self.plan, file_state, memory.budget.is_of_gpus);

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -17,6 +17,7 @@ use crate::worker::bounds::{PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING, PROB
 use crate::worker::demand::DemandChange;
 use crate::worker::diagnosis::evidence::KillReason;
 use crate::worker::endpoint::Endpoint;
+use crate::worker::handle::LocalFacts;
 use crate::worker::health::cpu_time::ThreadTimes;
 use crate::worker::health::hang::{HangDetector, HangFinding};
 use crate::worker::health::listening;
@@ -33,6 +34,31 @@ struct LoadInfo<'a> {
     phases: &'a Mutex<LoadPhases>,
     /// How long the prefetch of the model took, if there was one.
     prefetch: Option<Duration>,
+}
+
+/// Tells those who look at the worker how far its load is, until it is dropped.
+struct LoadingGuard(Arc<LocalFacts>);
+
+impl LoadingGuard {
+    fn begin(local: &Arc<LocalFacts>, total: Option<u64>) -> Self {
+        local.load.begin(total, Instant::now());
+        Self(Arc::clone(local))
+    }
+
+    fn record(&self, phases: &Mutex<LoadPhases>, taken: u64) {
+        let phase = phases.lock().unwrap_or_else(PoisonError::into_inner).current();
+        self.0.load.record(phase, taken, Instant::now());
+    }
+
+    fn end(&self) {
+        self.0.load.end();
+    }
+}
+
+impl Drop for LoadingGuard {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 /// Why a worker accepts no new requests and stops once it has finished those in flight.
@@ -61,6 +87,7 @@ impl Owner {
         let ProcessLife { process, endpoint, log_tail, phases, says_ready, prefetch, reservation, port, .. } = life;
         let load = LoadInfo { phases, prefetch: *prefetch };
         let started = ActiveInstant::now();
+        let loading = LoadingGuard::begin(&self.local, self.file_size);
         let mut seen = WatchState {
             load,
             progress: LoadProgress::new(started),
@@ -139,6 +166,7 @@ impl Owner {
             if self.state() == WorkerState::Ready {
                 self.demand.release();
                 if !had_served {
+                    loading.end();
                     reservation.mark_ready(endpoint);
                     self.measure_memory(process.pid(), None, reservation).await;
                 }
@@ -146,6 +174,7 @@ impl Owner {
             let load_timeout = self.plan.engine.load_timeout.0;
             if !self.state().has_served() {
                 let signs = LoadSigns::of(process.pid(), log_tail);
+                loading.record(phases, signs.taken);
                 let stalled = seen.progress.stalled_for(signs, ActiveInstant::now());
                 if stalled >= load_timeout {
                     let expected = port.address();
@@ -210,11 +239,7 @@ impl Owner {
             }
             Probe::Stranger => return Some(KillReason::Stranger),
             Probe::Loading if !state.has_served() => {
-                seen.load
-                    .phases
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .begin_loading(tokio::time::Instant::now());
+                seen.load.phases.lock().unwrap_or_else(PoisonError::into_inner).begin_loading(Instant::now());
                 self.apply(WorkerEvent::AnswersLoading);
             }
             Probe::Loading | Probe::Silent | Probe::Refused if state.has_served() => {

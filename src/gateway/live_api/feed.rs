@@ -1,0 +1,239 @@
+//! The live feed: what is told of the service, to all who listen.
+//!
+//! One task looks at the service while somebody listens: it begins with the first listener and ends with the last. What it
+//! tells is kept for a while, once for all; each listener takes it at its own pace, and one that is too slow misses some
+//! and is told so. Nothing is queued for a listener, so none holds another back.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::bounds::{HISTORY_BYTES, HISTORY_EVENTS, KEPT_FAILURES, LISTENERS_FULL_RETRY, MOST_LISTENERS};
+use super::changes::{Change, changes, failures};
+use super::listener::Listener;
+use super::look::Sources;
+use super::snapshot::Snapshot;
+use super::throughput::{Counts, Throughput};
+use super::view::{Failure, View};
+use super::watcher;
+use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
+use crate::refusal::Refusal;
+
+/// What a refusal for too many listeners says.
+const LISTENERS: &str = "Too many clients listen to the feed";
+
+/// The feed of one service.
+pub(super) struct Feed {
+    pub(super) sources: Sources,
+    state: Mutex<FeedState>,
+    /// The number of the last event.
+    told: watch::Sender<u64>,
+    /// Cancelled when the service stops.
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    /// Runs the task that looks, beside what is no request.
+    runtime: Handle,
+}
+
+struct FeedState {
+    listeners: usize,
+    /// Ends the task that looks; `None` while there is none.
+    looking: Option<CancellationToken>,
+    /// What listeners have been told of; `None` before the first look.
+    view: Option<Arc<View>>,
+    throughput: Throughput,
+    /// The last failures, the oldest first.
+    failures: VecDeque<Failure>,
+    history: VecDeque<ToldEvent>,
+    history_bytes: usize,
+    /// The number of the last event.
+    last: u64,
+}
+
+struct ToldEvent {
+    id: u64,
+    text: Bytes,
+}
+
+/// What a listener gets next.
+pub(super) enum Told {
+    /// These events, up to the one with this number.
+    Events(Vec<Bytes>, u64),
+    /// Everything as it is now, in place of the events that the listener lacks; as of the event with this number.
+    Snapshot(Box<Snapshot>, u64),
+    /// Nothing yet.
+    Nothing,
+}
+
+impl Feed {
+    /// Creates a feed that nobody listens to.
+    pub(super) fn new(sources: Sources) -> Self {
+        // Numbers go on rising after a restart, so that one of before it is not mistaken for one of now. Microseconds fit
+        // into the numbers of JavaScript for 200 years.
+        let first = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(0);
+        let nothing = Counts::default();
+        let state = FeedState {
+            listeners: 0,
+            looking: None,
+            view: None,
+            throughput: Throughput::between(&nothing, &nothing, Duration::ZERO, Timestamp::now()),
+            failures: VecDeque::new(),
+            history: VecDeque::new(),
+            history_bytes: 0,
+            last: first,
+        };
+        Self {
+            sources,
+            state: Mutex::new(state),
+            told: watch::Sender::new(first),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            runtime: Handle::current(),
+        }
+    }
+
+    /// Adds a listener that has seen the event with this number, if it says one.
+    ///
+    /// # Errors
+    /// There are too many listeners, or the service stops.
+    pub(super) fn listen(self: &Arc<Self>, seen: Option<u64>) -> Result<Listener, Refusal> {
+        if self.stop.is_cancelled() {
+            return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
+        }
+        let mut state = self.lock();
+        if state.listeners >= MOST_LISTENERS {
+            return Err(Refusal::TooManyListeners(LISTENERS, LISTENERS_FULL_RETRY));
+        }
+        state.listeners += 1;
+        if state.looking.is_none() {
+            let over = self.stop.child_token();
+            state.looking = Some(over.clone());
+            self.tell(&mut state, self.sources.look(), None);
+            self.tasks.spawn_on(watcher::watch(Arc::clone(self), over), &self.runtime);
+        }
+        let seen = seen.filter(|seen| state.has_all_after(*seen));
+        drop(state);
+        Ok(Listener::new(Arc::clone(self), seen, self.told.subscribe(), self.stop.clone()))
+    }
+
+    /// Removes a listener.
+    pub(super) fn leave(&self) {
+        let mut state = self.lock();
+        state.listeners = state.listeners.saturating_sub(1);
+        if state.listeners == 0
+            && let Some(over) = state.looking.take()
+        {
+            over.cancel();
+        }
+    }
+
+    /// Tells what has changed, unless the task that has looked is over.
+    pub(super) fn publish(&self, view: View, throughput: Option<Throughput>, over: &CancellationToken) {
+        let mut state = self.lock();
+        if !over.is_cancelled() {
+            self.tell(&mut state, view, throughput);
+        }
+    }
+
+    /// Returns what a listener gets next that has the events up to `seen`, or none.
+    pub(super) fn next(&self, seen: Option<u64>, most_bytes: usize, most_behind: u64) -> Told {
+        let state = self.lock();
+        match seen {
+            Some(seen) if seen == state.last => Told::Nothing,
+            Some(seen) if state.last - seen <= most_behind && state.has_all_after(seen) => {
+                let (mut bytes, mut last) = (0, seen);
+                let mut events = Vec::new();
+                for event in state.history.iter().filter(|event| event.id > seen) {
+                    bytes += event.text.len();
+                    if bytes > most_bytes && !events.is_empty() {
+                        break;
+                    }
+                    events.push(event.text.clone());
+                    last = event.id;
+                }
+                Told::Events(events, last)
+            }
+            _ => match state.snapshot() {
+                Some(snapshot) => Told::Snapshot(Box::new(snapshot), state.last),
+                // The first listener has looked before it asks.
+                None => Told::Nothing,
+            },
+        }
+    }
+
+    /// Returns the time since the start, in seconds.
+    pub(super) fn uptime(&self) -> f64 {
+        self.sources.accounting.metrics.uptime()
+    }
+
+    /// Ends all listeners and the task that looks.
+    pub(super) async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Tells what has changed since the last look.
+    fn tell(&self, state: &mut FeedState, view: View, throughput: Option<Throughput>) {
+        match &state.view {
+            Some(before) => {
+                for change in changes(before, &view) {
+                    state.push(&change);
+                }
+            }
+            None => state.failures.extend(failures(&view)),
+        }
+        state.view = Some(Arc::new(view));
+        if let Some(throughput) = throughput {
+            state.push(&Change::Throughput(throughput.clone()));
+            state.throughput = throughput;
+        }
+        let last = state.last;
+        self.told.send_if_modified(|told| std::mem::replace(told, last) != last);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FeedState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FeedState {
+    fn snapshot(&self) -> Option<Snapshot> {
+        let (throughput, failures) = (self.throughput.clone(), self.failures.iter().cloned().collect());
+        Some(Snapshot { view: Arc::clone(self.view.as_ref()?), throughput, failures })
+    }
+
+    /// Returns whether every event after the one with this number is kept.
+    fn has_all_after(&self, seen: u64) -> bool {
+        let first = self.history.front().map_or(self.last + 1, |event| event.id);
+        seen <= self.last && seen + 1 >= first
+    }
+
+    fn push(&mut self, change: &Change) {
+        if let Change::Failure(failure) = change {
+            self.failures.push_back(failure.clone());
+        }
+        while self.failures.len() > KEPT_FAILURES {
+            self.failures.pop_front();
+        }
+        self.last += 1;
+        let text = Bytes::from(change.text(self.last));
+        self.history_bytes += text.len();
+        self.history.push_back(ToldEvent { id: self.last, text });
+        while self.history.len() > HISTORY_EVENTS || self.history_bytes > HISTORY_BYTES {
+            let Some(oldest) = self.history.pop_front() else { return };
+            self.history_bytes -= oldest.text.len();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "feed_tests.rs"]
+mod tests;
