@@ -25,6 +25,7 @@
 //! - `model_files/`: the routes that change which models are on the disk
 //! - `models_api/`: the routes about models themselves
 //! - `usage_api/`: the route about usage
+//! - `keys_api/`: the routes about API keys
 //! - `cache/`: answers that are kept for equal requests, and answers that equal requests in flight share
 //! - `malformed_request.rs`: the response to a malformed request head
 //! - `client_address.rs`: which client a request comes from, behind proxies
@@ -46,6 +47,7 @@ mod credentials;
 mod early_checks;
 pub(crate) mod exchange;
 mod headers;
+mod keys_api;
 mod malformed_request;
 mod model_files;
 mod models_api;

@@ -140,7 +140,10 @@ impl Gateway {
             record.begin_act(route, id_in_path(route, &parts));
         }
         // Downloads are told of while the start waits for one.
-        if !matches!(route.target, RouteTarget::Gateway(_) | RouteTarget::Files(_) | RouteTarget::Usage) {
+        if !matches!(
+            route.target,
+            RouteTarget::Gateway(_) | RouteTarget::Files(_) | RouteTarget::Usage | RouteTarget::Keys(_)
+        ) {
             self.model_queues.models_known().await?;
         }
         let required_kind = match route.target {
@@ -151,6 +154,11 @@ impl Gateway {
             }
             RouteTarget::Usage => {
                 let answer = Box::pin(self.respond_about_usage(&parts, &caller));
+                return Ok(PreparedRequest::Answered(answer.await?));
+            }
+            RouteTarget::Keys(keys_route) => {
+                let body = &mut context.body;
+                let answer = Box::pin(self.respond_about_keys(keys_route, route, &parts, body, &caller, record));
                 return Ok(PreparedRequest::Answered(answer.await?));
             }
             RouteTarget::Files(files_route) => {

@@ -29,6 +29,7 @@ use super::client_address::{ClientAddress, ClientAddresses};
 use super::connection::discard::{InboundBody, UnreadBody};
 use super::connection::head::HeadLimits;
 use super::headers::{self, REQUEST_ID, X_REQUEST_ID};
+use super::keys_api::{self, KeysApi, KeysRequest};
 use super::malformed_request;
 use super::model_files::{self, FilesAnswer, FilesRequest, ModelFiles, RemovalOrder};
 use super::models_api::ModelsApi;
@@ -38,7 +39,9 @@ use super::request::envelope::{self, Envelope};
 use super::response::body::ResponseBody;
 use super::route_path::CanonicalPath;
 use super::routes::lookup;
-use super::routes::route::{FilesRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget};
+use super::routes::route::{
+    FilesRoute, KeysRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget,
+};
 use super::translation::shared::{self, TranslationLimits};
 use super::upstream::forward::Forwarder;
 use super::upstream::retry::RetryPolicy;
@@ -97,6 +100,7 @@ pub struct Gateway {
     models_api: ModelsApi,
     model_files: ModelFiles,
     usage_api: UsageApi,
+    keys_api: KeysApi,
     /// `OLLAMA_API`
     serves_ollama: bool,
     /// `STRICT_PARAMETERS`
@@ -122,6 +126,7 @@ impl Gateway {
     ) -> Self {
         let Limits { max_request_body_size, client_body_timeout, max_rerank_documents, .. } = &settings.limits;
         let translation_limits = TranslationLimits { max_rerank_documents: max_rerank_documents.get() };
+        let keys_api = KeysApi::new(authenticator.keys_of_clients().cloned(), Arc::clone(&key_suspensions));
         Self {
             client_addresses: ClientAddresses::new(settings.access.trusted_proxies.clone()),
             authenticator,
@@ -136,6 +141,7 @@ impl Gateway {
             fleet,
             key_suspensions,
             forwarder: Forwarder::new(&settings.limits),
+            keys_api,
             usage_api: UsageApi::new(accounting.ledger.clone()),
             cache: AnswerCache::new(&settings.cache, &accounting.metrics),
             accounting,
@@ -274,6 +280,36 @@ impl Gateway {
         self.usage_api.respond(parts, caller).await
     }
 
+    /// Answers a route about API keys, which counts as one request of the caller's key.
+    ///
+    /// # Errors
+    /// A refusal if the rate limit of the key is reached, or the request cannot be carried out.
+    pub(super) async fn respond_about_keys(
+        &self,
+        keys_route: KeysRoute,
+        route: &Route,
+        parts: &Parts,
+        body: &mut Option<InboundBody>,
+        caller: &Caller,
+        record: &mut Record,
+    ) -> Result<Response<Bytes>, Refusal> {
+        rate::check(caller.meter())?;
+        rate::charge(caller.meter())?;
+        let body = match keys_route.has_body() {
+            true => {
+                let codings = body::content_codings(&parts.headers)?;
+                body::read_body(body.take(), route, &codings, &self.body_limits).await?.to_bytes()
+            }
+            false => Bytes::new(),
+        };
+        let (id, query, authenticator) = (&id_in_path(route, parts), parts.uri.query(), &self.authenticator);
+        if let Some(name) = keys_api::name_in(&body).filter(|_| id.is_empty()) {
+            record.set_act_target(&name);
+        }
+        let request = KeysRequest { route: keys_route, id, query, body: &body, caller, authenticator };
+        self.keys_api.respond(request).await
+    }
+
     /// Answers a route of the models API, which counts as one request of the caller's key. Lists show models that have
     /// come into the models folder since the last scan.
     ///
@@ -383,9 +419,11 @@ impl Gateway {
         }
         match route.target {
             RouteTarget::Gateway(local) => self.respond_locally(local, route, parts).await,
-            RouteTarget::Worker(_) | RouteTarget::Models(_) | RouteTarget::Files(_) | RouteTarget::Usage => {
-                Err(Refusal::RouteNotFound)
-            }
+            RouteTarget::Worker(_)
+            | RouteTarget::Models(_)
+            | RouteTarget::Files(_)
+            | RouteTarget::Usage
+            | RouteTarget::Keys(_) => Err(Refusal::RouteNotFound),
         }
     }
 }

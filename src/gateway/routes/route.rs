@@ -59,6 +59,8 @@ pub(in crate::gateway) enum RouteTarget {
     Files(FilesRoute),
     /// `GET /usage`
     Usage,
+    /// The routes about API keys.
+    Keys(KeysRoute),
     /// A worker of a model of this kind, or of any.
     Worker(Option<ModelKind>),
 }
@@ -117,6 +119,28 @@ impl FilesRoute {
     }
 }
 
+/// A route about API keys. The gateway answers all of them itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) enum KeysRoute {
+    /// `GET /keys`
+    List,
+    /// `POST /keys`
+    Create,
+    /// `POST /keys/{id}/rotate`
+    Rotate,
+    /// `PATCH /keys/{id}`
+    Change,
+    /// `DELETE /keys/{id}`
+    Remove,
+}
+
+impl KeysRoute {
+    /// Returns whether a request has a body.
+    pub(in crate::gateway) fn has_body(self) -> bool {
+        matches!(self, Self::Create | Self::Rotate | Self::Change)
+    }
+}
+
 /// A route of Ollama's API about models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gateway) enum OllamaModels {
@@ -165,6 +189,8 @@ pub(in crate::gateway) enum RouteMethod {
     Get,
     /// POST
     Post,
+    /// PATCH
+    Patch,
     /// DELETE
     Delete,
 }
@@ -175,6 +201,7 @@ impl RouteMethod {
         match self {
             Self::Get => "GET",
             Self::Post => "POST",
+            Self::Patch => "PATCH",
             Self::Delete => "DELETE",
         }
     }
@@ -184,6 +211,7 @@ impl RouteMethod {
         match self {
             Self::Get => method == Method::GET || method == Method::HEAD,
             Self::Post => method == Method::POST,
+            Self::Patch => method == Method::PATCH,
             Self::Delete => method == Method::DELETE,
         }
     }

@@ -4,8 +4,8 @@
 //! page.
 
 use super::route::{
-    ClosedPath, DialectFamily, FilesRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteMethod,
-    RoutePort, RouteTarget, StreamEnd, id_at,
+    ClosedPath, DialectFamily, FilesRoute, KeysRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess,
+    RouteMethod, RoutePort, RouteTarget, StreamEnd, id_at,
 };
 use crate::dialect::rerank::words::COMPLETION_PATH;
 use crate::keys::Scope;
@@ -124,6 +124,10 @@ const fn models_command(path: &'static str, models_route: ModelsRoute, about: &'
 
 const fn files(method: RouteMethod, path: &'static str, files_route: FilesRoute, about: &'static str) -> Route {
     Route { method, access: ADMIN, target: RouteTarget::Files(files_route), is_idempotent: false, ..get(path, about) }
+}
+
+const fn keys(method: RouteMethod, path: &'static str, route: KeysRoute, about: &'static str) -> Route {
+    Route { method, access: ADMIN, target: RouteTarget::Keys(route), is_idempotent: false, ..get(path, about) }
 }
 
 const fn local(
@@ -289,6 +293,11 @@ pub(in crate::gateway) const ROUTES: &[Route] = &[
         target: RouteTarget::Usage,
         ..get("/usage", "what the key has used, or with an `admin` key what every key has (see [USAGE.md](USAGE.md))")
     },
+    keys(RouteMethod::Get, "/keys", KeysRoute::List, "the API keys: limits, standing and use, never a secret"),
+    keys(RouteMethod::Post, "/keys", KeysRoute::Create, "makes a key; its secret is only in this answer"),
+    keys(RouteMethod::Post, "/keys/{id}/rotate", KeysRoute::Rotate, "gives a key a new secret"),
+    keys(RouteMethod::Patch, "/keys/{id}", KeysRoute::Change, "changes the limits of a key, or when it ends"),
+    keys(RouteMethod::Delete, "/keys/{id}", KeysRoute::Remove, "removes a key and all of its secrets"),
     get("/props", "llama-server's properties; `?model=ID` names the model"),
     get("/lora-adapters", "the LoRA adapters of a model; `?model=ID` names it"),
     Route { access: ADMIN, ..get("/slots", "llama-server's slots; `?model=ID` names the model") },
