@@ -25,6 +25,7 @@
 //! - `model_files/`: the routes that change which models are on the disk
 //! - `models_api/`: the routes about models themselves
 //! - `usage_api/`: the route about usage
+//! - `page/`: the page for browsers
 //! - `cache/`: answers that are kept for equal requests, and answers that equal requests in flight share
 //! - `malformed_request.rs`: the response to a malformed request head
 //! - `client_address.rs`: which client a request comes from, behind proxies
@@ -49,6 +50,7 @@ mod headers;
 mod malformed_request;
 mod model_files;
 mod models_api;
+mod page;
 pub mod pipeline;
 mod prepared_request;
 mod queue;

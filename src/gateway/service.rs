@@ -32,6 +32,7 @@ use super::headers::{self, REQUEST_ID, X_REQUEST_ID};
 use super::malformed_request;
 use super::model_files::{self, FilesAnswer, FilesRequest, ModelFiles, RemovalOrder};
 use super::models_api::ModelsApi;
+use super::page::Pages;
 use super::queue::model_queues::ModelQueues;
 use super::request::body::{self, BodyLimits};
 use super::request::envelope::{self, Envelope};
@@ -39,6 +40,7 @@ use super::response::body::ResponseBody;
 use super::route_path::CanonicalPath;
 use super::routes::lookup;
 use super::routes::route::{FilesRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget};
+use super::routes::table::UI;
 use super::translation::shared::{self, TranslationLimits};
 use super::upstream::forward::Forwarder;
 use super::upstream::retry::RetryPolicy;
@@ -97,6 +99,7 @@ pub struct Gateway {
     models_api: ModelsApi,
     model_files: ModelFiles,
     usage_api: UsageApi,
+    pub(super) pages: Pages,
     /// `OLLAMA_API`
     serves_ollama: bool,
     /// `STRICT_PARAMETERS`
@@ -137,6 +140,7 @@ impl Gateway {
             key_suspensions,
             forwarder: Forwarder::new(&settings.limits),
             usage_api: UsageApi::new(accounting.ledger.clone()),
+            pages: Pages::new(&settings.ui),
             cache: AnswerCache::new(&settings.cache, &accounting.metrics),
             accounting,
             local_responder: app.local_responder,
@@ -224,6 +228,7 @@ impl Gateway {
         let method = &parts.method;
         let on_gateway = || lookup::find(method, &path);
         let route = match self.is_health_port {
+            _ if !is_check && self.pages.leads_from_root(parts, &path) => lookup::find(method, UI),
             true if is_ping => lookup::find_on_health_port(method, &self.health_check_path, &self.health_check_path),
             true if is_check => on_gateway(),
             true => lookup::find_on_health_port(method, &path, &self.health_check_path).or_else(|_| on_gateway()),
@@ -231,6 +236,10 @@ impl Gateway {
         }?;
         if route.shape == Shape::Ollama && !self.serves_ollama {
             return Err(Refusal::RouteNotFound);
+        }
+        if let RouteTarget::Page(_) = route.target {
+            // A page tells the path of a folder from that of a file.
+            return if self.pages.are_served() { Ok((route, None)) } else { Err(Refusal::RouteNotFound) };
         }
         if path != parts.uri.path() {
             let target = match parts.uri.query() {
@@ -383,9 +392,11 @@ impl Gateway {
         }
         match route.target {
             RouteTarget::Gateway(local) => self.respond_locally(local, route, parts).await,
-            RouteTarget::Worker(_) | RouteTarget::Models(_) | RouteTarget::Files(_) | RouteTarget::Usage => {
-                Err(Refusal::RouteNotFound)
-            }
+            RouteTarget::Worker(_)
+            | RouteTarget::Models(_)
+            | RouteTarget::Files(_)
+            | RouteTarget::Usage
+            | RouteTarget::Page(_) => Err(Refusal::RouteNotFound),
         }
     }
 }
