@@ -304,6 +304,9 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Unanswered keep-alive probes after which a connection is broken (`TCP_KEEPCNT`).
 pub const KEEPALIVE_TRIES: u32 = 4;
 
+/// Most bytes of a file for browsers that is packed in the source tree, unpacked.
+pub const MAX_UNPACKED_ASSET: u64 = 8 * 1024 * 1024;
+
 /// Most concurrent streams on one HTTP/2 connection.
 pub const HTTP2_STREAMS: u32 = 128;
 

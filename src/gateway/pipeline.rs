@@ -140,10 +140,7 @@ impl Gateway {
             record.begin_act(route, id_in_path(route, &parts));
         }
         // Downloads are told of while the start waits for one.
-        if !matches!(
-            route.target,
-            RouteTarget::Gateway(_) | RouteTarget::Files(_) | RouteTarget::Usage | RouteTarget::Keys(_)
-        ) {
+        if matches!(route.target, RouteTarget::Models(_) | RouteTarget::Worker(_)) {
             self.model_queues.models_known().await?;
         }
         let required_kind = match route.target {
@@ -152,6 +149,7 @@ impl Gateway {
                 let answer = Box::pin(self.respond_locally(local, route, &parts));
                 return Ok(PreparedRequest::Answered(answer.await?));
             }
+            RouteTarget::Page(page) => return Ok(PreparedRequest::Answered(self.pages.respond(page, &parts)?)),
             RouteTarget::Usage => {
                 let answer = Box::pin(self.respond_about_usage(&parts, &caller));
                 return Ok(PreparedRequest::Answered(answer.await?));

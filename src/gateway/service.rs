@@ -33,6 +33,7 @@ use super::keys_api::{self, KeysApi, KeysRequest};
 use super::malformed_request;
 use super::model_files::{self, FilesAnswer, FilesRequest, ModelFiles, RemovalOrder};
 use super::models_api::ModelsApi;
+use super::page::Pages;
 use super::queue::model_queues::ModelQueues;
 use super::request::body::{self, BodyLimits};
 use super::request::envelope::{self, Envelope};
@@ -42,6 +43,7 @@ use super::routes::lookup;
 use super::routes::route::{
     FilesRoute, KeysRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget,
 };
+use super::routes::table::UI;
 use super::translation::shared::{self, TranslationLimits};
 use super::upstream::forward::Forwarder;
 use super::upstream::retry::RetryPolicy;
@@ -101,6 +103,7 @@ pub struct Gateway {
     model_files: ModelFiles,
     usage_api: UsageApi,
     keys_api: KeysApi,
+    pub(super) pages: Pages,
     /// `OLLAMA_API`
     serves_ollama: bool,
     /// `STRICT_PARAMETERS`
@@ -143,6 +146,7 @@ impl Gateway {
             forwarder: Forwarder::new(&settings.limits),
             keys_api,
             usage_api: UsageApi::new(accounting.ledger.clone()),
+            pages: Pages::new(&settings.ui),
             cache: AnswerCache::new(&settings.cache, &accounting.metrics),
             accounting,
             local_responder: app.local_responder,
@@ -230,6 +234,7 @@ impl Gateway {
         let method = &parts.method;
         let on_gateway = || lookup::find(method, &path);
         let route = match self.is_health_port {
+            _ if !is_check && self.pages.leads_from_root(parts, &path) => lookup::find(method, UI),
             true if is_ping => lookup::find_on_health_port(method, &self.health_check_path, &self.health_check_path),
             true if is_check => on_gateway(),
             true => lookup::find_on_health_port(method, &path, &self.health_check_path).or_else(|_| on_gateway()),
@@ -237,6 +242,10 @@ impl Gateway {
         }?;
         if route.shape == Shape::Ollama && !self.serves_ollama {
             return Err(Refusal::RouteNotFound);
+        }
+        if let RouteTarget::Page(_) = route.target {
+            // A page tells the path of a folder from that of a file.
+            return if self.pages.are_served() { Ok((route, None)) } else { Err(Refusal::RouteNotFound) };
         }
         if path != parts.uri.path() {
             let target = match parts.uri.query() {
@@ -423,7 +432,8 @@ impl Gateway {
             | RouteTarget::Models(_)
             | RouteTarget::Files(_)
             | RouteTarget::Usage
-            | RouteTarget::Keys(_) => Err(Refusal::RouteNotFound),
+            | RouteTarget::Keys(_)
+            | RouteTarget::Page(_) => Err(Refusal::RouteNotFound),
         }
     }
 }

@@ -61,6 +61,8 @@ pub(in crate::gateway) enum RouteTarget {
     Usage,
     /// The routes about API keys.
     Keys(KeysRoute),
+    /// A page for browsers.
+    Page(PageRoute),
     /// A worker of a model of this kind, or of any.
     Worker(Option<ModelKind>),
 }
@@ -86,6 +88,13 @@ pub(in crate::gateway) enum ModelsRoute {
     TeiInfo,
     /// A route of Ollama's API
     Ollama(OllamaModels),
+}
+
+/// A route with files for browsers, which need no key and hold no data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) enum PageRoute {
+    /// `GET /ui/`, and the files of that folder
+    Ui,
 }
 
 /// A route that changes, or tells, which models come to the disk. The gateway answers all of them itself.

@@ -4,8 +4,8 @@
 //! page.
 
 use super::route::{
-    ClosedPath, DialectFamily, FilesRoute, KeysRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess,
-    RouteMethod, RoutePort, RouteTarget, StreamEnd, id_at,
+    ClosedPath, DialectFamily, FilesRoute, KeysRoute, LocalRoute, ModelsRoute, OllamaModels, PageRoute, Route,
+    RouteAccess, RouteMethod, RoutePort, RouteTarget, StreamEnd, id_at,
 };
 use crate::dialect::rerank::words::COMPLETION_PATH;
 use crate::keys::Scope;
@@ -130,6 +130,10 @@ const fn keys(method: RouteMethod, path: &'static str, route: KeysRoute, about: 
     Route { method, access: ADMIN, target: RouteTarget::Keys(route), is_idempotent: false, ..get(path, about) }
 }
 
+const fn page(path: &'static str, page_route: PageRoute, about: &'static str) -> Route {
+    Route { access: RouteAccess::Open, target: RouteTarget::Page(page_route), ..get(path, about) }
+}
+
 const fn local(
     port: RoutePort,
     path: &'static str,
@@ -151,6 +155,9 @@ const fn closed(methods: &'static str, path: &'static str, why: &'static str) ->
 const NO_CHANGE: &str = "501: models come from the hub as they are";
 const ADMIN: RouteAccess = RouteAccess::Key(Scope::Admin);
 pub(in crate::gateway) const PING: &str = "/ping";
+
+/// The folder of the page.
+pub(in crate::gateway) const UI: &str = "/ui";
 
 /// The path of completions with a suffix in Mistral's API, and that at llama-server.
 pub(in crate::gateway) const FIM: &str = "/v1/fim/completions";
@@ -312,7 +319,14 @@ pub(in crate::gateway) const ROUTES: &[Route] = &[
     open(RoutePort::Health, "/readyz", LocalRoute::Readyz, "200 if a request is served at once, else 503"),
     open(RoutePort::Both, "/health", LocalRoute::Health, "the state of all models"),
     open(RoutePort::Both, "/v1/health", LocalRoute::Health, "as `/health`"),
-    open(RoutePort::Both, "/", LocalRoute::Root, "the name and the version of this program"),
+    page(UI, PageRoute::Ui, "the page for browsers, with `UI_ENABLED` (see [PAGE.md](PAGE.md))"),
+    page("/ui/{id}", PageRoute::Ui, "a file of the page"),
+    open(
+        RoutePort::Both,
+        "/",
+        LocalRoute::Root,
+        "the name and the version of this program; a browser is led to `/ui/`",
+    ),
     open(RoutePort::Gateway, "/api/hello", LocalRoute::Hello, "whether anything answers, for Claude Code"),
     local(RoutePort::Both, "/metrics", LocalRoute::Metrics, RouteAccess::Metrics, "metrics, as JSON or for Prometheus"),
     Route {
