@@ -76,6 +76,23 @@ impl From<Output> for CommandOutput {
 }
 
 #[test]
+fn a_change_keeps_the_secret_and_the_other_members() {
+    let keyctl = Keyctl::with("# ours\na:0123456789abcdef:5 models=m\n");
+    keyctl.run_ok("change --name a --set rate_limit=60 --set priority=low --unset models");
+    assert_eq!(keyctl.text(), "# ours\na:0123456789abcdef:60 priority=low\n");
+    for (arguments, words) in [
+        ("change --name a --set rate_limt=5", "did you mean rate_limit?"),
+        ("change --name a --set rate_limit", "has no value"),
+        ("change --name a --set priority=urgent", "priority is not one of"),
+        ("change --name b --unset models", "no key named 'b'"),
+    ] {
+        let output = keyctl.run(arguments);
+        assert!(output.status == 1 && output.err.contains(words), "{arguments}: {}", output.err);
+    }
+    assert_eq!(keyctl.run("change --name a").status, 2);
+}
+
+#[test]
 fn a_full_disk_left_an_empty_key_file_that_stops_the_next_start() {
     let keyctl = Keyctl::new();
     // As on a full disk: every write into a file fails.

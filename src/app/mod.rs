@@ -217,7 +217,9 @@ fn serve(
     let RunContext { settings, ready, platform, tasks, stop_gateway, stop_rest, .. } = context;
     let (accounting, fleet) = (&accounts.accounting, &models.fleet);
     let is_behind_edge = platform.kind == platform::PlatformKind::RunpodServerless;
-    let authenticator = Authenticator::new(ready.keys.clone(), &settings.access, is_behind_edge, &platform.hosts());
+    let hosts: Vec<String> =
+        platform.hosts().into_iter().chain(settings.ui.ui_hosts.names().map(str::to_owned)).collect();
+    let authenticator = Authenticator::new(ready.keys.clone(), &settings.access, is_behind_edge, &hosts);
     let operator_api = operator_api::build(context, accounts, models, &authenticator);
     let now = jiff::Timestamp::now();
     match accounting.ledger.budget_use(now) {

@@ -12,6 +12,7 @@ use clap::Parser as _;
 use jiff::Timestamp;
 
 use llamagate::cli::detect_platform;
+use llamagate::keys::changes::{BadMember, KeyChange};
 use llamagate::keys::edit::{self, EditError, Rotation};
 use llamagate::keys::expiry;
 use llamagate::keys::list::{as_json, as_table};
@@ -26,7 +27,7 @@ use llamagate::settings::{Environment, Inputs, SettingProblem, resolve_only};
 #[path = "keyctl/args.rs"]
 mod args;
 
-use args::{Generate, KeyFileVerb, KeyctlArguments, Rotate, Verb};
+use args::{ChangedMembers, Generate, KeyFileVerb, KeyctlArguments, Rotate, Verb};
 
 /// Returns the settings with the files that the gateway of this environment uses: `AUTH_KEYS_FILE`, `USAGE_DB` and
 /// `DATA_DIR` from variables, `ENV_FILE` and the configuration file.
@@ -84,6 +85,7 @@ fn run(cli: KeyctlArguments) -> CommandResult {
         KeyFileVerb::List { json } => session.list(json),
         KeyFileVerb::Remove { name } => session.remove(&name),
         KeyFileVerb::Rotate(wanted) => session.rotate(wanted),
+        KeyFileVerb::Change(wanted) => session.change(&wanted),
         KeyFileVerb::Verify => session.verify(),
         KeyFileVerb::Prune => session.prune(),
     }
@@ -105,12 +107,16 @@ fn report(error: &KeyctlError) -> ExitCode {
             &format!("standard input or output failed: {error}"),
             "if a new secret was to be printed, it is lost; keyctl rotate makes another",
         ),
+        KeyctlError::Member(error) => print_error(&error.to_string(), SET_HINT),
+        KeyctlError::NoValue(given) => print_error(&format!("'{given}' has no value"), SET_HINT),
         KeyctlError::Usage(error) => {
             print_error(&error.to_string(), "USAGE_DB is the file that the gateway records in")
         }
     }
     ExitCode::FAILURE
 }
+
+const SET_HINT: &str = "write --set MEMBER=VALUE as in the key file, such as --set rate_limit=60 --set expires=30d";
 
 fn print_error(error: &str, hint: &str) {
     print_message(&format!("error: {error}\nhint: {hint}"));
@@ -131,6 +137,16 @@ enum KeyctlError {
     Stdio(io::Error),
     /// Usage could not be read.
     Usage(LedgerError),
+    /// A member or its value is not right.
+    Member(BadMember),
+    /// `--set` without a value.
+    NoValue(String),
+}
+
+impl From<BadMember> for KeyctlError {
+    fn from(error: BadMember) -> Self {
+        Self::Member(error)
+    }
 }
 
 impl From<LedgerError> for KeyctlError {
@@ -218,6 +234,22 @@ impl Session {
     fn remove(&self, name: &str) -> CommandResult {
         let updated = update(&self.file, IfMissing::Fail, |file| edit::remove(file, name))?;
         self.print_note(&format!("removed key '{name}' ({})", counted(updated.value, "line")));
+        self.report_update(&updated);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn change(&self, wanted: &ChangedMembers) -> CommandResult {
+        let mut change = KeyChange::default();
+        for given in &wanted.set {
+            let (member, value) = given.split_once('=').ok_or_else(|| KeyctlError::NoValue(given.clone()))?;
+            change.set(member, Some(value), self.now)?;
+        }
+        for member in &wanted.unset {
+            change.set(member, None, self.now)?;
+        }
+        let name = &wanted.name;
+        let updated = update(&self.file, IfMissing::Fail, |file| edit::change(file, name, &change))?;
+        self.print_note(&format!("changed key '{name}'"));
         self.report_update(&updated);
         Ok(ExitCode::SUCCESS)
     }

@@ -69,6 +69,11 @@ impl<'a> Fields<'a> {
         self.0.iter().filter(|(_, value)| value.get() != "null").map(|(name, value)| (&**name, *value))
     }
 
+    /// Returns the names of the members in their order, those that are `null` too.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| &**name)
+    }
+
     /// Returns whether the object has this member, with a value other than `null`.
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some()

@@ -1,5 +1,6 @@
 //! Bounds of the gateway: timeouts, queue lengths and buffer sizes that no user needs to choose.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -39,6 +40,15 @@ pub const RESCAN_WAIT: Duration = Duration::from_secs(1);
 
 /// When a client may ask again for a download while too many have not ended.
 pub const DOWNLOADS_FULL_RETRY: Duration = Duration::from_secs(30);
+
+/// Most secrets of API keys that are made over HTTP in a minute.
+pub const NEW_SECRETS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).unwrap();
+
+/// Longest wait of a request that changes a key for those before it. One edit of the key file may wait for another program.
+pub const KEY_EDIT_TURN_WAIT: Duration = Duration::from_secs(15);
+
+/// Longest body of a request about keys, in bytes.
+pub const KEY_ORDER_SIZE: usize = 64 * 1024;
 
 /// Pause after `accept` has failed, for instance because all file descriptors are in use.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -293,6 +303,9 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Unanswered keep-alive probes after which a connection is broken (`TCP_KEEPCNT`).
 pub const KEEPALIVE_TRIES: u32 = 4;
+
+/// Most bytes of a file for browsers that is packed in the source tree, unpacked.
+pub const MAX_UNPACKED_ASSET: u64 = 8 * 1024 * 1024;
 
 /// Most concurrent streams on one HTTP/2 connection.
 pub const HTTP2_STREAMS: u32 = 128;

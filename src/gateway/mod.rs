@@ -26,6 +26,8 @@
 //! - `models_api/`: the routes about models themselves
 //! - `usage_api/`: the route about usage
 //! - `live_api/`: the live feed, the queue and the logs
+//! - `keys_api/`: the routes about API keys
+//! - `page/`: the page for browsers
 //! - `cache/`: answers that are kept for equal requests, and answers that equal requests in flight share
 //! - `malformed_request.rs`: the response to a malformed request head
 //! - `client_address.rs`: which client a request comes from, behind proxies
@@ -47,10 +49,12 @@ mod credentials;
 mod early_checks;
 pub(crate) mod exchange;
 mod headers;
+mod keys_api;
 mod live_api;
 mod malformed_request;
 mod model_files;
 mod models_api;
+mod page;
 pub mod pipeline;
 mod prepared_request;
 mod queue;

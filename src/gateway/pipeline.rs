@@ -138,10 +138,7 @@ impl Gateway {
             record.begin_act(route, id_in_path(route, &parts));
         }
         // Downloads are told of while the start waits for one.
-        if !matches!(
-            route.target,
-            RouteTarget::Gateway(_) | RouteTarget::Files(_) | RouteTarget::Usage | RouteTarget::Live(_)
-        ) {
+        if matches!(route.target, RouteTarget::Models(_) | RouteTarget::Worker(_)) {
             self.model_queues.models_known().await?;
         }
         let required_kind = match route.target {
@@ -150,8 +147,14 @@ impl Gateway {
                 let answer = Box::pin(self.respond_locally(local, route, &parts));
                 return Ok(PreparedRequest::Answered(answer.await?));
             }
+            RouteTarget::Page(page) => return Ok(PreparedRequest::Answered(self.pages.respond(page, &parts)?)),
             RouteTarget::Usage => {
                 let answer = Box::pin(self.respond_about_usage(&parts, &caller));
+                return Ok(PreparedRequest::Answered(answer.await?));
+            }
+            RouteTarget::Keys(keys_route) => {
+                let body = &mut context.body;
+                let answer = Box::pin(self.respond_about_keys(keys_route, route, &parts, body, &caller, record));
                 return Ok(PreparedRequest::Answered(answer.await?));
             }
             RouteTarget::Files(files_route) => {

@@ -29,10 +29,12 @@ use super::client_address::{ClientAddress, ClientAddresses};
 use super::connection::discard::{InboundBody, UnreadBody};
 use super::connection::head::HeadLimits;
 use super::headers::{self, REQUEST_ID, X_REQUEST_ID};
+use super::keys_api::{self, KeysApi, KeysRequest};
 use super::live_api::LiveApi;
 use super::malformed_request;
 use super::model_files::{self, FilesRequest, ModelFiles, RemovalOrder};
 use super::models_api::ModelsApi;
+use super::page::Pages;
 use super::queue::model_queues::ModelQueues;
 use super::request::body::{self, BodyLimits};
 use super::request::envelope::{self, Envelope};
@@ -41,8 +43,9 @@ use super::response::local_answer::LocalAnswer;
 use super::route_path::CanonicalPath;
 use super::routes::lookup;
 use super::routes::route::{
-    FilesRoute, LiveRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget,
+    FilesRoute, KeysRoute, LiveRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget,
 };
+use super::routes::table::UI;
 use super::translation::shared::{self, TranslationLimits};
 use super::upstream::forward::Forwarder;
 use super::upstream::retry::RetryPolicy;
@@ -102,6 +105,8 @@ pub struct Gateway {
     model_files: ModelFiles,
     usage_api: UsageApi,
     live_api: LiveApi,
+    keys_api: KeysApi,
+    pub(super) pages: Pages,
     /// `OLLAMA_API`
     serves_ollama: bool,
     /// `STRICT_PARAMETERS`
@@ -127,6 +132,7 @@ impl Gateway {
     ) -> Self {
         let Limits { max_request_body_size, client_body_timeout, max_rerank_documents, .. } = &settings.limits;
         let translation_limits = TranslationLimits { max_rerank_documents: max_rerank_documents.get() };
+        let keys_api = KeysApi::new(authenticator.keys_of_clients().cloned(), Arc::clone(&key_suspensions));
         Self {
             client_addresses: ClientAddresses::new(settings.access.trusted_proxies.clone()),
             authenticator,
@@ -147,7 +153,9 @@ impl Gateway {
             fleet,
             key_suspensions,
             forwarder: Forwarder::new(&settings.limits),
+            keys_api,
             usage_api: UsageApi::new(accounting.ledger.clone()),
+            pages: Pages::new(&settings.ui),
             cache: AnswerCache::new(&settings.cache, &accounting.metrics),
             accounting,
             local_responder: app.local_responder,
@@ -235,6 +243,7 @@ impl Gateway {
         let method = &parts.method;
         let on_gateway = || lookup::find(method, &path);
         let route = match self.is_health_port {
+            _ if !is_check && self.pages.leads_from_root(parts, &path) => lookup::find(method, UI),
             true if is_ping => lookup::find_on_health_port(method, &self.health_check_path, &self.health_check_path),
             true if is_check => on_gateway(),
             true => lookup::find_on_health_port(method, &path, &self.health_check_path).or_else(|_| on_gateway()),
@@ -242,6 +251,10 @@ impl Gateway {
         }?;
         if route.shape == Shape::Ollama && !self.serves_ollama {
             return Err(Refusal::RouteNotFound);
+        }
+        if let RouteTarget::Page(_) = route.target {
+            // A page tells the path of a folder from that of a file.
+            return if self.pages.are_served() { Ok((route, None)) } else { Err(Refusal::RouteNotFound) };
         }
         if path != parts.uri.path() {
             let target = match parts.uri.query() {
@@ -304,6 +317,36 @@ impl Gateway {
     /// Ends the streams of those who look at the service, because it stops.
     pub async fn end_live(&self) {
         self.live_api.end().await;
+    }
+
+    /// Answers a route about API keys, which counts as one request of the caller's key.
+    ///
+    /// # Errors
+    /// A refusal if the rate limit of the key is reached, or the request cannot be carried out.
+    pub(super) async fn respond_about_keys(
+        &self,
+        keys_route: KeysRoute,
+        route: &Route,
+        parts: &Parts,
+        body: &mut Option<InboundBody>,
+        caller: &Caller,
+        record: &mut Record,
+    ) -> Result<Response<Bytes>, Refusal> {
+        rate::check(caller.meter())?;
+        rate::charge(caller.meter())?;
+        let body = match keys_route.has_body() {
+            true => {
+                let codings = body::content_codings(&parts.headers)?;
+                body::read_body(body.take(), route, &codings, &self.body_limits).await?.to_bytes()
+            }
+            false => Bytes::new(),
+        };
+        let (id, query, authenticator) = (&id_in_path(route, parts), parts.uri.query(), &self.authenticator);
+        if let Some(name) = keys_api::name_in(&body).filter(|_| id.is_empty()) {
+            record.set_act_target(&name);
+        }
+        let request = KeysRequest { route: keys_route, id, query, body: &body, caller, authenticator };
+        self.keys_api.respond(request).await
     }
 
     /// Answers a route of the models API, which counts as one request of the caller's key. Lists show models that have
@@ -419,7 +462,9 @@ impl Gateway {
             | RouteTarget::Models(_)
             | RouteTarget::Files(_)
             | RouteTarget::Usage
-            | RouteTarget::Live(_) => Err(Refusal::RouteNotFound),
+            | RouteTarget::Live(_)
+            | RouteTarget::Keys(_)
+            | RouteTarget::Page(_) => Err(Refusal::RouteNotFound),
         }
     }
 }

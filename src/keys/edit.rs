@@ -5,6 +5,8 @@
 
 use jiff::Timestamp;
 
+use super::bounds::MAX_LINE;
+use super::changes::KeyChange;
 use super::error::KeyFileError;
 use super::key::Key;
 use super::parse::{KeyEntry, KeyFile, Meaning};
@@ -31,6 +33,12 @@ pub enum EditError {
         /// When the key would expire.
         end: Timestamp,
     },
+    /// The line of the key would be longer than [`MAX_LINE`], so that no gateway would read it.
+    #[error("the line of the key '{name}' would be longer than {MAX_LINE} bytes")]
+    LineTooLong {
+        /// The name of the key.
+        name: String,
+    },
     /// The operating system returned no random bytes.
     #[error("no random bytes for a secret: {0}")]
     Random(#[from] getrandom::Error),
@@ -50,6 +58,7 @@ impl EditError {
             Self::EndsInThePast { .. } => {
                 "give a later one with --expires, such as --expires 30d or --expires never".into()
             }
+            Self::LineTooLong { .. } => "name fewer models".into(),
             Self::Random(_) => "check that the system has a working random device".into(),
             Self::File(error) => error.hint(),
         }
@@ -65,8 +74,37 @@ pub fn add(file: &mut KeyFile, key: Key, secret: Stored, now: Timestamp) -> Resu
         return Err(EditError::NameTaken { name: key.id });
     }
     refuse_past_end(&key, now)?;
-    file.insert(usize::MAX, KeyEntry { key, secret });
+    let entry = KeyEntry { key, secret };
+    refuse_long_line(&entry)?;
+    file.insert(usize::MAX, entry);
     Ok(())
+}
+
+/// Changes members of a key on each of its lines; when it ends, only on the line that ends last, so that the secrets that
+/// end with a rotation do. Returns the key of that line.
+///
+/// # Errors
+/// When there is no such key, or when a line would be too long. An end in the past is allowed: it ends the key.
+pub fn change(file: &mut KeyFile, name: &str, change: &KeyChange) -> Result<Key, EditError> {
+    let mut changed: Vec<(usize, KeyEntry)> = (file.entries())
+        .filter(|(_, entry)| entry.key.id == name)
+        .map(|(number, entry)| (number - 1, entry.clone()))
+        .collect();
+    let current = changed.iter_mut().max_by_key(|(_, entry)| entry.key.expires.unwrap_or(Timestamp::MAX));
+    let Some((current_index, current)) = current else {
+        return Err(EditError::NoSuchKey { name: name.into() });
+    };
+    current.key.expires = change.expires().unwrap_or(current.key.expires);
+    let current_index = *current_index;
+    for (_, entry) in &mut changed {
+        change.apply_limits(&mut entry.key);
+        refuse_long_line(entry)?;
+    }
+    let key = changed.iter().find(|(index, _)| *index == current_index).map(|(_, entry)| entry.key.clone());
+    for (index, entry) in changed {
+        file.replace(index, entry);
+    }
+    key.ok_or_else(|| EditError::NoSuchKey { name: name.into() })
 }
 
 /// Removes every line of this name. Returns how many there were.
@@ -116,7 +154,9 @@ pub fn rotate(file: &mut KeyFile, name: &str, rotation: Rotation, now: Timestamp
     let mut key = template.clone();
     key.expires = rotation.expires.unwrap_or(key.expires);
     refuse_past_end(&key, now)?;
-    file.insert(last + 1, KeyEntry { key: key.clone(), secret: rotation.secret });
+    let entry = KeyEntry { key: key.clone(), secret: rotation.secret };
+    refuse_long_line(&entry)?;
+    file.insert(last + 1, entry);
     // From the end, so that removing a line does not move those that are still to come.
     for (index, old_key) in old.iter().rev() {
         if rotation.old_ends <= now {
@@ -132,6 +172,13 @@ fn refuse_past_end(key: &Key, now: Timestamp) -> Result<(), EditError> {
     match key.expires {
         Some(end) if end <= now => Err(EditError::EndsInThePast { end }),
         _ => Ok(()),
+    }
+}
+
+fn refuse_long_line(entry: &KeyEntry) -> Result<(), EditError> {
+    match entry.render().len() > MAX_LINE {
+        true => Err(EditError::LineTooLong { name: entry.key.id.clone() }),
+        false => Ok(()),
     }
 }
 
@@ -178,6 +225,36 @@ mod tests {
         assert!(matches!(add(&mut file, Key::named("a"), secret(), at(0)), Err(EditError::NameTaken { .. })));
         let ended = Key { expires: Some(at(5)), ..Key::named("b") };
         assert!(matches!(add(&mut file, ended, secret(), at(5)), Err(EditError::EndsInThePast { .. })));
+        assert_eq!(file.render(), "a:0123456789abcdef\n");
+    }
+
+    fn changed(members: &[(&str, Option<&str>)]) -> KeyChange {
+        let mut change = KeyChange::default();
+        members.iter().for_each(|(name, value)| change.set(name, *value, at(0)).unwrap());
+        change
+    }
+
+    #[test]
+    fn a_change_reaches_each_line_of_a_key_and_the_end_only_the_current_one() {
+        let mut file = parse(
+            "# a\na:0123456789abcdef:5:1970-01-01T01:00:00Z models=m\na:0123456789abcdefg:5 models=m\nb:0123456789abcdefh\n",
+        );
+        let wanted = changed(&[("rate_limit", Some("9")), ("models", None), ("expires", Some("2h"))]);
+        let key = change(&mut file, "a", &wanted).unwrap();
+        assert_eq!((key.expires, key.models), (Some(at(7200)), None));
+        let want = "# a\na:0123456789abcdef:9:1970-01-01T01:00:00Z\na:0123456789abcdefg:9:1970-01-01T02:00:00Z\nb:0123456789abcdefh\n";
+        assert_eq!(file.render(), want);
+        assert!(matches!(change(&mut file, "c", &wanted), Err(EditError::NoSuchKey { .. })));
+    }
+
+    #[test]
+    fn a_line_that_no_gateway_would_read_is_refused() {
+        let mut file = parse("a:0123456789abcdef\n");
+        let models = "m".repeat(MAX_LINE);
+        let long = changed(&[("models", Some(&models))]);
+        let added = add(&mut file, long.new_key("b"), Stored::Plain(NEW.into()), at(0));
+        assert!(matches!(added, Err(EditError::LineTooLong { .. })));
+        assert!(matches!(change(&mut file, "a", &long), Err(EditError::LineTooLong { .. })));
         assert_eq!(file.render(), "a:0123456789abcdef\n");
     }
 

@@ -89,6 +89,24 @@ pub enum KeyFileError {
 }
 
 impl KeyFileError {
+    /// Returns the reason without the path, for clients that need not know it.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Missing { .. } => "the key file does not exist".into(),
+            Self::Folder { .. } => "the key file is a folder".into(),
+            Self::NotAFile { .. } => "the key file is not a regular file".into(),
+            Self::Unreadable { source, .. } => format!("the key file cannot be read: {source}"),
+            Self::TooLarge { .. } => format!("the key file is larger than {} MiB", MAX_KEY_FILE_SIZE >> 20),
+            Self::NoUsableKey { .. } => "the key file holds no usable key".into(),
+            Self::AlsoInEnvironment { line, same, .. } => format!("line {line} of the key file has {}", same.as_str()),
+            Self::NotText { line, .. } => format!("line {line} of the key file is not UTF-8 text"),
+            Self::Locked { waited, .. } => {
+                format!("the key file stayed locked by another program for {} s", waited.as_secs())
+            }
+            Self::Unwritable { source, .. } => format!("the key file cannot be written: {source}"),
+        }
+    }
+
     /// Returns one sentence on what to do about it.
     pub fn hint(&self) -> String {
         match self {

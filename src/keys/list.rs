@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::key::Key;
 use super::parse::{KeyEntry, KeyFile};
@@ -48,11 +48,33 @@ pub fn as_json(file: &KeyFile, now: Timestamp) -> String {
 }
 
 fn object(line: usize, KeyEntry { key, secret }: &KeyEntry, now: Timestamp) -> Value {
-    json!({
-        "key_id": key.id,
+    let mut object = limits_as_json(key);
+    object.extend([
+        ("key_id".to_owned(), json!(key.id)),
+        ("scopes".to_owned(), scopes_as_json(key)),
+        ("status".to_owned(), json!(status(key, now))),
+        (
+            "stored".to_owned(),
+            json!(match secret {
+                Stored::Plain(_) => "plain",
+                Stored::Hashed(_) => "hashed",
+            }),
+        ),
+        ("line".to_owned(), json!(line)),
+    ]);
+    Value::Object(object)
+}
+
+/// Returns the scopes of a key as a JSON array.
+pub fn scopes_as_json(key: &Key) -> Value {
+    json!(key.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>())
+}
+
+/// Returns what limits a key, when it ends and its flags as members of a JSON object. What is not limited is `null`.
+pub fn limits_as_json(key: &Key) -> Map<String, Value> {
+    let members = json!({
         "rate_limit": key.rate_limit,
         "expires": key.expires.map(|end| end.to_string()),
-        "scopes": key.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>(),
         "models": key.models,
         "tokens_per_minute": key.tokens_per_minute,
         "max_concurrent": key.max_concurrent,
@@ -63,10 +85,11 @@ fn object(line: usize, KeyEntry { key, secret }: &KeyEntry, now: Timestamp) -> V
         "person_tokens_per_day": key.budget.person_tokens_per_day,
         "priority": key.priority.as_str(),
         "trust_user_headers": key.trust_user_headers,
-        "status": status(key, now),
-        "stored": match secret { Stored::Plain(_) => "plain", Stored::Hashed(_) => "hashed" },
-        "line": line,
-    })
+    });
+    match members {
+        Value::Object(members) => members,
+        _ => Map::new(),
+    }
 }
 
 fn status(key: &Key, now: Timestamp) -> &'static str {

@@ -8,6 +8,7 @@
 //!
 //! - `attribute.rs`: the table of attributes
 //! - `bounds.rs`: longest line, longest id, largest file
+//! - `changes/`: members of a key by their names, and their new values
 //! - `edit.rs`: keyctl's edits, as functions on a parsed file
 //! - `error.rs`: errors of the file and of single lines
 //! - `expiry.rs`: dates and time spans until which a key is valid
@@ -22,6 +23,7 @@
 
 mod attribute;
 mod bounds;
+pub mod changes;
 pub mod edit;
 mod error;
 pub mod expiry;

@@ -101,12 +101,19 @@ impl KeyFile {
 
     /// Sets the expiry of the key in the line of this index.
     pub(super) fn set_expiry(&mut self, index: usize, end: jiff::Timestamp) {
-        let ending = self.line_ending();
-        if let Some(line) = self.lines.get_mut(index)
-            && let Meaning::Entry(entry) = &line.meaning
-        {
+        if let Some(KeyLine { meaning: Meaning::Entry(entry), .. }) = self.lines.get(index) {
             let mut entry = entry.clone();
             entry.key.expires = Some(end);
+            self.replace(index, entry);
+        }
+    }
+
+    /// Replaces the line of this index, unless it says the same already.
+    pub(super) fn replace(&mut self, index: usize, entry: KeyEntry) {
+        let ending = self.line_ending();
+        if let Some(line) = self.lines.get_mut(index)
+            && !matches!(&line.meaning, Meaning::Entry(old) if *old == entry)
+        {
             *line = KeyLine::of(entry, ending);
         }
     }

@@ -159,6 +159,11 @@ impl Store {
         self.len() == 0
     }
 
+    /// Whether there is a key of `LLAMAGATE_API_KEY`.
+    pub fn has_service_key(&self) -> bool {
+        self.0.service_key.is_some()
+    }
+
     /// Returns the path of the key file.
     pub fn path(&self) -> &Path {
         &self.0.path

@@ -216,6 +216,20 @@ refusals! {
     KeySuspended(Duration) => TOO_MANY_REQUESTS, RATE_LIMIT, "key_suspended", keep, final, wait in (wait);
     /// No key with this id is suspended.
     KeyNotSuspended(String) => NOT_FOUND, INVALID, "key_not_suspended", keep, final;
+    /// With `AUTH_ENABLED=false` there are no keys.
+    KeysOff => NOT_FOUND, INVALID, "keys_off", keep, final;
+    /// The key file cannot be read, locked or written now, with the reason.
+    KeysUnavailable(String) => SERVICE_UNAVAILABLE, SERVER, "keys_unavailable", keep, again;
+    /// A key with this name exists.
+    KeyExists(String) => CONFLICT, INVALID, "key_exists", keep, final;
+    /// No key has this name.
+    KeyNotFound(String) => NOT_FOUND, INVALID, "key_not_found", keep, final;
+    /// The key is that of `LLAMAGATE_API_KEY`.
+    KeyNotInFile => CONFLICT, INVALID, "key_not_in_file", keep, final;
+    /// The change would take the scope `admin` from the key that asks for it.
+    OwnKey => CONFLICT, INVALID, "own_key", keep, final;
+    /// The key file would hold no key.
+    LastKey => CONFLICT, INVALID, "last_key", keep, final;
     /// `HF_HUB_OFFLINE` forbids the download, in these words.
     DownloadsOff(String) => FORBIDDEN, PERMISSION, "downloads_off", keep, final;
     /// There are too many downloads, or too many clients that follow them; says which.
@@ -318,6 +332,13 @@ impl Refusal {
             | Self::BudgetExceeded { .. }
             | Self::KeySuspended(_)
             | Self::KeyNotSuspended(_)
+            | Self::KeysOff
+            | Self::KeysUnavailable(_)
+            | Self::KeyExists(_)
+            | Self::KeyNotFound(_)
+            | Self::KeyNotInFile
+            | Self::OwnKey
+            | Self::LastKey
             | Self::UsageOff
             | Self::UsageUnavailable(_)
             | Self::TooManyListeners(..)
@@ -436,6 +457,21 @@ impl fmt::Display for Refusal {
                 "This API key is suspended: the backend died several times while only its requests were in flight",
             ),
             Self::KeyNotSuspended(id) => write!(f, "No API key '{}' is suspended", printable(id)),
+            Self::KeysOff => f.write_str("There are no API keys here (AUTH_ENABLED is false)"),
+            Self::KeysUnavailable(why) => write!(f, "The API keys cannot be changed now: {why}"),
+            Self::KeyExists(name) => write!(
+                f,
+                "A key named '{0}' exists already: POST /keys/{0}/rotate gives it a new secret",
+                printable(name)
+            ),
+            Self::KeyNotFound(name) => write!(f, "There is no key named '{}': GET /keys shows the names", printable(name)),
+            Self::KeyNotInFile => f.write_str(
+                "This key is that of LLAMAGATE_API_KEY: change the variable and start the service again",
+            ),
+            Self::OwnKey => f.write_str(
+                "This would take the scope 'admin' from the key that asks for it: use another key, or add ?force=true",
+            ),
+            Self::LastKey => f.write_str("This is the last key of the file: make another one first"),
             Self::UsageOff => f.write_str("Usage is not recorded (USAGE_DB is off)"),
             Self::UsageUnavailable(why) => write!(f, "Usage cannot be read now: {why}"),
             Self::TooManyListeners(what, _) => write!(f, "{what}; try again later"),
@@ -498,6 +534,12 @@ mod tests {
             (403, "model_not_removable"),
             (409, "model_in_use"),
             (503, "downloads_full"),
+            (404, "keys_off"),
+            (404, "key_not_found"),
+            (409, "key_exists"),
+            (409, "own_key"),
+            (409, "last_key"),
+            (503, "keys_unavailable"),
             (404, "model_not_found"),
             (404, "route_not_found"),
             (408, "request_timeout"),

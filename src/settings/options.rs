@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use super::reader::Reader;
 use super::values::{
-    ByteSize, CacheMode, Context, DownloadConnections, ExtraArgs, GpuLayers, HourlyPrice, HubEndpoint, HubToken,
-    KeptTime, LogFormat, LogLevel, MemoryBudgetSetting, ModelStores, Networks, Origins, RunpodMode, Seconds,
+    ByteSize, CacheMode, Context, DownloadConnections, ExtraArgs, GpuLayers, HostNames, HourlyPrice, HubEndpoint,
+    HubToken, KeptTime, LogFormat, LogLevel, MemoryBudgetSetting, ModelStores, Networks, Origins, RunpodMode, Seconds,
     ServeModelsDir, ServiceKey, Strategy, UsageFile, Value, ZeroIsOff,
 };
 use crate::models::{ModelPlaces, PlaceKind};
@@ -187,6 +187,12 @@ options! {
         cors_origins: Origins = "", Restart, "Comma-separated list of origins that browsers may call from; `*` = any; empty = off.";
         max_people: NonZeroUsize = "10000", Restart, "People behind keys with `trust_user_headers=true` that are remembered; further ones are booked together as `other`.";
         trusted_proxies: Networks = "", Restart, "Comma-separated list of addresses and networks, such as `10.0.0.0/8`, of the proxies in front. Their `X-Forwarded-For` or `Forwarded` names the client, for the limit of wrong keys and the access log.";
+    }
+
+    /// The page for browsers.
+    Ui ui "Page for browsers" {
+        ui_enabled: bool = "true", Restart, "Serve the page at `/ui/` (see PAGE.md), and lead browsers there from `/`.";
+        ui_hosts: HostNames = "", Restart, "Comma-separated list of further names under which this machine is reached, such as `gpu.example.org`. With `AUTH_ENABLED=false`, the page and what is for operators are served only under an address, `localhost`, a private name, and these: a web page elsewhere may have chosen any other name (DNS rebinding).";
     }
 
     /// How many requests run at once, and how many wait.

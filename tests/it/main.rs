@@ -43,6 +43,7 @@ mod fit;
 mod hang;
 mod http2;
 mod import;
+mod keys_api;
 mod leftovers;
 mod limits;
 mod litellm;

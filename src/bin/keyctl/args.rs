@@ -59,6 +59,8 @@ pub(super) enum KeyFileVerb {
     },
     /// Give a key a new secret with the same limits and print it, once
     Rotate(Rotate),
+    /// Change the limits of a key, or when it ends
+    Change(ChangedMembers),
     /// Read a secret from standard input and tell which key it is and whether it is valid
     Verify,
     /// Drop the lines of expired keys
@@ -128,6 +130,19 @@ pub(super) struct Rotate {
     /// Store the new secret itself and not only its hash
     #[arg(long)]
     pub(super) plain: bool,
+}
+
+#[derive(Args)]
+pub(super) struct ChangedMembers {
+    /// The key's name
+    #[arg(long, value_parser = key_id)]
+    pub(super) name: String,
+    /// A member and its value, as in the key file: rate_limit=60, expires=30d, models=a,b (may be repeated)
+    #[arg(long, value_name = "MEMBER=VALUE")]
+    pub(super) set: Vec<String>,
+    /// A member that goes back to its default (may be repeated)
+    #[arg(long, value_name = "MEMBER", required_unless_present = "set")]
+    pub(super) unset: Vec<String>,
 }
 
 fn key_id(text: &str) -> Result<String, &'static str> {

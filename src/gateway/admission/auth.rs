@@ -47,6 +47,12 @@ pub struct Authenticator {
     auth_failures: Option<AuthFailures>,
 }
 
+/// What a key has used of its day and its month.
+pub(crate) struct KeyUse {
+    pub(crate) day: Use,
+    pub(crate) month: Use,
+}
+
 /// The source of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RequestSource {
@@ -159,6 +165,17 @@ impl Authenticator {
             };
             keys.filter(|key| key.budget != Budget::default()).flat_map(of_key).collect()
         }
+    }
+
+    /// Returns the keys that clients need; `None` with `AUTH_ENABLED=false`.
+    pub(crate) fn keys_of_clients(&self) -> Option<&Store> {
+        self.keys.as_ref().filter(|_| self.keyless_guard.is_none())
+    }
+
+    /// Returns what a key has used of its day and its month.
+    pub(crate) fn used_by(&self, key: &Key, now: Timestamp) -> KeyUse {
+        let (day, month) = self.meters.meter_of(key, self.default_rate).account().used(now);
+        KeyUse { day, month }
     }
 
     /// Adds what keys, and the people behind them, have used of their budgets before the start.

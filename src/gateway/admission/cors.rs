@@ -16,7 +16,7 @@ use crate::gateway::connection::head::is_token_char;
 use crate::settings::values::Origins;
 
 /// Every method of the route table.
-const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, DELETE, OPTIONS");
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PATCH, DELETE, OPTIONS");
 
 /// The request headers that are allowed when a preflight does not ask for particular ones.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(

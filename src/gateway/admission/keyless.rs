@@ -5,11 +5,12 @@
 //! chat has been computed and a model unloaded by then. So a request that changes something must not come from a page of
 //! another origin. Reading requests are left to CORS.
 //!
-//! Origins can be forged by a page that gives its own name to this machine (DNS rebinding). So the routes of the scope
-//! `admin`, those that only read too, must be asked under a host that no page can have chosen; `local_hosts.rs` knows these.
-//! Inference is served under any name, because clients reach the gateway by names of all kinds.
+//! Origins can be forged by a page that gives its own name to this machine (DNS rebinding). So this gateway's own page and
+//! the routes of the scope `admin`, those that only read too, must be asked under a host that no page can have chosen;
+//! `local_hosts.rs` knows these. Inference is served under any name, because clients reach the gateway by names of all kinds.
 //!
-//! Orders, the routes of the scope `admin` that are not a GET, are accepted from programs on the same machine only.
+//! Orders, the routes of the scope `admin` that are not a GET, are accepted from the same machine only: from programs, and
+//! from this gateway's own page.
 
 use http::header::{FORWARDED, HOST, ORIGIN};
 use http::request::Parts;
@@ -18,7 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::local_hosts::{LocalHosts, is_address_or_localhost};
 use crate::gateway::client_address::{AddressProof, ClientAddress};
-use crate::gateway::routes::route::{Route, RouteAccess};
+use crate::gateway::routes::route::{Route, RouteAccess, RouteTarget};
 use crate::keys::Scope;
 use crate::refusal::Refusal;
 use crate::settings::values::Origins;
@@ -55,7 +56,8 @@ impl KeylessGuard {
     pub(super) fn check(&self, parts: &Parts, route: &Route, client: ClientAddress) -> Result<(), Refusal> {
         let is_for_admins = matches!(route.access, RouteAccess::Key(Scope::Admin) | RouteAccess::AnyKey);
         if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) {
-            return if is_for_admins { self.check_host(parts, client) } else { Ok(()) };
+            let is_page = matches!(route.target, RouteTarget::Page(_));
+            return if is_for_admins || is_page { self.check_host(parts, client) } else { Ok(()) };
         }
         let is_order = is_for_admins;
         let is_from_page = is_from_another_site(&parts.headers);
@@ -65,6 +67,8 @@ impl KeylessGuard {
             }
             Origin::None => {}
             Origin::One(origin) if !is_order && self.may_send(origin, parts, client) => {}
+            // This gateway's own page. `check_is_local` looks whether another one may have this name.
+            Origin::One(origin) if is_order && is_same_host(origin, requested_authority(parts)) => {}
             Origin::One(origin) | Origin::Several(origin) => {
                 let origin = Some(String::from_utf8_lossy(origin.as_bytes()).into_owned());
                 return Err(Refusal::OriginNotAllowed { origin, is_order });

@@ -120,7 +120,7 @@ fn reading_under_a_host_of_this_machine_is_left_to_cors() {
 fn a_page_that_gives_its_own_name_to_this_machine_is_refused() {
     let page =
         [("host", "evil.example:8000"), ("origin", "http://evil.example:8000"), ("sec-fetch-site", "same-origin")];
-    let routes = [("GET", "/slots"), ("HEAD", "/slots"), ("GET", "/lb/stats")];
+    let routes = [("GET", "/slots"), ("HEAD", "/slots"), ("GET", "/lb/stats"), ("GET", "/ui"), ("GET", "/ui/app.js")];
     for (method, path) in routes {
         for headers in [&page[..], &page[..1], &page[..2], &[("host", "")]] {
             assert_eq!(code("", method, path, headers, LOOPBACK), "origin_not_allowed", "{method} {path} {headers:?}");
@@ -154,7 +154,7 @@ fn a_trusted_proxy_decides_itself_which_hosts_it_serves() {
 
 /// Regression: any page and any machine could unload models and reload the configuration.
 #[test]
-fn orders_come_from_programs_of_this_machine_only() {
+fn orders_come_from_programs_and_the_page_of_this_machine_only() {
     for path in ["/reload", "/v1/models/m/load", "/v1/models/m/unload"] {
         for (client, headers, expected) in [
             (LOOPBACK, &[("host", "127.0.0.1:8000")][..], ""),
@@ -174,7 +174,12 @@ fn orders_come_from_programs_of_this_machine_only() {
             (LOOPBACK, &[("host", "127.0.0.1"), ("x-forwarded-for", "127.0.0.1")], "loopback_required"),
             (LOOPBACK, &[("host", "127.0.0.1"), ("forwarded", "for=127.0.0.1")], "loopback_required"),
             (LOOPBACK, &[("host", "127.0.0.1"), ("x-real-ip", "127.0.0.1")], "loopback_required"),
-            (LOOPBACK, &[("host", "127.0.0.1:8000"), ("origin", "http://127.0.0.1:8000")], "origin_not_allowed"),
+            (LOOPBACK, &[("host", "127.0.0.1:8000"), ("origin", "http://127.0.0.1:8000")], ""),
+            (LOOPBACK, &[("host", "localhost:8000"), ("origin", "http://localhost:8000")], ""),
+            (LOOPBACK, &[("host", "127.0.0.1:8000"), ("origin", "http://127.0.0.1:3000")], "origin_not_allowed"),
+            (LOOPBACK, &[("host", "127.0.0.1:8000"), ("origin", "http://localhost:8000")], "origin_not_allowed"),
+            (LOOPBACK, &[("host", "evil.example"), ("origin", "http://evil.example")], "loopback_required"),
+            ("192.0.2.1", &[("host", "192.0.2.7"), ("origin", "http://192.0.2.7")], "loopback_required"),
             (LOOPBACK, &[("host", "127.0.0.1"), ("origin", "null")], "origin_not_allowed"),
             (LOOPBACK, &[("host", "127.0.0.1"), ("sec-fetch-site", "cross-site")], "origin_not_allowed"),
         ] {

@@ -109,6 +109,8 @@ pub fn reserved_paths() -> Vec<&'static str> {
         | RouteTarget::Files(_)
         | RouteTarget::Usage
         | RouteTarget::Live(_)
+        | RouteTarget::Keys(_)
+        | RouteTarget::Page(_)
         | RouteTarget::Worker(_) => false,
     };
     // A path that is both is asked as a health check by GET alone.

@@ -61,6 +61,10 @@ pub(in crate::gateway) enum RouteTarget {
     Usage,
     /// The routes with which people look at the service while it works.
     Live(LiveRoute),
+    /// The routes about API keys.
+    Keys(KeysRoute),
+    /// A page for browsers.
+    Page(PageRoute),
     /// A worker of a model of this kind, or of any.
     Worker(Option<ModelKind>),
 }
@@ -101,6 +105,13 @@ pub(in crate::gateway) enum ModelsRoute {
     Ollama(OllamaModels),
 }
 
+/// A route with files for browsers, which need no key and hold no data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) enum PageRoute {
+    /// `GET /ui/`, and the files of that folder
+    Ui,
+}
+
 /// A route that changes, or tells, which models come to the disk. The gateway answers all of them itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gateway) enum FilesRoute {
@@ -129,6 +140,28 @@ impl FilesRoute {
             Self::Download | Self::OllamaPull | Self::OllamaDelete => true,
             Self::Downloads | Self::OneDownload | Self::DownloadEvents | Self::CancelDownload | Self::Remove => false,
         }
+    }
+}
+
+/// A route about API keys. The gateway answers all of them itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) enum KeysRoute {
+    /// `GET /keys`
+    List,
+    /// `POST /keys`
+    Create,
+    /// `POST /keys/{id}/rotate`
+    Rotate,
+    /// `PATCH /keys/{id}`
+    Change,
+    /// `DELETE /keys/{id}`
+    Remove,
+}
+
+impl KeysRoute {
+    /// Returns whether a request has a body.
+    pub(in crate::gateway) fn has_body(self) -> bool {
+        matches!(self, Self::Create | Self::Rotate | Self::Change)
     }
 }
 
@@ -180,6 +213,8 @@ pub(in crate::gateway) enum RouteMethod {
     Get,
     /// POST
     Post,
+    /// PATCH
+    Patch,
     /// DELETE
     Delete,
 }
@@ -190,6 +225,7 @@ impl RouteMethod {
         match self {
             Self::Get => "GET",
             Self::Post => "POST",
+            Self::Patch => "PATCH",
             Self::Delete => "DELETE",
         }
     }
@@ -199,6 +235,7 @@ impl RouteMethod {
         match self {
             Self::Get => method == Method::GET || method == Method::HEAD,
             Self::Post => method == Method::POST,
+            Self::Patch => method == Method::PATCH,
             Self::Delete => method == Method::DELETE,
         }
     }

@@ -4,8 +4,8 @@
 //! page.
 
 use super::route::{
-    ClosedPath, DialectFamily, FilesRoute, LiveRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess,
-    RouteMethod, RoutePort, RouteTarget, StreamEnd, id_at,
+    ClosedPath, DialectFamily, FilesRoute, KeysRoute, LiveRoute, LocalRoute, ModelsRoute, OllamaModels, PageRoute, Route,
+    RouteAccess, RouteMethod, RoutePort, RouteTarget, StreamEnd, id_at,
 };
 use crate::dialect::rerank::words::COMPLETION_PATH;
 use crate::keys::Scope;
@@ -130,6 +130,14 @@ const fn live(path: &'static str, route: LiveRoute, access: RouteAccess, about: 
     Route { access, target: RouteTarget::Live(route), ..get(path, about) }
 }
 
+const fn keys(method: RouteMethod, path: &'static str, route: KeysRoute, about: &'static str) -> Route {
+    Route { method, access: ADMIN, target: RouteTarget::Keys(route), is_idempotent: false, ..get(path, about) }
+}
+
+const fn page(path: &'static str, page_route: PageRoute, about: &'static str) -> Route {
+    Route { access: RouteAccess::Open, target: RouteTarget::Page(page_route), ..get(path, about) }
+}
+
 const fn local(
     port: RoutePort,
     path: &'static str,
@@ -151,6 +159,9 @@ const fn closed(methods: &'static str, path: &'static str, why: &'static str) ->
 const NO_CHANGE: &str = "501: models come from the hub as they are";
 const ADMIN: RouteAccess = RouteAccess::Key(Scope::Admin);
 pub(in crate::gateway) const PING: &str = "/ping";
+
+/// The folder of the page.
+pub(in crate::gateway) const UI: &str = "/ui";
 
 /// The path of completions with a suffix in Mistral's API, and that at llama-server.
 pub(in crate::gateway) const FIM: &str = "/v1/fim/completions";
@@ -307,6 +318,11 @@ pub(in crate::gateway) const ROUTES: &[Route] = &[
         ADMIN,
         "the last lines of a log; `?follow=true` sends what is written from then on, too",
     ),
+    keys(RouteMethod::Get, "/keys", KeysRoute::List, "the API keys: limits, standing and use, never a secret"),
+    keys(RouteMethod::Post, "/keys", KeysRoute::Create, "makes a key; its secret is only in this answer"),
+    keys(RouteMethod::Post, "/keys/{id}/rotate", KeysRoute::Rotate, "gives a key a new secret"),
+    keys(RouteMethod::Patch, "/keys/{id}", KeysRoute::Change, "changes the limits of a key, or when it ends"),
+    keys(RouteMethod::Delete, "/keys/{id}", KeysRoute::Remove, "removes a key and all of its secrets"),
     get("/props", "llama-server's properties; `?model=ID` names the model"),
     get("/lora-adapters", "the LoRA adapters of a model; `?model=ID` names it"),
     Route { access: ADMIN, ..get("/slots", "llama-server's slots; `?model=ID` names the model") },
@@ -321,7 +337,14 @@ pub(in crate::gateway) const ROUTES: &[Route] = &[
     open(RoutePort::Health, "/readyz", LocalRoute::Readyz, "200 if a request is served at once, else 503"),
     open(RoutePort::Both, "/health", LocalRoute::Health, "the state of all models"),
     open(RoutePort::Both, "/v1/health", LocalRoute::Health, "as `/health`"),
-    open(RoutePort::Both, "/", LocalRoute::Root, "the name and the version of this program"),
+    page(UI, PageRoute::Ui, "the page for browsers, with `UI_ENABLED` (see [PAGE.md](PAGE.md))"),
+    page("/ui/{id}", PageRoute::Ui, "a file of the page"),
+    open(
+        RoutePort::Both,
+        "/",
+        LocalRoute::Root,
+        "the name and the version of this program; a browser is led to `/ui/`",
+    ),
     open(RoutePort::Gateway, "/api/hello", LocalRoute::Hello, "whether anything answers, for Claude Code"),
     local(RoutePort::Both, "/metrics", LocalRoute::Metrics, RouteAccess::Metrics, "metrics, as JSON or for Prometheus"),
     Route {

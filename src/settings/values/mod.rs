@@ -31,7 +31,7 @@ mod usage;
 mod value;
 
 pub use backend_api::BackendApi;
-pub use clients::{Networks, Origins, ServiceKey};
+pub use clients::{HostNames, Networks, Origins, ServiceKey};
 pub use dimensions::Dimensions;
 pub use extra_args::ExtraArgs;
 pub(crate) use extra_args::{ArgumentsPlace, takes_any_text};

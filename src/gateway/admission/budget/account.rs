@@ -196,6 +196,13 @@ impl Account {
         all.into_iter().filter_map(|(budget, left)| Some((budget, left?))).collect()
     }
 
+    /// Returns what was used of the day and of the month, without what is reserved.
+    pub(crate) fn used(&self, now: Timestamp) -> (Use, Use) {
+        let mut balance = self.lock();
+        balance.follow(now);
+        (balance.day.used, balance.month.used)
+    }
+
     /// Estimates the tokens of a prompt in a body of this many bytes, by the answers so far.
     pub(super) fn prompt_tokens(&self, bytes: u64) -> u64 {
         let learned = self.lock().bytes_per_token.unwrap_or(BYTES_PER_TOKEN as f64);

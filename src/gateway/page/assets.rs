@@ -1,0 +1,209 @@
+//! The files for browsers that are built into the program, ready to be sent.
+//!
+//! A release holds the files of `ui/` and packs them once at the start. A debug build reads a file from the source tree
+//! whenever it is asked for, so that a change shows without a build.
+
+#[cfg(not(debug_assertions))]
+use std::collections::HashMap;
+use std::io::{Read, Write as _};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use http::HeaderValue;
+use rust_embed::{Embed, EmbeddedFile};
+
+use crate::gateway::bounds::MAX_UNPACKED_ASSET;
+use crate::hex::hex;
+
+/// The files of `ui/`.
+#[derive(Embed)]
+#[folder = "ui/"]
+struct Files;
+
+/// The ending of a file that is packed in the source tree already.
+const PACKED_ENDING: &str = ".gz";
+
+/// How many bytes of the digest are in an ETag.
+const ETAG_BYTES: usize = 12;
+
+/// A file in both forms in which it is sent.
+pub(super) struct Asset {
+    pub(super) content_type: HeaderValue,
+    pub(super) plain: Form,
+    /// `None` if it would not be smaller.
+    pub(super) packed: Option<Form>,
+}
+
+/// One form of a file.
+pub(super) struct Form {
+    pub(super) bytes: Bytes,
+    /// Strong: of the bytes of this form.
+    pub(super) etag: HeaderValue,
+}
+
+/// All files, by name.
+pub(super) struct Assets {
+    #[cfg(not(debug_assertions))]
+    by_name: HashMap<String, Arc<Asset>>,
+}
+
+impl Assets {
+    /// Packs all files of a release.
+    #[cfg(not(debug_assertions))]
+    pub(super) fn prepare() -> Self {
+        let names = Files::iter().map(|name| name.strip_suffix(PACKED_ENDING).unwrap_or(&name).to_owned());
+        Self { by_name: names.filter_map(|name| Some((name.clone(), Arc::new(read(&name)?)))).collect() }
+    }
+
+    /// Prepares nothing: a debug build reads the files when they are asked for.
+    #[cfg(debug_assertions)]
+    pub(super) fn prepare() -> Self {
+        Self {}
+    }
+
+    /// Returns the file with this name, such as `app.js` or `vendor/htm-preact.js`.
+    #[cfg(not(debug_assertions))]
+    pub(super) fn find(&self, name: &str) -> Option<Arc<Asset>> {
+        self.by_name.get(name).cloned()
+    }
+
+    /// Returns the file with this name, such as `app.js` or `vendor/htm-preact.js`, as it is now.
+    #[cfg(debug_assertions)]
+    #[expect(clippy::unused_self, reason = "a release looks into its map")]
+    pub(super) fn find(&self, name: &str) -> Option<Arc<Asset>> {
+        read(name).map(Arc::new)
+    }
+}
+
+/// Reads a file and packs it. `NAME.gz` of the source tree is `NAME`. Returns `None` if there is none, or if its type has
+/// no content type here.
+fn read(name: &str) -> Option<Asset> {
+    let content_type = HeaderValue::from_static(content_type(name)?);
+    if let Some(file) = Files::get(name) {
+        let packed = gzip(&file.data).filter(|packed| packed.len() < file.data.len());
+        let packed = packed.map(|bytes| Form { bytes: bytes.into(), etag: etag(&file, "-gz") });
+        return Some(Asset { content_type, packed, plain: Form { etag: etag(&file, ""), bytes: bytes_of(file) } });
+    }
+    let file = Files::get(&format!("{name}{PACKED_ENDING}"))?;
+    let plain = Form { bytes: gunzip(&file.data)?.into(), etag: etag(&file, "") };
+    Some(Asset { content_type, plain, packed: Some(Form { etag: etag(&file, "-gz"), bytes: bytes_of(file) }) })
+}
+
+/// Returns the content type of a file by its ending.
+fn content_type(name: &str) -> Option<&'static str> {
+    Some(match name.rsplit_once('.')?.1 {
+        "html" => "text/html; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "js" => "text/javascript; charset=utf-8",
+        "json" => "application/json",
+        "svg" => "image/svg+xml",
+        "png" => "image/png",
+        "txt" => "text/plain; charset=utf-8",
+        _ => return None,
+    })
+}
+
+/// Returns the strong ETag of one form of a file.
+fn etag(file: &EmbeddedFile, form: &str) -> HeaderValue {
+    let digest = hex(&file.metadata.sha256_hash()[..ETAG_BYTES]);
+    HeaderValue::try_from(format!("\"{digest}{form}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+}
+
+fn bytes_of(file: EmbeddedFile) -> Bytes {
+    match file.data {
+        std::borrow::Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+        std::borrow::Cow::Owned(bytes) => bytes.into(),
+    }
+}
+
+/// Packs bytes. Returns `None` if that fails, which it does not in memory.
+fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::best());
+    packed.write_all(bytes).ok()?;
+    packed.finish().ok()
+}
+
+/// Unpacks bytes. Returns `None` if they are damaged or would be larger than [`MAX_UNPACKED_ASSET`].
+fn gunzip(packed: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = GzDecoder::new(packed).take(MAX_UNPACKED_ASSET + 1).read_to_end(&mut bytes).ok()?;
+    (read as u64 <= MAX_UNPACKED_ASSET).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// Most bytes of the page as they are sent, packed, without what is sent for the API's documents only.
+    const MAX_PAGE: usize = 150 * 1024;
+
+    /// The library that is not ours: its file in `ui/`, and its digest. `ui/vendor/` says where it comes from.
+    const VENDORED: [(&str, &str); 1] =
+        [("vendor/htm-preact.js", "72284e8e9079c87817145df1110f74e8a2aa040b2fc384922e18dfcb46fc1fd7")];
+
+    #[test]
+    fn each_file_can_be_sent_and_comes_back_the_same() {
+        for name in Files::iter() {
+            let asset = read(name.strip_suffix(PACKED_ENDING).unwrap_or(&name));
+            let asset = asset.unwrap_or_else(|| panic!("{name} has no content type"));
+            if let Some(packed) = &asset.packed {
+                assert_eq!(gunzip(&packed.bytes).as_deref(), Some(&asset.plain.bytes[..]), "{name}");
+                assert_ne!(packed.etag, asset.plain.etag, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_is_small() {
+        let is_page = |name: &str| !name.ends_with(PACKED_ENDING);
+        let sizes = Files::iter().filter(|name| is_page(name)).map(|name| {
+            let asset = read(&name).unwrap();
+            asset.packed.map_or(asset.plain.bytes.len(), |packed| packed.bytes.len())
+        });
+        let total: usize = sizes.sum();
+        assert!(total <= MAX_PAGE, "{total} bytes");
+    }
+
+    #[test]
+    fn the_vendored_library_is_the_one_that_was_looked_at() {
+        for (name, digest) in VENDORED {
+            let file = Files::get(name).unwrap_or_else(|| panic!("{name} is missing"));
+            assert_eq!(hex(&file.metadata.sha256_hash()), digest, "{name}");
+        }
+        let vendored = Files::iter().filter(|name| name.starts_with("vendor/") && name.ends_with(".js")).count();
+        assert_eq!(vendored, VENDORED.len(), "each is in the table");
+    }
+
+    /// What the policy of the page forbids would fail in the browser only.
+    #[test]
+    fn the_document_has_no_inline_script_or_style_and_names_no_other_host() {
+        for name in Files::iter().filter(|name| name.ends_with(".html") && !name.contains('/')) {
+            let text = String::from_utf8(Files::get(&name).unwrap().data.into_owned()).unwrap();
+            for forbidden in ["<style", " style=", "javascript:", "http://", "https://", " onclick", " onload"] {
+                assert!(!text.contains(forbidden), "{name}: {forbidden}");
+            }
+            for script in text.split("<script").skip(1) {
+                assert!(script.split('>').next().unwrap().contains(" src="), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_module_writes_markup_or_runs_text() {
+        let is_ours = |name: &str| name.ends_with(".js") && !name.starts_with("vendor/");
+        for name in Files::iter().filter(|name| is_ours(name)) {
+            let text = String::from_utf8(Files::get(&name).unwrap().data.into_owned()).unwrap();
+            for forbidden in
+                ["innerHTML", "InnerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"]
+            {
+                assert!(!text.contains(forbidden), "{name}: {forbidden}");
+            }
+            assert!(text.lines().count() <= 250, "{name} is too long");
+        }
+        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join("ui/index.html").is_file());
+    }
+}
