@@ -140,7 +140,7 @@ impl Gateway {
             record.begin_act(route, id_in_path(route, &parts));
         }
         // Downloads are told of while the start waits for one.
-        if !matches!(route.target, RouteTarget::Gateway(_) | RouteTarget::Files(_) | RouteTarget::Usage) {
+        if !matches!(route.target, RouteTarget::Gateway(_) | RouteTarget::Files(_) | RouteTarget::Usage(_)) {
             self.model_queues.models_known().await?;
         }
         let required_kind = match route.target {
@@ -149,8 +149,8 @@ impl Gateway {
                 let answer = Box::pin(self.respond_locally(local, route, &parts));
                 return Ok(PreparedRequest::Answered(answer.await?));
             }
-            RouteTarget::Usage => {
-                let answer = Box::pin(self.respond_about_usage(&parts, &caller));
+            RouteTarget::Usage(usage_route) => {
+                let answer = Box::pin(self.respond_about_usage(usage_route, &parts, &caller));
                 return Ok(PreparedRequest::Answered(answer.await?));
             }
             RouteTarget::Files(files_route) => {

@@ -38,7 +38,9 @@ use super::request::envelope::{self, Envelope};
 use super::response::body::ResponseBody;
 use super::route_path::CanonicalPath;
 use super::routes::lookup;
-use super::routes::route::{FilesRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget};
+use super::routes::route::{
+    FilesRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget, UsageRoute,
+};
 use super::translation::shared::{self, TranslationLimits};
 use super::upstream::forward::Forwarder;
 use super::upstream::retry::RetryPolicy;
@@ -264,14 +266,19 @@ impl Gateway {
         (self.local_responder)(local, &id_in_path(route, parts), parts).await
     }
 
-    /// Answers the route about usage, which counts as one request of the caller's key.
+    /// Answers a route about usage, which counts as one request of the caller's key.
     ///
     /// # Errors
     /// A refusal if the rate limit of the key is reached, a parameter is wrong, or usage cannot be read.
-    pub(super) async fn respond_about_usage(&self, parts: &Parts, caller: &Caller) -> Result<Response<Bytes>, Refusal> {
+    pub(super) async fn respond_about_usage(
+        &self,
+        usage_route: UsageRoute,
+        parts: &Parts,
+        caller: &Caller,
+    ) -> Result<Response<Bytes>, Refusal> {
         rate::check(caller.meter())?;
         rate::charge(caller.meter())?;
-        self.usage_api.respond(parts, caller).await
+        self.usage_api.respond(usage_route, parts, caller).await
     }
 
     /// Answers a route of the models API, which counts as one request of the caller's key. Lists show models that have
@@ -383,7 +390,7 @@ impl Gateway {
         }
         match route.target {
             RouteTarget::Gateway(local) => self.respond_locally(local, route, parts).await,
-            RouteTarget::Worker(_) | RouteTarget::Models(_) | RouteTarget::Files(_) | RouteTarget::Usage => {
+            RouteTarget::Worker(_) | RouteTarget::Models(_) | RouteTarget::Files(_) | RouteTarget::Usage(_) => {
                 Err(Refusal::RouteNotFound)
             }
         }

@@ -107,7 +107,7 @@ pub fn reserved_paths() -> Vec<&'static str> {
         )
         | RouteTarget::Models(_)
         | RouteTarget::Files(_)
-        | RouteTarget::Usage
+        | RouteTarget::Usage(_)
         | RouteTarget::Worker(_) => false,
     };
     // A path that is both is asked as a health check by GET alone.

@@ -57,10 +57,19 @@ pub(in crate::gateway) enum RouteTarget {
     Models(ModelsRoute),
     /// The routes that change which models are on the disk.
     Files(FilesRoute),
-    /// `GET /usage`
-    Usage,
+    /// What was used, and what administrators have done.
+    Usage(UsageRoute),
     /// A worker of a model of this kind, or of any.
     Worker(Option<ModelKind>),
+}
+
+/// A route about the usage ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) enum UsageRoute {
+    /// `GET /usage`
+    Usage,
+    /// `GET /audit`
+    Audit,
 }
 
 /// A route of the models API. The gateway answers all of them itself.

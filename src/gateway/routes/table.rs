@@ -5,7 +5,7 @@
 
 use super::route::{
     ClosedPath, DialectFamily, FilesRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteMethod,
-    RoutePort, RouteTarget, StreamEnd, id_at,
+    RoutePort, RouteTarget, StreamEnd, UsageRoute, id_at,
 };
 use crate::dialect::rerank::words::COMPLETION_PATH;
 use crate::keys::Scope;
@@ -286,8 +286,13 @@ pub(in crate::gateway) const ROUTES: &[Route] = &[
     models("/models/{id}", ModelsRoute::One, "as `/v1/models/{id}`"),
     Route {
         access: RouteAccess::AnyKey,
-        target: RouteTarget::Usage,
+        target: RouteTarget::Usage(UsageRoute::Usage),
         ..get("/usage", "what the key has used, or with an `admin` key what every key has (see [USAGE.md](USAGE.md))")
+    },
+    Route {
+        access: ADMIN,
+        target: RouteTarget::Usage(UsageRoute::Audit),
+        ..get("/audit", "what administrators have done, the newest first (see [USAGE.md](USAGE.md))")
     },
     get("/props", "llama-server's properties; `?model=ID` names the model"),
     get("/lora-adapters", "the LoRA adapters of a model; `?model=ID` names it"),
