@@ -11,6 +11,7 @@ use super::client::RemoteArgs;
 use super::control::{StatusArgs, StopArgs};
 use super::generate::{CompletionsArgs, InitArgs, ManArgs, SchemaArgs};
 use super::inputs::{Flags, PLACE_FLAGS, PlaceFlags, detect_platform, resolve_inputs};
+use super::launch::LaunchArgs;
 use crate::import::ImportFormat;
 use crate::models;
 use crate::models::list::printable;
@@ -53,6 +54,8 @@ pub(super) enum CliCommand {
     Audit(AuditArgs),
     /// Talk to a model of a service: a conversation in a terminal, or one question
     Chat(ChatArgs),
+    /// Point a coding agent at a service: shows what changes in its configuration, and writes it after a yes
+    Launch(LaunchArgs),
     /// Start the service in the background, or the systemd user unit llamagate.service if there is one
     Start(StartArgs),
     /// Stop the service of this user, after the requests in flight
@@ -229,6 +232,7 @@ impl CliCommand {
             Self::Usage(usage) => all(&mut usage.flags.0),
             Self::Audit(audit) => all(&mut audit.flags.0),
             Self::Chat(chat) => FlagsOfSettings::of_place(&mut chat.client.flags),
+            Self::Launch(launch) => FlagsOfSettings::of_place(&mut launch.client.flags),
             Self::Start(start) | Self::Restart(start) => all(&mut start.serve.flags.0),
             Self::Stop(stop) => FlagsOfSettings::of_place(&mut stop.flags),
             Self::Status(status) => FlagsOfSettings::of_place(&mut status.flags),

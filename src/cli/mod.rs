@@ -10,6 +10,7 @@
 //! - `fit.rs`: `llamagate fit`
 //! - `generate/`: what the program writes about itself: completions, manual pages, a schema, a first configuration
 //! - `health.rs`: `llamagate health`
+//! - `launch/`: `llamagate launch`
 //! - `list.rs`: `llamagate list`
 //! - `import.rs`: `llamagate import`
 //! - `inputs.rs`: the flags of settings, and the inputs that they and the environment make up
@@ -35,6 +36,7 @@ mod generate;
 mod health;
 mod import;
 mod inputs;
+mod launch;
 mod list;
 mod list_models;
 mod output;
@@ -75,6 +77,7 @@ pub fn main() -> ExitCode {
         CliCommand::Usage(usage) => usage::run(usage, environment),
         CliCommand::Audit(audit) => usage::run_audit(audit, environment),
         CliCommand::Chat(chat) => chat::run(chat, environment),
+        CliCommand::Launch(launch) => launch::run(launch, environment),
         CliCommand::Start(start) => control::run_start(start, environment),
         CliCommand::Stop(stop) => control::run_stop(stop, environment),
         CliCommand::Restart(start) => control::run_restart(start, environment),

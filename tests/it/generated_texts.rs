@@ -142,11 +142,12 @@ fn completions_and_manual_pages_name_every_subcommand() {
         let text = succeeded(&llamagate(&["completions", shell], &[]));
         assert!(named.iter().all(|name| text.contains(name)), "{shell}");
     }
-    let syntax = Command::new("bash").arg("-nc").arg(succeeded(&llamagate(&["completions", "bash"], &[]))).output();
-    assert!(syntax.unwrap().status.success());
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("completions.bash");
+    fs::write(&script, succeeded(&llamagate(&["completions", "bash"], &[]))).unwrap();
+    assert!(Command::new("bash").arg("-n").arg(script).output().unwrap().status.success());
     assert!(succeeded(&llamagate(&["man"], &[])).contains(".TH llamagate 1"));
     assert!(succeeded(&llamagate(&["man", "chat"], &[])).contains("\\-\\-system"));
-    let folder = tempfile::tempdir().unwrap();
     succeeded(&llamagate(&["man", "--output", folder.path().to_str().unwrap()], &[]));
     for name in named {
         assert!(folder.path().join(format!("llamagate-{name}.1")).exists(), "{name}");

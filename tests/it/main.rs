@@ -44,6 +44,7 @@ mod generated_texts;
 mod hang;
 mod http2;
 mod import;
+mod launch;
 mod leftovers;
 mod limits;
 mod litellm;
