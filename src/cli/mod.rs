@@ -1,28 +1,42 @@
 //! The subcommands: their arguments, output and exit codes. The flags of settings are generated from the table of
 //! settings.
 //!
-//! - `arguments.rs`: the command line, and the inputs that it and the environment make up
+//! - `arguments.rs`: the command line
+//! - `chat/`: `llamagate chat`
 //! - `check.rs`: `llamagate check`
+//! - `client/`: the HTTP API as the subcommands ask it
 //! - `command_settings.rs`: the settings of the commands that start no service
+//! - `files/`: files that subcommands write
 //! - `fit.rs`: `llamagate fit`
+//! - `generate/`: what the program writes about itself: completions, manual pages, a schema, a first configuration
 //! - `health.rs`: `llamagate health`
+//! - `launch/`: `llamagate launch`
 //! - `list.rs`: `llamagate list`
 //! - `import.rs`: `llamagate import`
+//! - `inputs.rs`: the flags of settings, and the inputs that they and the environment make up
 //! - `list_models.rs`: `llamagate models`
+//! - `control/`: `llamagate start`, `stop`, `restart` and `status`
 //! - `download_progress.rs`: shows how far a download is
 //! - `output.rs`: printing and exit codes
 //! - `pull.rs`: `llamagate pull`
 //! - `remove.rs`: `llamagate rm`
 //! - `serve.rs`: `llamagate serve`, the default
-//! - `usage.rs`: `llamagate usage` and `llamagate audit`
+//! - `usage/`: `llamagate usage` and `llamagate audit`
 
 mod arguments;
+mod chat;
 mod check;
+mod client;
 mod command_settings;
+mod control;
 mod download_progress;
+mod files;
 mod fit;
+mod generate;
 mod health;
 mod import;
+mod inputs;
+mod launch;
 mod list;
 mod list_models;
 mod output;
@@ -31,11 +45,11 @@ mod remove;
 mod serve;
 mod usage;
 
-pub use arguments::detect_platform;
+pub use inputs::detect_platform;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 
 use crate::settings::Environment;
 use arguments::{Cli, CliCommand};
@@ -62,6 +76,16 @@ pub fn main() -> ExitCode {
         CliCommand::Fit(fit) => fit::run(fit, environment),
         CliCommand::Usage(usage) => usage::run(usage, environment),
         CliCommand::Audit(audit) => usage::run_audit(audit, environment),
+        CliCommand::Chat(chat) => chat::run(chat, environment),
+        CliCommand::Launch(launch) => launch::run(launch, environment),
+        CliCommand::Start(start) => control::run_start(start, environment),
+        CliCommand::Stop(stop) => control::run_stop(stop, environment),
+        CliCommand::Restart(start) => control::run_restart(start, environment),
+        CliCommand::Status(status) => control::run_status(status, environment),
+        CliCommand::Completions(shell) => generate::run_completions(&shell, Cli::command()),
+        CliCommand::Man(man) => generate::run_man(&man, Cli::command()),
+        CliCommand::Schema(schema) => generate::run_schema(&schema),
+        CliCommand::Init(init) => generate::run_init(init),
         CliCommand::Import(import) => import::run(&import, &environment),
     }
 }

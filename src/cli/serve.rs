@@ -6,7 +6,8 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::arguments::{ServeArgs, detect_platform, explain_model};
+use super::arguments::{ServeArgs, explain_model};
+use super::inputs::detect_platform;
 use super::output::{
     EXIT_BACKEND, brought_names_section, fatal, models_section, print, print_stderr, report_problems, settings_table,
     summary,
@@ -103,6 +104,18 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Checks the configuration as [`run`] does.
+///
+/// # Errors
+/// The exit code of a bad configuration; the problems are printed.
+pub(super) fn check(arguments: ServeArgs, environment: Environment) -> Result<(), ExitCode> {
+    let model = arguments.model();
+    let inputs = arguments.into_inputs(environment);
+    let examined = examine(&inputs, &detect_platform(&inputs.environment));
+    let problems = explain_model(model.as_deref(), problems_of(&examined, &inputs));
+    if problems.is_empty() { Ok(()) } else { Err(report_problems(&problems)) }
 }
 
 /// Returns the RunPod queue, whatever else is wrong with the configuration.

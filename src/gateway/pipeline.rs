@@ -148,8 +148,8 @@ impl Gateway {
                 return Ok(PreparedRequest::Answered(answer.await?));
             }
             RouteTarget::Page(page) => return Ok(PreparedRequest::Answered(self.pages.respond(page, &parts)?)),
-            RouteTarget::Usage => {
-                let answer = Box::pin(self.respond_about_usage(&parts, &caller));
+            RouteTarget::Usage(usage_route) => {
+                let answer = Box::pin(self.respond_about_usage(usage_route, &parts, &caller));
                 return Ok(PreparedRequest::Answered(answer.await?));
             }
             RouteTarget::Keys(keys_route) => {

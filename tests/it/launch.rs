@@ -1,0 +1,98 @@
+//! `llamagate launch`: the configurations of coding agents are changed where they must be, after a yes, and kept beside.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use super::support::{
+    gateway::{Gateway, USER},
+    terminal::Terminal,
+};
+
+fn command(gateway: &Gateway, home: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llamagate"));
+    command.arg("launch").args(arguments).env_clear().env("HOME", home);
+    command.envs([("LLAMAGATE_URL", gateway.url()), ("LLAMAGATE_KEY", USER)]);
+    command
+}
+
+fn launch(gateway: &Gateway, home: &Path, arguments: &[&str]) -> Output {
+    command(gateway, home, arguments).output().unwrap()
+}
+
+const FILES: [(&str, &str); 5] = [
+    ("claude", ".claude/settings.json"),
+    ("codex", ".codex/config.toml"),
+    ("opencode", ".config/opencode/opencode.json"),
+    ("aider", ".aider.conf.yml"),
+    ("continue", ".continue/config.yaml"),
+];
+
+#[test]
+fn every_agent_is_pointed_at_the_service_once() {
+    let gateway = Gateway::builder().start_ready();
+    let home = tempfile::tempdir().unwrap();
+    for (agent, file) in FILES {
+        let refused = launch(&gateway, home.path(), &[agent]);
+        assert_eq!(refused.status.code(), Some(78), "{refused:?}");
+        let shown = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(shown.contains("\n+ ") && shown.contains("no terminal to ask on"), "{shown}");
+        assert!(!shown.contains(USER), "the key is not shown: {shown}");
+        let path = home.path().join(file);
+        assert!(!path.exists(), "nothing is written unasked");
+        let written = launch(&gateway, home.path(), &[agent, "--yes", "--json"]);
+        let report: Value = serde_json::from_slice(&written.stdout).unwrap_or_else(|_| panic!("{written:?}"));
+        assert_eq!((&report["model"], &report["changed"]), (&json!("dummy"), &json!(true)));
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(gateway.url()) && text.contains("dummy"), "{text}");
+        assert_eq!(text.contains(USER), agent == "aider", "only Aider needs the key in its file: {text}");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let again = launch(&gateway, home.path(), &[agent, "--json"]);
+        let report: Value = serde_json::from_slice(&again.stdout).unwrap_or_else(|_| panic!("{again:?}"));
+        assert_eq!((&report["changed"], &report["backup"]), (&json!(false), &Value::Null));
+    }
+}
+
+#[test]
+fn a_configuration_that_was_there_is_shown_asked_about_and_kept_beside() {
+    let gateway = Gateway::builder().start_ready();
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join(".claude/settings.json");
+    fs::create_dir(path.parent().unwrap()).unwrap();
+    let before = "{\n  \"theme\": \"dark\"\n}\n";
+    fs::write(&path, before).unwrap();
+    for (answer, is_written) in [("n\n", false), ("y\n", true)] {
+        let mut terminal = Terminal::start(&mut command(&gateway, home.path(), &["claude"]));
+        terminal.wait_for("Write this? [y/N]", 1);
+        assert!(terminal.screen().contains("ANTHROPIC_BASE_URL"), "{}", terminal.screen());
+        terminal.type_keys(answer);
+        assert_eq!(terminal.wait_exit().success(), is_written);
+        assert_eq!(fs::read_to_string(&path).unwrap() != before, is_written);
+    }
+    let after: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    assert_eq!((&after["theme"], &after["env"]["ANTHROPIC_BASE_URL"]), (&json!("dark"), &json!(gateway.url())));
+    let backups = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let backups: Vec<_> = backups.filter(|path| path.extension().is_some_and(|end| end == "bak")).collect();
+    assert_eq!(backups.len(), 1);
+    assert_eq!(fs::read_to_string(&backups[0]).unwrap(), before);
+}
+
+#[test]
+fn what_cannot_be_changed_is_left_as_it_is() {
+    let gateway = Gateway::builder().start_ready();
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join(".codex/config.toml");
+    fs::create_dir(path.parent().unwrap()).unwrap();
+    fs::write(&path, "model = [").unwrap();
+    let refused = launch(&gateway, home.path(), &["codex", "--yes"]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("config.toml: it is no TOML"), "{refused:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "model = [");
+    let unknown = launch(&gateway, home.path(), &["aider", "--yes", "--model", "a/b c"]);
+    assert_eq!(unknown.status.code(), Some(1), "{unknown:?}");
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("404 model_not_found"), "{unknown:?}");
+    assert!(!home.path().join(".aider.conf.yml").exists());
+}
