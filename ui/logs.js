@@ -18,7 +18,7 @@ export function LogsPage() {
   const [isFollowing, setFollowing] = useState(true);
   const [error, setError] = useState(null);
   const {lines, missing} = useLog(name, isFollowing, setError);
-  const end = useRef(null);
+  const isAtEnd = useRef(true);
   const view = useRef(null);
   useEffect(() => {
     get("logs").then(({data}) => {
@@ -28,7 +28,7 @@ export function LogsPage() {
   }, []);
   useEffect(() => {
     const box = view.current;
-    if (box && box.scrollHeight - box.scrollTop - box.clientHeight < 200) box.scrollTop = box.scrollHeight;
+    if (box && isAtEnd.current) box.scrollTop = box.scrollHeight;
   }, [lines.length && lines.at(-1)?.id, filter]);
   const wanted = filter.toLowerCase();
   const shown = wanted ? lines.filter((line) => line.text.toLowerCase().includes(wanted)) : lines;
@@ -42,8 +42,8 @@ export function LogsPage() {
         <${Field} label="Only lines with">${(id) => html`<input id=${id} type="search" value=${filter} spellcheck="false" onInput=${(event) => setFilter(event.target.value)} />`}<//>
         <${Button} aria-pressed=${isFollowing} onClick=${() => setFollowing(!isFollowing)}>${isFollowing ? "Pause" : "Follow"}<//>
       </div>
-      <pre class="log" ref=${view} tabindex="0" role="log" aria-live="off" aria-label="Lines of the log">${missing > 0 && html`<i>${format.bytes(missing)} are left out: more came than is shown.${"\n"}</i>`}
-${shown.map((line) => html`<span key=${line.id} class=${toneOf(line.text)}>${line.text}${"\n"}</span>`)}${shown.length === 0 && html`<i>No lines.</i>`}<span ref=${end}></span></pre>`}
+      <pre class="log" ref=${view} onScroll=${({target}) => (isAtEnd.current = target.scrollHeight - target.scrollTop - target.clientHeight < 80)} tabindex="0" role="log" aria-live="off" aria-label="Lines of the log">${missing > 0 && html`<i>${format.bytes(missing)} are left out: more came than is shown.${"\n"}</i>`}
+${shown.map((line) => html`<span key=${line.id} class=${toneOf(line.text)}>${line.text}${"\n"}</span>`)}${shown.length === 0 && html`<i>No lines.</i>`}</pre>`}
     <//>`;
 }
 

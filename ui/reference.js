@@ -30,8 +30,8 @@ export function ApiPage({access}) {
         return html`<li key=${base.name}><div class="what"><strong>${base.name}</strong><span class="note">${base.note}</span></div>
           <code class="id">${url}</code><div class="actions"><${CopyButton} text=${url} label="Copy" /></div></li>`;
       })}</ul>
-      <p class="note">The key goes into <code>Authorization: Bearer KEY</code> or <code>X-API-Key</code>. If something fails, quote the
-        <code>x-request-id</code> of the answer: it is in the access log too.</p>
+      <p class="note">The key goes into <code>Authorization: Bearer KEY</code> or <code>X-API-Key</code>. If something fails,
+        quote the <code>x-request-id</code> of the answer: it is in the access log too.</p>
     <//>
     ${access.docs && html`<${Panel} title="Documents"><ul class="rows">${DOCUMENTS.map((one) => html`<li key=${one.path}>
       <div class="what"><a href=${address(one.path)}>${one.title}</a><span class="note">${one.note}</span></div></li>`)}</ul><//>`}

@@ -74,6 +74,6 @@ export function SampleDialog({path, body, needsKey, onClose}) {
       <span class="spring"></span><${CopyButton} text=${text} kind="primary small" /></div>
     <pre class="sample" tabindex="0"><code>${text}</code></pre>
     ${needsKey && html`<label class="check"><input type="checkbox" checked=${withKey} onChange=${(event) => setWithKey(event.target.checked)} />
-      with my key in it${withKey ? "" : html`<span class="note">; else set <code>${VARIABLE}</code> first</span>`}</label>`}
+      with my key in it${!withKey && html`<span class="note">without it, set <code>${VARIABLE}</code> first</span>`}</label>`}
   <//>`;
 }

@@ -1,13 +1,14 @@
 //! The page for browsers: its files over HTTP, and the page as a person uses it in Chromium.
 
-use std::process::Command;
+use std::{fs, process::Command, time::Duration};
 
 use serde_json::json;
 
 use super::support::{
     client::{RawClient, Response},
     client_program::{self, run_client},
-    gateway::{ADMIN, Gateway, USER, chromium, node_packages, python, smollm},
+    gateway::{ADMIN, Gateway, USER, chromium, node_packages, python, smollm, test_models},
+    mock_hub::{HubFaults, MockHub},
 };
 
 /// What a browser sends with `Accept` for a document.
@@ -120,6 +121,20 @@ fn a_key_for_inference_sees_what_it_may() {
 fn without_keys_no_key_is_asked_for_and_the_page_may_load() {
     let gateway = Gateway::builder().reals(FLEET).set("CTX", 2048).without_keys().start();
     use_page(&gateway, "keyless", "");
+}
+
+#[test]
+fn a_model_is_fetched_cancelled_and_deleted() {
+    let hub = MockHub::start();
+    hub.add("Org/Smol-GGUF", "Smol-Q4_1.gguf", fs::read(smollm()).unwrap());
+    hub.add("Org/Tiny-GGUF", "Tiny-Q8_0.gguf", fs::read(test_models().join("tiny-chat.gguf")).unwrap());
+    // Slow enough that a person can cancel.
+    hub.set_faults(HubFaults { pause: Duration::from_millis(20), ..HubFaults::default() });
+    let cache = tempfile::tempdir().unwrap();
+    let builder = Gateway::builder().reals("").set("SERVE_MODELS_DIR", true).set("CTX", 2048);
+    let builder = builder.set("HF_HUB_CACHE", cache.path().display()).set("HF_ENDPOINT", hub.url());
+    let gateway = builder.set("HF_HUB_OFFLINE", false).set("DOWNLOAD_RETRIES", 0).start();
+    use_page(&gateway, "fetch", ADMIN);
 }
 
 /// Uses the page as `tests/clients/node/page.js` does in this role. Says so where there is no browser.
