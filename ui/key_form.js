@@ -2,7 +2,7 @@
 
 import {html, useEffect, useState} from "./vendor/htm-preact.js";
 import {get} from "./api.js";
-import {Button, Dialog, Field} from "./ui.js";
+import {Button, Dialog, ErrorBox, Field} from "./ui.js";
 
 const SCOPES = {inference: "ask models", admin: "operate the service", metrics: "read metrics"};
 
@@ -36,7 +36,7 @@ function draftOf(key) {
   };
 }
 
-export function KeyForm({title, action, of: key, models: canList, onSave, onClose}) {
+export function KeyForm({title, action, of: key, models: canList, error, onSave, onClose}) {
   const before = draftOf(key);
   const [draft, setDraft] = useState(before);
   const [name, setName] = useState("");
@@ -70,6 +70,7 @@ export function KeyForm({title, action, of: key, models: canList, onSave, onClos
       </div>
       <label class="check"><input type="checkbox" checked=${draft.trust_user_headers} onChange=${(event) => set("trust_user_headers", event.target.checked)} />
         its requests may name the person who asks</label>
+      <${ErrorBox} error=${error} />
       <footer><${Button} onClick=${onClose}>Cancel<//><button class="button primary" disabled=${draft.scope.length === 0 || (!key && !name.trim())}>${action}</button></footer>
     </form>
   <//>`;

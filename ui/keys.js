@@ -14,8 +14,11 @@ export function KeysPage({access}) {
   const [open, setOpen] = useState(null);
   const list = () => get("keys").then((found) => setKeys(found.data), setError);
   useEffect(() => void list(), []);
-  const close = () => setOpen(null);
-  /** Carries out an order. Returns whether it was, so that a form stays open if not. */
+  const close = () => {
+    setOpen(null);
+    setError(null);
+  };
+  /** Carries out an order. If it is refused, its form stays open and says why. */
   const attempt = async (method, path, body) => {
     try {
       setError(null);
@@ -23,21 +26,20 @@ export function KeysPage({access}) {
       setOpen(answer.secret ? {name: "secret", made: answer} : null);
       await list();
     } catch (problem) {
-      setOpen(null);
       setError(problem);
     }
   };
   const path = open?.of && `keys/${encodeURIComponent(open.of.id)}`;
   return html`
-    <${ErrorBox} error=${error} onClose=${() => setError(null)} />
+    ${!open && html`<${ErrorBox} error=${error} onClose=${() => setError(null)} />`}
     <${Panel} title="Keys" note=${keys && `${keys.length} keys`} actions=${html`<${Button} kind="primary small" onClick=${() => setOpen({name: "make"})}>New key<//>`}>
       ${!keys ? html`<${Empty}>Looking…<//>` : html`<ul class="rows">${keys.map((key) => html`<${KeyRow} key=${key.id} of=${key} onOpen=${(name) => setOpen({name, of: key})}
         onResume=${() => attempt("POST", `keys/${encodeURIComponent(key.id)}/resume`)} />`)}</ul>`}
     <//>
-    ${open?.name === "make" && html`<${KeyForm} title="New key" action="Make the key" models=${access.inference} onClose=${close} onSave=${(body) => attempt("POST", "keys", body)} />`}
-    ${open?.name === "change" && html`<${KeyForm} title=${`Change ${open.of.id}`} action="Save" of=${open.of} models=${access.inference} onClose=${close} onSave=${(body) => attempt("PATCH", path, body)} />`}
-    ${open?.name === "rotate" && html`<${Rotate} of=${open.of} onClose=${close} onSave=${(body) => attempt("POST", `${path}/rotate`, body)} />`}
-    ${open?.name === "remove" && html`<${Confirm} title=${`Remove ${open.of.id}?`} text="Requests with its secrets are refused from then on. Its usage stays." action="Remove" onClose=${close} onYes=${() => attempt("DELETE", path)} />`}
+    ${open?.name === "make" && html`<${KeyForm} title="New key" action="Make the key" models=${access.inference} error=${error} onClose=${close} onSave=${(body) => attempt("POST", "keys", body)} />`}
+    ${open?.name === "change" && html`<${KeyForm} title=${`Change ${open.of.id}`} action="Save" of=${open.of} models=${access.inference} error=${error} onClose=${close} onSave=${(body) => attempt("PATCH", path, body)} />`}
+    ${open?.name === "rotate" && html`<${Rotate} of=${open.of} error=${error} onClose=${close} onSave=${(body) => attempt("POST", `${path}/rotate`, body)} />`}
+    ${open?.name === "remove" && html`<${Confirm} title=${`Remove ${open.of.id}?`} error=${error} text="Requests with its secrets are refused from then on. Its usage stays." action="Remove" onClose=${close} onYes=${() => attempt("DELETE", path)} />`}
     ${open?.name === "secret" && html`<${Secret} made=${open.made} onClose=${close} />`}`;
 }
 
@@ -69,12 +71,13 @@ function KeyRow({of: key, onOpen, onResume}) {
   </li>`;
 }
 
-function Rotate({of: key, onClose, onSave}) {
+function Rotate({of: key, error, onClose, onSave}) {
   const [overlap, setOverlap] = useState("24h");
   return html`<${Dialog} title=${`New secret for ${key.id}`} onClose=${onClose}>
     <p>The old secret goes on for the overlap, so that clients can change to the new one.</p>
     <${Field} label="Overlap">${(id) => html`<select id=${id} value=${overlap} onChange=${(event) => setOverlap(event.target.value)}>
       <option value="0">none: the old secret ends now</option><option value="1h">1 hour</option><option value="24h">24 hours</option><option value="7d">7 days</option></select>`}<//>
+    <${ErrorBox} error=${error} />
     <footer><${Button} onClick=${onClose}>Cancel<//><${Button} kind="primary" onClick=${() => onSave({overlap})}>Make a new secret<//></footer>
   <//>`;
 }

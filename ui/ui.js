@@ -102,9 +102,10 @@ export function Dialog({title, onClose, children}) {
 }
 
 /** A question before something that cannot be undone. */
-export function Confirm({title, text, action, onYes, onClose}) {
+export function Confirm({title, text, action, error, onYes, onClose}) {
   return html`<${Dialog} title=${title} onClose=${onClose}>
     <p>${text}</p>
+    <${ErrorBox} error=${error} />
     <footer><${Button} onClick=${onClose}>Keep it<//><${Button} kind="danger" onClick=${onYes}>${action}<//></footer>
   <//>`;
 }

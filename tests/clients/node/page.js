@@ -56,6 +56,12 @@ const show = async (page, name) => {
   await page.locator(`main.page-${name}`).waitFor();
 };
 
+/** Returns whether the key may use a route, so that the page that needs it is shown. */
+async function isOpen(route) {
+  const answer = await fetch(`${url}/${route}`, { method: "HEAD", headers: key ? { Authorization: `Bearer ${key}` } : {} });
+  return answer.status === 200;
+}
+
 const titles = (page) => page.locator("nav a").allTextContents();
 
 async function ask(page, text) {
@@ -162,6 +168,56 @@ async function load(page, model) {
   await row.getByText("ready", { exact: true }).waitFor();
 }
 
+/** Makes a key, asks with it, changes it, gives it a new secret, and removes it. */
+async function useKeys(page) {
+  await show(page, "keys");
+  const order = (name) => page.getByRole("button", { name, exact: true }).click();
+  const statusOf = async (secret) => (await fetch(`${url}/v1/models`, { headers: { Authorization: `Bearer ${secret}` } })).status;
+  const secret = async () => {
+    const text = await page.locator(".secret code").textContent();
+    assert.match(text, /^sk-/);
+    await checkAccess(page, "the secret of a key");
+    await order("I have it");
+    return text;
+  };
+  await order("New key");
+  await page.getByLabel("Name").fill("team");
+  await page.getByLabel("Requests a minute").fill("120");
+  await checkAccess(page, "the form of a key");
+  await order("Make the key");
+  const first = await secret();
+  assert.equal(await statusOf(first), 200);
+  await order("Change team");
+  await page.getByLabel("Requests at once").fill("3");
+  await order("Save");
+  await page.getByText("120 requests a minute · 3 at once").waitFor();
+  await order("Rotate team");
+  await page.getByLabel("Overlap").selectOption("0");
+  await order("Make a new secret");
+  const second = await secret();
+  assert.deepEqual([await statusOf(first), await statusOf(second)], [401, 200]);
+  await order("Remove team");
+  await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
+  await page.getByRole("button", { name: "Change team" }).waitFor({ state: "detached" });
+  assert.equal(await statusOf(second), 401);
+  // Names what is wrong, and keeps nothing back.
+  await order("New key");
+  await page.getByLabel("Name").fill("admin");
+  await order("Make the key");
+  await page.getByRole("alert").getByText("key_exists").waitFor();
+  await page.getByRole("button", { name: "Close" }).click();
+}
+
+/** Reads the access log, and only some lines of it. */
+async function readLogs(page) {
+  await show(page, "logs");
+  const lines = page.locator(".log span");
+  await lines.first().waitFor();
+  await page.getByLabel("Only lines with").fill("/v1/chat/completions");
+  await lines.first().waitFor();
+  for (const line of await lines.allTextContents()) assert.match(line, /chat\/completions/);
+}
+
 /** Looks at each page in light and dark, on a wide screen and a narrow one. */
 async function lookAround(browser, state) {
   for (const colorScheme of ["light", "dark"]) {
@@ -198,6 +254,11 @@ const ROLES = {
     await page.locator(".page-usage tbody tr").first().waitFor();
     await show(page, "models");
     await page.getByText("gpt-4o-mini").waitFor();
+    const shown = await titles(page);
+    for (const [title, route, use] of [["Keys", "keys", useKeys], ["Logs", "logs", readLogs]]) {
+      assert.equal(shown.includes(title), await isOpen(route), title);
+      if (shown.includes(title)) await use(page);
+    }
     await lookAround(browser, {
       async prepareChat(tab) {
         await tab.getByLabel("Model 1").selectOption("smol");
