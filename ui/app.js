@@ -48,6 +48,8 @@ function App() {
     location.hash = "";
     location.reload();
   };
+  const {refused} = useLive();
+  if (refused && access) return html`<${SignIn} onKey=${(key) => (signOut(), enter(key))} error=${refused} />`;
   if (access === undefined) return html`<p class="starting" role="status">Connecting…</p>`;
   if (access === null) return html`<${SignIn} onKey=${enter} error=${error} />`;
   return html`<${Shell} access=${access} onLeave=${leave} />`;

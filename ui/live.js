@@ -19,7 +19,7 @@ const MAX_FAILURES = 32;
 
 const state = {
   isConnected: true, hasFeed: false, status: null, version: null, models: new Map(), queues: new Map(), downloads: new Map(),
-  memory: null, throughput: null, history: [], failures: [], acts: [], own: [],
+  memory: null, throughput: null, history: [], failures: [], acts: [], own: [], refused: null,
 };
 const listeners = new Set();
 let isNotifying = false;
@@ -45,6 +45,7 @@ export function useLive() {
 
 /** Begins to follow the service with what this key may see. */
 export function startLive(access) {
+  state.refused = null;
   if (access.admin) follow();
   else look(access);
 }
@@ -98,8 +99,9 @@ async function follow() {
         changed();
       });
     } catch (error) {
-      // A service without the feed, or an address that may not read it.
-      if ([401, 403, 404].includes(error.status)) return look({admin: error.status === 404, inference: true});
+      if (isRefused(error)) return undefined;
+      // An address that may not read the feed, or too many that do, or a proxy that does not pass it on.
+      if ([403, 404].includes(error.status) || error.code === "too_many_listeners") return look({admin: error.status !== 403, inference: true});
       state.isConnected = false;
       changed();
     }
@@ -108,8 +110,17 @@ async function follow() {
   }
 }
 
+/** Notes that the key is not valid any more: it was removed, or has ended. */
+function isRefused(error) {
+  if (error.status === 401) {
+    state.refused = error;
+    changed();
+  }
+  return error.status === 401;
+}
+
 async function look(access) {
-  for (let turn = 0; ; turn += 1) {
+  for (let turn = 0; !state.refused; turn += 1) {
     if (!document.hidden || turn === 0) await lookOnce(access, turn % LOOKS_A_LIST === 0);
     await sleep(LOOK_PAUSE);
   }
@@ -129,7 +140,7 @@ async function lookOnce(access, isListing) {
     state.own = health.queue.waiting > 0 ? await ownPlaces() : [];
     Object.assign(state, {isConnected: true, status: health.status});
   } catch (error) {
-    state.isConnected = error.status > 0;
+    if (!isRefused(error)) state.isConnected = error.status > 0;
   }
   changed();
 }

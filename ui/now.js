@@ -55,9 +55,9 @@ function ModelRow({model, queue, canOrder, hasChat, act}) {
   const isUp = !["stopped", "failed"].includes(model.state);
   const facts = [
     model.kind, model.context_length && `${format.count(model.context_length)} tokens of context`,
-    model.memory_bytes ? `${format.bytes(model.memory_bytes)} in memory` : model.size_bytes && format.bytes(model.size_bytes),
+    model.memory_bytes ? `${isUp ? "" : "needs "}${format.bytes(model.memory_bytes)}${isUp ? " in memory" : ""}` : model.size_bytes && format.bytes(model.size_bytes),
     model.workers.length > 1 && `${model.workers.length} workers`,
-    queue && queue.slots != null && `${queue.active} of ${queue.slots} slots busy`,
+    isUp && queue?.slots > 0 && `${queue.active} of ${queue.slots} slots busy`,
     queue?.waiting > 0 && `${queue.waiting} waiting`,
   ].filter(Boolean);
   const word = model.state === "stopped" && model.workers.some((worker) => worker.asleep) ? "asleep" : (WORDS[model.state] ?? model.state);

@@ -94,7 +94,11 @@ export function Empty({children}) {
 /** A dialog in front of the page; the browser keeps the focus in it and closes it with Escape. */
 export function Dialog({title, onClose, children}) {
   const dialog = useRef(null);
-  useEffect(() => dialog.current.showModal(), []);
+  useEffect(() => {
+    const before = document.activeElement;
+    dialog.current.showModal();
+    return () => before?.focus();
+  }, []);
   return html`<dialog ref=${dialog} onClose=${onClose} aria-label=${title}>
     <header><h2>${title}</h2><${Button} kind="quiet small" aria-label="Close" onClick=${() => dialog.current.close()}>✕<//></header>
     ${children}
