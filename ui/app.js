@@ -51,6 +51,7 @@ function App() {
   const {refused} = useLive();
   if (refused && access) return html`<${SignIn} onKey=${(key) => (signOut(), enter(key))} error=${refused} />`;
   if (access === undefined) return html`<p class="starting" role="status">Connecting…</p>`;
+  if (access === null && error && error.status !== 401) return html`<${Unreachable} error=${error} onRetry=${() => enter(storedKey())} />`;
   if (access === null) return html`<${SignIn} onKey=${enter} error=${error} />`;
   return html`<${Shell} access=${access} onLeave=${leave} />`;
 }
@@ -76,6 +77,13 @@ function SignIn({onKey, error}) {
       <button class="button primary" disabled=${isAsking || !key.trim()}>${isAsking ? "Looking…" : "Sign in"}</button>
     </form>
   </main>`;
+}
+
+/** The service does not answer, or refuses for another reason than the key. */
+function Unreachable({error, onRetry}) {
+  return html`<main class="signin"><div class="panel">
+    <${Brand} /><h1 class="hidden">llamagate</h1><${ErrorBox} error=${error} /><${Button} kind="primary" onClick=${onRetry}>Try again<//>
+  </div></main>`;
 }
 
 function Brand() {

@@ -5,6 +5,9 @@ import {html, useState} from "./vendor/htm-preact.js";
 const WIDTH = 600;
 const HEIGHT = 96;
 
+/** Most steps without a value over which a line goes on. */
+const MAX_GAP = 6;
+
 /** Puts points in time into as many equal steps, from the oldest to now; the mean of each, or null. */
 export function steps(history, read, seconds, many) {
   const now = Date.now();
@@ -29,10 +32,12 @@ export function Line({title, values, show, span}) {
   const x = (index) => (index / (values.length - 1)) * WIDTH;
   const y = (value) => HEIGHT - 4 - (value / top) * (HEIGHT - 12);
   const parts = [];
+  let before = -Infinity;
   values.forEach((value, index) => {
     if (value == null) return;
-    const isNext = index > 0 && values[index - 1] != null;
+    const isNext = index - before <= MAX_GAP;
     parts.push(`${isNext ? "L" : "M"}${x(index).toFixed(1)} ${y(value).toFixed(1)}${isNext ? "" : "h1"}`);
+    before = index;
   });
   const point = (event) => {
     const box = event.currentTarget.getBoundingClientRect();

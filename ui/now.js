@@ -109,7 +109,7 @@ function Queue({live, isAdmin}) {
       : html`<div class="scroll" tabindex="0" role="region" aria-label="Waiting requests"><table><thead><tr><th>Model</th><th class="n">Place</th>${isAdmin && html`<th>Key</th>`}<th>Person</th><th class="n">Waits</th></tr></thead>
         <tbody>${waiters.map((one) => html`<tr><td>${one.model}</td><td class="n">${one.position}</td>
           ${isAdmin && html`<td>${one.key ?? "–"}</td>`}<td>${one.person ?? "–"}</td>
-          <td class="n">${format.span(one.waiting_seconds)}</td></tr>`)}</tbody></table></div>`}
+          <td class="n">${format.span(Math.max(0, (Date.now() - new Date(one.since)) / 1000))}</td></tr>`)}</tbody></table></div>`}
   <//>`;
 }
 

@@ -4,13 +4,25 @@ import {get, probe, setKey} from "./api.js";
 
 const STORED = "llamagate.key";
 
+/** Where the key is kept if the browser keeps nothing: until the page is loaded again. */
+let unstored = "";
+
+function keep(secret) {
+  try {
+    if (secret) sessionStorage.setItem(STORED, secret);
+    else sessionStorage.removeItem(STORED);
+  } catch {
+    unstored = secret;
+  }
+}
+
 /** Takes a key from the fragment of the address, once, and removes it from there before anything else happens. */
 export function takeKeyFromAddress() {
   const found = /^#key=(.+)$/.exec(location.hash);
   if (found) {
     history.replaceState(null, "", location.pathname + location.search);
     try {
-      sessionStorage.setItem(STORED, decodeURIComponent(found[1]));
+      keep(decodeURIComponent(found[1]));
     } catch {
       // Not an encoded text: the person is asked for the key.
     }
@@ -19,12 +31,16 @@ export function takeKeyFromAddress() {
 
 /** Returns the key of this tab, or an empty text. */
 export function storedKey() {
-  return sessionStorage.getItem(STORED) ?? "";
+  try {
+    return sessionStorage.getItem(STORED) ?? unstored;
+  } catch {
+    return unstored;
+  }
 }
 
 /** Forgets the key. */
 export function signOut() {
-  sessionStorage.removeItem(STORED);
+  keep("");
   setKey("");
 }
 
@@ -40,12 +56,12 @@ export async function signIn(key) {
   // The first request alone, so that a wrong key counts once.
   const models = await probe("v1/models", "GET");
   if (models.status === 401) {
-    setKey("");
+    signOut();
     throw models.error;
   }
   const names = {admin: "lb/stats", usage: "usage", keys: "keys", logs: "logs", docs: "docs"};
   const found = await Promise.all(Object.values(names).map((path) => probe(path, "HEAD")));
   const access = Object.fromEntries(Object.keys(names).map((name, at) => [name, found[at].isOpen]));
-  if (key) sessionStorage.setItem(STORED, key);
+  keep(key);
   return {...access, inference: models.isOpen, needsKey};
 }
