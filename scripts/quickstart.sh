@@ -149,7 +149,7 @@ secret_is_valid() {
 
 make_secret() {
   # The scope admin shows all of the page. A key that is there keeps its own.
-  local verb=(generate --scope inference,admin)
+  local verb=(generate --scope "inference,admin")
   ! grep -qs "^$key_name:" "$keys_file" || verb=(rotate)
   rm -f "$secret_file"
   (umask 077 && "$keyctl" --file "$keys_file" --quiet "${verb[@]}" --name "$key_name" >"$secret_file") ||
