@@ -148,10 +148,11 @@ secret_is_valid() {
 }
 
 make_secret() {
-  local verb=generate
-  ! grep -qs "^$key_name:" "$keys_file" || verb=rotate
+  # The scope admin shows all of the page. A key that is there keeps its own.
+  local verb=(generate --scope "inference,admin")
+  ! grep -qs "^$key_name:" "$keys_file" || verb=(rotate)
   rm -f "$secret_file"
-  (umask 077 && "$keyctl" --file "$keys_file" --quiet "$verb" --name "$key_name" >"$secret_file") ||
+  (umask 077 && "$keyctl" --file "$keys_file" --quiet "${verb[@]}" --name "$key_name" >"$secret_file") ||
     fail "keyctl could not make an API key"
 }
 
@@ -276,7 +277,11 @@ trap 'echo; say "stopping ..."; exit 0' INT TERM
 
 cat <<READY
 
-Ready. Your API key is
+Ready. In a browser, signed in:
+
+  http://127.0.0.1:$port/ui/#key=$secret
+
+Your API key is
 
   $secret
 

@@ -65,6 +65,8 @@ start_fetching() {
     scripts/get-test-models.sh
     scripts/get-model.sh
     scripts/get-nginx.sh
+    # Not every machine may install a browser.
+    scripts/get-chromium.sh || true
   } >/dev/null 2>"$fetch_log" </dev/null &
   fetching=$!
   set +m
@@ -90,6 +92,12 @@ get_test_programs() {
   export LLAMA_SERVER LLAMAGATE_TEST_MODELS LLAMAGATE_TEST_SMOLLM LLAMAGATE_TEST_PYTHON LLAMAGATE_TEST_LITELLM
   export LLAMAGATE_TEST_RUNPOD LLAMAGATE_TEST_NGINX LLAMAGATE_TEST_OLLAMA LLAMAGATE_TEST_RETRIEVAL
   export LLAMAGATE_TEST_NODE
+  if LLAMAGATE_TEST_CHROMIUM=$(scripts/get-chromium.sh 2>/dev/null); then
+    export LLAMAGATE_TEST_CHROMIUM
+  else
+    unset LLAMAGATE_TEST_CHROMIUM
+    summary+=("skipped         the page in a browser: there is no Chromium (scripts/get-chromium.sh says why)")
+  fi
   "$LLAMA_SERVER" --version 2>&1
 }
 
@@ -113,6 +121,7 @@ check_scripts() {
   echo "${#scripts[@]} scripts, ${#images[@]} Dockerfiles"
   python3 -c 'import ast, sys; [ast.parse(open(name).read(), name) for name in sys.argv[1:]]' docs/examples/*.py scripts/*.py
   for script in tests/clients/node/*.js; do node --check "$script"; done
+  for script in ui/*.js; do node --check --input-type=module - <"$script"; done
   # The unit's program is not installed here, and not every machine has systemd.
   if have systemd-analyze; then
     local unit

@@ -59,6 +59,7 @@ mod model_routes;
 mod node_clients;
 mod ollama;
 mod packed_answers;
+mod page;
 mod parameters;
 mod pauses;
 mod platforms;

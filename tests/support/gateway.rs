@@ -450,6 +450,15 @@ pub(crate) fn node_packages() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_NODE", "node/node_modules")
 }
 
+/// Returns Chromium: LLAMAGATE_TEST_CHROMIUM, else the one on PATH; none where there is none.
+pub(crate) fn chromium() -> Option<PathBuf> {
+    let on_path = || {
+        let folders = std::env::var_os("PATH")?;
+        std::env::split_paths(&folders).map(|folder| folder.join("chromium")).find(|program| program.is_file())
+    };
+    std::env::var_os("LLAMAGATE_TEST_CHROMIUM").map(PathBuf::from).or_else(on_path)
+}
+
 /// Returns nginx: LLAMAGATE_TEST_NGINX, else the one that scripts/get-nginx.sh keeps in the checkout.
 pub(crate) fn nginx() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_NGINX", "nginx/nginx")

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Prints the path of a Chromium that runs on this machine, and nothing else, on stdout.
+#
+#   1. $CHROMIUM, if it is set;
+#   2. chromium, chromium-browser or google-chrome on PATH;
+#   3. on Debian, as root: the package of this system, installed with apt-get. It has too many libraries to unpack beside it.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+# The browser, and letters for it.
+packages=(chromium fonts-dejavu-core)
+
+give_up() {
+  fail "$1" "Install Chromium with the package manager of this system and run this again, or set CHROMIUM to its path"
+}
+
+installed() {
+  local name
+  for name in chromium chromium-browser google-chrome; do
+    command -v "$name" && return
+  done
+  return 1
+}
+
+if [[ -n ${CHROMIUM:-} ]]; then
+  [[ -x $CHROMIUM ]] || fail "CHROMIUM=$CHROMIUM is not an executable file"
+  printf '%s\n' "$CHROMIUM"
+  exit
+fi
+
+if ! installed; then
+  have apt-get || give_up "no Chromium: CHROMIUM is not set, none is installed, and apt-get is missing"
+  ((EUID == 0)) || give_up "no Chromium: CHROMIUM is not set, none is installed, and only root may install one"
+  need_space / 700 "installing Chromium"
+  lock get-chromium
+  say "installing Chromium ..."
+  DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${packages[@]}" >&2 ||
+    { apt-get update >&2 && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${packages[@]}" >&2; } ||
+    give_up "apt-get could not install Chromium"
+  installed || give_up "apt-get has installed Chromium, and it is not on PATH"
+fi

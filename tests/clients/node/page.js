@@ -1,0 +1,345 @@
+// Uses the page of a gateway as a person does, in Chromium: page.js ROLE URL API_KEY
+//
+// ROLE is `admin`, `inference`, `keyless` or `fetch`. CHROMIUM is the browser, PYTHON a Python; with LLAMAGATE_TEST_PICTURES, pictures
+// of the pages are kept in that folder. A failed check ends the program with an AssertionError or the browser's exception.
+
+"use strict";
+
+const assert = require("node:assert/strict");
+const { execFileSync } = require("node:child_process");
+const fs = require("node:fs");
+const path = require("node:path");
+const { chromium } = require("playwright-core");
+
+const AXE = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+
+/** Longest wait for something on the page, in milliseconds. A model may have to be loaded. */
+const PATIENCE = 120_000;
+
+const [role, url, key] = process.argv.slice(2);
+const host = new URL(url).host;
+const pictures = process.env.LLAMAGATE_TEST_PICTURES;
+
+/** Opens a tab that notes what must not happen. */
+async function openTab(browser, options) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(PATIENCE);
+  const wrong = [];
+  page.on("console", (message) => {
+    // A refusal that the page asks for on purpose is no mistake of it: routes that a key may not use answer so.
+    const isRefusal = /status of [45]\d\d/.test(message.text());
+    if (["error", "warning"].includes(message.type()) && !isRefusal) wrong.push(message.text());
+  });
+  page.on("pageerror", (error) => wrong.push(error.stack));
+  page.on("request", (request) => {
+    if (!request.url().startsWith("data:") && new URL(request.url()).host !== host) wrong.push(`asks ${request.url()}`);
+    if (key && request.url().includes(key)) wrong.push(`has the key in ${request.url()}`);
+  });
+  await page.addInitScript(() => {
+    addEventListener("securitypolicyviolation", (event) => console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`));
+  });
+  return { page, wrong, context };
+}
+
+/** Checks what a screen reader and the keyboard need, by axe. */
+async function checkAccess(page, what) {
+  const found = await page.evaluate(`(() => { ${AXE}; return axe.run(document); })()`);
+  const serious = found.violations.filter((one) => ["serious", "critical"].includes(one.impact));
+  const told = serious.map((one) => `${one.id}: ${one.nodes.map((node) => node.target.join(" ")).join(", ")}`);
+  assert.deepEqual(told, [], what);
+  assert.ok(found.passes.length > 5, `${what}: axe has looked`);
+}
+
+const show = async (page, name) => {
+  await page.goto(`${url}/ui/#/${name}`);
+  await page.locator(`main.page-${name}`).waitFor();
+};
+
+/** Returns whether the key may use a route, so that the page that needs it is shown. */
+async function isOpen(route) {
+  const answer = await fetch(`${url}/${route}`, { method: "HEAD", headers: key ? { Authorization: `Bearer ${key}` } : {} });
+  return answer.status === 200;
+}
+
+const titles = (page) => page.locator("nav a").allTextContents();
+
+async function ask(page, text) {
+  await page.getByLabel("Your question").fill(text);
+  await page.keyboard.press("Enter");
+}
+
+/** Signs in by the form, once with a wrong key. */
+async function signIn(page) {
+  await page.goto(`${url}/ui/`);
+  const field = page.getByLabel("API key");
+  await field.fill("wrong-secret-0123456789");
+  await page.keyboard.press("Enter");
+  const error = page.getByRole("alert");
+  await error.getByText("invalid_api_key").waitFor();
+  assert.match(await error.textContent(), /request id [A-Za-z0-9-]{8,}/);
+  await checkAccess(page, "signing in");
+  await field.fill(key);
+  await page.keyboard.press("Enter");
+  await page.locator("nav").waitFor();
+}
+
+/** Chats: an answer, its facts, a stream that is stopped, another answer, an edited question. */
+async function chat(page, model) {
+  await show(page, "chat");
+  await page.getByLabel("Model 1").selectOption(model);
+  await page.getByText("System prompt and parameters").click();
+  await page.getByLabel("Most tokens").fill("24");
+  await page.getByLabel("Temperature").fill("0");
+  await ask(page, "Say hello in one sentence.");
+  const answer = page.locator(".answer").last();
+  await answer.locator(".facts").waitFor();
+  assert.match(await answer.locator(".facts").textContent(), /tokens\/s.*24 tokens|tokens\/s/);
+  assert.ok((await answer.locator(".prose").textContent()).length > 3);
+
+  await page.getByLabel("Most tokens").fill("1500");
+  await ask(page, "Write a very long story.");
+  await page.locator(".turn").nth(1).locator(".prose").waitFor();
+  await page.getByRole("button", { name: "Stop" }).click();
+  await page.getByText("stopped").waitFor();
+  await page.getByLabel("Most tokens").fill("8");
+  await page.getByRole("button", { name: "Regenerate" }).click();
+  await page.locator(".turn").nth(1).locator(".facts").filter({ hasNotText: "stopped" }).waitFor();
+  await page.getByRole("button", { name: "Edit this question" }).first().click();
+  await page.getByLabel("Edit the question").fill("Say goodbye.");
+  await page.getByRole("button", { name: "Ask again" }).click();
+  await page.locator(".facts").first().waitFor();
+  assert.equal(await page.locator(".turn").count(), 1, "what came after the edited question is gone");
+  await checkAccess(page, "chat");
+}
+
+/** Compares two models, and then has one again. */
+async function compare(page, other) {
+  await page.getByRole("button", { name: "Compare two" }).click();
+  await page.getByLabel("Model 2").selectOption(other);
+  await ask(page, "Say hello.");
+  await page.locator(".turn").nth(1).locator(".answer .facts").nth(1).waitFor();
+  await page.getByRole("button", { name: "One model" }).click();
+  await page.getByRole("button", { name: "New chat" }).click();
+}
+
+/** Runs the copied program of each language as it stands. */
+async function runSamples(page, folder) {
+  await page.getByLabel("Your question").fill("It's \"quoted\" \\ and ünusual: $HOME");
+  await page.getByRole("button", { name: "Copy as code" }).click();
+  if (key) await page.getByLabel("with my key in it").check();
+  const runs = { curl: ["bash", "ask.sh"], Python: [process.env.PYTHON ?? "python3", "ask.py"], JavaScript: ["node", "ask.mjs"] };
+  for (const [language, [program, name]] of Object.entries(runs)) {
+    await page.getByRole("button", { name: language, exact: true }).click();
+    const text = await page.locator("dialog pre").textContent();
+    const file = path.join(folder, name);
+    fs.writeFileSync(file, text);
+    const answer = JSON.parse(execFileSync(program, [file], { encoding: "utf8", env: { PATH: process.env.PATH } }));
+    assert.ok(answer.choices[0].message.content.length > 0, `${language}: ${JSON.stringify(answer)}`);
+  }
+  await checkAccess(page, "a request as a program");
+  await page.keyboard.press("Escape");
+}
+
+async function embedAndRank(page) {
+  await page.getByRole("button", { name: "Embed", exact: true }).first().click();
+  await page.locator(".tool:not([hidden]) .button.primary").click();
+  const cells = page.locator(".matrix tbody td");
+  await cells.first().waitFor();
+  assert.equal(await cells.first().textContent(), "1.00");
+  assert.equal(await cells.count(), 9);
+  await checkAccess(page, "embed");
+  await page.getByRole("button", { name: "Rerank", exact: true }).click();
+  await page.locator(".tool:not([hidden]) .button.primary").click();
+  const values = page.locator(".tool:not([hidden]) .bars .value");
+  await values.first().waitFor();
+  const scores = (await values.allTextContents()).map(Number);
+  assert.deepEqual(scores, [...scores].sort((a, b) => b - a));
+  await checkAccess(page, "rerank");
+}
+
+/** Unloads a model and loads it again. */
+async function load(page, model) {
+  await show(page, "now");
+  const row = page.locator(".models > li").filter({ has: page.getByText(model, { exact: true }) });
+  await row.getByRole("button", { name: `Unload ${model}` }).click();
+  await row.getByText(/not loaded|asleep/).waitFor();
+  await row.getByRole("button", { name: `Load ${model}` }).click();
+  await row.getByText("ready", { exact: true }).waitFor();
+}
+
+/** Makes a key, asks with it, changes it, gives it a new secret, and removes it. */
+async function useKeys(page) {
+  await show(page, "keys");
+  const order = (name) => page.getByRole("button", { name, exact: true }).click();
+  const statusOf = async (secret) => (await fetch(`${url}/v1/models`, { headers: { Authorization: `Bearer ${secret}` } })).status;
+  const secret = async () => {
+    const text = await page.locator(".secret code").textContent();
+    assert.match(text, /^sk-/);
+    await checkAccess(page, "the secret of a key");
+    await order("I have it");
+    return text;
+  };
+  await order("New key");
+  await page.getByLabel("Name", { exact: true }).fill("team");
+  await page.getByLabel("Requests a minute", { exact: true }).fill("120");
+  await checkAccess(page, "the form of a key");
+  await order("Make the key");
+  const first = await secret();
+  assert.equal(await statusOf(first), 200);
+  await order("Change team");
+  await page.getByLabel("Requests at once").fill("3");
+  await order("Save");
+  await page.getByText("120 requests a minute · 3 at once").waitFor();
+  await order("Rotate team");
+  await page.getByLabel("Overlap").selectOption("0");
+  await order("Make a new secret");
+  const second = await secret();
+  assert.deepEqual([await statusOf(first), await statusOf(second)], [401, 200]);
+  await order("Remove team");
+  await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
+  await page.getByRole("button", { name: "Change team" }).waitFor({ state: "detached" });
+  assert.equal(await statusOf(second), 401);
+  // Names what is wrong, and keeps nothing back.
+  await order("New key");
+  await page.getByLabel("Name", { exact: true }).fill("admin");
+  await order("Make the key");
+  await page.getByRole("alert").getByText("key_exists").waitFor();
+  await page.getByRole("button", { name: "Close" }).click();
+}
+
+/** Reads the access log, and only some lines of it. */
+async function readLogs(page) {
+  await show(page, "logs");
+  const lines = page.locator(".log span");
+  await lines.first().waitFor();
+  await page.getByLabel("Only lines with").fill("/v1/chat/completions");
+  await lines.first().waitFor();
+  for (const line of await lines.allTextContents()) assert.match(line, /chat\/completions/);
+}
+
+/** Looks at each page in light and dark, on a wide screen and a narrow one. */
+async function lookAround(browser, state) {
+  for (const colorScheme of ["light", "dark"]) {
+    for (const width of [1280, 390]) {
+      const { page, wrong, context } = await openTab(browser, { colorScheme, viewport: { width, height: 800 } });
+      await page.goto(`${url}/ui/${key ? `#key=${key}` : ""}`);
+      await page.locator("nav").waitFor();
+      for (const title of await titles(page)) {
+        const name = title.toLowerCase();
+        await show(page, name);
+        await page.locator(`main.page-${name} .page:not([hidden]) :is(.panel, .composer)`).first().waitFor();
+        if (name === "chat") await state.prepareChat?.(page);
+        await checkAccess(page, `${title}, ${colorScheme}, ${width}`);
+        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        assert.ok(overflow <= 0, `${title} is ${overflow} px wider than a screen of ${width} px`);
+        if (pictures) await page.screenshot({ path: path.join(pictures, `${role}-${name}-${colorScheme}-${width}.png`) });
+      }
+      assert.deepEqual(wrong, [], `${colorScheme}, ${width}`);
+      await context.close();
+    }
+  }
+}
+
+const ROLES = {
+  async admin(page, browser, folder) {
+    await signIn(page);
+    assert.deepEqual((await titles(page)).slice(0, 3), ["Now", "Chat", "Models"]);
+    assert.equal(await page.evaluate((secret) => location.href.includes(secret), key), false);
+    await chat(page, "smol");
+    await compare(page, "tiny");
+    await runSamples(page, folder);
+    await load(page, "smol");
+    await show(page, "usage");
+    await page.locator(".page-usage tbody tr").first().waitFor();
+    await show(page, "models");
+    await page.getByText("gpt-4o-mini").waitFor();
+    const shown = await titles(page);
+    for (const [title, route, use] of [["Keys", "keys", useKeys], ["Logs", "logs", readLogs]]) {
+      assert.equal(shown.includes(title), await isOpen(route), title);
+      if (shown.includes(title)) await use(page);
+    }
+    await lookAround(browser, {
+      async prepareChat(tab) {
+        await tab.getByLabel("Model 1").selectOption("smol");
+        await tab.getByText("System prompt and parameters").click();
+        await tab.getByLabel("Most tokens").fill("160");
+        await tab.getByLabel("Temperature").fill("0");
+        await tab.getByText("System prompt and parameters").click();
+        await ask(tab, "What is a queue, and why is a fair one better?");
+        await tab.locator(".facts").first().waitFor();
+      },
+    });
+  },
+  async inference(page, browser) {
+    // A link with the key, which leaves the address at once.
+    await page.goto(`${url}/ui/#key=${key}`);
+    await page.locator("nav").waitFor();
+    assert.equal(await page.evaluate(() => location.hash), "");
+    assert.deepEqual(await titles(page), ["Now", "Chat", "Usage", "API"]);
+    await page.reload();
+    await page.locator("nav").waitFor();
+    await page.locator(".models > li").first().waitFor();
+    assert.equal(await page.getByRole("button", { name: /^(Load|Unload) / }).count(), 0);
+    await show(page, "chat");
+    await embedAndRank(page);
+    await lookAround(browser, {});
+    await page.getByRole("button", { name: "Sign out" }).click();
+    await page.getByLabel("API key").waitFor();
+    assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+  },
+  async keyless(page) {
+    await page.goto(url);
+    await page.locator("nav").waitFor();
+    assert.equal(new URL(page.url()).pathname, "/ui/");
+    assert.equal(await page.getByRole("button", { name: "Sign out" }).count(), 0);
+    assert.ok(!(await titles(page)).includes("Keys"));
+    await show(page, "chat");
+    await ask(page, "Hello");
+    await page.locator(".answer .prose").first().waitFor();
+    await load(page, "tiny");
+  },
+  async fetch(page) {
+    await page.goto(`${url}/ui/#key=${key}`);
+    await show(page, "models");
+    const order = async (name) => {
+      await page.getByLabel("Name on the hub").fill(name);
+      await page.getByRole("button", { name: "Download", exact: true }).click();
+    };
+    await order("Org/Smol-GGUF:Q4_1");
+    await page.getByRole("button", { name: "Cancel the download of Org/Smol-GGUF:Q4_1" }).click();
+    await page.getByText("cancelled").waitFor();
+    await page.getByRole("button", { name: "Forget the download of Org/Smol-GGUF:Q4_1" }).click();
+    await page.getByText("cancelled").waitFor({ state: "detached" });
+
+    await order("Org/Tiny-GGUF:Q8_0");
+    await page.getByText("done").waitFor();
+    await checkAccess(page, "downloads");
+    const fetched = page.getByRole("button", { name: /^Delete .*Tiny/ });
+    await fetched.click();
+    await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+    await fetched.waitFor({ state: "detached" });
+
+    await order("Org/None-GGUF");
+    await page.getByText(/None-GGUF/).first().waitFor();
+    await page.locator(".why, .error").first().waitFor();
+  },
+};
+
+async function main() {
+  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox", "--disable-dev-shm-usage"] });
+  const folder = fs.mkdtempSync(path.join(require("node:os").tmpdir(), "page-"));
+  try {
+    const { page, wrong } = await openTab(browser, {});
+    await ROLES[role](page, browser, folder);
+    assert.deepEqual(wrong, []);
+  } finally {
+    await browser.close();
+    fs.rmSync(folder, { recursive: true });
+  }
+}
+
+main().catch((error) => {
+  console.error(error);
+  process.exit(1);
+});

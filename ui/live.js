@@ -1,0 +1,174 @@
+// What the service does now: from the live feed for administrators, else asked for now and then. One store for all pages.
+
+import {useEffect, useState} from "./vendor/htm-preact.js";
+import {get, order, readEvents, send} from "./api.js";
+
+/** How long the history of throughput reaches back, in seconds. */
+export const HISTORY_SECONDS = 15 * 60;
+
+/** Longest pause before the feed is asked for again, in seconds. */
+const MAX_PAUSE = 15;
+
+/** Pause between two looks without the feed, in seconds. Looks at `/health` cost the key nothing. */
+const LOOK_PAUSE = 3;
+
+/** Every how many looks the models are listed, which counts as a request of the key. */
+const LOOKS_A_LIST = 10;
+
+const MAX_FAILURES = 32;
+
+const state = {
+  isConnected: true, hasFeed: false, status: null, version: null, models: new Map(), queues: new Map(), downloads: new Map(),
+  memory: null, throughput: null, history: [], failures: [], acts: [], own: [], refused: null,
+};
+const listeners = new Set();
+let isNotifying = false;
+
+function changed() {
+  if (isNotifying) return;
+  isNotifying = true;
+  setTimeout(() => {
+    isNotifying = false;
+    for (const listener of listeners) listener({});
+  }, 100);
+}
+
+/** Returns the state, and renders again whenever it changes. */
+export function useLive() {
+  const [, render] = useState(null);
+  useEffect(() => {
+    listeners.add(render);
+    return () => listeners.delete(render);
+  }, []);
+  return state;
+}
+
+/** Begins to follow the service with what this key may see. */
+export function startLive(access) {
+  state.refused = null;
+  if (access.admin) follow();
+  else look(access);
+}
+
+const byId = (items, id = "id") => new Map((items ?? []).map((item) => [item[id], item]));
+
+/** What each event of the feed changes. */
+const EVENTS = {
+  snapshot(data) {
+    Object.assign(state, {
+      status: data.status, version: data.version, models: byId(data.models), queues: byId(data.queues, "model"),
+      downloads: byId(data.downloads), memory: data.memory, failures: data.failures ?? [], acts: data.acts ?? [],
+    });
+    if (data.throughput) EVENTS.throughput(data.throughput);
+  },
+  model: (data) => state.models.set(data.id, data),
+  model_removed: (data) => state.models.delete(data.id),
+  load(data) {
+    const model = state.models.get(data.model);
+    const worker = model?.workers.find((one) => one.worker === data.worker);
+    if (worker) worker.load = data;
+  },
+  queue: (data) => state.queues.set(data.model, data),
+  download: (data) => state.downloads.set(data.id, data),
+  download_removed: (data) => state.downloads.delete(data.id),
+  memory: (data) => (state.memory = data),
+  throughput(data) {
+    state.throughput = data;
+    const at = new Date(data.at).getTime();
+    state.history.push({at, tokens: data.tokens_per_second, firstByte: data.time_to_first_byte_ms, waiting: data.waiting});
+    const oldest = Date.now() - HISTORY_SECONDS * 1000;
+    while (state.history.length && state.history[0].at < oldest) state.history.shift();
+  },
+  failure: (data) => (state.failures = [data, ...state.failures].slice(0, MAX_FAILURES)),
+  act: (data) => (state.acts = [data, ...state.acts].slice(0, MAX_FAILURES)),
+  service: (data) => (state.status = data.status),
+};
+
+async function follow() {
+  let lastId = null;
+  let pause = 1;
+  for (;;) {
+    try {
+      const headers = {Accept: "text/event-stream", ...(lastId && {"Last-Event-ID": lastId})};
+      const response = await send("events", {headers});
+      Object.assign(state, {isConnected: true, hasFeed: true});
+      pause = 1;
+      await readEvents(response, ({event, data, id}) => {
+        lastId = id ?? lastId;
+        EVENTS[event]?.(JSON.parse(data));
+        changed();
+      });
+    } catch (error) {
+      if (isRefused(error)) return undefined;
+      // An address that may not read the feed, or too many that do, or a proxy that does not pass it on.
+      if ([403, 404].includes(error.status) || error.code === "too_many_listeners") return look({admin: error.status !== 403, inference: true});
+      state.isConnected = false;
+      changed();
+    }
+    await sleep(pause);
+    pause = Math.min(MAX_PAUSE, pause * 2);
+  }
+}
+
+/** Notes that the key is not valid any more: it was removed, or has ended. */
+function isRefused(error) {
+  if (error.status === 401) {
+    state.refused = error;
+    changed();
+  }
+  return error.status === 401;
+}
+
+async function look(access) {
+  for (let turn = 0; !state.refused; turn += 1) {
+    if (!document.hidden || turn === 0) await lookOnce(access, turn % LOOKS_A_LIST === 0);
+    await sleep(LOOK_PAUSE);
+  }
+}
+
+async function lookOnce(access, isListing) {
+  try {
+    const health = await get("health", {accepts: [200, 503]});
+    if (isListing && access.inference) {
+      const listed = await get("v1/models");
+      state.listed = new Map(listed.data.map((model) => [model.id, model]));
+    }
+    const stats = access.admin ? byId((await get("lb/stats")).models) : new Map();
+    const shown = health.models.filter((model) => access.admin || !state.listed || state.listed.has(model.id));
+    state.models = byId(shown.map((model) => withFacts(model, state.listed?.get(model.id), stats.get(model.id))));
+    state.queues = new Map([...stats].map(([model, {queue}]) => [model, {model, ...queue, slots: null, waiters: []}]));
+    state.own = health.queue.waiting > 0 ? await ownPlaces() : [];
+    Object.assign(state, {isConnected: true, status: health.status});
+  } catch (error) {
+    if (!isRefused(error)) state.isConnected = error.status > 0;
+  }
+  changed();
+}
+
+/** Puts together what several routes tell of a model. */
+function withFacts(model, listed, stats) {
+  const workers = stats?.workers ?? [{state: model.state}];
+  return {
+    id: model.id, state: model.state, kind: listed?.meta.kind, context_length: listed?.meta.context_length,
+    size_bytes: listed?.meta.size_bytes, memory_bytes: null,
+    workers: workers.map((worker, at) => ({
+      worker: at, load: null, restarts: model.restarts, slots: worker.slots, asleep: worker.asleep, ...worker, state: worker.state ?? model.state,
+      last_exit: model.last_exit,
+    })),
+  };
+}
+
+async function ownPlaces() {
+  try {
+    return (await get("v1/queue")).data;
+  } catch {
+    return [];
+  }
+}
+
+/** Loads or unloads a model. */
+export function setLoaded(id, isLoaded) {
+  return order("POST", `v1/models/${encodeURIComponent(id)}/${isLoaded ? "load" : "unload"}`);
+}
+
+const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
