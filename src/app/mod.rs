@@ -12,6 +12,7 @@
 //! - `llama_help.rs`: what llama-server says of its arguments, without a service
 //! - `log_folder.rs`: the names of the log folders of workers
 //! - `model_description.rs`: what lists of models say about a model
+//! - `model_form.rs`: what tells the configuration of a model from others
 //! - `model_reconciler.rs`: the models that are served now, and what a reload changes about them
 //! - `reload.rs`: reads configuration and keys again, all or nothing
 //! - `reports.rs`: what the service reports about itself while it runs
@@ -27,6 +28,7 @@ mod listeners;
 mod llama_help;
 mod log_folder;
 mod model_description;
+mod model_form;
 mod model_reconciler;
 mod reload;
 mod reports;
