@@ -330,6 +330,9 @@ async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSign
     if let Some(path) = &settings.listen.port_file {
         let _ = std::fs::remove_file(path);
     }
+    // Waits for the disk.
+    let closing = Arc::clone(&gateway);
+    let _ = tokio::task::spawn_blocking(move || closing.close_cache()).await;
     // Dropped in this order: the access log passes its last lines to the writer, and dropping the guard writes them.
     let Accounts { accounting, access_guard, ledger_guard } = accounts;
     drop((gateway, operator_api, models, accounting));

@@ -23,6 +23,11 @@ pub(super) fn form_of(model: &CheckedModel, config: &Config) -> u64 {
         broken_projectors: _,
     } = model;
     let limits = &config.settings.limits;
+    let mut settings = settings.clone();
+    if let Some(local) = &mut settings.local {
+        // Where a worker listens says nothing about what it answers.
+        local.engine.port_backend = 0;
+    }
     // Another version of this program may answer otherwise, as may other limits.
     let program = (env!("CARGO_PKG_VERSION"), limits.strict_parameters, limits.max_rerank_documents);
     let mut hash = Sha256::new();

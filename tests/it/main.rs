@@ -14,6 +14,7 @@ mod behind_nginx;
 mod brought_names;
 mod budgets;
 mod cache;
+mod cache_disk;
 mod certificates;
 mod check_warnings;
 mod clients;
