@@ -15,6 +15,7 @@ mod brought_names;
 mod budgets;
 mod cache;
 mod cache_disk;
+mod cache_ways;
 mod certificates;
 mod check_warnings;
 mod clients;
