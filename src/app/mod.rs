@@ -12,6 +12,7 @@
 //! - `llama_help.rs`: what llama-server says of its arguments, without a service
 //! - `log_folder.rs`: the names of the log folders of workers
 //! - `model_description.rs`: what lists of models say about a model
+//! - `model_form.rs`: what tells the configuration of a model from others
 //! - `model_reconciler.rs`: the models that are served now, and what a reload changes about them
 //! - `reload.rs`: reads configuration and keys again, all or nothing
 //! - `reports.rs`: what the service reports about itself while it runs
@@ -27,6 +28,7 @@ mod listeners;
 mod llama_help;
 mod log_folder;
 mod model_description;
+mod model_form;
 mod model_reconciler;
 mod reload;
 mod reports;
@@ -337,6 +339,9 @@ async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSign
         let _ = std::fs::remove_file(path);
     }
     drop(note);
+    // Waits for the disk.
+    let closing = Arc::clone(&gateway);
+    let _ = tokio::task::spawn_blocking(move || closing.close_cache()).await;
     // Dropped in this order: the access log passes its last lines to the writer, and dropping the guard writes them.
     let Accounts { accounting, access_guard, ledger_guard } = accounts;
     drop((gateway, operator_api, models, accounting));

@@ -1,6 +1,7 @@
 //! The description of a model for lists of models, from its configuration and the headers of its files.
 
 use super::known_prompts::known_prompts;
+use super::model_form::form_of;
 use crate::fleet::{ModelAdapters, ModelInfo, ModelNumbers, PoolRank};
 use crate::models::{InputModality, Metadata, ModelKind};
 use crate::preflight::CheckedModel;
@@ -26,6 +27,7 @@ pub(super) fn info_of(model: &CheckedModel, config: &Config) -> ModelInfo {
     let trained = metadata.and_then(|metadata| metadata.context_length);
     ModelInfo {
         id: model.id.clone(),
+        form: form_of(model, config),
         aliases: settings.aliases.clone(),
         hidden_aliases: settings.hidden_aliases.clone(),
         pattern: settings.is_wildcard.then(|| NamePattern::of(&model.id)).flatten(),

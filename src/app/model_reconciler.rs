@@ -313,6 +313,7 @@ impl ModelReconciler {
             load_mode: local.load_mode,
             projector: projector_to_pass(checked, local),
             companions: checked.file.as_ref().map(|file| file.companions.files.clone()).unwrap_or_default(),
+            files: checked.files.clone(),
             gives_token_vectors: local.heads.is_some(),
             environment,
             // The first worker of the only model logs into the service's own folder.

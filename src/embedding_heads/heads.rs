@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use sha2::Digest;
+
 use super::file::{HeadProblem, read_layer};
 use super::head::Head;
 use super::layer::LinearLayer;
@@ -32,6 +34,15 @@ impl EmbeddingHeads {
             path.map(|path| read_layer(path, head, width)).transpose().map_err(|problem| (head, problem))
         };
         Ok(Self { sparse: read(Head::Sparse, sparse)?, colbert: read(Head::Colbert, colbert)?, unweighted })
+    }
+
+    /// Adds all that vectors depend on to a hash.
+    pub fn hash_into(&self, hash: &mut impl Digest) {
+        for layer in [&self.sparse, &self.colbert] {
+            hash.update([u8::from(layer.is_some())]);
+            layer.iter().flat_map(LinearLayer::numbers).for_each(|number| hash.update(number.to_be_bytes()));
+        }
+        self.unweighted.iter().for_each(|token| hash.update(token.to_be_bytes()));
     }
 
     /// Returns whether the model has this head.

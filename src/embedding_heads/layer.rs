@@ -25,6 +25,11 @@ impl LinearLayer {
         Self { inputs, weight, bias }
     }
 
+    /// Returns all numbers that it consists of.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = f32> {
+        self.weight.iter().chain(&self.bias).copied()
+    }
+
     /// Returns the first number that it gives for a vector.
     pub(super) fn first_output(&self, vector: &[f32]) -> f32 {
         self.bias.first().map_or(0.0, |bias| dot(&self.weight[..self.inputs], vector) + bias)

@@ -15,6 +15,8 @@ use crate::settings::values::{Dimensions, NamePattern, ScoreSetting, Strategy};
 pub struct ModelInfo {
     /// The id that clients use.
     pub id: String,
+    /// What tells its configuration, and what was read of its files, from others.
+    pub form: u64,
     /// Other names for the model.
     pub aliases: Vec<String>,
     /// Other names for the model that no client is shown.
@@ -150,6 +152,7 @@ impl ModelInfo {
     pub(crate) fn named(id: &str) -> Self {
         Self {
             id: id.to_owned(),
+            form: 0,
             aliases: Vec::new(),
             hidden_aliases: Vec::new(),
             pattern: None,

@@ -93,6 +93,30 @@ pub const LARGEST_KEPT_SHARE: usize = 16;
 /// Most bytes of an answer that is too large to be kept, by which the fastest of its readers may be ahead of the slowest.
 pub const SHARED_LEAD: usize = 1024 * 1024;
 
+/// Most answers that wait to be kept on disk, and the memory that they may take, in bytes. Further ones are kept in memory
+/// only.
+pub const WAITING_ANSWERS: usize = 1024;
+/// See [`WAITING_ANSWERS`].
+pub const WAITING_ANSWER_BYTES: usize = 64 << 20;
+
+/// Largest answer that is kept on disk, in bytes.
+pub const LARGEST_ON_DISK: usize = 32 << 20;
+
+/// Size of the answers that are written to disk in one step, in bytes: the first that reaches it is the last.
+pub const DISK_BATCH: usize = 4 << 20;
+
+/// How long a statement waits for another process that has locked the file of answers.
+pub const DISK_LOCK_WAIT: Duration = Duration::from_millis(500);
+
+/// Time between two attempts at a file of answers that cannot be used.
+pub const DISK_RETRY: Duration = Duration::from_secs(5);
+
+/// Shortest time between two removals of old answers from the disk.
+pub const LEAST_PRUNE_WAIT: Duration = Duration::from_secs(60);
+
+/// Longest wait for the last write to the file of answers when the service stops.
+pub const DISK_LAST_WRITE_WAIT: Duration = Duration::from_secs(5);
+
 /// Most clients that read one answer in flight.
 pub const MOST_READERS: usize = 1024;
 

@@ -156,7 +156,7 @@ impl Gateway {
             keys_api,
             usage_api: UsageApi::new(accounting.ledger.clone()),
             pages: Pages::new(&settings.ui),
-            cache: AnswerCache::new(&settings.cache, &accounting.metrics),
+            cache: AnswerCache::new(&settings.cache, settings.cache_file(), &accounting.metrics),
             accounting,
             local_responder: app.local_responder,
             model_files: ModelFiles::new(app.downloads, app.remove_model),
@@ -189,6 +189,13 @@ impl Gateway {
     /// Ends all responses that are still in flight: a stream with an error as its last event, any other by closing it.
     pub fn abort_in_flight(&self) {
         self.forwarder.abort_in_flight();
+    }
+
+    /// Writes the answers that are to outlive the service, and waits for that, up to a bound. Blocks.
+    pub fn close_cache(&self) {
+        if let Some(cache) = &self.cache {
+            cache.close();
+        }
     }
 
     /// Waits until no model has been used for `idle_time`. The first load does not count as idle time.

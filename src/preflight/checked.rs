@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use crate::embedding_heads::EmbeddingHeads;
 use crate::models::{self, BrokenProjector, KindContradiction, ModelKind, Projector, RemoteName, YesNoTokens};
 use crate::settings::SettingProblem;
-use crate::settings::catalogue::ModelSettings;
-use crate::worker::CompanionFiles;
+use crate::settings::catalogue::{ModelSettings, Start};
+use crate::worker::{CompanionFiles, ServedFiles, paths_among};
 
 /// A model that passed the checks. Its load may still fail.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +21,8 @@ pub struct CheckedModel {
     pub settings: ModelSettings,
     /// Its file and the llama-server binary; `None` for a model with a command of its own or only remote backends.
     pub file: Option<ModelFile>,
+    /// The files that the answers of its llama-server or its command depend on.
+    pub files: ServedFiles,
     /// Its heads for sparse and ColBERT vectors.
     pub heads: Option<Arc<EmbeddingHeads>>,
     /// Projectors beside its file that differ from the one it uses in precision alone.
@@ -41,12 +43,30 @@ impl CheckedModel {
             kind: ModelKind::Chat,
             settings: ModelSettings::default(),
             file: None,
+            files: ServedFiles::default(),
             heads: None,
             passed_over_projectors: Vec::new(),
             tied_projectors: Vec::new(),
             unused_projectors: Vec::new(),
             broken_projectors: Vec::new(),
         }
+    }
+
+    /// Looks at the files that its answers depend on, once it is known which these are. Blocks on the disk.
+    pub(super) fn look_at_files(&mut self) {
+        let Some(local) = &self.settings.local else { return };
+        let mut paths = Vec::new();
+        if let Start::Command { argv, .. } = &local.start {
+            paths.extend(paths_among(argv));
+        }
+        if let Some(file) = &self.file {
+            paths.push(file.binary.clone());
+            paths.extend(models::split::parts_of(&file.path));
+            paths.extend(file.projector.iter().map(|projector| projector.path.clone()));
+            paths.extend(file.companions.files.paths().map(Path::to_owned));
+        }
+        paths.extend(paths_among(&local.engine.extra_args.words));
+        self.files = ServedFiles::look_at(paths);
     }
 
     /// Returns the names of the projectors that differ from its own in precision alone, separated by commas; empty if

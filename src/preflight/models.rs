@@ -100,6 +100,7 @@ pub fn models(
         }
     }
     if problems.is_empty() {
+        models.named.iter_mut().for_each(CheckedModel::look_at_files);
         return Ok(models);
     }
     // With a problem of another kind, replacing the broken file would not be enough.

@@ -144,7 +144,9 @@ fn shelf_models(
             ..template.clone()
         };
         // Its projector is not configured, so nothing can be wrong with it.
-        check_file(settings, model.path, model.model, binary, |_| Ok(model.projector)).ok()
+        let mut checked = check_file(settings, model.path, model.model, binary, |_| Ok(model.projector)).ok()?;
+        checked.look_at_files();
+        Some(checked)
     };
     found.into_iter().filter_map(checked).collect()
 }

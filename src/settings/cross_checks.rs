@@ -8,7 +8,7 @@ use super::bounds::SHORT_SERVICE_KEY;
 use super::options::{OptionRow, Settings, row};
 use super::problem::SettingProblem;
 use super::source::Inputs;
-use super::values::Origins;
+use super::values::{CacheMode, Origins};
 use crate::models::PlaceKind;
 
 impl Settings {
@@ -79,6 +79,10 @@ pub(super) fn cautions(settings: &Settings, inputs: &Inputs) -> Vec<String> {
     }
     if let Some(path) = logs.log_file.as_ref().filter(|_| !logs.log_to_file) {
         warnings.push(format!("LOG_FILE={:?} has no effect: LOG_TO_FILE is false", path.display().to_string()));
+    }
+    if settings.cache.cache_persist_to_disk && settings.cache.cache == CacheMode::Off {
+        let text = "CACHE_PERSIST_TO_DISK=true has no effect: CACHE is off, so that no answer is kept; set CACHE=safe";
+        warnings.push(text.to_owned());
     }
     warnings.extend(settings.missing_stores());
     let secrets: Vec<&str> = environment.secrets_of_file().collect();

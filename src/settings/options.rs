@@ -17,6 +17,9 @@ use super::values::{
 };
 use crate::models::{ModelPlaces, PlaceKind};
 
+/// The name of the file of answers in `DATA_DIR`.
+const CACHE_FILE: &str = "cache.db";
+
 /// How a changed value of a setting takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -227,6 +230,7 @@ options! {
         cache_max_bytes: ByteSize = "256MiB", Restart, "Most bytes of the answers that are kept; those that were used longest ago leave first.";
         cache_max_size: ZeroIsOff<usize> = "0", Restart, "Most answers that are kept; `0` = as many as `CACHE_MAX_BYTES` holds.";
         cache_ttl: Seconds = "1h", Restart, "How long an answer is kept.";
+        cache_persist_to_disk: bool = "false", Restart, "Keep answers in `$DATA_DIR/cache.db` too, so that a restart finds them again.";
         cache_shared: bool = "false", Restart, "Give an answer to other keys too than the one that it was made for.";
     }
 
@@ -305,6 +309,11 @@ impl Engine {
 }
 
 impl Settings {
+    /// Returns the file in which answers outlive the service; `None` if they do not.
+    pub fn cache_file(&self) -> Option<PathBuf> {
+        self.cache.cache_persist_to_disk.then(|| self.files.data_dir.join(CACHE_FILE))
+    }
+
     /// Returns the folders in which models are looked up by name.
     pub fn model_places(&self) -> ModelPlaces {
         let files = &self.files;

@@ -109,7 +109,7 @@ fn one_invalid_setting_hid_all_that_was_read() {
     assert_eq!((settings.listen.port, settings.engine.ctx.0, settings.engine.parallel.get()), (9, 16384, 1));
     assert_eq!(catalogue.models[0].known_id().as_deref(), Some("m"));
     assert_eq!(shown.brought_names, ["N_CTX read as CTX"]);
-    assert!(shown.warnings[0].starts_with("CACHE_PERSIST_TO_DISK has no effect"), "{:?}", shown.warnings);
+    assert!(shown.warnings[0].starts_with("CACHE_PERSIST_TO_DISK=true has no effect"), "{:?}", shown.warnings);
     let ctx = shown.rows.iter().find(|row| row.0 == "ctx").unwrap();
     assert_eq!((ctx.1.as_str(), ctx.2.to_string().as_str()), ("8x", "environment variable N_CTX"));
 }

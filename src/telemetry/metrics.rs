@@ -136,6 +136,9 @@ metrics! {
     cache_misses: Counter = Counter::default(), "llamagate_cache_misses", "", "Requests whose answer might have been in the cache and was not";
     cache_entries: Gauge = Gauge::default(), "llamagate_cache_entries", "", "Answers in the cache";
     cache_bytes: Gauge = Gauge::default(), "llamagate_cache_bytes", "", "Memory that these answers take, in bytes";
+    cache_disk_entries: Gauge = Gauge::default(), "llamagate_cache_disk_entries", "", "Answers in `cache.db`";
+    cache_disk_dropped: Counter = Counter::default(), "llamagate_cache_disk_dropped", "", "Answers that are kept in memory only, because too much waited to be written or they are too large";
+    cache_disk_failures: Counter = Counter::default(), "llamagate_cache_disk_failures", "", "Attempts to use `cache.db` that failed";
     download_bytes: Family<ModelLabels, Counter> = Family::default(), "llamagate_download_bytes", "model", "Bytes of models that came over the network; `model` is the name that was asked for, without the query of an address";
     downloads: Family<DownloadStateLabels, Gauge> = Family::default(), "llamagate_downloads", "state", "Downloads by state; of those that have ended, the ones that are remembered";
     usage_events_waiting: Gauge = Gauge::default(), "llamagate_usage_events_waiting", "", "Finished requests and acts of administrators that the usage file could not take yet";

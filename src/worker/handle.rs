@@ -67,8 +67,8 @@ pub struct WorkerStatus {
     pub has_been_ready: bool,
     /// Processes that ended before they were ready, since the service started.
     pub failed_loads: u64,
-    /// How often the model file was another one at a start than at the start before.
-    pub file_changes: u64,
+    /// What tells the files that it serves from others: those of its last start, or before that, those that were found.
+    pub files: u64,
     /// How the last process ended.
     pub last_exit: Option<LastExit>,
     /// Why a remote worker cannot serve, according to its last probe. It names the host and contains no secret.
@@ -90,7 +90,7 @@ impl WorkerStatus {
             restarts: 0,
             has_been_ready: false,
             failed_loads: 0,
-            file_changes: 0,
+            files: 0,
             last_exit: None,
             last_error: None,
         }
@@ -145,9 +145,9 @@ impl WorkerHandle {
         self.status.borrow().worker_state()
     }
 
-    /// Returns how often the model file was another one at a start than at the start before.
-    pub fn file_changes(&self) -> u64 {
-        self.status.borrow().file_changes
+    /// Returns what tells the files that it serves from others.
+    pub fn files(&self) -> u64 {
+        self.status.borrow().files
     }
 
     /// Returns whether it is asleep in spite of demand, because it does not fit in memory beside pinned models.

@@ -22,6 +22,7 @@
 //! - `process/`: starting and ending processes, and clearing what they leave behind
 //! - `procfs.rs`: reads `/proc`; the identity of a process beyond its id
 //! - `remote/`: the task that owns a remote worker
+//! - `served_files.rs`: the files that the answers of a worker depend on
 //! - `state.rs`: the states of a worker, and which may follow which: pure
 //! - `supervisor/`: the task that owns a worker's process
 //! - `worker_metrics.rs`: the metrics of one worker
@@ -42,6 +43,7 @@ mod plan;
 mod process;
 mod procfs;
 mod remote;
+mod served_files;
 mod state;
 mod supervisor;
 mod worker_metrics;
@@ -67,6 +69,7 @@ pub use process::reaper::reap_orphans;
 pub use process::spawner::Spawner;
 pub(crate) use procfs::ProcessIdentity;
 pub use remote::{RemotePlan, supervise_remote};
+pub use served_files::{ServedFiles, paths_among};
 pub use state::WorkerState;
 pub use supervisor::context::WorkerContext;
 pub use supervisor::supervise;

@@ -9,6 +9,7 @@ use crate::models::ModelKind;
 use crate::settings::catalogue::{LoadMode, SpeculativeSetting};
 use crate::settings::options::Engine;
 use crate::telemetry::files::LogFolder;
+use crate::worker::served_files::ServedFiles;
 
 /// Everything that one worker is started with, for its whole life.
 pub struct Plan {
@@ -26,6 +27,8 @@ pub struct Plan {
     pub projector: Option<PathBuf>,
     /// What else llama-server gets with the model.
     pub companions: CompanionFiles,
+    /// The files that its answers depend on, as they were found.
+    pub files: ServedFiles,
     /// Whether llama-server gives the vectors of all tokens in place of one for each text.
     pub gives_token_vectors: bool,
     /// Environment variables that the process inherits.

@@ -11,21 +11,21 @@ use super::support::{
     wait::{SOON, assert_throughout, eventually},
 };
 
-const CHAT: &str = "/v1/chat/completions";
-const EMBEDDINGS: &str = "/v1/embeddings";
-const MARK: &str = "x-llamagate-cache";
+pub(super) const CHAT: &str = "/v1/chat/completions";
+pub(super) const EMBEDDINGS: &str = "/v1/embeddings";
+pub(super) const MARK: &str = "x-llamagate-cache";
 
 fn ready(script: Value, settings: &[(&str, &str)]) -> Gateway {
     Gateway::builder().script(script).set("CACHE", "safe").set_all(settings).start_ready()
 }
 
 /// Returns a chat whose answer may be kept.
-fn chat(stream: bool) -> Value {
+pub(super) fn chat(stream: bool) -> Value {
     json!({"messages": [{"role": "user", "content": "x"}], "temperature": 0, "stream": stream})
 }
 
 #[track_caller]
-fn ask(client: &Client, path: &str, body: &Value, mark: &str) -> Response {
+pub(super) fn ask(client: &Client, path: &str, body: &Value, mark: &str) -> Response {
     let answer = client.post_json(path, body);
     assert_eq!(answer.status(), 200, "{}", answer.text());
     assert_eq!(answer.header(MARK), Some(mark), "{path} {body}");
@@ -42,7 +42,7 @@ fn requests(gateway: &Gateway) -> usize {
 }
 
 /// Returns the value of a metric without labels.
-fn metric(gateway: &Gateway, name: &str) -> u64 {
+pub(super) fn metric(gateway: &Gateway, name: &str) -> u64 {
     let text = gateway.health().get("/metrics?format=prometheus").text();
     let line = text.lines().find(|line| line.split(' ').next() == Some(name));
     line.unwrap_or_else(|| panic!("no {name}")).rsplit(' ').next().unwrap().parse().unwrap()

@@ -72,6 +72,19 @@ fn the_fake_answers_whole_and_streamed() {
     assert_eq!(events.last().unwrap().name.as_deref(), Some("message_stop"));
 }
 
+/// A token of 64 KiB ended the connection, and with it whatever was held.
+#[test]
+fn a_stream_of_large_tokens_can_be_held_in_its_middle() {
+    let script = json!({"frames": 4, "frame_bytes": 64 * 1024, "hold_mid_stream": {"after_frames": 2}});
+    let (fake, client) = ready(script);
+    let mut stream = client.stream(CHAT, &question(true));
+    let first = stream.next_event().unwrap().json();
+    assert_eq!(first["choices"][0]["delta"]["content"].as_str().unwrap().len(), 64 * 1024);
+    fake.model.control().release_all_requests();
+    assert!(stream.events().last().is_some_and(|event| event.is_done()));
+    assert!(stream.is_complete());
+}
+
 #[test]
 fn the_fake_speaks_every_dialect() {
     let fake = FakeServer::start(&json!({}), &["--reranking"]);

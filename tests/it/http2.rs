@@ -159,6 +159,31 @@ fn answers_and_refusals_are_as_over_http1_and_the_connection_stays_open() {
 }
 
 #[test]
+fn equal_requests_on_one_connection_share_an_answer_that_later_ones_get_from_the_cache() {
+    let gateway = ready(json!({"hold_mid_stream": {"after_frames": 2}}), &[("CACHE", "safe")]);
+    let body = json!({"messages": [], "stream": true, "temperature": 0}).to_string();
+    let mark = |answer: &Response<Incoming>| answer.headers()["x-llamagate-cache"].to_str().unwrap().to_owned();
+    run(async {
+        let client = Http2::connect(gateway.url()).await;
+        let first = client.ask("POST", CHAT, USER, body.clone()).await;
+        assert_eq!(mark(&first), "miss");
+        let other = client.ask("POST", CHAT, USER, body.clone()).await;
+        assert_eq!(mark(&other), "hit");
+        // Neither is read to hold back the other, and the first may leave.
+        let mut other = Text::of(other);
+        other.read_events(2).await;
+        drop(first);
+        gateway.control().release_all_requests();
+        let whole = other.read_to_end().await;
+        assert!(whole.ends_with("data: [DONE]\n\n"), "{whole}");
+        let kept = client.ask("POST", CHAT, USER, body).await;
+        assert_eq!((mark(&kept), kept.headers().contains_key("age")), ("hit".to_owned(), true));
+        assert_eq!(Text::of(kept).read_to_end().await, whole);
+    });
+    assert_eq!(gateway.journal().requests(CHAT).len(), 1);
+}
+
+#[test]
 fn a_stream_comes_frame_by_frame_and_ends_with_its_mark() {
     let gateway = ready(json!({"hold_mid_stream": {"after_frames": 2}}), &[]);
     run(async {

@@ -15,6 +15,8 @@ mod behind_nginx;
 mod brought_names;
 mod budgets;
 mod cache;
+mod cache_disk;
+mod cache_ways;
 mod certificates;
 mod check_warnings;
 mod clients;

@@ -10,7 +10,7 @@ pub(super) mod unavailable;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
@@ -43,8 +43,6 @@ pub struct Model {
     /// Whether a worker speaks another API than OpenAI's.
     has_other_apis: bool,
     choice: WorkerChoice,
-    /// The number of the settings that it has, which no other model ever had.
-    settings_number: AtomicU64,
     /// When this value was made.
     made: ActiveInstant,
     /// Number of requests that wait for the model.
@@ -53,34 +51,35 @@ pub struct Model {
     slot_freed: Arc<Notify>,
 }
 
-/// Which form of a model answers: another answer may follow from any change of it.
+/// Which form of a model answers: another answer may follow from any change of it. The same form has the same revision in
+/// every run of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ModelRevision {
-    /// The number of its settings and its workers.
-    settings: u64,
-    /// How often its workers have found other files than at their start before.
+    /// That of its configuration.
+    form: u64,
+    /// That of the files of its workers.
     files: u64,
 }
 
 impl ModelRevision {
-    /// Returns it as bytes, for a hash.
+    /// Returns it as bytes, for a hash or a file.
     pub fn to_bytes(self) -> [u8; 16] {
-        (u128::from(self.settings) << 64 | u128::from(self.files)).to_be_bytes()
+        (u128::from(self.form) << 64 | u128::from(self.files)).to_be_bytes()
+    }
+
+    /// Returns the revision with these bytes.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let number = u128::from_be_bytes(bytes);
+        Self { form: (number >> 64) as u64, files: number as u64 }
     }
 }
 
 #[cfg(test)]
 impl ModelRevision {
-    /// Returns that of settings with this number, for tests.
-    pub(crate) const fn numbered(settings: u64) -> Self {
-        Self { settings, files: 0 }
+    /// Returns that of a configuration with this number, for tests.
+    pub(crate) const fn numbered(form: u64) -> Self {
+        Self { form, files: 0 }
     }
-}
-
-/// Returns a number that was not returned before.
-fn next_settings_number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A waiting request. Until it is dropped, ready workers stay awake, and as many sleeping ones are woken as the waiting
@@ -112,7 +111,6 @@ impl Model {
             has_other_embeddings,
             has_other_apis,
             choice,
-            settings_number: AtomicU64::new(next_settings_number()),
             made: ActiveInstant::now(),
             waiting: Arc::default(),
             slot_freed: Arc::default(),
@@ -123,13 +121,13 @@ impl Model {
     pub fn update(&self, info: ModelInfo, policy: RoutingPolicy) {
         self.info.store(Arc::new(info));
         self.policy.store(Arc::new(policy));
-        self.settings_number.store(next_settings_number(), Ordering::Release);
     }
 
     /// Returns which form of the model answers now.
     pub fn revision(&self) -> ModelRevision {
-        let files = self.local_members().map(|member| member.handle().file_changes()).sum();
-        ModelRevision { settings: self.settings_number.load(Ordering::Acquire), files }
+        // In their order, so that no change of one is made up for by another.
+        let add = |sum: u64, member: &Arc<Member>| sum.rotate_left(1) ^ member.handle().files();
+        ModelRevision { form: self.info().form, files: self.local_members().fold(0, add) }
     }
 
     /// Returns the description of now, without a reference count, because most uses are short. Across a wait, hold a clone.

@@ -1,7 +1,7 @@
 //! Finds the answer to a request: one that is kept, one in flight, or none yet, which the request then makes for others too.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::request::Parts;
@@ -16,7 +16,7 @@ use super::flight_terms::FlightTerms;
 use super::kept_answer::{KeptAnswer, KeptReader};
 use super::key::{CacheKey, KeyParts};
 use super::open_flights::{Found, OpenFlights};
-use crate::fleet::{Model, ModelRevision};
+use crate::fleet::Model;
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::headers::number_value;
 use crate::gateway::queue::model_queues::Snapshot;
@@ -40,8 +40,6 @@ pub(in crate::gateway) struct AnswerCache {
     is_shared: bool,
     flights: Arc<OpenFlights<Flight>>,
     metrics: Arc<Metrics>,
-    /// Where the models were in memory at the last request: they are others after each reload.
-    seen_models: AtomicUsize,
 }
 
 /// A request, as the cache looks at it.
@@ -101,14 +99,13 @@ impl CacheMark {
 }
 
 impl AnswerCache {
-    /// Creates an empty cache; `None` with `CACHE=off`.
-    pub(in crate::gateway) fn new(settings: &Caching, metrics: &Arc<Metrics>) -> Option<Self> {
+    /// Creates the cache; `None` with `CACHE=off`. `file` is where answers outlive the service, if they are to.
+    pub(in crate::gateway) fn new(settings: &Caching, file: Option<PathBuf>, metrics: &Arc<Metrics>) -> Option<Self> {
         (settings.cache != CacheMode::Off).then(|| Self {
             mode: settings.cache,
             is_shared: settings.cache_shared,
-            flights: OpenFlights::new(AnswerStore::new(settings, metrics)),
+            flights: OpenFlights::new(AnswerStore::new(settings, file, metrics)),
             metrics: Arc::clone(metrics),
-            seen_models: AtomicUsize::new(0),
         })
     }
 
@@ -123,7 +120,7 @@ impl AnswerCache {
         if caller.check_model_as(&model.info(), name).is_err() {
             return CacheLookup::None;
         }
-        self.drop_former_models(models);
+        self.flights.store.drop_former(models);
         let directives = CacheDirectives::of(&parts.headers);
         // Which adapters a request means by their numbers, and whether its caller may use them, is found out later.
         let is_passed_over = directives.no_store || has_effects(route, envelope) || envelope.has("lora");
@@ -175,17 +172,8 @@ impl AnswerCache {
         }
     }
 
-    /// Drops the answers of models that were removed or changed in a reload since the last request. No key means them any
-    /// more, but they take room.
-    fn drop_former_models(&self, models: &Arc<Snapshot>) {
-        let now = Arc::as_ptr(models).addr();
-        if self.seen_models.swap(now, Ordering::Relaxed) == now {
-            return;
-        }
-        let current: Vec<(String, ModelRevision)> =
-            models.models().map(|model| (model.id().to_owned(), model.revision())).collect();
-        self.flights
-            .store
-            .retain_models(move |id, revision| current.iter().any(|known| known.0 == id && known.1 == revision));
+    /// Writes what is to outlive the service, and waits for that, up to a bound. Blocks.
+    pub(in crate::gateway) fn close(&self) {
+        self.flights.store.close();
     }
 }

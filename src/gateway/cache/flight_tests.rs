@@ -67,9 +67,10 @@ impl Fixture {
             cache_max_bytes: ByteSize(1024 * 1024),
             cache_max_size: ZeroIsOff(None),
             cache_ttl: Seconds(Duration::from_secs(60)),
+            cache_persist_to_disk: false,
             cache_shared: false,
         };
-        let open = OpenFlights::<Flight>::new(AnswerStore::new(&settings, &Arc::new(Metrics::new("local"))));
+        let open = OpenFlights::<Flight>::new(AnswerStore::new(&settings, None, &Arc::new(Metrics::new("local"))));
         let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
         Self { gateway: TestGateway::new(), open, model, _worker: worker }
     }

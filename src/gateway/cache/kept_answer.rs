@@ -55,6 +55,8 @@ pub(super) struct KeptAnswer {
     bytes: Bytes,
     /// Where each piece ends.
     ends: Box<[usize]>,
+    /// How old it was when it came here: answers outlive the service on the disk.
+    age_before: Duration,
     since: Instant,
 }
 
@@ -71,12 +73,32 @@ impl KeptAnswer {
             ends.push(bytes.len());
         }
         let bytes = Bytes::copy_from_slice(&bytes);
-        Self { model: model.to_owned(), revision, head, bytes, ends: ends.into(), since: Instant::now() }
+        Self::restored((model, revision), head, (bytes, ends.into()), Duration::ZERO)
+    }
+
+    /// Keeps an answer on, which was kept for this time before. `ends` says where each piece of its bytes ends.
+    pub(super) fn restored(
+        (model, revision): (&str, ModelRevision),
+        head: Arc<SharedHead>,
+        (bytes, ends): (Bytes, Box<[usize]>),
+        age_before: Duration,
+    ) -> Self {
+        Self { model: model.to_owned(), revision, head, bytes, ends, age_before, since: Instant::now() }
     }
 
     /// Returns for how long it has been kept.
     pub(super) fn age(&self) -> Duration {
-        self.since.elapsed()
+        self.age_before.saturating_add(self.since.elapsed())
+    }
+
+    /// Returns all its pieces in one.
+    pub(super) fn body(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Returns where each piece ends.
+    pub(super) fn ends(&self) -> &[usize] {
+        &self.ends
     }
 
     /// Returns the memory that it takes, in bytes.

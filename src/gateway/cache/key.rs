@@ -71,6 +71,18 @@ impl CacheKey {
     }
 }
 
+impl CacheKey {
+    /// Returns the hash.
+    pub(super) fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+
+    /// Returns the key with this hash.
+    pub(super) fn from_bytes(hash: [u8; 32]) -> Self {
+        Self(hash)
+    }
+}
+
 #[cfg(test)]
 impl CacheKey {
     /// Returns a key that only its number tells from others, for tests.

@@ -8,6 +8,7 @@
 //! - `answer_store.rs`: the answers that are kept, within their bounds
 //! - `cacheable.rs`: which requests may be answered from here
 //! - `directives.rs`: what `Cache-Control` of a request asks for
+//! - `disk/`: answers that outlive the service
 //! - `flight.rs`: an answer in flight, and the work that makes it
 //! - `flight_reader.rs`: one client's view of an answer in flight
 //! - `flight_terms.rs`: what the answer of a flight is to
@@ -21,6 +22,7 @@ pub(super) mod answer_cache;
 mod answer_store;
 mod cacheable;
 mod directives;
+mod disk;
 pub(super) mod flight;
 mod flight_reader;
 mod flight_terms;

@@ -78,20 +78,9 @@ const fn judged(
 }
 
 const fn no_effect(name: &'static str, instead: &'static str) -> AliasRow {
-    judged_nothing(name, instead, |_| Ok(Translation::Same))
-}
-
-const fn judged_nothing(
-    name: &'static str,
-    instead: &'static str,
-    translate: fn(&str) -> Result<Translation, Rejected>,
-) -> AliasRow {
     let target = AliasTarget::Nothing(instead);
-    AliasRow { name, target, of_reranker: None, translate, remark: "", is_deprecated: false }
+    AliasRow { name, target, of_reranker: None, translate: |_| Ok(Translation::Same), remark: "", is_deprecated: false }
 }
-
-/// What is said of a cache of answers that outlives the service.
-const NO_CACHE_ON_DISK: &str = "answers are kept in memory, until the service stops (see CACHE.md)";
 
 /// The variable that switches `model_list:` off.
 pub(in crate::settings) const LOAD_BALANCER: &str = "RERANKER_LOAD_BALANCER_ENABLED";
@@ -169,7 +158,6 @@ pub const ALIASES: &[AliasRow] = &[
     described(HF_MODEL_FILENAME, "the file of `HF_MODEL_REPO`, as in `MODEL_NAME=ORG/NAME/FILE.gguf`"),
     translated("ENABLE_CACHE", "CACHE", cache_switch, "`true` is `safe`, `false` is `off`"),
     variable("CACHE_TTL_SECONDS", "CACHE_TTL"),
-    judged_nothing("CACHE_PERSIST_TO_DISK", NO_CACHE_ON_DISK, cache_on_disk),
 ];
 
 fn gpu_layers(text: &str) -> Result<Translation, Rejected> {
@@ -189,13 +177,6 @@ fn load_balancer(text: &str) -> Result<Translation, Rejected> {
 
 fn cache_switch(text: &str) -> Result<Translation, Rejected> {
     Ok(Translation::Text(if bool::parse(text)? { "safe" } else { "off" }))
-}
-
-fn cache_on_disk(text: &str) -> Result<Translation, Rejected> {
-    Ok(match bool::parse(text) {
-        Ok(false) => Translation::AsIs("answers are kept in memory"),
-        _ => Translation::Same,
-    })
 }
 
 fn device(text: &str) -> Result<Translation, Rejected> {

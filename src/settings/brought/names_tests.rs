@@ -153,8 +153,7 @@ fn our_own_name_in_the_env_file_was_stronger_than_another_in_the_environment() {
 #[test]
 fn a_value_without_an_effect_ended_the_start() {
     for (variables, warning) in [
-        (&[("CACHE_PERSIST_TO_DISK", "/var/cache")][..], "CACHE_PERSIST_TO_DISK has no effect"),
-        (&[("CACHE", "all"), ("ENABLE_CACHE", "redis")], "ENABLE_CACHE is ignored: CACHE is set too"),
+        (&[("CACHE", "all"), ("ENABLE_CACHE", "redis")][..], "ENABLE_CACHE is ignored: CACHE is set too"),
         (&[("LOG_LEVEL", "info"), ("VERBOSE", "2")], "VERBOSE is ignored: LOG_LEVEL is set too"),
         (&[("NGL", "0"), ("RERANKER_DEVICE", "tpu")], "RERANKER_DEVICE is ignored: NGL is set too"),
         (&[("CTX", "512"), ("N_CTX", "bad")], "N_CTX is ignored: CTX is set too"),
@@ -249,7 +248,6 @@ fn a_bad_value_is_reported_with_the_name_that_was_set() {
 fn names_without_an_effect_are_one_warning_each_and_unknown_names_are_not_mentioned() {
     for (name, value) in [
         ("HF_MODEL_FILENAME", "q.gguf"),
-        ("CACHE_PERSIST_TO_DISK", "yes"),
         ("RERANKER_USE_FP16", "true"),
         ("RERANKER_DEVICE", "mps"),
         ("RERANKER_DEVICE", "cuda:1"),
@@ -263,11 +261,6 @@ fn names_without_an_effect_are_one_warning_each_and_unknown_names_are_not_mentio
         ("ENABLE_CACHE", "true", "ENABLE_CACHE read as CACHE=safe"),
         ("ENABLE_CACHE", "no", "ENABLE_CACHE read as CACHE=off"),
         ("CACHE_TTL_SECONDS", "60", "CACHE_TTL_SECONDS read as CACHE_TTL"),
-        (
-            "CACHE_PERSIST_TO_DISK",
-            "false",
-            "CACHE_PERSIST_TO_DISK asks for what happens anyway: answers are kept in memory",
-        ),
         ("VERBOSE", "false", "VERBOSE read as LOG_LEVEL: the level stays as it is"),
         ("RERANKER_DEVICE", "cuda", "RERANKER_DEVICE read as NGL: the GPU is used if there is one"),
         ("RERANKER_USE_OFFLINE_MODE", "true", "RERANKER_USE_OFFLINE_MODE read as HF_HUB_OFFLINE"),

@@ -119,6 +119,7 @@ mod tests {
     use crate::settings::{Environment, Inputs, resolve};
     use crate::telemetry::files::{LogFolder, LogRules};
     use crate::worker::plan::{CompanionFiles, Need};
+    use crate::worker::served_files::ServedFiles;
     use std::path::PathBuf;
 
     const ALL: Cpus = Cpus { allowed: 16, online: 16 };
@@ -161,6 +162,7 @@ mod tests {
             load_mode: LoadMode::default(),
             projector: Some("/mmproj.gguf".into()),
             companions: CompanionFiles::default(),
+            files: ServedFiles::default(),
             gives_token_vectors: false,
             environment: vec![("PATH".to_owned(), "/bin".to_owned()), ("HOME".to_owned(), "/home/u".to_owned())],
             logs: LogFolder::open("/nowhere".into(), LogRules { is_written: false, keep: 1, part_size: None }),

@@ -52,7 +52,8 @@ pub fn supervise(
     stop: CancellationToken,
     tasks: &TaskTracker,
 ) -> WorkerHandle {
-    let (sender, status) = channel::channel(WorkerStatus::initial(!plan.preload));
+    let initial = WorkerStatus { files: plan.files.digest(), ..WorkerStatus::initial(!plan.preload) };
+    let (sender, status) = channel::channel(initial);
     let demand = Arc::new(Demand::new(Arc::clone(&shared.change_signal)));
     let metrics =
         WorkerMetrics::register(Arc::clone(&shared.metrics), plan.model.clone(), plan.number, status.borrow().state);

@@ -27,6 +27,7 @@ use crate::worker::memory::learned::{FileState, MemoryKey};
 use crate::worker::memory::ledger::CrowdedOut;
 use crate::worker::plan::Plan;
 use crate::worker::process::blocking::BlockingTask;
+use crate::worker::served_files::ServedFiles;
 use crate::worker::state::{WorkerEvent, WorkerState};
 use crate::worker::worker_metrics::WorkerMetrics;
 
@@ -103,7 +104,7 @@ pub(super) enum LifeEnd {
 }
 
 /// The result of a check of the model file.
-pub(super) type FileCheck = Result<FileState, ModelError>;
+pub(super) type FileCheck = Result<(Option<FileState>, ServedFiles), ModelError>;
 
 impl Owner {
     /// Returns the current state.

@@ -2,7 +2,7 @@
 //! and the file is prefetched where `PREFETCH` is on.
 
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,10 +47,7 @@ impl Owner {
             Program::LlamaServer { file, .. } => Some(file.clone()),
             Program::Command { .. } => None,
         };
-        let file_state = match &file {
-            Some(file) => Some(self.check_file(file).await?),
-            None => None,
-        };
+        let file_state = self.check_files(file.clone()).await?;
         self.file_size = file_state.as_ref().map(|state| state.size);
         let shared = Arc::clone(&self.shared);
         let memory = shared.memory.wait().await;
@@ -58,9 +55,7 @@ impl Owner {
         if self.memory_key.as_ref() != Some(&key) {
             // Before its first load, and after its file was replaced.
             self.measured_memory = memory.learned.bytes(&key);
-            if self.memory_key.replace(key).is_some() {
-                self.status.send_modify(|status| status.file_changes += 1);
-            }
+            self.memory_key = Some(key);
         }
         self.metrics.set_need(self.need());
         let reservation = memory.scheduler.reserve(self.memory_request()).await.map_err(StartFailure::CrowdedOut)?;
@@ -122,20 +117,27 @@ impl Owner {
     }
 
     /// Checks that the model file and all its parts can still be read and are GGUF files, and returns its present state.
-    /// They may have changed since the service started.
+    /// They may have changed since the service started, as may the other files of the worker: from now on it serves those
+    /// that are there.
     ///
     /// # Errors
     ///
     /// The files are unusable, reading them takes longer than `LOAD_TIMEOUT`, or this machine is short of something.
-    async fn check_file(&mut self, file: &Path) -> Result<FileState, StartFailure> {
-        let (file, longest) = (file.to_owned(), self.plan.engine.load_timeout.0);
+    async fn check_files(&mut self, file: Option<PathBuf>) -> Result<Option<FileState>, StartFailure> {
+        let (found, longest) = (self.plan.files.clone(), self.plan.engine.load_timeout.0);
         let read = move || {
-            let size = models::check_readable(&file)?.size_bytes;
-            let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
-            Ok(FileState { size, modified })
+            let state = file.map(|file| -> Result<_, models::ModelError> {
+                let size = models::check_readable(&file)?.size_bytes;
+                let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
+                Ok(FileState { size, modified })
+            });
+            Ok((state.transpose()?, found.again()))
         };
         match self.file_check.run(read, longest).await {
-            Ok(Ok(state)) => Ok(state),
+            Ok(Ok((state, files))) => {
+                self.status.send_modify(|status| status.files = files.digest());
+                Ok(state)
+            }
             Ok(Err(problem)) => {
                 if let Some(code) = problem.io().and_then(|error| shortage(error)) {
                     return Err(StartFailure::Shortage(code.into()));

@@ -40,7 +40,10 @@ impl Generation {
 
     /// Returns the text of one token: `tok0`, `tok1`, ...
     fn token(&self, i: u64) -> String {
-        format!("{:<width$}", format!("tok{i} "), width = self.token_bytes)
+        let mut token = format!("tok{i} ");
+        // The widths of `format!` end at 65535.
+        token.extend(std::iter::repeat_n(' ', self.token_bytes.saturating_sub(token.len())));
+        token
     }
 
     pub(super) fn text(&self) -> String {

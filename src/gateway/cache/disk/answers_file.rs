@@ -1,0 +1,188 @@
+//! The rows of the open file: what they count for, and which of them leave when there are too many or they are too old.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+
+use super::answer_row::{COLUMNS, end_bytes, head_bytes, read_row};
+use super::disk_error::DiskError;
+use super::disk_schema;
+use crate::gateway::cache::kept_answer::KeptAnswer;
+use crate::gateway::cache::key::CacheKey;
+
+/// An answer that is to be written, with its key.
+pub(super) type AnswerToWrite = (CacheKey, Arc<KeptAnswer>);
+
+/// What the rows are bounded by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DiskBounds {
+    /// `CACHE_MAX_BYTES`
+    pub(super) most_bytes: u64,
+    /// What an answer counts for at least, so that `CACHE_MAX_SIZE` is a bound of bytes too.
+    pub(super) least_bytes: u64,
+    /// `CACHE_TTL`
+    pub(super) ttl: Duration,
+}
+
+/// The open file.
+pub(super) struct AnswersFile {
+    path: PathBuf,
+    connection: Connection,
+    /// Device and number of the file, which tell it from another one of the same name.
+    identity: Option<(u64, u64)>,
+    totals: DiskTotals,
+}
+
+/// How many rows there are, and what they count for in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct DiskTotals {
+    pub(super) rows: i64,
+    pub(super) bytes: i64,
+}
+
+impl DiskTotals {
+    fn of(connection: &Connection) -> rusqlite::Result<Self> {
+        let totals = "SELECT count(*), CAST(total(size) AS INTEGER) FROM answers";
+        connection.query_row(totals, [], |row| Ok(Self { rows: row.get(0)?, bytes: row.get(1)? }))
+    }
+
+    /// Takes a row away, if there was one.
+    fn subtract(&mut self, size: Option<i64>) {
+        if let Some(size) = size {
+            (self.rows, self.bytes) = (self.rows - 1, self.bytes - size);
+        }
+    }
+}
+
+impl AnswersFile {
+    /// Opens the file, and removes what is too old.
+    ///
+    /// # Errors
+    /// [`DiskError`] if it cannot be used.
+    pub(super) fn open(path: &Path, bounds: DiskBounds) -> Result<Self, DiskError> {
+        let connection = disk_schema::open(path)?;
+        let totals = DiskTotals::default();
+        let mut file = Self { path: path.to_owned(), connection, identity: identity(path), totals };
+        file.prune(bounds)?;
+        Ok(file)
+    }
+
+    /// Whether the file of this name is still the one that is open.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.identity == identity(&self.path)
+    }
+
+    /// Returns how much there is.
+    pub(super) fn totals(&self) -> DiskTotals {
+        self.totals
+    }
+
+    /// Reads all answers, the oldest first.
+    ///
+    /// # Errors
+    /// [`DiskError`] if the file cannot be read.
+    pub(super) fn read(&self, mut each: impl FnMut(CacheKey, KeptAnswer)) -> Result<(), DiskError> {
+        let now = now();
+        let mut read = || -> rusqlite::Result<()> {
+            let mut all = self.connection.prepare(&format!("SELECT {COLUMNS} FROM answers ORDER BY kept"))?;
+            let mut rows = all.query([])?;
+            while let Some(row) = rows.next()? {
+                if let Some((key, answer)) = read_row(row, now)? {
+                    each(key, answer);
+                }
+            }
+            Ok(())
+        };
+        read().map_err(DiskError::of_sqlite(&self.path))
+    }
+
+    /// Writes answers in one transaction, each in the place of an earlier one. Those that were kept longest ago leave if
+    /// there is no room.
+    ///
+    /// # Errors
+    /// [`DiskError`] if the file cannot be written; it is as before then.
+    pub(super) fn write(&mut self, answers: &[AnswerToWrite], bounds: DiskBounds) -> Result<(), DiskError> {
+        let mut totals = self.totals;
+        let mut write = || -> rusqlite::Result<()> {
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for (key, answer) in answers {
+                put(&transaction, key, answer, bounds, &mut totals)?;
+            }
+            shrink(&transaction, bounds, &mut totals)?;
+            transaction.commit()
+        };
+        write().map_err(DiskError::of_sqlite(&self.path))?;
+        self.totals = totals;
+        Ok(())
+    }
+
+    /// Removes what is too old, and what seems to come from the future because the clock was set back: its age is not
+    /// known. Returns after what time there is more to remove; `None` without a row.
+    ///
+    /// # Errors
+    /// [`DiskError`] if the file cannot be written.
+    pub(super) fn prune(&mut self, bounds: DiskBounds) -> Result<Option<Duration>, DiskError> {
+        let now = now();
+        let ttl = i64::try_from(bounds.ttl.as_millis()).unwrap_or(i64::MAX);
+        let prune = || -> rusqlite::Result<(DiskTotals, Option<i64>)> {
+            let old = "DELETE FROM answers WHERE kept <= ?1 OR kept > ?2";
+            self.connection.execute(old, [now.saturating_sub(ttl), now])?;
+            let oldest = self.connection.query_row("SELECT min(kept) FROM answers", [], |row| row.get(0))?;
+            Ok((DiskTotals::of(&self.connection)?, oldest))
+        };
+        let (totals, oldest) = prune().map_err(DiskError::of_sqlite(&self.path))?;
+        self.totals = totals;
+        let left = |kept: i64| u64::try_from(kept.saturating_add(ttl).saturating_sub(now)).unwrap_or(0);
+        Ok(oldest.map(|kept| Duration::from_millis(left(kept))))
+    }
+}
+
+fn put(
+    transaction: &Transaction<'_>,
+    key: &CacheKey,
+    answer: &KeptAnswer,
+    bounds: DiskBounds,
+    totals: &mut DiskTotals,
+) -> rusqlite::Result<()> {
+    let former = "DELETE FROM answers WHERE key = ?1 RETURNING size";
+    totals.subtract(transaction.query_row(former, [key.to_bytes()], |row| row.get(0)).optional()?);
+    let kept = now().saturating_sub(i64::try_from(answer.age().as_millis()).unwrap_or(i64::MAX));
+    let size = i64::try_from((answer.size() as u64).max(bounds.least_bytes)).unwrap_or(i64::MAX);
+    let columns = "key, kept, size, model, revision, head, ends, body";
+    let insert = format!("INSERT INTO answers ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
+    let row = params![
+        key.to_bytes(),
+        kept,
+        size,
+        answer.model,
+        answer.revision.to_bytes(),
+        head_bytes(&answer.head),
+        end_bytes(answer.ends()),
+        &**answer.body(),
+    ];
+    transaction.execute(&insert, row)?;
+    (totals.rows, totals.bytes) = (totals.rows + 1, totals.bytes + size);
+    Ok(())
+}
+
+fn shrink(transaction: &Transaction<'_>, bounds: DiskBounds, totals: &mut DiskTotals) -> rusqlite::Result<()> {
+    let oldest = "DELETE FROM answers WHERE key = (SELECT key FROM answers ORDER BY kept LIMIT 1) RETURNING size";
+    while u64::try_from(totals.bytes).is_ok_and(|bytes| bytes > bounds.most_bytes) && totals.rows > 0 {
+        totals.subtract(transaction.query_row(oldest, [], |row| row.get(0)).optional()?);
+    }
+    Ok(())
+}
+
+/// Returns the time in milliseconds since 1970.
+fn now() -> i64 {
+    Timestamp::now().as_millisecond()
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
