@@ -28,6 +28,7 @@
 //! - `live_api/`: the live feed, the queue and the logs
 //! - `keys_api/`: the routes about API keys
 //! - `page/`: the page for browsers
+//! - `own_answers.rs`: requests that the gateway answers itself
 //! - `cache/`: answers that are kept for equal requests, and answers that equal requests in flight share
 //! - `malformed_request.rs`: the response to a malformed request head
 //! - `client_address.rs`: which client a request comes from, behind proxies
@@ -54,6 +55,7 @@ mod live_api;
 mod malformed_request;
 mod model_files;
 mod models_api;
+mod own_answers;
 mod page;
 pub mod pipeline;
 mod prepared_request;

@@ -22,7 +22,8 @@ use super::booking::Booking;
 use super::cache::answer_cache::{AskedAnswer, FlightLead};
 use super::connection::discard::InboundBody;
 use super::headers;
-use super::prepared_request::{PreparedRequest, Queued, Translated};
+use super::own_answers::OwnRequest;
+use super::prepared_request::{Admitted, PreparedRequest, Queued, Translated};
 use super::queue::ticket::{QueueEntry, WaitEnd};
 use super::request::body;
 use super::request::envelope::Envelope;
@@ -106,7 +107,7 @@ impl Gateway {
         context.complete(response, &self.cors).await
     }
 
-    /// The stages before the wait for a slot.
+    /// The stages that need no body.
     async fn prepare(
         &self,
         mut parts: Parts,
@@ -129,7 +130,7 @@ impl Gateway {
         record.counted = matches!(route.target, RouteTarget::Models(_) | RouteTarget::Worker(_));
         record.is_for_worker = matches!(route.target, RouteTarget::Worker(_));
         // Stage 3, authentication: before a byte of the body is read.
-        let mut caller = self.authenticator.authenticate(&parts, route, source, record.arrived())?;
+        let caller = self.authenticator.authenticate(&parts, route, source, record.arrived())?;
         record.set_key(caller.key_id());
         record.meter = caller.meter().cloned();
         context.meter = record.meter.clone();
@@ -141,37 +142,22 @@ impl Gateway {
         if matches!(route.target, RouteTarget::Models(_) | RouteTarget::Worker(_)) {
             self.model_queues.models_known().await?;
         }
-        let required_kind = match route.target {
-            RouteTarget::Worker(required_kind) => required_kind,
-            RouteTarget::Gateway(local) => {
-                let answer = Box::pin(self.respond_locally(local, route, &parts));
-                return Ok(PreparedRequest::Answered(answer.await?));
-            }
-            RouteTarget::Page(page) => return Ok(PreparedRequest::Answered(self.pages.respond(page, &parts)?)),
-            RouteTarget::Usage(usage_route) => {
-                let answer = Box::pin(self.respond_about_usage(usage_route, &parts, &caller));
-                return Ok(PreparedRequest::Answered(answer.await?));
-            }
-            RouteTarget::Keys(keys_route) => {
-                let body = &mut context.body;
-                let answer = Box::pin(self.respond_about_keys(keys_route, route, &parts, body, &caller, record));
-                return Ok(PreparedRequest::Answered(answer.await?));
-            }
-            RouteTarget::Files(files_route) => {
-                let body = &mut context.body;
-                let answer = Box::pin(self.respond_about_files(files_route, route, &parts, body, &caller, record));
-                return Ok(answer.await?.into());
-            }
-            RouteTarget::Live(live_route) => {
-                let answer = Box::pin(self.respond_about_now(live_route, route, &parts, &caller));
-                return Ok(answer.await?.into());
-            }
-            RouteTarget::Models(models_route) => {
-                let body = &mut context.body;
-                let answer = Box::pin(self.respond_about_models(models_route, route, &parts, body, &caller, record));
-                return Ok(PreparedRequest::Answered(answer.await?));
-            }
+        let RouteTarget::Worker(required_kind) = route.target else {
+            let own = OwnRequest { route, parts: &parts, body: &mut context.body, caller: &caller, record };
+            return Ok(Box::pin(self.answer_itself(own)).await?.into());
         };
+        let admitted = Admitted { route, deployment, required_kind, source, parts, caller };
+        self.prepare_for_worker(admitted, record, context).await
+    }
+
+    /// The stages before the wait for a slot that read the body.
+    async fn prepare_for_worker(
+        &self,
+        admitted: Admitted,
+        record: &mut Record,
+        context: &mut ResponseContext,
+    ) -> Result<PreparedRequest, Refusal> {
+        let Admitted { route, deployment, required_kind, source, mut parts, mut caller } = admitted;
         // Stage 4, body: what can be refused without it is refused before it is read, at no cost to either side.
         self.check_before_body(route, required_kind, source, &mut caller, record)?;
         let codings = body::content_codings(&parts.headers)?;

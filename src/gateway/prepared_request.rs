@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Response};
 
-use super::admission::auth::Caller;
+use super::admission::auth::{Caller, RequestSource};
 use super::queue::ticket::QueueEntry;
 use super::request::body::RequestBody;
 use super::request::proxied_request::ProxiedRequest;
@@ -12,6 +12,7 @@ use super::response::line_stream::LineForm;
 use super::response::local_answer::LocalAnswer;
 use super::response::made::NextMade;
 use super::response::shared::SharedAnswer;
+use super::routes::route::Route;
 use super::translation::DialectRequest;
 use super::upstream::retry::Retry;
 use crate::models::ModelKind;
@@ -37,6 +38,17 @@ impl From<LocalAnswer> for PreparedRequest {
             LocalAnswer::Made(response) => Self::Made(response),
         }
     }
+}
+
+/// A request for a worker whose caller may make it. Its body is not read yet.
+pub(super) struct Admitted {
+    pub(super) route: &'static Route,
+    /// The model that the path names.
+    pub(super) deployment: Option<String>,
+    pub(super) required_kind: Option<ModelKind>,
+    pub(super) source: RequestSource,
+    pub(super) parts: Parts,
+    pub(super) caller: Caller,
 }
 
 /// A request that was read from its dialect, with what its calls need.

@@ -19,38 +19,34 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::accounting::activity::Activity;
-use super::accounting::record::{Accounting, Record};
+use super::accounting::record::Accounting;
 use super::admission::auth::{Authenticator, Caller, RequestSource};
 use super::admission::budget::reservation::CallerBudgets;
 use super::admission::cors::Cors;
-use super::admission::rate::{self, Meter};
+use super::admission::rate::Meter;
 use super::cache::answer_cache::{AnswerCache, CacheMark, FlightLead};
 use super::client_address::{ClientAddress, ClientAddresses};
 use super::connection::discard::{InboundBody, UnreadBody};
 use super::connection::head::HeadLimits;
 use super::headers::{self, REQUEST_ID, X_REQUEST_ID};
-use super::keys_api::{self, KeysApi, KeysRequest};
+use super::keys_api::KeysApi;
 use super::live_api::LiveApi;
 use super::malformed_request;
-use super::model_files::{self, FilesRequest, ModelFiles, RemovalOrder};
+use super::model_files::{ModelFiles, RemovalOrder};
 use super::models_api::ModelsApi;
 use super::page::Pages;
 use super::queue::model_queues::ModelQueues;
-use super::request::body::{self, BodyLimits};
-use super::request::envelope::{self, Envelope};
+use super::request::body::BodyLimits;
+use super::request::envelope;
 use super::response::body::ResponseBody;
-use super::response::local_answer::LocalAnswer;
 use super::route_path::CanonicalPath;
 use super::routes::lookup;
-use super::routes::route::{
-    FilesRoute, KeysRoute, LiveRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget, UsageRoute,
-};
+use super::routes::route::{LocalRoute, Route, RouteAccess, RouteTarget};
 use super::routes::table::UI;
-use super::translation::shared::{self, TranslationLimits};
+use super::translation::shared::TranslationLimits;
 use super::upstream::forward::Forwarder;
 use super::upstream::retry::RetryPolicy;
 use super::usage_api::UsageApi;
-use crate::dialect::ollama;
 use crate::download::DownloadRegistry;
 use crate::fleet::{Fleet, KeySuspensions};
 use crate::refusal::{ANTHROPIC_VERSION, Refusal, Shape};
@@ -100,12 +96,12 @@ pub struct Gateway {
     pub(super) accounting: Arc<Accounting>,
     /// `None` with `CACHE=off`.
     pub(super) cache: Option<AnswerCache>,
-    local_responder: LocalResponder,
-    models_api: ModelsApi,
-    model_files: ModelFiles,
-    usage_api: UsageApi,
-    live_api: LiveApi,
-    keys_api: KeysApi,
+    pub(super) local_responder: LocalResponder,
+    pub(super) models_api: ModelsApi,
+    pub(super) model_files: ModelFiles,
+    pub(super) usage_api: UsageApi,
+    pub(super) live_api: LiveApi,
+    pub(super) keys_api: KeysApi,
     pub(super) pages: Pages,
     /// `OLLAMA_API`
     serves_ollama: bool,
@@ -282,168 +278,9 @@ impl Gateway {
         left.map_or(Ok(()), |left| Err(Refusal::KeySuspended(left)))
     }
 
-    /// Answers a route that is not served by a worker.
-    ///
-    /// # Errors
-    /// The refusal of the responder that the application supplied.
-    pub(super) async fn respond_locally(
-        &self,
-        local: LocalRoute,
-        route: &Route,
-        parts: &Parts,
-    ) -> Result<Response<Bytes>, Refusal> {
-        (self.local_responder)(local, &id_in_path(route, parts), parts).await
-    }
-
-    /// Answers a route about usage, which counts as one request of the caller's key.
-    ///
-    /// # Errors
-    /// A refusal if the rate limit of the key is reached, a parameter is wrong, or usage cannot be read.
-    pub(super) async fn respond_about_usage(
-        &self,
-        usage_route: UsageRoute,
-        parts: &Parts,
-        caller: &Caller,
-    ) -> Result<Response<Bytes>, Refusal> {
-        rate::check(caller.meter())?;
-        rate::charge(caller.meter())?;
-        self.usage_api.respond(usage_route, parts, caller).await
-    }
-
-    /// Answers a route with which people look at the service, which counts as one request of the caller's key.
-    ///
-    /// # Errors
-    /// A refusal if the rate limit of the key is reached, or as [`LiveApi::respond`].
-    pub(super) async fn respond_about_now(
-        &self,
-        live_route: LiveRoute,
-        route: &Route,
-        parts: &Parts,
-        caller: &Caller,
-    ) -> Result<LocalAnswer, Refusal> {
-        rate::check(caller.meter())?;
-        rate::charge(caller.meter())?;
-        self.live_api.respond(live_route, &id_in_path(route, parts), parts, caller).await
-    }
-
     /// Ends the streams of those who look at the service, because it stops.
     pub async fn end_live(&self) {
         self.live_api.end().await;
-    }
-
-    /// Answers a route about API keys, which counts as one request of the caller's key.
-    ///
-    /// # Errors
-    /// A refusal if the rate limit of the key is reached, or the request cannot be carried out.
-    pub(super) async fn respond_about_keys(
-        &self,
-        keys_route: KeysRoute,
-        route: &Route,
-        parts: &Parts,
-        body: &mut Option<InboundBody>,
-        caller: &Caller,
-        record: &mut Record,
-    ) -> Result<Response<Bytes>, Refusal> {
-        rate::check(caller.meter())?;
-        rate::charge(caller.meter())?;
-        let body = match keys_route.has_body() {
-            true => {
-                let codings = body::content_codings(&parts.headers)?;
-                body::read_body(body.take(), route, &codings, &self.body_limits).await?.to_bytes()
-            }
-            false => Bytes::new(),
-        };
-        let (id, query, authenticator) = (&id_in_path(route, parts), parts.uri.query(), &self.authenticator);
-        if let Some(name) = keys_api::name_in(&body).filter(|_| id.is_empty()) {
-            record.set_act_target(&name);
-        }
-        let request = KeysRequest { route: keys_route, id, query, body: &body, caller, authenticator };
-        self.keys_api.respond(request).await
-    }
-
-    /// Answers a route of the models API, which counts as one request of the caller's key. Lists show models that have
-    /// come into the models folder since the last scan.
-    ///
-    /// # Errors
-    /// A refusal if the rate limit of the key is reached, if the caller may not use the model, or if the body that
-    /// should name it does not.
-    pub(super) async fn respond_about_models(
-        &self,
-        models_route: ModelsRoute,
-        route: &Route,
-        parts: &Parts,
-        body: &mut Option<InboundBody>,
-        caller: &Caller,
-        record: &mut Record,
-    ) -> Result<Response<Bytes>, Refusal> {
-        rate::check(caller.meter())?;
-        rate::charge(caller.meter())?;
-        let name = match models_route {
-            ModelsRoute::LoadNamed | ModelsRoute::UnloadNamed => {
-                let codings = body::content_codings(&parts.headers)?;
-                let body = body::read_body(body.take(), route, &codings, &self.body_limits).await?;
-                Envelope::read(route.path, &parts.headers, &body).await?.required_model()?
-            }
-            ModelsRoute::Ollama(OllamaModels::Show) => {
-                let codings = body::content_codings(&parts.headers)?;
-                let body = body::read_body(body.take(), route, &codings, &self.body_limits).await?;
-                let name = ollama::read_shown(&body.to_bytes()).map_err(shared::refusal_of)?;
-                self.model_queues.current().without_default_tag(&name).to_owned()
-            }
-            _ => id_in_path(route, parts),
-        };
-        record.set_act_target(&name);
-        let may_be_new = match models_route {
-            ModelsRoute::All | ModelsRoute::Of(_) | ModelsRoute::Ollama(OllamaModels::Tags) => true,
-            // It needs no key, so it orders no scan.
-            ModelsRoute::TeiInfo => false,
-            // Nothing that has just come is loaded.
-            ModelsRoute::Ollama(OllamaModels::Version | OllamaModels::Loaded | OllamaModels::Change) => {
-                let table = self.model_queues.current();
-                return self.models_api.respond(models_route, &name, "", caller, &table);
-            }
-            // A file of this name comes before a pattern.
-            _ => self.model_queues.current().find(&name).is_none(),
-        };
-        if may_be_new {
-            self.model_queues.scan_for(None).await;
-        }
-        let query = parts.uri.query().unwrap_or_default();
-        self.models_api.respond(models_route, &name, query, caller, &self.model_queues.current())
-    }
-
-    /// Answers a route about model files, which counts as one request of the caller's key.
-    ///
-    /// # Errors
-    /// A refusal if the rate limit of the key is reached, the service stops, or the request cannot be carried out.
-    pub(super) async fn respond_about_files(
-        &self,
-        route_of_files: FilesRoute,
-        route: &Route,
-        parts: &Parts,
-        body: &mut Option<InboundBody>,
-        caller: &Caller,
-        record: &mut Record,
-    ) -> Result<LocalAnswer, Refusal> {
-        rate::check(caller.meter())?;
-        rate::charge(caller.meter())?;
-        if matches!(route_of_files, FilesRoute::Remove | FilesRoute::OllamaDelete) {
-            // Which of them are in use is not known before.
-            self.model_queues.models_known().await?;
-        }
-        let read = match route_of_files.has_body() {
-            true => {
-                let codings = body::content_codings(&parts.headers)?;
-                body::read_body(body.take(), route, &codings, &self.body_limits).await?.to_bytes()
-            }
-            false => Bytes::new(),
-        };
-        let id = id_in_path(route, parts);
-        let models = self.model_queues.snapshot();
-        record.set_act_target(model_files::named_in(&read).as_deref().unwrap_or(&id));
-        let (id, headers) = (id.as_str(), &parts.headers);
-        let request = FilesRequest { route: route_of_files, id, headers, body: &read, caller, models: &models };
-        self.model_files.respond(request).await
     }
 
     /// Answers one request on a separate health port.
@@ -470,13 +307,7 @@ impl Gateway {
         }
         match route.target {
             RouteTarget::Gateway(local) => self.respond_locally(local, route, parts).await,
-            RouteTarget::Worker(_)
-            | RouteTarget::Models(_)
-            | RouteTarget::Files(_)
-            | RouteTarget::Usage(_)
-            | RouteTarget::Live(_)
-            | RouteTarget::Keys(_)
-            | RouteTarget::Page(_) => Err(Refusal::RouteNotFound),
+            _ => Err(Refusal::RouteNotFound),
         }
     }
 }

@@ -4,8 +4,8 @@
 //! page.
 
 use super::route::{
-    ClosedPath, DialectFamily, FilesRoute, KeysRoute, LiveRoute, LocalRoute, ModelsRoute, OllamaModels, PageRoute, Route,
-    RouteAccess, RouteMethod, RoutePort, RouteTarget, StreamEnd, UsageRoute, id_at,
+    ClosedPath, DialectFamily, FilesRoute, KeysRoute, LiveRoute, LocalRoute, ModelsRoute, OllamaModels, PageRoute,
+    Route, RouteAccess, RouteMethod, RoutePort, RouteTarget, StreamEnd, UsageRoute, id_at,
 };
 use crate::dialect::rerank::words::COMPLETION_PATH;
 use crate::keys::Scope;
