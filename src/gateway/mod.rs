@@ -26,6 +26,7 @@
 //! - `models_api/`: the routes about models themselves
 //! - `usage_api/`: the route about usage
 //! - `keys_api/`: the routes about API keys
+//! - `openapi/`: the description of the API in OpenAPI
 //! - `page/`: the page for browsers
 //! - `cache/`: answers that are kept for equal requests, and answers that equal requests in flight share
 //! - `malformed_request.rs`: the response to a malformed request head
@@ -52,6 +53,7 @@ mod keys_api;
 mod malformed_request;
 mod model_files;
 mod models_api;
+mod openapi;
 mod page;
 pub mod pipeline;
 mod prepared_request;
