@@ -47,6 +47,9 @@ pub const NEW_SECRETS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).unwrap();
 /// Longest wait of a request that changes a key for those before it. One edit of the key file may wait for another program.
 pub const KEY_EDIT_TURN_WAIT: Duration = Duration::from_secs(15);
 
+/// Most keys of one page of the list.
+pub const KEYS_PAGE: usize = 1_000;
+
 /// Longest body of a request about keys, in bytes.
 pub const KEY_ORDER_SIZE: usize = 64 * 1024;
 

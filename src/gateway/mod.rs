@@ -27,6 +27,7 @@
 //! - `usage_api/`: the routes about usage and about what administrators have done
 //! - `live_api/`: the live feed, the queue and the logs
 //! - `keys_api/`: the routes about API keys
+//! - `openapi/`: the description of the API in OpenAPI
 //! - `page/`: the page for browsers
 //! - `own_answers.rs`: requests that the gateway answers itself
 //! - `cache/`: answers that are kept for equal requests, and answers that equal requests in flight share
@@ -55,6 +56,7 @@ mod live_api;
 mod malformed_request;
 mod model_files;
 mod models_api;
+mod openapi;
 mod own_answers;
 mod page;
 pub mod pipeline;

@@ -255,9 +255,9 @@ impl Gateway {
         if route.shape == Shape::Ollama && !self.serves_ollama {
             return Err(Refusal::RouteNotFound);
         }
-        if let RouteTarget::Page(_) = route.target {
+        if let RouteTarget::Page(page) = route.target {
             // A page tells the path of a folder from that of a file.
-            return if self.pages.are_served() { Ok((route, None)) } else { Err(Refusal::RouteNotFound) };
+            return if self.pages.has(page) { Ok((route, None)) } else { Err(Refusal::RouteNotFound) };
         }
         if path != parts.uri.path() {
             let target = match parts.uri.query() {

@@ -93,6 +93,17 @@ fn a_key_is_made_used_rotated_changed_and_removed_each_in_force_with_the_answer(
 }
 
 #[test]
+fn a_list_of_many_keys_comes_in_pages() {
+    let many = (0..1_003).map(|n| format!("k{n:04}:many-secret-0123456789-{n}\n")).collect::<String>();
+    let keys = format!("{many}admin:{ADMIN}:100000 scope=inference,admin\n");
+    let gateway = Gateway::builder().keys(&keys).start_ready();
+    let first = admin(&gateway).get("/keys").json();
+    assert_eq!((first["data"].as_array().unwrap().len(), &first["has_more"]), (1_000, &json!(true)));
+    let rest = admin(&gateway).get(&format!("/keys?after={}", first["next"].as_str().unwrap())).json();
+    assert_eq!((rest["data"].as_array().unwrap().len(), &rest["has_more"]), (4, &json!(false)));
+}
+
+#[test]
 fn the_list_shows_standing_and_use_and_no_secret() {
     let gateway = Gateway::builder().start_ready();
     let body = json!({"model": "dummy", "messages": [{"role": "user", "content": "x"}]});
@@ -102,6 +113,10 @@ fn the_list_shows_standing_and_use_and_no_secret() {
     assert!([ADMIN, USER, "sha256"].iter().all(|secret| !text.contains(secret)), "{text}");
     let names: Vec<Value> = answer.json()["data"].as_array().unwrap().iter().map(|key| key["id"].clone()).collect();
     assert_eq!(names, ["admin", "expired", "limited", "user"]);
+    assert_eq!((&answer.json()["has_more"], &answer.json()["next"]), (&json!(false), &Value::Null));
+    let rest = admin(&gateway).get("/keys?after=limited").json();
+    assert_eq!((rest["data"].as_array().unwrap().len(), &rest["data"][0]["id"]), (1, &json!("user")));
+    assert_refused(&admin(&gateway).get("/keys?limit=5"), 400, "invalid_parameter", "known is: after");
     assert_eq!(listed(&gateway, "expired").unwrap()["standing"], "expired");
     eventually("the request is counted", SOON, || listed(&gateway, "user").unwrap()["used"]["day"]["requests"] == 1);
 }

@@ -60,6 +60,7 @@ mod mixed_pools;
 mod model_routes;
 mod node_clients;
 mod ollama;
+mod openapi;
 mod packed_answers;
 mod page;
 mod parameters;

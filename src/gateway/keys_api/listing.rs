@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::gateway::admission::auth::{Authenticator, KeyUse};
+use crate::gateway::bounds::KEYS_PAGE;
 use crate::keys::list::{limits_as_json, scopes_as_json};
 use crate::keys::{Key, SERVICE_KEY_ID};
 
@@ -22,13 +23,18 @@ pub(super) struct Standing<'a> {
     pub(super) authenticator: &'a Authenticator,
 }
 
-/// Returns the keys in the order of their names. The secrets of one name are one key.
-pub(super) fn list(keys: Vec<Arc<Key>>, standing: &Standing<'_>) -> Vec<Value> {
+/// Returns the page of the keys whose names come after this one, in the order of their names. The secrets of one name are
+/// one key.
+pub(super) fn list(keys: Vec<Arc<Key>>, after: &str, standing: &Standing<'_>) -> Value {
     let mut by_name: BTreeMap<String, Vec<Arc<Key>>> = BTreeMap::new();
-    for key in keys {
+    for key in keys.into_iter().filter(|key| key.id.as_str() > after) {
         by_name.entry(key.id.clone()).or_default().push(key);
     }
-    by_name.into_values().filter_map(|secrets| describe(&secrets, standing)).map(Value::Object).collect()
+    let has_more = by_name.len() > KEYS_PAGE;
+    let next = by_name.keys().nth(KEYS_PAGE - 1).filter(|_| has_more).cloned();
+    let page = by_name.into_values().take(KEYS_PAGE);
+    let data: Vec<Value> = page.filter_map(|secrets| describe(&secrets, standing)).map(Value::Object).collect();
+    json!({"object": "list", "data": data, "has_more": has_more, "next": next})
 }
 
 /// Returns the members of the key that has these secrets; `None` without any.

@@ -74,14 +74,16 @@ impl KeysApi {
     /// A refusal if the request is not right, or if what it asks for cannot be done.
     pub(super) async fn respond(&self, request: KeysRequest<'_>) -> Result<Response<Bytes>, Refusal> {
         let edits = self.edits.as_ref().ok_or(Refusal::KeysOff)?;
-        let is_forced = order::read_force(request.query)?;
         let now = Timestamp::now();
         let KeysRequest { id, body, .. } = request;
+        if request.route == KeysRoute::List {
+            let after = order::read_after(request.query)?;
+            let page = listing::list(edits.store().keys(), &after, &self.standing(edits, &request, now));
+            return Ok(json_response(StatusCode::OK, &page));
+        }
+        let is_forced = order::read_force(request.query)?;
         match request.route {
-            KeysRoute::List => {
-                let data = listing::list(edits.store().keys(), &self.standing(edits, &request, now));
-                Ok(json_response(StatusCode::OK, &json!({"object": "list", "data": data})))
-            }
+            KeysRoute::List => Err(Refusal::RouteNotFound),
             KeysRoute::Create => {
                 let key = order::read_new_key(body, now)?;
                 self.create(edits, key, &request, now).await
@@ -203,10 +205,10 @@ impl NewSecrets {
     }
 }
 
-/// Returns the name of the caller's key, if the caller must not lose it.
+/// Returns the name of the caller's key, if the caller must not lose it. Another change may be about to take it while this
+/// one takes that one's, so it is looked at whichever key changes.
 fn own_key(request: &KeysRequest<'_>, is_forced: bool) -> Option<String> {
-    let own = request.caller.key_id().filter(|own| !is_forced && *own == request.id);
-    own.map(str::to_owned)
+    request.caller.key_id().filter(|_| !is_forced).map(str::to_owned)
 }
 
 fn new_secret() -> Result<NewSecret, Refusal> {

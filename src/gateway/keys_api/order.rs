@@ -11,7 +11,7 @@ use crate::gateway::bounds::KEY_ORDER_SIZE;
 use crate::gateway::translation::shared;
 use crate::keys::changes::{BadMember, KeyChange, member_names, rule_of};
 use crate::keys::{Key, MAX_KEY_ID, expiry, parse};
-use crate::refusal::Refusal;
+use crate::refusal::{REPEATED_TEXT, Refusal};
 
 /// Says how long the old secret of a rotated key stays valid.
 const OVERLAP: &str = "overlap";
@@ -73,25 +73,43 @@ pub(super) fn read_rotation(body: &[u8], now: Timestamp) -> Result<RotationOrder
     Ok(RotationOrder { old_ends: expiry::after(now, overlap.unwrap_or(Duration::ZERO)), expires })
 }
 
-/// Reads the query of a request: whether it has `force=true`.
+/// Reads the query of a change: whether it has `force=true`.
 ///
 /// # Errors
 /// The query has anything else; names it.
 pub(super) fn read_force(query: Option<&str>) -> Result<bool, Refusal> {
-    let mut is_forced = false;
-    for parameter in query.unwrap_or_default().split('&').filter(|parameter| !parameter.is_empty()) {
-        is_forced = match parameter.split_once('=').unwrap_or((parameter, "")) {
-            ("force", "true") => true,
-            ("force", "false") => false,
-            ("force", _) => return Err(refused("force", "force must be true or false")),
-            (name, _) => {
-                let name: String = name.chars().take(crate::refusal::REPEATED_TEXT).collect();
-                let message = format!("the parameter {name} is unknown here; known is: force");
-                return Err(Refusal::InvalidParameter { field: name, message });
-            }
-        };
+    match read_parameter(query, "force")? {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(refused("force", "force must be true or false")),
     }
-    Ok(is_forced)
+}
+
+/// Reads the query of the list: the name after which it begins.
+///
+/// # Errors
+/// The query has anything else; names it.
+pub(super) fn read_after(query: Option<&str>) -> Result<String, Refusal> {
+    match read_parameter(query, "after")? {
+        None => Ok(String::new()),
+        Some(name) if parse::is_key_id(name) => Ok(name.to_owned()),
+        Some(_) => Err(refused("after", "after must be the name of a key, such as the next of the page before")),
+    }
+}
+
+/// Returns the value of the only parameter that a query may have; the last one counts.
+fn read_parameter<'a>(query: Option<&'a str>, known: &str) -> Result<Option<&'a str>, Refusal> {
+    let mut found = None;
+    for parameter in query.unwrap_or_default().split('&').filter(|parameter| !parameter.is_empty()) {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        if name != known {
+            let name: String = name.chars().take(REPEATED_TEXT).collect();
+            let message = format!("the parameter {name} is unknown here; known is: {known}");
+            return Err(Refusal::InvalidParameter { field: name, message });
+        }
+        found = Some(value);
+    }
+    Ok(found)
 }
 
 /// Returns the name of a new key, right or not, if a body has one.
@@ -207,11 +225,15 @@ mod tests {
     }
 
     #[test]
-    fn force_is_the_only_parameter() {
+    fn each_query_has_one_parameter() {
         assert_eq!(read_force(None), Ok(false));
         assert_eq!(read_force(Some("force=true")), Ok(true));
         for query in ["force", "force=1", "forc=true", "force=true&x=1"] {
             assert!(matches!(read_force(Some(query)), Err(Refusal::InvalidParameter { .. })), "{query}");
+        }
+        assert_eq!(read_after(Some("after=team-a")), Ok("team-a".to_owned()));
+        for query in ["after=", "after=a%20b", "limit=5"] {
+            assert!(matches!(read_after(Some(query)), Err(Refusal::InvalidParameter { .. })), "{query}");
         }
     }
 }

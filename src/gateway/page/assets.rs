@@ -14,6 +14,7 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::HeaderValue;
 use rust_embed::{Embed, EmbeddedFile};
+use sha2::{Digest as _, Sha256};
 
 use crate::gateway::bounds::MAX_UNPACKED_ASSET;
 use crate::hex::hex;
@@ -42,6 +43,16 @@ pub(super) struct Form {
     pub(super) bytes: Bytes,
     /// Strong: of the bytes of this form.
     pub(super) etag: HeaderValue,
+}
+
+impl Asset {
+    /// Packs a text in JSON that is no file.
+    pub(super) fn of_json(text: &'static str) -> Self {
+        let digest: [u8; 32] = Sha256::digest(text).into();
+        let plain = Form { bytes: Bytes::from_static(text.as_bytes()), etag: etag_of(&digest, "") };
+        let packed = gzip(text.as_bytes()).map(|bytes| Form { bytes: bytes.into(), etag: etag_of(&digest, "-gz") });
+        Self { content_type: HeaderValue::from_static("application/json"), plain, packed }
+    }
 }
 
 /// All files, by name.
@@ -107,7 +118,11 @@ fn content_type(name: &str) -> Option<&'static str> {
 
 /// Returns the strong ETag of one form of a file.
 fn etag(file: &EmbeddedFile, form: &str) -> HeaderValue {
-    let digest = hex(&file.metadata.sha256_hash()[..ETAG_BYTES]);
+    etag_of(&file.metadata.sha256_hash(), form)
+}
+
+fn etag_of(digest: &[u8; 32], form: &str) -> HeaderValue {
+    let digest = hex(&digest[..ETAG_BYTES]);
     HeaderValue::try_from(format!("\"{digest}{form}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
@@ -140,9 +155,13 @@ mod tests {
     /// Most bytes of the page as they are sent, packed, without what is sent for the API's documents only.
     const MAX_PAGE: usize = 150 * 1024;
 
-    /// The library that is not ours: its file in `ui/`, and its digest. `ui/vendor/` says where it comes from.
-    const VENDORED: [(&str, &str); 1] =
-        [("vendor/htm-preact.js", "72284e8e9079c87817145df1110f74e8a2aa040b2fc384922e18dfcb46fc1fd7")];
+    /// What is not ours: its name, and its digest, unpacked. `ui/vendor/licences.txt` says where it comes from.
+    const VENDORED: [(&str, &str); 4] = [
+        ("vendor/htm-preact.js", "72284e8e9079c87817145df1110f74e8a2aa040b2fc384922e18dfcb46fc1fd7"),
+        ("docs/swagger-ui.js", "e6a898692f2d768e807c3ba4626068a69a2c5dd960dd6c76f3e4d3a3de180af2"),
+        ("docs/swagger-ui.css", "5ed08757e53da3e026d6cbecc61fe5d43585c9560b302d534ad56692519a273d"),
+        ("redoc/redoc.js", "e3d4361ba4ecdba1fad6ff3c627ef1e2563d78c02fbadb8e38572accac6a2acc"),
+    ];
 
     #[test]
     fn each_file_can_be_sent_and_comes_back_the_same() {
@@ -168,12 +187,13 @@ mod tests {
     }
 
     #[test]
-    fn the_vendored_library_is_the_one_that_was_looked_at() {
+    fn each_vendored_file_is_the_one_that_was_looked_at() {
         for (name, digest) in VENDORED {
-            let file = Files::get(name).unwrap_or_else(|| panic!("{name} is missing"));
-            assert_eq!(hex(&file.metadata.sha256_hash()), digest, "{name}");
+            let asset = read(name).unwrap_or_else(|| panic!("{name} is missing"));
+            assert_eq!(hex(&Sha256::digest(&asset.plain.bytes)), digest, "{name}");
         }
-        let vendored = Files::iter().filter(|name| name.starts_with("vendor/") && name.ends_with(".js")).count();
+        let is_vendored = |name: &str| name.starts_with("vendor/") && name.ends_with(".js") || name.ends_with(".gz");
+        let vendored = Files::iter().filter(|name| is_vendored(name)).count();
         assert_eq!(vendored, VENDORED.len(), "each is in the table");
     }
 

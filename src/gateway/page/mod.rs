@@ -9,19 +9,25 @@
 mod assets;
 mod sending;
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, LOCATION, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
-use self::assets::Assets;
+use self::assets::{Asset, Assets};
 use self::sending::PagePolicy;
+use super::openapi::openapi_document;
 use super::routes::route::PageRoute;
 use crate::refusal::Refusal;
 use crate::settings::options::Ui;
 
 /// The document of the page, among the files of `ui/`.
 const INDEX: &str = "index.html";
+
+/// The description of the API, made for the first request for it.
+static OPENAPI: LazyLock<Asset> = LazyLock::new(|| Asset::of_json(openapi_document()));
 
 /// Serves the pages for browsers.
 pub(super) struct Pages {
@@ -36,8 +42,13 @@ impl Pages {
     }
 
     /// Returns whether there are pages.
-    pub(super) fn are_served(&self) -> bool {
+    fn are_served(&self) -> bool {
         self.assets.is_some()
+    }
+
+    /// Returns whether this one is served: all are with `UI_ENABLED`, and what is for programs always is.
+    pub(super) fn has(&self, route: PageRoute) -> bool {
+        route == PageRoute::OpenApi || self.are_served()
     }
 
     /// Returns whether a request for `/` is a browser's, which is led to the page.
@@ -50,8 +61,14 @@ impl Pages {
     /// # Errors
     /// [`Refusal::RouteNotFound`] if there is no such file, or no page at all.
     pub(super) fn respond(&self, route: PageRoute, parts: &Parts) -> Result<Response<Bytes>, Refusal> {
+        if route == PageRoute::OpenApi {
+            return Ok(sending::respond(&OPENAPI, &parts.headers, PagePolicy::Strict));
+        }
         let assets = self.assets.as_ref().ok_or(Refusal::RouteNotFound)?;
         match route {
+            PageRoute::OpenApi => Err(Refusal::RouteNotFound),
+            PageRoute::Docs => viewer(assets, parts, "docs"),
+            PageRoute::Redoc => viewer(assets, parts, "redoc"),
             PageRoute::Ui => match parts.uri.path().trim_start_matches('/').strip_prefix("ui/") {
                 // Its links are relative to the folder, so that it works below any path of a proxy.
                 None => Ok(redirect("ui/")),
@@ -63,6 +80,16 @@ impl Pages {
             },
         }
     }
+}
+
+/// Sends the document of a viewer of the API's description.
+fn viewer(assets: &Assets, parts: &Parts, name: &str) -> Result<Response<Bytes>, Refusal> {
+    if parts.uri.path().ends_with('/') {
+        // Its links are relative to the root.
+        return Ok(redirect(if name == "docs" { "../docs" } else { "../redoc" }));
+    }
+    let asset = assets.find(&format!("{name}/{INDEX}")).ok_or(Refusal::RouteNotFound)?;
+    Ok(sending::respond(&asset, &parts.headers, PagePolicy::InlineStyles))
 }
 
 /// Returns whether the client wants a document for people. Programs accept anything, or JSON.
@@ -103,6 +130,24 @@ mod tests {
         for path in ["/ui/none.js", "/ui/../Cargo.toml", "/ui//etc/passwd", "/ui/..%2fCargo.toml", "/ui/vendor"] {
             assert_eq!(status(path), Err(Refusal::RouteNotFound), "{path}");
         }
+    }
+
+    #[test]
+    fn viewers_of_the_description_may_set_styles_and_no_scripts() {
+        for (route, path) in [(PageRoute::Docs, "/docs"), (PageRoute::Redoc, "/redoc")] {
+            let page = pages(true).respond(route, &parts(path, "*/*")).unwrap();
+            let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+            assert!(policy.starts_with("default-src 'self'; style-src 'self' 'unsafe-inline';"), "{policy}");
+            assert!(!policy.contains("script-src"), "{policy}");
+            let led = pages(true).respond(route, &parts(&format!("{path}/"), "*/*")).unwrap();
+            assert_eq!(led.status(), StatusCode::TEMPORARY_REDIRECT);
+            assert_eq!(led.headers()[LOCATION], format!("..{path}"));
+            assert_eq!(pages(false).respond(route, &parts(path, "*/*")).err(), Some(Refusal::RouteNotFound));
+        }
+        for route in [PageRoute::Docs, PageRoute::Redoc, PageRoute::Ui] {
+            assert!(pages(true).has(route) && !pages(false).has(route));
+        }
+        assert!(pages(false).has(PageRoute::OpenApi));
     }
 
     #[test]

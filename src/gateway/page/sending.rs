@@ -15,6 +15,8 @@ use super::assets::Asset;
 pub(super) enum PagePolicy {
     /// Only files of this gateway, no inline script and no inline style. Images of a chat are `data:` addresses.
     Strict,
+    /// The same, but for inline styles, which the viewers of the API's description set. Never inline scripts.
+    InlineStyles,
 }
 
 impl PagePolicy {
@@ -23,6 +25,10 @@ impl PagePolicy {
             Self::Strict => {
                 "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'; \
                  frame-ancestors 'none'"
+            }
+            Self::InlineStyles => {
+                "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; \
+                 base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
             }
         })
     }

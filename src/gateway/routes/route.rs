@@ -119,6 +119,12 @@ pub(in crate::gateway) enum ModelsRoute {
 pub(in crate::gateway) enum PageRoute {
     /// `GET /ui/`, and the files of that folder
     Ui,
+    /// `GET /openapi.json`, for programs too
+    OpenApi,
+    /// `GET /docs`: Swagger UI
+    Docs,
+    /// `GET /redoc`: Redoc
+    Redoc,
 }
 
 /// A route that changes, or tells, which models come to the disk. The gateway answers all of them itself.

@@ -344,6 +344,9 @@ pub(in crate::gateway) const ROUTES: &[Route] = &[
     open(RoutePort::Both, "/v1/health", LocalRoute::Health, "as `/health`"),
     page(UI, PageRoute::Ui, "the page for browsers, with `UI_ENABLED` (see [PAGE.md](PAGE.md))"),
     page("/ui/{id}", PageRoute::Ui, "a file of the page"),
+    page("/openapi.json", PageRoute::OpenApi, "this API, in OpenAPI 3.1 (see [OPENAPI.md](OPENAPI.md))"),
+    page("/docs", PageRoute::Docs, "this API for people, who can try calls, with `UI_ENABLED`"),
+    page("/redoc", PageRoute::Redoc, "this API to read and to print, with `UI_ENABLED`"),
     open(
         RoutePort::Both,
         "/",
