@@ -263,7 +263,7 @@ const ROLES = {
       async prepareChat(tab) {
         await tab.getByLabel("Model 1").selectOption("smol");
         await tab.getByText("System prompt and parameters").click();
-        await tab.getByLabel("Most tokens").fill("160");
+        await tab.getByLabel("Most tokens").fill("32");
         await tab.getByLabel("Temperature").fill("0");
         await tab.getByText("System prompt and parameters").click();
         await ask(tab, "What is a queue, and why is a fair one better?");
