@@ -32,6 +32,7 @@
 //! | [`refusal`] | every error response that the gateway itself produces |
 //! | [`retry_after`] | when a busy server wants to be asked again |
 //! | [`runpod`] | jobs from the queue of a RunPod endpoint |
+//! | [`service_note`] | where a running service listens and which process it is, for commands on its machine |
 //! | [`settings`] | every setting: name, default, bounds, and where its value comes from |
 //! | [`telemetry`] | metrics, access log, program log and log files |
 //! | [`worker`] | llama-server processes and remote backends |
@@ -66,6 +67,7 @@ pub mod rate_bucket;
 pub mod refusal;
 pub mod retry_after;
 pub mod runpod;
+pub mod service_note;
 pub mod settings;
 pub mod telemetry;
 pub mod worker;

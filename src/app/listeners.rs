@@ -18,6 +18,7 @@ use crate::cores::Cores;
 use crate::gateway::listen::HeadRefuser;
 use crate::gateway::{Gateway, listen};
 use crate::platform;
+use crate::service_note::{PublishedNote, ServiceNote};
 use crate::settings::{Inputs, Settings};
 
 /// The bound listeners of the service.
@@ -39,6 +40,19 @@ impl Listeners {
         let port = settings.listen.port_health;
         let health = if is_shared { None } else { Some(listener(settings, port, "health port", "PORT_HEALTH")?) };
         Ok(Self { gateway, health })
+    }
+
+    /// Publishes where the service listens, for commands on this machine. They get along without it, so a note that cannot be
+    /// written is only reported.
+    pub(super) fn publish_note(&self, data_dir: &Path) -> Option<PublishedNote> {
+        let publish = || {
+            let gateway = self.gateway.local_addr()?;
+            let health = self.health.as_ref().map_or(Ok(gateway), TcpListener::local_addr)?;
+            ServiceNote::of_this_process(gateway, health, data_dir)?.publish()
+        };
+        let failed =
+            |error: &io::Error| info!(%error, "commands on this machine will not find this service by themselves");
+        publish().inspect_err(failed).ok()
     }
 
     /// Logs the public addresses of the ports, if the platform maps them.

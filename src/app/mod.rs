@@ -239,6 +239,7 @@ fn serve(
     let (sweeper, stop) = (Arc::clone(&gateway), stop_rest.clone());
     tasks.spawn(async move { sweeper.sweep(stop).await });
 
+    let note = listeners.publish_note(&settings.files.data_dir);
     let limits = connection_limits(context);
     let port = listeners.gateway.local_addr()?.port();
     let health_thread = listeners.health.map(|listener| {
@@ -259,7 +260,7 @@ fn serve(
         warn!("there is no key file: jobs are run, and requests over HTTP are refused");
     }
     let jobs = ready.queue.as_ref().map(|queue| QueueWorker::start(queue, Arc::clone(&gateway), Arc::clone(fleet)));
-    Ok(Service { jobs: jobs.transpose()?, gateway, operator_api, listening, health_thread })
+    Ok(Service { jobs: jobs.transpose()?, gateway, operator_api, listening, health_thread, note })
 }
 
 /// Returns the limits for each connection of a client.
@@ -292,7 +293,7 @@ fn start_accounting_tasks(context: &RunContext, accounts: &Accounts, models: &Mo
 /// Shuts the service down. `reason` says why no job can be served any more, if that is why it stops.
 async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSignals) {
     let Running { service, models, accounts, context } = running;
-    let Service { gateway, operator_api, listening, health_thread, mut jobs } = service;
+    let Service { gateway, operator_api, listening, health_thread, mut jobs, note } = service;
     let settings = &context.settings;
     operator_api.stopping.store(true, Ordering::Relaxed);
     // First: what has arrived is kept, and those who follow a download leave.
@@ -334,6 +335,7 @@ async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSign
     if let Some(path) = &settings.listen.port_file {
         let _ = std::fs::remove_file(path);
     }
+    drop(note);
     // Dropped in this order: the access log passes its last lines to the writer, and dropping the guard writes them.
     let Accounts { accounting, access_guard, ledger_guard } = accounts;
     drop((gateway, operator_api, models, accounting));

@@ -19,6 +19,7 @@ use crate::pause_clock::PauseClock;
 use crate::platform::Platform;
 use crate::preflight::Prepared;
 use crate::runpod::QueueWorker;
+use crate::service_note::PublishedNote;
 use crate::settings::{Inputs, Resolved, Settings};
 use crate::telemetry::files::LogFolder;
 use crate::telemetry::log::LogGuard;
@@ -85,4 +86,6 @@ pub(super) struct Service {
     pub(super) health_thread: Option<thread::JoinHandle<()>>,
     /// The worker of a RunPod queue; `None` if there is no queue.
     pub(super) jobs: Option<QueueWorker>,
+    /// Where commands on this machine find the service; `None` if that could not be written.
+    pub(super) note: Option<PublishedNote>,
 }

@@ -1,15 +1,17 @@
-//! The command line: subcommands, their arguments and flags, and the inputs that they and the environment make up.
+//! The command line: subcommands and their arguments.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
-use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
+use clap::{Args, CommandFactory, Parser};
 
+use super::client::RemoteArgs;
+use super::inputs::{Flags, detect_platform, resolve_inputs};
 use crate::import::ImportFormat;
+use crate::models;
 use crate::models::list::printable;
-use crate::settings::{Environment, Inputs, OPTIONS, OptionRow, SettingProblem, Sources, resolve_only};
-use crate::{gateway, models, platform};
+use crate::settings::{Environment, Inputs, SettingProblem, resolve_only};
 
 /// Most typing mistakes by which a word still looks like a subcommand.
 const LARGEST_TYPO: usize = 2;
@@ -42,9 +44,9 @@ pub(super) enum CliCommand {
     Rm(RemoveArgs),
     /// Tell whether a model fits into memory, from its header alone; exit with 0 if it does
     Fit(FitArgs),
-    /// Show what each key, person and model has used, from the file of a service on this machine
+    /// Show what each key, person and model has used, from the file of a service on this machine, or over HTTP
     Usage(UsageArgs),
-    /// Show what administrators have done, the newest first, from the file of a service on this machine
+    /// Show what administrators have done, the newest first, from the file of a service on this machine, or over HTTP
     Audit(AuditArgs),
     /// Convert a configuration of llama-swap, or presets of llama-server's router, into a llamagate.yaml
     Import(ImportArgs),
@@ -122,11 +124,13 @@ pub(super) struct UsageArgs {
     #[arg(long, value_name = "COLUMNS")]
     pub(super) by: Option<String>,
     /// Only the key of this name
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY_ID")]
     pub(super) name: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) remote: RemoteArgs,
     #[command(flatten)]
     pub(super) flags: Flags,
 }
@@ -139,6 +143,8 @@ pub(super) struct AuditArgs {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) remote: RemoteArgs,
     #[command(flatten)]
     pub(super) flags: Flags,
 }
@@ -158,44 +164,35 @@ pub(super) struct ImportArgs {
     pub(super) from: Option<ImportFormat>,
 }
 
-/// The values of settings that were given as flags, by key.
-#[derive(Default)]
-pub(super) struct Flags(pub(super) BTreeMap<&'static str, String>);
+/// The flags of settings that a subcommand has.
+struct FlagsOfSettings<'a> {
+    /// Those that were given after it.
+    given: &'a mut BTreeMap<&'static str, String>,
+    /// `None`: all of them.
+    known: Option<&'static [&'static str]>,
+}
 
-impl Args for Flags {
-    fn augment_args(mut command: clap::Command) -> clap::Command {
-        for row in flag_rows() {
-            let mut arg = Arg::new(row.key)
-                .long(row.flag())
-                .value_name(row.key.to_ascii_uppercase())
-                .help(row.doc.replace('`', ""))
-                .help_heading(row.group)
-                .allow_hyphen_values(row.key == "extra_args");
-            if row.key == "config_file" {
-                arg = arg.visible_alias("config");
-            }
-            if row.is_bool {
-                arg = arg.num_args(0..=1).default_missing_value("true");
-            }
-            command = command.arg(arg);
-        }
-        command
-    }
-
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        Self::augment_args(command)
+impl FlagsOfSettings<'_> {
+    fn has(&self, key: &str) -> bool {
+        self.known.is_none_or(|known| known.contains(&key))
     }
 }
 
-impl FromArgMatches for Flags {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = |key| matches.try_get_one::<String>(key).ok().flatten().cloned();
-        Ok(Self(flag_rows().filter_map(|row| Some((row.key, given(row.key)?))).collect()))
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
+impl CliCommand {
+    /// Returns the flags of settings that the subcommand has, or `None` if it has none.
+    fn flags_of_settings(&mut self) -> Option<FlagsOfSettings<'_>> {
+        let all = |flags| Some(FlagsOfSettings { given: flags, known: None });
+        match self {
+            Self::Serve(serve) | Self::Check(serve) => all(&mut serve.flags.0),
+            Self::Health(flags) => all(&mut flags.0),
+            Self::List(list) | Self::Models(list) => all(&mut list.flags.0),
+            Self::Pull(pull) => all(&mut pull.flags.0),
+            Self::Rm(remove) => all(&mut remove.flags.0),
+            Self::Fit(fit) => all(&mut fit.flags.0),
+            Self::Usage(usage) => all(&mut usage.flags.0),
+            Self::Audit(audit) => all(&mut audit.flags.0),
+            Self::Import(_) => None,
+        }
     }
 }
 
@@ -216,26 +213,16 @@ impl Cli {
             let order = format!("MODEL comes after the subcommand: {}", printable(&model));
             return Err(usage_error(ErrorKind::ArgumentConflict, &order));
         }
-        let flags = match &mut command {
-            CliCommand::Serve(serve) | CliCommand::Check(serve) => &mut serve.flags,
-            CliCommand::Health(flags) => flags,
-            CliCommand::List(list) | CliCommand::Models(list) => &mut list.flags,
-            CliCommand::Pull(pull) => &mut pull.flags,
-            CliCommand::Rm(remove) => &mut remove.flags,
-            CliCommand::Fit(fit) => &mut fit.flags,
-            CliCommand::Usage(usage) => &mut usage.flags,
-            CliCommand::Audit(audit) => &mut audit.flags,
-            CliCommand::Import(_) => match serve.flags.0.keys().next() {
-                None => return Ok(command),
-                Some(key) => {
-                    let misplaced = format!("--{} has no effect on import", key.replace('_', "-"));
-                    return Err(usage_error(ErrorKind::ArgumentConflict, &misplaced));
-                }
-            },
-        };
+        let mut flags = command.flags_of_settings();
         for (key, value) in serve.flags.0 {
-            if flags.0.insert(key, value).is_some() {
-                let twice = format!("--{} is given twice", key.replace('_', "-"));
+            let flag = key.replace('_', "-");
+            let flags = flags.as_mut().filter(|flags| flags.has(key));
+            let Some(FlagsOfSettings { given, .. }) = flags else {
+                let misplaced = format!("--{flag} has no effect on this subcommand");
+                return Err(usage_error(ErrorKind::ArgumentConflict, &misplaced));
+            };
+            if given.insert(key, value).is_some() {
+                let twice = format!("--{flag} is given twice");
                 return Err(usage_error(ErrorKind::ArgumentConflict, &twice));
             }
         }
@@ -276,16 +263,6 @@ fn has_model(serve: &ServeArgs, environment: &Environment, name: &str) -> bool {
 
 fn usage_error(kind: ErrorKind, message: &str) -> clap::Error {
     Cli::command().error(kind, message)
-}
-
-/// Returns the settings that have a flag.
-fn flag_rows() -> impl Iterator<Item = &'static OptionRow> {
-    OPTIONS.iter().filter(|row| row.sources != Sources::Variable)
-}
-
-/// Detects the platform of this machine.
-pub fn detect_platform(environment: &Environment) -> platform::Platform {
-    platform::detect(|name| environment.get(name), Path::new("/"))
 }
 
 impl ServeArgs {
@@ -333,11 +310,4 @@ pub(super) fn explain_model(model: Option<&str>, problems: Vec<SettingProblem>) 
     }
     };
     problems.into_iter().map(explain).collect()
-}
-
-/// Returns the inputs that the settings are resolved from, with the variables of `ENV_FILE`.
-pub(super) fn resolve_inputs(flags: BTreeMap<&'static str, String>, environment: Environment) -> Inputs {
-    let mut inputs = Inputs { flags, environment, reserved_paths: gateway::reserved_paths(), ..Inputs::default() };
-    inputs.read_env_file();
-    inputs
 }

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use super::arguments::{ServeArgs, detect_platform, explain_model};
+use super::arguments::{ServeArgs, explain_model};
+use super::inputs::detect_platform;
 use super::output::{
     brought_names_section, companions_section, models_section, print, print_stderr, projectors_section,
     report_problems, settings_table,

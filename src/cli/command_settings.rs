@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use super::arguments::{detect_platform, resolve_inputs};
+use super::inputs::{detect_platform, resolve_inputs};
 use super::output::{print_stderr, report_problems};
 use crate::settings::options::Settings;
 use crate::settings::{Environment, resolve_only};
@@ -19,6 +19,9 @@ pub(super) const STORES: &[&str] = &["model_stores", "ollama_models", "lm_studio
 
 /// Where usage is recorded.
 pub(super) const USAGE: &[&str] = &["data_dir", "usage_db"];
+
+/// Where a service on this machine listens, and with which key it may be asked.
+pub(super) const SERVICE: &[&str] = &["data_dir", "host", "port", "llamagate_api_key"];
 
 /// How models are downloaded.
 pub(super) const DOWNLOADS: &[&str] = &[

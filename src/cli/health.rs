@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 
-use super::arguments::{Flags, detect_platform, resolve_inputs};
+use super::inputs::{Flags, detect_platform, resolve_inputs};
 use super::output::{fail, print, report_problems};
 use crate::dial::Trust;
 use crate::http_client::{ClientOptions, HttpClient};

@@ -1,28 +1,32 @@
 //! The subcommands: their arguments, output and exit codes. The flags of settings are generated from the table of
 //! settings.
 //!
-//! - `arguments.rs`: the command line, and the inputs that it and the environment make up
+//! - `arguments.rs`: the command line
 //! - `check.rs`: `llamagate check`
+//! - `client/`: the HTTP API as the subcommands ask it
 //! - `command_settings.rs`: the settings of the commands that start no service
 //! - `fit.rs`: `llamagate fit`
 //! - `health.rs`: `llamagate health`
 //! - `list.rs`: `llamagate list`
 //! - `import.rs`: `llamagate import`
+//! - `inputs.rs`: the flags of settings, and the inputs that they and the environment make up
 //! - `list_models.rs`: `llamagate models`
 //! - `download_progress.rs`: shows how far a download is
 //! - `output.rs`: printing and exit codes
 //! - `pull.rs`: `llamagate pull`
 //! - `remove.rs`: `llamagate rm`
 //! - `serve.rs`: `llamagate serve`, the default
-//! - `usage.rs`: `llamagate usage` and `llamagate audit`
+//! - `usage/`: `llamagate usage` and `llamagate audit`
 
 mod arguments;
 mod check;
+mod client;
 mod command_settings;
 mod download_progress;
 mod fit;
 mod health;
 mod import;
+mod inputs;
 mod list;
 mod list_models;
 mod output;
@@ -31,7 +35,7 @@ mod remove;
 mod serve;
 mod usage;
 
-pub use arguments::detect_platform;
+pub use inputs::detect_platform;
 
 use std::process::ExitCode;
 

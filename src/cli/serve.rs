@@ -6,7 +6,8 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::arguments::{ServeArgs, detect_platform, explain_model};
+use super::arguments::{ServeArgs, explain_model};
+use super::inputs::detect_platform;
 use super::output::{
     EXIT_BACKEND, brought_names_section, fatal, models_section, print, print_stderr, report_problems, settings_table,
     summary,

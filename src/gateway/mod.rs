@@ -24,7 +24,7 @@
 //! - `upstream/`: sends a request to a worker, and decides about retries
 //! - `model_files/`: the routes that change which models are on the disk
 //! - `models_api/`: the routes about models themselves
-//! - `usage_api/`: the route about usage
+//! - `usage_api/`: the routes about usage and about what administrators have done
 //! - `live_api/`: the live feed, the queue and the logs
 //! - `cache/`: answers that are kept for equal requests, and answers that equal requests in flight share
 //! - `malformed_request.rs`: the response to a malformed request head

@@ -141,7 +141,7 @@ impl Gateway {
         // Downloads are told of while the start waits for one.
         if !matches!(
             route.target,
-            RouteTarget::Gateway(_) | RouteTarget::Files(_) | RouteTarget::Usage | RouteTarget::Live(_)
+            RouteTarget::Gateway(_) | RouteTarget::Files(_) | RouteTarget::Usage(_) | RouteTarget::Live(_)
         ) {
             self.model_queues.models_known().await?;
         }
@@ -151,8 +151,8 @@ impl Gateway {
                 let answer = Box::pin(self.respond_locally(local, route, &parts));
                 return Ok(PreparedRequest::Answered(answer.await?));
             }
-            RouteTarget::Usage => {
-                let answer = Box::pin(self.respond_about_usage(&parts, &caller));
+            RouteTarget::Usage(usage_route) => {
+                let answer = Box::pin(self.respond_about_usage(usage_route, &parts, &caller));
                 return Ok(PreparedRequest::Answered(answer.await?));
             }
             RouteTarget::Files(files_route) => {

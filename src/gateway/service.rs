@@ -41,7 +41,7 @@ use super::response::local_answer::LocalAnswer;
 use super::route_path::CanonicalPath;
 use super::routes::lookup;
 use super::routes::route::{
-    FilesRoute, LiveRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget,
+    FilesRoute, LiveRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess, RouteTarget, UsageRoute,
 };
 use super::translation::shared::{self, TranslationLimits};
 use super::upstream::forward::Forwarder;
@@ -275,14 +275,19 @@ impl Gateway {
         (self.local_responder)(local, &id_in_path(route, parts), parts).await
     }
 
-    /// Answers the route about usage, which counts as one request of the caller's key.
+    /// Answers a route about usage, which counts as one request of the caller's key.
     ///
     /// # Errors
     /// A refusal if the rate limit of the key is reached, a parameter is wrong, or usage cannot be read.
-    pub(super) async fn respond_about_usage(&self, parts: &Parts, caller: &Caller) -> Result<Response<Bytes>, Refusal> {
+    pub(super) async fn respond_about_usage(
+        &self,
+        usage_route: UsageRoute,
+        parts: &Parts,
+        caller: &Caller,
+    ) -> Result<Response<Bytes>, Refusal> {
         rate::check(caller.meter())?;
         rate::charge(caller.meter())?;
-        self.usage_api.respond(parts, caller).await
+        self.usage_api.respond(usage_route, parts, caller).await
     }
 
     /// Answers a route with which people look at the service, which counts as one request of the caller's key.
@@ -418,7 +423,7 @@ impl Gateway {
             RouteTarget::Worker(_)
             | RouteTarget::Models(_)
             | RouteTarget::Files(_)
-            | RouteTarget::Usage
+            | RouteTarget::Usage(_)
             | RouteTarget::Live(_) => Err(Refusal::RouteNotFound),
         }
     }

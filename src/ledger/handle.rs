@@ -13,6 +13,7 @@ use super::bounds::{FLUSH_WAIT, LAST_WRITE_WAIT};
 use super::error::LedgerError;
 use super::event::{AdminAct, Recorded, UsageEvent};
 use super::inbox::Inbox;
+use super::read::acts::{AuditPage, AuditQuery, read_act_page};
 use super::read::budget_use::{self, BudgetUse};
 use super::read::query::UsageQuery;
 use super::read::report::{UsagePage, read_usage};
@@ -94,6 +95,14 @@ impl UsageLedger {
     /// [`LedgerError`] if the ledger is off, or its file cannot be read.
     pub fn read(&self, query: &UsageQuery) -> Result<UsagePage, LedgerError> {
         read_usage(self.flushed()?, query)
+    }
+
+    /// Reads acts of administrators, up to those that were recorded before the call. Blocks.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the ledger is off, or its file cannot be read.
+    pub fn read_acts(&self, query: &AuditQuery) -> Result<AuditPage, LedgerError> {
+        read_act_page(self.flushed()?, query)
     }
 
     /// Returns what the budgets of the day and the month of `now` have used, up to what was recorded before the call.

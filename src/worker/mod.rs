@@ -64,6 +64,7 @@ pub use plan::{ChatTemplate, CompanionFiles, Need, Plan, Program};
 pub use process::help::HelpReader;
 pub use process::reaper::reap_orphans;
 pub use process::spawner::Spawner;
+pub(crate) use procfs::ProcessIdentity;
 pub use remote::{RemotePlan, supervise_remote};
 pub use state::WorkerState;
 pub use supervisor::context::WorkerContext;

@@ -150,8 +150,8 @@ pub(super) fn variable(pid: i32, name: &str) -> Option<PathBuf> {
 /// The identity of a process: unlike its id alone, it does not match a later process with the same id, nor a process of
 /// another container or of an earlier boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ProcessIdentity {
-    pub(super) pid: i32,
+pub(crate) struct ProcessIdentity {
+    pub(crate) pid: i32,
     /// Time of its start, in clock ticks since boot.
     pub(super) start: u64,
     /// The boot and the namespace in which the id is valid, see [`pid_namespace`].
@@ -164,17 +164,17 @@ impl ProcessIdentity {
     /// # Errors
     ///
     /// `NotFound` when there is no such process, or the error of reading `/proc`.
-    pub(super) fn of(pid: i32) -> io::Result<Self> {
+    pub(crate) fn of(pid: i32) -> io::Result<Self> {
         Ok(Self { pid, start: ProcStat::of(pid)?.start, pid_namespace: pid_namespace()? })
     }
 
     /// Returns the identity as text, for [`ProcessIdentity::parse`].
-    pub(super) fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         format!("{} {} {}\n", self.pid, self.start, self.pid_namespace)
     }
 
     /// Parses [`ProcessIdentity::to_text`]; `None` for an identity of an earlier boot or of another container.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut words = text.trim_ascii_end().splitn(3, ' ');
         let (pid, start) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
         let pid_namespace = words.next()?.to_owned();
@@ -185,7 +185,7 @@ impl ProcessIdentity {
     }
 
     /// Returns whether exactly this process is running.
-    pub(super) fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         ProcStat::of(self.pid).is_ok_and(|stat| stat.start == self.start && !stat.has_ended())
     }
 }

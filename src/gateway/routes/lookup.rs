@@ -107,7 +107,7 @@ pub fn reserved_paths() -> Vec<&'static str> {
         )
         | RouteTarget::Models(_)
         | RouteTarget::Files(_)
-        | RouteTarget::Usage
+        | RouteTarget::Usage(_)
         | RouteTarget::Live(_)
         | RouteTarget::Worker(_) => false,
     };

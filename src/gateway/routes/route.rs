@@ -57,8 +57,8 @@ pub(in crate::gateway) enum RouteTarget {
     Models(ModelsRoute),
     /// The routes that change which models are on the disk.
     Files(FilesRoute),
-    /// `GET /usage`
-    Usage,
+    /// What was used, and what administrators have done.
+    Usage(UsageRoute),
     /// The routes with which people look at the service while it works.
     Live(LiveRoute),
     /// A worker of a model of this kind, or of any.
@@ -76,6 +76,15 @@ pub(in crate::gateway) enum LiveRoute {
     Logs,
     /// `GET /logs/{id}`
     Log,
+}
+
+/// A route about the usage ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) enum UsageRoute {
+    /// `GET /usage`
+    Usage,
+    /// `GET /audit`
+    Audit,
 }
 
 /// A route of the models API. The gateway answers all of them itself.

@@ -5,7 +5,7 @@
 
 use super::route::{
     ClosedPath, DialectFamily, FilesRoute, LiveRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteAccess,
-    RouteMethod, RoutePort, RouteTarget, StreamEnd, id_at,
+    RouteMethod, RoutePort, RouteTarget, StreamEnd, UsageRoute, id_at,
 };
 use crate::dialect::rerank::words::COMPLETION_PATH;
 use crate::keys::Scope;
@@ -290,8 +290,13 @@ pub(in crate::gateway) const ROUTES: &[Route] = &[
     models("/models/{id}", ModelsRoute::One, "as `/v1/models/{id}`"),
     Route {
         access: RouteAccess::AnyKey,
-        target: RouteTarget::Usage,
+        target: RouteTarget::Usage(UsageRoute::Usage),
         ..get("/usage", "what the key has used, or with an `admin` key what every key has (see [USAGE.md](USAGE.md))")
+    },
+    Route {
+        access: ADMIN,
+        target: RouteTarget::Usage(UsageRoute::Audit),
+        ..get("/audit", "what administrators have done, the newest first (see [USAGE.md](USAGE.md))")
     },
     live("/events", LiveRoute::Events, ADMIN, "what happens, as server-sent events (see [EVENTS.md](EVENTS.md))"),
     live(

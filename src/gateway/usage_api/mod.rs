@@ -1,4 +1,4 @@
-//! `GET /usage`: what keys have used, as JSON or CSV.
+//! `GET /usage`: what keys have used, and `GET /audit`: what administrators have done; as JSON or CSV.
 //!
 //! The file is read on a blocking thread, by few requests at the same time, and never by a serving thread.
 
@@ -8,15 +8,17 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Response};
+use serde::Serialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::admission::auth::Caller;
 use super::request::envelope::percent_decode;
+use super::routes::route::UsageRoute;
 use crate::keys::Scope;
 use crate::ledger::bounds::{READ_TURN_WAIT, READS_AT_ONCE};
-use crate::ledger::{LedgerError, UsageLedger, UsagePage, UsageQuery, to_csv};
+use crate::ledger::{AuditQuery, InvalidQuery, LedgerError, UsageLedger, UsageQuery, to_csv};
 use crate::pause_clock;
 use crate::refusal::Refusal;
 use crate::telemetry::throttled_warning::ThrottledWarning;
@@ -39,17 +41,40 @@ impl UsageApi {
     /// # Errors
     /// [`Refusal::UsageOff`]; [`Refusal::BadRequest`] that names the parameter that is wrong;
     /// [`Refusal::UsageUnavailable`] if the file cannot be read.
-    pub(super) async fn respond(&self, parts: &Parts, caller: &Caller) -> Result<Response<Bytes>, Refusal> {
+    pub(super) async fn respond(
+        &self,
+        route: UsageRoute,
+        parts: &Parts,
+        caller: &Caller,
+    ) -> Result<Response<Bytes>, Refusal> {
         if !self.ledger.is_on() {
             return Err(Refusal::UsageOff);
         }
-        let own = caller.key_id().unwrap_or_default().to_owned();
-        let query = read_query(parts)?.of_key((!caller.has_scope(Scope::Admin)).then_some(own));
-        let page = self.read(query).await?;
-        Ok(if asks_for_csv(parts) { csv_response(&page) } else { json_response(&page) })
+        let parameters = parameters(parts);
+        let parameters = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let of_client = |error: InvalidQuery| Refusal::bad_request(error.to_string());
+        let is_csv = asks_for_csv(parts);
+        match route {
+            UsageRoute::Usage => {
+                let own = caller.key_id().unwrap_or_default().to_owned();
+                let query = UsageQuery::read(parameters).map_err(of_client)?;
+                let query = query.of_key((!caller.has_scope(Scope::Admin)).then_some(own));
+                let page = self.read(move |ledger| ledger.read(&query)).await?;
+                Ok(if is_csv { csv_response(to_csv(&page), page.next) } else { json_response(&page) })
+            }
+            UsageRoute::Audit => {
+                let query = AuditQuery::read(parameters).map_err(of_client)?;
+                let page = self.read(move |ledger| ledger.read_acts(&query)).await?;
+                Ok(if is_csv { csv_response(page.to_csv(), page.next) } else { json_response(&page) })
+            }
+        }
     }
 
-    async fn read(&self, query: UsageQuery) -> Result<UsagePage, Refusal> {
+    /// Reads the file on a blocking thread, once it is this request's turn.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&UsageLedger) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, Refusal> {
         let turn = pause_clock::timeout(READ_TURN_WAIT, Arc::clone(&self.turns).acquire_owned()).await;
         let turn = turn.ok().and_then(Result::ok);
         let turn = turn.ok_or(Refusal::UsageUnavailable("others are reading it, try again later"))?;
@@ -57,7 +82,7 @@ impl UsageApi {
         let read = tokio::task::spawn_blocking(move || {
             // Held until the read has ended, also if the client leaves.
             let _turn = turn;
-            ledger.read(&query)
+            read(&ledger)
         });
         match read.await {
             Ok(Ok(page)) => Ok(page),
@@ -80,34 +105,28 @@ impl UsageApi {
 }
 
 /// Reads the parameters of the query.
-fn read_query(parts: &Parts) -> Result<UsageQuery, Refusal> {
+fn parameters(parts: &Parts) -> Vec<(String, String)> {
     let query = parts.uri.query().unwrap_or_default();
     let decode = |text: &str| String::from_utf8_lossy(&percent_decode(text.replace('+', " "))).into_owned();
-    let pairs: Vec<(String, String)> = query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .map(|(name, value)| (decode(name), decode(value)))
-        .collect();
-    let pairs = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    UsageQuery::read(pairs).map_err(|error| Refusal::bad_request(error.to_string()))
+    let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.map(|(name, value)| (decode(name), decode(value))).collect()
 }
 
 fn asks_for_csv(parts: &Parts) -> bool {
     parts.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|value| value.contains("text/csv"))
 }
 
-fn csv_response(page: &UsagePage) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(to_csv(page)));
+fn csv_response(text: String, next: Option<impl Into<HeaderValue>>) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(text));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8; header=present"));
-    if let Some(next) = page.next {
+    if let Some(next) = next {
         // CSV has no place for it.
-        response.headers_mut().insert("x-llamagate-next", HeaderValue::from(next));
+        response.headers_mut().insert("x-llamagate-next", next.into());
     }
     response
 }
 
-fn json_response(page: &UsagePage) -> Response<Bytes> {
+fn json_response(page: &impl Serialize) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(json!(page).to_string()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

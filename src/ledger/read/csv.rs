@@ -35,7 +35,7 @@ fn write_row(row: &UsageRow, text: &mut String) {
 }
 
 /// Returns a text as one field. A text that a spreadsheet would take for a formula gets an apostrophe in front.
-fn field(text: &str) -> String {
+pub(super) fn field(text: &str) -> String {
     let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     let text = if is_formula { format!("'{text}") } else { text.to_owned() };
     match text.contains([',', '"', '\r', '\n']) {

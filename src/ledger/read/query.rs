@@ -38,6 +38,9 @@ pub enum InvalidQuery {
     /// There is no such parameter.
     #[error("{0:?} is no parameter of usage: expected from, to, by, limit or after")]
     Unknown(String),
+    /// There is no such parameter of the audit.
+    #[error("{0:?} is no parameter of the audit: expected limit or after")]
+    UnknownOfAudit(String),
     /// A parameter stands twice.
     #[error("{0} is given twice")]
     Repeated(&'static str),

@@ -1,4 +1,4 @@
-//! Reads usage and the acts of administrators, on a connection that cannot write.
+//! Reads usage, on a connection that cannot write.
 
 use std::path::Path;
 
@@ -10,7 +10,6 @@ use super::query::{GroupBy, UsageQuery};
 use crate::ledger::bounds::COMMAND_ROWS;
 use crate::ledger::calendar::time_of;
 use crate::ledger::error::LedgerError;
-use crate::ledger::event::AdminAct;
 use crate::ledger::price::NANOS;
 use crate::ledger::schema;
 
@@ -135,31 +134,4 @@ fn usage_row(row: &Row<'_>, by: &[GroupBy]) -> rusqlite::Result<UsageRow> {
         }
     }
     Ok(usage)
-}
-
-/// Reads the newest acts of administrators from the file at this path, the newest first.
-///
-/// # Errors
-/// [`LedgerError`] if the file cannot be read.
-pub fn read_acts(path: &Path, limit: usize) -> Result<Vec<AdminAct>, LedgerError> {
-    let connection = schema::open_to_read(path)?;
-    let of_sqlite = LedgerError::of(path);
-    let sql = "SELECT time, key, address, act, target, status, outcome FROM audit ORDER BY id DESC LIMIT ?1";
-    let mut statement = connection.prepare(sql).map_err(&of_sqlite)?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = statement.query_map([limit], act_of_row).map_err(&of_sqlite)?;
-    rows.collect::<rusqlite::Result<Vec<_>>>().map_err(&of_sqlite)
-}
-
-fn act_of_row(row: &Row<'_>) -> rusqlite::Result<AdminAct> {
-    let text = |column: usize| row.get::<_, String>(column);
-    Ok(AdminAct {
-        time: text(0)?.parse().unwrap_or_default(),
-        key: Some(text(1)?).filter(|key| !key.is_empty()),
-        address: text(2)?.parse().ok(),
-        act: text(3)?,
-        target: text(4)?,
-        status: row.get(5)?,
-        outcome: text(6)?,
-    })
 }

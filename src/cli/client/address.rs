@@ -1,0 +1,216 @@
+//! Where the service is that a subcommand asks, and with which key.
+//!
+//! The address is that of `--url`, else that of `LLAMAGATE_URL`, else that of the service that runs on this machine with
+//! the same `DATA_DIR`, else `HOST` and `PORT`. The key is that of `--key`, else that of `LLAMAGATE_KEY`, else, if no
+//! address was given, `LLAMAGATE_API_KEY`: a service of this machine has it from there, too.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use http::HeaderValue;
+use url::Url;
+
+use super::args::{ClientArgs, RemoteArgs};
+use super::error::CallError;
+use crate::cli::command_settings::{SERVICE, resolve_groups};
+use crate::service_note::ServiceNote;
+use crate::settings::{Environment, Settings};
+
+const URL_VARIABLE: &str = "LLAMAGATE_URL";
+const KEY_VARIABLE: &str = "LLAMAGATE_KEY";
+
+/// Where the service is, and the key.
+#[derive(Debug, Clone)]
+pub(in crate::cli) struct ServiceAddress {
+    /// Ends without a slash.
+    base: String,
+    /// Host and port, for messages.
+    host: String,
+    is_loopback: bool,
+    /// `Authorization`
+    authorization: Option<HeaderValue>,
+    /// The key itself, for the configuration of other programs.
+    key: Option<String>,
+}
+
+impl ServiceAddress {
+    /// Finds the service that these arguments mean.
+    ///
+    /// # Errors
+    /// [`CallError`] if the address or the key has no valid form, a setting is wrong, or several services are meant.
+    pub(in crate::cli) fn of(arguments: ClientArgs, environment: Environment) -> Result<Self, CallError> {
+        Self::find(&arguments.remote, arguments.flags.0, environment)
+    }
+
+    /// As [`Self::of`], with the flags of the settings.
+    ///
+    /// # Errors
+    /// As for [`Self::of`].
+    pub(in crate::cli) fn find(
+        remote: &RemoteArgs,
+        flags: BTreeMap<&'static str, String>,
+        environment: Environment,
+    ) -> Result<Self, CallError> {
+        let variable = |name: &str| environment.get(name).map(|text| (name.to_owned(), text.to_owned()));
+        let flag = |name: &str, text: &Option<String>| text.as_ref().map(|text| (name.to_owned(), text.clone()));
+        let url = flag("--url", &remote.url).or_else(|| variable(URL_VARIABLE));
+        let mut key = flag("--key", &remote.key).or_else(|| variable(KEY_VARIABLE));
+        let base = match url {
+            Some((source, text)) => {
+                if let Some(key) = flags.keys().next() {
+                    let flag = key.replace('_', "-");
+                    return Err(CallError::Usage(format!("--{flag} has no effect beside {source}")));
+                }
+                // Not shown, because a key may be in it.
+                parse(&text).map_err(|fault| CallError::Usage(format!("{source} is not usable: {fault}")))?
+            }
+            None => {
+                let settings = resolve_groups(flags, environment, &[SERVICE]).map_err(CallError::Reported)?;
+                let service_key = settings.access.llamagate_api_key.as_ref();
+                key = key.or_else(|| Some(("LLAMAGATE_API_KEY".to_owned(), service_key?.reveal().to_owned())));
+                local(&settings)?
+            }
+        };
+        let authorization = key.as_ref().map(|(source, text)| authorization(source, text)).transpose()?;
+        Ok(Self::new(&base, authorization, key.map(|(_, text)| text)))
+    }
+
+    /// Whether the arguments or the environment name a service, so that it is asked where there is another way.
+    pub(in crate::cli) fn is_named(remote: &RemoteArgs, environment: &Environment) -> bool {
+        remote.url.is_some() || remote.key.is_some() || environment.get(URL_VARIABLE).is_some()
+    }
+
+    fn new(base: &Url, authorization: Option<HeaderValue>, key: Option<String>) -> Self {
+        let name = base.host_str().unwrap_or_default();
+        let port = base.port_or_known_default().unwrap_or_default();
+        let is_loopback = match base.host() {
+            Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+            Some(url::Host::Domain(name)) => name == "localhost",
+            None => false,
+        };
+        let text = base.as_str().trim_end_matches('/');
+        let text = text.strip_suffix("/v1").unwrap_or(text).trim_end_matches('/').to_owned();
+        Self { base: text, host: format!("{name}:{port}"), is_loopback, authorization, key }
+    }
+
+    /// Returns the address, without a slash at its end.
+    pub(in crate::cli) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Returns host and port.
+    pub(in crate::cli) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Whether the service is on this machine, so that no proxy stands in between.
+    pub(in crate::cli) fn is_loopback(&self) -> bool {
+        self.is_loopback
+    }
+
+    /// Returns the value of `Authorization`.
+    pub(in crate::cli) fn authorization(&self) -> Option<&HeaderValue> {
+        self.authorization.as_ref()
+    }
+
+    /// Returns the key.
+    pub(in crate::cli) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+}
+
+/// Reads an address. `http://` may be left out.
+fn parse(text: &str) -> Result<Url, &'static str> {
+    const EXPECTED: &str = "expected an address such as http://127.0.0.1:8000";
+    let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let url = Url::parse(&with_scheme).map_err(|_| EXPECTED)?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(EXPECTED);
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("a key does not belong into the address: give it as LLAMAGATE_KEY");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("expected an address without a query");
+    }
+    Ok(url)
+}
+
+fn authorization(source: &str, key: &str) -> Result<HeaderValue, CallError> {
+    let header = HeaderValue::try_from(format!("Bearer {key}")).ok().filter(|_| !key.is_empty());
+    let mut header = header.ok_or_else(|| CallError::Usage(format!("{source} has no form that a key can have")))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+/// Returns the address of the service on this machine.
+fn local(settings: &Settings) -> Result<Url, CallError> {
+    let running = ServiceNote::running(&settings.files.data_dir);
+    let address = match running.as_slice() {
+        [one] => one.gateway,
+        [] => SocketAddr::new(reachable(settings.listen.host), settings.listen.port),
+        several => {
+            let urls: Vec<String> = several.iter().map(|one| format!("http://{}", one.gateway)).collect();
+            let urls = urls.join(" and ");
+            return Err(CallError::Usage(format!(
+                "several services run with this DATA_DIR: give --url, one of {urls}"
+            )));
+        }
+    };
+    Url::parse(&format!("http://{address}")).map_err(|error| CallError::Usage(error.to_string()))
+}
+
+/// A service that listens on all addresses is asked on the loopback address.
+fn reachable(host: IpAddr) -> IpAddr {
+    match host {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        host => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(url: &str) -> Result<ServiceAddress, String> {
+        let remote = RemoteArgs { url: Some(url.to_owned()), key: Some("a-key".to_owned()) };
+        ServiceAddress::find(&remote, BTreeMap::new(), Environment::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_address_may_lack_its_scheme_and_may_end_as_clients_of_openai_write_it() {
+        for (given, base) in [
+            ("localhost:8000", "http://localhost:8000"),
+            ("http://gpu-box/", "http://gpu-box"),
+            ("https://x.example/llm/v1/", "https://x.example/llm"),
+            ("http://[::1]:8000/v1", "http://[::1]:8000"),
+        ] {
+            assert_eq!(of(given).unwrap().base(), base);
+        }
+        assert!(of("localhost:8000").unwrap().is_loopback() && of("http://[::1]:1").unwrap().is_loopback());
+        assert!(!of("http://gpu-box").unwrap().is_loopback());
+        assert_eq!(of("http://gpu-box").unwrap().host(), "gpu-box:80");
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_and_a_key_in_it_too() {
+        for given in ["", "ftp://x", "http://", "http://u:p@x", "http://x/?key=1", "http://x/#a"] {
+            assert!(of(given).unwrap_err().starts_with("--url is not usable: "), "{given}");
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_its_variable_and_no_key_is_shown() {
+        let environment = Environment::from([(URL_VARIABLE, "http://other:1"), (KEY_VARIABLE, "other-key")]);
+        let one = ServiceAddress::find(&RemoteArgs::default(), BTreeMap::new(), environment.clone()).unwrap();
+        assert_eq!((one.base(), one.key()), ("http://other:1", Some("other-key")));
+        let remote = RemoteArgs { url: Some("x:2".to_owned()), key: Some("bad\nkey".to_owned()) };
+        let error = ServiceAddress::find(&remote, BTreeMap::new(), environment.clone()).unwrap_err().to_string();
+        assert!(error.starts_with("--key has no form") && !error.contains("bad"), "{error}");
+        let flags = BTreeMap::from([("port", "1".to_owned())]);
+        let error = ServiceAddress::find(&RemoteArgs::default(), flags, environment).unwrap_err().to_string();
+        assert_eq!(error, "--port has no effect beside LLAMAGATE_URL");
+    }
+}
