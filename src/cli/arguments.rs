@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser};
 
+use super::chat::ChatArgs;
 use super::client::RemoteArgs;
-use super::inputs::{Flags, detect_platform, resolve_inputs};
+use super::control::{StatusArgs, StopArgs};
+use super::generate::{CompletionsArgs, InitArgs, ManArgs, SchemaArgs};
+use super::inputs::{Flags, PLACE_FLAGS, PlaceFlags, detect_platform, resolve_inputs};
 use crate::import::ImportFormat;
 use crate::models;
 use crate::models::list::printable;
@@ -48,6 +51,24 @@ pub(super) enum CliCommand {
     Usage(UsageArgs),
     /// Show what administrators have done, the newest first, from the file of a service on this machine, or over HTTP
     Audit(AuditArgs),
+    /// Talk to a model of a service: a conversation in a terminal, or one question
+    Chat(ChatArgs),
+    /// Start the service in the background, or the systemd user unit llamagate.service if there is one
+    Start(StartArgs),
+    /// Stop the service of this user, after the requests in flight
+    Stop(StopArgs),
+    /// Stop the service and start it again; without arguments, as it was started before
+    Restart(StartArgs),
+    /// Tell whether a service runs: its address, process, uptime and models; exit with 3 if none does
+    Status(StatusArgs),
+    /// Write a first llamagate.yaml, after two questions or from flags
+    Init(InitArgs),
+    /// Print the JSON Schema of llamagate.yaml, for editors
+    Schema(SchemaArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Print a manual page
+    Man(ManArgs),
     /// Convert a configuration of llama-swap, or presets of llama-server's router, into a llamagate.yaml
     Import(ImportArgs),
 }
@@ -58,6 +79,18 @@ pub(super) struct ServeArgs {
     model: Option<String>,
     #[command(flatten)]
     flags: Flags,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  llamagate start qwen3-4b.gguf
+  llamagate restart             as it was started before")]
+pub(super) struct StartArgs {
+    #[command(flatten)]
+    pub(super) serve: ServeArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Args)]
@@ -172,7 +205,11 @@ struct FlagsOfSettings<'a> {
     known: Option<&'static [&'static str]>,
 }
 
-impl FlagsOfSettings<'_> {
+impl<'a> FlagsOfSettings<'a> {
+    fn of_place(flags: &'a mut PlaceFlags) -> Option<Self> {
+        Some(Self { given: &mut flags.0, known: Some(PLACE_FLAGS) })
+    }
+
     fn has(&self, key: &str) -> bool {
         self.known.is_none_or(|known| known.contains(&key))
     }
@@ -191,7 +228,11 @@ impl CliCommand {
             Self::Fit(fit) => all(&mut fit.flags.0),
             Self::Usage(usage) => all(&mut usage.flags.0),
             Self::Audit(audit) => all(&mut audit.flags.0),
-            Self::Import(_) => None,
+            Self::Chat(chat) => FlagsOfSettings::of_place(&mut chat.client.flags),
+            Self::Start(start) | Self::Restart(start) => all(&mut start.serve.flags.0),
+            Self::Stop(stop) => FlagsOfSettings::of_place(&mut stop.flags),
+            Self::Status(status) => FlagsOfSettings::of_place(&mut status.flags),
+            Self::Import(_) | Self::Init(_) | Self::Schema(_) | Self::Completions(_) | Self::Man(_) => None,
         }
     }
 }
@@ -226,7 +267,12 @@ impl Cli {
                 return Err(usage_error(ErrorKind::ArgumentConflict, &twice));
             }
         }
-        if let CliCommand::Serve(serve) | CliCommand::Check(serve) = &command {
+        let serve = match &command {
+            CliCommand::Serve(serve) | CliCommand::Check(serve) => Some(serve),
+            CliCommand::Start(start) | CliCommand::Restart(start) => Some(&start.serve),
+            _ => None,
+        };
+        if let Some(serve) = serve {
             misplaced_subcommand(serve, environment, 0)?;
         }
         Ok(command)
@@ -244,7 +290,9 @@ fn misplaced_subcommand(serve: &ServeArgs, environment: &Environment, distance: 
     let names = Cli::command().get_subcommands().map(|one| one.get_name().to_owned()).collect::<Vec<_>>();
     let mistakes = |name: &String| strsim::damerau_levenshtein(name, &model.to_ascii_lowercase());
     let nearest = names.iter().chain([&"help".to_owned()]).min_by_key(|name| mistakes(name)).cloned();
-    let Some(name) = nearest.filter(|name| mistakes(name) <= distance) else { return Ok(()) };
+    let Some(name) = nearest.filter(|name| mistakes(name) <= distance && mistakes(name) < name.len()) else {
+        return Ok(());
+    };
     if Path::new(model).is_file() || has_model(serve, environment, model) {
         return Ok(());
     }
@@ -266,6 +314,17 @@ fn usage_error(kind: ErrorKind, message: &str) -> clap::Error {
 }
 
 impl ServeArgs {
+    /// Returns the values of settings that were given as flags.
+    pub(super) fn flags(&self) -> BTreeMap<&'static str, String> {
+        self.flags.0.clone()
+    }
+
+    /// Returns the arguments as words of a command line.
+    pub(super) fn words(&self) -> Vec<String> {
+        let flags = self.flags.0.iter().map(|(key, value)| format!("--{}={value}", key.replace('_', "-")));
+        flags.chain(self.model.iter().map(|model| model.clone())).collect()
+    }
+
     /// Returns MODEL as it was given.
     pub(super) fn model(&self) -> Option<String> {
         self.model.clone()

@@ -1,11 +1,11 @@
 //! `llamagate import`: converts a configuration of another program into ours.
 
-use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::arguments::ImportArgs;
+use super::files;
 use super::output::{EXIT_CONFIG, fail, print_stderr};
 use crate::import::{self, Imported};
 use crate::models::list::printable;
@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &ImportArgs, environment: &Environment) -> ExitCode
     };
     match arguments.output.as_deref() {
         Some(path) if path != Path::new(STANDARD_OUTPUT) => {
-            if let Err(error) = write(path, &imported.text, arguments.force) {
+            if let Err(error) = files::write(path, &imported.text, arguments.force) {
                 let hint = match error.kind() {
                     io::ErrorKind::AlreadyExists => "\n    hint: --force replaces it",
                     _ => "",
@@ -62,33 +62,4 @@ fn refuse(name: &str, fault: &str, hint: Option<&str>) -> ExitCode {
     let hint = hint.map(|hint| format!("\n    hint: {hint}")).unwrap_or_default();
     print_stderr(&format!("error: {name}: {}{hint}\n", printable(fault)));
     ExitCode::from(EXIT_CONFIG)
-}
-
-/// Writes the new file, and only where there is none unless `is_forced`. A file that is there is replaced as a whole.
-fn write(path: &Path, text: &str, is_forced: bool) -> io::Result<()> {
-    if !is_forced {
-        return write_new(path, text);
-    }
-    // What a link leads to is replaced, and not the link.
-    let found = path.canonicalize();
-    let path = found.as_deref().unwrap_or(path);
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let temporary: PathBuf = path.with_file_name(name);
-    write_new(&temporary, text)?;
-    if let Ok(metadata) = path.metadata() {
-        // A file system without modes has none to keep.
-        let _ = fs::set_permissions(&temporary, metadata.permissions());
-    }
-    fs::rename(&temporary, path).inspect_err(|_| {
-        let _ = fs::remove_file(&temporary);
-    })
-}
-
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).inspect_err(|_| {
-        // Half a configuration is worse than none.
-        let _ = fs::remove_file(path);
-    })
 }

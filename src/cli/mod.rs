@@ -2,15 +2,19 @@
 //! settings.
 //!
 //! - `arguments.rs`: the command line
+//! - `chat/`: `llamagate chat`
 //! - `check.rs`: `llamagate check`
 //! - `client/`: the HTTP API as the subcommands ask it
 //! - `command_settings.rs`: the settings of the commands that start no service
+//! - `files/`: files that subcommands write
 //! - `fit.rs`: `llamagate fit`
+//! - `generate/`: what the program writes about itself: completions, manual pages, a schema, a first configuration
 //! - `health.rs`: `llamagate health`
 //! - `list.rs`: `llamagate list`
 //! - `import.rs`: `llamagate import`
 //! - `inputs.rs`: the flags of settings, and the inputs that they and the environment make up
 //! - `list_models.rs`: `llamagate models`
+//! - `control/`: `llamagate start`, `stop`, `restart` and `status`
 //! - `download_progress.rs`: shows how far a download is
 //! - `output.rs`: printing and exit codes
 //! - `pull.rs`: `llamagate pull`
@@ -19,11 +23,15 @@
 //! - `usage/`: `llamagate usage` and `llamagate audit`
 
 mod arguments;
+mod chat;
 mod check;
 mod client;
 mod command_settings;
+mod control;
 mod download_progress;
+mod files;
 mod fit;
+mod generate;
 mod health;
 mod import;
 mod inputs;
@@ -39,7 +47,7 @@ pub use inputs::detect_platform;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 
 use crate::settings::Environment;
 use arguments::{Cli, CliCommand};
@@ -66,6 +74,15 @@ pub fn main() -> ExitCode {
         CliCommand::Fit(fit) => fit::run(fit, environment),
         CliCommand::Usage(usage) => usage::run(usage, environment),
         CliCommand::Audit(audit) => usage::run_audit(audit, environment),
+        CliCommand::Chat(chat) => chat::run(chat, environment),
+        CliCommand::Start(start) => control::run_start(start, environment),
+        CliCommand::Stop(stop) => control::run_stop(stop, environment),
+        CliCommand::Restart(start) => control::run_restart(start, environment),
+        CliCommand::Status(status) => control::run_status(status, environment),
+        CliCommand::Completions(shell) => generate::run_completions(&shell, Cli::command()),
+        CliCommand::Man(man) => generate::run_man(&man, Cli::command()),
+        CliCommand::Schema(schema) => generate::run_schema(&schema),
+        CliCommand::Init(init) => generate::run_init(init),
         CliCommand::Import(import) => import::run(&import, &environment),
     }
 }

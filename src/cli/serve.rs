@@ -106,6 +106,18 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
     }
 }
 
+/// Checks the configuration as [`run`] does.
+///
+/// # Errors
+/// The exit code of a bad configuration; the problems are printed.
+pub(super) fn check(arguments: ServeArgs, environment: Environment) -> Result<(), ExitCode> {
+    let model = arguments.model();
+    let inputs = arguments.into_inputs(environment);
+    let examined = examine(&inputs, &detect_platform(&inputs.environment));
+    let problems = explain_model(model.as_deref(), problems_of(&examined, &inputs));
+    if problems.is_empty() { Ok(()) } else { Err(report_problems(&problems)) }
+}
+
 /// Returns the RunPod queue, whatever else is wrong with the configuration.
 fn runpod_queue(inputs: &Inputs, platform: &platform::Platform) -> Option<RunpodQueue> {
     let (settings, _) = resolve_only(inputs, platform, &["runpod_mode"]).ok()?;

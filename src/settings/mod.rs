@@ -44,7 +44,7 @@ pub mod values;
 pub use brought::{ALIASES, AliasRow, AliasTarget, OTHER_PROGRAMS, llama_variables_warning};
 pub use catalogue::models_table::{additions, models_table, remotes_table};
 pub use environment::{Environment, is_executable};
-pub(crate) use file::{YamlNode, examine_file_text, read_config_text};
+pub(crate) use file::{YamlNode, configuration_schema, examine_file_text, read_config_text};
 pub use options::{OPTIONS, OptionRow, Settings, Sources};
 pub use problem::{SettingProblem, escaped};
 pub use reference::configuration_reference;

@@ -61,6 +61,7 @@ pub use load_gauge::LoadReport;
 pub use memory::budget::{FreeMemory, MemoryBudget};
 pub use memory::learned::LearnedMemory;
 pub use plan::{ChatTemplate, CompanionFiles, Need, Plan, Program};
+pub use process::detached::{DetachedProcess, run_to_end};
 pub use process::help::HelpReader;
 pub use process::reaper::reap_orphans;
 pub use process::spawner::Spawner;

@@ -14,6 +14,7 @@
 //! - `resources.rs`: processes and ports, as the kernel reports them
 //! - `runpod.rs`: RunPod's API for a worker of a queue endpoint
 //! - `scripted.rs`: the script, journal and control socket of the fake llama-server (`fake/`)
+//! - `terminal.rs`: a program in a terminal
 //! - `vendors.rs`: servers with APIs of their own for reranking and embeddings
 //! - `wait.rs`: waiting for conditions
 
@@ -40,5 +41,6 @@ pub(crate) mod remote;
 pub(crate) mod resources;
 pub(crate) mod runpod;
 pub(crate) mod scripted;
+pub(crate) mod terminal;
 pub(crate) mod vendors;
 pub(crate) mod wait;

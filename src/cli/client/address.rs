@@ -75,6 +75,12 @@ impl ServiceAddress {
         Ok(Self::new(&base, authorization, key.map(|(_, text)| text)))
     }
 
+    /// Returns the address of a port on this machine that needs no key.
+    pub(in crate::cli) fn without_key(address: SocketAddr) -> Self {
+        let host = address.to_string();
+        Self { base: format!("http://{host}"), host, is_loopback: true, authorization: None, key: None }
+    }
+
     /// Whether the arguments or the environment name a service, so that it is asked where there is another way.
     pub(in crate::cli) fn is_named(remote: &RemoteArgs, environment: &Environment) -> bool {
         remote.url.is_some() || remote.key.is_some() || environment.get(URL_VARIABLE).is_some()

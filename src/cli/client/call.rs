@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, Method, Request};
+use http::{Method, Request};
 use serde_json::Value;
 
 use super::address::ServiceAddress;
@@ -17,10 +17,10 @@ use crate::http_client::{ClientOptions, HttpClient, HttpError, Response};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection is kept for the next request.
-const KEEP_IDLE: Duration = Duration::from_secs(30);
 /// Longest wait for an answer that needs no model.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait for the health of a service.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for the head of a stream, while a model loads and reads a prompt.
 const STREAM_HEAD_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// Longest time to read an error that comes in place of a stream.
@@ -35,13 +35,6 @@ const LARGEST_ERROR: usize = 1024 * 1024;
 pub(in crate::cli) struct ServiceClient {
     address: ServiceAddress,
     http: HttpClient,
-}
-
-/// A whole answer with a status that means success.
-#[derive(Debug)]
-pub(in crate::cli) struct Answer {
-    pub(in crate::cli) headers: HeaderMap,
-    pub(in crate::cli) body: Bytes,
 }
 
 /// Runs a command that asks a service on a runtime of its own. Returns what it returns.
@@ -65,7 +58,8 @@ impl ServiceClient {
     pub(in crate::cli) fn new(address: ServiceAddress) -> Result<Self, CallError> {
         let options = ClientOptions {
             connect_timeout: CONNECT_TIMEOUT,
-            keep_idle: Some(KEEP_IDLE),
+            // Between two questions nothing would notice that the service has closed it.
+            keep_idle: None,
             // The key must not follow a redirect to another host.
             follow_redirects: false,
             use_proxy: !address.is_loopback(),
@@ -85,15 +79,26 @@ impl ServiceClient {
     /// # Errors
     /// [`CallError`] if there is no answer, an error, or no JSON.
     pub(in crate::cli) async fn get_json(&self, path: &str) -> Result<Value, CallError> {
-        self.send(Method::GET, path, None).await?.json()
+        let body = self.send(Method::GET, path, None).await?;
+        let not_ours = "the answer is no JSON: is this the address of a llamagate?";
+        serde_json::from_slice(&body).map_err(|_| CallError::Broken(not_ours.to_owned()))
     }
 
-    /// Sends JSON and reads the answer as JSON.
+    /// Asks for the health of the service, which is told with an error status too.
     ///
     /// # Errors
-    /// [`CallError`] if there is no answer, an error, or no JSON.
-    pub(in crate::cli) async fn post_json(&self, path: &str, body: &Value) -> Result<Value, CallError> {
-        self.send(Method::POST, path, Some(body)).await?.json()
+    /// [`CallError`] if there is no answer, or no JSON.
+    pub(in crate::cli) async fn get_health(&self) -> Result<Value, CallError> {
+        let request = self.request(Method::GET, "/health", None, "application/json")?;
+        let failed = |error: HttpError| self.unreachable(&error);
+        let response = self.http.send(request, HEALTH_TIMEOUT).await.map_err(failed)?;
+        let body = response.read_all(LARGEST_ERROR).await.map_err(failed)?;
+        serde_json::from_slice(&body).map_err(|_| CallError::Broken("its health is no JSON".to_owned()))
+    }
+
+    fn unreachable(&self, error: &HttpError) -> CallError {
+        let reason = error.explain(self.address.host());
+        CallError::Unreachable { base: self.address.base().to_owned(), reason }
     }
 
     /// Sends a request, with a JSON body if there is one, and reads the whole answer.
@@ -105,12 +110,10 @@ impl ServiceClient {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Answer, CallError> {
+    ) -> Result<Bytes, CallError> {
         let request = self.request(method, path, body, "application/json")?;
         let response = self.accepted(self.http.send(request, CALL_TIMEOUT).await).await?;
-        let headers = response.headers().clone();
-        let body = response.read_all(LARGEST_ANSWER).await.map_err(|error| self.broken(&error))?;
-        Ok(Answer { headers, body })
+        response.read_all(LARGEST_ANSWER).await.map_err(|error| CallError::Broken(error.explain(self.address.host())))
     }
 
     /// Sends a request whose answer is a stream of server-sent events. A dropped stream cancels the request.
@@ -148,10 +151,7 @@ impl ServiceClient {
 
     /// Returns a response with a status that means success.
     async fn accepted(&self, sent: Result<Response, HttpError>) -> Result<Response, CallError> {
-        let response = sent.map_err(|error| CallError::Unreachable {
-            base: self.address.base().to_owned(),
-            reason: error.explain(self.address.host()),
-        })?;
+        let response = sent.map_err(|error| self.unreachable(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
         if status.is_success() {
             return Ok(response);
@@ -160,20 +160,5 @@ impl ServiceClient {
         // What has arrived is shown, also of an error that breaks off.
         let _ = response.with_timeout(ERROR_TIMEOUT).read_start(LARGEST_ERROR, &mut body).await;
         Err(CallError::Refused(Box::new(ServiceError::read(status, &headers, &body))))
-    }
-
-    fn broken(&self, error: &HttpError) -> CallError {
-        CallError::Broken(error.explain(self.address.host()))
-    }
-}
-
-impl Answer {
-    /// Reads the body as JSON.
-    ///
-    /// # Errors
-    /// [`CallError::Broken`] if it is none.
-    pub(in crate::cli) fn json(&self) -> Result<Value, CallError> {
-        serde_json::from_slice(&self.body)
-            .map_err(|_| CallError::Broken("the answer is no JSON: is this the address of a llamagate?".to_owned()))
     }
 }

@@ -19,7 +19,7 @@ mod style;
 
 pub(super) use address::ServiceAddress;
 pub(super) use args::{ClientArgs, RemoteArgs};
-pub(super) use call::{Answer, ServiceClient, run};
-pub(super) use error::CallError;
-pub(super) use event_stream::{EventStream, StreamedEvent};
+pub(super) use call::{ServiceClient, run};
+pub(super) use error::{CallError, ServiceError};
+pub(super) use event_stream::EventStream;
 pub(super) use style::{Paint, Style};

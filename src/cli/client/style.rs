@@ -8,12 +8,9 @@ use crate::settings::Environment;
 /// How a word is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Style {
-    Bold,
     Dim,
     Red,
     Green,
-    Yellow,
-    Cyan,
 }
 
 /// Whether words are shown in colour.
@@ -38,12 +35,9 @@ impl Paint {
     pub(in crate::cli) fn start(self, style: Style) -> &'static str {
         match style {
             _ if !self.0 => "",
-            Style::Bold => "\u{1b}[1m",
             Style::Dim => "\u{1b}[2m",
             Style::Red => "\u{1b}[31m",
             Style::Green => "\u{1b}[32m",
-            Style::Yellow => "\u{1b}[33m",
-            Style::Cyan => "\u{1b}[36m",
         }
     }
 

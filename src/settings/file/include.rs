@@ -14,7 +14,7 @@ use crate::settings::bounds::{CONFIG_FILE_SIZE, MOST_INCLUDED_FILES};
 use crate::settings::notes::FileNotes;
 
 /// The key that names the files.
-const INCLUDE: &str = "include";
+pub(super) const INCLUDE: &str = "include";
 /// The list whose items are told apart by the file that they come from.
 const MODEL_LIST: &str = "model_list";
 

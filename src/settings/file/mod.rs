@@ -14,6 +14,7 @@
 //! - `models.rs`: `models:` and `defaults:`
 //! - `node.rs`: a YAML value whose mappings keep their order
 //! - `params.rs`: `litellm_params` of an entry of `model_list:`
+//! - `schema.rs`: the JSON Schema of the file, for editors
 //! - `sections.rs`: LiteLLM's other sections
 //! - `unread_param.rs`: what an unread key of `litellm_params` is
 
@@ -27,6 +28,7 @@ mod litellm;
 mod models;
 mod node;
 mod params;
+mod schema;
 mod sections;
 mod unread_param;
 
@@ -50,6 +52,27 @@ pub(super) use litellm::ModelListEntry;
 pub(super) use models::{check_name, start_of};
 pub(crate) use node::YamlNode;
 pub(super) use params::Backend;
+pub(crate) use schema::configuration_schema;
+
+/// The sections that are read.
+const SECTIONS: &[&str] = &[
+    "server",
+    "defaults",
+    "memory_budget",
+    "max_wait_before_drain",
+    "models",
+    "model_list",
+    "router_settings",
+    "fallbacks",
+    "default_models",
+    "environment_variables",
+    "credential_list",
+    "general_settings",
+    "litellm_settings",
+];
+
+/// Those that are settings of `server:`, too.
+const SHARED_WITH_SERVER: &[&str] = &["memory_budget", "max_wait_before_drain"];
 
 /// The content of the configuration file.
 #[derive(Default)]
@@ -141,34 +164,19 @@ impl ConfigFile {
     }
 
     fn read_sections(&mut self, merged: &MergedFile, environment: &Environment) {
-        const KNOWN: &[&str] = &[
-            "server",
-            "defaults",
-            "memory_budget",
-            "max_wait_before_drain",
-            "models",
-            "model_list",
-            "router_settings",
-            "fallbacks",
-            "default_models",
-            "environment_variables",
-            "credential_list",
-            "general_settings",
-            "litellm_settings",
-        ];
         let sections = &merged.sections;
         for (name, _) in sections {
             if known::SECTIONS.contains(&name.as_str()) {
                 self.notes.ignored.insert(name.clone());
-            } else if !KNOWN.contains(&name.as_str()) {
-                let hint = did_you_mean(name, KNOWN.iter().chain(known::SECTIONS).copied());
+            } else if !SECTIONS.contains(&name.as_str()) {
+                let hint = did_you_mean(name, SECTIONS.iter().chain(known::SECTIONS).copied());
                 self.notes.problem(name, "unknown section", hint);
             }
         }
         let section =
             |name: &str| sections.iter().find(|(key, _)| key == name).map_or(&YamlNode::Null, |(_, node)| node);
         self.read_server(section("server"));
-        for key in ["memory_budget", "max_wait_before_drain"] {
+        for key in SHARED_WITH_SERVER {
             if let Some(row) = row(key) {
                 self.read_setting(key, row, section(key));
             }

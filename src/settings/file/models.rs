@@ -24,7 +24,7 @@ use crate::settings::values::{ArgumentsPlace, ByteSize, ExtraArgs, Rejected, Wei
 const REQUIRED_FIELDS: &[&str] = &["model", "messages", "prompt", "input", "stream"];
 
 /// Keys that `defaults:` refuses, because they belong to a single model.
-const SINGLE_MODEL_KEYS: &[&str] = &[
+pub(super) const SINGLE_MODEL_KEYS: &[&str] = &[
     "file",
     "mmproj",
     "heads",

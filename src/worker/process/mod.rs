@@ -4,6 +4,7 @@
 //! - `children.rs`: the child processes that tokio waits for; all others are reaped
 //! - `command.rs`: the arguments and the environment of a worker's process
 //! - `cpus.rs`: how many CPUs a process may use
+//! - `detached.rs`: processes of commands: a service in the background, the service manager's program
 //! - `help.rs`: runs `llama-server --help`
 //! - `leftovers.rs`: finds and ends the processes that a llama-server left running
 //! - `ports.rs`: the port that each worker listens on
@@ -15,6 +16,7 @@ pub(super) mod blocking;
 mod children;
 pub(super) mod command;
 pub(super) mod cpus;
+pub(super) mod detached;
 pub(super) mod help;
 pub(super) mod leftovers;
 pub(super) mod ports;
