@@ -11,6 +11,7 @@ use super::client::RemoteArgs;
 use super::control::{StatusArgs, StopArgs};
 use super::generate::{CompletionsArgs, InitArgs, ManArgs, SchemaArgs};
 use super::inputs::{Flags, PLACE_FLAGS, PlaceFlags, detect_platform, resolve_inputs};
+use super::live::{LogsArgs, PsArgs, TopArgs};
 use crate::import::ImportFormat;
 use crate::models;
 use crate::models::list::printable;
@@ -53,6 +54,12 @@ pub(super) enum CliCommand {
     Audit(AuditArgs),
     /// Talk to a model of a service: a conversation in a terminal, or one question
     Chat(ChatArgs),
+    /// Show the models of a service, what they do, and who waits
+    Ps(PsArgs),
+    /// Watch the models of a service while they work, until Ctrl-C
+    Top(TopArgs),
+    /// Show the end of a worker's log, or of the access log, and with -f what follows
+    Logs(LogsArgs),
     /// Start the service in the background, or the systemd user unit llamagate.service if there is one
     Start(StartArgs),
     /// Stop the service of this user, after the requests in flight
@@ -229,6 +236,9 @@ impl CliCommand {
             Self::Usage(usage) => all(&mut usage.flags.0),
             Self::Audit(audit) => all(&mut audit.flags.0),
             Self::Chat(chat) => FlagsOfSettings::of_place(&mut chat.client.flags),
+            Self::Ps(ps) => FlagsOfSettings::of_place(&mut ps.client.flags),
+            Self::Top(top) => FlagsOfSettings::of_place(&mut top.client.flags),
+            Self::Logs(logs) => FlagsOfSettings::of_place(&mut logs.client.flags),
             Self::Start(start) | Self::Restart(start) => all(&mut start.serve.flags.0),
             Self::Stop(stop) => FlagsOfSettings::of_place(&mut stop.flags),
             Self::Status(status) => FlagsOfSettings::of_place(&mut status.flags),

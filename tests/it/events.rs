@@ -318,3 +318,37 @@ fn the_real_llama_server_is_seen_loading_and_generating() {
     let log = client.get(&format!("/logs/workers/{model}?lines=10000")).text();
     assert!(log.contains("model loaded") || log.contains("listening"), "{log}");
 }
+
+/// Runs a command that asks a gateway. Returns whether it succeeded, and what it printed.
+fn command(gateway: &Gateway, secret: &str, arguments: &[&str]) -> (bool, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_llamagate"));
+    command.args(arguments).env_clear().env("LLAMAGATE_URL", gateway.url()).env("LLAMAGATE_KEY", secret);
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    (output.status.success(), text)
+}
+
+#[test]
+fn commands_show_the_models_and_the_logs_of_a_service() {
+    let gateway = Gateway::builder().start_ready();
+    let (is_done, table) = command(&gateway, ADMIN, &["ps"]);
+    assert!(is_done && table.contains("MODEL") && table.contains("ready") && table.contains("0/"), "{table}");
+    let (is_done, json) = command(&gateway, ADMIN, &["ps", "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert!(is_done && json["models"][0]["state"] == "ready", "{json}");
+    let model = json["models"][0]["id"].as_str().unwrap();
+    gateway.control().log("a line of the log");
+    eventually("the line is shown", STARTS, || {
+        command(&gateway, ADMIN, &["logs", model, "-n", "1"])
+            == (true, command(&gateway, ADMIN, &["logs", "-n", "1"]).1)
+            && command(&gateway, ADMIN, &["logs"]).1.contains("a line of the log")
+    });
+    let (is_done, access) = command(&gateway, ADMIN, &["logs", "--access", "--json"]);
+    assert!(is_done && access.lines().all(|line| serde_json::from_str::<Value>(line).unwrap()["line"].is_string()));
+    let (is_done, refused) = command(&gateway, ADMIN, &["logs", "another"]);
+    assert!(!is_done && refused.contains("there is no log of 'another'") && refused.contains(model), "{refused}");
+    let (is_done, refused) = command(&gateway, ADMIN, &["top"]);
+    assert!(!is_done && refused.contains("terminal"), "{refused}");
+    let (is_done, refused) = command(&gateway, USER, &["ps"]);
+    assert!(!is_done && refused.contains("scope") && refused.contains("request id: "), "{refused}");
+}
