@@ -236,7 +236,7 @@ fn a_download_is_told_from_its_order_to_its_end() {
     assert_eq!(done["bytes"], done["total"]);
     // It is served before the download counts as done.
     let models = listen(&client).1.json()["models"].clone();
-    assert!(models.as_array().unwrap().iter().any(|model| model["id"] == SMOL), "{models}");
+    assert!(models.as_array().unwrap().iter().any(|model| model["id"] == "Smol-Q4_1"), "{models}");
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{LogsArgs, json_of};
+use super::args::LogsArgs;
+use super::events::json_of;
 use crate::cli::client::{self, CallError, ServiceAddress, ServiceClient};
 use crate::cli::output::{print, print_stderr};
 use crate::models::list::printable;
@@ -75,14 +76,17 @@ fn name_of_access(listed: &[Value]) -> Result<String, CallError> {
 /// the only worker.
 fn name_of_worker(listed: &[Value], model: Option<&str>) -> Result<String, CallError> {
     let workers: Vec<&Value> = listed.iter().filter(|log| log["kind"] == "worker").collect();
-    let numbered = model.and_then(|model| model.rsplit_once('@'));
-    let is_meant = |log: &&&Value| match (model, numbered) {
-        (None, _) => workers.len() == 1,
-        (Some(model), _) if log["model"] == model => log["worker"] == 0,
-        (Some(_), Some((model, number))) => log["model"] == model && log["worker"].to_string() == number,
-        _ => false,
+    let find = |model: &str, number: &str| {
+        workers.iter().find(|log| log["model"] == model && log["worker"].to_string() == number)
     };
-    if let Some(name) = workers.iter().find(is_meant).and_then(|log| log["name"].as_str()) {
+    let meant = match model {
+        None => workers.first().filter(|_| workers.len() == 1),
+        // A model of exactly this name comes first.
+        Some(model) => {
+            find(model, "0").or_else(|| model.rsplit_once('@').and_then(|(model, number)| find(model, number)))
+        }
+    };
+    if let Some(name) = meant.and_then(|log| log["name"].as_str()) {
         return Ok(name.to_owned());
     }
     let known: Vec<String> = workers.iter().map(|log| shown(log)).collect();

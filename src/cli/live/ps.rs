@@ -4,8 +4,10 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
+use super::args::PsArgs;
+use super::events::{json_of, listen};
 use super::state::LiveState;
-use super::{PsArgs, json_of, listen, table};
+use super::table;
 use crate::cli::client::{self, CallError, Paint, ServiceAddress, ServiceClient};
 use crate::cli::output::print;
 use crate::settings::Environment;

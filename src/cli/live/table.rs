@@ -148,11 +148,11 @@ mod tests {
             "throughput": {"tokens_per_second": 12.5, "running": 2, "waiting": 1, "time_to_first_byte_ms": null,
                 "models": [{"model": "a", "tokens_per_second": 12.5}]},
         }));
-        let expected = "MODEL        STATE                   SLOTS  WAITING  TOKENS/S  MEMORY\n\
-                        a            ready                   2/4    1        12.5      1 MiB\n\
-                        b\\u{1b}[2J  loading 25 %, 3 s left  0/0    0        -         -\n\
-                        c            asleep                  0/0    0        -         -\n\
-                        d            failed                  0/0    0        -         -\n\
+        let expected = "MODEL  STATE                   SLOTS  WAITING  TOKENS/S  MEMORY\n\
+                        a      ready                   2/4    1        12.5      1 MiB\n\
+                        b\u{fffd}[2J  loading 25 %, 3 s left  0/0    0        -         -\n\
+                        c      asleep                  0/0    0        -         -\n\
+                        d      failed                  0/0    0        -         -\n\
                         download org/m  25 %\n\
                         d: the file is damaged\n";
         assert_eq!(text(&state, paint), expected);

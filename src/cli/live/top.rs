@@ -5,8 +5,10 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
+use super::args::TopArgs;
+use super::events::{json_of, listen};
 use super::state::LiveState;
-use super::{TopArgs, json_of, listen, table};
+use super::table;
 use crate::cli::client::{self, CallError, Paint, ServiceAddress, ServiceClient, Style};
 use crate::cli::output::print;
 use crate::models::list::printable;

@@ -62,7 +62,7 @@ struct ToldEvent {
 }
 
 /// The place of a new listener.
-pub(super) struct Joined {
+pub(super) struct ListenerPlace {
     /// The event that it has seen, if all that followed is known.
     pub(super) seen: Option<u64>,
     /// The number of the last event.
@@ -114,7 +114,7 @@ impl Feed {
     ///
     /// # Errors
     /// There are too many listeners, or the service stops.
-    pub(super) fn join(&self, seen: Option<u64>) -> Result<Joined, Refusal> {
+    pub(super) fn join(&self, seen: Option<u64>) -> Result<ListenerPlace, Refusal> {
         if self.stop.is_cancelled() {
             return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
         }
@@ -131,7 +131,7 @@ impl Feed {
             must_look = Some(over);
         }
         let seen = seen.filter(|seen| state.has_all_after(*seen));
-        Ok(Joined { seen, told: self.told.subscribe(), stop: self.stop.clone(), must_look })
+        Ok(ListenerPlace { seen, told: self.told.subscribe(), stop: self.stop.clone(), must_look })
     }
 
     /// Runs the task that looks, beside what is no request.

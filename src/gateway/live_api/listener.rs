@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::bounds::{EVENTS_AT_ONCE, HEARTBEAT_INTERVAL, MOST_BEHIND};
-use super::feed::{Feed, Joined, Told};
+use super::feed::{Feed, ListenerPlace, Told};
 use super::watcher;
 use crate::gateway::response::local_answer::{HEARTBEAT, event_text};
 use crate::gateway::response::made::NextMade;
@@ -31,7 +31,7 @@ impl Listener {
     /// # Errors
     /// There are too many listeners, or the service stops.
     pub(super) fn begin(feed: &Arc<Feed>, seen: Option<u64>) -> Result<Self, Refusal> {
-        let Joined { seen, told, stop, must_look } = feed.join(seen)?;
+        let ListenerPlace { seen, told, stop, must_look } = feed.join(seen)?;
         if let Some(over) = must_look {
             feed.run(watcher::watch(Arc::clone(feed), over));
         }
