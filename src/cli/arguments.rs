@@ -12,6 +12,7 @@ use super::control::{StatusArgs, StopArgs};
 use super::generate::{CompletionsArgs, InitArgs, ManArgs, SchemaArgs};
 use super::inputs::{Flags, PLACE_FLAGS, PlaceFlags, detect_platform, resolve_inputs};
 use super::launch::LaunchArgs;
+use super::live::{LogsArgs, PsArgs, TopArgs};
 use crate::import::ImportFormat;
 use crate::models;
 use crate::models::list::printable;
@@ -56,6 +57,12 @@ pub(super) enum CliCommand {
     Chat(ChatArgs),
     /// Point a coding agent at a service: shows what changes in its configuration, and writes it after a yes
     Launch(LaunchArgs),
+    /// Show the models of a service, what they do, and who waits
+    Ps(PsArgs),
+    /// Watch the models of a service while they work, until Ctrl-C
+    Top(TopArgs),
+    /// Show the end of a worker's log, or of the access log, and with -f what follows
+    Logs(LogsArgs),
     /// Start the service in the background, or the systemd user unit llamagate.service if there is one
     Start(StartArgs),
     /// Stop the service of this user, after the requests in flight
@@ -233,6 +240,9 @@ impl CliCommand {
             Self::Audit(audit) => all(&mut audit.flags.0),
             Self::Chat(chat) => FlagsOfSettings::of_place(&mut chat.client.flags),
             Self::Launch(launch) => FlagsOfSettings::of_place(&mut launch.client.flags),
+            Self::Ps(ps) => FlagsOfSettings::of_place(&mut ps.client.flags),
+            Self::Top(top) => FlagsOfSettings::of_place(&mut top.client.flags),
+            Self::Logs(logs) => FlagsOfSettings::of_place(&mut logs.client.flags),
             Self::Start(start) | Self::Restart(start) => all(&mut start.serve.flags.0),
             Self::Stop(stop) => FlagsOfSettings::of_place(&mut stop.flags),
             Self::Status(status) => FlagsOfSettings::of_place(&mut status.flags),

@@ -14,6 +14,7 @@
 //! - `list.rs`: `llamagate list`
 //! - `import.rs`: `llamagate import`
 //! - `inputs.rs`: the flags of settings, and the inputs that they and the environment make up
+//! - `live/`: `llamagate ps`, `top` and `logs`
 //! - `list_models.rs`: `llamagate models`
 //! - `control/`: `llamagate start`, `stop`, `restart` and `status`
 //! - `download_progress.rs`: shows how far a download is
@@ -39,6 +40,7 @@ mod inputs;
 mod launch;
 mod list;
 mod list_models;
+mod live;
 mod output;
 mod pull;
 mod remove;
@@ -78,6 +80,9 @@ pub fn main() -> ExitCode {
         CliCommand::Audit(audit) => usage::run_audit(audit, environment),
         CliCommand::Chat(chat) => chat::run(chat, environment),
         CliCommand::Launch(launch) => launch::run(launch, environment),
+        CliCommand::Ps(ps) => live::run_ps(ps, environment),
+        CliCommand::Top(top) => live::run_top(top, environment),
+        CliCommand::Logs(logs) => live::run_logs(logs, environment),
         CliCommand::Start(start) => control::run_start(start, environment),
         CliCommand::Stop(stop) => control::run_stop(stop, environment),
         CliCommand::Restart(start) => control::run_restart(start, environment),

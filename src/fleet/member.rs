@@ -9,10 +9,11 @@ use tokio::sync::{Notify, watch};
 use super::breaker::{Breaker, BreakerState, Pass};
 use super::choice::Candidate;
 use super::quota::Quota;
-use super::report::ServiceStatus;
+use super::report::{ServiceStatus, WorkerReport};
 use super::worker_counters::{WorkerCounters, WorkerFacts, WorkerKind, WorkerStats};
 use crate::pause_clock::ActiveInstant;
 use crate::settings::values::BackendApi;
+use crate::telemetry::files::LogFolder;
 use crate::worker::{WorkerHandle, WorkerState};
 
 /// Quotas use the kernel's clock, which does not stop while this process is paused.
@@ -92,6 +93,27 @@ impl Member {
 
     pub(super) fn is_remote(&self) -> bool {
         self.kind == WorkerKind::Remote
+    }
+
+    /// Returns the reported state.
+    pub fn report(&self) -> WorkerReport {
+        let status = self.handle().status();
+        WorkerReport {
+            worker: self.number,
+            kind: self.kind,
+            state: status.state,
+            asleep: status.asleep,
+            slots: self.slot_count(),
+            restarts: status.restarts,
+            load: self.handle().load(),
+            last_exit: status.last_exit,
+            last_error: status.last_error,
+        }
+    }
+
+    /// Returns the folder of the worker's log files; `None` for a remote worker.
+    pub fn log_folder(&self) -> Option<&LogFolder> {
+        self.handle().log_folder()
     }
 
     /// Whether the initial load still waits for this worker. A local worker is awaited if it was started with the

@@ -2,9 +2,7 @@
 
 use serde::Serialize;
 
-use super::member::Member;
 use super::worker_counters::WorkerKind;
-use crate::telemetry::files::LogFolder;
 use crate::worker::{LastExit, LoadReport, WorkerCondition, WorkerState};
 
 /// The reported state of a model.
@@ -41,29 +39,6 @@ pub struct WorkerReport {
     pub last_exit: Option<LastExit>,
     /// Why a remote worker cannot serve, according to its last probe.
     pub last_error: Option<String>,
-}
-
-impl Member {
-    /// Returns the reported state.
-    pub fn report(&self) -> WorkerReport {
-        let status = self.handle().status();
-        WorkerReport {
-            worker: self.number,
-            kind: self.kind,
-            state: status.state,
-            asleep: status.asleep,
-            slots: self.slot_count(),
-            restarts: status.restarts,
-            load: self.handle().load(),
-            last_exit: status.last_exit,
-            last_error: status.last_error,
-        }
-    }
-
-    /// Returns the folder of the worker's log files; `None` for a remote worker.
-    pub fn log_folder(&self) -> Option<&LogFolder> {
-        self.handle().log_folder()
-    }
 }
 
 /// The states of all models at one moment.

@@ -1,6 +1,6 @@
 //! How far the present load of a worker is, for those who look at it.
 //!
-//! The owner of the worker writes it with the signs of life that it takes in any case. Nobody is woken by it.
+//! The owner of the worker writes it with the signs of life that it takes in any case. No task is woken by it.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -26,7 +26,7 @@ pub(super) const EVENTS_AT_ONCE: usize = 64 * 1024;
 /// Shortest time between two looks at the service.
 pub(super) const LOOK_GAP: Duration = Duration::from_millis(250);
 
-/// Longest time between two looks: progress of loads and downloads wakes nobody.
+/// Longest time between two looks: progress of loads and downloads wakes no task.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Time over which throughput is measured.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::throughput::Throughput;
-use super::view::{Failure, MemoryView, ModelView, QueueView, View};
+use super::view::{MemoryView, ModelView, QueueView, ShownFailure, View};
 use crate::download::{DownloadState, DownloadStatus};
 use crate::fleet::{LoadReport, ServiceStatus, WorkerReport};
 use crate::gateway::accounting::recent_acts::ShownAct;
@@ -12,7 +12,7 @@ use crate::gateway::response::local_answer::event_text;
 /// One change, with what is told of it.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
-pub(super) enum Change {
+pub(super) enum FeedChange {
     Service { status: ServiceStatus },
     Model(ModelView),
     ModelRemoved { id: String },
@@ -22,7 +22,7 @@ pub(super) enum Change {
     DownloadRemoved { id: String },
     Memory(MemoryView),
     Throughput(Throughput),
-    Failure(Failure),
+    Failure(ShownFailure),
     Act(ShownAct),
 }
 
@@ -35,7 +35,7 @@ pub(super) struct LoadChange {
     load: LoadReport,
 }
 
-impl Change {
+impl FeedChange {
     /// Returns the event with this id.
     pub(super) fn text(&self, id: u64) -> String {
         event_text(Some(id), self.name(), self)
@@ -60,67 +60,67 @@ impl Change {
 
 /// Returns what has changed, in the order in which it is told: acts before what follows from them, and failures before the
 /// states that follow from them.
-pub(super) fn changes(before: &View, now: &View) -> Vec<Change> {
+pub(super) fn changes(before: &View, now: &View) -> Vec<FeedChange> {
     let mut changes = Vec::new();
     let last_act = before.acts.last().map(|(number, _)| *number);
     let new_acts = now.acts.iter().filter(|(number, _)| last_act.is_none_or(|last| *number > last));
-    changes.extend(new_acts.map(|(_, act)| Change::Act(act.clone())));
-    changes.extend(new_failures(before, now).into_iter().map(Change::Failure));
+    changes.extend(new_acts.map(|(_, act)| FeedChange::Act(act.clone())));
+    changes.extend(new_failures(before, now).into_iter().map(FeedChange::Failure));
     changes_of_models(before, now, &mut changes);
     changes_of_downloads(before, now, &mut changes);
     if before.memory != now.memory {
-        changes.push(Change::Memory(now.memory.clone()));
+        changes.push(FeedChange::Memory(now.memory.clone()));
     }
     if before.status != now.status {
-        changes.push(Change::Service { status: now.status });
+        changes.push(FeedChange::Service { status: now.status });
     }
     changes
 }
 
 /// Returns every failure that this view shows, the oldest first.
-pub(super) fn failures(view: &View) -> Vec<Failure> {
+pub(super) fn failures(view: &View) -> Vec<ShownFailure> {
     let workers = view.models.iter().flat_map(|model| model.workers.iter().filter_map(|one| exit_of(&model.id, one)));
     let downloads = view.downloads.iter().filter_map(|(_, download)| failure_of(download));
-    let mut failures: Vec<Failure> = workers.chain(downloads).collect();
+    let mut failures: Vec<ShownFailure> = workers.chain(downloads).collect();
     failures.sort_by_key(|failure| failure.at);
     failures
 }
 
-fn changes_of_models(before: &View, now: &View, changes: &mut Vec<Change>) {
+fn changes_of_models(before: &View, now: &View, changes: &mut Vec<FeedChange>) {
     for model in &now.models {
         let known = before.models.iter().find(|known| known.id == model.id);
         if known.is_none_or(|known| without_loads(known) != without_loads(model)) {
-            changes.push(Change::Model(model.clone()));
+            changes.push(FeedChange::Model(model.clone()));
             continue;
         }
         let workers = model.workers.iter().zip(known.map(|known| &known.workers[..]).unwrap_or_default());
         let loads = workers.filter(|(worker, known)| worker.load != known.load);
         changes.extend(loads.filter_map(|(worker, _)| {
             let load = worker.load.clone()?;
-            Some(Change::Load(LoadChange { model: model.id.clone(), worker: worker.worker, load }))
+            Some(FeedChange::Load(LoadChange { model: model.id.clone(), worker: worker.worker, load }))
         }));
     }
     for queue in &now.queues {
         let known = before.queues.iter().find(|known| known.model == queue.model);
         if known.is_none_or(|known| !known.is_same(queue)) {
-            changes.push(Change::Queue(queue.clone()));
+            changes.push(FeedChange::Queue(queue.clone()));
         }
     }
     let is_gone = |known: &&ModelView| !now.models.iter().any(|model| model.id == known.id);
-    changes.extend(before.models.iter().filter(is_gone).map(|gone| Change::ModelRemoved { id: gone.id.clone() }));
+    changes.extend(before.models.iter().filter(is_gone).map(|gone| FeedChange::ModelRemoved { id: gone.id.clone() }));
 }
 
-fn changes_of_downloads(before: &View, now: &View, changes: &mut Vec<Change>) {
+fn changes_of_downloads(before: &View, now: &View, changes: &mut Vec<FeedChange>) {
     // The newest is first in the views.
     for (revision, download) in now.downloads.iter().rev() {
         let known = before.downloads.iter().find(|(_, known)| known.id == download.id);
         if known.is_none_or(|(known, _)| known != revision) {
-            changes.push(Change::Download(download.clone()));
+            changes.push(FeedChange::Download(download.clone()));
         }
     }
     let is_gone = |known: &&(u64, DownloadStatus)| !now.downloads.iter().any(|(_, one)| one.id == known.1.id);
     let gone = before.downloads.iter().filter(is_gone);
-    changes.extend(gone.map(|(_, gone)| Change::DownloadRemoved { id: gone.id.clone() }));
+    changes.extend(gone.map(|(_, gone)| FeedChange::DownloadRemoved { id: gone.id.clone() }));
 }
 
 /// Returns a model as it is but for the progress of its loads.
@@ -132,7 +132,7 @@ fn without_loads(model: &ModelView) -> ModelView {
     model
 }
 
-fn new_failures(before: &View, now: &View) -> Vec<Failure> {
+fn new_failures(before: &View, now: &View) -> Vec<ShownFailure> {
     let known = failures(before);
     let mut failures = failures(now);
     // The state may follow later than the failure.
@@ -145,9 +145,9 @@ fn new_failures(before: &View, now: &View) -> Vec<Failure> {
     failures
 }
 
-fn exit_of(model: &str, worker: &WorkerReport) -> Option<Failure> {
+fn exit_of(model: &str, worker: &WorkerReport) -> Option<ShownFailure> {
     let exit = worker.last_exit.as_ref()?;
-    Some(Failure {
+    Some(ShownFailure {
         at: exit.at,
         what: "worker",
         model: model.to_owned(),
@@ -160,9 +160,9 @@ fn exit_of(model: &str, worker: &WorkerReport) -> Option<Failure> {
     })
 }
 
-fn failure_of(download: &DownloadStatus) -> Option<Failure> {
+fn failure_of(download: &DownloadStatus) -> Option<ShownFailure> {
     let failure = download.error.as_ref().filter(|_| download.state == DownloadState::Failed)?;
-    Some(Failure {
+    Some(ShownFailure {
         at: failure.at,
         what: "download",
         model: download.report.model.clone(),

@@ -1,10 +1,11 @@
 //! The live feed: what is told of the service, to all who listen.
 //!
-//! One task looks at the service while somebody listens: it begins with the first listener and ends with the last. What it
+//! One task looks at the service while clients listen: it begins with the first listener and ends with the last. What it
 //! tells is kept for a while, once for all; each listener takes it at its own pace, and one that is too slow misses some
 //! and is told so. Nothing is queued for a listener, so none holds another back.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,13 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::bounds::{HISTORY_BYTES, HISTORY_EVENTS, KEPT_FAILURES, LISTENERS_FULL_RETRY, MOST_LISTENERS};
-use super::changes::{Change, changes, failures};
-use super::listener::Listener;
-use super::look::Sources;
-use super::snapshot::Snapshot;
-use super::throughput::{Counts, Throughput};
-use super::view::{Failure, View};
-use super::watcher;
+use super::changes::{FeedChange, changes, failures};
+use super::look::FeedSources;
+use super::snapshot::FeedSnapshot;
+use super::throughput::{Throughput, WorkCounts};
+use super::view::{ShownFailure, View};
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::refusal::Refusal;
 
@@ -31,7 +30,7 @@ const LISTENERS: &str = "Too many clients listen to the feed";
 
 /// The feed of one service.
 pub(super) struct Feed {
-    pub(super) sources: Sources,
+    pub(super) sources: FeedSources,
     state: Mutex<FeedState>,
     /// The number of the last event.
     told: watch::Sender<u64>,
@@ -50,7 +49,7 @@ struct FeedState {
     view: Option<Arc<View>>,
     throughput: Throughput,
     /// The last failures, the oldest first.
-    failures: VecDeque<Failure>,
+    failures: VecDeque<ShownFailure>,
     history: VecDeque<ToldEvent>,
     history_bytes: usize,
     /// The number of the last event.
@@ -62,23 +61,35 @@ struct ToldEvent {
     text: Bytes,
 }
 
+/// The place of a new listener.
+pub(super) struct ListenerPlace {
+    /// The event that it has seen, if all that followed is known.
+    pub(super) seen: Option<u64>,
+    /// The number of the last event.
+    pub(super) told: watch::Receiver<u64>,
+    /// Cancelled when the service stops.
+    pub(super) stop: CancellationToken,
+    /// For the first listener: until when the service has to be looked at.
+    pub(super) must_look: Option<CancellationToken>,
+}
+
 /// What a listener gets next.
 pub(super) enum Told {
     /// These events, up to the one with this number.
     Events(Vec<Bytes>, u64),
     /// Everything as it is now, in place of the events that the listener lacks; as of the event with this number.
-    Snapshot(Box<Snapshot>, u64),
+    Snapshot(Box<FeedSnapshot>, u64),
     /// Nothing yet.
     Nothing,
 }
 
 impl Feed {
-    /// Creates a feed that nobody listens to.
-    pub(super) fn new(sources: Sources) -> Self {
+    /// Creates a feed without listeners.
+    pub(super) fn new(sources: FeedSources) -> Self {
         // Numbers go on rising after a restart, so that one of before it is not mistaken for one of now. Microseconds fit
         // into the numbers of JavaScript for 200 years.
         let first = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(0);
-        let nothing = Counts::default();
+        let nothing = WorkCounts::default();
         let state = FeedState {
             listeners: 0,
             looking: None,
@@ -99,11 +110,11 @@ impl Feed {
         }
     }
 
-    /// Adds a listener that has seen the event with this number, if it says one.
+    /// Adds a listener that has seen the event with this number, if it says one. [`Feed::leave`] removes it.
     ///
     /// # Errors
     /// There are too many listeners, or the service stops.
-    pub(super) fn listen(self: &Arc<Self>, seen: Option<u64>) -> Result<Listener, Refusal> {
+    pub(super) fn join(&self, seen: Option<u64>) -> Result<ListenerPlace, Refusal> {
         if self.stop.is_cancelled() {
             return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
         }
@@ -112,15 +123,20 @@ impl Feed {
             return Err(Refusal::TooManyListeners(LISTENERS, LISTENERS_FULL_RETRY));
         }
         state.listeners += 1;
+        let mut must_look = None;
         if state.looking.is_none() {
             let over = self.stop.child_token();
             state.looking = Some(over.clone());
             self.tell(&mut state, self.sources.look(), None);
-            self.tasks.spawn_on(watcher::watch(Arc::clone(self), over), &self.runtime);
+            must_look = Some(over);
         }
         let seen = seen.filter(|seen| state.has_all_after(*seen));
-        drop(state);
-        Ok(Listener::new(Arc::clone(self), seen, self.told.subscribe(), self.stop.clone()))
+        Ok(ListenerPlace { seen, told: self.told.subscribe(), stop: self.stop.clone(), must_look })
+    }
+
+    /// Runs the task that looks, beside what is no request.
+    pub(super) fn run(&self, looking: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(looking, &self.runtime);
     }
 
     /// Removes a listener.
@@ -192,7 +208,7 @@ impl Feed {
         }
         state.view = Some(Arc::new(view));
         if let Some(throughput) = throughput {
-            state.push(&Change::Throughput(throughput.clone()));
+            state.push(&FeedChange::Throughput(throughput.clone()));
             state.throughput = throughput;
         }
         let last = state.last;
@@ -205,9 +221,9 @@ impl Feed {
 }
 
 impl FeedState {
-    fn snapshot(&self) -> Option<Snapshot> {
+    fn snapshot(&self) -> Option<FeedSnapshot> {
         let (throughput, failures) = (self.throughput.clone(), self.failures.iter().cloned().collect());
-        Some(Snapshot { view: Arc::clone(self.view.as_ref()?), throughput, failures })
+        Some(FeedSnapshot { view: Arc::clone(self.view.as_ref()?), throughput, failures })
     }
 
     /// Returns whether every event after the one with this number is kept.
@@ -216,8 +232,8 @@ impl FeedState {
         seen <= self.last && seen + 1 >= first
     }
 
-    fn push(&mut self, change: &Change) {
-        if let Change::Failure(failure) = change {
+    fn push(&mut self, change: &FeedChange) {
+        if let FeedChange::Failure(failure) = change {
             self.failures.push_back(failure.clone());
         }
         while self.failures.len() > KEPT_FAILURES {

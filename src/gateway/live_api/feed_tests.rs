@@ -10,6 +10,7 @@ use super::*;
 use crate::download::DownloadRegistry;
 use crate::fleet::Fleet;
 use crate::gateway::live_api::bounds::{EVENTS_AT_ONCE, MOST_BEHIND};
+use crate::gateway::live_api::listener::Listener;
 use crate::gateway::queue::QueueTimeouts;
 use crate::gateway::queue::model_queues::ModelQueues;
 use crate::gateway::testing::TestRecords;
@@ -37,7 +38,7 @@ impl TestFeed {
         let (accounting, second) = (Arc::clone(&records.accounting), Duration::from_secs(1));
         let metrics = Arc::clone(&accounting.metrics);
         let timeouts = QueueTimeouts { queue: None, request: second, priority: second };
-        let sources = Sources {
+        let sources = FeedSources {
             fleet: Arc::new(Fleet::new(Vec::new())),
             queues: Arc::new(ModelQueues::new(None, timeouts, Arc::clone(&metrics))),
             downloads: Arc::new(DownloadRegistry::new(settings, metrics)),
@@ -85,7 +86,7 @@ async fn next(listener: &mut Listener) -> Vec<Event> {
 #[tokio::test]
 async fn a_listener_gets_a_snapshot_and_then_each_event_in_its_order() {
     let test = TestFeed::new();
-    let mut listener = test.feed.listen(None).unwrap();
+    let mut listener = Listener::begin(&test.feed, None).unwrap();
     let [(Some(first), name, snapshot)] = &next(&mut listener).await[..] else { panic!("one event") };
     assert_eq!((name.as_str(), &snapshot["status"]), ("snapshot", &"ok".into()));
     assert!(*first < 1 << 53, "it is a number of JavaScript");
@@ -102,16 +103,16 @@ async fn a_listener_gets_a_snapshot_and_then_each_event_in_its_order() {
 #[tokio::test]
 async fn a_listener_that_comes_back_gets_what_it_lacks_as_long_as_that_is_known() {
     let test = TestFeed::new();
-    let mut listener = test.feed.listen(None).unwrap();
+    let mut listener = Listener::begin(&test.feed, None).unwrap();
     let first = next(&mut listener).await[0].0.unwrap();
     test.happen(2);
     drop(listener);
-    // What happens while nobody listens is told as one step from what was known.
-    let mut back = test.feed.listen(Some(first + 1)).unwrap();
+    // What happens while there is no listener is told as one step from what was known.
+    let mut back = Listener::begin(&test.feed, Some(first + 1)).unwrap();
     let told = next(&mut back).await;
     assert_eq!((told.len(), told[0].0, told[0].1.as_str()), (1, Some(first + 2), "act"));
     for unknown in [1, first - 1, first + 3, u64::MAX] {
-        let mut other = test.feed.listen(Some(unknown)).unwrap();
+        let mut other = Listener::begin(&test.feed, Some(unknown)).unwrap();
         let told = next(&mut other).await;
         assert_eq!((told.len(), told[0].0, told[0].1.as_str()), (1, Some(first + 2), "snapshot"), "{unknown}");
     }
@@ -121,7 +122,8 @@ async fn a_listener_that_comes_back_gets_what_it_lacks_as_long_as_that_is_known(
 #[tokio::test]
 async fn a_slow_listener_is_told_what_it_missed_and_holds_no_other_back() {
     let test = TestFeed::new();
-    let (mut slow, mut quick) = (test.feed.listen(None).unwrap(), test.feed.listen(None).unwrap());
+    let (mut slow, mut quick) =
+        (Listener::begin(&test.feed, None).unwrap(), Listener::begin(&test.feed, None).unwrap());
     let first = next(&mut slow).await[0].0.unwrap();
     assert_eq!(next(&mut quick).await[0].0, Some(first));
     let count = MOST_BEHIND + 1;
@@ -142,7 +144,7 @@ async fn a_slow_listener_is_told_what_it_missed_and_holds_no_other_back() {
 #[tokio::test]
 async fn the_history_is_bounded_and_so_is_what_is_passed_on_at_once() {
     let test = TestFeed::new();
-    let mut listener = test.feed.listen(None).unwrap();
+    let mut listener = Listener::begin(&test.feed, None).unwrap();
     next(&mut listener).await;
     test.happen(HISTORY_EVENTS + 100);
     let state = test.feed.lock();
@@ -157,11 +159,11 @@ async fn the_history_is_bounded_and_so_is_what_is_passed_on_at_once() {
 }
 
 #[tokio::test]
-async fn nothing_runs_while_nobody_listens() {
+async fn nothing_runs_without_a_listener() {
     let test = TestFeed::new();
     assert_eq!(test.feed.tasks.len(), 0);
     for _ in 0..2 {
-        let listeners = [test.feed.listen(None).unwrap(), test.feed.listen(None).unwrap()];
+        let listeners = [Listener::begin(&test.feed, None).unwrap(), Listener::begin(&test.feed, None).unwrap()];
         assert_eq!(test.feed.tasks.len(), 1, "one for all listeners");
         let [first, second] = listeners;
         drop(first);
@@ -180,15 +182,16 @@ async fn nothing_runs_while_nobody_listens() {
 #[tokio::test]
 async fn listeners_are_bounded_and_end_with_the_service() {
     let test = TestFeed::new();
-    let mut listeners: Vec<Listener> = (0..MOST_LISTENERS).map(|_| test.feed.listen(None).unwrap()).collect();
-    assert!(matches!(test.feed.listen(None), Err(Refusal::TooManyListeners(..))));
+    let mut listeners: Vec<Listener> =
+        (0..MOST_LISTENERS).map(|_| Listener::begin(&test.feed, None).unwrap()).collect();
+    assert!(matches!(Listener::begin(&test.feed, None), Err(Refusal::TooManyListeners(..))));
     listeners.pop();
-    let mut last = test.feed.listen(None).unwrap();
+    let mut last = Listener::begin(&test.feed, None).unwrap();
     next(&mut last).await;
     timeout(SOON, test.feed.end()).await.expect("it ends at once");
     let told = next(&mut last).await;
     assert_eq!((told[0].0, told[0].1.as_str()), (None, "end"));
     assert_eq!(last.next().await, None);
     drop(listeners);
-    assert!(matches!(test.feed.listen(None), Err(Refusal::ShuttingDown(_))));
+    assert!(matches!(Listener::begin(&test.feed, None), Err(Refusal::ShuttingDown(_))));
 }

@@ -9,9 +9,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::bounds::{EVENTS_AT_ONCE, HEARTBEAT_INTERVAL, MOST_BEHIND};
-use super::feed::{Feed, Told};
+use super::feed::{Feed, ListenerPlace, Told};
+use super::watcher;
 use crate::gateway::response::local_answer::{HEARTBEAT, event_text};
 use crate::gateway::response::made::NextMade;
+use crate::refusal::Refusal;
 
 /// A listener, until it is dropped.
 pub(super) struct Listener {
@@ -24,8 +26,16 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(feed: Arc<Feed>, seen: Option<u64>, told: watch::Receiver<u64>, stop: CancellationToken) -> Self {
-        Self { feed, seen, told, stop, has_ended: false }
+    /// Begins to listen, for a client that has seen the event with this number, if it says one.
+    ///
+    /// # Errors
+    /// There are too many listeners, or the service stops.
+    pub(super) fn begin(feed: &Arc<Feed>, seen: Option<u64>) -> Result<Self, Refusal> {
+        let ListenerPlace { seen, told, stop, must_look } = feed.join(seen)?;
+        if let Some(over) = must_look {
+            feed.run(watcher::watch(Arc::clone(feed), over));
+        }
+        Ok(Self { feed: Arc::clone(feed), seen, told, stop, has_ended: false })
     }
 
     /// Waits for what the client hears next; `None` after the last event.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::bounds::LISTED_WAITERS;
-use super::throughput::Counts;
+use super::throughput::WorkCounts;
 use super::view::{MemoryView, ModelMemory, ModelView, QueueView, View, WaiterView};
 use crate::download::DownloadRegistry;
 use crate::fleet::{Fleet, Model, WorkerKind, WorkerReport, WorkerState};
@@ -18,14 +18,14 @@ use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{Metrics, ModelLabels};
 
 /// The parts of the service that are looked at.
-pub(super) struct Sources {
+pub(super) struct FeedSources {
     pub(super) fleet: Arc<Fleet>,
     pub(super) queues: Arc<ModelQueues>,
     pub(super) downloads: Arc<DownloadRegistry>,
     pub(super) accounting: Arc<Accounting>,
 }
 
-impl Sources {
+impl FeedSources {
     /// Returns the service as it is now.
     pub(super) fn look(&self) -> View {
         let metrics = &self.accounting.metrics;
@@ -43,9 +43,9 @@ impl Sources {
     }
 
     /// Returns what has been done so far.
-    pub(super) fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> WorkCounts {
         let metrics = &self.accounting.metrics;
-        Counts { models: metrics.model_counts(), running: metrics.active.get(), waiting: metrics.queue_depth.get() }
+        WorkCounts { models: metrics.model_counts(), running: metrics.active.get(), waiting: metrics.queue_depth.get() }
     }
 
     /// Waits for the next change of a worker, the models or a queue, from this call on.

@@ -1,6 +1,6 @@
 //! The routes with which people look at the service while it works: the live feed, the queue, the logs.
 //!
-//! Owns what is told, to whom and how fast. Nothing of it runs while nobody asks.
+//! Owns what is told, to whom and how fast. Nothing of it runs while no client asks.
 //!
 //! - `bounds.rs`: how many may listen, how much is kept for them, how often is looked
 //! - `changes.rs`: what has changed between two views: pure
@@ -54,9 +54,10 @@ use crate::refusal::Refusal;
 use crate::telemetry::throttled_warning::ThrottledWarning;
 use bounds::{LISTENERS_FULL_RETRY, LOG_READS_AT_ONCE, MOST_LOG_FOLLOWERS};
 use feed::Feed;
+use listener::Listener;
 use log_follow::{LogDesk, LogFollower, LogUnread};
 use log_list::NamedLog;
-use look::Sources;
+use look::FeedSources;
 use query::LogQuery;
 
 /// What a refusal for too many clients that follow logs says.
@@ -81,7 +82,7 @@ impl LiveApi {
         accounting: Arc<Accounting>,
     ) -> Self {
         Self {
-            feed: Arc::new(Feed::new(Sources { fleet, queues, downloads, accounting })),
+            feed: Arc::new(Feed::new(FeedSources { fleet, queues, downloads, accounting })),
             desk: LogDesk::new(LOG_READS_AT_ONCE),
             followers: Arc::new(Semaphore::new(MOST_LOG_FOLLOWERS)),
             stop: CancellationToken::new(),
@@ -104,11 +105,11 @@ impl LiveApi {
             LiveRoute::Events => {
                 query::check_none(parts)?;
                 let seen = parts.headers.get(LAST_EVENT_ID).and_then(|seen| seen.to_str().ok()?.parse().ok());
-                Ok(event_stream(listener::stream_of(self.feed.listen(seen)?)))
+                Ok(event_stream(listener::stream_of(Listener::begin(&self.feed, seen)?)))
             }
             LiveRoute::Queue => {
                 query::check_none(parts)?;
-                let Sources { queues, accounting, .. } = &self.feed.sources;
+                let FeedSources { queues, accounting, .. } = &self.feed.sources;
                 let list = queue_list::list(&queues.current(), caller, &accounting.access);
                 Ok(LocalAnswer::Whole(json_response(StatusCode::OK, &list)))
             }
@@ -141,7 +142,7 @@ impl LiveApi {
     }
 
     fn logs(&self) -> Vec<NamedLog> {
-        let Sources { fleet, accounting, .. } = &self.feed.sources;
+        let FeedSources { fleet, accounting, .. } = &self.feed.sources;
         log_list::logs(fleet, &accounting.access)
     }
 

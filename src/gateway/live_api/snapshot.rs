@@ -6,18 +6,18 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::throughput::Throughput;
-use super::view::{Failure, MemoryView, ModelView, QueueView, View};
+use super::view::{MemoryView, ModelView, QueueView, ShownFailure, View};
 use crate::download::DownloadStatus;
 use crate::fleet::ServiceStatus;
 use crate::gateway::accounting::recent_acts::ShownAct;
 use crate::gateway::response::local_answer::event_text;
 
 /// What there is to tell at one moment. Written only when it is sent, because that takes a while with many models.
-pub(super) struct Snapshot {
+pub(super) struct FeedSnapshot {
     pub(super) view: Arc<View>,
     pub(super) throughput: Throughput,
     /// The last failures, the oldest first.
-    pub(super) failures: Vec<Failure>,
+    pub(super) failures: Vec<ShownFailure>,
 }
 
 /// Its form on the wire.
@@ -32,11 +32,11 @@ struct SnapshotData<'a> {
     downloads: Vec<&'a DownloadStatus>,
     memory: &'a MemoryView,
     throughput: &'a Throughput,
-    failures: Vec<&'a Failure>,
+    failures: Vec<&'a ShownFailure>,
     acts: Vec<&'a ShownAct>,
 }
 
-impl Snapshot {
+impl FeedSnapshot {
     /// Returns the event, as of the one with this number.
     pub(super) fn text(&self, as_of: u64, uptime_seconds: f64) -> String {
         let Self { view, throughput, failures } = self;

@@ -10,7 +10,7 @@ use crate::telemetry::live_counts::ModelCounts;
 
 /// What has been done since the start, and what is under way.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Counts {
+pub(super) struct WorkCounts {
     /// By model.
     pub(super) models: BTreeMap<String, ModelCounts>,
     /// Requests that hold a slot.
@@ -50,7 +50,7 @@ struct ModelPace {
 
 impl Throughput {
     /// Returns what was done between two counts.
-    pub(super) fn between(before: &Counts, now: &Counts, passed: Duration, at: Timestamp) -> Self {
+    pub(super) fn between(before: &WorkCounts, now: &WorkCounts, passed: Duration, at: Timestamp) -> Self {
         let (mut all, mut models) = (ModelCounts::default(), Vec::new());
         for (model, counts) in &now.models {
             let known = before.models.get(model).copied().unwrap_or_default();
@@ -92,11 +92,11 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn counts(models: &[(&str, f64, f64, f64)], running: i64) -> Counts {
+    fn counts(models: &[(&str, f64, f64, f64)], running: i64) -> WorkCounts {
         let of = |&(model, tokens, served, first_byte_seconds): &(&str, f64, f64, f64)| {
             (model.to_owned(), ModelCounts { tokens, served, first_byte_seconds })
         };
-        Counts { models: models.iter().map(of).collect(), running, waiting: 0 }
+        WorkCounts { models: models.iter().map(of).collect(), running, waiting: 0 }
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
             ],
         });
         assert_eq!(json!(throughput), expected);
-        let now = Counts { running: 0, ..now };
+        let now = WorkCounts { running: 0, ..now };
         assert!(Throughput::between(&now, &now, two_seconds, Timestamp::UNIX_EPOCH).is_idle());
     }
 }

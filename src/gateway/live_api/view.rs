@@ -85,7 +85,7 @@ pub(super) struct ModelMemory {
 
 /// What went wrong, with what to do about it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Failure {
+pub(super) struct ShownFailure {
     pub(super) at: Timestamp,
     /// `worker` or `download`.
     pub(super) what: &'static str,

@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::bounds::{LOOK_GAP, LOOK_INTERVAL, THROUGHPUT_INTERVAL};
 use super::feed::Feed;
-use super::throughput::{Counts, Throughput};
+use super::throughput::{Throughput, WorkCounts};
 
 /// Measures throughput from one second to the next.
 struct Meter {
-    counts: Counts,
+    counts: WorkCounts,
     since: Instant,
     was_idle: bool,
 }
