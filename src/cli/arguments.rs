@@ -8,7 +8,6 @@ use clap::{Args, CommandFactory, Parser};
 
 use super::chat::ChatArgs;
 use super::client::RemoteArgs;
-use super::control::{StatusArgs, StopArgs};
 use super::generate::{CompletionsArgs, InitArgs, ManArgs, SchemaArgs};
 use super::inputs::{Flags, PLACE_FLAGS, PlaceFlags, detect_platform, resolve_inputs};
 use super::launch::LaunchArgs;
@@ -101,6 +100,32 @@ pub(super) struct StartArgs {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:
+  llamagate stop          waits for the requests in flight, for DRAIN_TIMEOUT at most
+  llamagate stop --now    cuts them")]
+pub(super) struct StopArgs {
+    /// Cut the requests in flight
+    #[arg(long)]
+    pub(super) now: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) flags: PlaceFlags,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:
+  llamagate status        exits with 0 if a service runs, and with 3 if none does")]
+pub(super) struct StatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) flags: PlaceFlags,
 }
 
 #[derive(Args)]
@@ -336,7 +361,7 @@ impl ServeArgs {
     /// Returns the arguments as words of a command line.
     pub(super) fn words(&self) -> Vec<String> {
         let flags = self.flags.0.iter().map(|(key, value)| format!("--{}={value}", key.replace('_', "-")));
-        flags.chain(self.model.iter().map(|model| model.clone())).collect()
+        flags.chain(self.model.iter().cloned()).collect()
     }
 
     /// Returns MODEL as it was given.

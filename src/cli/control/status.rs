@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::args::StatusArgs;
 use super::unit::{UNIT, UserUnit};
+use crate::cli::arguments::StatusArgs;
 use crate::cli::client::{self, CallError, ServiceAddress, ServiceClient};
 use crate::cli::command_settings::{SERVICE, resolve_groups};
 use crate::cli::output::print;

@@ -8,8 +8,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use super::args::StopArgs;
 use super::unit::{UNIT, UserUnit};
+use crate::cli::arguments::StopArgs;
 use crate::cli::client::CallError;
 use crate::cli::command_settings::{SERVICE, resolve_groups};
 use crate::cli::output::print;

@@ -4,8 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::client_of;
-use super::pages::read_rows;
+use super::over_http::{UsageSource, read_rows, source_of};
 use crate::cli::arguments::AuditArgs;
 use crate::cli::client::{self, CallError};
 use crate::cli::command_settings::{USAGE, resolve_groups};
@@ -28,12 +27,12 @@ pub(in crate::cli) fn run(arguments: AuditArgs, environment: Environment) -> Exi
 fn read(arguments: AuditArgs, environment: Environment) -> Result<Vec<ActRow>, CallError> {
     let AuditArgs { limit, json: _, remote, flags } = arguments;
     let limit = usize::try_from(limit.get()).unwrap_or(usize::MAX);
-    let (flags, environment) = match client_of(&remote, flags, environment)? {
-        Ok(client) => {
+    let (flags, environment) = match source_of(&remote, flags, environment)? {
+        UsageSource::Service(client) => {
             let (rows, _) = client::run(read_rows(&client, "/audit", &[], limit))?;
             return Ok(rows.iter().map(act_of).collect());
         }
-        Err(local) => local,
+        UsageSource::File(flags, environment) => (flags, environment),
     };
     let settings = resolve_groups(flags, environment, &[USAGE]).map_err(CallError::Reported)?;
     let failed = |error: LedgerError| CallError::Broken(error.to_string());

@@ -4,8 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::client_of;
-use super::pages::read_rows;
+use super::over_http::{UsageSource, read_rows, source_of};
 use crate::cli::arguments::UsageArgs;
 use crate::cli::client::{self, CallError, ServiceClient};
 use crate::cli::command_settings::{USAGE, print_warning, resolve_groups};
@@ -40,9 +39,9 @@ fn read(arguments: UsageArgs, environment: Environment) -> Result<ShownUsage, Ca
     let query = UsageQuery::read(given.iter().map(|(name, value)| (*name, value.as_str())));
     // Also for a service, whose answer would name the parameter and not the flag.
     let query = query.map_err(|error| CallError::Usage(format!("--{error}")))?;
-    let (flags, environment) = match client_of(&remote, flags, environment)? {
-        Ok(client) => return client::run(ask(&client, given, name)),
-        Err(local) => local,
+    let (flags, environment) = match source_of(&remote, flags, environment)? {
+        UsageSource::Service(client) => return client::run(ask(&client, given, name)),
+        UsageSource::File(flags, environment) => (flags, environment),
     };
     let settings = resolve_groups(flags, environment, &[USAGE]).map_err(CallError::Reported)?;
     let failed = |error: LedgerError| CallError::Broken(error.to_string());

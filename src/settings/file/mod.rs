@@ -14,7 +14,7 @@
 //! - `models.rs`: `models:` and `defaults:`
 //! - `node.rs`: a YAML value whose mappings keep their order
 //! - `params.rs`: `litellm_params` of an entry of `model_list:`
-//! - `schema.rs`: the JSON Schema of the file, for editors
+//! - `schema.rs`: the sections of the file, and its JSON Schema, for editors
 //! - `sections.rs`: LiteLLM's other sections
 //! - `unread_param.rs`: what an unread key of `litellm_params` is
 
@@ -45,6 +45,7 @@ use crate::models::ModelKind;
 use fields::NodeFields;
 use include::{MergedFile, merge_included};
 use params::References;
+use schema::{SECTIONS, SHARED_WITH_SERVER};
 
 pub(super) use address::api_base;
 pub(crate) use include::read_text as read_config_text;
@@ -53,26 +54,6 @@ pub(super) use models::{check_name, start_of};
 pub(crate) use node::YamlNode;
 pub(super) use params::Backend;
 pub(crate) use schema::configuration_schema;
-
-/// The sections that are read.
-const SECTIONS: &[&str] = &[
-    "server",
-    "defaults",
-    "memory_budget",
-    "max_wait_before_drain",
-    "models",
-    "model_list",
-    "router_settings",
-    "fallbacks",
-    "default_models",
-    "environment_variables",
-    "credential_list",
-    "general_settings",
-    "litellm_settings",
-];
-
-/// Those that are settings of `server:`, too.
-const SHARED_WITH_SERVER: &[&str] = &["memory_budget", "max_wait_before_drain"];
 
 /// The content of the configuration file.
 #[derive(Default)]

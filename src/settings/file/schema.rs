@@ -1,4 +1,4 @@
-//! The JSON Schema of the configuration file, for editors.
+//! The sections of the configuration file, and its JSON Schema, for editors.
 //!
 //! Every name in it comes from the tables and readers that read the file. Sections in LiteLLM's format are open, because
 //! unknown keys there are LiteLLM's or become fields of requests.
@@ -8,9 +8,28 @@ use serde_json::{Map, Value as Json, json};
 use super::include::INCLUDE;
 use super::known::SECTIONS as IGNORED_SECTIONS;
 use super::models::{SINGLE_MODEL_KEYS, keys};
-use super::{SECTIONS, SHARED_WITH_SERVER};
 use crate::models::ModelKind;
 use crate::settings::options::{OPTIONS, OptionRow, Sources, row};
+
+/// The sections that are read.
+pub(super) const SECTIONS: &[&str] = &[
+    "server",
+    "defaults",
+    "memory_budget",
+    "max_wait_before_drain",
+    "models",
+    "model_list",
+    "router_settings",
+    "fallbacks",
+    "default_models",
+    "environment_variables",
+    "credential_list",
+    "general_settings",
+    "litellm_settings",
+];
+
+/// Those that are settings of `server:`, too.
+pub(super) const SHARED_WITH_SERVER: &[&str] = &["memory_budget", "max_wait_before_drain"];
 
 /// The dialect that editors know best.
 const DIALECT: &str = "http://json-schema.org/draft-07/schema#";

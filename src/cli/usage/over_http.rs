@@ -1,11 +1,38 @@
-//! Answers over HTTP that come in pages.
+//! Whether a service is asked, and its answers, which come in pages.
+
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::cli::client::{CallError, ServiceClient};
+use crate::cli::client::{CallError, RemoteArgs, ServiceAddress, ServiceClient};
+use crate::cli::inputs::{Flags, PLACE_FLAGS};
+use crate::settings::Environment;
 
 /// Rows that are asked for at a time.
 const PAGE_ROWS: usize = 10_000;
+
+/// What answers a question.
+pub(super) enum UsageSource {
+    /// A service, over HTTP.
+    Service(ServiceClient),
+    /// The file that these flags and variables name.
+    File(BTreeMap<&'static str, String>, Environment),
+}
+
+/// Returns a service, if the arguments or the environment name one, and else the file.
+///
+/// # Errors
+/// [`CallError`] as for [`ServiceAddress::find`], and for a flag that has an effect on the file only.
+pub(super) fn source_of(remote: &RemoteArgs, flags: Flags, environment: Environment) -> Result<UsageSource, CallError> {
+    if !ServiceAddress::is_named(remote, &environment) {
+        return Ok(UsageSource::File(flags.0, environment));
+    }
+    if let Some(key) = flags.0.keys().find(|key| !PLACE_FLAGS.contains(key)) {
+        let flag = key.replace('_', "-");
+        return Err(CallError::Usage(format!("--{flag} has no effect on a service that is asked over HTTP")));
+    }
+    ServiceClient::new(ServiceAddress::find(remote, flags.0, environment)?).map(UsageSource::Service)
+}
 
 /// Reads the rows of all pages, `most` of them. Also returns whether there are more.
 ///
