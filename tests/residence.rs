@@ -27,7 +27,8 @@ use llamagate::telemetry::files::{LogFolder, LogRules};
 use llamagate::telemetry::metrics::{Metrics, ModelLabels};
 use llamagate::worker::{
     CompanionFiles, InFlight, KeySuspensions, LearnedMemory, MemoryBudget, Need, NotAccepted, Plan, Program,
-    RequestClass, Spawner, WorkerCondition, WorkerContext, WorkerHandle, WorkerLoss, WorkerState, supervise,
+    RequestClass, ServedFiles, Spawner, WorkerCondition, WorkerContext, WorkerHandle, WorkerLoss, WorkerState,
+    supervise,
 };
 use support::model_file::Kind;
 use support::resources::{cmdline, environ, pid_gone};
@@ -117,6 +118,7 @@ impl Fixture {
             load_mode: LoadMode::default(),
             projector: None,
             companions: CompanionFiles::default(),
+            files: ServedFiles::default(),
             gives_token_vectors: false,
             environment: Environment::capture().for_child(),
             logs: LogFolder::open(
