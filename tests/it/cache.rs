@@ -197,6 +197,18 @@ fn the_answers_that_were_used_longest_ago_leave_first() {
 }
 
 #[test]
+fn of_three_entries_only_two_were_kept() {
+    let numbered = |number: u32| json!({"messages": [], "temperature": 0, "seed": number});
+    let gateway = ready(json!({}), &[("CACHE_MAX_SIZE", "3")]);
+    for mark in ["miss", "hit"] {
+        for number in 1..4 {
+            ask(&gateway.client(), CHAT, &numbered(number), mark);
+        }
+    }
+    assert_eq!(metric(&gateway, "llamagate_cache_entries"), 3);
+}
+
+#[test]
 fn an_answer_that_is_larger_than_its_share_is_not_kept() {
     let gateway = ready(json!({"frames": 64, "frame_bytes": 1024}), &[("CACHE_MAX_BYTES", "256KiB")]);
     for stream in [false, true] {

@@ -10,6 +10,7 @@ use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
+use super::cache_bounds::CacheBounds;
 use super::disk::answer_disk::AnswerDisk;
 use super::kept_answer::KeptAnswer;
 use super::key::CacheKey;
@@ -41,17 +42,19 @@ struct AnswerMemory {
 impl AnswerStore {
     /// Creates a store with the bounds of the settings. `file` is where answers outlive the service.
     pub(super) fn new(settings: &Caching, file: Option<PathBuf>, metrics: &Arc<Metrics>) -> Self {
-        let memory = AnswerMemory::new(settings, metrics);
+        let bounds = CacheBounds::of(settings);
+        let memory = AnswerMemory::new(bounds, metrics);
         let seen_models = Arc::<AtomicUsize>::default();
         let (found, seen) = (memory.clone(), Arc::clone(&seen_models));
         let restore = move |key, answer: KeptAnswer| {
             // What was kept meanwhile is newer.
             if !found.answers.contains_key(&key) {
                 found.put(key, Arc::new(answer));
-                seen.store(0, Ordering::Relaxed);
             }
         };
-        let disk = file.and_then(|file| AnswerDisk::start(file, settings, metrics, restore));
+        // Some may be of models that there are no more.
+        let finish = move || seen.store(0, Ordering::Relaxed);
+        let disk = file.and_then(|file| AnswerDisk::start(file, bounds, metrics, (restore, finish)));
         Self { memory, disk, largest: settings.cache_max_bytes.0 / LARGEST_KEPT_SHARE, seen_models }
     }
 
@@ -100,15 +103,13 @@ impl AnswerStore {
 }
 
 impl AnswerMemory {
-    fn new(settings: &Caching, metrics: &Arc<Metrics>) -> Self {
-        let most_bytes = settings.cache_max_bytes.0;
-        // A short answer counts for its share of the entries, so that one bound holds both.
-        let least = settings.cache_max_size.0.map_or(0, |entries| most_bytes.div_ceil(entries));
+    fn new(bounds: CacheBounds, metrics: &Arc<Metrics>) -> Self {
         let removed = Arc::clone(metrics);
+        let weight = move |answer: &KeptAnswer| bounds.weight(answer.size() as u64);
         let answers = Cache::builder()
-            .max_capacity(most_bytes as u64)
-            .weigher(move |_, answer: &Arc<KeptAnswer>| u32::try_from(answer.size().max(least)).unwrap_or(u32::MAX))
-            .expire_after(AnswerExpiry { ttl: settings.cache_ttl.0 })
+            .max_capacity(bounds.most_bytes)
+            .weigher(move |_, answer: &Arc<KeptAnswer>| u32::try_from(weight(answer)).unwrap_or(u32::MAX))
+            .expire_after(AnswerExpiry { ttl: bounds.ttl })
             .eviction_policy(EvictionPolicy::lru())
             .support_invalidation_closures()
             .eviction_listener(move |_, answer: Arc<KeptAnswer>, _: RemovalCause| {

@@ -88,7 +88,12 @@ impl KeptAnswer {
 
     /// Returns for how long it has been kept.
     pub(super) fn age(&self) -> Duration {
-        self.age_before.saturating_add(self.since.elapsed())
+        self.age_at(Instant::now())
+    }
+
+    /// Returns for how long it has been kept at this time.
+    pub(super) fn age_at(&self, at: Instant) -> Duration {
+        self.age_before.saturating_add(at.saturating_duration_since(self.since))
     }
 
     /// Returns all its pieces in one.

@@ -6,6 +6,7 @@
 //!
 //! - `answer_cache.rs`: finds the answer to a request: kept, in flight, or to be made
 //! - `answer_store.rs`: the answers that are kept, within their bounds
+//! - `cache_bounds.rs`: what answers that are kept are bounded by
 //! - `cacheable.rs`: which requests may be answered from here
 //! - `directives.rs`: what `Cache-Control` of a request asks for
 //! - `disk/`: answers that outlive the service
@@ -20,6 +21,7 @@
 
 pub(super) mod answer_cache;
 mod answer_store;
+mod cache_bounds;
 mod cacheable;
 mod directives;
 mod disk;

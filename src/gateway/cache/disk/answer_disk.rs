@@ -1,29 +1,21 @@
 //! The file of answers as the rest of the cache sees it.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use tracing::warn;
 
-use super::answers_file::{AnswerToWrite, DiskBounds};
+use super::answers_file::AnswerToWrite;
 use super::disk_writer::DiskWriter;
+use super::waiting_answers::WaitingAnswers;
 use crate::gateway::bounds::{DISK_LAST_WRITE_WAIT, LARGEST_ON_DISK, WAITING_ANSWER_BYTES, WAITING_ANSWERS};
+use crate::gateway::cache::cache_bounds::CacheBounds;
 use crate::gateway::cache::kept_answer::KeptAnswer;
 use crate::gateway::cache::key::CacheKey;
-use crate::settings::options::Caching;
 use crate::telemetry::metrics::Metrics;
-
-/// The answers that wait for the writer.
-#[derive(Debug, Default)]
-pub(super) struct WaitingAnswers {
-    /// The memory that they take.
-    pub(super) bytes: AtomicUsize,
-    /// Whether no further ones come.
-    pub(super) is_closed: AtomicBool,
-}
 
 /// The file of answers.
 pub(in crate::gateway::cache) struct AnswerDisk {
@@ -36,17 +28,15 @@ pub(in crate::gateway::cache) struct AnswerDisk {
 }
 
 impl AnswerDisk {
-    /// Starts the thread that owns the file. It gives each answer that it finds there to `restore`. The file is opened in the
+    /// Starts the thread that owns the file. It gives each answer that it finds there to the first
+    /// part of `restore`, and calls the second after them. The file is opened in the
     /// background: a fault of it is reported, and ends nothing. `None` if the thread cannot be started.
     pub(in crate::gateway::cache) fn start(
         path: PathBuf,
-        settings: &Caching,
+        bounds: CacheBounds,
         metrics: &Arc<Metrics>,
-        restore: impl FnMut(CacheKey, KeptAnswer) + Send + 'static,
+        restore: (impl FnMut(CacheKey, KeptAnswer) + Send + 'static, impl FnOnce() + Send + 'static),
     ) -> Option<Self> {
-        let most_bytes = settings.cache_max_bytes.0 as u64;
-        let least_bytes = settings.cache_max_size.0.map_or(0, |entries| most_bytes.div_ceil(entries as u64));
-        let bounds = DiskBounds { most_bytes, least_bytes, ttl: settings.cache_ttl.0 };
         let (queue, orders) = mpsc::sync_channel(WAITING_ANSWERS);
         let (alive, ended) = mpsc::channel::<()>();
         let waiting = Arc::<WaitingAnswers>::default();

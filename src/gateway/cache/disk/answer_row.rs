@@ -32,7 +32,7 @@ pub(super) fn end_bytes(ends: &[usize]) -> Vec<u8> {
     ends.iter().flat_map(|end| (*end as u64).to_be_bytes()).collect()
 }
 
-/// Reads an answer, with its key; `None` if the row is none that this program writes. `now` is in milliseconds since 1970.
+/// Reads an answer, with its key; `None` if the row is none that this program writes. `now` is in microseconds since 1970.
 ///
 /// # Errors
 /// Whatever SQLite says.
@@ -46,7 +46,7 @@ pub(super) fn read_row(row: &Row<'_>, now: i64) -> rusqlite::Result<Option<(Cach
         let head = SharedHead { status: StatusCode::OK, headers: headers(blob(4)?)? };
         let body = Bytes::copy_from_slice(blob(6)?);
         let ends = ends(blob(5)?, body.len())?;
-        let age = Duration::from_millis(now.checked_sub(kept)?.try_into().ok()?);
+        let age = Duration::from_micros(now.checked_sub(kept)?.try_into().ok()?);
         Some((key, KeptAnswer::restored((&model, revision), Arc::new(head), (body, ends), age)))
     };
     Ok(parsed())

@@ -4,30 +4,20 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
 use super::answer_row::{COLUMNS, end_bytes, head_bytes, read_row};
 use super::disk_error::DiskError;
 use super::disk_schema;
+use crate::gateway::cache::cache_bounds::CacheBounds;
 use crate::gateway::cache::kept_answer::KeptAnswer;
 use crate::gateway::cache::key::CacheKey;
 
 /// An answer that is to be written, with its key.
 pub(super) type AnswerToWrite = (CacheKey, Arc<KeptAnswer>);
-
-/// What the rows are bounded by.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct DiskBounds {
-    /// `CACHE_MAX_BYTES`
-    pub(super) most_bytes: u64,
-    /// What an answer counts for at least, so that `CACHE_MAX_SIZE` is a bound of bytes too.
-    pub(super) least_bytes: u64,
-    /// `CACHE_TTL`
-    pub(super) ttl: Duration,
-}
 
 /// The open file.
 pub(super) struct AnswersFile {
@@ -46,29 +36,36 @@ pub(super) struct DiskTotals {
 }
 
 impl DiskTotals {
-    fn of(connection: &Connection) -> rusqlite::Result<Self> {
-        let totals = "SELECT count(*), CAST(total(size) AS INTEGER) FROM answers";
-        connection.query_row(totals, [], |row| Ok(Self { rows: row.get(0)?, bytes: row.get(1)? }))
+    fn of(connection: &Connection, bounds: CacheBounds) -> rusqlite::Result<Self> {
+        let totals = "SELECT count(*), CAST(total(max(size, ?1)) AS INTEGER) FROM answers";
+        connection.query_row(totals, [weight(bounds, 0)], |row| Ok(Self { rows: row.get(0)?, bytes: row.get(1)? }))
     }
 
-    /// Takes a row away, if there was one.
-    fn subtract(&mut self, size: Option<i64>) {
-        if let Some(size) = size {
-            (self.rows, self.bytes) = (self.rows - 1, self.bytes - size);
+    /// Adds a row of this weight.
+    fn add(&mut self, weight: i64) {
+        (self.rows, self.bytes) = (self.rows + 1, self.bytes.saturating_add(weight));
+    }
+
+    /// Takes a row of this weight away, if there was one.
+    fn subtract(&mut self, weight: Option<i64>) {
+        if let Some(weight) = weight {
+            (self.rows, self.bytes) = (self.rows - 1, self.bytes.saturating_sub(weight));
         }
     }
 }
 
 impl AnswersFile {
-    /// Opens the file, and removes what is too old.
+    /// Opens the file, and removes what is too old or too much.
     ///
     /// # Errors
     /// [`DiskError`] if it cannot be used.
-    pub(super) fn open(path: &Path, bounds: DiskBounds) -> Result<Self, DiskError> {
+    pub(super) fn open(path: &Path, bounds: CacheBounds) -> Result<Self, DiskError> {
         let connection = disk_schema::open(path)?;
         let totals = DiskTotals::default();
         let mut file = Self { path: path.to_owned(), connection, identity: identity(path), totals };
         file.prune(bounds)?;
+        // The bounds may be lower than when it was written.
+        file.write(&[], bounds)?;
         Ok(file)
     }
 
@@ -106,12 +103,15 @@ impl AnswersFile {
     ///
     /// # Errors
     /// [`DiskError`] if the file cannot be written; it is as before then.
-    pub(super) fn write(&mut self, answers: &[AnswerToWrite], bounds: DiskBounds) -> Result<(), DiskError> {
+    pub(super) fn write(&mut self, answers: &[AnswerToWrite], bounds: CacheBounds) -> Result<(), DiskError> {
         let mut totals = self.totals;
         let mut write = || -> rusqlite::Result<()> {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            // Both clocks once, so that answers stay in their order.
+            let (now, at) = (now(), Instant::now());
             for (key, answer) in answers {
-                put(&transaction, key, answer, bounds, &mut totals)?;
+                let age = i64::try_from(answer.age_at(at).as_micros()).unwrap_or(i64::MAX);
+                put(&transaction, (key, answer), now.saturating_sub(age), bounds, &mut totals)?;
             }
             shrink(&transaction, bounds, &mut totals)?;
             transaction.commit()
@@ -126,33 +126,33 @@ impl AnswersFile {
     ///
     /// # Errors
     /// [`DiskError`] if the file cannot be written.
-    pub(super) fn prune(&mut self, bounds: DiskBounds) -> Result<Option<Duration>, DiskError> {
+    pub(super) fn prune(&mut self, bounds: CacheBounds) -> Result<Option<Duration>, DiskError> {
         let now = now();
-        let ttl = i64::try_from(bounds.ttl.as_millis()).unwrap_or(i64::MAX);
+        let ttl = i64::try_from(bounds.ttl.as_micros()).unwrap_or(i64::MAX);
         let prune = || -> rusqlite::Result<(DiskTotals, Option<i64>)> {
             let old = "DELETE FROM answers WHERE kept <= ?1 OR kept > ?2";
             self.connection.execute(old, [now.saturating_sub(ttl), now])?;
             let oldest = self.connection.query_row("SELECT min(kept) FROM answers", [], |row| row.get(0))?;
-            Ok((DiskTotals::of(&self.connection)?, oldest))
+            Ok((DiskTotals::of(&self.connection, bounds)?, oldest))
         };
         let (totals, oldest) = prune().map_err(DiskError::of_sqlite(&self.path))?;
         self.totals = totals;
         let left = |kept: i64| u64::try_from(kept.saturating_add(ttl).saturating_sub(now)).unwrap_or(0);
-        Ok(oldest.map(|kept| Duration::from_millis(left(kept))))
+        Ok(oldest.map(|kept| Duration::from_micros(left(kept))))
     }
 }
 
 fn put(
     transaction: &Transaction<'_>,
-    key: &CacheKey,
-    answer: &KeptAnswer,
-    bounds: DiskBounds,
+    (key, answer): (&CacheKey, &KeptAnswer),
+    kept: i64,
+    bounds: CacheBounds,
     totals: &mut DiskTotals,
 ) -> rusqlite::Result<()> {
     let former = "DELETE FROM answers WHERE key = ?1 RETURNING size";
-    totals.subtract(transaction.query_row(former, [key.to_bytes()], |row| row.get(0)).optional()?);
-    let kept = now().saturating_sub(i64::try_from(answer.age().as_millis()).unwrap_or(i64::MAX));
-    let size = i64::try_from((answer.size() as u64).max(bounds.least_bytes)).unwrap_or(i64::MAX);
+    let of_row = |row: &Row<'_>| row.get(0).map(|size| weight(bounds, size));
+    totals.subtract(transaction.query_row(former, [key.to_bytes()], of_row).optional()?);
+    let size = i64::try_from(answer.size()).unwrap_or(i64::MAX);
     let columns = "key, kept, size, model, revision, head, ends, body";
     let insert = format!("INSERT INTO answers ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
     let row = params![
@@ -166,21 +166,27 @@ fn put(
         &**answer.body(),
     ];
     transaction.execute(&insert, row)?;
-    (totals.rows, totals.bytes) = (totals.rows + 1, totals.bytes + size);
+    totals.add(weight(bounds, size));
     Ok(())
 }
 
-fn shrink(transaction: &Transaction<'_>, bounds: DiskBounds, totals: &mut DiskTotals) -> rusqlite::Result<()> {
+fn shrink(transaction: &Transaction<'_>, bounds: CacheBounds, totals: &mut DiskTotals) -> rusqlite::Result<()> {
     let oldest = "DELETE FROM answers WHERE key = (SELECT key FROM answers ORDER BY kept LIMIT 1) RETURNING size";
     while u64::try_from(totals.bytes).is_ok_and(|bytes| bytes > bounds.most_bytes) && totals.rows > 0 {
-        totals.subtract(transaction.query_row(oldest, [], |row| row.get(0)).optional()?);
+        let of_row = |row: &Row<'_>| row.get(0).map(|size| weight(bounds, size));
+        totals.subtract(transaction.query_row(oldest, [], of_row).optional()?);
     }
     Ok(())
 }
 
-/// Returns the time in milliseconds since 1970.
+/// Returns what a row counts for whose answer has this size.
+fn weight(bounds: CacheBounds, size: i64) -> i64 {
+    i64::try_from(bounds.weight(u64::try_from(size).unwrap_or(0))).unwrap_or(i64::MAX)
+}
+
+/// Returns the time in microseconds since 1970.
 fn now() -> i64 {
-    Timestamp::now().as_millisecond()
+    Timestamp::now().as_microsecond()
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {

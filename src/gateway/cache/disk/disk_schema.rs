@@ -21,7 +21,7 @@ const APPLICATION_ID: i64 = 0x6c67_6361;
 /// What makes each version out of the one before it.
 pub(super) const MIGRATIONS: &[&str] = &[VERSION_1];
 
-/// The first version. `kept` is in milliseconds since 1970; `size` is what an answer counts for in `CACHE_MAX_BYTES`.
+/// The first version. `kept` is in microseconds since 1970; `size` is the memory that an answer takes.
 const VERSION_1: &str = "
 CREATE TABLE answers (
   key BLOB NOT NULL PRIMARY KEY, kept INTEGER NOT NULL, size INTEGER NOT NULL,
@@ -30,7 +30,7 @@ CREATE TABLE answers (
 CREATE INDEX answers_by_time ON answers (kept);
 ";
 
-/// The permissions of the file: what people have asked is nobody else's business.
+/// The permissions of the file: others may not read what people were answered.
 const OWNER_ONLY: u32 = 0o600;
 
 /// The size to which the write-ahead log is cut, in bytes.

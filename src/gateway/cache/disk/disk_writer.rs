@@ -7,14 +7,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tracing::{info, warn};
 
-use super::answer_disk::WaitingAnswers;
-use super::answers_file::{AnswerToWrite, AnswersFile, DiskBounds};
+use super::answers_file::{AnswerToWrite, AnswersFile};
 use super::disk_error::DiskError;
+use super::waiting_answers::WaitingAnswers;
 use crate::gateway::bounds::{DISK_BATCH, DISK_RETRY, LEAST_PRUNE_WAIT};
+use crate::gateway::cache::cache_bounds::CacheBounds;
 use crate::gateway::cache::kept_answer::KeptAnswer;
 use crate::gateway::cache::key::CacheKey;
 use crate::telemetry::metrics::Metrics;
@@ -24,13 +25,13 @@ use crate::telemetry::throttled_warning::ThrottledWarning;
 const DISK_TOPIC: &str = "cache";
 
 /// Writes the answers of a queue into the file.
-pub(super) struct DiskWriter<R> {
+pub(super) struct DiskWriter<R, F> {
     path: PathBuf,
-    bounds: DiskBounds,
+    bounds: CacheBounds,
     metrics: Arc<Metrics>,
     waiting: Arc<WaitingAnswers>,
-    /// Takes each answer that is found in the file, once.
-    restore: Option<R>,
+    /// Takes each answer that is found in the file, once; and what is to be done after all of them.
+    restore: Option<(R, F)>,
     file: Option<AnswersFile>,
     pending: Vec<AnswerToWrite>,
     failure: ThrottledWarning,
@@ -41,14 +42,14 @@ pub(super) struct DiskWriter<R> {
     prune_at: Option<Instant>,
 }
 
-impl<R: FnMut(CacheKey, KeptAnswer)> DiskWriter<R> {
+impl<R: FnMut(CacheKey, KeptAnswer), F: FnOnce()> DiskWriter<R, F> {
     /// Creates the writer of this file; [`DiskWriter::run`] opens it.
     pub(super) fn new(
         path: PathBuf,
-        bounds: DiskBounds,
+        bounds: CacheBounds,
         metrics: Arc<Metrics>,
         waiting: Arc<WaitingAnswers>,
-        restore: R,
+        restore: (R, F),
     ) -> Self {
         Self {
             path,
@@ -86,6 +87,7 @@ impl<R: FnMut(CacheKey, KeptAnswer)> DiskWriter<R> {
     /// Takes what has come, once something has or it is time for the file. Returns whether nothing more will come.
     fn take(&mut self, queue: &Receiver<Option<AnswerToWrite>>) -> bool {
         let due = match self.is_failing {
+            _ if self.waiting.is_closed.load(Ordering::Acquire) => Some(Instant::now()),
             true => self.retry_at,
             false => self.prune_at,
         };
@@ -154,15 +156,16 @@ impl<R: FnMut(CacheKey, KeptAnswer)> DiskWriter<R> {
     /// Opens the file. What is in it is given to the cache the first time.
     fn open(&mut self) -> Result<AnswersFile, DiskError> {
         let file = AnswersFile::open(&self.path, self.bounds)?;
-        if let Some(restore) = &mut self.restore {
-            let mut found = 0_u64;
-            let begun = Instant::now();
+        if let Some((restore, _)) = &mut self.restore {
+            let (mut found, begun) = (0_u64, Instant::now());
             file.read(|key, answer| {
                 found += 1;
                 restore(key, answer);
             })?;
-            self.restore = None;
-            let took: Duration = begun.elapsed();
+            if let Some((_, finish)) = self.restore.take() {
+                finish();
+            }
+            let took = begun.elapsed();
             info!(path = %self.path.display(), answers = found, ?took, "answers that were kept on disk are found again");
         }
         Ok(file)

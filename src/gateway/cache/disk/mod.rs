@@ -11,6 +11,7 @@
 //! - `disk_error.rs`: why the file cannot be used
 //! - `disk_schema.rs`: opens the file: whose it is, its table, and how an older file gets that
 //! - `disk_writer.rs`: the thread that owns the file
+//! - `waiting_answers.rs`: what is known on both sides of the queue in front of it
 
 pub(super) mod answer_disk;
 mod answer_row;
@@ -20,3 +21,4 @@ mod disk_schema;
 mod disk_writer;
 #[cfg(test)]
 mod tests;
+mod waiting_answers;

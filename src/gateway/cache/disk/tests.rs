@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use super::answer_disk::AnswerDisk;
 use crate::fleet::ModelRevision;
 use crate::gateway::bounds::WAITING_ANSWER_BYTES;
+use crate::gateway::cache::cache_bounds::CacheBounds;
 use crate::gateway::cache::kept_answer::{KeptAnswer, SharedHead};
 use crate::gateway::cache::key::CacheKey;
 use crate::settings::options::Caching;
@@ -53,7 +54,10 @@ impl DiskFixture {
         let found = FoundAnswers::default();
         let restored = Arc::clone(&found);
         let restore = move |key, answer| restored.lock().unwrap().push((key, answer));
-        (AnswerDisk::start(self.path(), &self.settings, &self.metrics, restore).unwrap(), found)
+        (
+            AnswerDisk::start(self.path(), CacheBounds::of(&self.settings), &self.metrics, (restore, || {})).unwrap(),
+            found,
+        )
     }
 
     /// Keeps these answers on the disk.
@@ -146,9 +150,10 @@ fn the_answers_that_were_kept_longest_ago_leave_first() {
     fixture.write(&[(3, 900)]);
     assert_eq!(fixture.keys(), keys(&[4, 5, 3]), "one in the place of another");
     assert_eq!(fixture.metrics.cache_disk_entries.get(), 3);
-    fixture.settings.cache_max_size = ZeroIsOff(Some(1));
+    fixture.settings.cache_max_size = ZeroIsOff(Some(2));
+    assert_eq!(fixture.keys(), keys(&[5, 3]), "the bounds are lower than before");
     fixture.write(&[(6, 10)]);
-    assert_eq!(fixture.keys(), keys(&[6]));
+    assert_eq!(fixture.keys(), keys(&[3, 6]));
     assert_sound(&fixture.path());
 }
 
@@ -157,9 +162,9 @@ fn age_counts_over_a_restart_and_what_is_too_old_or_comes_from_the_future_leaves
     let fixture = DiskFixture::new();
     fixture.write(&[(1, 10), (2, 10), (3, 10), (4, 10)]);
     fixture.change(
-        "UPDATE answers SET kept = kept - 3590000 WHERE hex(key) LIKE '01%';
-         UPDATE answers SET kept = kept - 3601000 WHERE hex(key) LIKE '02%';
-         UPDATE answers SET kept = kept + 600000 WHERE hex(key) LIKE '03%';",
+        "UPDATE answers SET kept = kept - 3590000000 WHERE hex(key) LIKE '01%';
+         UPDATE answers SET kept = kept - 3601000000 WHERE hex(key) LIKE '02%';
+         UPDATE answers SET kept = kept + 600000000 WHERE hex(key) LIKE '03%';",
     );
     let found = fixture.found();
     assert_eq!(found.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys(&[1, 4]));
