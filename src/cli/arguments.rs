@@ -181,6 +181,9 @@ pub(super) struct FitArgs {
 }
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  llamagate usage --by month,person --from 2027-01-01
+  llamagate usage --url http://gpu-box:8000 --json")]
 pub(super) struct UsageArgs {
     /// First day (2027-01-31) or time (2027-01-31T12:00:00Z), in UTC; an hour counts by its beginning
     #[arg(long, value_name = "TIME")]
@@ -204,6 +207,8 @@ pub(super) struct UsageArgs {
 }
 
 #[derive(Args)]
+#[command(after_help = "Example:
+  llamagate audit --limit 20")]
 pub(super) struct AuditArgs {
     /// Most acts that are shown
     #[arg(long, value_name = "N", default_value = "100")]

@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(read(401, body).to_json()["error"]["code"], "missing_api_key");
         let ollama = read(404, r#"{"error":"model \"x\" not found"}"#);
         assert_eq!(ollama.to_text(), "error: model \"x\" not found (404)\n    request id: 0190\n");
-        assert_eq!(read(502, "<html>\u{1b}[2J").to_string(), r"<html>\u{1b}[2J");
+        assert_eq!(read(502, "<html>\u{1b}[2J").to_string(), "<html>\u{fffd}[2J");
         assert_eq!(read(502, "").to_string(), "the service answered 502 Bad Gateway");
     }
 }
