@@ -76,15 +76,17 @@ fn name_of_access(listed: &[Value]) -> Result<String, CallError> {
 /// the only worker.
 fn name_of_worker(listed: &[Value], model: Option<&str>) -> Result<String, CallError> {
     let workers: Vec<&Value> = listed.iter().filter(|log| log["kind"] == "worker").collect();
-    let find = |model: &str, number: &str| {
-        workers.iter().find(|log| log["model"] == model && log["worker"].to_string() == number)
+    let find = |model: &str, number: u64| {
+        workers.iter().find(|log| log["model"] == model && log["worker"].as_u64() == Some(number))
+    };
+    let numbered = |model: &str| {
+        let (model, number) = model.rsplit_once('@')?;
+        find(model, number.parse().ok()?)
     };
     let meant = match model {
         None => workers.first().filter(|_| workers.len() == 1),
         // A model of exactly this name comes first.
-        Some(model) => {
-            find(model, "0").or_else(|| model.rsplit_once('@').and_then(|(model, number)| find(model, number)))
-        }
+        Some(model) => find(model, 0).or_else(|| numbered(model)),
     };
     if let Some(name) = meant.and_then(|log| log["name"].as_str()) {
         return Ok(name.to_owned());
