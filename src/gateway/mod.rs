@@ -4,11 +4,8 @@
 //! workers are started, watched or stopped.
 //!
 //! - `pipeline.rs`: every stage of a request, in order
-//! - `early_checks.rs`: what is refused before the body is read
-//! - `booking.rs`: who a request is booked on, and what it may use
+//! - `stages/`: stages of the pipeline that need more than a few lines
 //! - `prepared_request.rs`: what the first stages make of a request
-//! - `serve_translated.rs`: requests that are served by calls to workers
-//! - `serve_cached.rs`: requests that the cache answers, and those whose answer it shares
 //! - `service.rs`: the parts of the gateway, its drain and end, and its health port
 //! - `routes/`: the table of routes, and finding a request's route in it
 //! - `route_path.rs`: the spellings of a path
@@ -29,7 +26,6 @@
 //! - `keys_api/`: the routes about API keys
 //! - `openapi/`: the description of the API in OpenAPI
 //! - `page/`: the page for browsers
-//! - `own_answers.rs`: requests that the gateway answers itself
 //! - `cache/`: answers that are kept for equal requests, and answers that equal requests in flight share
 //! - `malformed_request.rs`: the response to a malformed request head
 //! - `client_address.rs`: which client a request comes from, behind proxies
@@ -41,14 +37,12 @@
 
 mod accounting;
 pub(crate) mod admission;
-mod booking;
 pub mod bounds;
 mod cache;
 mod client_address;
 pub(crate) mod connection;
 mod content_kind;
 mod credentials;
-mod early_checks;
 pub(crate) mod exchange;
 mod headers;
 mod keys_api;
@@ -57,7 +51,6 @@ mod malformed_request;
 mod model_files;
 mod models_api;
 mod openapi;
-mod own_answers;
 mod page;
 pub mod pipeline;
 mod prepared_request;
@@ -67,9 +60,8 @@ pub(crate) mod response;
 mod route_path;
 mod routes;
 pub(crate) mod scan;
-mod serve_cached;
-mod serve_translated;
 mod service;
+mod stages;
 #[cfg(test)]
 mod testing;
 mod translation;

@@ -114,7 +114,7 @@ fn a_preflight_tells_a_listed_origin_the_allowed_methods_and_headers() {
     let headers = response.headers();
     assert_eq!(response.status(), StatusCode::NO_CONTENT);
     assert_eq!(headers["access-control-allow-origin"], "https://a.example");
-    assert_eq!(headers["access-control-allow-methods"], "GET, HEAD, POST, DELETE, OPTIONS");
+    assert_eq!(headers["access-control-allow-methods"], "GET, HEAD, POST, PATCH, DELETE, OPTIONS");
     assert_eq!(headers["access-control-allow-headers"], "authorization,content-type, x-stainless-lang");
     assert_eq!(headers["access-control-max-age"], "7200");
     assert_eq!(headers["access-control-allow-credentials"], "true");

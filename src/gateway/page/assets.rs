@@ -1,12 +1,14 @@
 //! The files for browsers that are built into the program, ready to be sent.
 //!
-//! A release holds the files of `ui/` and packs them once at the start. A debug build reads a file from the source tree
-//! whenever it is asked for, so that a change shows without a build.
+//! A release holds the files of `ui/` and packs each when it is asked for first. A debug build reads a file from the source
+//! tree whenever it is asked for, so that a change shows without a build.
 
 #[cfg(not(debug_assertions))]
 use std::collections::HashMap;
 use std::io::{Read, Write as _};
 use std::sync::Arc;
+#[cfg(not(debug_assertions))]
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -33,12 +35,20 @@ const ETAG_BYTES: usize = 12;
 /// A file in both forms in which it is sent.
 pub(super) struct Asset {
     pub(super) content_type: HeaderValue,
-    pub(super) plain: Form,
+    plain: Plain,
     /// `None` if it would not be smaller.
-    pub(super) packed: Option<Form>,
+    packed: Option<Form>,
+}
+
+/// The form that is not packed.
+enum Plain {
+    Held(Form),
+    /// Made from the packed form for each of the few clients that do not take that. This is its ETag.
+    Unpacked(HeaderValue),
 }
 
 /// One form of a file.
+#[derive(Clone)]
 pub(super) struct Form {
     pub(super) bytes: Bytes,
     /// Strong: of the bytes of this form.
@@ -51,34 +61,51 @@ impl Asset {
         let digest: [u8; 32] = Sha256::digest(text).into();
         let plain = Form { bytes: Bytes::from_static(text.as_bytes()), etag: etag_of(&digest, "") };
         let packed = gzip(text.as_bytes()).map(|bytes| Form { bytes: bytes.into(), etag: etag_of(&digest, "-gz") });
-        Self { content_type: HeaderValue::from_static("application/json"), plain, packed }
+        Self { content_type: HeaderValue::from_static("application/json"), plain: Plain::Held(plain), packed }
+    }
+
+    /// Creates a file of these forms, for tests.
+    #[cfg(test)]
+    pub(super) fn of_forms(content_type: &'static str, plain: Form, packed: Option<Form>) -> Self {
+        Self { content_type: HeaderValue::from_static(content_type), plain: Plain::Held(plain), packed }
+    }
+
+    /// Returns the packed form, if there is one.
+    pub(super) fn packed(&self) -> Option<&Form> {
+        self.packed.as_ref()
+    }
+
+    /// Returns the form that is not packed.
+    pub(super) fn plain(&self) -> Form {
+        match (&self.plain, &self.packed) {
+            (Plain::Held(form), _) => form.clone(),
+            (Plain::Unpacked(etag), packed) => {
+                // That each vendored file can be unpacked is tested.
+                let bytes = packed.as_ref().and_then(|packed| gunzip(&packed.bytes)).unwrap_or_default();
+                Form { bytes: bytes.into(), etag: etag.clone() }
+            }
+        }
     }
 }
 
-/// All files, by name.
+/// All files, by name. A release keeps each as it was packed for its first request.
+#[derive(Default)]
 pub(super) struct Assets {
     #[cfg(not(debug_assertions))]
-    by_name: HashMap<String, Arc<Asset>>,
+    by_name: Mutex<HashMap<String, Arc<Asset>>>,
 }
 
 impl Assets {
-    /// Packs all files of a release.
-    #[cfg(not(debug_assertions))]
-    pub(super) fn prepare() -> Self {
-        let names = Files::iter().map(|name| name.strip_suffix(PACKED_ENDING).unwrap_or(&name).to_owned());
-        Self { by_name: names.filter_map(|name| Some((name.clone(), Arc::new(read(&name)?)))).collect() }
-    }
-
-    /// Prepares nothing: a debug build reads the files when they are asked for.
-    #[cfg(debug_assertions)]
-    pub(super) fn prepare() -> Self {
-        Self {}
-    }
-
     /// Returns the file with this name, such as `app.js` or `vendor/htm-preact.js`.
     #[cfg(not(debug_assertions))]
     pub(super) fn find(&self, name: &str) -> Option<Arc<Asset>> {
-        self.by_name.get(name).cloned()
+        let by_name = || self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = by_name().get(name) {
+            return Some(Arc::clone(known));
+        }
+        let asset = Arc::new(read(name)?);
+        by_name().insert(name.to_owned(), Arc::clone(&asset));
+        Some(asset)
     }
 
     /// Returns the file with this name, such as `app.js` or `vendor/htm-preact.js`, as it is now.
@@ -95,10 +122,11 @@ fn read(name: &str) -> Option<Asset> {
     if let Some(file) = Files::get(name) {
         let packed = gzip(&file.data).filter(|packed| packed.len() < file.data.len());
         let packed = packed.map(|bytes| Form { bytes: bytes.into(), etag: etag(&file, "-gz") });
-        return Some(Asset { content_type, packed, plain: Form { etag: etag(&file, ""), bytes: bytes_of(file) } });
+        let plain = Plain::Held(Form { etag: etag(&file, ""), bytes: bytes_of(file) });
+        return Some(Asset { content_type, packed, plain });
     }
     let file = Files::get(&format!("{name}{PACKED_ENDING}"))?;
-    let plain = Form { bytes: gunzip(&file.data)?.into(), etag: etag(&file, "") };
+    let plain = Plain::Unpacked(etag(&file, ""));
     Some(Asset { content_type, plain, packed: Some(Form { etag: etag(&file, "-gz"), bytes: bytes_of(file) }) })
 }
 
@@ -168,9 +196,10 @@ mod tests {
         for name in Files::iter() {
             let asset = read(name.strip_suffix(PACKED_ENDING).unwrap_or(&name));
             let asset = asset.unwrap_or_else(|| panic!("{name} has no content type"));
-            if let Some(packed) = &asset.packed {
-                assert_eq!(gunzip(&packed.bytes).as_deref(), Some(&asset.plain.bytes[..]), "{name}");
-                assert_ne!(packed.etag, asset.plain.etag, "{name}");
+            if let Some(packed) = asset.packed() {
+                let plain = asset.plain();
+                assert_eq!(gunzip(&packed.bytes).as_deref(), Some(&plain.bytes[..]), "{name}");
+                assert_ne!(packed.etag, plain.etag, "{name}");
             }
         }
     }
@@ -180,7 +209,7 @@ mod tests {
         let is_page = |name: &str| !name.ends_with(PACKED_ENDING);
         let sizes = Files::iter().filter(|name| is_page(name)).map(|name| {
             let asset = read(&name).unwrap();
-            asset.packed.map_or(asset.plain.bytes.len(), |packed| packed.bytes.len())
+            asset.packed().map_or(asset.plain().bytes.len(), |packed| packed.bytes.len())
         });
         let total: usize = sizes.sum();
         assert!(total <= MAX_PAGE, "{total} bytes");
@@ -190,7 +219,7 @@ mod tests {
     fn each_vendored_file_is_the_one_that_was_looked_at() {
         for (name, digest) in VENDORED {
             let asset = read(name).unwrap_or_else(|| panic!("{name} is missing"));
-            assert_eq!(hex(&Sha256::digest(&asset.plain.bytes)), digest, "{name}");
+            assert_eq!(hex(&Sha256::digest(&asset.plain().bytes)), digest, "{name}");
         }
         let is_vendored = |name: &str| name.starts_with("vendor/") && name.ends_with(".js") || name.ends_with(".gz");
         let vendored = Files::iter().filter(|name| is_vendored(name)).count();

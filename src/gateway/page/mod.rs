@@ -36,9 +36,9 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// Prepares the files, unless the page is switched off.
+    /// Creates the pages; none if they are switched off.
     pub(super) fn new(settings: &Ui) -> Self {
-        Self { assets: settings.ui_enabled.then(Assets::prepare) }
+        Self { assets: settings.ui_enabled.then(Assets::default) }
     }
 
     /// Returns whether there are pages.

@@ -36,15 +36,15 @@ impl PagePolicy {
 
 /// Returns the response with a file, or 304 if the client has this form of it.
 pub(super) fn respond(asset: &Asset, request: &HeaderMap, policy: PagePolicy) -> Response<Bytes> {
-    let packed = asset.packed.as_ref().filter(|_| accepts_gzip(request));
-    let form = packed.unwrap_or(&asset.plain);
+    let packed = asset.packed().filter(|_| accepts_gzip(request));
+    let form = packed.cloned().unwrap_or_else(|| asset.plain());
     let is_known = has_etag(request, &form.etag);
-    let mut response = Response::new(if is_known { Bytes::new() } else { form.bytes.clone() });
+    let mut response = Response::new(if is_known { Bytes::new() } else { form.bytes });
     if is_known {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }
     let headers = response.headers_mut();
-    headers.insert(ETAG, form.etag.clone());
+    headers.insert(ETAG, form.etag);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(kept_for(asset)));
     headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
     headers.insert(CONTENT_SECURITY_POLICY, policy.header());
@@ -92,7 +92,7 @@ mod tests {
     fn asset() -> Asset {
         let form = |bytes: &'static str, etag| Form { bytes: bytes.into(), etag: HeaderValue::from_static(etag) };
         let packed = Some(form("packed", "\"a-gz\""));
-        Asset { content_type: HeaderValue::from_static("text/css"), plain: form("plain", "\"a\""), packed }
+        Asset::of_forms("text/css", form("plain", "\"a\""), packed)
     }
 
     fn send(headers: &[(&'static str, &'static str)]) -> (u16, Bytes, HeaderMap) {

@@ -1,27 +1,27 @@
 //! Who a request is booked on, once its body is known: the person behind the key, the priority that the request asks for,
 //! and what it may use of the budgets.
 
-use super::accounting::record::Record;
-use super::admission::auth::Caller;
-use super::admission::budget::reservation::CallerBudgets;
-use super::request::body::RequestBody;
-use super::request::envelope::Envelope;
-use super::request::estimate::{ANSWER_LIMITS, answer_tokens};
-use super::request::person;
-use super::routes::route::Route;
-use super::service::Gateway;
+use crate::gateway::accounting::record::Record;
+use crate::gateway::admission::auth::Caller;
+use crate::gateway::admission::budget::reservation::CallerBudgets;
+use crate::gateway::request::body::RequestBody;
+use crate::gateway::request::envelope::Envelope;
+use crate::gateway::request::estimate::{ANSWER_LIMITS, answer_tokens};
+use crate::gateway::request::person;
+use crate::gateway::routes::route::Route;
+use crate::gateway::service::Gateway;
 use crate::keys::Priority;
 use crate::models::ModelKind;
 use crate::refusal::Refusal;
 
 /// A request as far as it is needed for this.
-pub(super) struct Booking<'a> {
-    pub(super) route: &'static Route,
-    pub(super) required_kind: Option<ModelKind>,
-    pub(super) headers: &'a http::HeaderMap,
-    pub(super) envelope: &'a Envelope,
-    pub(super) body: &'a RequestBody,
-    pub(super) requested_model: Option<&'a str>,
+pub(in crate::gateway) struct Booking<'a> {
+    pub(in crate::gateway) route: &'static Route,
+    pub(in crate::gateway) required_kind: Option<ModelKind>,
+    pub(in crate::gateway) headers: &'a http::HeaderMap,
+    pub(in crate::gateway) envelope: &'a Envelope,
+    pub(in crate::gateway) body: &'a RequestBody,
+    pub(in crate::gateway) requested_model: Option<&'a str>,
 }
 
 impl Gateway {
@@ -30,7 +30,7 @@ impl Gateway {
     ///
     /// # Errors
     /// [`Refusal::InvalidParameter`] if a header names no person as it should; [`Refusal::BudgetExceeded`].
-    pub(super) fn book(
+    pub(in crate::gateway) fn book(
         &self,
         request: &Booking<'_>,
         caller: &mut Caller,

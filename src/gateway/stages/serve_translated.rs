@@ -8,20 +8,20 @@ use std::sync::Arc;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 
-use super::accounting::record::Record;
-use super::admission::auth::Caller;
-use super::prepared_request::{Queued, Translated};
-use super::request::proxied_request::{ProxiedRequest, RequestRole};
-use super::response::body::ResponseBody;
-use super::service::Gateway;
-use super::translation::calls::{CallBody, CallContext, CallSender, Calls, CallsState, SentCall};
-use super::translation::keep_alive::KeptAlive;
-use super::translation::{self, StreamedCall, tei_info};
+use crate::gateway::accounting::record::Record;
+use crate::gateway::admission::auth::Caller;
+use crate::gateway::prepared_request::{Queued, Translated};
+use crate::gateway::request::proxied_request::{ProxiedRequest, RequestRole};
+use crate::gateway::response::body::ResponseBody;
+use crate::gateway::service::Gateway;
+use crate::gateway::translation::calls::{CallBody, CallContext, CallSender, Calls, CallsState, SentCall};
+use crate::gateway::translation::keep_alive::KeptAlive;
+use crate::gateway::translation::{self, StreamedCall, tei_info};
 use crate::refusal::Refusal;
 
 impl Gateway {
     /// Serves a request in a dialect of its own by calls to workers, each of which goes through stages 5 to 8.
-    pub(super) async fn serve_translated(
+    pub(in crate::gateway) async fn serve_translated(
         self: &Arc<Self>,
         translated: Box<Translated>,
         mut record: Record,

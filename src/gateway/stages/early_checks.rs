@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use super::accounting::record::Record;
-use super::admission::auth::{Caller, RequestSource};
-use super::admission::rate;
-use super::bounds::RETRY_AFTER_UNKNOWN;
-use super::queue::ModelQueue;
-use super::queue::model_queues::check_single_kind;
-use super::request::proxied_request::RequestReaders;
-use super::routes::route::Route;
-use super::service::Gateway;
-use super::upstream::retry::Retry;
+use crate::gateway::accounting::record::Record;
+use crate::gateway::admission::auth::{Caller, RequestSource};
+use crate::gateway::admission::rate;
+use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
+use crate::gateway::queue::ModelQueue;
+use crate::gateway::queue::model_queues::check_single_kind;
+use crate::gateway::request::proxied_request::RequestReaders;
+use crate::gateway::routes::route::Route;
+use crate::gateway::service::Gateway;
+use crate::gateway::upstream::retry::Retry;
 use crate::models::ModelKind;
 use crate::refusal::Refusal;
 
 impl Gateway {
     /// Refuses what can be refused without the body.
-    pub(super) fn check_before_body(
+    pub(in crate::gateway) fn check_before_body(
         &self,
         route: &'static Route,
         required_kind: Option<ModelKind>,

@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use http::Response;
 
-use super::accounting::record::Record;
-use super::admission::rate;
-use super::cache::answer_cache::{AnswerCache, AskedAnswer, CacheLookup, CacheMark, FlightLead};
-use super::prepared_request::Translated;
-use super::response::body::ResponseBody;
-use super::response::heartbeat::PendingResponse;
-use super::response::shared::PieceSource;
-use super::service::{Gateway, ResponseContext};
 use crate::fleet::Model;
+use crate::gateway::accounting::record::Record;
+use crate::gateway::admission::rate;
+use crate::gateway::cache::answer_cache::{AnswerCache, AskedAnswer, CacheLookup, CacheMark, FlightLead};
+use crate::gateway::prepared_request::Translated;
+use crate::gateway::response::body::ResponseBody;
+use crate::gateway::response::heartbeat::PendingResponse;
+use crate::gateway::response::shared::PieceSource;
+use crate::gateway::service::{Gateway, ResponseContext};
 use crate::refusal::{Refusal, Shape};
 
 impl Gateway {
@@ -24,7 +24,7 @@ impl Gateway {
     ///
     /// # Errors
     /// The refusal of the request that was joined, or that the limits of the key are reached.
-    pub(super) async fn answer_from_cache(
+    pub(in crate::gateway) async fn answer_from_cache(
         &self,
         cache: &AnswerCache,
         asked: AskedAnswer<'_>,
@@ -77,7 +77,7 @@ impl Gateway {
     }
 
     /// Does the stages of a request from the queue on; if it leads a flight, others read the answer too.
-    pub(super) async fn serve_as_lead(
+    pub(in crate::gateway) async fn serve_as_lead(
         &self,
         work: PendingResponse,
         lead: Option<FlightLead>,
@@ -90,7 +90,7 @@ impl Gateway {
     }
 
     /// Serves a translated request, and lets others read the answer if it leads a flight.
-    pub(super) async fn serve_translated_as_lead(
+    pub(in crate::gateway) async fn serve_translated_as_lead(
         self: &Arc<Self>,
         translated: Box<Translated>,
         record: Record,

@@ -6,28 +6,28 @@ use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
 
-use super::accounting::record::Record;
-use super::admission::auth::Caller;
-use super::admission::rate;
-use super::connection::discard::InboundBody;
-use super::keys_api::{self, KeysRequest};
-use super::model_files::{self, FilesRequest};
-use super::request::body;
-use super::request::envelope::Envelope;
-use super::response::local_answer::LocalAnswer;
-use super::routes::route::{FilesRoute, KeysRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteTarget};
-use super::service::{Gateway, id_in_path};
-use super::translation::shared;
 use crate::dialect::ollama;
+use crate::gateway::accounting::record::Record;
+use crate::gateway::admission::auth::Caller;
+use crate::gateway::admission::rate;
+use crate::gateway::connection::discard::InboundBody;
+use crate::gateway::keys_api::{self, KeysRequest};
+use crate::gateway::model_files::{self, FilesRequest};
+use crate::gateway::request::body;
+use crate::gateway::request::envelope::Envelope;
+use crate::gateway::response::local_answer::LocalAnswer;
+use crate::gateway::routes::route::{FilesRoute, KeysRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteTarget};
+use crate::gateway::service::{Gateway, id_in_path};
+use crate::gateway::translation::shared;
 use crate::refusal::Refusal;
 
 /// A request for such an answer.
-pub(super) struct OwnRequest<'a> {
-    pub(super) route: &'static Route,
-    pub(super) parts: &'a Parts,
-    pub(super) body: &'a mut Option<InboundBody>,
-    pub(super) caller: &'a Caller,
-    pub(super) record: &'a mut Record,
+pub(in crate::gateway) struct OwnRequest<'a> {
+    pub(in crate::gateway) route: &'static Route,
+    pub(in crate::gateway) parts: &'a Parts,
+    pub(in crate::gateway) body: &'a mut Option<InboundBody>,
+    pub(in crate::gateway) caller: &'a Caller,
+    pub(in crate::gateway) record: &'a mut Record,
 }
 
 impl Gateway {
@@ -36,7 +36,7 @@ impl Gateway {
     ///
     /// # Errors
     /// A refusal if the rate limit of the key is reached, or the request cannot be carried out.
-    pub(super) async fn answer_itself(&self, request: OwnRequest<'_>) -> Result<LocalAnswer, Refusal> {
+    pub(in crate::gateway) async fn answer_itself(&self, request: OwnRequest<'_>) -> Result<LocalAnswer, Refusal> {
         let OwnRequest { route, parts, caller, .. } = request;
         match route.target {
             RouteTarget::Worker(_) => return Err(Refusal::RouteNotFound),
@@ -68,7 +68,7 @@ impl Gateway {
     ///
     /// # Errors
     /// The refusal of the responder that the application supplied.
-    pub(super) async fn respond_locally(
+    pub(in crate::gateway) async fn respond_locally(
         &self,
         local: LocalRoute,
         route: &Route,

@@ -1,0 +1,13 @@
+//! Stages of a request that need more than a few lines. `pipeline.rs` has their order.
+//!
+//! - `booking.rs`: who a request is booked on, and what it may use
+//! - `early_checks.rs`: what is refused before the body is read
+//! - `own_answers.rs`: requests that the gateway answers itself
+//! - `serve_cached.rs`: requests that the cache answers, and those whose answer it shares
+//! - `serve_translated.rs`: requests in dialects, which are served by calls
+
+pub(super) mod booking;
+mod early_checks;
+pub(super) mod own_answers;
+mod serve_cached;
+mod serve_translated;
