@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::support::{
     client::Client,
     fake_server,
+    gateway::backend_port,
     model_file::Kind,
     resources,
     scripted::ScriptedModel,
@@ -49,6 +50,7 @@ impl Background {
         command.env("LLAMA_SERVER", fake_server::program());
         command.envs([("HOST", "127.0.0.1"), ("PORT", "0"), ("PORT_HEALTH", "0"), ("AUTH_ENABLED", "false")]);
         command.envs([("HF_HUB_OFFLINE", "true"), ("USAGE_DB", "off")]);
+        command.env("PORT_BACKEND", backend_port().to_string());
         command
     }
 

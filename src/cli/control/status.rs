@@ -69,8 +69,10 @@ fn text(service: &Value) -> String {
     let models = health["models"].as_array().map(Vec::as_slice).unwrap_or_default();
     let width = models.iter().map(|model| word(&model["id"]).chars().count()).max().unwrap_or_default();
     for model in models {
-        let hint = model["last_exit"]["hint"].as_str().map(|hint| format!("  {}", printable(hint)));
         let (id, state) = (word(&model["id"]), word(&model["state"]));
+        // Why an earlier process ended is no news of a model that serves.
+        let hint = model["last_exit"]["hint"].as_str().filter(|_| state != "ready");
+        let hint = hint.map(|hint| format!("  {}", printable(hint)));
         let _ = writeln!(text, "  {id:<width$}  {state}{}", hint.unwrap_or_default());
     }
     text
@@ -96,7 +98,7 @@ mod tests {
         let service = json!({
             "url": "http://127.0.0.1:8000", "pid": 7, "version": "0.1.0",
             "health": {"status": "degraded", "uptime_seconds": 3725.5, "models": [
-                {"id": "a", "state": "ready", "last_exit": null},
+                {"id": "a", "state": "ready", "last_exit": {"hint": "its port was taken"}},
                 {"id": "long", "state": "failed", "last_exit": {"hint": "out of memory"}},
             ]},
         });
