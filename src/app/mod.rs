@@ -46,6 +46,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -145,8 +146,13 @@ fn open_accounts(context: &RunContext) -> io::Result<Accounts> {
     }
     let (access, access_guard) = AccessLog::open(&context.settings.logs);
     let options::Usage { usage_db, usage_keep, price_per_hour } = &context.settings.usage;
+    let mut budget_use = (Vec::new(), Timestamp::now());
     let (ledger, ledger_guard) = match &usage_db.0 {
         Some(path) => {
+            match UsageLedger::budget_use(path, budget_use.1) {
+                Ok(used) => budget_use.0 = used,
+                Err(error) => warn!(%error, "what budgets have used before is unknown: they begin with nothing used"),
+            }
             let settings = LedgerSettings { path: path.clone(), keep: usage_keep.0, price_per_hour: price_per_hour.0 };
             let (ledger, guard) = UsageLedger::start(settings, Arc::clone(&metrics))?;
             (ledger, Some(guard))
@@ -157,6 +163,7 @@ fn open_accounts(context: &RunContext) -> io::Result<Accounts> {
         accounting: Arc::new(Accounting { metrics, access, ledger, acts: RecentActs::default() }),
         access_guard,
         ledger_guard,
+        budget_use,
     })
 }
 
@@ -223,11 +230,8 @@ fn serve(
         platform.hosts().into_iter().chain(settings.ui.ui_hosts.names().map(str::to_owned)).collect();
     let authenticator = Authenticator::new(ready.keys.clone(), &settings.access, is_behind_edge, &hosts);
     let operator_api = operator_api::build(context, accounts, models, &authenticator);
-    let now = jiff::Timestamp::now();
-    match accounting.ledger.budget_use(now) {
-        Ok(used) => authenticator.restore(used, now),
-        Err(error) => warn!(%error, "what budgets have used before is unknown: they begin with nothing used"),
-    }
+    let (used, at) = accounts.budget_use.clone();
+    authenticator.restore(used, at);
     let queues = Arc::clone(&models.queues);
     let app = AppServices {
         local_responder: operator_api::local_responder(Arc::clone(&operator_api)),
@@ -343,7 +347,7 @@ async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSign
     let closing = Arc::clone(&gateway);
     let _ = tokio::task::spawn_blocking(move || closing.close_cache()).await;
     // Dropped in this order: the access log passes its last lines to the writer, and dropping the guard writes them.
-    let Accounts { accounting, access_guard, ledger_guard } = accounts;
+    let Accounts { accounting, access_guard, ledger_guard, .. } = accounts;
     drop((gateway, operator_api, models, accounting));
     drop(access_guard);
     // Waits for the disk.

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::{KeyFileError, KeyLineProblem, SharedWithEnvironment};
 use super::file::{self, FileStamp};
 use super::key::Key;
-use super::parse::parse;
+use super::parse::{KeyFile, parse};
 use super::secret::{self, Digest};
 
 /// Time between two checks of the file for changes.
@@ -164,6 +164,14 @@ impl Store {
         self.0.service_key.is_some()
     }
 
+    /// Checks that a reload would accept this content of the file.
+    ///
+    /// # Errors
+    /// [`KeyFileError::AlsoInEnvironment`].
+    pub fn check(&self, file: &KeyFile) -> Result<(), KeyFileError> {
+        check_not_shared(file, self.0.service_key, &self.0.path)
+    }
+
     /// Returns the path of the key file.
     pub fn path(&self) -> &Path {
         &self.0.path
@@ -283,6 +291,20 @@ impl fmt::Debug for Store {
     }
 }
 
+/// Checks that the file has neither the secret nor the key_id of `LLAMAGATE_API_KEY`, whose digest this is.
+fn check_not_shared(file: &KeyFile, service_key: Option<Digest>, path: &Path) -> Result<(), KeyFileError> {
+    let Some(service_key) = service_key else { return Ok(()) };
+    let shared = file.entries().find_map(|(line, entry)| match entry {
+        entry if entry.secret.digest() == service_key => Some((line, SharedWithEnvironment::Secret)),
+        entry if entry.key.id == SERVICE_KEY_ID => Some((line, SharedWithEnvironment::Id)),
+        _ => None,
+    });
+    match shared {
+        Some((line, same)) => Err(KeyFileError::AlsoInEnvironment { path: path.into(), line, same }),
+        None => Ok(()),
+    }
+}
+
 impl LoadedFile {
     /// Reads and parses the file. `service_key` is the digest of `LLAMAGATE_API_KEY`.
     ///
@@ -291,16 +313,7 @@ impl LoadedFile {
     fn read(path: &Path, service_key: Option<Digest>) -> Result<Self, KeyFileError> {
         let (bytes, metadata) = file::read_bytes(path)?;
         let parsed = parse(&String::from_utf8_lossy(&bytes));
-        if let Some(service_key) = service_key {
-            let shared = parsed.entries().find_map(|(line, entry)| match entry {
-                entry if entry.secret.digest() == service_key => Some((line, SharedWithEnvironment::Secret)),
-                entry if entry.key.id == SERVICE_KEY_ID => Some((line, SharedWithEnvironment::Id)),
-                _ => None,
-            });
-            if let Some((line, same)) = shared {
-                return Err(KeyFileError::AlsoInEnvironment { path: path.into(), line, same });
-            }
-        }
+        check_not_shared(&parsed, service_key, path)?;
         Ok(Self {
             content: Content {
                 digest: Sha256::digest(&bytes).into(),

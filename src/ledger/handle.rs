@@ -44,6 +44,18 @@ impl UsageLedger {
         Self(None)
     }
 
+    /// Returns what the budgets of the day and the month of `now` have used, by the file at this path; nothing if there is
+    /// none yet. For use before [`UsageLedger::start`]: SQLite keeps the descriptor of each reader beside a writer.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the file cannot be read.
+    pub fn budget_use(path: &Path, now: Timestamp) -> Result<Vec<BudgetUse>, LedgerError> {
+        match budget_use::read(path, now) {
+            Err(LedgerError::Missing(_)) => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
     /// Starts the writer. The file is opened in the background: a fault of it is reported, and ends nothing.
     ///
     /// # Errors
@@ -94,19 +106,6 @@ impl UsageLedger {
     /// [`LedgerError`] if the ledger is off, or its file cannot be read.
     pub fn read_acts(&self, query: &AuditQuery) -> Result<AuditPage, LedgerError> {
         read_act_page(self.flushed()?, query)
-    }
-
-    /// Returns what the budgets of the day and the month of `now` had used when the service started. Reads the file as it is,
-    /// so the start does not wait for the writer. Nothing if the ledger is off or has no file yet.
-    ///
-    /// # Errors
-    /// [`LedgerError`] if the file cannot be read.
-    pub fn budget_use(&self, now: Timestamp) -> Result<Vec<BudgetUse>, LedgerError> {
-        let Some(open) = &self.0 else { return Ok(Vec::new()) };
-        match budget_use::read(&open.path, now) {
-            Err(LedgerError::Missing(_)) => Ok(Vec::new()),
-            other => other,
-        }
     }
 
     /// Returns the file once what was recorded before is in it, or cannot be written soon.

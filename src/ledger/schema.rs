@@ -97,6 +97,12 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection, LedgerError> {
     }
 }
 
+/// Returns whether a file has this table. One of an older version has none of what came later until it is written to.
+pub(super) fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    connection.query_row(sql, [name], |row| row.get::<_, i64>(0)).map(|count| count > 0)
+}
+
 /// Returns the version of a file that this program may use; 0 for a new one.
 fn check(connection: &Connection, path: &Path, known: usize) -> Result<i64, LedgerError> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(LedgerError::of(path));

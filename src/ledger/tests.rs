@@ -278,7 +278,7 @@ fn budgets_of_the_current_day_and_month_are_read_and_no_others() {
     ledger.record(event("2028-02-28T01:00:00Z", "a"));
     ledger.record(event("2028-01-31T01:00:00Z", "a"));
     fixture.wait_until_written(&ledger);
-    let mut used = ledger.budget_use("2028-02-29T12:00:00Z".parse().unwrap()).unwrap();
+    let mut used = UsageLedger::budget_use(&fixture.path(), "2028-02-29T12:00:00Z".parse().unwrap()).unwrap();
     used.sort_by_key(|used| (used.period, used.person.clone()));
     let used: Vec<_> = used
         .iter()
@@ -293,7 +293,8 @@ fn budgets_of_the_current_day_and_month_are_read_and_no_others() {
             ("month", "2028-02-01".to_owned(), Some("p"), 7, 1),
         ]
     );
-    assert_eq!(UsageLedger::off().budget_use(Timestamp::UNIX_EPOCH).unwrap(), []);
+    let missing = fixture.folder.path().join("missing.db");
+    assert_eq!(UsageLedger::budget_use(&missing, Timestamp::UNIX_EPOCH).unwrap(), []);
 }
 
 #[test]
@@ -342,6 +343,21 @@ fn old_rows_go_and_acts_stay() {
         assert_eq!(rows(&fixture.path(), &format!("SELECT count(*) FROM {table}")), [[left]], "{table}");
     }
     assert_eq!(read_acts(&fixture.path(), 10).unwrap(), [act]);
+}
+
+/// A command may read the file before an updated service has written to it.
+#[test]
+fn a_file_of_each_older_version_is_read_as_it_is() {
+    for older in 1..=schema::MIGRATIONS.len() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("usage.db");
+        let connection = schema::open_with(&path, &schema::MIGRATIONS[..older]).unwrap();
+        connection.execute("INSERT INTO usage VALUES (3600, 'k', '', 'm', 1, 0, 2, 3, 4, 5, 6, 7, 8)", []).unwrap();
+        drop(connection);
+        let query = UsageQuery::read([("by", "key")]).unwrap();
+        assert_eq!(read_usage(&path, &query).unwrap().data.len(), 1, "version {older}");
+        assert_eq!(read_acts(&path, 10).unwrap(), []);
+    }
 }
 
 #[test]

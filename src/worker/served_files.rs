@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+/// Most files of a folder that are looked at.
+const MOST_ENTRIES: usize = 4096;
+
 /// The files of a worker: its program, the model, and all that goes with it; and their state when they were looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServedFiles {
@@ -39,12 +42,31 @@ fn digest_of(paths: &[PathBuf]) -> u64 {
     for path in paths {
         hash.update((path.as_os_str().len() as u64).to_be_bytes());
         hash.update(path.as_os_str().as_bytes());
-        for number in fs::metadata(path).map_or([0; 5], |file| state_of(&file)) {
-            hash.update(number.to_be_bytes());
+        let found = fs::metadata(path);
+        add_state(&mut hash, found.as_ref().ok());
+        if found.is_ok_and(|found| found.is_dir()) {
+            add_entries(&mut hash, path);
         }
     }
     let digest = hash.finalize();
     u64::from_be_bytes(std::array::from_fn(|at| digest[at]))
+}
+
+/// Adds the files of a folder, such as that of a model in several files. Those in folders below it are not looked at.
+fn add_entries(hash: &mut Sha256, folder: &Path) {
+    let mut entries: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().take(MOST_ENTRIES).collect();
+    entries.sort_unstable_by_key(|entry| entry.file_name());
+    for entry in entries {
+        hash.update(entry.file_name().as_bytes());
+        // Followed, because a hub's cache has links.
+        add_state(hash, fs::metadata(entry.path()).as_ref().ok());
+    }
+}
+
+fn add_state(hash: &mut Sha256, file: Option<&Metadata>) {
+    for number in file.map_or([0; 5], state_of) {
+        hash.update(number.to_be_bytes());
+    }
 }
 
 /// Returns what changes with the content of a file. The time of its last change is among it: programs that set the time of
@@ -55,9 +77,11 @@ fn state_of(file: &Metadata) -> [i64; 5] {
     [size, file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()]
 }
 
-/// Returns the arguments that may be paths of files.
+/// Returns the arguments that may be paths of files, and the values of options that may.
 pub fn paths_among(arguments: &[String]) -> impl Iterator<Item = PathBuf> {
-    arguments.iter().filter(|argument| argument.contains('/')).map(|argument| Path::new(argument).to_owned())
+    let value = |argument: &String| argument.split_once('=').map(|(_, value)| value.to_owned());
+    let all = arguments.iter().flat_map(move |argument| [Some(argument.clone()), value(argument)]).flatten();
+    all.filter(|argument| argument.contains('/')).map(PathBuf::from)
 }
 
 #[cfg(test)]
@@ -95,7 +119,19 @@ mod tests {
 
     #[test]
     fn only_arguments_with_a_slash_may_be_files() {
-        let arguments = ["serve", "--model", "/m/a.gguf", "4096", "b/c"].map(str::to_owned);
-        assert_eq!(paths_among(&arguments).collect::<Vec<_>>(), [Path::new("/m/a.gguf"), Path::new("b/c")]);
+        let arguments = ["serve", "--model", "/m/a.gguf", "4096", "b/c", "--draft=/m/d.gguf"].map(str::to_owned);
+        let expected = ["/m/a.gguf", "b/c", "--draft=/m/d.gguf", "/m/d.gguf"].map(Path::new);
+        assert_eq!(paths_among(&arguments).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_folder_has_another_digest_if_a_file_in_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        fs::write(&path, "one").unwrap();
+        let looked = ServedFiles::look_at(vec![folder.path().to_owned()]);
+        assert_eq!(looked.again(), looked);
+        fs::write(&path, "longer").unwrap();
+        assert_ne!(looked.again(), looked);
     }
 }

@@ -360,7 +360,7 @@ fn projectors(config: &str, variables: &[(&str, &str)], files: &[&str], asked: &
     for name in projectors {
         model_file::write_projector(&elsewhere.path().join(name));
     }
-    let gateway = builder.start_ready();
+    let mut gateway = builder.start_ready();
     for entry in fs::read_dir(elsewhere.path()).unwrap().flatten() {
         fs::rename(entry.path(), models_dir(&gateway).join(entry.file_name())).unwrap();
     }
@@ -374,6 +374,8 @@ fn projectors(config: &str, variables: &[(&str, &str)], files: &[&str], asked: &
         Path::new(&path).file_name().unwrap_or_default().to_str().unwrap().to_owned()
     };
     let found = asked.iter().map(projector).collect();
+    // The log is written by a thread of its own; the end waits for it.
+    assert_eq!(gateway.stop().code(), Some(0));
     (found, gateway.output())
 }
 

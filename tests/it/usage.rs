@@ -270,7 +270,9 @@ fn served_with_warning(gateway: &Gateway) -> String {
     let metrics = gateway.health().header("Accept", "text/plain").get("/metrics").text();
     let failures = metrics.lines().find_map(|line| line.strip_prefix("llamagate_usage_write_failures_total "));
     assert!(failures.is_some_and(|count| count != "0"), "{metrics}");
-    assert_eq!(gateway.output().matches("usage is not recorded").count(), 1, "one report a minute");
+    let reports = || gateway.output().matches("usage is not recorded").count();
+    eventually("the log has it", SOON, || reports() > 0);
+    assert_eq!(reports(), 1, "one report a minute");
     shown
 }
 

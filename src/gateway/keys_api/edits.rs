@@ -83,13 +83,14 @@ impl KeyEdits {
     }
 }
 
-/// Edits the file and reads it again, under the lock of `keyctl`.
+/// Edits the file under the lock of `keyctl`, and puts it in force. What a reload would refuse is refused before the write.
 fn edit_and_reload<T>(
     store: &Store,
     change: impl FnOnce(&mut KeyFile) -> Result<T, KeyEditError>,
 ) -> Result<T, KeyEditError> {
     let checked = |file: &mut KeyFile| {
         let value = change(file)?;
+        store.check(file)?;
         // A gateway accepts no file without keys, so the removed one would go on working.
         match file.entries().next() {
             Some(_) => Ok(value),

@@ -30,9 +30,9 @@ use crate::fleet::KeySuspensions;
 use crate::keys::edit::{self, EditError, Rotation};
 use crate::keys::secret::NewSecret;
 use crate::keys::{Key, Store};
-use crate::rate_bucket::Bucket;
+use crate::rate_bucket::{Bucket, Wait};
 use crate::refusal::Refusal;
-use edits::{KeyEdits, check_keeps_admin};
+use edits::{KeyEditError, KeyEdits, check_keeps_admin};
 use listing::Standing;
 
 /// A request about keys.
@@ -52,7 +52,7 @@ pub(super) struct KeysApi {
     /// `None` with `AUTH_ENABLED=false`.
     edits: Option<KeyEdits>,
     suspensions: Arc<KeySuspensions>,
-    new_secrets: NewSecrets,
+    new_secrets: Arc<NewSecrets>,
 }
 
 /// Counts the secrets that are made.
@@ -65,7 +65,7 @@ impl KeysApi {
     /// Creates the API of these keys, which are `None` where requests need no key.
     pub(super) fn new(keys: Option<Store>, suspensions: Arc<KeySuspensions>) -> Self {
         let new_secrets = NewSecrets { bucket: Bucket::default(), start: Instant::now() };
-        Self { edits: keys.map(KeyEdits::new), suspensions, new_secrets }
+        Self { edits: keys.map(KeyEdits::new), suspensions, new_secrets: Arc::new(new_secrets) }
     }
 
     /// Answers a request.
@@ -81,7 +81,13 @@ impl KeysApi {
             let page = listing::list(edits.store().keys(), &after, &self.standing(edits, &request, now));
             return Ok(json_response(StatusCode::OK, &page));
         }
-        let is_forced = order::read_force(request.query)?;
+        let is_forced = match request.route {
+            KeysRoute::Change | KeysRoute::Remove => order::read_force(request.query)?,
+            KeysRoute::List | KeysRoute::Create | KeysRoute::Rotate => {
+                order::check_no_parameters(request.query)?;
+                false
+            }
+        };
         match request.route {
             KeysRoute::List => Err(Refusal::RouteNotFound),
             KeysRoute::Create => {
@@ -128,11 +134,14 @@ impl KeysApi {
         if edits.check_in_file(&name).is_err() {
             return Err(Refusal::KeyExists(name));
         }
-        self.new_secrets.check()?;
         let secret = new_secret()?;
-        let stored = secret.stored(false);
-        edits.edit(move |file| Ok(edit::add(file, key, stored, now)?)).await?;
-        self.new_secrets.take();
+        let (stored, new_secrets) = (secret.stored(false), Arc::clone(&self.new_secrets));
+        edits
+            .edit(move |file| {
+                edit::add(file, key, stored, now)?;
+                new_secrets.take()
+            })
+            .await?;
         let mut members = self.describe(edits, &name, request, now);
         members.insert("secret".to_owned(), json!(secret.reveal()));
         let mut response = json_response(StatusCode::CREATED, &members.into());
@@ -150,12 +159,15 @@ impl KeysApi {
     ) -> Result<Response<Bytes>, Refusal> {
         let order = order::read_rotation(request.body, now)?;
         edits.check_in_file(request.id)?;
-        self.new_secrets.check()?;
         let secret = new_secret()?;
         let rotation = Rotation { secret: secret.stored(false), old_ends: order.old_ends, expires: order.expires };
-        let name = request.id.to_owned();
-        edits.edit(move |file| Ok(edit::rotate(file, &name, rotation, now)?)).await?;
-        self.new_secrets.take();
+        let (name, new_secrets) = (request.id.to_owned(), Arc::clone(&self.new_secrets));
+        edits
+            .edit(move |file| {
+                edit::rotate(file, &name, rotation, now)?;
+                new_secrets.take()
+            })
+            .await?;
         let mut members = self.describe(edits, request.id, request, now);
         let old_ends = (order.old_ends > now).then(|| order.old_ends.to_string());
         members.insert("secret".to_owned(), json!(secret.reveal()));
@@ -185,19 +197,14 @@ impl KeysApi {
 impl NewSecrets {
     const QUOTA: Quota = Quota::per_minute(NEW_SECRETS_PER_MINUTE);
 
-    /// Checks that one more secret may be made now.
+    /// Counts one more secret. Called in the turn of an edit that is right, just before it is written.
     ///
     /// # Errors
-    /// [`Refusal::RateLimited`] with the time until one may.
-    fn check(&self) -> Result<(), Refusal> {
-        let checked = self.bucket.check(Self::QUOTA, self.now());
-        checked.map(drop).map_err(|wait| Refusal::RateLimited("new secrets of API keys", wait.time))
-    }
-
-    /// Counts a secret that was made.
-    fn take(&self) {
-        // The last ones may be made at the same time: then there is nothing more to take.
-        let _ = self.bucket.take(Self::QUOTA, self.now());
+    /// [`Refusal::RateLimited`] with the time until one may be made.
+    fn take(&self) -> Result<(), KeyEditError> {
+        let taken = self.bucket.take(Self::QUOTA, self.now());
+        let refused = |wait: Wait| Refusal::RateLimited("new secrets of API keys", wait.time);
+        taken.map(drop).map_err(|wait| KeyEditError::Refused(refused(wait)))
     }
 
     fn now(&self) -> u64 {

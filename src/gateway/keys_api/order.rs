@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::dialect::{FieldError, Fields};
 use crate::gateway::bounds::KEY_ORDER_SIZE;
+use crate::gateway::request::envelope::query_pairs;
 use crate::gateway::translation::shared;
 use crate::keys::changes::{BadMember, KeyChange, member_names, rule_of};
 use crate::keys::{Key, MAX_KEY_ID, expiry, parse};
@@ -78,7 +79,7 @@ pub(super) fn read_rotation(body: &[u8], now: Timestamp) -> Result<RotationOrder
 /// # Errors
 /// The query has anything else; names it.
 pub(super) fn read_force(query: Option<&str>) -> Result<bool, Refusal> {
-    match read_parameter(query, "force")? {
+    match read_parameter(query, "force")?.as_deref() {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
         Some(_) => Err(refused("force", "force must be true or false")),
@@ -92,24 +93,37 @@ pub(super) fn read_force(query: Option<&str>) -> Result<bool, Refusal> {
 pub(super) fn read_after(query: Option<&str>) -> Result<String, Refusal> {
     match read_parameter(query, "after")? {
         None => Ok(String::new()),
-        Some(name) if parse::is_key_id(name) => Ok(name.to_owned()),
+        Some(name) if parse::is_key_id(&name) => Ok(name),
         Some(_) => Err(refused("after", "after must be the name of a key, such as the next of the page before")),
     }
 }
 
-/// Returns the value of the only parameter that a query may have; the last one counts.
-fn read_parameter<'a>(query: Option<&'a str>, known: &str) -> Result<Option<&'a str>, Refusal> {
+/// Refuses a query.
+///
+/// # Errors
+/// It has a parameter; names it.
+pub(super) fn check_no_parameters(query: Option<&str>) -> Result<(), Refusal> {
+    query_pairs(query).next().map_or(Ok(()), |(name, _)| Err(unknown_parameter(&name, "none")))
+}
+
+/// Returns the value of the only parameter that a query may have.
+fn read_parameter(query: Option<&str>, known: &str) -> Result<Option<String>, Refusal> {
     let mut found = None;
-    for parameter in query.unwrap_or_default().split('&').filter(|parameter| !parameter.is_empty()) {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+    for (name, value) in query_pairs(query) {
         if name != known {
-            let name: String = name.chars().take(REPEATED_TEXT).collect();
-            let message = format!("the parameter {name} is unknown here; known is: {known}");
-            return Err(Refusal::InvalidParameter { field: name, message });
+            return Err(unknown_parameter(&name, known));
         }
-        found = Some(value);
+        if found.replace(value).is_some() {
+            return Err(refused(known, &format!("{known} is given twice")));
+        }
     }
     Ok(found)
+}
+
+fn unknown_parameter(name: &str, known: &str) -> Refusal {
+    let name: String = name.chars().filter(|c| !c.is_control()).take(REPEATED_TEXT).collect();
+    let message = format!("the parameter {name} is unknown here; known is: {known}");
+    Refusal::InvalidParameter { field: name, message }
 }
 
 /// Returns the name of a new key, right or not, if a body has one.
@@ -225,13 +239,17 @@ mod tests {
     }
 
     #[test]
-    fn each_query_has_one_parameter() {
+    fn each_query_has_one_parameter_at_most() {
         assert_eq!(read_force(None), Ok(false));
         assert_eq!(read_force(Some("force=true")), Ok(true));
-        for query in ["force", "force=1", "forc=true", "force=true&x=1"] {
+        for query in ["force", "force=1", "forc=true", "force=true&x=1", "force=false&force=true"] {
             assert!(matches!(read_force(Some(query)), Err(Refusal::InvalidParameter { .. })), "{query}");
         }
-        assert_eq!(read_after(Some("after=team-a")), Ok("team-a".to_owned()));
+        for query in ["after=team-a", "after=te%61m-a"] {
+            assert_eq!(read_after(Some(query)), Ok("team-a".to_owned()));
+        }
+        assert_eq!(check_no_parameters(None), Ok(()));
+        assert!(matches!(check_no_parameters(Some("force=true")), Err(Refusal::InvalidParameter { .. })));
         for query in ["after=", "after=a%20b", "limit=5"] {
             assert!(matches!(read_after(Some(query)), Err(Refusal::InvalidParameter { .. })), "{query}");
         }

@@ -129,7 +129,7 @@ impl LogFollower {
     /// Returns what was written since the last look.
     async fn read(&mut self) -> Option<String> {
         // While others read for too long, the next look finds what this one does not.
-        let turn = self.desk.turn().await.ok()?;
+        let turn = self.stop.run_until_cancelled(self.desk.turn()).await?.ok()?;
         let mut reader = self.reader.take()?;
         let read = self.desk.run(turn, move || {
             let new = reader.read_new();

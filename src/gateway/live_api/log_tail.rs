@@ -65,6 +65,23 @@ pub(super) fn last_lines(folder: &LogFolder, lines: usize) -> io::Result<(Vec<u8
     Ok((pieces.into_iter().flatten().collect(), reader))
 }
 
+/// Returns whole lines with the one that is not finished yet, within the same bounds.
+pub(super) fn with_unfinished(mut text: Vec<u8>, unfinished: &[u8], lines: usize) -> Vec<u8> {
+    if unfinished.is_empty() || lines == 0 {
+        return text;
+    }
+    text = keep_lines(text, lines - 1);
+    let too_many = (text.len() + unfinished.len()).saturating_sub(LOG_BYTES);
+    if too_many > 0 {
+        let cut = too_many.min(text.len());
+        // Up to the end of the line that is cut.
+        let end = memchr::memchr(b'\n', &text[cut..]).map_or(text.len(), |end| cut + end + 1);
+        text.drain(..end);
+    }
+    text.extend_from_slice(unfinished);
+    text
+}
+
 impl LogReader {
     /// Returns the line that is not finished yet.
     pub(super) fn unfinished(&self) -> &[u8] {

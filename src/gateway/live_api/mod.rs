@@ -148,9 +148,8 @@ impl LiveApi {
 
     async fn tail(&self, log: NamedLog, lines: usize) -> Result<Response<Bytes>, LogUnread> {
         let read = move || {
-            let (mut text, reader) = log_tail::last_lines(&log.folder, lines)?;
-            text.extend_from_slice(reader.unfinished());
-            Ok::<_, LogUnread>(text)
+            let (text, reader) = log_tail::last_lines(&log.folder, lines)?;
+            Ok::<_, LogUnread>(log_tail::with_unfinished(text, reader.unfinished(), lines))
         };
         let text = self.desk.run(self.desk.turn().await?, read).await??;
         let mut response = response_of("text/plain; charset=utf-8", Bytes::from(text));

@@ -4,7 +4,7 @@ use http::header::ACCEPT;
 use http::request::Parts;
 
 use super::bounds::{DEFAULT_LINES, MOST_LINES};
-use crate::gateway::request::envelope::percent_decode;
+use crate::gateway::request::envelope::query_pairs;
 use crate::refusal::Refusal;
 
 /// What a request for a log asks for.
@@ -25,7 +25,11 @@ impl LogQuery {
         let accepts = parts.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
         let mut read =
             Self { lines: DEFAULT_LINES, follows: accepts.into_iter().any(|one| one.contains("text/event-stream")) };
-        for (name, value) in pairs(parts) {
+        let mut seen = Vec::new();
+        for (name, value) in query_pairs(parts.uri.query()) {
+            if seen.contains(&name) {
+                return Err(Refusal::bad_request(format!("{name} is given twice")));
+            }
             match name.as_str() {
                 "lines" => {
                     let lines = value.parse().ok().filter(|lines| *lines <= MOST_LINES);
@@ -41,6 +45,7 @@ impl LogQuery {
                 }
                 _ => return Err(unknown(&name, "lines and follow")),
             }
+            seen.push(name);
         }
         Ok(read)
     }
@@ -51,21 +56,12 @@ impl LogQuery {
 /// # Errors
 /// It has one.
 pub(super) fn check_none(parts: &Parts) -> Result<(), Refusal> {
-    pairs(parts).next().map_or(Ok(()), |(name, _)| Err(unknown(&name, "none")))
+    query_pairs(parts.uri.query()).next().map_or(Ok(()), |(name, _)| Err(unknown(&name, "none")))
 }
 
 fn unknown(name: &str, known: &str) -> Refusal {
     let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
     Refusal::bad_request(format!("There is no parameter '{name}' here; there are: {known}"))
-}
-
-fn pairs(parts: &Parts) -> impl Iterator<Item = (String, String)> {
-    let decode = |text: &str| String::from_utf8_lossy(&percent_decode(text.replace('+', " "))).into_owned();
-    let pairs = parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-    pairs.map(move |pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(name), decode(value))
-    })
 }
 
 #[cfg(test)]
@@ -85,9 +81,13 @@ mod tests {
         assert_eq!(read("/logs/access", "text/event-stream"), Ok((DEFAULT_LINES, true)));
         assert_eq!(read("/logs/access?lines=0&follow=true", ""), Ok((0, true)));
         assert_eq!(read("/logs/access?lines=10000&follow=0", "text/event-stream"), Ok((10_000, false)));
-        for (target, named) in
-            [("lines=10001", "lines"), ("lines=-1", "lines"), ("follow=maybe", "follow"), ("n=1", "'n'")]
-        {
+        for (target, named) in [
+            ("lines=1&lines=2", "lines is given twice"),
+            ("lines=10001", "lines"),
+            ("lines=-1", "lines"),
+            ("follow=maybe", "follow"),
+            ("n=1", "'n'"),
+        ] {
             let refused = read(&format!("/logs/access?{target}"), "").unwrap_err();
             assert!(refused.contains(named), "{refused}");
         }

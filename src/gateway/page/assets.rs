@@ -6,7 +6,7 @@
 #[cfg(not(debug_assertions))]
 use std::collections::HashMap;
 use std::io::{Read, Write as _};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 #[cfg(not(debug_assertions))]
 use std::sync::{Mutex, PoisonError};
 
@@ -43,12 +43,14 @@ pub(super) struct Asset {
 /// The form that is not packed.
 enum Plain {
     Held(Form),
-    /// Made from the packed form for each of the few clients that do not take that. This is its ETag.
-    Unpacked(HeaderValue),
+    /// Made from the packed form for the first of the few clients that do not take that.
+    Unpacked {
+        etag: HeaderValue,
+        bytes: OnceLock<Bytes>,
+    },
 }
 
 /// One form of a file.
-#[derive(Clone)]
 pub(super) struct Form {
     pub(super) bytes: Bytes,
     /// Strong: of the bytes of this form.
@@ -75,15 +77,22 @@ impl Asset {
         self.packed.as_ref()
     }
 
-    /// Returns the form that is not packed.
-    pub(super) fn plain(&self) -> Form {
-        match (&self.plain, &self.packed) {
-            (Plain::Held(form), _) => form.clone(),
-            (Plain::Unpacked(etag), packed) => {
+    /// Returns the ETag of the form that is not packed.
+    pub(super) fn plain_etag(&self) -> &HeaderValue {
+        match &self.plain {
+            Plain::Held(form) => &form.etag,
+            Plain::Unpacked { etag, .. } => etag,
+        }
+    }
+
+    /// Returns the form that is not packed. It is made once, so that requests for it cannot take memory each.
+    pub(super) fn plain_bytes(&self) -> &Bytes {
+        match &self.plain {
+            Plain::Held(form) => &form.bytes,
+            Plain::Unpacked { bytes, .. } => bytes.get_or_init(|| {
                 // That each vendored file can be unpacked is tested.
-                let bytes = packed.as_ref().and_then(|packed| gunzip(&packed.bytes)).unwrap_or_default();
-                Form { bytes: bytes.into(), etag: etag.clone() }
-            }
+                self.packed.as_ref().and_then(|packed| gunzip(&packed.bytes)).unwrap_or_default().into()
+            }),
         }
     }
 }
@@ -126,7 +135,7 @@ fn read(name: &str) -> Option<Asset> {
         return Some(Asset { content_type, packed, plain });
     }
     let file = Files::get(&format!("{name}{PACKED_ENDING}"))?;
-    let plain = Plain::Unpacked(etag(&file, ""));
+    let plain = Plain::Unpacked { etag: etag(&file, ""), bytes: OnceLock::new() };
     Some(Asset { content_type, plain, packed: Some(Form { etag: etag(&file, "-gz"), bytes: bytes_of(file) }) })
 }
 
@@ -197,9 +206,8 @@ mod tests {
             let asset = read(name.strip_suffix(PACKED_ENDING).unwrap_or(&name));
             let asset = asset.unwrap_or_else(|| panic!("{name} has no content type"));
             if let Some(packed) = asset.packed() {
-                let plain = asset.plain();
-                assert_eq!(gunzip(&packed.bytes).as_deref(), Some(&plain.bytes[..]), "{name}");
-                assert_ne!(packed.etag, plain.etag, "{name}");
+                assert_eq!(gunzip(&packed.bytes).as_deref(), Some(&asset.plain_bytes()[..]), "{name}");
+                assert_ne!(packed.etag, asset.plain_etag(), "{name}");
             }
         }
     }
@@ -209,7 +217,7 @@ mod tests {
         let is_page = |name: &str| !name.ends_with(PACKED_ENDING);
         let sizes = Files::iter().filter(|name| is_page(name)).map(|name| {
             let asset = read(&name).unwrap();
-            asset.packed().map_or(asset.plain().bytes.len(), |packed| packed.bytes.len())
+            asset.packed().map_or(asset.plain_bytes().len(), |packed| packed.bytes.len())
         });
         let total: usize = sizes.sum();
         assert!(total <= MAX_PAGE, "{total} bytes");
@@ -219,7 +227,7 @@ mod tests {
     fn each_vendored_file_is_the_one_that_was_looked_at() {
         for (name, digest) in VENDORED {
             let asset = read(name).unwrap_or_else(|| panic!("{name} is missing"));
-            assert_eq!(hex(&Sha256::digest(&asset.plain().bytes)), digest, "{name}");
+            assert_eq!(hex(&Sha256::digest(asset.plain_bytes())), digest, "{name}");
         }
         let is_vendored = |name: &str| name.starts_with("vendor/") && name.ends_with(".js") || name.ends_with(".gz");
         let vendored = Files::iter().filter(|name| is_vendored(name)).count();

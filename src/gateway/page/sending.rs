@@ -37,14 +37,15 @@ impl PagePolicy {
 /// Returns the response with a file, or 304 if the client has this form of it.
 pub(super) fn respond(asset: &Asset, request: &HeaderMap, policy: PagePolicy) -> Response<Bytes> {
     let packed = asset.packed().filter(|_| accepts_gzip(request));
-    let form = packed.cloned().unwrap_or_else(|| asset.plain());
-    let is_known = has_etag(request, &form.etag);
-    let mut response = Response::new(if is_known { Bytes::new() } else { form.bytes });
+    let etag = packed.map_or(asset.plain_etag(), |form| &form.etag);
+    let is_known = has_etag(request, etag);
+    let bytes = || packed.map_or_else(|| asset.plain_bytes(), |form| &form.bytes).clone();
+    let mut response = Response::new(if is_known { Bytes::new() } else { bytes() });
     if is_known {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }
     let headers = response.headers_mut();
-    headers.insert(ETAG, form.etag);
+    headers.insert(ETAG, etag.clone());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(kept_for(asset)));
     headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
     headers.insert(CONTENT_SECURITY_POLICY, policy.header());

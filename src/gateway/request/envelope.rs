@@ -312,6 +312,16 @@ pub(crate) fn percent_decode(text: impl AsRef<[u8]>) -> Vec<u8> {
     decoded
 }
 
+/// Returns the parameters of a query, decoded.
+pub(in crate::gateway) fn query_pairs(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
+    let decode = |text: &str| String::from_utf8_lossy(&percent_decode(text.replace('+', " "))).into_owned();
+    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    pairs.map(move |pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(name), decode(value))
+    })
+}
+
 /// Scans a JSON object for its members.
 struct EnvelopeScanner {
     scanner: JsonScanner<MEMBER_NAME>,

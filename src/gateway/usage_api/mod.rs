@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::admission::auth::Caller;
-use super::request::envelope::percent_decode;
+use super::request::envelope::query_pairs;
 use super::routes::route::UsageRoute;
 use crate::keys::Scope;
 use crate::ledger::bounds::{READ_TURN_WAIT, READS_AT_ONCE};
@@ -50,7 +50,7 @@ impl UsageApi {
         if !self.ledger.is_on() {
             return Err(Refusal::UsageOff);
         }
-        let parameters = parameters(parts);
+        let parameters: Vec<_> = query_pairs(parts.uri.query()).collect();
         let parameters = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let of_client = |error: InvalidQuery| Refusal::bad_request(error.to_string());
         let is_csv = asks_for_csv(parts);
@@ -102,14 +102,6 @@ impl UsageApi {
             _ => Refusal::UsageUnavailable("the log says why"),
         }
     }
-}
-
-/// Reads the parameters of the query.
-fn parameters(parts: &Parts) -> Vec<(String, String)> {
-    let query = parts.uri.query().unwrap_or_default();
-    let decode = |text: &str| String::from_utf8_lossy(&percent_decode(text.replace('+', " "))).into_owned();
-    let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.map(|(name, value)| (decode(name), decode(value))).collect()
 }
 
 fn asks_for_csv(parts: &Parts) -> bool {
