@@ -1,20 +1,20 @@
 // One answer of a model while it streams: what has come, how fast, and how it ended.
 
-import {errorOf, readEvents, send} from "./api.js";
+import {ApiError, errorOf, readEvents, send} from "./api.js";
 
-/** Returns the messages of a chat up to a turn, as the API reads them, for the answers of one column. */
-export function messagesOf(turns, upTo, column, system) {
+/** Returns the messages of a chat up to a turn, as the API reads them, for the answers of one column; without images for a model that cannot see. */
+export function messagesOf(turns, upTo, column, system, sees) {
   const messages = system.trim() ? [{role: "system", content: system}] : [];
   turns.slice(0, upTo + 1).forEach((turn, at) => {
-    messages.push({role: "user", content: contentOf(turn.user)});
+    messages.push({role: "user", content: contentOf(turn.user, sees)});
     const text = turn.answers[column]?.text;
     if (at < upTo && text) messages.push({role: "assistant", content: text});
   });
   return messages;
 }
 
-function contentOf({text, images}) {
-  if (!images.length) return text;
+function contentOf({text, images}, sees) {
+  if (!sees || !images.length) return text;
   return [{type: "text", text}, ...images.map((url) => ({type: "image_url", image_url: {url}}))];
 }
 
@@ -27,7 +27,7 @@ export function chatBody(model, messages, parameters) {
 export function ask(body, onChange) {
   const control = new AbortController();
   const answer = {
-    model: body.model, state: "waiting", text: "", reasoning: "", tools: [], facts: null, error: null, servedBy: null,
+    model: body.model, state: "waiting", text: "", reasoning: "", tools: [], facts: null, error: null, isWhole: false,
     startedAt: performance.now(), firstAt: null, stop: () => control.abort(),
   };
   run(answer, body, control.signal, onChange);
@@ -40,13 +40,16 @@ async function run(answer, body, signal, onChange) {
     const response = await send("v1/chat/completions", {method: "POST", body: asked, signal});
     answer.state = "streaming";
     await readEvents(response, ({data}) => {
-      if (data !== "[DONE]") take(answer, JSON.parse(data), response);
+      if (data === "[DONE]") answer.isWhole = true;
+      else take(answer, JSON.parse(data), response);
       onChange();
     });
+    if (answer.state === "streaming" && !answer.isWhole) throw brokenOff();
     if (answer.state === "streaming") answer.state = "done";
   } catch (error) {
     answer.state = error.name === "AbortError" ? "stopped" : "failed";
-    if (answer.state === "failed") answer.error = error;
+    // What the browser throws when a connection breaks.
+    if (answer.state === "failed") answer.error = error instanceof TypeError ? brokenOff() : error;
   }
   finish(answer);
   onChange();
@@ -63,7 +66,6 @@ function take(answer, event, response) {
   }
   if (event.usage) answer.usage = event.usage;
   if (event.timings) answer.timings = event.timings;
-  if (event.model) answer.servedBy = event.model;
   const choice = event.choices?.[0];
   if (!choice) return;
   const {content, reasoning_content: reasoning, tool_calls: calls} = choice.delta ?? {};
@@ -75,7 +77,11 @@ function take(answer, event, response) {
     tool.name += call.function?.name ?? "";
     tool.text += call.function?.arguments ?? "";
   }
-  if (choice.finish_reason) answer.finish = choice.finish_reason;
+  if (choice.finish_reason) Object.assign(answer, {finish: choice.finish_reason, isWhole: true});
+}
+
+function brokenOff() {
+  return new ApiError(0, {message: "The answer broke off before its end.", hint: "Ask again; the log of the model may say why."});
 }
 
 /** Counts what the answer took. llama-server's own times are exact; other servers have only ours. */

@@ -3,6 +3,9 @@
 const base = new URL("..", document.baseURI);
 let key = "";
 
+/** Longest silence of a stream that has a heartbeat, in seconds: three beats of the service. */
+export const SILENCE = 45;
+
 /** Sets the key that requests carry; an empty text for none. */
 export function setKey(secret) {
   key = secret;
@@ -70,12 +73,13 @@ export async function order(method, path, body, options = {}) {
   return text ? JSON.parse(text) : {};
 }
 
-/** Asks whether a route is there for this key. */
+/** Asks whether a route is there for this key. Throws if the service cannot be reached, which says nothing of the key. */
 export async function probe(path, method) {
   try {
     await send(path, {method});
     return {isOpen: true, status: 200};
   } catch (error) {
+    if (error.status === 0) throw error;
     // 429: the key may, only not now. 5xx: the route is there.
     return {isOpen: error.status === 429 || error.status >= 500, status: error.status, error};
   }
@@ -83,21 +87,40 @@ export async function probe(path, method) {
 
 /**
  * Reads server-sent events from a response, and calls `onEvent({event, data, id})` for each until the stream ends.
- * Returns nothing; throws if the connection breaks.
+ * Returns nothing; throws if the connection breaks, if nothing comes for `patience` seconds, or what `onEvent` throws.
  */
-export async function readEvents(response, onEvent) {
+export async function readEvents(response, onEvent, patience = null) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
-  for (;;) {
-    const {value, done} = await reader.read();
-    rest = (rest + (value ?? "")).replaceAll("\r\n", "\n");
-    let end;
-    while ((end = rest.indexOf("\n\n")) >= 0) {
-      const event = parseEvent(rest.slice(0, end));
-      rest = rest.slice(end + 2);
-      if (event) onEvent(event);
+  try {
+    for (;;) {
+      const {value, done} = await readWithin(reader, patience);
+      rest = (rest + (value ?? "")).replaceAll("\r\n", "\n");
+      let end;
+      while ((end = rest.indexOf("\n\n")) >= 0) {
+        const event = parseEvent(rest.slice(0, end));
+        rest = rest.slice(end + 2);
+        if (event) onEvent(event);
+      }
+      if (done) return;
     }
-    if (done) return;
+  } finally {
+    // Ends the request too, where the stream is not at its end.
+    reader.cancel().catch(() => {});
+  }
+}
+
+/** Reads a part of a stream, and throws if none comes in time. */
+async function readWithin(reader, patience) {
+  if (patience == null) return reader.read();
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new ApiError(0, {message: "The service has fallen silent.", code: "silent"})), patience * 1000);
+  });
+  try {
+    return await Promise.race([reader.read(), late]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

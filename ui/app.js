@@ -1,6 +1,6 @@
 // The shell: who is signed in, which page is shown, and what is in the navigation.
 
-import {html, render, useEffect, useState} from "./vendor/htm-preact.js";
+import {html, render, useEffect, useRef, useState} from "./vendor/htm-preact.js";
 import {setKey} from "./api.js";
 import {signIn, signOut, storedKey, takeKeyFromAddress} from "./session.js";
 import {startLive, useLive} from "./live.js";
@@ -29,7 +29,9 @@ const TONES = {ok: "good", loading: "busy", degraded: "bad", failed: "bad"};
 function App() {
   const [access, setAccess] = useState(undefined);
   const [error, setError] = useState(null);
+  const typed = useRef("");
   const enter = async (key) => {
+    typed.current = key;
     try {
       const found = await signIn(key);
       setError(null);
@@ -37,11 +39,19 @@ function App() {
       if (found) startLive(found);
     } catch (problem) {
       setError(problem);
-      setAccess(null);
+      setAccess((before) => before ?? null);
     }
   };
   useEffect(() => {
+    const follow = () => {
+      // A link with a key in a tab that is open already.
+      if (!takeKeyFromAddress()) return;
+      setAccess(undefined);
+      enter(storedKey());
+    };
+    addEventListener("hashchange", follow);
     enter(storedKey());
+    return () => removeEventListener("hashchange", follow);
   }, []);
   const leave = () => {
     signOut();
@@ -49,16 +59,21 @@ function App() {
     location.reload();
   };
   const {refused} = useLive();
-  if (refused && access) return html`<${SignIn} onKey=${(key) => (signOut(), enter(key))} error=${refused} />`;
   if (access === undefined) return html`<p class="starting" role="status">Connecting…</p>`;
-  if (access === null && error && error.status !== 401) return html`<${Unreachable} error=${error} onRetry=${() => enter(storedKey())} />`;
+  if (access === null && error && error.status !== 401) return html`<${Unreachable} error=${error} onRetry=${() => enter(typed.current)} />`;
   if (access === null) return html`<${SignIn} onKey=${enter} error=${error} />`;
-  return html`<${Shell} access=${access} onLeave=${leave} />`;
+  // A key that ends takes nothing away: the chat is there again after signing in.
+  return html`
+    <div class="shell" hidden=${refused != null}><${Shell} access=${access} isShut=${refused != null} onLeave=${leave} /></div>
+    ${refused && html`<${SignIn} onKey=${(key) => (signOut(), enter(key))} error=${error ?? refused} />`}`;
 }
 
 function SignIn({onKey, error}) {
   const [key, setKeyText] = useState("");
   const [isAsking, setAsking] = useState(false);
+  const field = useRef(null);
+  // By hand: `autofocus` works only where nothing had the focus before.
+  useEffect(() => field.current.focus(), []);
   const submit = async (event) => {
     event.preventDefault();
     setAsking(true);
@@ -71,8 +86,8 @@ function SignIn({onKey, error}) {
       <h1>Sign in with a key</h1>
       <p class="note">Make one with <code>keyctl generate --name me --scope inference,admin</code>. It stays in this tab until
         you close it.</p>
-      <${Field} label="API key">${(id) => html`<input id=${id} type="password" autocomplete="off" spellcheck="false"
-        value=${key} onInput=${(event) => setKeyText(event.target.value)} required autofocus />`}<//>
+      <${Field} label="API key">${(id) => html`<input id=${id} ref=${field} type="password" autocomplete="off" spellcheck="false"
+        value=${key} onInput=${(event) => setKeyText(event.target.value)} required />`}<//>
       <${ErrorBox} error=${error} />
       <button class="button primary" disabled=${isAsking || !key.trim()}>${isAsking ? "Looking…" : "Sign in"}</button>
     </form>
@@ -90,18 +105,11 @@ function Brand() {
   return html`<span class="brand"><img src="icon.svg" alt="" width="24" height="24" />llamagate</span>`;
 }
 
-function Shell({access, onLeave}) {
+function Shell({access, isShut, onLeave}) {
   const pages = PAGES.filter((page) => page.isOpen(access));
   const [name, setName] = useState(pageInAddress());
   useEffect(() => {
-    const follow = () => {
-      // A link with a key in a tab that is open already.
-      if (location.hash.startsWith("#key=")) {
-        takeKeyFromAddress();
-        location.reload();
-      }
-      setName(pageInAddress());
-    };
+    const follow = () => setName(pageInAddress());
     addEventListener("hashchange", follow);
     return () => removeEventListener("hashchange", follow);
   }, []);
@@ -118,8 +126,8 @@ function Shell({access, onLeave}) {
       <div class="who"><${Status} />${access.needsKey && html`<${Button} kind="quiet small" onClick=${onLeave}>Sign out<//>`}</div>
     </header>
     <main id="main" tabindex="-1" class=${`page-${shown.name}`}>
-      ${pages.map((page) => (page.name === "chat" || page === shown) && html`<div key=${page.name} hidden=${page !== shown}
-        class="page"><h1 class="hidden">${page.title}</h1><${page.view} access=${access} isShown=${page === shown} /></div>`)}
+      ${pages.map((page) => (page.name === "chat" || (page === shown && !isShut)) && html`<div key=${page.name} hidden=${page !== shown}
+        class="page"><h1 class="hidden">${page.title}</h1><${page.view} access=${access} isShown=${page === shown && !isShut} /></div>`)}
     </main>`;
 }
 

@@ -2,7 +2,7 @@
 
 import {html, useEffect, useState} from "./vendor/htm-preact.js";
 import {get} from "./api.js";
-import {Empty, ErrorBox} from "./ui.js";
+import {Button, Empty, ErrorBox} from "./ui.js";
 import {ChatThread} from "./thread.js";
 import {EmbedTool, RerankTool} from "./retrieval.js";
 
@@ -16,18 +16,26 @@ export function ChatPage({access, isShown}) {
   const [models, setModels] = useState(null);
   const [error, setError] = useState(null);
   const [kind, setKind] = useState(null);
+  const list = async () => {
+    try {
+      setModels((await get("v1/models")).data);
+      setError(null);
+    } catch (problem) {
+      setError(problem);
+    }
+  };
   // Asked again whenever the page is shown: models come and go.
   useEffect(() => {
-    if (!isShown) return;
-    get("v1/models").then((list) => setModels(list.data), setError);
+    if (isShown) list();
   }, [isShown]);
-  if (error) return html`<${ErrorBox} error=${error} />`;
+  if (error && !models) return html`<${ErrorBox} error=${error} /><p><${Button} onClick=${list}>Try again<//></p>`;
   if (!models) return html`<${Empty}>Looking which models there are…<//>`;
   const ofKind = (one) => models.filter((model) => model.meta?.kind === one);
   const tools = TOOLS.filter((tool) => ofKind(tool.kind).length > 0);
   if (tools.length === 0) return html`<${Empty}>There is no model that this key may use.<//>`;
   const shown = tools.find((tool) => tool.kind === kind) ?? tools[0];
   return html`
+    <${ErrorBox} error=${error} onClose=${() => setError(null)} />
     ${tools.length > 1 && html`<div class="tabs" role="group" aria-label="What to try">${tools.map((tool) => html`<button type="button"
       aria-pressed=${tool === shown} onClick=${() => setKind(tool.kind)}>${tool.title}</button>`)}</div>`}
     ${tools.map((tool) => html`<div key=${tool.kind} class="tool" hidden=${tool !== shown}>

@@ -9,12 +9,15 @@ const MAX_SIDE = 1536;
 /** Most images of one question. */
 const MAX_IMAGES = 4;
 
-export function Composer({isBusy, sees, onSend, onStop, onSample}) {
+/** `blind` has the chosen models that cannot see. */
+export function Composer({isBusy, blind, onSend, onStop, onSample}) {
   const [text, setText] = useState("");
   const [images, setImages] = useState([]);
   const [problem, setProblem] = useState("");
   const area = useRef(null);
-  const canSend = !isBusy && (text.trim() || images.length > 0);
+  const sees = blind.length === 0;
+  const isUnseen = images.length > 0 && !sees;
+  const canSend = !isBusy && !isUnseen && (text.trim() || images.length > 0);
   const submit = (event) => {
     event.preventDefault();
     if (!canSend) return;
@@ -31,7 +34,9 @@ export function Composer({isBusy, sees, onSend, onStop, onSample}) {
     const chosen = [...files].filter((file) => file.type.startsWith("image/")).slice(0, MAX_IMAGES - images.length);
     const read = await Promise.allSettled(chosen.map(readImage));
     setProblem(read.some((one) => one.status === "rejected") ? "An image could not be read." : "");
-    setImages([...images, ...read.filter((one) => one.status === "fulfilled").map((one) => one.value)]);
+    const added = read.filter((one) => one.status === "fulfilled").map((one) => one.value);
+    // Others may have been added or removed while these were read.
+    setImages((old) => [...old, ...added].slice(0, MAX_IMAGES));
   };
   const onPaste = (event) => {
     if (sees && event.clipboardData.files.length) {
@@ -47,6 +52,7 @@ export function Composer({isBusy, sees, onSend, onStop, onSample}) {
     <div class="actions">
       ${sees && html`<label class="button quiet small">Add image<input class="hidden" type="file" accept="image/*" multiple
         onChange=${(event) => (add(event.target.files), (event.target.value = ""))} /></label>`}
+      ${isUnseen && html`<span class="note" role="alert">${blind.join(" and ")} cannot see: remove the images, or choose another model.</span>`}
       ${problem && html`<span class="note" role="alert">${problem}</span>`}
       <${Button} kind="quiet small" onClick=${() => onSample({text: text.trim(), images})}>Copy as code<//>
       <span class="spring"></span>

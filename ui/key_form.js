@@ -36,7 +36,7 @@ function draftOf(key) {
   };
 }
 
-export function KeyForm({title, action, of: key, models: canList, error, onSave, onClose}) {
+export function KeyForm({title, action, of: key, models: canList, error, isAsking, onSave, onClose}) {
   const before = draftOf(key);
   const [draft, setDraft] = useState(before);
   const [name, setName] = useState("");
@@ -71,7 +71,7 @@ export function KeyForm({title, action, of: key, models: canList, error, onSave,
       <label class="check"><input type="checkbox" checked=${draft.trust_user_headers} onChange=${(event) => set("trust_user_headers", event.target.checked)} />
         its requests may name the person who asks</label>
       <${ErrorBox} error=${error} />
-      <footer><${Button} onClick=${onClose}>Cancel<//><button class="button primary" disabled=${draft.scope.length === 0 || (!key && !name.trim())}>${action}</button></footer>
+      <footer><${Button} onClick=${onClose}>Cancel<//><button class="button primary" disabled=${isAsking || draft.scope.length === 0 || (!key && !name.trim())}>${action}</button></footer>
     </form>
   <//>`;
 }

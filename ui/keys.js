@@ -1,6 +1,6 @@
 // The page "Keys": who may do what. A secret is shown once, when it is made.
 
-import {html, useEffect, useState} from "./vendor/htm-preact.js";
+import {html, useEffect, useRef, useState} from "./vendor/htm-preact.js";
 import {get, order} from "./api.js";
 import {Button, Confirm, CopyButton, Dialog, Empty, ErrorBox, Field, Panel, State} from "./ui.js";
 import {KeyForm} from "./key_form.js";
@@ -12,6 +12,8 @@ export function KeysPage({access}) {
   const [keys, setKeys] = useState(null);
   const [error, setError] = useState(null);
   const [open, setOpen] = useState(null);
+  const [isAsking, setAsking] = useState(false);
+  const asking = useRef(false);
   const list = () => get("keys").then((found) => setKeys(found.data), setError);
   useEffect(() => void list(), []);
   const close = () => {
@@ -20,6 +22,10 @@ export function KeysPage({access}) {
   };
   /** Carries out an order. If it is refused, its form stays open and says why. */
   const attempt = async (method, path, body) => {
+    // A second click comes before the button is disabled.
+    if (asking.current) return;
+    asking.current = true;
+    setAsking(true);
     try {
       setError(null);
       const answer = await order(method, path, body);
@@ -28,6 +34,8 @@ export function KeysPage({access}) {
     } catch (problem) {
       setError(problem);
     }
+    asking.current = false;
+    setAsking(false);
   };
   const path = open?.of && `keys/${encodeURIComponent(open.of.id)}`;
   return html`
@@ -36,10 +44,10 @@ export function KeysPage({access}) {
       ${!keys ? html`<${Empty}>Looking…<//>` : html`<ul class="rows">${keys.map((key) => html`<${KeyRow} key=${key.id} of=${key} onOpen=${(name) => setOpen({name, of: key})}
         onResume=${() => attempt("POST", `keys/${encodeURIComponent(key.id)}/resume`)} />`)}</ul>`}
     <//>
-    ${open?.name === "make" && html`<${KeyForm} title="New key" action="Make the key" models=${access.inference} error=${error} onClose=${close} onSave=${(body) => attempt("POST", "keys", body)} />`}
-    ${open?.name === "change" && html`<${KeyForm} title=${`Change ${open.of.id}`} action="Save" of=${open.of} models=${access.inference} error=${error} onClose=${close} onSave=${(body) => attempt("PATCH", path, body)} />`}
-    ${open?.name === "rotate" && html`<${Rotate} of=${open.of} error=${error} onClose=${close} onSave=${(body) => attempt("POST", `${path}/rotate`, body)} />`}
-    ${open?.name === "remove" && html`<${Confirm} title=${`Remove ${open.of.id}?`} error=${error} text="Requests with its secrets are refused from then on. Its usage stays." action="Remove" onClose=${close} onYes=${() => attempt("DELETE", path)} />`}
+    ${open?.name === "make" && html`<${KeyForm} title="New key" action="Make the key" models=${access.inference} error=${error} isAsking=${isAsking} onClose=${close} onSave=${(body) => attempt("POST", "keys", body)} />`}
+    ${open?.name === "change" && html`<${KeyForm} title=${`Change ${open.of.id}`} action="Save" of=${open.of} models=${access.inference} error=${error} isAsking=${isAsking} onClose=${close} onSave=${(body) => attempt("PATCH", path, body)} />`}
+    ${open?.name === "rotate" && html`<${Rotate} of=${open.of} error=${error} isAsking=${isAsking} onClose=${close} onSave=${(body) => attempt("POST", `${path}/rotate`, body)} />`}
+    ${open?.name === "remove" && html`<${Confirm} title=${`Remove ${open.of.id}?`} error=${error} isAsking=${isAsking} text="Requests with its secrets are refused from then on. Its usage stays." action="Remove" onClose=${close} onYes=${() => attempt("DELETE", path)} />`}
     ${open?.name === "secret" && html`<${Secret} made=${open.made} onClose=${close} />`}`;
 }
 
@@ -71,14 +79,14 @@ function KeyRow({of: key, onOpen, onResume}) {
   </li>`;
 }
 
-function Rotate({of: key, error, onClose, onSave}) {
+function Rotate({of: key, error, isAsking, onClose, onSave}) {
   const [overlap, setOverlap] = useState("24h");
   return html`<${Dialog} title=${`New secret for ${key.id}`} onClose=${onClose}>
     <p>The old secret goes on for the overlap, so that clients can change to the new one.</p>
     <${Field} label="Overlap">${(id) => html`<select id=${id} value=${overlap} onChange=${(event) => setOverlap(event.target.value)}>
       <option value="0">none: the old secret ends now</option><option value="1h">1 hour</option><option value="24h">24 hours</option><option value="7d">7 days</option></select>`}<//>
     <${ErrorBox} error=${error} />
-    <footer><${Button} onClick=${onClose}>Cancel<//><${Button} kind="primary" onClick=${() => onSave({overlap})}>Make a new secret<//></footer>
+    <footer><${Button} onClick=${onClose}>Cancel<//><${Button} kind="primary" disabled=${isAsking} onClick=${() => onSave({overlap})}>Make a new secret<//></footer>
   <//>`;
 }
 

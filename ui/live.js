@@ -1,13 +1,16 @@
 // What the service does now: from the live feed for administrators, else asked for now and then. One store for all pages.
 
 import {useEffect, useState} from "./vendor/htm-preact.js";
-import {get, order, readEvents, send} from "./api.js";
+import {SILENCE, get, order, readEvents, send} from "./api.js";
 
 /** How long the history of throughput reaches back, in seconds. */
 export const HISTORY_SECONDS = 15 * 60;
 
 /** Longest pause before the feed is asked for again, in seconds. */
 const MAX_PAUSE = 15;
+
+/** How long the service is looked at without the feed before the feed is tried again, in seconds. */
+const FEED_PAUSE = 60;
 
 /** Pause between two looks without the feed, in seconds. Looks at `/health` cost the key nothing. */
 const LOOK_PAUSE = 3;
@@ -17,12 +20,16 @@ const LOOKS_A_LIST = 10;
 
 const MAX_FAILURES = 32;
 
-const state = {
-  isConnected: true, hasFeed: false, status: null, version: null, models: new Map(), queues: new Map(), downloads: new Map(),
-  memory: null, throughput: null, history: [], failures: [], acts: [], own: [], refused: null,
-};
+/** Returns what is known before anything was told. */
+const nothing = () => ({
+  isConnected: true, hasFeed: false, status: null, models: new Map(), listed: null, queues: new Map(), downloads: new Map(),
+  memory: null, throughput: null, history: [], failures: [], own: [], refused: null,
+});
+
+const state = nothing();
 const listeners = new Set();
 let isNotifying = false;
+let control = new AbortController();
 
 function changed() {
   if (isNotifying) return;
@@ -43,71 +50,100 @@ export function useLive() {
   return state;
 }
 
-/** Begins to follow the service with what this key may see. */
+/** Begins to follow the service with what this key may see; what was followed before ends. */
 export function startLive(access) {
-  state.refused = null;
-  if (access.admin) follow();
-  else look(access);
+  control.abort();
+  control = new AbortController();
+  Object.assign(state, nothing());
+  run(access, control.signal);
+}
+
+/** Follows the feed where the key may, and looks where there is none, until another key is used or this one is refused. */
+async function run(access, signal) {
+  const goesOn = () => !signal.aborted && !state.refused;
+  while (goesOn()) {
+    const seen = access.admin ? await follow(signal) : access;
+    if (goesOn()) await look(seen, signal, access.admin ? FEED_PAUSE : Infinity);
+  }
 }
 
 const byId = (items, id = "id") => new Map((items ?? []).map((item) => [item[id], item]));
+
+/** Returns a queue, with the time when each of its waiters was told here. */
+const arrived = (queue) => ({...queue, waiters: queue.waiters.map((one) => ({...one, cameAt: Date.now()}))});
 
 /** What each event of the feed changes. */
 const EVENTS = {
   snapshot(data) {
     Object.assign(state, {
-      status: data.status, version: data.version, models: byId(data.models), queues: byId(data.queues, "model"),
-      downloads: byId(data.downloads), memory: data.memory, failures: data.failures ?? [], acts: data.acts ?? [],
+      status: data.status, models: byId(data.models), queues: byId((data.queues ?? []).map(arrived), "model"),
+      downloads: byId(data.downloads), memory: data.memory, failures: data.failures ?? [],
     });
     if (data.throughput) EVENTS.throughput(data.throughput);
   },
   model: (data) => state.models.set(data.id, data),
-  model_removed: (data) => state.models.delete(data.id),
+  model_removed(data) {
+    state.models.delete(data.id);
+    state.queues.delete(data.id);
+  },
   load(data) {
     const model = state.models.get(data.model);
     const worker = model?.workers.find((one) => one.worker === data.worker);
     if (worker) worker.load = data;
   },
-  queue: (data) => state.queues.set(data.model, data),
-  download: (data) => state.downloads.set(data.id, data),
+  queue: (data) => state.queues.set(data.model, arrived(data)),
+  download(data) {
+    // The newest first, as a snapshot has them.
+    if (state.downloads.has(data.id)) state.downloads.set(data.id, data);
+    else state.downloads = new Map([[data.id, data], ...state.downloads]);
+  },
   download_removed: (data) => state.downloads.delete(data.id),
   memory: (data) => (state.memory = data),
   throughput(data) {
     state.throughput = data;
-    const at = new Date(data.at).getTime();
+    // When it came, because the clock of the service may differ from that of the browser.
+    const at = Date.now();
     state.history.push({at, tokens: data.tokens_per_second, firstByte: data.time_to_first_byte_ms, waiting: data.waiting});
-    const oldest = Date.now() - HISTORY_SECONDS * 1000;
+    const oldest = at - HISTORY_SECONDS * 1000;
     while (state.history.length && state.history[0].at < oldest) state.history.shift();
   },
   failure: (data) => (state.failures = [data, ...state.failures].slice(0, MAX_FAILURES)),
-  act: (data) => (state.acts = [data, ...state.acts].slice(0, MAX_FAILURES)),
   service: (data) => (state.status = data.status),
 };
 
-async function follow() {
+/** Follows the feed until there is none for this key now. Returns what the key may see without it. */
+async function follow(signal) {
   let lastId = null;
   let pause = 1;
-  for (;;) {
+  while (!signal.aborted) {
     try {
       const headers = {Accept: "text/event-stream", ...(lastId && {"Last-Event-ID": lastId})};
-      const response = await send("events", {headers});
+      const response = await send("events", {headers, signal});
       Object.assign(state, {isConnected: true, hasFeed: true});
       pause = 1;
       await readEvents(response, ({event, data, id}) => {
+        if (signal.aborted) return;
         lastId = id ?? lastId;
         EVENTS[event]?.(JSON.parse(data));
         changed();
-      });
+      }, SILENCE);
     } catch (error) {
-      if (isRefused(error)) return undefined;
+      if (signal.aborted || isRefused(error)) break;
       // An address that may not read the feed, or too many that do, or a proxy that does not pass it on.
-      if ([403, 404].includes(error.status) || error.code === "too_many_listeners") return look({admin: error.status !== 403, inference: true});
+      if ([403, 404].includes(error.status) || error.code === "too_many_listeners") return withoutFeed(error);
       state.isConnected = false;
       changed();
     }
     await sleep(pause);
     pause = Math.min(MAX_PAUSE, pause * 2);
   }
+  return {};
+}
+
+/** Forgets what only the feed tells, and returns what is seen without it. */
+function withoutFeed(error) {
+  if (state.hasFeed) Object.assign(state, {...nothing(), status: state.status, models: state.models});
+  return {admin: error.status !== 403, inference: true};
 }
 
 /** Notes that the key is not valid any more: it was removed, or has ended. */
@@ -119,27 +155,30 @@ function isRefused(error) {
   return error.status === 401;
 }
 
-async function look(access) {
-  for (let turn = 0; !state.refused; turn += 1) {
-    if (!document.hidden || turn === 0) await lookOnce(access, turn % LOOKS_A_LIST === 0);
+/** Looks now and then, for that many seconds. */
+async function look(access, signal, seconds) {
+  const end = Date.now() + seconds * 1000;
+  for (let turn = 0; !signal.aborted && !state.refused && Date.now() < end; turn += 1) {
+    if (!document.hidden || turn === 0) await lookOnce(access, turn % LOOKS_A_LIST === 0, signal);
     await sleep(LOOK_PAUSE);
   }
 }
 
-async function lookOnce(access, isListing) {
+async function lookOnce(access, isListing, signal) {
   try {
-    const health = await get("health", {accepts: [200, 503]});
+    const health = await get("health", {accepts: [200, 503], signal});
     if (isListing && access.inference) {
-      const listed = await get("v1/models");
+      const listed = await get("v1/models", {signal});
       state.listed = new Map(listed.data.map((model) => [model.id, model]));
     }
-    const stats = access.admin ? byId((await get("lb/stats")).models) : new Map();
+    const stats = access.admin ? byId((await get("lb/stats", {signal})).models) : new Map();
     const shown = health.models.filter((model) => access.admin || !state.listed || state.listed.has(model.id));
     state.models = byId(shown.map((model) => withFacts(model, state.listed?.get(model.id), stats.get(model.id))));
     state.queues = new Map([...stats].map(([model, {queue}]) => [model, {model, ...queue, slots: null, waiters: []}]));
-    state.own = health.queue.waiting > 0 ? await ownPlaces() : [];
-    Object.assign(state, {isConnected: true, status: health.status});
+    const own = health.queue.waiting > 0 ? await ownPlaces(signal) : [];
+    if (!signal.aborted) Object.assign(state, {isConnected: true, status: health.status, own});
   } catch (error) {
+    if (signal.aborted) return;
     if (!isRefused(error)) state.isConnected = error.status > 0;
   }
   changed();
@@ -158,9 +197,9 @@ function withFacts(model, listed, stats) {
   };
 }
 
-async function ownPlaces() {
+async function ownPlaces(signal) {
   try {
-    return (await get("v1/queue")).data;
+    return arrived({waiters: (await get("v1/queue", {signal})).data}).waiters;
   } catch {
     return [];
   }

@@ -1,7 +1,7 @@
 // The page "Logs": the last lines of each log, and what comes.
 
 import {html, useEffect, useRef, useState} from "./vendor/htm-preact.js";
-import {get, readEvents, send} from "./api.js";
+import {SILENCE, get, readEvents, send} from "./api.js";
 import {Button, Empty, ErrorBox, Field, Panel} from "./ui.js";
 import * as format from "./format.js";
 
@@ -11,13 +11,17 @@ const MAX_LINES = 2000;
 /** Lines that are asked for first. */
 const FIRST_LINES = 300;
 
+/** Shortest and longest pause before a log is followed again whose stream has ended, in seconds. */
+const MIN_PAUSE = 2;
+const MAX_PAUSE = 15;
+
 export function LogsPage() {
   const [logs, setLogs] = useState(null);
   const [name, setName] = useState(null);
   const [filter, setFilter] = useState("");
   const [isFollowing, setFollowing] = useState(true);
   const [error, setError] = useState(null);
-  const {lines, missing} = useLog(name, isFollowing, setError);
+  const {lines, missing} = useLog(name, isFollowing, setError, () => setFollowing(false));
   const isAtEnd = useRef(true);
   const view = useRef(null);
   useEffect(() => {
@@ -47,17 +51,20 @@ ${shown.map((line) => html`<span key=${line.id} class=${toneOf(line.text)}>${lin
     <//>`;
 }
 
-/** Follows a log, or keeps what there is while paused. */
-function useLog(name, isFollowing, onError) {
+/** Follows a log, or keeps what there is while paused. `onError` gets what is wrong, and null when it is well again. */
+function useLog(name, isFollowing, onError, onRefused) {
   const [state, setState] = useState({lines: [], missing: 0});
   const next = useRef(0);
   useEffect(() => setState({lines: [], missing: 0}), [name]);
   useEffect(() => {
     if (!name || !isFollowing) return undefined;
     const control = new AbortController();
-    const run = async () => {
+    let pause = MIN_PAUSE;
+    const follow = async () => {
       const path = `logs/${name.split("/").map(encodeURIComponent).join("/")}?follow=true&lines=${FIRST_LINES}`;
       const response = await send(path, {headers: {Accept: "text/event-stream"}, signal: control.signal});
+      onError(null);
+      pause = MIN_PAUSE;
       let isFirst = true;
       await readEvents(response, ({event, data}) => {
         const told = JSON.parse(data);
@@ -68,13 +75,32 @@ function useLog(name, isFollowing, onError) {
         const isAgain = isFirst;
         isFirst = false;
         setState((old) => ({...old, lines: [...(isAgain ? [] : old.lines), ...added].slice(-MAX_LINES)}));
-      });
+      }, SILENCE);
     };
-    run().catch((error) => error.name === "AbortError" || onError(error));
+    const run = async () => {
+      // A stream ends when the service does, and a connection breaks: the log goes on after that.
+      while (!control.signal.aborted) {
+        try {
+          await follow();
+        } catch (error) {
+          if (control.signal.aborted) return;
+          onError(error);
+          if ([400, 401, 403, 404].includes(error.status)) {
+            onRefused();
+            return;
+          }
+        }
+        await sleep(pause);
+        pause = Math.min(MAX_PAUSE, pause * 2);
+      }
+    };
+    run();
     return () => control.abort();
   }, [name, isFollowing]);
   return state;
 }
+
+const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 
 function toneOf(text) {
   if (/\b(error|failed|fatal|panic)\b|\bstatus=5\d\d\b|^\S+ E /i.test(text)) return "bad";

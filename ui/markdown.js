@@ -4,17 +4,21 @@
 import {html} from "./vendor/htm-preact.js";
 import {CopyButton} from "./ui.js";
 
+/** Deepest quote or list in another that is read; what is deeper stays text. */
+const MAX_DEPTH = 20;
+
 /** Shows a text with the marks of Markdown that models use. */
 export function Markdown({text}) {
-  return html`<div class="prose">${blocks(text)}</div>`;
+  return html`<div class="prose">${blocks(text, 0)}</div>`;
 }
 
-function blocks(text) {
+function blocks(text, depth) {
+  if (depth > MAX_DEPTH) return [html`<p>${text}</p>`];
   const lines = text.split("\n");
   const found = [];
   let at = 0;
   while (at < lines.length) {
-    const [block, next] = blockAt(lines, at);
+    const [block, next] = blockAt(lines, at, depth);
     if (block) found.push(block);
     at = next;
   }
@@ -22,7 +26,7 @@ function blocks(text) {
 }
 
 /** Reads the block that begins at a line; returns it, and the line after it. */
-function blockAt(lines, at) {
+function blockAt(lines, at, depth) {
   const line = lines[at];
   const fence = /^\s*(```+|~~~+)\s*([\w+#.-]*)/.exec(line);
   if (fence) return code(lines, at, fence);
@@ -31,10 +35,10 @@ function blockAt(lines, at) {
   if (/^\s*([-*_])\s*(\1\s*){2,}$/.test(line)) return [html`<hr />`, at + 1];
   if (/^\s*>/.test(line)) {
     const end = endOf(lines, at, (one) => /^\s*>/.test(one));
-    return [html`<blockquote>${blocks(lines.slice(at, end).map((one) => one.replace(/^\s*> ?/, "")).join("\n"))}</blockquote>`, end];
+    return [html`<blockquote>${blocks(lines.slice(at, end).map((one) => one.replace(/^\s*> ?/, "")).join("\n"), depth + 1)}</blockquote>`, end];
   }
   if (isTable(lines, at)) return table(lines, at);
-  if (ITEM.test(line)) return list(lines, at);
+  if (ITEM.test(line)) return list(lines, at, depth);
   if (!line.trim()) return [null, at + 1];
   const end = endOf(lines, at, (one, index) => index === at || (one.trim() && !/^\s*(```|~~~|#{1,6}\s|>)/.test(one) && !ITEM.test(one)));
   const parts = lines.slice(at, end).flatMap((one, index) => (index ? [html`<br />`, ...inline(one)] : inline(one)));
@@ -56,7 +60,7 @@ function code(lines, at, [, mark, language]) {
 
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$/;
 
-function list(lines, at) {
+function list(lines, at, depth) {
   const [, indent, mark] = ITEM.exec(lines[at]);
   const items = [];
   let next = at;
@@ -75,7 +79,7 @@ function list(lines, at) {
     items.push([item[3]]);
     next += 1;
   }
-  const shown = items.map((item) => html`<li>${inline(item[0])}${item.length > 1 && blocks(item.slice(1).join("\n"))}</li>`);
+  const shown = items.map((item) => html`<li>${inline(item[0])}${item.length > 1 && blocks(item.slice(1).join("\n"), depth + 1)}</li>`);
   return [/\d/.test(mark) ? html`<ol start=${parseInt(mark, 10)}>${shown}</ol>` : html`<ul>${shown}</ul>`, Math.max(next, at + 1)];
 }
 

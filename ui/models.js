@@ -3,7 +3,7 @@
 import {html, useEffect, useState} from "./vendor/htm-preact.js";
 import {get, order} from "./api.js";
 import {setLoaded, useLive} from "./live.js";
-import {Downloads} from "./now.js";
+import {Downloads, isOver} from "./now.js";
 import {Button, Confirm, Empty, ErrorBox, Field, Panel, State, useEvery} from "./ui.js";
 import * as format from "./format.js";
 
@@ -15,17 +15,31 @@ export function ModelsPage({access}) {
   const [models, setModels] = useState(null);
   const [downloads, setDownloads] = useState([]);
   const [error, setError] = useState(null);
+  const [lookErrors, setLookErrors] = useState({});
   const [leaving, setLeaving] = useState(null);
+  /** Carries out an order. Returns whether it was not refused. */
   const attempt = async (work) => {
     try {
       setError(null);
       await work();
+      return true;
     } catch (problem) {
       setError(problem);
+      return false;
     }
   };
-  const list = () => attempt(async () => setModels((await get("v1/models")).data));
-  const listDownloads = () => attempt(async () => setDownloads((await get("v1/models/downloads")).data));
+  /** Asks for a list. Its error is kept apart, because the next look would take that of an order away. */
+  const look = async (path, take) => {
+    const show = (problem) => setLookErrors((old) => ({...old, [path]: problem}));
+    try {
+      take((await get(path)).data);
+      show(null);
+    } catch (problem) {
+      show(problem);
+    }
+  };
+  const list = () => look("v1/models", setModels);
+  const listDownloads = () => look("v1/models/downloads", setDownloads);
   const shownDownloads = live.hasFeed ? [...live.downloads.values()] : downloads;
   const done = shownDownloads.filter((one) => one.state === "done").length;
   // A download that has ended, and a model that the service has found or lost, change the list.
@@ -45,6 +59,7 @@ export function ModelsPage({access}) {
   const rows = (models ?? []).filter((model) => !model.parent);
   return html`
     <${ErrorBox} error=${error} onClose=${() => setError(null)} />
+    <${ErrorBox} error=${Object.values(lookErrors).find(Boolean)} onClose=${() => setLookErrors({})} />
     <${Fetch} onOrder=${(name) => attempt(async () => {
       await order("POST", "v1/models/download", {model: name});
       if (!live.hasFeed) await listDownloads();
@@ -60,14 +75,11 @@ export function ModelsPage({access}) {
       text="Its files are removed from the disk. A model that is in use is not deleted, and files that other models share stay." />`}`;
 }
 
-const isOver = (one) => ["done", "failed", "cancelled"].includes(one.state);
-
 function Fetch({onOrder}) {
   const [name, setName] = useState("");
   const submit = async (event) => {
     event.preventDefault();
-    await onOrder(name.trim());
-    setName("");
+    if (await onOrder(name.trim())) setName("");
   };
   return html`<${Panel} title="Fetch a model">
     <form class="inline" onSubmit=${submit}>

@@ -109,9 +109,12 @@ function Queue({live, isAdmin}) {
       : html`<div class="scroll" tabindex="0" role="region" aria-label="Waiting requests"><table><thead><tr><th>Model</th><th class="n">Place</th>${isAdmin && html`<th>Key</th>`}<th>Person</th><th class="n">Waits</th></tr></thead>
         <tbody>${waiters.map((one) => html`<tr><td>${one.model}</td><td class="n">${one.position}</td>
           ${isAdmin && html`<td>${one.key ?? "–"}</td>`}<td>${one.person ?? "–"}</td>
-          <td class="n">${format.span(Math.max(0, (Date.now() - new Date(one.since)) / 1000))}</td></tr>`)}</tbody></table></div>`}
+          <td class="n">${format.span(one.waiting_seconds + (Date.now() - one.cameAt) / 1000)}</td></tr>`)}</tbody></table></div>`}
   <//>`;
 }
+
+/** Returns whether a download has ended. */
+export const isOver = (one) => ["done", "cancelled", "failed"].includes(one.state);
 
 /** A list of downloads, with what a click may do to each. */
 export function Downloads({downloads, actions = () => null}) {
@@ -119,7 +122,7 @@ export function Downloads({downloads, actions = () => null}) {
     <div class="what"><strong class="id">${one.model}</strong><span class="note">${downloadNote(one)}</span></div>
     <${State} tone=${{done: "good", failed: "bad", cancelled: "idle"}[one.state] ?? "busy"}>${one.state}<//>
     <div class="actions">${actions(one)}</div>
-    ${!["done", "cancelled", "failed"].includes(one.state) && html`<div class="below"><${Bar} value=${one.bytes} max=${one.total} label=${`Download of ${one.model}`} /></div>`}
+    ${!isOver(one) && html`<div class="below"><${Bar} value=${one.bytes} max=${one.total} label=${`Download of ${one.model}`} /></div>`}
     ${one.error && html`<p class="below why">${one.error.message} ${one.error.hint}</p>`}
   </li>`)}</ul><//>`;
 }

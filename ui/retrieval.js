@@ -93,9 +93,8 @@ export function RerankTool({models, needsKey}) {
 function Ranking({asked}) {
   const found = [...asked.answer.results].sort((a, b) => b.relevance_score - a.relevance_score);
   const lowest = Math.min(0, ...found.map((one) => one.relevance_score));
-  const scores = new Map(found.map((one) => [one.index, one.relevance_score]));
-  const rows = found.map((one) => ({name: asked.body.documents[one.index], value: one.relevance_score - lowest, index: one.index}));
+  const rows = found.map((one) => ({name: asked.body.documents[one.index], value: one.relevance_score - lowest}));
   const show = (value) => (value + lowest).toFixed(3);
   return html`<${Bars} title="Documents by relevance" rows=${rows} show=${show} />
-    <p class="note">${scores.size} documents, the most relevant first.</p>`;
+    <p class="note">${found.length} documents, the most relevant first.</p>`;
 }

@@ -13,7 +13,8 @@ const LANGUAGES = {curl, Python: python, JavaScript: javascript};
 function curl(path, body, key) {
   const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const header = key ? `  -H ${quote(`Authorization: Bearer ${key}`)} \\\n` : key === null ? `  -H "Authorization: Bearer $${VARIABLE}" \\\n` : "";
-  return `curl ${quote(address(path))} \\\n${header}  -H 'Content-Type: application/json' \\\n  -d ${quote(JSON.stringify(body, null, 2))}\n`;
+  // The body as input: an image is longer than an argument may be.
+  return `curl ${quote(address(path))} \\\n${header}  -H 'Content-Type: application/json' \\\n  -d @- <<'BODY'\n${JSON.stringify(body, null, 2)}\nBODY\n`;
 }
 
 function python(path, body, key) {

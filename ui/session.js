@@ -16,17 +16,17 @@ function keep(secret) {
   }
 }
 
-/** Takes a key from the fragment of the address, once, and removes it from there before anything else happens. */
+/** Takes a key from the fragment of the address, once, and removes it from there before anything else happens. Returns whether there was one. */
 export function takeKeyFromAddress() {
   const found = /^#key=(.+)$/.exec(location.hash);
-  if (found) {
-    history.replaceState(null, "", location.pathname + location.search);
-    try {
-      keep(decodeURIComponent(found[1]));
-    } catch {
-      // Not an encoded text: the person is asked for the key.
-    }
+  if (!found) return false;
+  history.replaceState(null, "", location.pathname + location.search);
+  try {
+    keep(decodeURIComponent(found[1]));
+  } catch {
+    // Not an encoded text: the person is asked for the key.
   }
+  return true;
 }
 
 /** Returns the key of this tab, or an empty text. */

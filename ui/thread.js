@@ -29,6 +29,9 @@ export function ChatThread({models, needsKey, isShown}) {
     if (wanted) setColumns(([, ...others]) => [wanted, ...others]);
   }, [isShown, location.hash]);
 
+  // Without its chat an answer would go on unseen.
+  useEffect(() => () => stopAll(latest.current.turns), []);
+
   const changed = () => {
     const isNear = document.documentElement.scrollHeight - innerHeight - scrollY < NEAR_END;
     render({});
@@ -39,7 +42,8 @@ export function ChatThread({models, needsKey, isShown}) {
   /** Asks one column for its answer to a turn. */
   const answerTurn = (list, at, column) => {
     const {columns: names, settings: {system, values}} = latest.current;
-    const body = chatBody(names[column], messagesOf(list, at, column, system), readParameters(values));
+    const messages = messagesOf(list, at, column, system, canSee(models, names[column]));
+    const body = chatBody(names[column], messages, readParameters(values));
     list[at].answers[column] = ask(body, soon);
   };
   const say = (list, user) => {
@@ -57,10 +61,10 @@ export function ChatThread({models, needsKey, isShown}) {
     setTurns([...turns]);
   };
   const isBusy = turns.some((turn) => turn.answers.some(isRunning));
-  const sees = models.filter((model) => columns.includes(model.id)).every((model) => model.architecture?.input_modalities?.includes("image"));
+  const blind = columns.filter((name) => !canSee(models, name));
   const showSample = (draft) => {
     const list = draft.text || draft.images.length || !turns.length ? [...turns, {user: draft.text ? draft : {...draft, text: STARTERS[0]}, answers: []}] : turns;
-    const messages = messagesOf(list, list.length - 1, 0, settings.system);
+    const messages = messagesOf(list, list.length - 1, 0, settings.system, canSee(models, columns[0]));
     setSample(chatBody(columns[0], messages, readParameters(settings.values)));
   };
 
@@ -83,13 +87,24 @@ export function ChatThread({models, needsKey, isShown}) {
         <div class=${`answers count${columns.length}`}>${columns.map((_, column) => turn.answers[column] && html`<${AnswerCard} key=${column} answer=${turn.answers[column]}
           isLast=${at === turns.length - 1} showsModel=${columns.length > 1} onRegenerate=${() => regenerate(at, column)} />`)}</div>
       </section>`)}
+      ${blind.length > 0 && turns.some((turn) => turn.user.images.length > 0) && html`<p class="note">${blind.join(" and ")} cannot see: the images of this chat are left out.</p>`}
       <div ref=${end}></div>
     </div>
-    <${Composer} isBusy=${isBusy} sees=${sees} onSend=${(user) => say(turns, user)} onStop=${() => stopAll(turns)} onSample=${showSample} />
+    <p class="hidden" role="status">${(turns.at(-1)?.answers ?? []).map(progressOf).join(" ")}</p>
+    <${Composer} isBusy=${isBusy} blind=${blind} onSend=${(user) => say(turns, user)} onStop=${() => stopAll(turns)} onSample=${showSample} />
     ${sample && html`<${SampleDialog} path="v1/chat/completions" body=${sample} needsKey=${needsKey} onClose=${() => setSample(null)} />`}`;
 }
 
 const isRunning = (answer) => answer.state === "waiting" || answer.state === "streaming";
+
+/** Returns whether a model takes images. */
+const canSee = (models, name) => models.some((model) => model.id === name && model.architecture?.input_modalities?.includes("image"));
+
+/** Returns how far an answer is, for those who do not see it come. Its error tells of itself. */
+function progressOf({model, state}) {
+  const told = {waiting: `Waiting for ${model}.`, streaming: `${model} answers.`, done: `${model} has answered.`, stopped: `The answer of ${model} ends here.`};
+  return told[state] ?? "";
+}
 
 function stopAll(turns) {
   turns.flatMap((turn) => turn.answers).filter(isRunning).forEach((answer) => answer.stop());
@@ -97,8 +112,13 @@ function stopAll(turns) {
 
 /** Returns the model that a link from another page names: `#/chat/MODEL`. */
 function modelInAddress(models) {
-  const name = decodeURIComponent(location.hash.split("/")[2] ?? "");
-  return models.some((model) => model.id === name) ? name : null;
+  try {
+    const name = decodeURIComponent(location.hash.split("/")[2] ?? "");
+    return models.some((model) => model.id === name) ? name : null;
+  } catch {
+    // Not an encoded text, so not a name either.
+    return null;
+  }
 }
 
 /** Returns a function that runs `run` at most once a frame. */

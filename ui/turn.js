@@ -33,7 +33,7 @@ export function AnswerCard({answer, isLast, showsModel, onRegenerate}) {
     ${showsModel && html`<p class="model">${answer.model}</p>`}
     ${answer.reasoning && html`<details class="reasoning" open=${isRunning && !answer.text}>
       <summary>${isRunning && !answer.text ? "Thinking…" : "Reasoning"}</summary><div class="prose"><p>${answer.reasoning}</p></div></details>`}
-    ${answer.state === "waiting" && html`<p class="note pulse" role="status">Waiting for ${answer.model}…</p>`}
+    ${answer.state === "waiting" && html`<p class="note pulse">Waiting for ${answer.model}…</p>`}
     ${answer.text && html`<${Markdown} text=${answer.text} />`}
     ${answer.tools.map((tool) => html`<${ToolCall} tool=${tool} />`)}
     <${ErrorBox} error=${answer.error} />

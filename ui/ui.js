@@ -3,8 +3,6 @@
 import {html, useEffect, useRef, useState} from "./vendor/htm-preact.js";
 import {ApiError} from "./api.js";
 
-export {html};
-
 /** A button. `kind` is `primary`, `quiet` or `danger`. */
 export function Button({kind = "", children, ...rest}) {
   return html`<button type="button" class=${`button ${kind}`} ...${rest}>${children}</button>`;
@@ -13,8 +11,8 @@ export function Button({kind = "", children, ...rest}) {
 /** A button that copies a text, and says so. */
 export function CopyButton({text, label = "Copy", kind = "quiet small"}) {
   const [state, setState] = useState("");
-  const copy = async () => {
-    setState((await copyText(typeof text === "function" ? text() : text)) ? "Copied" : "Select and copy it by hand");
+  const copy = async ({currentTarget: button}) => {
+    setState((await copyText(typeof text === "function" ? text() : text, button)) ? "Copied" : "Select and copy it by hand");
     setTimeout(() => setState(""), 2000);
   };
   return html`<button type="button" class=${`button ${kind}`} onClick=${copy}>
@@ -22,21 +20,27 @@ export function CopyButton({text, label = "Copy", kind = "quiet small"}) {
   </button>`;
 }
 
-/** Copies a text. Returns whether that worked: browsers allow it on https and on this machine only. */
-async function copyText(text) {
+/** Copies a text, at the click on a button. Returns whether that worked. */
+async function copyText(text, button) {
   try {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    const area = document.createElement("textarea");
-    area.value = text;
-    area.className = "hidden";
-    document.body.append(area);
-    area.select();
-    const isCopied = document.execCommand("copy");
-    area.remove();
-    return isCopied;
+    return copyFromField(text, button);
   }
+}
+
+/** Copies a text out of a field that is there for that moment: browsers have a clipboard on https and on this machine only. */
+function copyFromField(text, button) {
+  const area = Object.assign(document.createElement("textarea"), {value: text, className: "hidden", readOnly: true});
+  // A dialog makes everything outside it inert, and the browser then says that it has copied, and has not.
+  (button.closest("dialog") ?? document.body).append(area);
+  area.focus({preventScroll: true});
+  area.select();
+  const isCopied = document.activeElement === area && document.execCommand("copy");
+  area.remove();
+  button.focus({preventScroll: true});
+  return isCopied;
 }
 
 /** A field with its label; `children` is a function that gets the id of the input. */
@@ -106,11 +110,11 @@ export function Dialog({title, onClose, children}) {
 }
 
 /** A question before something that cannot be undone. */
-export function Confirm({title, text, action, error, onYes, onClose}) {
+export function Confirm({title, text, action, error, isAsking, onYes, onClose}) {
   return html`<${Dialog} title=${title} onClose=${onClose}>
     <p>${text}</p>
     <${ErrorBox} error=${error} />
-    <footer><${Button} onClick=${onClose}>Keep it<//><${Button} kind="danger" onClick=${onYes}>${action}<//></footer>
+    <footer><${Button} onClick=${onClose}>Keep it<//><${Button} kind="danger" disabled=${isAsking} onClick=${onYes}>${action}<//></footer>
   <//>`;
 }
 

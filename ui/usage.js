@@ -1,7 +1,7 @@
 // The page "Usage": who used what, and what it cost.
 
 import {html, useEffect, useState} from "./vendor/htm-preact.js";
-import {get, send} from "./api.js";
+import {ApiError, get, send} from "./api.js";
 import {Bars} from "./charts.js";
 import {Button, Empty, ErrorBox, Field, Panel} from "./ui.js";
 import * as format from "./format.js";
@@ -21,6 +21,12 @@ const COLUMNS = [
 /** Most rows that are asked for; the page is for looking, the CSV for counting. */
 const MAX_ROWS = 1000;
 
+/** Rows of a page of the CSV, the most that the API gives at once. */
+const CSV_ROWS = 10_000;
+
+/** Most pages of one CSV. */
+const MAX_CSV_PAGES = 100;
+
 /** Most bars of the chart. */
 const MAX_BARS = 31;
 
@@ -34,8 +40,8 @@ export function UsagePage({access}) {
   const [page, setPage] = useState(null);
   const [error, setError] = useState(null);
   const groups = Object.keys(GROUPS).filter((name) => access.admin || name !== "key");
-  const query = () => {
-    const asked = new URLSearchParams({by: by.join(","), limit: MAX_ROWS});
+  const query = (limit) => {
+    const asked = new URLSearchParams({by: by.join(","), limit});
     if (from) asked.set("from", from);
     // What the person means by "to" is the whole of that day.
     if (to) asked.set("to", new Date(new Date(to).getTime() + 86400_000).toISOString().slice(0, 10));
@@ -43,13 +49,13 @@ export function UsagePage({access}) {
   };
   useEffect(() => {
     let isOver = false;
-    get(query()).then((found) => isOver || (setPage({...found, by}), setError(null)), (problem) => isOver || setError(problem));
+    get(query(MAX_ROWS)).then((found) => isOver || (setPage({...found, by}), setError(null)), (problem) => isOver || setError(problem));
     return () => (isOver = true);
   }, [from, to, by.join()]);
   const toggle = (name) => setBy(by.includes(name) ? (by.length > 1 ? by.filter((one) => one !== name) : by) : groups.filter((one) => one === name || by.includes(one)));
   const rows = page?.data ?? [];
   return html`
-    <${Panel} title="Usage" note=${access.admin ? "of all keys, UTC" : "of your key, UTC"} actions=${html`<${Button} kind="small" onClick=${() => saveCsv(query(), setError)}>Save as CSV<//>`}>
+    <${Panel} title="Usage" note=${access.admin ? "of all keys, UTC" : "of your key, UTC"} actions=${html`<${Button} kind="small" onClick=${() => saveCsv(query(CSV_ROWS), setError)}>Save as CSV<//>`}>
       <div class="form filters">
         <${Field} label="From">${(id) => html`<input id=${id} type="date" value=${from} max=${to || undefined} onInput=${(event) => setFrom(event.target.value)} />`}<//>
         <${Field} label="To">${(id) => html`<input id=${id} type="date" value=${to} min=${from || undefined} onInput=${(event) => setTo(event.target.value)} />`}<//>
@@ -69,9 +75,11 @@ const nameOf = (row, by) => by.map((name) => (name === "day" ? row.start?.slice(
 
 function Chart({rows, by, measure}) {
   const {title, show} = COLUMNS.find((column) => column.name === measure);
-  const shown = rows.slice(-MAX_BARS).map((row) => ({name: nameOf(row, by), value: Number(row[measure] ?? 0)}));
+  const all = rows.map((row) => ({name: nameOf(row, by), value: Number(row[measure] ?? 0)}));
+  // The last days, or those that used the most.
+  const shown = by.includes("day") ? all.slice(-MAX_BARS) : all.sort((a, b) => b.value - a.value).slice(0, MAX_BARS);
   if (shown.every((row) => row.value === 0)) return null;
-  return html`<${Bars} title=${title} rows=${by.includes("day") ? shown : shown.sort((a, b) => b.value - a.value)} show=${show} />`;
+  return html`<${Bars} title=${title} rows=${shown} show=${show} />`;
 }
 
 function UsageTable({rows, by, hasMore}) {
@@ -87,13 +95,27 @@ function UsageTable({rows, by, hasMore}) {
 /** Saves the same rows as CSV. The key goes with the request, not into a link. */
 async function saveCsv(path, onError) {
   try {
-    const response = await send(path, {headers: {Accept: "text/csv"}});
+    onError(null);
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(await response.blob());
+    link.href = URL.createObjectURL(new Blob(await csvPages(path), {type: "text/csv"}));
     link.download = "usage.csv";
     link.click();
     URL.revokeObjectURL(link.href);
   } catch (error) {
     onError(error);
   }
+}
+
+/** Returns all pages of a CSV, the line of names only once. */
+async function csvPages(path) {
+  const pages = [];
+  let next = null;
+  do {
+    if (pages.length === MAX_CSV_PAGES) throw new ApiError(0, {message: "There are too many rows for one file.", hint: "Choose a shorter time."});
+    const response = await send(next ? `${path}&after=${encodeURIComponent(next)}` : path, {headers: {Accept: "text/csv"}});
+    const text = await response.text();
+    pages.push(pages.length ? text.slice(text.indexOf("\n") + 1) : text);
+    next = response.headers.get("x-llamagate-next");
+  } while (next);
+  return pages;
 }

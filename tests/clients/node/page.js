@@ -96,6 +96,7 @@ async function chat(page, model) {
   await answer.locator(".facts").waitFor();
   assert.match(await answer.locator(".facts").textContent(), /tokens\/s.*24 tokens|tokens\/s/);
   assert.ok((await answer.locator(".prose").textContent()).length > 3);
+  await page.getByRole("status").getByText(`${model} has answered.`).waitFor();
 
   await page.getByLabel("Most tokens").fill("1500");
   await ask(page, "Write a very long story.");
@@ -121,6 +122,49 @@ async function compare(page, other) {
   await page.locator(".turn").nth(1).locator(".answer .facts").nth(1).waitFor();
   await page.getByRole("button", { name: "One model" }).click();
   await page.getByRole("button", { name: "New chat" }).click();
+}
+
+/** Lets the next answer of a chat be this text. */
+function answerWith(page, text) {
+  return page.route("**/v1/chat/completions", (route) => route.fulfill({ contentType: "text/event-stream", body: text }), { times: 1 });
+}
+
+/** Goes on after an answer that is hard to show, one that breaks off, and a list of models that is refused once. */
+async function goOn(page) {
+  const event = (text) => `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: text }, finish_reason: null }] })}\n\n`;
+  await answerWith(page, `${event(">".repeat(5000))}data: [DONE]\n\n`);
+  await ask(page, "Quote.");
+  await page.locator(".answer").first().locator(".facts").waitFor();
+  await answerWith(page, event("Half of"));
+  await ask(page, "Break off.");
+  await page.getByRole("alert").getByText("The answer broke off").waitFor();
+
+  const refusal = { status: 429, json: { error: { message: "Ask again later.", code: "rate_limit_exceeded" } } };
+  await page.route("**/v1/models", (route) => route.fulfill(refusal), { times: 1 });
+  await show(page, "now");
+  await show(page, "chat");
+  await page.getByRole("alert").getByText("Ask again later.").waitFor();
+  assert.equal(await page.locator(".turn").count(), 2, "the chat stays");
+  await show(page, "now");
+  await show(page, "chat");
+  await page.getByText("Ask again later.").waitFor({ state: "detached" });
+  await page.getByRole("button", { name: "New chat" }).click();
+}
+
+/** Chats while the key ends, and goes on with the same chat after signing in again. */
+async function outliveKey(page) {
+  await page.getByRole("button", { name: "Chat", exact: true }).click();
+  await ask(page, "Hello");
+  await page.locator(".answer .facts").waitFor();
+  await page.route("**/health", (route) => route.fulfill({ status: 401, json: { error: { message: "It has ended.", code: "invalid_api_key" } } }));
+  await page.getByRole("alert").getByText("It has ended.").waitFor();
+  assert.equal(await page.locator("nav").isVisible(), false);
+  await checkAccess(page, "a key that has ended");
+  await page.unroute("**/health");
+  await page.getByLabel("API key").fill(key);
+  await page.keyboard.press("Enter");
+  await page.locator("nav").waitFor();
+  assert.equal(await page.locator(".turn").count(), 1);
 }
 
 /** Runs the copied program of each language as it stands. */
@@ -176,6 +220,14 @@ async function useKeys(page) {
   const secret = async () => {
     const text = await page.locator(".secret code").textContent();
     assert.match(text, /^sk-/);
+    await page.evaluate(() => {
+      // As over plain http on another machine.
+      Object.defineProperty(navigator, "clipboard", { value: undefined, configurable: true });
+      addEventListener("copy", () => (window.copied = document.activeElement.value), { once: true });
+    });
+    await page.getByRole("dialog").getByRole("button", { name: "Copy" }).click();
+    await page.getByRole("button", { name: "Copied" }).waitFor();
+    assert.equal(await page.evaluate(() => window.copied), text);
     await checkAccess(page, "the secret of a key");
     await order("I have it");
     return text;
@@ -248,10 +300,14 @@ const ROLES = {
     assert.equal(await page.evaluate((secret) => location.href.includes(secret), key), false);
     await chat(page, "smol");
     await compare(page, "tiny");
+    await goOn(page);
     await runSamples(page, folder);
     await load(page, "smol");
     await show(page, "usage");
     await page.locator(".page-usage tbody tr").first().waitFor();
+    const saved = page.waitForEvent("download");
+    await page.getByRole("button", { name: "Save as CSV" }).click();
+    assert.match(fs.readFileSync(await (await saved).path(), "utf8"), /^start,.*\r\n\d{4}-/);
     await show(page, "models");
     await page.getByText("gpt-4o-mini").waitFor();
     const shown = await titles(page);
@@ -283,9 +339,18 @@ const ROLES = {
     assert.equal(await page.getByRole("button", { name: /^(Load|Unload) / }).count(), 0);
     await show(page, "chat");
     await embedAndRank(page);
+    await outliveKey(page);
     await lookAround(browser, {});
-    await page.getByRole("button", { name: "Sign out" }).click();
-    await page.getByLabel("API key").waitFor();
+    const leave = async () => {
+      await page.getByRole("button", { name: "Sign out" }).click();
+      await page.getByLabel("API key").waitFor();
+    };
+    await leave();
+    // The same link in a tab that asks for a key.
+    await page.goto(`${url}/ui/#key=${key}`);
+    await page.locator("nav").waitFor();
+    assert.equal(await page.evaluate(() => location.hash), "");
+    await leave();
     assert.equal(await page.evaluate(() => sessionStorage.length), 0);
   },
   async keyless(page) {
