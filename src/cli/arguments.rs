@@ -66,7 +66,7 @@ pub(super) enum CliCommand {
     Start(StartArgs),
     /// Stop the service of this user, after the requests in flight
     Stop(StopArgs),
-    /// Stop the service and start it again; without arguments, as it was started before
+    /// Stop the service and start it again; without arguments, with the arguments it was started with
     Restart(StartArgs),
     /// Tell whether a service runs: its address, process, uptime and models; exit with 3 if none does
     Status(StatusArgs),
@@ -93,7 +93,7 @@ pub(super) struct ServeArgs {
 #[derive(Args)]
 #[command(after_help = "Examples:
   llamagate start qwen3-4b.gguf
-  llamagate restart             as it was started before")]
+  llamagate restart             with the arguments it was started with")]
 pub(super) struct StartArgs {
     #[command(flatten)]
     pub(super) serve: ServeArgs,

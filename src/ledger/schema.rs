@@ -98,7 +98,7 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection, LedgerError> {
 }
 
 /// Returns whether a file has this table. One of an older version has none of what came later until it is written to.
-pub(super) fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+pub(super) fn table_exists(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
     let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
     connection.query_row(sql, [name], |row| row.get::<_, i64>(0)).map(|count| count > 0)
 }

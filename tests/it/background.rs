@@ -115,6 +115,43 @@ fn a_service_in_the_background_is_started_once_told_of_restarted_and_stopped() {
     assert_eq!(text(&background.run(&["stop"]).stdout), "no service runs with this DATA_DIR\n");
 }
 
+/// A broken configuration once was noticed only after the stop, and told nowhere.
+#[test]
+fn a_restart_with_a_broken_configuration_says_why_and_stops_nothing() {
+    let background = Background::new(&json!({}));
+    let started = background.ask(&["start", &background.model_path()]);
+    let config = background.folder.path().join("llamagate.yaml");
+    fs::write(&config, "models: [\n").unwrap();
+    let refused = background.run(&["restart"]);
+    assert_eq!(refused.status.code(), Some(78), "{refused:?}");
+    assert!(text(&refused.stderr).contains("llamagate.yaml"), "{refused:?}");
+    assert_eq!(background.service()["pid"], started["pid"], "it still runs");
+    fs::remove_file(&config).unwrap();
+    fs::remove_file(background.model_path()).unwrap();
+    let refused = background.run(&["restart"]);
+    assert!(refused.status.code() == Some(78) && text(&refused.stderr).contains("dummy.gguf"), "{refused:?}");
+    assert_eq!(background.service()["pid"], started["pid"], "it still runs");
+    background.ask(&["stop"]);
+}
+
+#[test]
+fn a_restart_without_arguments_takes_those_of_before_their_folder_and_the_environment_of_its_shell() {
+    let background = Background::new(&json!({}));
+    let log = background.folder.path().join("own.log");
+    let log_file = format!("--log-file={}", log.display());
+    let started = background.ask(&["start", "./models/dummy.gguf", &log_file]);
+    let mut restart = background.command(&["restart", "--json"]);
+    let restarted = restart.current_dir(&background.programs).env("HOST", "127.0.0.2").output().unwrap();
+    assert!(restarted.status.success(), "{restarted:?}");
+    let restarted: Value = serde_json::from_slice(&restarted.stdout).unwrap();
+    assert!(restarted["url"].as_str().unwrap().starts_with("http://127.0.0.2:"), "{restarted}");
+    assert_ne!(restarted["pid"], started["pid"]);
+    assert_eq!(background.service()["health"]["models"][0]["id"], "dummy");
+    let starts = fs::read_to_string(&log).unwrap().matches("llamagate starts").count();
+    assert_eq!(starts, 2, "both write to the log of the arguments");
+    background.ask(&["stop"]);
+}
+
 #[test]
 fn a_service_that_was_killed_is_no_longer_told_of_and_may_be_started_again() {
     let background = Background::new(&json!({}));

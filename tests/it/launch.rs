@@ -1,6 +1,6 @@
 //! `llamagate launch`: the configurations of coding agents are changed where they must be, after a yes, and kept beside.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -64,6 +64,7 @@ fn a_configuration_that_was_there_is_shown_asked_about_and_kept_beside() {
     fs::create_dir(path.parent().unwrap()).unwrap();
     let before = "{\n  \"theme\": \"dark\"\n}\n";
     fs::write(&path, before).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
     for (answer, is_written) in [("n\n", false), ("y\n", true)] {
         let mut terminal = Terminal::start(&mut command(&gateway, home.path(), &["claude"]));
         terminal.wait_for("Write this? [y/N]", 1);
@@ -78,6 +79,37 @@ fn a_configuration_that_was_there_is_shown_asked_about_and_kept_beside() {
     let backups: Vec<_> = backups.filter(|path| path.extension().is_some_and(|end| end == "bak")).collect();
     assert_eq!(backups.len(), 1);
     assert_eq!(fs::read_to_string(&backups[0]).unwrap(), before);
+    for path in [&path, &backups[0]] {
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o640, "{path:?}");
+    }
+}
+
+#[test]
+fn what_is_shown_has_no_secret_in_it() {
+    let gateway = Gateway::builder().start_ready();
+    let home = tempfile::tempdir().unwrap();
+    let before =
+        "openai-api-key: sk-of-before\nother-token: sk-beside\napi-key:\n  - gemini=sk-in-a-list\ndark-mode: true\n";
+    fs::write(home.path().join(".aider.conf.yml"), before).unwrap();
+    let shown = launch(&gateway, home.path(), &["aider"]);
+    let shown = String::from_utf8_lossy(&shown.stderr).into_owned();
+    assert!(!shown.contains("sk-") && !shown.contains(USER), "{shown}");
+    assert!(shown.contains("- openai-api-key: ***\n") && shown.contains("+ model: \"openai/dummy\"\n"), "{shown}");
+}
+
+#[test]
+fn yaml_in_braces_is_refused_and_stays_as_it_is() {
+    let gateway = Gateway::builder().start_ready();
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join(".aider.conf.yml");
+    for before in ["{dark-mode: true}\n", "\"model\": gpt\n"] {
+        fs::write(&path, before).unwrap();
+        let refused = launch(&gateway, home.path(), &["aider", "--yes"]);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        let fault = ".aider.conf.yml: it is not written as one key on a line, so nothing can be added: ";
+        assert!(String::from_utf8_lossy(&refused.stderr).contains(fault), "{refused:?}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), before);
+    }
 }
 
 #[test]

@@ -9,6 +9,8 @@ use super::screen::{AnswerView, Screen};
 use crate::cli::client::{CallError, EventStream, ServiceClient, ServiceError};
 
 const PATH: &str = "/v1/chat/completions";
+/// Longest time without a byte of an answer: servers without heartbeats read a long prompt in silence.
+const LONGEST_SILENCE: Duration = Duration::from_secs(60 * 60);
 
 /// An answer, whole or as far as it came before it was stopped.
 #[derive(Debug, Default)]
@@ -53,7 +55,8 @@ async fn read(
     answer: &mut ChatAnswer,
     view: &mut AnswerView,
 ) -> Result<(), CallError> {
-    let mut stream: EventStream = client.stream(Method::POST, PATH, Some(body)).await?;
+    let stream: EventStream = client.stream(Method::POST, PATH, Some(body)).await?;
+    let mut stream = stream.with_longest_silence(LONGEST_SILENCE);
     while let Some(event) = stream.next().await? {
         if event.data == "[DONE]" {
             return Ok(());

@@ -38,9 +38,13 @@ impl Conversation {
         self.turns.push(json!({"role": "assistant", "content": text}));
     }
 
-    /// Takes the last question back, because it has no answer.
-    pub(super) fn take_back(&mut self) {
-        self.turns.pop();
+    /// Takes the last question back, because it has no answer. Its pictures go with the next one. Returns their number.
+    pub(super) fn take_back(&mut self) -> usize {
+        let question = self.turns.pop().unwrap_or_default();
+        let parts = question["content"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let images = parts.iter().filter_map(|part| part["image_url"]["url"].as_str().map(str::to_owned));
+        self.images.splice(0..0, images);
+        self.images.len()
     }
 
     /// Forgets all messages; model and system prompt stay.
@@ -120,5 +124,21 @@ mod tests {
         assert_eq!(talk.save(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         talk.clear();
         assert_eq!(talk.request()["messages"].as_array().unwrap().len(), 1);
+    }
+
+    /// The pictures of a question that has failed once were lost.
+    #[test]
+    fn a_question_that_is_taken_back_leaves_its_pictures_for_the_next_one() {
+        let images = ["AA==", "BB=="].map(|bytes| format!("data:image/png;base64,{bytes}"));
+        let mut talk = Conversation { images: images.to_vec(), ..Conversation::default() };
+        talk.ask("What is this?");
+        let body = talk.request();
+        assert_eq!(talk.take_back(), 2);
+        assert_eq!(talk.request()["messages"], json!([]));
+        talk.ask("What is this?");
+        assert_eq!(talk.request(), body);
+        talk.answer("A dot.");
+        talk.ask("Sure?");
+        assert_eq!(talk.take_back(), 0);
     }
 }

@@ -52,15 +52,26 @@ pub(super) async fn talk(
             Typed::Message(text) => {
                 talk.ask(&text);
                 match answer::ask(client, &talk.request(), screen).await {
-                    Ok(answer) if answer.text.is_empty() && answer.is_stopped => talk.take_back(),
+                    Ok(answer) if answer.text.is_empty() && answer.is_stopped => take_back(&mut talk),
                     Ok(answer) => talk.answer(&answer.text),
                     Err(error) => {
-                        talk.take_back();
                         print_stderr(&error.to_text());
+                        take_back(&mut talk);
                     }
                 }
             }
         }
+    }
+}
+
+/// Takes a question back and says where its pictures are: a model without eyes would refuse the next one too.
+fn take_back(talk: &mut Conversation) {
+    match talk.take_back() {
+        0 => {}
+        1 => print_stderr("its picture goes with the next message; /clear drops it, with the messages\n"),
+        many => print_stderr(&format!(
+            "its {many} pictures go with the next message; /clear drops them, with the messages\n"
+        )),
     }
 }
 

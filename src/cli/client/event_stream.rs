@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::error::CallError;
-use crate::http_client::Response;
+use crate::http_client::{HttpError, Response};
 use crate::pause_clock::ActiveInstant;
 
-/// Longest silence of a stream. A service sends a comment from time to time; other servers may compute for long.
-const LONGEST_SILENCE: Duration = Duration::from_secs(60 * 60);
+/// Longest silence of a feed: the service sends a comment every 15 s, so three are missing. A link that has died without a
+/// word is noticed by nothing else.
+const LONGEST_SILENCE: Duration = Duration::from_secs(45);
 /// Bytes that one event may have.
 const LARGEST_EVENT: usize = 16 * 1024 * 1024;
 
@@ -18,6 +19,7 @@ pub(in crate::cli) struct EventStream {
     response: Response,
     host: String,
     decoder: EventDecoder,
+    longest_silence: Duration,
 }
 
 /// One event.
@@ -33,24 +35,38 @@ pub(in crate::cli) struct StreamedEvent {
 
 impl EventStream {
     pub(super) fn new(response: Response, host: String) -> Self {
-        Self { response, host, decoder: EventDecoder::default() }
+        Self { response, host, decoder: EventDecoder::default(), longest_silence: LONGEST_SILENCE }
+    }
+
+    /// Returns the stream with another limit on the time without a byte, for servers that compute for long in silence.
+    pub(in crate::cli) fn with_longest_silence(self, longest_silence: Duration) -> Self {
+        Self { longest_silence, ..self }
     }
 
     /// Waits for the next event. Returns `None` at the end of the stream; an event that broke off is none.
     ///
     /// # Errors
-    /// [`CallError::Broken`] if the connection breaks, or the stream is silent for [`LONGEST_SILENCE`].
+    /// [`CallError::Broken`] if the connection breaks, or the stream is silent for too long.
     pub(in crate::cli) async fn next(&mut self) -> Result<Option<StreamedEvent>, CallError> {
         loop {
             if let Some(event) = self.decoder.ready.pop_front() {
                 return Ok(Some(event));
             }
-            let chunk = self.response.next_chunk(ActiveInstant::now() + LONGEST_SILENCE).await;
-            match chunk.map_err(|error| CallError::Broken(error.explain(&self.host)))? {
+            let chunk = self.response.next_chunk(ActiveInstant::now() + self.longest_silence).await;
+            match chunk.map_err(|error| self.broken(&error))? {
                 Some(bytes) => self.decoder.push(&bytes)?,
                 None => return Ok(None),
             }
         }
+    }
+
+    fn broken(&self, error: &HttpError) -> CallError {
+        CallError::Broken(match error {
+            HttpError::TimedOut => {
+                format!("{} has sent nothing for {:?}: the connection is lost", self.host, self.longest_silence)
+            }
+            error => error.explain(&self.host),
+        })
     }
 }
 
@@ -112,7 +128,11 @@ impl EventDecoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dial::Trust;
+    use crate::http_client::{ClientOptions, HttpClient};
     use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
 
     const TEXT: &str = ": hello\r\nevent: state\r\nid: 7\r\ndata: {\"a\":1}\r\ndata:more\r\n\r\n\rdata: é\n\ndata: cut";
 
@@ -130,6 +150,35 @@ mod tests {
             data: data.to_owned(),
         };
         assert_eq!(decode([TEXT.as_bytes()]), [event("state", Some("7"), "{\"a\":1}\nmore"), event("", None, "é")]);
+    }
+
+    /// A link that had died was shown as alive for an hour.
+    #[tokio::test]
+    async fn a_stream_that_stays_silent_is_told_to_be_lost() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let options = ClientOptions {
+            connect_timeout: LONGEST_SILENCE,
+            keep_idle: None,
+            follow_redirects: false,
+            use_proxy: false,
+        };
+        let client = HttpClient::new(&Trust::Machine.for_addresses([url.as_str()]), &options).unwrap();
+        let request = http::Request::get(url).body(bytes::Bytes::new()).unwrap();
+        let answer = async {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            // An answer before the question is refused.
+            assert!(connection.read(&mut [0; 4096]).await.unwrap() > 0);
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+            connection.write_all(format!("{head}data: 1\n\n: a comment\n").as_bytes()).await.unwrap();
+            connection
+        };
+        let (response, _silent) = tokio::join!(client.send(request, LONGEST_SILENCE), answer);
+        let stream = EventStream::new(response.unwrap(), "gpu-box".to_owned());
+        let mut stream = stream.with_longest_silence(Duration::from_millis(300));
+        assert_eq!(stream.next().await.unwrap().unwrap().data, "1");
+        let fault = stream.next().await.unwrap_err().to_string();
+        assert_eq!(fault, "gpu-box has sent nothing for 300ms: the connection is lost");
     }
 
     proptest! {

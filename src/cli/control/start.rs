@@ -2,15 +2,15 @@
 
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::stop;
 use super::unit::{UNIT, UserUnit};
+use super::{earlier_start, stop};
 use crate::cli::arguments::StartArgs;
 use crate::cli::client::CallError;
 use crate::cli::command_settings::{SERVICE, resolve_groups};
@@ -36,7 +36,8 @@ pub(in crate::cli) fn run_start(arguments: StartArgs, environment: Environment) 
     start(arguments, environment).unwrap_or_else(|error| error.report(is_json))
 }
 
-/// Runs `llamagate restart`: without arguments of its own, as the service was started.
+/// Runs `llamagate restart`: without arguments of its own, with those of the earlier start and in its folder. The environment
+/// is always that of this command, so that a changed variable takes effect.
 pub(in crate::cli) fn run_restart(arguments: StartArgs, environment: Environment) -> ExitCode {
     let is_json = arguments.json;
     restart(arguments, environment).unwrap_or_else(|error| error.report(is_json))
@@ -64,23 +65,23 @@ fn restart(arguments: StartArgs, environment: Environment) -> Result<ExitCode, C
     if let Some(unit) = UserUnit::find(&environment) {
         return order_unit(&unit, "restart", &arguments);
     }
-    let settings = resolve_groups(arguments.serve.flags(), environment.clone(), &[SERVICE, LOG]);
-    let settings = settings.map_err(CallError::Reported)?;
-    let running = ServiceNote::running(&settings.files.data_dir);
+    let place = resolve_groups(arguments.serve.flags(), environment.clone(), &[&["data_dir"]]);
+    let data_dir = place.map_err(CallError::Reported)?.files.data_dir;
+    let running = ServiceNote::running(&data_dir);
     let Some(note) = running.first() else { return start(arguments, environment) };
-    let given = arguments.serve.words();
-    let (words, folder) = match given.is_empty() {
-        true => earlier_start(note).unwrap_or_else(|| (Vec::new(), PathBuf::from("."))),
-        false => (given, std::env::current_dir().map_err(|error| CallError::Broken(error.to_string()))?),
-    };
-    let _turn = take_turn(&settings.files.data_dir)?;
-    // A mistake in the configuration must not end a service that runs.
-    if !arguments.serve.words().is_empty() {
-        serve::check(arguments.serve, environment).map_err(CallError::Reported)?;
+    let _turn = take_turn(&data_dir)?;
+    let StartArgs { serve: mut again, json } = arguments;
+    if again.words().is_empty() {
+        again = earlier_start::enter(note, &environment)?;
     }
+    let folder = std::env::current_dir().map_err(|error| CallError::Broken(error.to_string()))?;
+    let settings = resolve_groups(again.flags(), environment.clone(), &[SERVICE, LOG]).map_err(CallError::Reported)?;
+    let words = again.words();
+    // A mistake in the configuration must not end a service that runs.
+    serve::check(again, environment).map_err(CallError::Reported)?;
     stop::stop(note, false, &settings)?;
     let note = start_again(words, &folder, &settings)?;
-    Ok(tell("listens", &note, arguments.json))
+    Ok(tell("listens", &note, json))
 }
 
 fn order_unit(unit: &UserUnit, order: &str, arguments: &StartArgs) -> Result<ExitCode, CallError> {
@@ -104,16 +105,6 @@ fn take_turn(data_dir: &Path) -> Result<FileLock, CallError> {
         Ok(None) => Err(CallError::Broken("another `llamagate start` is at work here".to_owned())),
         Err(error) => Err(CallError::Broken(format!("{} cannot be locked: {error}", path.display()))),
     }
-}
-
-/// Returns the arguments after `serve` and the folder of a service that runs, as the kernel tells them.
-fn earlier_start(note: &ServiceNote) -> Option<(Vec<String>, PathBuf)> {
-    let process = PathBuf::from(format!("/proc/{}", note.pid()?));
-    let text = fs::read(process.join("cmdline")).ok()?;
-    let words = text.split(|byte| *byte == 0).filter(|word| !word.is_empty());
-    let words = words.skip(1).map(|word| String::from_utf8_lossy(word).into_owned());
-    let words = words.filter(|word| word != "serve").collect();
-    Some((words, fs::read_link(process.join("cwd")).ok()?))
 }
 
 /// Starts the service and waits until it has published where it listens.

@@ -48,7 +48,7 @@ impl AgentName {
             Self::Claude => claude(text, target),
             Self::Codex => codex(text, target),
             Self::Opencode => opencode(text, target),
-            Self::Aider => Ok(aider(text, target)),
+            Self::Aider => aider(text, target),
             Self::Continue => of_continue(text, target),
         }
     }
@@ -126,10 +126,19 @@ fn opencode(text: &str, target: &AgentTarget) -> Result<String, String> {
 }
 
 /// Aider asks through LiteLLM, which takes the API from the beginning of the model's name.
-fn aider(text: &str, target: &AgentTarget) -> String {
-    let text = yaml_edit::set_top_level(text, "model", &format!("openai/{}", target.model));
-    let text = yaml_edit::set_top_level(&text, "openai-api-base", &format!("{}/v1", target.base));
-    yaml_edit::set_top_level(&text, "openai-api-key", target.key.as_deref().unwrap_or(NO_KEY))
+fn aider(text: &str, target: &AgentTarget) -> Result<String, String> {
+    let values = [
+        ("model", format!("openai/{}", target.model)),
+        ("openai-api-base", format!("{}/v1", target.base)),
+        ("openai-api-key", target.key.as_deref().unwrap_or(NO_KEY).to_owned()),
+    ];
+    let set = |text: String, (name, value): &(&str, String)| yaml_edit::set_top_level(&text, name, value);
+    let text = values.iter().fold(text.to_owned(), set);
+    let read = yaml_edit::read(&text)?;
+    match values.iter().find(|(name, value)| read[name] != *value) {
+        Some((name, _)) => Err(format!("{name} cannot be set in it: write it as one key on a line")),
+        None => Ok(text),
+    }
 }
 
 /// Continue speaks OpenAI's chat API.
@@ -148,7 +157,13 @@ fn of_continue(text: &str, target: &AgentTarget) -> Result<String, String> {
         format!("  apiKey: {key}"),
         "  roles: [chat, edit, apply]".to_owned(),
     ];
-    yaml_edit::set_item(text, "models", &item)
+    let text = yaml_edit::set_item(text, "models", &item)?;
+    let read = yaml_edit::read(&text)?;
+    let is_it = |model: &Value| model["model"] == target.model && model["apiBase"] == format!("{}/v1", target.base);
+    match read["models"].as_array().is_some_and(|models| models.iter().any(is_it)) {
+        true => Ok(text),
+        false => Err("no model can be added to it: write models: as a list of lines".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -189,5 +204,23 @@ mod tests {
             assert!(after.contains(kept), "{after}");
         }
         assert!(AgentName::Codex.configure("a = [", &target(None)).unwrap_err().starts_with("it is no TOML"));
+    }
+
+    /// Once a second `model` was written, or text behind the end of the mapping.
+    #[test]
+    fn yaml_that_cannot_be_added_to_line_by_line_is_refused() {
+        for (agent, text) in [
+            (AgentName::Aider, "{dark-mode: true}\n"),
+            (AgentName::Aider, "\"model\": gpt\n"),
+            (AgentName::Aider, "- a list\n"),
+            (AgentName::Continue, "{name: mine}\n"),
+            (AgentName::Continue, "\"models\":\n  - name: other\n"),
+            (AgentName::Continue, "models:\n  name: other\n"),
+        ] {
+            let refused = agent.configure(text, &target(None));
+            let fault = refused.expect_err(text);
+            assert!(fault.starts_with("it is not written as one key on a line"), "{text}: {fault}");
+        }
+        assert!(AgentName::Aider.configure("# all is commented out\n", &target(None)).is_ok());
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read as _, stderr, stdin};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -48,7 +47,7 @@ fn launch(arguments: LaunchArgs, environment: Environment) -> Result<(), CallErr
     if after != before {
         if !yes {
             let key = target.key.as_deref();
-            print_stderr(&format!("{shown_path}:\n{}", masked(&diff::shown(&before, &after, paint), key)));
+            print_stderr(&format!("{shown_path}:\n{}", diff::shown(&before, &after, key, paint)));
             ask()?;
         }
         backup = write(&path, &before, &after).map_err(|error| of_file(&error))?;
@@ -105,21 +104,14 @@ fn write(path: &Path, before: &str, after: &str) -> io::Result<Option<PathBuf>> 
             fs::create_dir_all(folder)?;
         }
         // A key may be in it.
-        let options = || fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        return options().and_then(|mut file| io::Write::write_all(&mut file, after.as_bytes())).map(|()| None);
+        return files::write_private(path, after).map(|()| None);
     }
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.bak", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ")));
     let backup = PathBuf::from(name);
-    files::write(&backup, before, false)?;
-    fs::set_permissions(&backup, fs::metadata(path)?.permissions())?;
+    files::write_with_mode_of(&backup, before, path)?;
     files::write(path, after, true)?;
     Ok(Some(backup))
-}
-
-/// Returns the text without the key.
-fn masked(text: &str, key: Option<&str>) -> String {
-    key.map_or_else(|| text.to_owned(), |key| text.replace(key, "***"))
 }
 
 /// Asks on the terminal.

@@ -2,18 +2,20 @@
 
 use std::fmt::Write as _;
 
+use super::mask;
 use crate::cli::client::{Paint, Style};
 
 /// Unchanged lines that are shown around a change.
 const CONTEXT: usize = 3;
 
 /// Returns the change as people read it: removed lines, added lines, and a few around them. A configuration is changed
-/// in one place or two, so what lies between the first and the last change is one change.
-pub(super) fn shown(before: &str, after: &str, paint: Paint) -> String {
-    let (old, new): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
+/// in one place or two, so what lies between the first and the last change is one change. Secrets are masked, this key too.
+pub(super) fn shown(before: &str, after: &str, key: Option<&str>, paint: Paint) -> String {
+    let changes = changes(&before.lines().collect::<Vec<_>>(), &after.lines().collect::<Vec<_>>());
+    let (old, new) = (mask::lines(before, key), mask::lines(after, key));
     let mut text = String::new();
     let mut at = (0, 0);
-    for (removed, added) in changes(&old, &new) {
+    for (removed, added) in changes {
         let begin = removed.start.saturating_sub(CONTEXT).max(at.0);
         if begin > at.0 {
             let _ = writeln!(text, "{}", paint.text(Style::Dim, "  ..."));
@@ -27,7 +29,7 @@ pub(super) fn shown(before: &str, after: &str, paint: Paint) -> String {
     text
 }
 
-fn lines(text: &mut String, mark: &str, lines: &[&str], paint: Paint, style: Option<Style>) {
+fn lines(text: &mut String, mark: &str, lines: &[String], paint: Paint, style: Option<Style>) {
     for line in lines {
         let line = format!("{mark}{line}");
         let line = style.map_or_else(|| line.clone(), |style| paint.text(style, &line));
@@ -69,7 +71,7 @@ mod tests {
 
     fn plain(before: &str, after: &str) -> String {
         let paint = Paint::for_stream(&Environment::from([("NO_COLOR", "1")]), &std::io::stdout());
-        shown(before, after, paint)
+        shown(before, after, None, paint)
     }
 
     #[test]
@@ -79,6 +81,13 @@ mod tests {
         assert_eq!(plain(before, after), "  ...\n  3\n  4\n  5\n- 6\n+ six\n+ and\n  7\n  8\n  9\n");
         assert_eq!(plain("", "a\n"), "+ a\n");
         assert_eq!(plain("a\nb\nc\n", "x\nb\nc\ny\n"), "- a\n+ x\n  b\n  c\n+ y\n");
+    }
+
+    /// The key that is replaced, and one in the lines around, once were shown.
+    #[test]
+    fn a_change_of_a_secret_is_shown_without_it() {
+        let (before, after) = ("api-key: old\nother-token: mine\n", "api-key: new\nother-token: mine\n");
+        assert_eq!(plain(before, after), "- api-key: ***\n+ api-key: ***\n  other-token: ***\n");
     }
 
     proptest::proptest! {

@@ -31,13 +31,16 @@ pub(super) fn set(text: &str, path: &[&str], value: &Value) -> Result<String, St
                 let member = shown(&nested(&path[depth..], value), depth);
                 let indent = INDENT.repeat(depth);
                 let name = Value::from(path[depth - 1]);
-                let (before, after) = (&text[..object.end_of_last], &text[object.end_of_last..]);
+                // A comment behind the last member in its line is about that one.
+                let end = end_of_comments(text, object.end_of_last);
+                let (before, comments, after) =
+                    (&text[..object.end_of_last], &text[object.end_of_last..end], &text[end..]);
                 let comma = if object.is_empty || object.has_comma { "" } else { "," };
                 // An object without a line of its own for its end gets one.
                 let rest = after.trim_start();
                 let outer = INDENT.repeat(depth - 1);
                 let after = if rest.starts_with('}') { format!("\n{outer}{rest}") } else { after.to_owned() };
-                return Ok(format!("{before}{comma}\n{indent}{name}: {member}{after}"));
+                return Ok(format!("{before}{comma}{comments}\n{indent}{name}: {member}{after}"));
             }
         }
     }
@@ -50,6 +53,20 @@ fn nested(path: &[&str], value: &Value) -> Value {
 /// Returns a value as text, its further lines indented for its place.
 fn shown(value: &Value, depth: usize) -> String {
     format!("{value:#}").replace('\n', &format!("\n{}", INDENT.repeat(depth)))
+}
+
+/// Returns where the comments end that begin in the same line; `from` if there are none. They were read before.
+fn end_of_comments(text: &str, from: usize) -> usize {
+    let mut end = from;
+    loop {
+        let rest = text[end..].trim_start_matches([' ', '\t']);
+        let length = match rest.get(..2) {
+            Some("//") => rest.lines().next().unwrap_or_default().len(),
+            Some("/*") => rest[2..].find("*/").map_or(rest.len(), |at| at + 4),
+            _ => return end,
+        };
+        end = text.len() - rest.len() + length;
+    }
 }
 
 /// What was found in one object.
@@ -195,7 +212,21 @@ mod tests {
         assert_eq!(set(&once, &["env", "URL"], &json!("u")).unwrap(), once, "a second time changes nothing");
         assert_eq!(set(&once, &["env", "A"], &json!("2")).unwrap(), after.replace("\"1\"", "\"2\""));
         assert_eq!(set("", &["a", "b"], &json!(1)).unwrap(), "{\n  \"a\": {\n    \"b\": 1\n  }\n}\n");
+        assert_eq!(set("{\"a\":1 /* c */}", &["b"], &json!(2)).unwrap(), "{\"a\":1, /* c */\n  \"b\": 2\n}");
         assert_eq!(set("{\"a\":1,}", &["b"], &json!(2)).unwrap(), "{\"a\":1,\n  \"b\": 2\n}");
+    }
+
+    /// The comment once went behind the new member.
+    #[test]
+    fn a_comment_behind_a_member_stays_behind_it() {
+        for (before, after) in [
+            ("{\n  \"a\": 1 // I like it\n}\n", "{\n  \"a\": 1, // I like it\n  \"b\": 2\n}\n"),
+            ("{\n  \"a\": 1, // I like it\n}\n", "{\n  \"a\": 1, // I like it\n  \"b\": 2\n}\n"),
+            ("{\n  \"a\": 1 /* x */ // y\n  // z\n}\n", "{\n  \"a\": 1, /* x */ // y\n  \"b\": 2\n  // z\n}\n"),
+            ("{ // mine\n}\n", "{ // mine\n  \"b\": 2\n}\n"),
+        ] {
+            assert_eq!(set(before, &["b"], &json!(2)).unwrap(), after);
+        }
     }
 
     #[test]

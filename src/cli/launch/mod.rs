@@ -8,6 +8,7 @@
 //! - `command.rs`: asks the service, shows the change, and writes it
 //! - `diff.rs`: what changes in a file, line by line
 //! - `json_edit.rs`: sets a member of a JSON text and leaves the rest as it is
+//! - `mask.rs`: secrets in a configuration, as it is shown
 //! - `yaml_edit.rs`: sets keys of a YAML text and leaves the rest as it is
 
 mod agent;
@@ -15,6 +16,7 @@ mod args;
 mod command;
 mod diff;
 mod json_edit;
+mod mask;
 mod yaml_edit;
 
 pub(super) use args::LaunchArgs;

@@ -114,7 +114,7 @@ fn read_parameter(query: Option<&str>, known: &str) -> Result<Option<String>, Re
             return Err(unknown_parameter(&name, known));
         }
         if found.replace(value).is_some() {
-            return Err(refused(known, &format!("{known} is given twice")));
+            return Err(refused(known, format!("{known} is given twice")));
         }
     }
     Ok(found)

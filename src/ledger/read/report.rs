@@ -83,7 +83,7 @@ pub fn read_usage(path: &Path, query: &UsageQuery) -> Result<UsagePage, LedgerEr
     let of_key = if key.is_some() { "AND key = ?5" } else { "" };
     // A key may have the same name, and is another row.
     let is_wanted = key.is_none() && by.contains(&GroupBy::Key);
-    let idle = if is_wanted && schema::has_table(&connection, "idle").map_err(&of_sqlite)? { IDLE } else { "" };
+    let idle = if is_wanted && schema::table_exists(&connection, "idle").map_err(&of_sqlite)? { IDLE } else { "" };
     // One row more than asked for tells whether there is a next page.
     let sql = format!(
         "SELECT {groups}, {SUMS} FROM (SELECT 0 AS is_idle, * FROM usage {idle}) \
