@@ -7,7 +7,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`amount`] | amounts of money
+//! | [`amount`] | amounts of money |
 //! | [`app`] | the composition root: what is started and stopped, and in which order |
 //! | [`cli`] | subcommands and their exit codes |
 //! | [`content_coding`] | content codings: what is packed with gzip, deflate or zstd is unpacked within bounds |
@@ -35,6 +35,7 @@
 //! | [`runpod`] | jobs from the queue of a RunPod endpoint |
 //! | [`service_note`] | where a running service listens and which process it is, for commands on its machine |
 //! | [`settings`] | every setting: name, default, bounds, and where its value comes from |
+//! | [`sqlite_file`] | SQLite files: made, migrated, and told from those of other programs |
 //! | [`telemetry`] | metrics, access log, program log and log files |
 //! | [`worker`] | llama-server processes and remote backends |
 //! | `fuzzing` | the invariants that the fuzz targets and their tests check; built only with `test-support` |
@@ -71,5 +72,6 @@ pub mod retry_after;
 pub mod runpod;
 pub mod service_note;
 pub mod settings;
+pub mod sqlite_file;
 pub mod telemetry;
 pub mod worker;

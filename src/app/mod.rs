@@ -59,7 +59,7 @@ use crate::gateway::{
     Accounting, AppServices, Authenticator, Gateway, HeadLimits, ModelQueues, QueueTimeouts, RecentActs, WireLimits,
     listen,
 };
-use crate::ledger::{LedgerSettings, UsageLedger};
+use crate::ledger::{BudgetUse, LedgerSettings, UsageLedger};
 use crate::models::LAST_USED_FILE;
 use crate::pause_clock::{self, PauseClock};
 use crate::platform::{self, Platform};
@@ -91,9 +91,10 @@ pub async fn run(startup: Startup, mut signals: Signals) -> io::Result<RunOutcom
     let Startup { inputs, resolved, ready, platform, log } = startup;
     let context = create_context(&resolved.config.settings, ready, platform, log)?;
     let listeners = bind(&context.settings, &inputs)?;
+    let budget_use = read_budget_use(&context);
     let accounts = open_accounts(&context)?;
     let models = start_models(&context, &accounts, inputs, resolved)?;
-    let service = serve(&context, listeners, &accounts, &models)?;
+    let service = serve(&context, listeners, &accounts, &models, budget_use)?;
     let idle_limit = context.settings.service.shutdown_timeout.duration();
     let StopCause { outcome, reason } =
         wait_for_stop(&mut signals, &context.cores, &models.fleet, &models.reloader, &service.gateway, idle_limit)
@@ -138,6 +139,17 @@ fn bind(settings: &Settings, inputs: &Inputs) -> io::Result<Listeners> {
     Ok(listeners)
 }
 
+/// Returns what budgets had used at this time, before anything is recorded.
+fn read_budget_use(context: &RunContext) -> (Vec<BudgetUse>, Timestamp) {
+    let now = Timestamp::now();
+    let Some(path) = &context.settings.usage.usage_db.0 else { return (Vec::new(), now) };
+    let used = UsageLedger::budget_use(path, now).unwrap_or_else(|error| {
+        warn!(%error, "what budgets have used before is unknown: they begin with nothing used");
+        Vec::new()
+    });
+    (used, now)
+}
+
 /// Creates the metrics, opens the access log, and starts the usage ledger.
 fn open_accounts(context: &RunContext) -> io::Result<Accounts> {
     let metrics = Arc::new(Metrics::new(&context.platform.kind.to_string()));
@@ -146,13 +158,8 @@ fn open_accounts(context: &RunContext) -> io::Result<Accounts> {
     }
     let (access, access_guard) = AccessLog::open(&context.settings.logs);
     let options::Usage { usage_db, usage_keep, price_per_hour } = &context.settings.usage;
-    let mut budget_use = (Vec::new(), Timestamp::now());
     let (ledger, ledger_guard) = match &usage_db.0 {
         Some(path) => {
-            match UsageLedger::budget_use(path, budget_use.1) {
-                Ok(used) => budget_use.0 = used,
-                Err(error) => warn!(%error, "what budgets have used before is unknown: they begin with nothing used"),
-            }
             let settings = LedgerSettings { path: path.clone(), keep: usage_keep.0, price_per_hour: price_per_hour.0 };
             let (ledger, guard) = UsageLedger::start(settings, Arc::clone(&metrics))?;
             (ledger, Some(guard))
@@ -163,7 +170,6 @@ fn open_accounts(context: &RunContext) -> io::Result<Accounts> {
         accounting: Arc::new(Accounting { metrics, access, ledger, acts: RecentActs::default() }),
         access_guard,
         ledger_guard,
-        budget_use,
     })
 }
 
@@ -222,6 +228,7 @@ fn serve(
     listeners: Listeners,
     accounts: &Accounts,
     models: &ModelServices,
+    (used_budgets, at): (Vec<BudgetUse>, Timestamp),
 ) -> io::Result<Service> {
     let RunContext { settings, ready, platform, tasks, stop_gateway, stop_rest, .. } = context;
     let (accounting, fleet) = (&accounts.accounting, &models.fleet);
@@ -230,8 +237,7 @@ fn serve(
         platform.hosts().into_iter().chain(settings.ui.ui_hosts.names().map(str::to_owned)).collect();
     let authenticator = Authenticator::new(ready.keys.clone(), &settings.access, is_behind_edge, &hosts);
     let operator_api = operator_api::build(context, accounts, models, &authenticator);
-    let (used, at) = accounts.budget_use.clone();
-    authenticator.restore(used, at);
+    authenticator.restore(used_budgets, at);
     let queues = Arc::clone(&models.queues);
     let app = AppServices {
         local_responder: operator_api::local_responder(Arc::clone(&operator_api)),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::thread;
 
-use jiff::Timestamp;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,7 +13,7 @@ use super::reload::Reloader;
 use crate::cores::CoreThreads;
 use crate::fleet::{Fleet, KeySuspensions};
 use crate::gateway::{Accounting, Gateway, ModelQueues};
-use crate::ledger::{BudgetUse, LedgerGuard};
+use crate::ledger::LedgerGuard;
 use crate::operator::OperatorApi;
 use crate::pause_clock::PauseClock;
 use crate::platform::Platform;
@@ -64,8 +63,6 @@ pub(super) struct Accounts {
     pub(super) access_guard: WorkerGuard,
     /// Writes the last usage when it is dropped. Dropped after all requests have ended; `None` if none is recorded.
     pub(super) ledger_guard: Option<LedgerGuard>,
-    /// What budgets had used at this time, before anything was recorded.
-    pub(super) budget_use: (Vec<BudgetUse>, Timestamp),
 }
 
 /// The models and their workers.

@@ -1,9 +1,10 @@
-//! Why the file of the ledger cannot be used.
+//! Why the ledger cannot be read or written.
 
-use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Why the file cannot be read or written.
+use crate::sqlite_file::SqliteFileError;
+
+/// Why the ledger cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The ledger is switched off.
@@ -12,41 +13,23 @@ pub enum LedgerError {
     /// There is no file yet.
     #[error("{}: there is no usage recorded yet", .0.display())]
     Missing(PathBuf),
-    /// A later version of this program has written the file.
-    #[error("{}: the file has version {found}, and this program knows up to {known}; use the program that wrote it, or set USAGE_DB to another file", .path.display())]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: i64,
-        /// The highest version that is known here.
-        known: i64,
-    },
-    /// The file is a database of another program.
-    #[error("{}: the file is a database of another program; set USAGE_DB to another file", .0.display())]
-    Foreign(PathBuf),
-    /// The folder of the file cannot be made.
-    #[error("{}: the folder cannot be made: {error}", .path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// SQLite has failed.
-    #[error("{}: {error}", .path.display())]
-    Sqlite {
-        /// The file.
-        path: PathBuf,
-        /// What SQLite says.
-        error: rusqlite::Error,
-    },
+    /// The file cannot be used.
+    #[error(transparent)]
+    File(SqliteFileError),
+}
+
+impl From<SqliteFileError> for LedgerError {
+    fn from(error: SqliteFileError) -> Self {
+        match error {
+            SqliteFileError::Missing(path) => Self::Missing(path),
+            error => Self::File(error),
+        }
+    }
 }
 
 impl LedgerError {
     /// Returns the conversion of SQLite's errors about this file.
-    pub(super) fn of(path: &std::path::Path) -> impl Fn(rusqlite::Error) -> Self + use<> {
-        let path = path.to_owned();
-        move |error| Self::Sqlite { path: path.clone(), error }
+    pub(super) fn of(path: &Path) -> impl Fn(rusqlite::Error) -> Self {
+        |error| Self::File(SqliteFileError::of_sqlite(path)(error))
     }
 }

@@ -13,8 +13,10 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 
 use super::bounds::{HIGHEST_COUNT, PENDING_ROWS};
+use super::schema::LEDGER;
 use super::*;
 use crate::amount::Amount;
+use crate::sqlite_file::{SqliteFileError, SqliteFormat};
 use crate::telemetry::metrics::Metrics;
 
 /// Longest wait for the writer's next attempt.
@@ -348,12 +350,15 @@ fn old_rows_go_and_acts_stay() {
 /// A command may read the file before an updated service has written to it.
 #[test]
 fn a_file_of_each_older_version_is_read_as_it_is() {
-    for older in 1..=schema::MIGRATIONS.len() {
+    for older in 1..=LEDGER.migrations.len() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("usage.db");
-        let connection = schema::open_with(&path, &schema::MIGRATIONS[..older]).unwrap();
-        connection.execute("INSERT INTO usage VALUES (3600, 'k', '', 'm', 1, 0, 2, 3, 4, 5, 6, 7, 8)", []).unwrap();
-        drop(connection);
+        let format = SqliteFormat { migrations: &LEDGER.migrations[..older], ..LEDGER };
+        let file = format.open(&path).unwrap();
+        file.connection
+            .execute("INSERT INTO usage VALUES (3600, 'k', '', 'm', 1, 0, 2, 3, 4, 5, 6, 7, 8)", [])
+            .unwrap();
+        drop(file);
         let query = UsageQuery::read([("by", "key")]).unwrap();
         assert_eq!(read_usage(&path, &query).unwrap().data.len(), 1, "version {older}");
         assert_eq!(read_acts(&path, 10).unwrap(), []);
@@ -435,7 +440,8 @@ fn a_newer_file_is_not_written_and_a_file_that_replaces_it_is() {
     Connection::open(fixture.path()).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
     let (ledger, guard) = fixture.start();
     ledger.record(event(TIMES[0], "a"));
-    assert!(matches!(ledger.read(&UsageQuery::default()), Err(LedgerError::Newer { found: 99, .. })));
+    let read = ledger.read(&UsageQuery::default());
+    assert!(matches!(read, Err(LedgerError::File(SqliteFileError::Newer { found: 99, .. }))));
     assert!(fixture.metrics.usage_write_failures.get() > 0);
     assert_eq!(rows(&fixture.path(), "SELECT count(*) FROM usage"), [["0"]]);
     std::fs::remove_file(fixture.path()).unwrap();

@@ -2,9 +2,7 @@
 //!
 //! What cannot be written stays in memory and is written later, as far as there is room for it. The service goes on.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,9 +17,11 @@ use super::inbox::{Delivery, Inbox};
 use super::ledger_settings::LedgerSettings;
 use super::pending::PendingUsage;
 use super::price::slot_cost;
-use super::{schema, write};
+use super::schema::LEDGER;
+use super::write;
 use crate::amount::Amount;
 use crate::pause_clock::ActiveInstant;
+use crate::sqlite_file::SqliteFile;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::throttled_warning::ThrottledWarning;
 
@@ -34,7 +34,7 @@ pub(super) struct Writer {
     /// `USAGE_KEEP`
     keep: Duration,
     metrics: Arc<Metrics>,
-    file: Option<OpenFile>,
+    file: Option<SqliteFile>,
     pending: PendingUsage,
     failure: ThrottledWarning,
     is_failing: bool,
@@ -46,12 +46,6 @@ pub(super) struct Writer {
     price_per_hour: Amount,
     /// Up to when the cost of the machine is counted.
     paid_until: ActiveInstant,
-}
-
-/// The file, and what tells it from another one of the same name.
-struct OpenFile {
-    connection: Connection,
-    identity: Option<(u64, u64)>,
 }
 
 impl Writer {
@@ -127,16 +121,15 @@ impl Writer {
 
     fn try_write(&mut self) -> Result<(), LedgerError> {
         // A file that was moved away or replaced would take all further rows with it.
-        if self.file.as_ref().is_some_and(|file| file.identity != identity(&self.path)) {
+        if self.file.as_ref().is_some_and(|file| !file.is_in_place()) {
             self.file = None;
         }
         let mut file = match self.file.take() {
             Some(file) => file,
-            None => OpenFile { connection: schema::open(&self.path)?, identity: identity(&self.path) },
+            None => LEDGER.open(&self.path)?,
         };
-        let of_sqlite = LedgerError::of(&self.path);
         if !self.pending.is_empty() {
-            write::write(&mut file.connection, &self.pending).map_err(&of_sqlite)?;
+            write::write(&mut file.connection, &self.pending).map_err(LedgerError::of(&self.path))?;
             // From here on nothing may fail: what was written must not be written again.
             self.pending = PendingUsage::default();
         }
@@ -184,8 +177,4 @@ impl Writer {
             warn!(path = %self.path.display(), events = self.pending.events, "usage could not be recorded and is lost");
         }
     }
-}
-
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }

@@ -323,7 +323,8 @@ impl Drop for RecordData {
         }
         let tokens = self.tokens();
         self.update_metrics(status, total);
-        self.charge_tokens(tokens);
+        let spent = self.spent_tokens(tokens);
+        self.charge_tokens(tokens, spent);
         let key_id = self.key.as_deref().map(|key| &*key.id);
         let shown = |person: &Arc<str>| self.accounting.access.shown_person(key_id.unwrap_or_default(), person);
         let person = self.person.as_ref().map(shown);
@@ -346,7 +347,7 @@ impl Drop for RecordData {
             prompt_tokens: tokens.prompt,
             completion_tokens: tokens.completion,
         });
-        self.record_usage(tokens, status);
+        self.record_usage(tokens, spent, status);
         self.record_act(status);
     }
 }

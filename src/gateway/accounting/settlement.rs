@@ -12,8 +12,8 @@ use crate::gateway::bounds::BYTES_PER_TOKEN;
 use crate::ledger::{AdminAct, UsageEvent};
 
 impl RecordData {
-    /// Counts the tokens of the request and charges them to its key and its worker.
-    pub(super) fn charge_tokens(&self, tokens: TokenCounts) {
+    /// Counts the tokens of the request and charges what it has spent to its key and its worker.
+    pub(super) fn charge_tokens(&self, tokens: TokenCounts, spent: u64) {
         let Some(model) = &self.model else { return };
         let metrics = &self.accounting.metrics;
         metrics.count_tokens(model, self.key.as_deref(), tokens.prompt, tokens.completion);
@@ -22,7 +22,6 @@ impl RecordData {
             // Those of a stream are counted as they come.
             model.count_whole(tokens.completion);
         }
-        let spent = self.spent_tokens(tokens);
         if let Some(meter) = self.meter.as_ref().filter(|_| spent > 0) {
             meter.charge_tokens(spent);
         }
@@ -53,12 +52,12 @@ impl RecordData {
 
     /// Replaces what was reserved of the budgets by what the request has used, and records that in the ledger, if the
     /// request was for a worker or was refused on its way to one.
-    pub(super) fn record_usage(&mut self, tokens: TokenCounts, status: u16) {
+    pub(super) fn record_usage(&mut self, tokens: TokenCounts, spent: u64, status: u16) {
         // A refusal within a stream that has begun has the status of the stream.
         let refused = self.code.filter(|code| status >= 400 || *code != CLIENT_LEFT && self.slots.time.is_zero());
         let charged = Use {
             requests: refused.is_none().into(),
-            tokens: self.spent_tokens(tokens).saturating_add(self.unreported_prompt(tokens)),
+            tokens: spent.saturating_add(self.unreported_prompt(tokens)),
             cost: Amount::from_nanos(self.slots.cost_nanos),
         };
         let reservation = self.reservation.take();

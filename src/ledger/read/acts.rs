@@ -10,7 +10,7 @@ use super::query::InvalidQuery;
 use crate::ledger::bounds::{DEFAULT_ROWS, MOST_ROWS};
 use crate::ledger::error::LedgerError;
 use crate::ledger::event::AdminAct;
-use crate::ledger::schema;
+use crate::ledger::schema::LEDGER;
 
 /// Which acts are asked for: `limit` and `after`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +132,7 @@ pub fn read_acts(path: &Path, limit: usize) -> Result<Vec<AdminAct>, LedgerError
 
 /// Reads acts with their numbers, those before `before`.
 fn read(path: &Path, limit: usize, before: i64) -> Result<Vec<(i64, AdminAct)>, LedgerError> {
-    let connection = schema::open_to_read(path)?;
+    let connection = LEDGER.open_to_read(path)?;
     let of_sqlite = LedgerError::of(path);
     let sql = "SELECT time, key, address, act, target, status, outcome, id FROM audit WHERE id < ?2 \
                ORDER BY id DESC LIMIT ?1";

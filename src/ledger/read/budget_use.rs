@@ -8,7 +8,7 @@ use rusqlite::{Row, params};
 
 use crate::ledger::calendar::{BudgetPeriod, second_of_date};
 use crate::ledger::error::LedgerError;
-use crate::ledger::schema;
+use crate::ledger::schema::LEDGER;
 
 /// What a key, or one person within a key, has used in one period.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct BudgetUse {
 /// # Errors
 /// [`LedgerError`] if the file cannot be read.
 pub(in crate::ledger) fn read(path: &Path, now: Timestamp) -> Result<Vec<BudgetUse>, LedgerError> {
-    let connection = schema::open_to_read(path)?;
+    let connection = LEDGER.open_to_read(path)?;
     let of_sqlite = LedgerError::of(path);
     let sql = "SELECT key, person, tokens, requests, cost_nanos FROM budgets WHERE period = ?1 AND start = ?2";
     let mut statement = connection.prepare(sql).map_err(&of_sqlite)?;

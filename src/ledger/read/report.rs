@@ -11,7 +11,7 @@ use crate::amount::Amount;
 use crate::ledger::bounds::COMMAND_ROWS;
 use crate::ledger::calendar::time_of;
 use crate::ledger::error::LedgerError;
-use crate::ledger::schema;
+use crate::ledger::schema::{LEDGER, table_exists};
 
 /// One row of usage. A column that rows are not grouped by is left out; `null` in one that they are stands for no key, no
 /// person and no model.
@@ -75,7 +75,7 @@ const IDLE: &str = "UNION ALL SELECT 1, hour, 'idle', '', '', 0, 0, 0, 0, 0, 0, 
 /// # Errors
 /// [`LedgerError`] if the file cannot be read.
 pub fn read_usage(path: &Path, query: &UsageQuery) -> Result<UsagePage, LedgerError> {
-    let connection = schema::open_to_read(path)?;
+    let connection = LEDGER.open_to_read(path)?;
     let of_sqlite = LedgerError::of(path);
     let UsageQuery { from, to, by, key, limit, after } = query;
     let groups: Vec<String> = by.iter().map(|group| group.expression()).collect();
@@ -83,7 +83,7 @@ pub fn read_usage(path: &Path, query: &UsageQuery) -> Result<UsagePage, LedgerEr
     let of_key = if key.is_some() { "AND key = ?5" } else { "" };
     // A key may have the same name, and is another row.
     let is_wanted = key.is_none() && by.contains(&GroupBy::Key);
-    let idle = if is_wanted && schema::table_exists(&connection, "idle").map_err(&of_sqlite)? { IDLE } else { "" };
+    let idle = if is_wanted && table_exists(&connection, "idle").map_err(&of_sqlite)? { IDLE } else { "" };
     // One row more than asked for tells whether there is a next page.
     let sql = format!(
         "SELECT {groups}, {SUMS} FROM (SELECT 0 AS is_idle, * FROM usage {idle}) \

@@ -1,8 +1,6 @@
 //! The rows of the open file: what they count for, and which of them leave when there are too many or they are too old.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,21 +8,18 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
 use super::answer_row::{COLUMNS, end_bytes, head_bytes, read_row};
-use super::disk_error::DiskError;
-use super::disk_schema;
+use super::disk_schema::ANSWERS;
 use crate::gateway::cache::cache_bounds::CacheBounds;
 use crate::gateway::cache::kept_answer::KeptAnswer;
 use crate::gateway::cache::key::CacheKey;
+use crate::sqlite_file::{SqliteFile, SqliteFileError};
 
 /// An answer that is to be written, with its key.
 pub(super) type AnswerToWrite = (CacheKey, Arc<KeptAnswer>);
 
 /// The open file.
 pub(super) struct AnswersFile {
-    path: PathBuf,
-    connection: Connection,
-    /// Device and number of the file, which tell it from another one of the same name.
-    identity: Option<(u64, u64)>,
+    file: SqliteFile,
     totals: DiskTotals,
 }
 
@@ -58,11 +53,9 @@ impl AnswersFile {
     /// Opens the file, and removes what is too old or too much.
     ///
     /// # Errors
-    /// [`DiskError`] if it cannot be used.
-    pub(super) fn open(path: &Path, bounds: CacheBounds) -> Result<Self, DiskError> {
-        let connection = disk_schema::open(path)?;
-        let totals = DiskTotals::default();
-        let mut file = Self { path: path.to_owned(), connection, identity: identity(path), totals };
+    /// [`SqliteFileError`] if it cannot be used.
+    pub(super) fn open(path: &Path, bounds: CacheBounds) -> Result<Self, SqliteFileError> {
+        let mut file = Self { file: ANSWERS.open(path)?, totals: DiskTotals::default() };
         file.prune(bounds)?;
         // The bounds may be lower than when it was written.
         file.write(&[], bounds)?;
@@ -71,7 +64,7 @@ impl AnswersFile {
 
     /// Whether the file of this name is still the one that is open.
     pub(super) fn is_in_place(&self) -> bool {
-        self.identity == identity(&self.path)
+        self.file.is_in_place()
     }
 
     /// Returns how much there is.
@@ -82,11 +75,11 @@ impl AnswersFile {
     /// Reads all answers, the oldest first.
     ///
     /// # Errors
-    /// [`DiskError`] if the file cannot be read.
-    pub(super) fn read(&self, mut each: impl FnMut(CacheKey, KeptAnswer)) -> Result<(), DiskError> {
+    /// [`SqliteFileError`] if the file cannot be read.
+    pub(super) fn read(&self, mut each: impl FnMut(CacheKey, KeptAnswer)) -> Result<(), SqliteFileError> {
         let now = now();
         let mut read = || -> rusqlite::Result<()> {
-            let mut all = self.connection.prepare(&format!("SELECT {COLUMNS} FROM answers ORDER BY kept"))?;
+            let mut all = self.file.connection.prepare(&format!("SELECT {COLUMNS} FROM answers ORDER BY kept"))?;
             let mut rows = all.query([])?;
             while let Some(row) = rows.next()? {
                 if let Some((key, answer)) = read_row(row, now)? {
@@ -95,18 +88,18 @@ impl AnswersFile {
             }
             Ok(())
         };
-        read().map_err(DiskError::of_sqlite(&self.path))
+        read().map_err(SqliteFileError::of_sqlite(self.file.path()))
     }
 
     /// Writes answers in one transaction, each in the place of an earlier one. Those that were kept longest ago leave if
     /// there is no room.
     ///
     /// # Errors
-    /// [`DiskError`] if the file cannot be written; it is as before then.
-    pub(super) fn write(&mut self, answers: &[AnswerToWrite], bounds: CacheBounds) -> Result<(), DiskError> {
+    /// [`SqliteFileError`] if the file cannot be written; it is as before then.
+    pub(super) fn write(&mut self, answers: &[AnswerToWrite], bounds: CacheBounds) -> Result<(), SqliteFileError> {
         let mut totals = self.totals;
         let mut write = || -> rusqlite::Result<()> {
-            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction = self.file.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             // Both clocks once, so that answers stay in their order.
             let (now, at) = (now(), Instant::now());
             for (key, answer) in answers {
@@ -116,7 +109,7 @@ impl AnswersFile {
             shrink(&transaction, bounds, &mut totals)?;
             transaction.commit()
         };
-        write().map_err(DiskError::of_sqlite(&self.path))?;
+        write().map_err(SqliteFileError::of_sqlite(self.file.path()))?;
         self.totals = totals;
         Ok(())
     }
@@ -125,17 +118,17 @@ impl AnswersFile {
     /// known. Returns after what time there is more to remove; `None` without a row.
     ///
     /// # Errors
-    /// [`DiskError`] if the file cannot be written.
-    pub(super) fn prune(&mut self, bounds: CacheBounds) -> Result<Option<Duration>, DiskError> {
+    /// [`SqliteFileError`] if the file cannot be written.
+    pub(super) fn prune(&mut self, bounds: CacheBounds) -> Result<Option<Duration>, SqliteFileError> {
         let now = now();
         let ttl = i64::try_from(bounds.ttl.as_micros()).unwrap_or(i64::MAX);
         let prune = || -> rusqlite::Result<(DiskTotals, Option<i64>)> {
             let old = "DELETE FROM answers WHERE kept <= ?1 OR kept > ?2";
-            self.connection.execute(old, [now.saturating_sub(ttl), now])?;
-            let oldest = self.connection.query_row("SELECT min(kept) FROM answers", [], |row| row.get(0))?;
-            Ok((DiskTotals::of(&self.connection, bounds)?, oldest))
+            self.file.connection.execute(old, [now.saturating_sub(ttl), now])?;
+            let oldest = self.file.connection.query_row("SELECT min(kept) FROM answers", [], |row| row.get(0))?;
+            Ok((DiskTotals::of(&self.file.connection, bounds)?, oldest))
         };
-        let (totals, oldest) = prune().map_err(DiskError::of_sqlite(&self.path))?;
+        let (totals, oldest) = prune().map_err(SqliteFileError::of_sqlite(self.file.path()))?;
         self.totals = totals;
         let left = |kept: i64| u64::try_from(kept.saturating_add(ttl).saturating_sub(now)).unwrap_or(0);
         Ok(oldest.map(|kept| Duration::from_micros(left(kept))))
@@ -187,8 +180,4 @@ fn weight(bounds: CacheBounds, size: i64) -> i64 {
 /// Returns the time in microseconds since 1970.
 fn now() -> i64 {
     Timestamp::now().as_microsecond()
-}
-
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }

@@ -12,12 +12,12 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use super::answers_file::{AnswerToWrite, AnswersFile};
-use super::disk_error::DiskError;
 use super::waiting_answers::WaitingAnswers;
 use crate::gateway::bounds::{DISK_BATCH, DISK_RETRY, LEAST_PRUNE_WAIT};
 use crate::gateway::cache::cache_bounds::CacheBounds;
 use crate::gateway::cache::kept_answer::KeptAnswer;
 use crate::gateway::cache::key::CacheKey;
+use crate::sqlite_file::SqliteFileError;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::throttled_warning::ThrottledWarning;
 
@@ -129,7 +129,7 @@ impl<R: FnMut(CacheKey, KeptAnswer), F: FnOnce()> DiskWriter<R, F> {
         self.metrics.cache_disk_entries.set(totals.rows);
     }
 
-    fn write(&mut self) -> Result<(), DiskError> {
+    fn write(&mut self) -> Result<(), SqliteFileError> {
         // A file that was moved away or deleted would take all further answers with it.
         if self.file.as_ref().is_some_and(|file| !file.is_in_place()) {
             self.file = None;
@@ -154,7 +154,7 @@ impl<R: FnMut(CacheKey, KeptAnswer), F: FnOnce()> DiskWriter<R, F> {
     }
 
     /// Opens the file. What is in it is given to the cache the first time.
-    fn open(&mut self) -> Result<AnswersFile, DiskError> {
+    fn open(&mut self) -> Result<AnswersFile, SqliteFileError> {
         let file = AnswersFile::open(&self.path, self.bounds)?;
         if let Some((restore, _)) = &mut self.restore {
             let (mut found, begun) = (0_u64, Instant::now());
@@ -172,7 +172,7 @@ impl<R: FnMut(CacheKey, KeptAnswer), F: FnOnce()> DiskWriter<R, F> {
     }
 
     /// Counts a failure, shows it on `/health`, and logs it at most once a minute.
-    fn report(&mut self, error: &DiskError) {
+    fn report(&mut self, error: &SqliteFileError) {
         let warning = format!("answers are not kept on disk ({error}): the cache goes on in memory");
         if let Some(failures) = self.failure.report_due() {
             warn!(failures, "{warning}");

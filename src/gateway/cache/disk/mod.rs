@@ -8,15 +8,13 @@
 //! - `answer_disk.rs`: the file as the rest of the cache sees it
 //! - `answer_row.rs`: an answer as a row of the file
 //! - `answers_file.rs`: the rows of the open file, within their bounds
-//! - `disk_error.rs`: why the file cannot be used
-//! - `disk_schema.rs`: opens the file: whose it is, its table, and how an older file gets that
+//! - `disk_schema.rs`: the table of answers, and how an older file gets it
 //! - `disk_writer.rs`: the thread that owns the file
 //! - `waiting_answers.rs`: what is known on both sides of the queue in front of it
 
 pub(super) mod answer_disk;
 mod answer_row;
 mod answers_file;
-mod disk_error;
 mod disk_schema;
 mod disk_writer;
 #[cfg(test)]
