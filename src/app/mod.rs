@@ -71,6 +71,7 @@ use crate::telemetry::access::AccessLog;
 use crate::telemetry::files::{LogFolder, LogRules};
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::Metrics;
+use crate::traces::{TraceSettings, Tracer, export_spans};
 use crate::worker::{self, Spawner, WorkerContext};
 use bounds::LEARNED_MEMORY_FILE;
 use ending::{StopCause, wait_for_stop};
@@ -150,7 +151,7 @@ fn read_budget_use(context: &RunContext) -> (Vec<BudgetUse>, Timestamp) {
     (used, now)
 }
 
-/// Creates the metrics, opens the access log, and starts the usage ledger.
+/// Creates the metrics, opens the access log, and starts the usage ledger and the export of traces.
 fn open_accounts(context: &RunContext) -> io::Result<Accounts> {
     let metrics = Arc::new(Metrics::new(&context.platform.kind.to_string()));
     for (topic, warning) in context.settings.exposures() {
@@ -166,8 +167,16 @@ fn open_accounts(context: &RunContext) -> io::Result<Accounts> {
         }
         None => (UsageLedger::off(), None),
     };
+    let tracer = match TraceSettings::read(&context.settings.traces) {
+        Some(traces) => {
+            let (tracer, export) = export_spans(&traces, &context.settings.logs.instance_id, &metrics)?;
+            context.tasks.spawn(export.run(context.stop_rest.clone()));
+            tracer
+        }
+        None => Tracer::default(),
+    };
     Ok(Accounts {
-        accounting: Arc::new(Accounting { metrics, access, ledger, acts: RecentActs::default() }),
+        accounting: Arc::new(Accounting { metrics, access, ledger, acts: RecentActs::default(), tracer }),
         access_guard,
         ledger_guard,
     })

@@ -79,6 +79,7 @@ impl Gateway {
             RequestSource::Client(client) => Some(client.address),
             RequestSource::Platform(_) => None,
         };
+        record.begin_trace(&parts.headers);
         let outcome = match self.prepare(parts, source, &mut record, &mut context).await {
             Ok(PreparedRequest::Answered(response)) => {
                 record.status = Some(response.status());
@@ -243,6 +244,7 @@ impl Gateway {
         record: &mut Record,
     ) -> Result<(Box<Retry>, QueueEntry), Refusal> {
         let (retry, queue_entry) = Retry::enqueue(self.retry_policy, &self.model_queues, request, caller, record)?;
+        record.begin_wait();
         record.activity_guard = request.route.is_post().then(|| self.activity.begin());
         // With MOCK_BACKEND no model has a worker: keys and limits are checked, and nothing is forwarded.
         match retry.model_queue().model.has_worker() {
@@ -310,6 +312,7 @@ impl Gateway {
                 Err(WaitEnd::Refused(refusal)) => match retry.next_after_refusal(&refusal, &caller) {
                     Some(next) => {
                         record.set_model(retry.model_queue().model.id());
+                        record.begin_wait();
                         queue_entry = next;
                         continue;
                     }
@@ -352,6 +355,7 @@ impl Gateway {
             match Box::pin(retry.next_after_failure(failed.retry, ticket, &caller)).await {
                 Some(next) => {
                     record.set_model(retry.model_queue().model.id());
+                    record.begin_wait();
                     queue_entry = next;
                 }
                 None => return Err((failed.refusal, record)),

@@ -86,7 +86,8 @@ impl TestRecords {
         };
         let (access, writer) = AccessLog::open(&logs);
         let (metrics, ledger) = (Arc::new(Metrics::new("local")), UsageLedger::off());
-        let accounting = Arc::new(Accounting { metrics, access, ledger, acts: RecentActs::default() });
+        let accounting =
+            Arc::new(Accounting { metrics, access, ledger, acts: RecentActs::default(), tracer: Tracer::default() });
         Self { accounting, folder, writer }
     }
 

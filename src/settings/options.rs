@@ -11,14 +11,18 @@ use std::path::PathBuf;
 
 use super::reader::Reader;
 use super::values::{
-    ByteSize, CacheMode, Context, DownloadConnections, ExtraArgs, GpuLayers, HostNames, HourlyPrice, HubEndpoint,
-    HubToken, KeptTime, LogFormat, LogLevel, MemoryBudgetSetting, ModelStores, Networks, Origins, RunpodMode, Seconds,
-    ServeModelsDir, ServiceKey, Strategy, UsageFile, Value, ZeroIsOff,
+    ByteSize, CacheMode, CollectorCompression, CollectorHeaders, CollectorProtocol, CollectorUrl, Context,
+    DownloadConnections, ExtraArgs, GpuLayers, HostNames, HourlyPrice, HubEndpoint, HubToken, KeptTime, LogFormat,
+    LogLevel, MemoryBudgetSetting, Milliseconds, ModelStores, Networks, Origins, RunpodMode, SampledShare, Seconds,
+    ServeModelsDir, ServiceAttributes, ServiceKey, Strategy, TraceExporter, TraceSampler, UsageFile, Value, ZeroIsOff,
 };
 use crate::models::{ModelPlaces, PlaceKind};
 
 /// The name of the file of answers in `DATA_DIR`.
 const CACHE_FILE: &str = "cache.db";
+
+/// The default of `OTEL_SERVICE_NAME`.
+pub const DEFAULT_SERVICE_NAME: &str = "llamagate";
 
 /// How a changed value of a setting takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -281,6 +285,26 @@ options! {
         usage_db: UsageFile = "$DATA_DIR/usage.db", Restart, "SQLite file in which the usage of each key, person and model is recorded, and what administrators do (see USAGE.md); `off` = nowhere.";
         usage_keep: KeptTime = "400d", Restart, "How long usage is kept.";
         price_per_hour: HourlyPrice = "0", Restart, "What an hour of this machine costs, in any currency. A request costs its share of its worker's slots for the time that it held one; what is left is the cost of idling (see USAGE.md). A model may have a price of its own: `price_per_hour`.";
+    }
+
+    /// Whether spans of requests are sent to an OpenTelemetry collector.
+    Traces traces "Traces" {
+        otel_exporter_otlp_endpoint: Option<CollectorUrl> = "", Restart, "Address of an OpenTelemetry collector, such as `http://127.0.0.1:4318`, to which the spans of requests are sent (see TRACES.md); empty = nothing is traced.";
+        otel_exporter_otlp_traces_endpoint: Option<CollectorUrl> = "", Restart, "The whole address for spans; empty = `/v1/traces` below `OTEL_EXPORTER_OTLP_ENDPOINT`.";
+        otel_exporter_otlp_headers: Option<CollectorHeaders> = "" from Variable, Restart, "Headers that each export carries, such as `api-key=SECRET`; values are percent-encoded.";
+        otel_exporter_otlp_traces_headers: Option<CollectorHeaders> = "" from Variable, Restart, "The same for spans alone.";
+        otel_exporter_otlp_protocol: CollectorProtocol = "http/protobuf", Restart, "Protocol of the collector; `http/protobuf` is the only one.";
+        otel_exporter_otlp_compression: CollectorCompression = "none", Restart, "`none`, or `gzip`.";
+        otel_exporter_otlp_timeout: Milliseconds = "10000", Restart, "Longest time for one export with its repetitions, in milliseconds.";
+        otel_service_name: String = "llamagate", Restart, "Name of this service in its traces.";
+        otel_resource_attributes: ServiceAttributes = "", Restart, "Attributes of this service in its traces, such as `deployment.environment.name=test`.";
+        otel_traces_sampler: TraceSampler = "parentbased_always_on", Restart, "Which requests are traced: `always_on`, `always_off`, `traceidratio` (the share of `OTEL_TRACES_SAMPLER_ARG`), or one of them with `parentbased_` before it: as the caller says, and so if it says nothing.";
+        otel_traces_sampler_arg: SampledShare = "1", Restart, "Share of requests that are traced, from 0 to 1.";
+        otel_traces_exporter: TraceExporter = "otlp", Restart, "`otlp`, or `none` to send no spans.";
+        otel_sdk_disabled: bool = "false", Restart, "`true`: as if no collector were set.";
+        otel_bsp_schedule_delay: Milliseconds = "5000", Restart, "Longest wait of a span for its export, in milliseconds.";
+        otel_bsp_max_queue_size: NonZeroUsize = "2048", Restart, "Spans that may wait for their export; further ones are dropped and counted.";
+        otel_bsp_max_export_batch_size: NonZeroUsize = "512", Restart, "Most spans of one export.";
     }
 
     /// Where logs are written, and in which format.

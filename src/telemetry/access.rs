@@ -67,6 +67,9 @@ pub struct AccessEntry<'a> {
     pub completion_tokens: Option<u64>,
     /// The person behind the key: a hash of the name, or the name itself with `LOG_PEOPLE`.
     pub person: Option<&'a str>,
+    /// The id of the trace that the request belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<&'a str>,
 }
 
 /// A duration as it is logged: in milliseconds, with up to three decimals.
@@ -185,6 +188,9 @@ impl AccessEntry<'_> {
         if let Some(person) = self.person {
             line.field(" person=", person, TextLine::safe_word);
         }
+        if let Some(trace_id) = self.trace_id {
+            line.field(" trace=", trace_id, TextLine::text);
+        }
     }
 }
 
@@ -217,6 +223,7 @@ mod tests {
             request_id: "r1",
             key_id: None,
             person: None,
+            trace_id: None,
             method: "GET",
             path: "/a b\nreq=x\u{e9}",
             client: Some(IpAddr::from([192, 0, 2, 1])),
@@ -250,6 +257,7 @@ mod tests {
             request_id: "r1",
             key_id: None,
             person: None,
+            trace_id: None,
             method: &"M".repeat(9_000),
             path: &word,
             client: None,

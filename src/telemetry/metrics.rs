@@ -144,6 +144,9 @@ metrics! {
     usage_events_waiting: Gauge = Gauge::default(), "llamagate_usage_events_waiting", "", "Finished requests and acts of administrators that the usage file could not take yet";
     usage_events_dropped: Counter = Counter::default(), "llamagate_usage_events_dropped", "", "Finished requests and acts of administrators that the usage file lacks, because too much waited for it";
     usage_write_failures: Counter = Counter::default(), "llamagate_usage_write_failures", "", "Attempts to write the usage file that failed; what they would have written is tried again";
+    trace_spans_exported: Counter = Counter::default(), "llamagate_trace_spans_exported", "", "Spans that the OpenTelemetry collector has taken";
+    trace_spans_dropped: Counter = Counter::default(), "llamagate_trace_spans_dropped", "", "Spans that were lost because too many waited for their export, or because the collector did not take them";
+    trace_export_failures: Counter = Counter::default(), "llamagate_trace_export_failures", "", "Exports that the collector did not take";
     log_lines_lost: Family<FolderLabels, Gauge> = Family::default(), "llamagate_log_lines_lost", "folder", "Log lines that were lost because the queue was full or the disk did not take them";
 }
 

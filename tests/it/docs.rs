@@ -35,6 +35,16 @@ fn docs_parameters_is_up_to_date() {
     assert_up_to_date("PARAMETERS.md", &llamagate::gateway::parameters_reference());
 }
 
+#[test]
+fn docs_traces_has_the_table_of_attributes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/TRACES.md");
+    let page = fs::read_to_string(path).expect("a page can be read");
+    let (before, rest) = page.split_once("<!-- attributes -->\n").expect("a mark of the beginning");
+    let (_, after) = rest.split_once("<!-- /attributes -->").expect("a mark of the end");
+    let table = llamagate::traces::attributes_reference();
+    assert_up_to_date("TRACES.md", &format!("{before}<!-- attributes -->\n{table}<!-- /attributes -->{after}"));
+}
+
 /// The figures of the overhead stand in one place, so that no page has older ones.
 #[test]
 fn readme_has_the_headline_of_the_benchmark() {

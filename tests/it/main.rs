@@ -99,4 +99,5 @@ mod stores;
 mod streaming;
 mod supervision;
 mod tei;
+mod traces;
 mod usage;

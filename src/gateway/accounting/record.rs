@@ -26,6 +26,7 @@ use crate::refusal::{QUEUE_FULL, Refusal};
 use crate::telemetry::access::{AccessEntry, AccessLog};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::series::{KeySeries, ModelSeries, OTHER};
+use crate::traces::{RequestTrace, Tracer};
 
 /// The outputs that records are written to when they close.
 pub struct Accounting {
@@ -37,6 +38,8 @@ pub struct Accounting {
     pub ledger: UsageLedger,
     /// The last acts of administrators.
     pub acts: RecentActs,
+    /// The spans of requests.
+    pub tracer: Tracer,
 }
 
 /// The logged status of a request whose client disconnected before a response began, as in nginx.
@@ -52,10 +55,12 @@ pub(crate) struct Record(Box<RecordData>);
 pub(crate) struct RecordData {
     pub(super) accounting: Arc<Accounting>,
     pub(super) time: jiff::Timestamp,
-    started: Instant,
-    request_id: HeaderValue,
-    method: http::Method,
-    path: Cow<'static, str>,
+    pub(super) started: Instant,
+    pub(super) request_id: HeaderValue,
+    pub(super) method: http::Method,
+    pub(super) path: Cow<'static, str>,
+    /// The trace that the request belongs to, if it does to one.
+    pub(super) trace: Option<Box<RequestTrace>>,
     /// The address of the client, if it is known.
     pub(crate) client: Option<IpAddr>,
     /// The path in the route table, once the request is matched.
@@ -131,6 +136,8 @@ pub(super) struct CallTotals {
     queued: Option<Duration>,
     /// The headers that name the worker of the last call that failed.
     failure_headers: Option<Box<HeaderMap>>,
+    /// The traces of the calls that have ended.
+    pub(super) traces: Vec<RequestTrace>,
 }
 
 impl Record {
@@ -149,6 +156,7 @@ impl Record {
             request_id,
             method,
             path,
+            trace: None,
             client: None,
             route: None,
             counted: false,
@@ -192,6 +200,7 @@ impl Record {
         let (accounting, id) = (Arc::clone(&self.accounting), self.request_id.clone());
         let mut call = Self::open(accounting, self.time, id, self.method.clone(), Cow::Borrowed(""));
         (call.calls, call.is_call) = (self.calls.clone(), true);
+        call.trace = self.trace.as_deref().map(|trace| Box::new(trace.for_call()));
         call
     }
 }
@@ -328,6 +337,7 @@ impl Drop for RecordData {
         let key_id = self.key.as_deref().map(|key| &*key.id);
         let shown = |person: &Arc<str>| self.accounting.access.shown_person(key_id.unwrap_or_default(), person);
         let person = self.person.as_ref().map(shown);
+        let trace_id = self.trace.as_deref().map(RequestTrace::trace_id);
         self.accounting.access.write(&AccessEntry {
             time: self.time,
             request_id: self.request_id.to_str().unwrap_or_default(),
@@ -336,6 +346,7 @@ impl Drop for RecordData {
             path: &self.path,
             client: self.client,
             person: person.as_deref(),
+            trace_id: trace_id.as_deref(),
             model: self.model.as_deref().map(|model| model.id.as_str()),
             status,
             code: self.code,
@@ -347,6 +358,7 @@ impl Drop for RecordData {
             prompt_tokens: tokens.prompt,
             completion_tokens: tokens.completion,
         });
+        self.finish_trace(tokens, status, total);
         self.record_usage(tokens, spent, status);
         self.record_act(status);
     }
@@ -356,6 +368,7 @@ impl RecordData {
     /// Adds what this call has counted to the record of its request. The quota of its worker is charged here, because the
     /// calls of one request may be served by several.
     fn report_call(&mut self) {
+        self.report_trace();
         let Some(calls) = self.calls.take() else { return };
         let tokens = self.tokens();
         let spent = self.spent_tokens(tokens);
@@ -373,6 +386,7 @@ impl RecordData {
 
     /// Takes over what the calls of this request have reported.
     pub(crate) fn take_calls(&mut self) {
+        self.take_traces();
         let Some(calls) = &self.calls else { return };
         let mut totals = calls.lock().unwrap_or_else(PoisonError::into_inner);
         self.slots.add(std::mem::take(&mut totals.slots));

@@ -71,6 +71,7 @@ impl Attempt {
             let is_local = member.kind == WorkerKind::Local;
             record.begin_slot(HeldSlot { since, of: member.slot_count(), price_per_hour, is_local });
         }
+        record.begin_attempt(&lease);
         Box::new(Self { caller, lease, ticket, record, deadline })
     }
 
@@ -78,6 +79,7 @@ impl Attempt {
     pub(super) fn fail(self: Box<Self>, (refusal, retry): Failure) -> Box<FailedAttempt> {
         let Self { caller, lease, ticket, mut record, .. } = *self;
         record.end_slot();
+        record.fail_attempt(refusal.code());
         // Before the ticket: the next request to get the gateway's slot must find the worker's slot free too.
         drop(lease);
         Box::new(FailedAttempt { refusal, retry, tokens: (caller, ticket, record) })

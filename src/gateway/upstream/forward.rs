@@ -96,10 +96,11 @@ impl Forwarder {
         mut attempt: Box<Attempt>,
         retry: &'a Retry,
     ) -> impl Future<Output = Result<Response<ResponseBody>, Box<FailedAttempt>>> + Send + 'a {
-        let OutgoingRequest { parts, request_id, path_at_remote, client_model_name, hides_usage, .. } = outgoing;
+        let OutgoingRequest { mut parts, request_id, path_at_remote, client_model_name, hides_usage, .. } = outgoing;
         let OutgoingRequest { route, facts, lines, is_call, .. } = outgoing;
         let (route, path) = at_worker(route, path_at_remote, &attempt.lease);
         let is_head = parts.method == Method::HEAD;
+        attempt.record.write_trace(&mut parts.headers);
         let (endpoint, deadline) = (attempt.lease.endpoint(), attempt.deadline);
         // Before the wait begins, whose state then does not hold the request.
         let exchange = worker_request(parts, path, request_id, body, &endpoint.target)

@@ -13,6 +13,7 @@
 //! - `scalars.rs`: yes or no, numbers, durations, sizes, words
 //! - `scores.rs`: what the scores of a reranker mean
 //! - `strategy.rs`: `ROUTING_STRATEGY`
+//! - `traces.rs`: OpenTelemetry's variables
 //! - `usage.rs`: `USAGE_DB`, `USAGE_KEEP` and `PRICE_PER_HOUR`
 //! - `value.rs`: the trait of these types, and the error of parsing
 
@@ -27,6 +28,7 @@ mod name_pattern;
 mod scalars;
 mod scores;
 mod strategy;
+mod traces;
 mod usage;
 mod value;
 
@@ -47,5 +49,9 @@ pub use scalars::{
 };
 pub use scores::ScoreSetting;
 pub use strategy::Strategy;
+pub use traces::{
+    CollectorCompression, CollectorHeaders, CollectorProtocol, CollectorUrl, Milliseconds, SampledShare,
+    ServiceAttributes, TraceExporter, TraceSampler,
+};
 pub use usage::{HourlyPrice, KeptTime, UsageFile};
 pub use value::{Rejected, Value};

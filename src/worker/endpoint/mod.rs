@@ -17,8 +17,8 @@ pub(super) mod key_suspensions;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 #[cfg(test)]
 use http::HeaderValue;
@@ -38,6 +38,8 @@ use crash_suspects::{CrashSuspects, Fingerprint, RequestIdentity, only_key};
 pub struct Endpoint {
     /// Where its requests go.
     pub target: DialTarget,
+    /// When the worker was ready for the first time.
+    ready_at: OnceLock<Instant>,
     serving: Mutex<Serving>,
     /// Failures to compute in a row.
     compute_errors: AtomicU32,
@@ -130,6 +132,7 @@ impl Endpoint {
         };
         Self {
             target,
+            ready_at: OnceLock::new(),
             serving: Mutex::new(serving),
             compute_errors: AtomicU32::new(0),
             doubts: AtomicU64::new(0),
@@ -147,6 +150,11 @@ impl Endpoint {
     /// Sets the signal that is notified when the endpoint becomes idle.
     pub(super) fn with_signal(self, change_signal: Arc<ChangeSignal>) -> Self {
         Self { change_signal, ..self }
+    }
+
+    /// Returns when a local worker was ready for the first time.
+    pub fn ready_at(&self) -> Option<Instant> {
+        self.ready_at.get().copied()
     }
 
     /// Cancelled when the worker has ended or is being ended, even if its connections stay open.
@@ -238,6 +246,7 @@ impl Endpoint {
 
     /// Records that it is ready, for the first time or again: its idle time starts now.
     pub(super) fn mark_ready(&self) {
+        self.ready_at.get_or_init(Instant::now);
         let mut serving = self.serving();
         serving.idle_since = serving.idle_since.map(|_| ActiveInstant::now());
     }

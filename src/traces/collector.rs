@@ -1,0 +1,65 @@
+//! The HTTP client of exports: that of the program's other requests, as OpenTelemetry's exporter wants it.
+//!
+//! Says in the log why the collector took nothing, at most once a minute; the exporter's own errors do not.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tracing::warn;
+
+use super::bounds::LONGEST_COLLECTOR_ANSWER;
+use crate::http_client::{HttpClient, HttpError};
+use crate::telemetry::throttled_warning::ThrottledWarning;
+
+/// Sends exports to the collector.
+#[derive(Debug)]
+pub(super) struct CollectorClient {
+    client: HttpClient,
+    /// The longest time for one request.
+    timeout: Duration,
+    warning: Mutex<ThrottledWarning>,
+}
+
+impl CollectorClient {
+    /// Creates a client whose requests take no longer than this.
+    pub(super) fn new(client: HttpClient, timeout: Duration) -> Self {
+        Self { client, timeout, warning: Mutex::default() }
+    }
+
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let response = self.client.send(request, self.timeout).await?;
+        let mut answer = Response::new(Bytes::new());
+        *answer.status_mut() = response.status();
+        *answer.headers_mut() = response.headers().clone();
+        *answer.body_mut() = response.read_all(LONGEST_COLLECTOR_ANSWER).await?;
+        Ok(answer)
+    }
+
+    fn warn(&self, reason: &str) {
+        let due = self.warning.lock().unwrap_or_else(PoisonError::into_inner).report_due();
+        if let Some(failures) = due {
+            warn!(failures, "spans are not taken by the collector of OTEL_EXPORTER_OTLP_ENDPOINT: {reason}");
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl opentelemetry_http::HttpClient for CollectorClient {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, opentelemetry_http::HttpError> {
+        let host = request.uri().host().unwrap_or_default().to_owned();
+        match self.send(request).await {
+            Ok(response) => {
+                if !response.status().is_success() {
+                    self.warn(&format!("{host} answers with status {}", response.status().as_u16()));
+                }
+                Ok(response)
+            }
+            Err(error) => {
+                self.warn(&error.explain(&host));
+                Err(error.into())
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Begins traces, and takes them when they are finished.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use opentelemetry::Context;
+use opentelemetry::propagation::TextMapPropagator as _;
+use opentelemetry::trace::{SpanContext, SpanKind, TraceContextExt as _, TraceFlags};
+use opentelemetry_http::HeaderExtractor;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator, Sampler, SamplingDecision, ShouldSample as _};
+
+use super::request_trace::{RequestTrace, TRACEPARENT};
+use super::span_queue::SpanQueue;
+use super::span_table::{TracedRequest, spans};
+
+/// Decides which requests are traced.
+#[derive(Default)]
+pub struct Tracer(Option<Recording>);
+
+/// Where spans go.
+struct Recording {
+    sampler: Sampler,
+    queue: Arc<SpanQueue>,
+}
+
+impl Tracer {
+    /// Creates a tracer that gives the spans of the requests that this sampler chooses to a queue.
+    pub(super) fn new(sampler: Sampler, queue: Arc<SpanQueue>) -> Self {
+        Self(Some(Recording { sampler, queue }))
+    }
+
+    /// Begins the trace of a request with these headers; `None` if it belongs to none.
+    pub fn begin(&self, headers: &HeaderMap) -> Option<Box<RequestTrace>> {
+        match &self.0 {
+            None if !headers.contains_key(TRACEPARENT) => None,
+            None => {
+                let parent = parent_of(headers);
+                parent.is_valid().then(|| Box::new(RequestTrace::of_caller(parent)))
+            }
+            Some(recording) => Some(Box::new(recording.begin(headers))),
+        }
+    }
+
+    /// Takes the trace of a request that has ended.
+    pub fn finish(&self, trace: RequestTrace, request: &TracedRequest<'_>) {
+        if let Some(recording) = self.0.as_ref().filter(|_| trace.is_recorded()) {
+            recording.queue.add(spans(trace, request));
+        }
+    }
+}
+
+impl Recording {
+    fn begin(&self, headers: &HeaderMap) -> RequestTrace {
+        let parent = parent_of(headers);
+        let ids = RandomIdGenerator::default();
+        let trace_id = if parent.is_valid() { parent.trace_id() } else { ids.new_trace_id() };
+        let context = parent.is_valid().then(|| Context::new().with_remote_span_context(parent.clone()));
+        let sampled = self.sampler.should_sample(context.as_ref(), trace_id, "", &SpanKind::Server, &[], &[]);
+        let is_sampled = sampled.decision == SamplingDecision::RecordAndSample;
+        let flags = TraceFlags::default().with_sampled(is_sampled);
+        let state = parent.trace_state().clone();
+        RequestTrace::begin(SpanContext::new(trace_id, ids.new_span_id(), flags, false, state), parent)
+    }
+}
+
+/// Returns the ids of the caller's span; not valid if the headers name none, or are not as W3C writes them.
+fn parent_of(headers: &HeaderMap) -> SpanContext {
+    let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers));
+    context.span().span_context().clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::telemetry::metrics::Metrics;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn headers(parent: &str) -> HeaderMap {
+        HeaderMap::from_iter([
+            (TRACEPARENT, HeaderValue::from_str(parent).unwrap()),
+            ("tracestate".parse().unwrap(), HeaderValue::from_static("vendor=a,other=b")),
+        ])
+    }
+
+    fn tracer(sampler: Sampler) -> Tracer {
+        Tracer::new(sampler, Arc::new(SpanQueue::new(16, 4, Arc::new(Metrics::new("test")))))
+    }
+
+    #[test]
+    fn without_a_collector_only_the_trace_of_the_caller_is_known() {
+        let tracer = Tracer::default();
+        assert!(tracer.begin(&HeaderMap::new()).is_none());
+        let trace = tracer.begin(&headers(PARENT)).unwrap();
+        assert_eq!(trace.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        let mut sent = headers(PARENT);
+        trace.write(&mut sent);
+        assert_eq!(sent, headers(PARENT));
+        assert!(!trace.is_recorded());
+    }
+
+    #[test]
+    fn a_request_continues_the_trace_of_its_caller() {
+        let trace = tracer(Sampler::AlwaysOn).begin(&headers(PARENT)).unwrap();
+        let mut sent = HeaderMap::new();
+        trace.write(&mut sent);
+        let parent = sent[TRACEPARENT].to_str().unwrap();
+        assert!(parent.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && parent.ends_with("-01"), "{parent}");
+        assert_ne!(parent, PARENT);
+        assert_eq!(sent["tracestate"], "vendor=a,other=b");
+    }
+
+    #[test]
+    fn the_decision_of_the_caller_holds_where_the_sampler_says_so() {
+        let not_sampled = PARENT.replace("-01", "-00");
+        let by_parent = |root| Sampler::ParentBased(Box::new(root));
+        for (sampler, parent, is_sampled) in [
+            (Sampler::AlwaysOn, Some(not_sampled.as_str()), true),
+            (by_parent(Sampler::AlwaysOn), Some(not_sampled.as_str()), false),
+            (by_parent(Sampler::AlwaysOff), Some(PARENT), true),
+            (by_parent(Sampler::AlwaysOff), None, false),
+            (by_parent(Sampler::AlwaysOn), None, true),
+            (Sampler::AlwaysOff, Some(PARENT), false),
+        ] {
+            let headers = parent.map(headers).unwrap_or_default();
+            let trace = tracer(sampler).begin(&headers).unwrap();
+            assert_eq!(trace.is_recorded(), is_sampled, "{parent:?}");
+            let mut sent = HeaderMap::new();
+            trace.write(&mut sent);
+            let flags = if is_sampled { "-01" } else { "-00" };
+            assert!(sent[TRACEPARENT].to_str().unwrap().ends_with(flags));
+        }
+    }
+
+    #[test]
+    fn ids_that_are_not_as_the_standard_writes_them_are_no_parent() {
+        for text in [
+            "",
+            "00",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b7-01",
+        ] {
+            assert!(Tracer::default().begin(&headers(text)).is_none(), "{text}");
+            let trace = tracer(Sampler::AlwaysOn).begin(&headers(text)).unwrap();
+            assert_ne!(trace.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_headers_are_taken(parent in "[ -~]{0,70}", state in "[ -~]{0,600}") {
+            let mut headers = headers(&parent);
+            headers.insert("tracestate", HeaderValue::from_str(&state).unwrap());
+            let trace = tracer(Sampler::AlwaysOn).begin(&headers).unwrap();
+            let mut sent = HeaderMap::new();
+            trace.write(&mut sent);
+            prop_assert_eq!(sent[TRACEPARENT].len(), 55);
+        }
+    }
+}
