@@ -37,6 +37,7 @@ use crate::settings::options::Logs;
 use crate::settings::values::{LogFormat, LogLevel, ZeroIsOff};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::traces::Tracer;
 
 /// How long a client may leave a piece unread.
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(60);

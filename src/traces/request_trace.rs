@@ -31,7 +31,7 @@ pub enum StageName {
 
 /// One stage.
 #[derive(Debug, Clone)]
-pub(super) struct Stage {
+pub(super) struct RequestStage {
     pub(super) name: StageName,
     pub(super) id: SpanId,
     /// The stage that it is a part of; `None` for the request itself.
@@ -56,7 +56,7 @@ pub struct RequestTrace {
     pub(super) parent: SpanContext,
     /// Whether spans are made; if not, the caller's ids go on unchanged.
     is_on: bool,
-    pub(super) stages: Vec<Stage>,
+    pub(super) stages: Vec<RequestStage>,
 }
 
 impl RequestTrace {
@@ -161,14 +161,14 @@ impl RequestTrace {
         }
         let id = RandomIdGenerator::default().new_span_id();
         let model = model.map(str::to_owned);
-        self.stages.push(Stage { name, id, part_of, begun, ended: None, model, worker: None, failure: None });
+        self.stages.push(RequestStage { name, id, part_of, begun, ended: None, model, worker: None, failure: None });
     }
 
-    fn current(&self) -> Option<&Stage> {
+    fn current(&self) -> Option<&RequestStage> {
         self.stages.last().filter(|stage| stage.ended.is_none())
     }
 
-    fn current_mut(&mut self) -> Option<&mut Stage> {
+    fn current_mut(&mut self) -> Option<&mut RequestStage> {
         self.stages.last_mut().filter(|stage| stage.ended.is_none())
     }
 }

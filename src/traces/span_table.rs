@@ -11,7 +11,7 @@ use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status};
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::request_trace::{RequestTrace, Stage, StageName};
+use super::request_trace::{RequestStage, RequestTrace, StageName};
 
 /// What a finished request says about itself.
 #[derive(Debug, Clone)]
@@ -160,7 +160,7 @@ fn request_span(trace: &RequestTrace, request: &TracedRequest<'_>) -> SpanData {
     span(&trace.context, of_caller, SpanKind::Server, name.into(), times, attributes, status)
 }
 
-fn stage_span(trace: &RequestTrace, stage: &Stage, request: &TracedRequest<'_>) -> SpanData {
+fn stage_span(trace: &RequestTrace, stage: &RequestStage, request: &TracedRequest<'_>) -> SpanData {
     let at = |moment: Instant| request.arrived + moment.saturating_duration_since(request.started);
     // The last stage is ended while the record closes, a moment after the request.
     let end = request.started + request.total;

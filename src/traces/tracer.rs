@@ -66,8 +66,19 @@ impl Recording {
 
 /// Returns the ids of the caller's span; not valid if the headers name none, or are not as W3C writes them.
 fn parent_of(headers: &HeaderMap) -> SpanContext {
+    // The propagator also takes ids that are too short.
+    if !headers.get(TRACEPARENT).is_some_and(|ids| has_full_ids(ids.as_bytes())) {
+        return SpanContext::empty_context();
+    }
     let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers));
     context.span().span_context().clone()
+}
+
+/// Whether version, trace, span and flags have their lengths. A later version may have more after them.
+fn has_full_ids(ids: &[u8]) -> bool {
+    let mut parts = ids.split(|byte| *byte == b'-').map(<[u8]>::len);
+    let has_lengths = [2, 32, 16, 2].into_iter().all(|length| parts.next() == Some(length));
+    has_lengths && (parts.next().is_none() || !ids.starts_with(b"00"))
 }
 
 #[cfg(test)]
