@@ -332,7 +332,7 @@ impl Gateway {
             let outgoing = OutgoingRequest {
                 route: request.route,
                 path_at_remote: request.path_at_remote(),
-                parts: request.head_to_send(is_last),
+                parts: &request.parts,
                 request_id: &request.request_id,
                 client_model_name: adapted.client_model_name.as_deref(),
                 hides_usage: adapted.hides_usage,
