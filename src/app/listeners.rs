@@ -9,13 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use http::Request;
-use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::cores::Cores;
-use crate::gateway::listen::HeadRefuser;
+use crate::gateway::listen::{HeadRefuser, InboundBody};
 use crate::gateway::{Gateway, listen};
 use crate::platform;
 use crate::service_note::{PublishedNote, ServiceNote};
@@ -100,11 +99,10 @@ pub(super) async fn serve_gateway(
 ) {
     let refuser = Arc::clone(&gateway);
     let refuse: HeadRefuser = Arc::new(move |raw_head, refusal, peer| refuser.refuse_head(raw_head, refusal, peer));
-    let service = move |request: Request<Incoming>, peer: IpAddr| {
-        let gateway = Arc::clone(&gateway);
+    let service = move |request: Request<InboundBody>, peer: IpAddr| {
         // Boxed, because hyper moves the future of a request several times, and this one is some kilobytes large: the
         // copies cost more instructions than the allocation.
-        Box::pin(async move { gateway.serve(request, peer).await })
+        Box::pin(Arc::clone(&gateway).serve(request, peer))
     };
     listen::serve(cores, listener, limits, service, refuse, stop).await;
 }
@@ -128,7 +126,7 @@ pub(super) fn serve_health_on_its_own_thread(
             let refuser = Arc::clone(&gateway);
             let refuse: HeadRefuser =
                 Arc::new(move |raw_head, refusal, _| refuser.refuse_health_head(raw_head, refusal));
-            let service = move |request: Request<Incoming>, peer: IpAddr| {
+            let service = move |request: Request<InboundBody>, peer: IpAddr| {
                 let gateway = Arc::clone(&gateway);
                 async move { gateway.serve_health(request, peer).await }
             };

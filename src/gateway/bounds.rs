@@ -297,6 +297,16 @@ pub const EARLY_HEADS: usize = 2;
 /// Most bytes of pipelined requests that are read at once, into the stack of the thread.
 pub const EARLY_READ: usize = 4 * 1024;
 
+/// The longest request, head and body, that is read at once, into the stack of the thread, in bytes. One that arrives in
+/// parts, or is longer, is read by hyper.
+pub const WHOLE_REQUEST: usize = 16 * 1024;
+
+/// The longest piece of a response, in bytes, that is copied to what is sent with it: a write of its own would cost more.
+pub const COPIED_PIECE: usize = 4 * 1024;
+
+/// Most bytes of a response that are gathered before they are sent, apart from the last piece.
+pub const GATHERED_RESPONSE: usize = 16 * 1024;
+
 /// Longest size line of a chunk in bytes, its extensions included (RFC 9112, section 7.1).
 pub const CHUNK_LINE_SIZE: usize = 256;
 

@@ -18,23 +18,35 @@ impl ContentKind {
     /// Reads the kind from the headers of a response.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let is_identity = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
-        let codings =
-            || headers.get_all(CONTENT_ENCODING).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
-        let is_packed =
-            headers.contains_key(CONTENT_ENCODING) && !codings().all(|coding| is_identity(coding.trim_ascii()));
-        if is_packed { Self::Other } else { Self::of_type(headers) }
+        let mut kind = None;
+        // One look at each: a look-up by name costs as much as all of a usual response.
+        for (name, value) in headers {
+            if *name == CONTENT_TYPE {
+                kind = kind.or_else(|| Some(Self::of_value(value.as_bytes())));
+            } else if *name == CONTENT_ENCODING
+                && !value.as_bytes().split(|byte| *byte == b',').all(|coding| is_identity(coding.trim_ascii()))
+            {
+                return Self::Other;
+            }
+        }
+        kind.unwrap_or(Self::Other)
     }
 
     /// Reads the kind from the headers of a response, whether it is packed or not.
     pub(super) fn of_type(headers: &HeaderMap) -> Self {
-        let content_type = headers.get(CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes()).trim_ascii_start();
+        let content_type = headers.iter().find(|(name, _)| **name == CONTENT_TYPE);
+        content_type.map_or(Self::Other, |(_, value)| Self::of_value(value.as_bytes()))
+    }
+
+    fn of_value(content_type: &[u8]) -> Self {
+        let content_type = content_type.trim_ascii_start();
         let is = |kind: &str| {
             content_type.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind.as_bytes()))
         };
-        if is("text/event-stream") {
-            Self::Stream
-        } else if is("application/json") {
+        if is("application/json") {
             Self::Json
+        } else if is("text/event-stream") {
+            Self::Stream
         } else {
             Self::Other
         }

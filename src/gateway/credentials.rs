@@ -91,16 +91,18 @@ fn without_bearer(text: &str) -> &str {
     }
 }
 
-/// Removes the secrets of the key headers from the other headers and from the request target, which it returns. The key
-/// headers themselves stay.
-pub(super) fn strip_copies(headers: &mut HeaderMap, target: PathAndQuery) -> PathAndQuery {
+/// Returns the request target and the headers of a request without the secrets of the key headers elsewhere. The key
+/// headers themselves stay. The headers are copied only if they hold such a copy.
+pub(super) fn without_copies(headers: &HeaderMap, target: PathAndQuery) -> (PathAndQuery, Cow<'_, HeaderMap>) {
     let secrets = PresentedSecrets::of(headers);
     let target = secrets.strip_query(target);
     let mut others = headers.iter().filter(|(name, _)| !is_key_header(name));
-    if others.any(|(_, value)| secrets.are_in(value.as_bytes())) {
-        secrets.into_owned().strip_headers(headers);
+    if !others.any(|(_, value)| secrets.are_in(value.as_bytes())) {
+        return (target, Cow::Borrowed(headers));
     }
-    target
+    let mut cleaned = headers.clone();
+    secrets.strip_headers(&mut cleaned);
+    (target, Cow::Owned(cleaned))
 }
 
 /// The secrets in the key headers of one request, whether they are keys of ours or not.
@@ -122,17 +124,14 @@ impl<'a> PresentedSecrets<'a> {
         secrets
     }
 
-    /// Returns the same secrets, apart from the request.
-    fn into_owned(self) -> PresentedSecrets<'static> {
-        PresentedSecrets(self.0.into_iter().map(|secret| Cow::Owned(secret.into_owned())).collect())
-    }
-
     /// Adds what may be a secret in the value of a key header: the text after the scheme, its parts, and for `Basic` the
     /// user and the password.
     fn add(&mut self, value: &'a [u8]) {
         let text = after_scheme(value);
         self.add_secret(text.into());
-        for part in parts(text) {
+        // Nearly every key is one part.
+        let has_parts = text.iter().any(|byte| SEPARATORS[usize::from(*byte)]);
+        for part in parts(text).take_while(|_| has_parts) {
             if part.len() < text.len() && !SCHEMES.iter().any(|scheme| part.eq_ignore_ascii_case(scheme)) {
                 self.add_secret(part.into());
             }

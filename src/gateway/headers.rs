@@ -5,14 +5,13 @@ use std::cell::RefCell;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Version};
 use jiff::Timestamp;
 use memchr::memchr;
 
 use super::connection::head;
 use super::content_kind::ContentKind;
-use super::credentials::{self, KEY_HEADERS, PresentedSecrets, is_key_header};
+use super::credentials::{KEY_HEADERS, PresentedSecrets, is_key_header};
 use super::routes::lookup;
 use crate::content_coding::ContentCodings;
 
@@ -37,6 +36,11 @@ pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
 /// conversation id, with which llama-server would keep a request running after its client has left.
 fn is_kept_from_worker(name: &HeaderName) -> bool {
     matches!(name.as_str(), "x-conversation-id" | "content-length" | "expect" | "origin")
+}
+
+/// Returns whether each request to a worker has a header of its own with this name.
+fn is_replaced(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "host" | "accept-encoding" | "x-request-id")
 }
 
 /// Returns whether a request header is meant for this host only. It means nothing to a remote backend, or would disclose too
@@ -74,48 +78,61 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 /// Longest request id that is accepted from a client, in characters.
 const MAX_REQUEST_ID: usize = 128;
 
-/// Removes the headers that belong to one connection only, including those that `Connection` names, and the others that
-/// are unwanted. Looks at each header once: a removal by name costs about as much where there is nothing to remove.
-fn strip_hop_by_hop_and(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
-    let is_unwanted = |name: &&HeaderName| is_hop_by_hop(name) || is_unwanted(name);
-    let mut unwanted = Vec::with_capacity(headers.keys_len());
-    unwanted.extend(headers.keys().filter(is_unwanted).cloned());
-    if unwanted.contains(&header::CONNECTION) {
-        unwanted.extend(named_by_connection(headers));
-    }
-    for name in unwanted {
-        headers.remove(name);
-    }
-}
-
 /// Returns the headers that `Connection` names, apart from its own options.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
     let names = values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    let is_option = |name: &&[u8]| name.eq_ignore_ascii_case(b"close") || name.eq_ignore_ascii_case(b"keep-alive");
-    names.filter(|name| !is_option(name)).filter_map(|name| HeaderName::from_bytes(name).ok()).collect()
+    names.filter(|name| !is_own_option(name)).filter_map(|name| HeaderName::from_bytes(name).ok()).collect()
 }
 
-/// Removes the request headers that a worker must not see; a remote worker sees fewer than a local one. Returns the
-/// request target for the worker. The client's credentials are removed from both, whatever they are called. `Host` and the
-/// request id stay: `worker_request.rs` replaces them.
-pub(super) fn prepare_for_worker(headers: &mut HeaderMap, target: PathAndQuery, is_remote: bool) -> PathAndQuery {
-    // Before anything is removed: `Connection` may name a key header.
-    let target = credentials::strip_copies(headers, target);
-    strip_hop_by_hop_and(headers, |name| {
-        is_key_header(name) || is_kept_from_worker(name) || is_remote && is_kept_from_remote(name)
-    });
-    // The gateway reads and changes responses. A server may pack them unless it is told not to (RFC 9110, section
-    // 12.5.3).
-    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    target
+/// Returns whether an option of `Connection` is one of its own, and no header's name.
+pub(super) fn is_own_option(option: &[u8]) -> bool {
+    option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"keep-alive")
 }
 
-/// Removes the response headers that the client must not see. A worker's CORS headers would contradict the gateway's.
+/// Returns whether a worker's response header, whose name may have capital letters, is not passed on: it belongs to one
+/// connection only, names the worker's software, or contradicts the gateway's CORS headers.
+pub(super) fn is_kept_from_client(name: &str) -> bool {
+    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    // By length first: most names have none of these.
+    match name.len() {
+        2 => is("te"),
+        6 => is("server"),
+        7 => is("trailer") || is("upgrade"),
+        10 => is("connection") || is("keep-alive"),
+        16 if is("proxy-connection") => true,
+        17 if is("transfer-encoding") => true,
+        18 if is("proxy-authenticate") => true,
+        19 if is("proxy-authorization") => true,
+        _ => name.get(..CORS_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(CORS_PREFIX)),
+    }
+}
+
+/// How the names of CORS headers begin.
+const CORS_PREFIX: &str = "access-control-";
+
+/// Returns the headers of a client's request that a worker may see; a remote worker sees fewer than a local one. The
+/// client's credentials are not among them, whatever they are called, nor are the headers that `worker_request.rs` sets.
+pub(super) fn for_worker(headers: &HeaderMap, is_remote: bool) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    let has_options = headers.keys().any(|name| *name == header::CONNECTION);
+    let named = if has_options { named_by_connection(headers) } else { Vec::new() };
+    headers.iter().filter(move |(name, _)| {
+        let is_unwanted = is_hop_by_hop(name)
+            || is_key_header(name)
+            || is_kept_from_worker(name)
+            || is_remote && is_kept_from_remote(name)
+            || is_replaced(name);
+        !is_unwanted && !named.contains(name)
+    })
+}
+
+/// Removes the response headers with which a remote backend speaks for its own host. The others that a client must not see
+/// are left out where the response is read.
 pub(super) fn prepare_for_client(headers: &mut HeaderMap, is_remote: bool) {
-    strip_hop_by_hop_and(headers, |name| {
-        *name == header::SERVER || name.as_str().starts_with("access-control-") || is_remote && is_of_remote_host(name)
-    });
+    if is_remote {
+        let unwanted: Vec<HeaderName> = headers.keys().filter(|name| is_of_remote_host(name)).cloned().collect();
+        unwanted.iter().for_each(|name| _ = headers.remove(name));
+    }
 }
 
 /// Returns a number as the value of a header, which `HeaderValue::from` would allocate two or three times for.
@@ -281,7 +298,9 @@ fn random_bytes() -> Random {
 
 #[cfg(test)]
 mod tests {
+    use super::super::credentials;
     use super::*;
+    use http::uri::PathAndQuery;
     use std::collections::BTreeSet;
 
     #[test]
@@ -329,8 +348,19 @@ mod tests {
         ] {
             headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::from_static(value));
         }
-        strip_hop_by_hop_and(&mut headers, |_| false);
-        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
+        let kept = for_worker(&headers, false).map(|(name, _)| name.as_str());
+        assert_eq!(kept.collect::<Vec<_>>(), ["x-kept"]);
+    }
+
+    #[test]
+    fn whatever_belongs_to_one_connection_is_kept_from_clients() {
+        for name in ["Te", "x-kept", "SERVER", "access-control-x", "Access-Control-", "access-contro", "date"] {
+            assert_eq!(is_kept_from_client(name), !["x-kept", "access-contro", "date"].contains(&name), "{name}");
+        }
+        let names = "connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer upgrade";
+        for name in names.split(' ').chain(["transfer-encoding"]) {
+            assert!(is_hop_by_hop(&HeaderName::from_static(name)) && is_kept_from_client(name), "{name}");
+        }
     }
 
     #[test]
@@ -342,11 +372,10 @@ mod tests {
             for name in names {
                 headers.append(name, HeaderValue::try_from(format!("of {name}")).unwrap());
             }
-            prepare_for_worker(&mut headers, PathAndQuery::from_static("/"), is_remote);
-            headers.keys().map(ToString::to_string).collect::<BTreeSet<_>>()
+            for_worker(&headers, is_remote).map(|(name, _)| name.to_string()).collect::<BTreeSet<_>>()
         };
-        assert_eq!(left(false), ["accept-encoding", "cookie", "forwarded", "x-kept"].map(str::to_owned).into());
-        assert_eq!(left(true), ["accept-encoding", "x-kept"].map(str::to_owned).into());
+        assert_eq!(left(false), ["cookie", "forwarded", "x-kept"].map(str::to_owned).into());
+        assert_eq!(left(true), ["x-kept"].map(str::to_owned).into());
     }
 
     /// Regression: `Connection: X-API-Key` removed the key before its copies were looked for.
@@ -358,15 +387,14 @@ mod tests {
         }
         headers.append("x-copy", HeaderValue::from_static("k-0123456789abcdef"));
         let target = PathAndQuery::from_static("/props?key=k-0123456789abcdef");
-        assert_eq!(prepare_for_worker(&mut headers, target, true).as_str(), "/props");
-        let left = HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))]);
-        assert_eq!(headers, left);
+        let (target, cleaned) = credentials::without_copies(&headers, target);
+        assert_eq!((target.as_str(), for_worker(&cleaned, true).count()), ("/props", 0));
     }
 
     #[test]
     fn headers_with_which_a_remote_backend_speaks_for_its_host_are_removed() {
         let mut headers = HeaderMap::new();
-        for name in ["set-cookie", "strict-transport-security", "alt-svc", "server", "access-control-x", "x-kept"] {
+        for name in ["set-cookie", "strict-transport-security", "alt-svc", "x-kept"] {
             headers.append(name, HeaderValue::from_static("1"));
         }
         prepare_for_client(&mut headers, true);

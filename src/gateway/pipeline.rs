@@ -11,8 +11,6 @@ use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
 use http::request::Parts;
 use http::{Method, Request, Response};
-use http_body_util::{Either, Full};
-use hyper::body::Incoming;
 use jiff::Timestamp;
 
 use super::accounting::record::Record;
@@ -45,9 +43,13 @@ use crate::refusal::{Refusal, Shape};
 
 impl Gateway {
     /// Answers one request on the gateway port, which arrived on a connection of this peer.
-    pub async fn serve(self: &Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Response<ResponseBody> {
+    pub fn serve(
+        self: Arc<Self>,
+        request: Request<InboundBody>,
+        peer: IpAddr,
+    ) -> impl Future<Output = Response<ResponseBody>> + Send + use<> {
         let client = self.client_addresses.of(request.headers(), peer);
-        self.respond(request.map(Either::Left), RequestSource::Client(client), None).await
+        self.respond(request, RequestSource::Client(client), None)
     }
 
     /// Answers one job from the queue of the platform with this name; records name the platform in place of a key.
@@ -58,20 +60,21 @@ impl Gateway {
         platform: &'static str,
         arrival_guard: impl Send + 'static,
     ) -> Response<ResponseBody> {
-        let request = request.map(|body| Either::Right(Full::new(body)));
-        self.respond(request, RequestSource::Platform(platform), Some(Box::new(arrival_guard))).await
+        let request = request.map(InboundBody::Job);
+        let source = RequestSource::Platform(platform);
+        Arc::clone(self).respond(request, source, Some(Box::new(arrival_guard))).await
     }
 
-    /// Runs all stages, and turns a refusal into a response.
-    async fn respond(
-        self: &Arc<Self>,
+    /// Opens the record of a request. Returns the future that runs all stages, which does not hold the request twice.
+    fn respond(
+        self: Arc<Self>,
         request: Request<InboundBody>,
         source: RequestSource,
         arrival_guard: Option<Box<dyn Send>>,
-    ) -> Response<ResponseBody> {
+    ) -> impl Future<Output = Response<ResponseBody>> + Send + use<> {
         let (parts, body) = request.into_parts();
         let arrived = Timestamp::now();
-        let mut context = ResponseContext::new(&parts, body, &self.cors, arrived, arrival_guard);
+        let context = ResponseContext::new(&parts, body, &self.cors, arrived, arrival_guard);
         let path = headers::logged_path(&parts.headers, parts.uri.path());
         let (id, method) = (context.request_id.clone(), parts.method.clone());
         let mut record = Record::open(Arc::clone(&self.accounting), arrived, id, method, path);
@@ -80,6 +83,17 @@ impl Gateway {
             RequestSource::Platform(_) => None,
         };
         record.begin_trace(&parts.headers);
+        self.run_stages(parts, source, record, context)
+    }
+
+    /// Runs all stages, and turns a refusal into a response.
+    async fn run_stages(
+        self: Arc<Self>,
+        parts: Parts,
+        source: RequestSource,
+        mut record: Record,
+        mut context: ResponseContext,
+    ) -> Response<ResponseBody> {
         let outcome = match self.prepare(parts, source, &mut record, &mut context).await {
             Ok(PreparedRequest::Answered(response)) => {
                 record.status = Some(response.status());
@@ -335,7 +349,7 @@ impl Gateway {
             let outgoing = OutgoingRequest {
                 route: request.route,
                 path_at_remote: request.path_at_remote(),
-                parts: request.head_to_send(is_last),
+                parts: &request.parts,
                 request_id: &request.request_id,
                 client_model_name: adapted.client_model_name.as_deref(),
                 hides_usage: adapted.hides_usage,

@@ -13,7 +13,7 @@ fn size_of_future<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
 #[test]
 fn the_state_of_a_request_is_small() {
     let client = RequestSource::Platform("test");
-    let whole = size_of_future(|(gateway, request): (&'static Arc<Gateway>, Request<InboundBody>)| {
+    let whole = size_of_future(|(gateway, request): (Arc<Gateway>, Request<InboundBody>)| {
         gateway.respond(request, client, None)
     });
     let later = size_of_future(|(gateway, queued, record): (&'static Arc<Gateway>, Queued, Record)| {

@@ -13,8 +13,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
-use http_body_util::Either;
-use hyper::body::Incoming;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -284,7 +282,7 @@ impl Gateway {
     }
 
     /// Answers one request on a separate health port.
-    pub async fn serve_health(&self, request: Request<Incoming>, peer: IpAddr) -> Response<ResponseBody> {
+    pub async fn serve_health(&self, request: Request<InboundBody>, peer: IpAddr) -> Response<ResponseBody> {
         let (parts, body) = request.into_parts();
         let client = self.client_addresses.of(&parts.headers, peer);
         let request_id = headers::request_id(&parts.headers, Timestamp::now());
@@ -292,7 +290,7 @@ impl Gateway {
         let response = response.unwrap_or_else(|refusal| refusal.response(Shape::OpenAi));
         let mut response = response.map(ResponseBody::unrecorded);
         response.headers_mut().insert(X_REQUEST_ID, request_id);
-        UnreadBody::of(&parts).discard_or_close(Either::Left(body), response.headers_mut()).await;
+        UnreadBody::of(&parts).discard_or_close(body, response.headers_mut()).await;
         self.cors.insert_headers(self.cors.origin(&parts.headers).as_ref(), response.headers_mut());
         response
     }

@@ -1,7 +1,8 @@
 //! The keys in memory: an immutable table in which requests look up their key, and which a reload replaces as a whole.
 //! It holds the keys of the file, and the one of `LLAMAGATE_API_KEY` if that is set; with it, there may be no file.
 //!
-//! A lookup hashes the presented secret once and finds the digest in the table; it neither locks nor touches the disk.
+//! A lookup hashes the presented secret once, or remembers its digest (`digest_memo.rs`), and finds that in the table; it
+//! neither locks nor touches the disk.
 //! The store reloads the file by itself when it changes ([`Store::watch`]), and on demand ([`Store::reload`]). It does
 //! not count requests: the gateway counts them per key_id, so that the counts survive a reload.
 
@@ -18,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::digest_memo;
 use super::error::{KeyFileError, KeyLineProblem, SharedWithEnvironment};
 use super::file::{self, FileStamp};
 use super::key::Key;
@@ -135,7 +137,7 @@ impl Store {
         self.0.table.load().values().map(Arc::clone).collect()
     }
 
-    /// Finds the key of this secret. Accepts any text, and does the same work for every well-formed one.
+    /// Finds the key of this secret. Accepts any text, and does the same work for every well-formed one that is not valid.
     ///
     /// # Errors
     /// [`Denied`] says why there is no valid key.
@@ -145,8 +147,10 @@ impl Store {
         }
         // One load for the whole lookup: a reload in between must not mix two tables.
         let table = self.0.table.load();
-        let key = table.get(&Digest::of(secret)).ok_or(Denied::Unknown)?;
-        if key.has_expired(now) { Err(Denied::Expired) } else { Ok(Arc::clone(key)) }
+        digest_memo::with_digest(secret, |digest| {
+            let key = table.get(digest).ok_or(Denied::Unknown)?;
+            if key.has_expired(now) { Err(Denied::Expired) } else { Ok(Arc::clone(key)) }
+        })
     }
 
     /// Returns the number of secrets in the table, expired ones included.

@@ -1,6 +1,6 @@
 //! Writes sums and acts in one transaction: all of them, or none.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
@@ -24,7 +24,7 @@ const USAGE_COUNTS: &[&str] = &[
 
 const BUDGET_COUNTS: &[&str] = &["tokens", "requests", "cost_nanos"];
 
-/// Writes everything that is pending.
+/// Writes everything that is pending. A statement is prepared only where it has rows: that costs more than to execute it.
 ///
 /// # Errors
 /// Whatever SQLite says; nothing is written then.
@@ -71,25 +71,37 @@ fn upsert(table: &str, subject: &[&str], counts: &[&str]) -> String {
 }
 
 fn write_usage(transaction: &Transaction<'_>, pending: &PendingUsage) -> rusqlite::Result<()> {
-    let subject = ["hour", "key", "person", "model"];
-    let mut usage = transaction.prepare(&upsert("usage", &subject, USAGE_COUNTS))?;
+    if pending.rows.is_empty() {
+        return Ok(());
+    }
+    static USAGE: LazyLock<String> = LazyLock::new(|| upsert("usage", &["hour", "key", "person", "model"], USAGE_COUNTS));
+    let mut usage = transaction.prepare(&USAGE)?;
+    for (UsageSubject { hour, key, person, model }, PendingRow { counts, .. }) in &pending.rows {
+        let [a, b, c, d, e, f, g, h, i] = counts.columns().map(number);
+        usage.execute(params![hour, text(key), text(person), text(model), a, b, c, d, e, f, g, h, i])?;
+    }
+    if pending.rows.values().all(|row| row.refusals.is_empty()) {
+        return Ok(());
+    }
     let of_refusals = ["hour", "key", "person", "model", "code"];
     let mut refusals = transaction.prepare(&upsert("refusals", &of_refusals, &["requests"]))?;
-    for (UsageSubject { hour, key, person, model }, PendingRow { counts, refusals: codes, .. }) in &pending.rows {
-        let (key, person, model) = (text(key), text(person), text(model));
-        let [a, b, c, d, e, f, g, h, i] = counts.columns().map(number);
-        usage.execute(params![hour, key, person, model, a, b, c, d, e, f, g, h, i])?;
-        for (code, count) in codes {
-            refusals.execute(params![hour, key, person, model, code, number(*count)])?;
+    for (UsageSubject { hour, key, person, model }, row) in &pending.rows {
+        for (code, count) in &row.refusals {
+            refusals.execute(params![hour, text(key), text(person), text(model), code, number(*count)])?;
         }
     }
     Ok(())
 }
 
 fn write_budgets(transaction: &Transaction<'_>, pending: &PendingUsage) -> rusqlite::Result<()> {
-    let subject = ["period", "start", "key", "person"];
-    let mut budgets = transaction.prepare(&upsert("budgets", &subject, BUDGET_COUNTS))?;
-    for (BudgetSubject { period, start, key, person }, counts) in pending.budgets() {
+    let mut due = pending.budgets().into_iter().peekable();
+    if due.peek().is_none() {
+        return Ok(());
+    }
+    static BUDGETS: LazyLock<String> =
+        LazyLock::new(|| upsert("budgets", &["period", "start", "key", "person"], BUDGET_COUNTS));
+    let mut budgets = transaction.prepare(&BUDGETS)?;
+    for (BudgetSubject { period, start, key, person }, counts) in due {
         let BudgetCounts { tokens, requests, cost_nanos } = counts;
         let [tokens, requests, cost] = [tokens, requests, cost_nanos].map(number);
         budgets.execute(params![period.as_str(), start, shortened(&key), text(&person), tokens, requests, cost])?;
@@ -98,6 +110,9 @@ fn write_budgets(transaction: &Transaction<'_>, pending: &PendingUsage) -> rusql
 }
 
 fn write_idle(transaction: &Transaction<'_>, pending: &PendingUsage) -> rusqlite::Result<()> {
+    if pending.idle_nanos.is_empty() {
+        return Ok(());
+    }
     let mut idle = transaction.prepare(&upsert("idle", &["hour"], &["cost_nanos"]))?;
     for (hour, nanos) in &pending.idle_nanos {
         idle.execute([hour, nanos])?;
@@ -106,6 +121,9 @@ fn write_idle(transaction: &Transaction<'_>, pending: &PendingUsage) -> rusqlite
 }
 
 fn write_acts(transaction: &Transaction<'_>, acts: &[AdminAct]) -> rusqlite::Result<()> {
+    if acts.is_empty() {
+        return Ok(());
+    }
     let columns = "time, key, address, act, target, status, outcome";
     let sql = format!("INSERT INTO audit ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)");
     let mut audit = transaction.prepare(&sql)?;

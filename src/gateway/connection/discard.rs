@@ -9,13 +9,19 @@ use http::header::{CONNECTION, EXPECT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Version};
 use http_body::Body;
-use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 
 use crate::gateway::bounds::{DISCARD_TURNS, DISCARDED_BODY};
 
-/// A request's body: streamed from a client, or complete in memory, as a job of a platform's queue delivers it.
-pub(crate) type InboundBody = Either<Incoming, Full<Bytes>>;
+/// A request's body before it is read.
+pub enum InboundBody {
+    /// It arrives while it is read.
+    Streamed(Incoming),
+    /// All of it has arrived with the head.
+    Whole(Bytes),
+    /// That of a job of a platform's queue, which waits for memory in place of being refused.
+    Job(Bytes),
+}
 
 /// What to know about a request whose body has not been read when the request is answered.
 pub(crate) struct UnreadBody {
@@ -36,7 +42,8 @@ impl UnreadBody {
 
     /// Discards the body if it is small and has already arrived. Otherwise adds `Connection: close` to the response
     /// (RFC 9112, section 9.6).
-    pub(crate) async fn discard_or_close(&self, mut body: InboundBody, response: &mut HeaderMap) {
+    pub(crate) async fn discard_or_close(&self, body: InboundBody, response: &mut HeaderMap) {
+        let InboundBody::Streamed(mut body) = body else { return };
         // A client that expects `100 Continue` must not be told to send a body that is of no use any more.
         if self.blocks_connection && !body.is_end_stream() && (self.expects_continue || !try_discard(&mut body).await) {
             response.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -45,7 +52,7 @@ impl UnreadBody {
 }
 
 /// Reads what has arrived of the body; returns whether that was all of it, and at most [`DISCARDED_BODY`] bytes.
-async fn try_discard(body: &mut InboundBody) -> bool {
+async fn try_discard(body: &mut Incoming) -> bool {
     let mut left = DISCARDED_BODY;
     for _ in 0..DISCARD_TURNS {
         let arrived = std::future::poll_fn(|context| {

@@ -5,12 +5,10 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -19,7 +17,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulConnection;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
@@ -27,6 +24,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::closing::Closing;
+pub use super::discard::InboundBody;
+use super::whole_server::{ConnectionFate, serve_whole};
 use super::wire::requests::ConnectionRequests;
 use super::wire::{RefusalWriter, WireLimits, WireStream};
 use crate::cores::Cores;
@@ -83,7 +83,7 @@ pub async fn serve<S, F, B>(
     refuse: HeadRefuser,
     stop: CancellationToken,
 ) where
-    S: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
+    S: Fn(Request<InboundBody>, IpAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -143,46 +143,9 @@ struct ConnectionServer<S> {
     closing: Closing,
 }
 
-/// Tells the connections of a listener that they get no further requests.
-#[derive(Default)]
-struct Closing {
-    /// Read at each poll of a connection, in place of the token, which is asked once.
-    has_begun: AtomicBool,
-    /// Wakes the tasks of the connections.
-    token: CancellationToken,
-}
-
-impl Closing {
-    fn begin(&self) {
-        self.has_begun.store(true, Ordering::Release);
-        self.token.cancel();
-    }
-
-    /// Serves a connection to its end: to that of the request in flight, once the closing has begun.
-    ///
-    /// # Errors
-    /// The connection's.
-    async fn serve<C: GracefulConnection>(&self, mut connection: Pin<&mut C>) -> Result<(), C::Error> {
-        let mut has_begun = pin!(self.token.cancelled());
-        let (mut must_ask, mut is_told) = (true, false);
-        poll_fn(|context| {
-            // A task has the same waker at each poll, so it is woken by the wait that was polled first.
-            if std::mem::take(&mut must_ask) {
-                _ = has_begun.as_mut().poll(context);
-            }
-            if !is_told && self.has_begun.load(Ordering::Acquire) {
-                is_told = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            connection.as_mut().poll(context)
-        })
-        .await
-    }
-}
-
 impl<S, F, B> ConnectionServer<S>
 where
-    S: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
+    S: Fn(Request<InboundBody>, IpAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -211,22 +174,33 @@ where
         let refuse: RefusalWriter = Arc::new(move |raw_head, refusal| refuse(raw_head, refusal, peer));
         // Boxed, because it moves into hyper's connection, and would be in the task twice.
         let mut wire = Box::new(WireStream::new(stream, self.limits, refuse, Arc::clone(&requests)));
-        let Some(is_http2) = self.closing.token.run_until_cancelled(wire.speaks_http2()).await else { return Ok(()) };
+        let Some(is_http2) = self.closing.until_begun(wire.speaks_http2()).await else { return Ok(()) };
         let is_http2 = is_http2?;
         let server = Arc::clone(&self);
-        let respond = service_fn(move |request: Request<Incoming>| {
-            // Counted as soon as hyper calls: a write before that is taken for a response that hyper makes by itself.
+        let respond = move |request: Request<InboundBody>| {
+            // Counted at once: a write before that is taken for a response that hyper makes by itself.
             let (guard, version) = (requests.begin(), request.version());
             let response = (server.service)(request, peer);
-            async move { Ok::<_, Infallible>(response.await.map(|body| guard.guard_body(body, version))) }
+            async move { response.await.map(|body| guard.guard_body(body, version)) }
+        };
+        if !is_http2 {
+            let respond_whole = |request: Request<Bytes>| respond(request.map(InboundBody::Whole));
+            if serve_whole(&mut *wire, &self.closing, respond_whole).await? == ConnectionFate::Closed {
+                return Ok(());
+            }
+        }
+        let respond = service_fn(move |request: Request<Incoming>| {
+            let response = respond(request.map(InboundBody::Streamed));
+            async move { Ok::<_, Infallible>(response.await) }
         });
         if is_http2 {
             // Boxed, because few connections are of this version, and each would carry its size.
             let mut connection = Box::pin(self.http2.serve_connection(TokioIo::new(wire), respond));
             return Ok(self.closing.serve(connection.as_mut()).await?);
         }
-        let connection = pin!(self.http1.serve_connection(TokioIo::new(wire), respond));
-        Ok(self.closing.serve(connection).await?)
+        // Boxed, because few connections need it.
+        let mut connection = Box::pin(self.http1.serve_connection(TokioIo::new(wire), respond));
+        Ok(self.closing.serve(connection.as_mut()).await?)
     }
 }
 

@@ -3,11 +3,17 @@
 //! What a request means, and who may send it, is decided by the pipeline.
 //!
 //! - `listen.rs`: accepts connections and serves them
+//! - `whole_server.rs`: answers requests that have arrived whole, without hyper
+//! - `response_sender.rs`: sends the responses to these
+//! - `closing.rs`: tells connections that they get no further requests
 //! - `wire/`: the stream between a client's socket and hyper; says why hyper alone is not enough
 //! - `head/`: the grammar and the limits of a request head
 //! - `discard.rs`: the unread body of a request that has been answered
 
+mod closing;
 pub(super) mod discard;
 pub(crate) mod head;
 pub mod listen;
+mod response_sender;
+mod whole_server;
 pub(super) mod wire;

@@ -18,6 +18,7 @@
 //! - `worker_connection.rs`: one connection, read and written by the task that polls it
 //! - `worker_connections.rs`: sends a request to a worker, on an idle connection or a new one
 //! - `worker_pool.rs`: keeps idle connections to one worker, closes them in time, and opens one ahead of need
+//! - `worker_request.rs`: a request, whose head is written as bytes at once
 //! - `worker_socket.rs`: the socket of a connection, with or without TLS
 
 mod body_reader;
@@ -32,6 +33,7 @@ mod worker_body;
 mod worker_connection;
 mod worker_connections;
 mod worker_pool;
+mod worker_request;
 mod worker_socket;
 
 #[cfg(any(test, feature = "test-support"))]
@@ -39,3 +41,4 @@ pub(crate) use response_bytes::read_response;
 pub(super) use worker_body::WorkerBody;
 pub(super) use worker_connection::BrokenConnection;
 pub(super) use worker_connections::{ExchangeError, WorkerConnections};
+pub(super) use worker_request::{RequestHead, WorkerRequest};

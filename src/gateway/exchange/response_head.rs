@@ -1,15 +1,17 @@
 //! The head of a worker's response: its grammar, the framing of the body after it, and whether the connection stays open.
+//! Headers that are about the connection or the worker end here.
 
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use httparse::{ParserConfig, Status};
 
 use super::body_reader::BodyReader;
 use crate::dial::NotHttp;
 use crate::gateway::bounds::WORKER_HEADERS;
+use crate::gateway::headers::{is_kept_from_client, is_own_option};
 
 /// Headers that the gateway adds to most responses: the map has room for them, and need not grow.
 const ADDED_HEADERS: usize = 8;
@@ -62,77 +64,100 @@ fn read_one(bytes: &Bytes, method: &Method) -> Result<Option<ResponseHead>, NotH
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(code).map_err(|_| NotHttp)?;
     *response.version_mut() = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
-    let headers = response.headers_mut();
-    headers.reserve(parsed.headers.len() + ADDED_HEADERS);
-    // Noted on the way: a lookup of each name would cost more.
-    let (mut has_codings, mut has_options) = (false, false);
-    for line in parsed.headers.iter() {
-        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| NotHttp)?;
-        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).map_err(|_| NotHttp)?;
-        has_codings |= name == TRANSFER_ENCODING;
-        has_options |= name == CONNECTION;
-        headers.append(name, value);
-    }
-    // Where both are there the length is not that of the body, and what a worker sends after it is not trusted (RFC 9112,
-    // section 6.3).
-    let has_both = has_codings && headers.remove(CONTENT_LENGTH).is_some();
-    let body = framing(&response, has_codings, method)?;
+    let lines = HeaderLines(parsed.headers);
+    let (body, has_both) = framing(&response, lines, method)?;
     let may_stay = body != BodyReader::UntilClose && !has_both;
-    let keeps_open = may_stay
-        && match has_options {
-            true => keeps_open(response.headers(), response.version()),
-            false => response.version() != Version::HTTP_10,
-        };
+    let keeps_open = may_stay && keeps_open(lines, response.version());
+    *response.headers_mut() = headers_for_client(lines, bytes, has_both)?;
     Ok(Some(ResponseHead { response, body, keeps_open, length }))
 }
 
-/// Returns how the body after a head is framed (RFC 9112, section 6.3). `has_codings` says whether the head has a
-/// `Transfer-Encoding`.
-fn framing(response: &Response<()>, has_codings: bool, method: &Method) -> Result<BodyReader, NotHttp> {
-    let (status, headers) = (response.status(), response.headers());
-    let has_none = status.is_informational() || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
-    if has_none || method == Method::HEAD {
-        return Ok(BodyReader::Length(0));
+/// Returns the headers without those that are about this connection or this worker. A `Content-Length` is left out too if
+/// the body has another length.
+fn headers_for_client(lines: HeaderLines<'_>, bytes: &Bytes, has_wrong_length: bool) -> Result<HeaderMap, NotHttp> {
+    let mut headers = HeaderMap::with_capacity(lines.0.len() + ADDED_HEADERS);
+    for line in lines.0.iter().filter(|line| !is_kept_from_client(line.name)) {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| NotHttp)?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).map_err(|_| NotHttp)?;
+        headers.append(name, value);
     }
-    if has_codings {
-        return match response.version() {
-            // HTTP/1.0 has no transfer codings.
-            Version::HTTP_10 => Err(NotHttp),
-            _ if is_chunked(headers) => Ok(BodyReader::chunked()),
-            _ => Ok(BodyReader::UntilClose),
-        };
+    if has_wrong_length {
+        headers.remove(CONTENT_LENGTH);
     }
-    let mut lengths =
-        headers.get_all(CONTENT_LENGTH).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    let Some(first) = lengths.next() else { return Ok(BodyReader::UntilClose) };
-    let first = content_length(first)?;
-    // A list that repeats one length is that length.
-    match lengths.all(|length| content_length(length).is_ok_and(|length| length == first)) {
-        true => Ok(BodyReader::Length(first)),
-        false => Err(NotHttp),
+    for option in lines.items("connection").filter(|option| !is_own_option(option)) {
+        if let Ok(name) = HeaderName::from_bytes(option) {
+            headers.remove(name);
+        }
+    }
+    Ok(headers)
+}
+
+/// The header lines of a head, whose names may have capital letters.
+#[derive(Clone, Copy)]
+struct HeaderLines<'a>(&'a [httparse::Header<'a>]);
+
+impl<'a> HeaderLines<'a> {
+    /// Returns the values of the header with this name.
+    fn values(self, name: &'static str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+        let lines = self.0.iter();
+        lines.filter(move |line| line.name.eq_ignore_ascii_case(name)).map(|line| line.value)
+    }
+
+    /// Returns the items of the lists that are the values of the header with this name (RFC 9110, section 5.6.1).
+    fn items(self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+        self.values(name).flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
     }
 }
 
+/// Returns how the body after a head is framed (RFC 9112, section 6.3), and whether the head has a length and codings too:
+/// then the length is not that of the body, and what a worker sends after it is not trusted.
+fn framing(response: &Response<()>, lines: HeaderLines<'_>, method: &Method) -> Result<(BodyReader, bool), NotHttp> {
+    let status = response.status();
+    let mut lengths = lines.items("content-length");
+    let (first, coding) = (lengths.next(), lines.values("transfer-encoding").next_back());
+    let has_both = first.is_some() && coding.is_some();
+    let has_none = status.is_informational() || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
+    if has_none || method == Method::HEAD {
+        return Ok((BodyReader::Length(0), has_both));
+    }
+    let body = match (coding, first) {
+        // HTTP/1.0 has no transfer codings.
+        (Some(_), _) if response.version() == Version::HTTP_10 => return Err(NotHttp),
+        (Some(codings), _) if ends_with_chunked(codings) => BodyReader::chunked(),
+        (Some(_), _) | (None, None) => BodyReader::UntilClose,
+        (None, Some(first)) => {
+            let first = content_length(first)?;
+            // A list that repeats one length is that length.
+            if !lengths.all(|length| content_length(length).is_ok_and(|length| length == first)) {
+                return Err(NotHttp);
+            }
+            BodyReader::Length(first)
+        }
+    };
+    Ok((body, has_both))
+}
+
 fn content_length(text: &[u8]) -> Result<u64, NotHttp> {
-    let text = text.trim_ascii();
     // `parse` would take a sign too.
     let digits =
         Some(text).filter(|text| text.iter().all(u8::is_ascii_digit)).and_then(|text| str::from_utf8(text).ok());
     digits.and_then(|digits| digits.parse().ok()).ok_or(NotHttp)
 }
 
-/// Whether the last coding is `chunked`.
-fn is_chunked(headers: &HeaderMap) -> bool {
-    let last = headers.get_all(TRANSFER_ENCODING).iter().next_back().map(HeaderValue::as_bytes);
-    let coding = last.and_then(|codings| codings.rsplit(|byte| *byte == b',').next());
+/// Whether the last coding of a list is `chunked`.
+fn ends_with_chunked(codings: &[u8]) -> bool {
+    let coding = codings.rsplit(|byte| *byte == b',').next();
     coding.is_some_and(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"))
 }
 
 /// Whether a worker leaves the connection open (RFC 9112, section 9.3).
-fn keeps_open(headers: &HeaderMap, version: Version) -> bool {
-    let options = || headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    let has = |name: &[u8]| options().any(|option| option.trim_ascii().eq_ignore_ascii_case(name));
-    !has(b"close") && (version != Version::HTTP_10 || has(b"keep-alive"))
+fn keeps_open(lines: HeaderLines<'_>, version: Version) -> bool {
+    let (mut has_close, mut has_keep_alive) = (false, false);
+    for option in lines.items("connection") {
+        has_close |= option.eq_ignore_ascii_case(b"close");
+        has_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+    }
+    !has_close && (version != Version::HTTP_10 || has_keep_alive)
 }
 
 #[cfg(test)]
@@ -205,6 +230,14 @@ mod tests {
         ] {
             assert_eq!(head(Method::POST, lines).unwrap().unwrap().keeps_open, stays, "{lines:?}");
         }
+    }
+
+    #[test]
+    fn headers_about_the_connection_or_the_worker_are_left_out() {
+        let lines = "HTTP/1.1 200 OK\r\nServer: x\r\nX-Kept: 1\r\nConnection: Keep-Alive, X-Private\r\nx-private: 1\r\n\
+                     Keep-Alive: timeout=5\r\nTRANSFER-ENCODING: chunked\r\nAccess-Control-Allow-Origin: *\r\nTrailer: a\r\n";
+        let head = head(Method::POST, lines).unwrap().unwrap();
+        assert_eq!(head.response.headers().keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl Asking {
         deadline: ActiveInstant,
         request: Request<RequestBody>,
     ) -> Result<Response<WorkerBody>, ExchangeError> {
-        self.connections.exchange(&self.target, &self.gone, deadline, request).await
+        self.connections.exchange(&self.target, &self.gone, deadline, request.into()).await
     }
 
     /// Sends a request and reads the response to its end.
@@ -160,7 +160,7 @@ async fn connected() -> (Box<WorkerConnection>, TcpStream) {
 
 /// Sends a request on this connection and waits for the head of the response.
 async fn respond(connection: &mut WorkerConnection) -> Result<Response<BodyReader>, BrokenConnection> {
-    assert!(connection.begin(Request::default()).is_none(), "the connection is open");
+    assert!(connection.begin(Request::default().into()).is_none(), "the connection is open");
     poll_fn(|context| connection.poll_response(context)).await
 }
 
@@ -451,7 +451,7 @@ async fn a_request_that_was_never_sent_is_told_from_one_that_was() {
         } else {
             close.await;
             poll_fn(|context| if connection.is_idle(context.waker()) { Poll::Pending } else { Poll::Ready(()) }).await;
-            assert!(connection.begin(Request::default()).is_some(), "the request comes back");
+            assert!(connection.begin(Request::default().into()).is_some(), "the request comes back");
         }
     }
 }
@@ -544,7 +544,7 @@ async fn each_core_has_connections_of_its_own() {
 #[tokio::test]
 async fn a_response_is_waited_for_until_the_deadline_and_no_longer_than_the_deadline_of_the_next_wait() {
     let (mut connection, _server) = connected().await;
-    assert!(connection.begin(Request::default()).is_none(), "the connection is open");
+    assert!(connection.begin(Request::default().into()).is_none(), "the connection is open");
     tokio::time::pause();
     for seconds in [5, 60, 1] {
         let start = Instant::now();

@@ -4,16 +4,16 @@ use std::io;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Method, Request, Response};
+use http::{Method, Response};
 use thiserror::Error;
 
 use super::body_reader::BodyReader;
 use super::request_writer::RequestWriter;
 use super::response_head::{self, ResponseHead};
+use super::worker_request::WorkerRequest;
 use super::worker_socket::WorkerSocket;
 use crate::dial::{Link, NotHttp, OpenConnection};
 use crate::gateway::bounds::{WORKER_BULK_READ, WORKER_HEAD_SIZE, WORKER_READ};
-use crate::gateway::request::body::RequestBody;
 use crate::gateway::scan::chunked_body::MalformedChunk;
 use crate::pause_clock::{ActiveInstant, LazyTimer};
 
@@ -83,13 +83,13 @@ impl WorkerConnection {
 
     /// Begins to send a request, whose response is waited for with [`Self::poll_response`]. Returns the request if the
     /// worker has closed the connection.
-    pub(super) fn begin(&mut self, request: Request<RequestBody>) -> Option<Request<RequestBody>> {
+    pub(super) fn begin(&mut self, request: WorkerRequest) -> Option<WorkerRequest> {
         // The task that waits for the response is woken for it.
         if !self.is_idle(Waker::noop()) {
             return Some(request);
         }
-        self.method = request.method().clone();
-        self.request = RequestWriter::new(request);
+        let WorkerRequest { method, head, body } = request;
+        (self.method, self.request) = (method, RequestWriter::new(head, body));
         None
     }
 

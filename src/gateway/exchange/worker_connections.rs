@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use http::{Request, Response};
+use http::Response;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,11 +14,11 @@ use tokio_util::task::TaskTracker;
 use super::worker_body::{HeldConnection, WorkerBody};
 use super::worker_connection::{BrokenConnection, WorkerConnection};
 use super::worker_pool::{Opener, WorkerPool};
+use super::worker_request::WorkerRequest;
 use crate::cores::PerCore;
 use crate::dial::{BoxError, DialTarget, Dialer, TargetId};
 use crate::gateway::bounds::MOST_STALE_CONNECTIONS;
 use crate::gateway::content_kind::ContentKind;
-use crate::gateway::request::body::RequestBody;
 use crate::pause_clock::{self, ActiveInstant};
 
 /// The pools of one core.
@@ -65,7 +65,6 @@ impl WorkerConnections {
 
     /// Sends a request to this worker, which has ended once `gone` is cancelled, and waits until `deadline` for the head of the
     /// response.
-    /// The request has the path of the worker, and no `Host`.
     ///
     /// # Errors
     /// [`ExchangeError`]. A request that met connections which the worker had just closed is sent on the next one, as long
@@ -75,7 +74,7 @@ impl WorkerConnections {
         target: &DialTarget,
         gone: &CancellationToken,
         deadline: ActiveInstant,
-        request: Request<RequestBody>,
+        request: WorkerRequest,
     ) -> impl Future<Output = Result<Response<WorkerBody>, ExchangeError>> + use<'a> {
         let pool = self.pool(target, gone);
         // Nearly every request is begun here, so that the wait does not hold it. The others are boxed, because each request
@@ -100,7 +99,7 @@ impl WorkerConnections {
         &self,
         pool: Arc<WorkerPool>,
         deadline: ActiveInstant,
-        mut request: Request<RequestBody>,
+        mut request: WorkerRequest,
         mut stale: usize,
     ) -> Result<Response<WorkerBody>, ExchangeError> {
         loop {

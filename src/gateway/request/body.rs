@@ -18,7 +18,6 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Collected, Either};
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -188,6 +187,16 @@ impl RequestBody {
         }
     }
 
+    /// Completes a body that has arrived, with what is left to be unpacked of it.
+    fn finish(mut self, unpacker: Option<Unpacker>, limits: &BodyLimits) -> Result<Self, Refusal> {
+        if let Some(unpacker) = unpacker {
+            let last = unpacker.finish().map_err(|error| unpack_refusal(error, limits))?;
+            self.push(last.into(), limits)?;
+        }
+        self.flush_joining();
+        Ok(self)
+    }
+
     fn flush_joining(&mut self) {
         if !self.joining.is_empty() {
             self.pieces.push_back(self.joining.split().freeze());
@@ -283,9 +292,17 @@ pub(crate) async fn read_body(
     let mut unpacker = if codings.is_identity() { None } else { Some(unpacker()?) };
     let mut body = match body {
         None => return Ok(received),
-        Some(Either::Left(body)) => body,
-        Some(Either::Right(whole)) => {
-            let Ok(piece) = whole.collect().await.map(Collected::to_bytes);
+        Some(InboundBody::Streamed(body)) => body,
+        Some(InboundBody::Whole(piece)) => {
+            if !piece.is_empty() {
+                match &mut unpacker {
+                    None => received.push(piece, limits)?,
+                    Some(unpacker) => received.push_unpacked(&piece, unpacker, limits).await?,
+                }
+            }
+            return received.finish(unpacker, limits);
+        }
+        Some(InboundBody::Job(piece)) => {
             if piece.len() > limits.max_size {
                 return Err(Refusal::PayloadTooLarge(limits.max_size));
             }
@@ -307,12 +324,7 @@ pub(crate) async fn read_body(
             Some(unpacker) => received.push_unpacked(&piece, unpacker, limits).await?,
         }
     }
-    if let Some(unpacker) = unpacker {
-        let last = unpacker.finish().map_err(|error| unpack_refusal(error, limits))?;
-        received.push(last.into(), limits)?;
-    }
-    received.flush_joining();
-    Ok(received)
+    received.finish(unpacker, limits)
 }
 
 /// Waits for the next frame of a body; `None` at its end. `timer` is used again for each, and only for those that have not
@@ -362,7 +374,6 @@ mod tests {
     use super::*;
     use crate::gateway::routes::lookup;
     use http::Method;
-    use http_body_util::Full;
     use proptest::prelude::*;
     use std::pin::pin;
 
@@ -428,7 +439,7 @@ mod tests {
         let limits = BodyLimits { buffer_budget: Arc::new(Semaphore::new(10)), ..BodyLimits::new(10, Duration::ZERO) };
         let route = lookup::find(&Method::POST, "/completion").unwrap();
         let plain = ContentCodings::default();
-        let job = |text: &'static [u8]| Some(Either::Right(Full::new(Bytes::from_static(text))));
+        let job = |text: &'static [u8]| Some(InboundBody::Job(Bytes::from_static(text)));
         let first = read_body(job(b"0123456"), route, &plain, &limits).await.unwrap();
         let mut second = pin!(read_body(job(b"01234567"), route, &plain, &limits));
         tokio::select! {

@@ -17,7 +17,7 @@ use super::body::RequestBody;
 use super::body_view::{BodyMember, bytes_in, gather, member_name, number_in, slices};
 use super::multipart;
 use crate::gateway::bounds::{MEMBER_NAME, MOST_MEMBERS, PREFIX_LENGTHS, SCANNED_AT_ONCE, SHORT_TEXT};
-use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep, text};
+use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep, NextMember, text};
 use crate::refusal::Refusal;
 use crate::settings::bounds::MODEL_NAME;
 
@@ -340,11 +340,19 @@ impl EnvelopeScanner {
 
     fn read(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
         while !bytes.is_empty() {
-            if let Some(member) = self.scanner.whole_member(bytes) {
-                bytes = &bytes[member.used..];
-                self.value = (self.scanner.position() - member.value.len(), member.value[0]);
-                self.add_member(str::from_utf8(member.name).ok().map(member_name))?;
-                continue;
+            match self.scanner.member(bytes) {
+                Some(NextMember::Whole(member)) => {
+                    bytes = &bytes[member.used..];
+                    self.value = (self.scanner.position() - member.value.len(), member.value[0]);
+                    self.add_member(str::from_utf8(member.name).ok().map(member_name))?;
+                    continue;
+                }
+                Some(NextMember::Begins { first, used }) => {
+                    bytes = &bytes[used..];
+                    self.value = (self.scanner.position() - 1, first);
+                    continue;
+                }
+                None => {}
             }
             let (used, step) = self.scanner.step(bytes);
             bytes = &bytes[used..];

@@ -258,16 +258,6 @@ impl ProxiedRequest {
         self.call.as_ref().and_then(WorkerCall::path)
     }
 
-    /// Returns the head to send. The last attempt takes it instead of copying it.
-    pub(crate) fn head_to_send(&mut self, is_last: bool) -> Parts {
-        if !is_last {
-            return self.parts.clone();
-        }
-        let (mut parts, ()) = http::Request::new(()).into_parts();
-        std::mem::swap(&mut parts, &mut self.parts);
-        parts
-    }
-
     /// Returns the request in its form for this worker, for this adapter of the model. The last attempt takes the body
     /// instead of copying it. `limits_tokens` says whether the caller's tokens are limited.
     pub(crate) fn adapt_to_worker(

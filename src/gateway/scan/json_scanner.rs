@@ -8,11 +8,10 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 
-/// Bytes that are compared together while only brackets and quotes matter.
-const STRIDE: usize = 64;
+use super::mark_block::{BLOCK, MarkBits, lenient_marks, strict_marks};
 
-/// Bytes that are compared one by one first: wider comparisons cost more to start.
-const NEAR: usize = 16;
+/// Bytes of a text in a skipped value that are looked at in blocks, before the wider comparisons of `memchr`.
+const NEAR_IN_NEST: usize = 2 * BLOCK;
 
 /// Bytes of a string that are compared eight at a time, before the wider comparisons of `memchr`. Most names end here.
 const NEAR_IN_TEXT: usize = 24;
@@ -49,6 +48,17 @@ pub(crate) struct WholeMember<'a> {
     pub(crate) value: &'a [u8],
     /// How many bytes were read, with a comma before the member.
     pub(crate) used: usize,
+}
+
+/// What [`JsonScanner::member`] has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NextMember<'a> {
+    Whole(WholeMember<'a>),
+    /// The name of a member and the bracket after it, like [`JsonStep::Name`] and [`JsonStep::Begins`].
+    Begins {
+        first: u8,
+        used: usize,
+    },
 }
 
 /// The position of the scanner in the grammar.
@@ -183,10 +193,11 @@ impl<const NAME: usize> JsonScanner<NAME> {
         }
     }
 
-    /// Reads a whole member at once, in place of its three steps, if it is one as nearly all are: without white space or an
-    /// escape in its name, and with a value that is no object or array and ends in `bytes`. Reads nothing otherwise, and
-    /// [`Self::name`] stays that of the last step.
-    pub(crate) fn whole_member<'a>(&mut self, bytes: &'a [u8]) -> Option<WholeMember<'a>> {
+    /// Reads a whole member at once, in place of its three steps, or the beginning of one whose value is an object or an
+    /// array, in place of two, if it is one as nearly all are: without white space or an escape in its name, and with a
+    /// value that ends or begins in `bytes`. Reads nothing otherwise. [`Self::name`] is that of a member which has begun, and
+    /// else stays that of the last step.
+    pub(crate) fn member<'a>(&mut self, bytes: &'a [u8]) -> Option<NextMember<'a>> {
         let (before, rest) = match (self.state, bytes) {
             (ScannerState::After, [b',', b'"', rest @ ..]) if self.level > 0 => (2, rest),
             (ScannerState::First | ScannerState::Next, [b'"', rest @ ..]) => (1, rest),
@@ -198,12 +209,23 @@ impl<const NAME: usize> JsonScanner<NAME> {
         if name.len() > NAME {
             return None;
         }
-        let value = &rest[..end_of_value(rest)?];
-        let used = before + name.len() + b"\":".len() + value.len();
+        let (state, used, member) = match *rest.first()? {
+            first @ (b'{' | b'[') => {
+                (self.name_length, self.name_has_escape, self.is_object) = (0, false, first == b'{');
+                self.keep_name(name);
+                let used = before + name.len() + b"\":{".len();
+                (ScannerState::Nest(1), used, NextMember::Begins { first, used })
+            }
+            _ => {
+                let value = &rest[..end_of_value(rest)?];
+                let used = before + name.len() + b"\":".len() + value.len();
+                (ScannerState::After, used, NextMember::Whole(WholeMember { name, value, used }))
+            }
+        };
         self.name_at = self.position + before - 1;
         self.position += used;
-        self.state = ScannerState::After;
-        Some(WholeMember { name, value, used })
+        self.state = state;
+        Some(member)
     }
 
     /// Reads to the next step, or to the end of `bytes`. Returns how many of them were read.
@@ -348,31 +370,40 @@ impl<const NAME: usize> JsonScanner<NAME> {
 
     /// Skips a value in which `depth` brackets are open.
     fn skip(&mut self, bytes: &[u8], mut depth: usize) -> (usize, Option<JsonStep>) {
-        let mut at = 0;
         let is_lenient = self.accepts_array;
-        while let Some(mark) = next_mark(&bytes[at..], is_lenient) {
-            at += mark + 1;
-            match bytes[at - 1] {
-                b'"' => match self.end_of_text(&bytes[at..]) {
-                    Some(end) => at += end,
-                    None => {
-                        self.state = ScannerState::NestText(depth);
-                        return (bytes.len(), None);
+        let (mut start, mut text_at, mut escaped_at) = (0, None, None);
+        while start < bytes.len() {
+            let mut marks = marks_in(&bytes[start..], is_lenient);
+            while marks != 0 {
+                let at = start + marks.trailing_zeros() as usize;
+                marks &= marks - 1;
+                match (bytes[at], text_at) {
+                    (_, Some(_)) if escaped_at == Some(at) => {}
+                    (b'"', Some(_)) => text_at = None,
+                    (b'\\', Some(_)) => escaped_at = Some(at + 1),
+                    (_, Some(_)) => {}
+                    (b'"', None) => text_at = Some(at),
+                    (b'{' | b'[', None) => depth += 1,
+                    (b'}' | b']', None) if depth > 1 => depth -= 1,
+                    (b'}' | b']', None) => {
+                        self.state = ScannerState::After;
+                        return (at + 1, Some(JsonStep::Ends));
                     }
-                },
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' if depth > 1 => depth -= 1,
-                b'}' | b']' => {
-                    self.state = ScannerState::After;
-                    return (at, Some(JsonStep::Ends));
-                }
-                _ => {
-                    self.state = ScannerState::Lost;
-                    return (at, Some(JsonStep::Lost));
+                    (b'\\', None) if is_lenient => {}
+                    (_, None) => {
+                        self.state = ScannerState::Lost;
+                        return (at + 1, Some(JsonStep::Lost));
+                    }
                 }
             }
+            start += BLOCK;
+            // Long texts, as pictures are, have few marks.
+            if text_at.is_some_and(|text_at| start - text_at > NEAR_IN_NEST) && start < bytes.len() {
+                start += memchr2(b'"', b'\\', &bytes[start..]).unwrap_or(bytes.len() - start);
+            }
         }
-        self.state = ScannerState::Nest(depth);
+        self.escaped = text_at.is_some() && escaped_at == Some(bytes.len());
+        self.state = if text_at.is_some() { ScannerState::NestText(depth) } else { ScannerState::Nest(depth) };
         (bytes.len(), None)
     }
 
@@ -460,13 +491,6 @@ const PLAIN: ByteTable = {
     with(table, b"+-.")
 };
 
-/// Brackets and quotes.
-const MARKS: ByteTable = with([false; 256], b"\"[]{}");
-
-/// Brackets and quotes, what begins a comment or a string in a wider dialect of JSON, and `\` and `|`, which JSON has in
-/// strings only.
-const STRICT_MARKS: ByteTable = with(MARKS, b"\\|#'/`");
-
 const fn with(mut table: ByteTable, bytes: &[u8]) -> ByteTable {
     let mut at = 0;
     while at < bytes.len() {
@@ -480,34 +504,17 @@ fn is_plain(byte: u8) -> bool {
     PLAIN[usize::from(byte)]
 }
 
-/// Returns the offset of the next mark. Lists of tokens and embeddings have few marks, so whole strides are compared at
-/// once.
-fn next_mark(bytes: &[u8], is_lenient: bool) -> Option<usize> {
-    let marks = if is_lenient { &MARKS } else { &STRICT_MARKS };
-    let position = |bytes: &[u8]| bytes.iter().position(|byte| marks[usize::from(*byte)]);
-    let (near, far) = bytes.split_at(bytes.len().min(NEAR));
-    position(near).or_else(|| {
-        let unmarked = if is_lenient { unmarked_strides(far, is_mark) } else { unmarked_strides(far, is_strict_mark) };
-        position(&far[unmarked..]).map(|at| near.len() + unmarked + at)
-    })
-}
-
-/// Returns the length of the strides without a mark at the beginning, in bytes.
-fn unmarked_strides(bytes: &[u8], is_mark: impl Fn(u8) -> bool) -> usize {
-    // No early exit within a stride, and no table: the compiler can then use vector instructions.
-    let has_mark = |stride: &[u8]| stride.iter().fold(false, |found, byte| found | is_mark(*byte));
-    bytes.chunks_exact(STRIDE).take_while(|stride| !has_mark(stride)).count() * STRIDE
-}
-
-/// Whether a byte is one of [`MARKS`].
-fn is_mark(byte: u8) -> bool {
-    // `[` and `]` differ from `{` and `}` in this bit only.
-    byte == b'"' || matches!(byte | 0x20, b'{' | b'}')
-}
-
-/// Whether a byte is one of [`STRICT_MARKS`].
-fn is_strict_mark(byte: u8) -> bool {
-    matches!(byte | 0x20, b'{'..=b'}') || matches!(byte, b'"' | b'#' | b'\'' | b'/' | b'`')
+/// Returns the marks of the next [`BLOCK`], or of as much of it as is there.
+fn marks_in(bytes: &[u8], is_lenient: bool) -> MarkBits {
+    let marks = if is_lenient { lenient_marks } else { strict_marks };
+    match bytes.first_chunk() {
+        Some(block) => marks(block),
+        None => {
+            let mut block = [0; BLOCK];
+            block[..bytes.len()].copy_from_slice(bytes);
+            marks(&block)
+        }
+    }
 }
 
 #[cfg(test)]

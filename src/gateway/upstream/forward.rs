@@ -48,7 +48,7 @@ pub(crate) struct OutgoingRequest<'a> {
     pub(crate) route: &'static Route,
     /// The path at a remote backend, if it is another than that of the route.
     pub(crate) path_at_remote: Option<&'static str>,
-    pub(crate) parts: Parts,
+    pub(crate) parts: &'a Parts,
     pub(crate) request_id: &'a HeaderValue,
     /// The client's name of the model, if the worker may use another.
     pub(crate) client_model_name: Option<&'a str>,

@@ -5,7 +5,7 @@
 //! not JSON has no counts. `json_scanner.rs` scans the JSON; `counts.rs` says which members count.
 
 use super::counts::{LONGEST_NAME, UsageFields, UsageName, UsageObject, UsageReport};
-use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep};
+use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep, NextMember};
 
 /// Reads the counts of one response, or of an array of responses.
 #[derive(Debug)]
@@ -48,22 +48,29 @@ impl CountReader {
     /// Reads the next bytes.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            if let Some(member) = self.scanner.whole_member(bytes) {
-                bytes = &bytes[member.used..];
-                self.name = UsageName::of(member.name);
-                if self.name != UsageName::Unknown {
-                    self.begin_value(member.value[0]);
-                    self.end_value(&member.value[1..]);
+            match self.scanner.member(bytes) {
+                Some(NextMember::Whole(member)) => {
+                    bytes = &bytes[member.used..];
+                    self.name = UsageName::of(member.name);
+                    if self.name != UsageName::Unknown {
+                        self.begin_value(member.value[0]);
+                        self.end_value(&member.value[1..]);
+                    }
+                    continue;
                 }
-                continue;
+                Some(NextMember::Begins { first, used }) => {
+                    bytes = &bytes[used..];
+                    self.name = self.name_read();
+                    self.begin_value(first);
+                    continue;
+                }
+                None => {}
             }
             let (used, step) = self.scanner.step(bytes);
             let (read, rest) = bytes.split_at(used);
             bytes = rest;
             match step {
-                Some(JsonStep::Name) => {
-                    self.name = self.scanner.name_bytes().map_or(UsageName::Unknown, |name| UsageName::of(&name))
-                }
+                Some(JsonStep::Name) => self.name = self.name_read(),
                 Some(JsonStep::Begins(first)) => self.begin_value(first),
                 Some(JsonStep::Ends) => self.end_value(read),
                 Some(JsonStep::Closes) => {
@@ -76,6 +83,10 @@ impl CountReader {
                 Some(JsonStep::Opens | JsonStep::Lost) => {}
             }
         }
+    }
+
+    fn name_read(&self) -> UsageName {
+        self.scanner.name_bytes().map_or(UsageName::Unknown, |name| UsageName::of(&name))
     }
 
     /// Starts a count, or enters an object that may hold counts. The scanner skips every other value.

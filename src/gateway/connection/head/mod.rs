@@ -5,8 +5,10 @@
 //! with LF alone is refused, and so is a `Content-Length` that is a list, even if all its values are equal.
 //!
 //! - `limits.rs`: size limits of a head
+//! - `request.rs`: a head that has passed, as a request
 
 mod limits;
+pub(super) mod request;
 
 use memchr::memchr;
 

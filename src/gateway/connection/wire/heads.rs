@@ -109,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
 
     /// Starts the time of a head that may have begun. The time of the first one has been running since the start of the
     /// connection.
-    fn start_head_time(&mut self) {
+    pub(super) fn start_head_time(&mut self) {
         if self.passed_heads != 0 && self.has_begun_head() {
             self.read_timer.start(self.limits.header_timeout);
         }
@@ -117,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
 
     /// Ready when the time of a head is over, which ends the connection. Only a client that has begun a request gets a
     /// 408.
-    fn poll_head_timeout(&mut self, context: &mut Context<'_>, has_begun: bool) -> Poll<()> {
+    pub(super) fn poll_head_timeout(&mut self, context: &mut Context<'_>, has_begun: bool) -> Poll<()> {
         ready!(self.read_timer.poll(context));
         match has_begun {
             true => self.refuse_head(&Refusal::RequestTimeout("CLIENT_HEADER_TIMEOUT")),

@@ -3,7 +3,8 @@
 //!
 //! Owns the limits and the timeout of heads, the response to a malformed one, the end of each body (so that pipelined
 //! heads are checked too), the write timeout of clients that do not read, and the close of the connection. Does not
-//! know what a request means. A connection that begins with the HTTP/2 preface passes unchecked: it is only watched for
+//! know what a request means. Requests that have arrived whole are answered by `whole_server.rs`, which reads and writes
+//! through the wire as hyper does; what is said of hyper here holds for it too. A connection that begins with the HTTP/2 preface passes unchecked: it is only watched for
 //! stalled writes, for stalled responses, and for times without a request in flight.
 //!
 //! A client that closes its sending side while a response is on its way counts as gone, as it does for nginx. The wire
@@ -46,6 +47,7 @@
 //! - `requests.rs`: counts the requests and responses of a connection
 //! - `multiplexed.rs`: responses over HTTP/2, each of which may stall by itself
 //! - `outgoing.rs`: writes, and the close of the connection
+//! - `whole_requests.rs`: requests that have arrived whole, which do without hyper
 
 mod heads;
 mod incoming;
@@ -53,6 +55,7 @@ mod multiplexed;
 mod outgoing;
 mod read_ahead;
 pub(super) mod requests;
+pub(super) mod whole_requests;
 
 use std::sync::Arc;
 use std::time::Duration;

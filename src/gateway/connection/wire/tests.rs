@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::cores::Cores;
-use crate::gateway::connection::listen;
+use crate::gateway::connection::listen::{self, InboundBody};
 
 /// Longest wait for events that must come, on a slow machine too.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -265,7 +265,7 @@ async fn the_response_of_a_client_that_reads_nothing_is_dropped_after_the_write_
     let address = listener.local_addr().unwrap();
     let (dropped, stop) = (CancellationToken::new(), CancellationToken::new());
     let on_drop = dropped.clone();
-    let service = move |_: Request<Incoming>, _| {
+    let service = move |_: Request<InboundBody>, _| {
         let body = Endless(on_drop.clone());
         async move { Response::new(body) }
     };
@@ -287,7 +287,7 @@ async fn an_unread_http2_response_is_abandoned_and_others_go_on_over_its_connect
     let address = listener.local_addr().unwrap();
     let (dropped, stop) = (CancellationToken::new(), CancellationToken::new());
     let on_drop = dropped.clone();
-    let service = move |request: Request<Incoming>, _| {
+    let service = move |request: Request<InboundBody>, _| {
         let on_drop = on_drop.clone();
         async move {
             match request.uri().path() {
@@ -416,8 +416,11 @@ async fn a_request_body_arrives_whole_through_a_real_connection() {
     let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let service = |request: Request<Incoming>, _| async move {
-        let body = request.into_body().collect().await.unwrap().to_bytes();
+    let service = |request: Request<InboundBody>, _| async move {
+        let body = match request.into_body() {
+            InboundBody::Streamed(body) => body.collect().await.unwrap().to_bytes(),
+            InboundBody::Whole(body) | InboundBody::Job(body) => body,
+        };
         Response::new(Full::new(body))
     };
     let mut tasks = JoinSet::new();
