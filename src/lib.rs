@@ -35,6 +35,7 @@
 //! | [`runpod`] | jobs from the queue of a RunPod endpoint |
 //! | [`service_note`] | where a running service listens and which process it is, for commands on its machine |
 //! | [`settings`] | every setting: name, default, bounds, and where its value comes from |
+//! | [`tls`] | the certificate that clients see, and how it is followed |
 //! | [`telemetry`] | metrics, access log, program log and log files |
 //! | [`worker`] | llama-server processes and remote backends |
 //! | `fuzzing` | the invariants that the fuzz targets and their tests check; built only with `test-support` |
@@ -72,4 +73,5 @@ pub mod runpod;
 pub mod service_note;
 pub mod settings;
 pub mod telemetry;
+pub mod tls;
 pub mod worker;

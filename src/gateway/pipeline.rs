@@ -20,6 +20,7 @@ use super::admission::auth::{Caller, RequestSource};
 use super::admission::rate::Meter;
 use super::cache::answer_cache::{AskedAnswer, FlightLead};
 use super::connection::discard::InboundBody;
+use super::connection::handshake::ClientCertificate;
 use super::headers;
 use super::prepared_request::{Admitted, PreparedRequest, Queued, Translated};
 use super::queue::ticket::{QueueEntry, WaitEnd};
@@ -79,6 +80,7 @@ impl Gateway {
             RequestSource::Client(client) => Some(client.address),
             RequestSource::Platform(_) => None,
         };
+        record.certificate = parts.extensions.get::<ClientCertificate>().map(|shown| Arc::clone(&shown.0));
         let outcome = match self.prepare(parts, source, &mut record, &mut context).await {
             Ok(PreparedRequest::Answered(response)) => {
                 record.status = Some(response.status());

@@ -67,6 +67,9 @@ pub struct AccessEntry<'a> {
     pub completion_tokens: Option<u64>,
     /// The person behind the key: a hash of the name, or the name itself with `LOG_PEOPLE`.
     pub person: Option<&'a str>,
+    /// As whom the certificate of the client shows it (`TLS_CLIENT_CA`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<&'a str>,
 }
 
 /// A duration as it is logged: in milliseconds, with up to three decimals.
@@ -185,6 +188,9 @@ impl AccessEntry<'_> {
         if let Some(person) = self.person {
             line.field(" person=", person, TextLine::safe_word);
         }
+        if let Some(certificate) = self.certificate {
+            line.field(" cert=", certificate, TextLine::safe_word);
+        }
     }
 }
 
@@ -217,6 +223,7 @@ mod tests {
             request_id: "r1",
             key_id: None,
             person: None,
+            certificate: None,
             method: "GET",
             path: "/a b\nreq=x\u{e9}",
             client: Some(IpAddr::from([192, 0, 2, 1])),
@@ -250,6 +257,7 @@ mod tests {
             request_id: "r1",
             key_id: None,
             person: None,
+            certificate: None,
             method: &"M".repeat(9_000),
             path: &word,
             client: None,

@@ -99,4 +99,6 @@ mod stores;
 mod streaming;
 mod supervision;
 mod tei;
+mod tls;
+mod tls_files;
 mod usage;

@@ -27,6 +27,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::client_stream::ClientStream;
+use super::handshake::{ClientCertificate, OpenedConnection, SecurePort};
 use super::wire::requests::ConnectionRequests;
 use super::wire::{RefusalWriter, WireLimits, WireStream};
 use crate::cores::Cores;
@@ -72,25 +74,30 @@ pub struct ListenerLimits {
     pub max_connections: usize,
 }
 
+/// A socket that is listened on, and how it is served.
+pub struct ServedPort {
+    /// The socket.
+    pub listener: TcpListener,
+    /// Its limits.
+    pub limits: ListenerLimits,
+    /// Its TLS; `None` if it speaks plain HTTP.
+    pub tls: Option<SecurePort>,
+}
+
 /// Accepts connections and serves each on one of the cores until `stop` is cancelled; `refuse` answers malformed heads.
 ///
 /// Then returns when all connections have ended, or after [`CONNECTION_GRACE`], which drops those that are still open.
-pub async fn serve<S, F, B>(
-    cores: Cores,
-    listener: TcpListener,
-    limits: ListenerLimits,
-    service: S,
-    refuse: HeadRefuser,
-    stop: CancellationToken,
-) where
+pub async fn serve<S, F, B>(cores: Cores, port: ServedPort, service: S, refuse: HeadRefuser, stop: CancellationToken)
+where
     S: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let ServedPort { listener, limits, tls } = port;
     let (http1, http2) = (http1_builder(&limits.wire), http2_builder(&limits.wire));
     let closing = Closing::default();
-    let server = Arc::new(ConnectionServer { http1, http2, limits: limits.wire, service, refuse, closing });
+    let server = Arc::new(ConnectionServer { http1, http2, limits: limits.wire, tls, service, refuse, closing });
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     let mut connections = JoinSet::new();
     let mut accept_warning = ThrottledWarning::default();
@@ -138,6 +145,7 @@ struct ConnectionServer<S> {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     limits: WireLimits,
+    tls: Option<SecurePort>,
     service: S,
     refuse: HeadRefuser,
     closing: Closing,
@@ -206,15 +214,52 @@ where
         // Streamed tokens are small writes, which Nagle's algorithm would delay. An error means that the client is
         // gone.
         let _ = stream.set_nodelay(true);
-        let requests = Arc::new(ConnectionRequests::default());
+        let opening = async {
+            match &self.tls {
+                None => Ok(OpenedConnection::Ready(ClientStream::Plain(stream), None)),
+                // Boxed, because plain connections would carry the size of a handshake.
+                Some(tls) => Box::pin(tls.open(stream)).await,
+            }
+        };
+        let Some(opened) = self.closing.token.run_until_cancelled(opening).await else { return Ok(()) };
+        match opened? {
+            OpenedConnection::Ready(stream, certificate) => self.serve_opened(stream, peer, certificate).await,
+            OpenedConnection::PlainHttp(stream) => Ok(Box::pin(self.refuse_plain(stream, peer)).await?),
+        }
+    }
+
+    /// Tells a client that speaks plain HTTP to a port with TLS that it has to speak HTTPS.
+    ///
+    /// # Errors
+    /// The client leaves.
+    async fn refuse_plain(&self, stream: TcpStream, peer: IpAddr) -> io::Result<()> {
+        let requests = Arc::default();
+        let mut wire = WireStream::new(ClientStream::Plain(stream), self.limits, self.refuser_for(peer), requests);
+        wire.refuse_connection(&Refusal::TlsRequired).await
+    }
+
+    fn refuser_for(&self, peer: IpAddr) -> RefusalWriter {
         let refuse = Arc::clone(&self.refuse);
-        let refuse: RefusalWriter = Arc::new(move |raw_head, refusal| refuse(raw_head, refusal, peer));
+        Arc::new(move |raw_head, refusal| refuse(raw_head, refusal, peer))
+    }
+
+    /// Serves the requests of a connection after its handshake.
+    async fn serve_opened(
+        self: Arc<Self>,
+        stream: ClientStream,
+        peer: IpAddr,
+        certificate: Option<ClientCertificate>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let requests = Arc::new(ConnectionRequests::default());
         // Boxed, because it moves into hyper's connection, and would be in the task twice.
-        let mut wire = Box::new(WireStream::new(stream, self.limits, refuse, Arc::clone(&requests)));
+        let mut wire = Box::new(WireStream::new(stream, self.limits, self.refuser_for(peer), Arc::clone(&requests)));
         let Some(is_http2) = self.closing.token.run_until_cancelled(wire.speaks_http2()).await else { return Ok(()) };
         let is_http2 = is_http2?;
         let server = Arc::clone(&self);
-        let respond = service_fn(move |request: Request<Incoming>| {
+        let respond = service_fn(move |mut request: Request<Incoming>| {
+            if let Some(certificate) = &certificate {
+                request.extensions_mut().insert(certificate.clone());
+            }
             // Counted as soon as hyper calls: a write before that is taken for a response that hyper makes by itself.
             let (guard, version) = (requests.begin(), request.version());
             let response = (server.service)(request, peer);

@@ -5,9 +5,13 @@
 //! - `listen.rs`: accepts connections and serves them
 //! - `wire/`: the stream between a client's socket and hyper; says why hyper alone is not enough
 //! - `head/`: the grammar and the limits of a request head
+//! - `handshake.rs`: TLS handshakes
+//! - `client_stream.rs`: a client's socket, with or without TLS
 //! - `discard.rs`: the unread body of a request that has been answered
 
+mod client_stream;
 pub(super) mod discard;
+pub(super) mod handshake;
 pub(crate) mod head;
 pub mod listen;
 pub(super) mod wire;

@@ -31,6 +31,10 @@ fn refuse() -> RefusalWriter {
     Arc::new(|_, refusal| Bytes::from(format!("refused {}", refusal.code())))
 }
 
+fn plain(listener: tokio::net::TcpListener, limits: listen::ListenerLimits) -> listen::ServedPort {
+    listen::ServedPort { listener, limits, tls: None }
+}
+
 fn refuse_any() -> listen::HeadRefuser {
     let refuse = refuse();
     Arc::new(move |raw_head, refusal, _| refuse(raw_head, refusal))
@@ -270,7 +274,7 @@ async fn the_response_of_a_client_that_reads_nothing_is_dropped_after_the_write_
         async move { Response::new(body) }
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(listen::serve(Cores::of_this_runtime(), listener, limits, service, refuse_any(), stop.clone()));
+    tasks.spawn(listen::serve(Cores::of_this_runtime(), plain(listener, limits), service, refuse_any(), stop.clone()));
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
     tokio::time::timeout(DEADLINE, dropped.cancelled()).await.expect("the response is dropped");
@@ -299,8 +303,7 @@ async fn an_unread_http2_response_is_abandoned_and_others_go_on_over_its_connect
     let mut tasks = JoinSet::new();
     tasks.spawn(listen::serve(
         Cores::of_this_runtime(),
-        listener,
-        listen::ListenerLimits { wire, max_connections: 1 },
+        plain(listener, listen::ListenerLimits { wire, max_connections: 1 }),
         service,
         refuse_any(),
         stop.clone(),
@@ -421,7 +424,7 @@ async fn a_request_body_arrives_whole_through_a_real_connection() {
         Response::new(Full::new(body))
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(listen::serve(Cores::of_this_runtime(), listener, limits, service, refuse_any(), stop.clone()));
+    tasks.spawn(listen::serve(Cores::of_this_runtime(), plain(listener, limits), service, refuse_any(), stop.clone()));
     let client = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(client)).await.unwrap();
     tasks.spawn(async { connection.await.unwrap() });
