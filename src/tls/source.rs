@@ -1,4 +1,4 @@
-//! Where the certificate of this service comes from: files that somebody else keeps, or the service itself.
+//! Where the certificate of this service comes from: files that are kept elsewhere, or the service itself.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -84,6 +84,13 @@ impl CertificateSource {
     #[cfg(test)]
     pub(crate) fn of_files(certificate: PathBuf, key: PathBuf, client_authorities: Option<PathBuf>) -> Self {
         Self { origin: CertificateOrigin::Files { certificate, key }, client_authorities }
+    }
+
+    /// Returns the source that makes a certificate in this folder.
+    #[cfg(test)]
+    pub(crate) fn self_signed_in(folder: &Path) -> Self {
+        let own = SelfSigned::new(folder, OWN_NAMES.map(str::to_owned).to_vec());
+        Self { origin: CertificateOrigin::SelfSigned(own), client_authorities: None }
     }
 
     /// Returns the file of the certificate.

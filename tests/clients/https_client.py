@@ -1,13 +1,13 @@
 """Uses a gateway over HTTPS: https_client.py BASE_URL API_KEY      BASE_URL ends in /v1.
 
-The certificate is trusted by SSL_CERT_FILE for OpenAI's client, and by a context of its own for httpx.
+The certificate is trusted by SSL_CERT_FILE for OpenAI's client, and by a context of its own for the HTTP client below it.
 """
 
 import os
 import ssl
 import sys
 
-import httpx
+import httpx2
 import openai
 
 base_url, key = sys.argv[1:]
@@ -21,10 +21,10 @@ assert len(pieces) > 1, pieces
 
 context = ssl.create_default_context(cafile=os.environ.pop("SSL_CERT_FILE"))
 headers = {"Authorization": f"Bearer {key}"}
-assert httpx.get(f"{base_url}/models", headers=headers, verify=context).status_code == 200
+assert httpx2.get(f"{base_url}/models", headers=headers, verify=context).status_code == 200
 try:
-    httpx.get(f"{base_url}/models", headers=headers)
-except httpx.ConnectError:
+    httpx2.get(f"{base_url}/models", headers=headers)
+except httpx2.ConnectError:
     pass
 else:
     raise AssertionError("a certificate without an authority was taken")

@@ -137,7 +137,7 @@ fn a_client_must_have_a_certificate_of_tls_client_ca_and_the_access_log_names_it
 fn without_tls_client_ca_no_certificate_is_asked_for_or_logged() {
     let gateway = Gateway::builder().secure().set("LOG_FORMAT", "json").start_ready();
     assert_eq!(gateway.client().header("X-Request-Id", "one").post_json(CHAT, &body()).status(), 200);
-    assert!(access_log_line(&gateway, "one").get("certificate").is_none());
+    assert!(!access_log_line(&gateway, "one").contains_key("certificate"));
 }
 
 #[test]

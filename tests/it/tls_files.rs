@@ -18,7 +18,7 @@ use super::support::{
     certificates::{IssuedPair, TestIssuer, openssl, replace, shown_certificate},
     client::RawClient,
     gateway::{Gateway, USER},
-    wait::{ANSWERS, eventually},
+    wait::{ANSWERS, SOON, eventually},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -79,7 +79,9 @@ fn a_certificate_is_replaced_under_load_and_no_request_is_lost() {
     });
     assert!(answered > 0);
     ask_kept();
-    assert!(metrics(&gateway).contains("llamagate_tls_reloads_total{outcome=\"replaced\"} 1"));
+    eventually("it is counted", SOON, || {
+        metrics(&gateway).contains("llamagate_tls_reloads_total{outcome=\"replaced\"} 1")
+    });
     assert!(
         metrics(&gateway).contains("llamagate_tls_certificate_expiry_timestamp_seconds{source=\"files\"} 4070908800")
     );
@@ -126,7 +128,7 @@ fn a_broken_pair_keeps_the_one_of_before_and_is_told_once() {
     let second = issuer.issue("second");
     second.write(folder.path());
     wait_shown(&gateway, &second);
-    assert!(warnings(&gateway).is_empty());
+    eventually("the warning ends", SOON, || warnings(&gateway).is_empty());
     assert_eq!(gateway.output().matches("the TLS certificate of before stays in use").count(), 1);
 }
 
@@ -264,7 +266,8 @@ fn commands_on_this_machine_know_the_certificate_and_others_are_told_it() {
     let data = gateway.data_dir().display().to_string();
     let port = gateway.health_url().rsplit(':').next().unwrap().to_owned();
     let run = |arguments: &[&str], variables: &[(&str, &str)]| -> (bool, String) {
-        let Output { status, stdout, stderr } = llamagate(arguments, &[&[("LLAMAGATE_KEY", USER)], variables].concat());
+        let Output { status, stdout, stderr } =
+            llamagate(arguments, &[&[("LLAMAGATE_KEY", USER)][..], variables].concat());
         (status.success(), String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
     };
     let of_data_dir = [("DATA_DIR", &*data)];

@@ -45,6 +45,8 @@ pub(super) enum OpenedConnection {
     Ready(ClientStream, Option<ClientCertificate>),
     /// It speaks HTTP without TLS. Nothing has been read yet.
     PlainHttp(TcpStream),
+    /// It was closed without a byte, as probes of a port do.
+    Unused,
 }
 
 impl SecurePort {
@@ -69,10 +71,11 @@ impl SecurePort {
         match pause_clock::timeout(HANDSHAKE_TIMEOUT, self.0.open(stream)).await {
             Ok(opened) => {
                 match &opened {
-                    Ok(OpenedConnection::Ready(..)) => counts.done.inc(),
-                    Ok(OpenedConnection::PlainHttp(_)) => counts.plain_http.inc(),
-                    Err(_) => counts.failed.inc(),
-                };
+                    Ok(OpenedConnection::Ready(..)) => _ = counts.done.inc(),
+                    Ok(OpenedConnection::PlainHttp(_)) => _ = counts.plain_http.inc(),
+                    Ok(OpenedConnection::Unused) => {}
+                    Err(_) => _ = counts.failed.inc(),
+                }
                 opened
             }
             Err(_) => {
@@ -87,7 +90,7 @@ impl SecurePortParts {
     async fn open(&self, stream: TcpStream) -> io::Result<OpenedConnection> {
         let mut first = [0];
         if stream.peek(&mut first).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Ok(OpenedConnection::Unused);
         }
         // A handshake begins with the number 22 (RFC 8446, section 5.1), a request with a letter of its method.
         if first[0].is_ascii_alphabetic() {

@@ -18,7 +18,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::graceful::GracefulConnection;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -27,15 +27,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::builders::{http1_builder, http2_builder};
 use super::client_stream::ClientStream;
 use super::handshake::{ClientCertificate, OpenedConnection, SecurePort};
 use super::wire::requests::ConnectionRequests;
 use super::wire::{RefusalWriter, WireLimits, WireStream};
 use crate::cores::Cores;
-use crate::gateway::bounds::{
-    ACCEPT_PAUSE, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL,
-    KEEPALIVE_TRIES, LISTEN_BACKLOG,
-};
+use crate::gateway::bounds::{ACCEPT_PAUSE, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_TRIES, LISTEN_BACKLOG};
 use crate::pause_clock;
 use crate::refusal::Refusal;
 use crate::settings::bounds::CONNECTION_GRACE;
@@ -54,12 +52,6 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(address)?;
     socket.listen(LISTEN_BACKLOG)
 }
-
-/// Header lines that hyper accepts by default (`DEFAULT_MAX_HEADERS` in its `src/proto/h1/role.rs`).
-const HYPER_MAX_HEADERS: usize = 100;
-
-/// Bytes of a head that hyper accepts by default, at least (`DEFAULT_MAX_BUFFER_SIZE` in its `src/proto/h1/io.rs`).
-const HYPER_MAX_HEAD_SIZE: usize = 400 * 1024;
 
 /// Builds the whole response to a refused head of a client at this address, as bytes, from as much of the head as has
 /// arrived.
@@ -214,16 +206,15 @@ where
         // Streamed tokens are small writes, which Nagle's algorithm would delay. An error means that the client is
         // gone.
         let _ = stream.set_nodelay(true);
-        let opening = async {
-            match &self.tls {
-                None => Ok(OpenedConnection::Ready(ClientStream::Plain(stream), None)),
-                // Boxed, because plain connections would carry the size of a handshake.
-                Some(tls) => Box::pin(tls.open(stream)).await,
-            }
+        let Some(tls) = self.tls.clone() else {
+            return self.serve_opened(ClientStream::Plain(stream), peer, None).await;
         };
+        // Boxed, because plain connections would carry the size of a handshake.
+        let opening = Box::pin(tls.open(stream));
         let Some(opened) = self.closing.token.run_until_cancelled(opening).await else { return Ok(()) };
         match opened? {
             OpenedConnection::Ready(stream, certificate) => self.serve_opened(stream, peer, certificate).await,
+            OpenedConnection::Unused => Ok(()),
             OpenedConnection::PlainHttp(stream) => Ok(Box::pin(self.refuse_plain(stream, peer)).await?),
         }
     }
@@ -273,37 +264,4 @@ where
         let connection = pin!(self.http1.serve_connection(TokioIo::new(wire), respond));
         Ok(self.closing.serve(connection).await?)
     }
-}
-
-/// Configures hyper for HTTP/1.1 within `limits`.
-fn http1_builder(limits: &WireLimits) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    // The wire has its own timeout for heads, which answers 408; hyper's would only close the connection. hyper's
-    // limits are raised where the settings allow more, since it must accept every head that the wire has checked.
-    builder.timer(TokioTimer::new()).header_read_timeout(None);
-    // The wire itself notices that a client leaves: hyper would reserve a second buffer for that while it answers.
-    builder.half_close(true);
-    if limits.head.headers() > HYPER_MAX_HEADERS {
-        builder.max_headers(limits.head.headers());
-    }
-    if limits.head.size() > HYPER_MAX_HEAD_SIZE {
-        builder.max_buf_size(limits.head.size());
-    }
-    builder
-}
-
-/// Configures hyper for HTTP/2 with prior knowledge, within `limits`.
-fn http2_builder(limits: &WireLimits) -> http2::Builder<TokioExecutor> {
-    // The pipeline checks the limits. h2 answers larger heads by itself, with a bare 431: twice the size leaves the
-    // pipeline room to answer with a JSON error.
-    let head_size = u32::try_from(limits.head.size().saturating_mul(2)).unwrap_or(u32::MAX);
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        // With a timer that counts pauses of the process, a ping would time out after one, before its answer is read.
-        .timer(pause_clock::ActiveTimer)
-        .max_concurrent_streams(HTTP2_STREAMS)
-        .max_header_list_size(head_size)
-        .keep_alive_interval(HTTP2_PING_INTERVAL)
-        .keep_alive_timeout(HTTP2_PING_TIMEOUT);
-    builder
 }

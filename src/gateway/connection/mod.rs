@@ -5,10 +5,12 @@
 //! - `listen.rs`: accepts connections and serves them
 //! - `wire/`: the stream between a client's socket and hyper; says why hyper alone is not enough
 //! - `head/`: the grammar and the limits of a request head
+//! - `builders.rs`: how hyper serves connections
 //! - `handshake.rs`: TLS handshakes
 //! - `client_stream.rs`: a client's socket, with or without TLS
 //! - `discard.rs`: the unread body of a request that has been answered
 
+mod builders;
 mod client_stream;
 pub(super) mod discard;
 pub(super) mod handshake;
