@@ -37,6 +37,7 @@
 //! | [`settings`] | every setting: name, default, bounds, and where its value comes from |
 //! | [`sqlite_file`] | SQLite files: made, migrated, and told from those of other programs |
 //! | [`telemetry`] | metrics, access log, program log and log files |
+//! | [`tls`] | the certificate that clients see, and how it is followed |
 //! | [`traces`] | the spans of requests, and their export to an OpenTelemetry collector |
 //! | [`worker`] | llama-server processes and remote backends |
 //! | `fuzzing` | the invariants that the fuzz targets and their tests check; built only with `test-support` |
@@ -75,5 +76,6 @@ pub mod service_note;
 pub mod settings;
 pub mod sqlite_file;
 pub mod telemetry;
+pub mod tls;
 pub mod traces;
 pub mod worker;

@@ -125,6 +125,11 @@ pub fn public_address<'a>(variable: impl Fn(&str) -> Option<&'a str>, port: u16)
     [("PUBLIC_IPADDR", "VAST_TCP_PORT_"), ("RUNPOD_PUBLIC_IP", "RUNPOD_TCP_PORT_")].into_iter().find_map(mapped)
 }
 
+/// Returns the address of this machine as clients outside see it, if the platform tells: Vast.ai and RunPod pods.
+pub fn public_ip<'a>(variable: impl Fn(&str) -> Option<&'a str>) -> Option<IpAddr> {
+    ["PUBLIC_IPADDR", "RUNPOD_PUBLIC_IP"].into_iter().find_map(|name| variable(name)?.parse().ok())
+}
+
 /// Returns the user's own data folder and the rule that chose it, following the XDG base directory specification.
 fn users_data_dir<'a>(variable: &impl Fn(&str) -> Option<&'a str>) -> (PathBuf, String) {
     // The specification says that a relative path must be ignored.

@@ -9,6 +9,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,9 @@ pub struct ServiceNote {
     pub gateway: SocketAddr,
     /// The same of the health port.
     pub health: SocketAddr,
+    /// The TLS of the gateway's port; `None` if it speaks plain HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<NotedTls>,
     /// `DATA_DIR`, without links in it.
     pub data_dir: PathBuf,
     /// The version of the program.
@@ -37,21 +41,40 @@ pub struct ServiceNote {
     process: String,
 }
 
+/// The certificate that a service shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotedTls {
+    /// The SHA-256 of the certificate, which its connections are recognised by.
+    pub fingerprint: [u8; 32],
+    /// The file of the certificate.
+    pub certificate: PathBuf,
+    /// Whether the health port speaks TLS too.
+    pub is_on_health_port: bool,
+}
+
 /// Removes the note when it is dropped.
 #[derive(Debug)]
-pub struct PublishedNote(PathBuf);
+pub struct PublishedNote {
+    path: PathBuf,
+    note: Mutex<ServiceNote>,
+}
 
 impl ServiceNote {
     /// Returns the note of this process, which listens on these addresses.
     ///
     /// # Errors
     /// The error of reading `/proc`.
-    pub fn of_this_process(gateway: SocketAddr, health: SocketAddr, data_dir: &Path) -> io::Result<Self> {
+    pub fn of_this_process(
+        gateway: SocketAddr,
+        health: SocketAddr,
+        tls: Option<NotedTls>,
+        data_dir: &Path,
+    ) -> io::Result<Self> {
         let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
         let process = ProcessIdentity::of(pid)?.to_text();
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let (gateway, health) = (reachable(gateway), reachable(health));
-        Ok(Self { gateway, health, data_dir: without_links(data_dir), version, process })
+        Ok(Self { gateway, health, tls, data_dir: without_links(data_dir), version, process })
     }
 
     /// Writes the note for the user's own eyes, until the value that is returned is dropped. Notes of services that have
@@ -68,7 +91,7 @@ impl ServiceNote {
         for folder in folders() {
             let path = folder.join(format!("{PREFIX}{}", uuid::Uuid::now_v7().simple()));
             match write(&path, &text) {
-                Ok(()) => return Ok(PublishedNote(path)),
+                Ok(()) => return Ok(PublishedNote { path, note: Mutex::new(self.clone()) }),
                 Err(error) => last = error,
             }
         }
@@ -80,6 +103,24 @@ impl ServiceNote {
         let data_dir = without_links(data_dir);
         let notes = all().into_iter().map(|(_, note)| note);
         notes.filter(|note| note.data_dir == data_dir && note.process().is_some_and(|one| one.is_running())).collect()
+    }
+
+    /// Returns the service of this user that listens on this port of the loopback interface.
+    pub fn on_port(port: u16) -> Option<Self> {
+        let is_it = |note: &Self| note.gateway.port() == port && note.is_of_running_process();
+        all().into_iter().map(|(_, note)| note).find(is_it)
+    }
+
+    /// Returns the address of the gateway's port, without a path.
+    pub fn gateway_url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.gateway)
+    }
+
+    /// Returns the address of the health port, without a path.
+    pub fn health_url(&self) -> String {
+        let has_tls = self.tls.as_ref().is_some_and(|tls| tls.is_on_health_port);
+        format!("{}://{}", if has_tls { "https" } else { "http" }, self.health)
     }
 
     /// Returns the id of the process, or `None` if it is of another container or an earlier boot.
@@ -102,9 +143,27 @@ impl ServiceNote {
     }
 }
 
+impl PublishedNote {
+    /// Notes that the service shows another certificate. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The note cannot be replaced.
+    pub fn set_fingerprint(&self, fingerprint: [u8; 32]) -> io::Result<()> {
+        let mut note = self.note.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tls) = &mut note.tls {
+            tls.fingerprint = fingerprint;
+        }
+        // Under no name that a note has: it would be a second service.
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = self.path.with_file_name(format!(".{name}"));
+        write(&temporary, &serde_json::to_vec(&*note)?)?;
+        fs::rename(&temporary, &self.path).inspect_err(|_| _ = fs::remove_file(&temporary))
+    }
+}
+
 impl Drop for PublishedNote {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -164,7 +223,7 @@ mod tests {
 
     fn note(data_dir: &Path) -> ServiceNote {
         let any = "0.0.0.0:8000".parse().unwrap();
-        ServiceNote::of_this_process(any, "[::]:8001".parse().unwrap(), data_dir).unwrap()
+        ServiceNote::of_this_process(any, "[::]:8001".parse().unwrap(), None, data_dir).unwrap()
     }
 
     #[test]
@@ -173,7 +232,7 @@ mod tests {
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(folder.path(), &link).unwrap();
         let published = note(folder.path()).publish().unwrap();
-        assert_eq!(fs::metadata(&published.0).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&published.path).unwrap().permissions().mode() & 0o777, 0o600);
         let found = ServiceNote::running(&link);
         assert_eq!(found, [note(folder.path())]);
         assert_eq!(found[0].gateway.to_string(), "127.0.0.1:8000");
@@ -192,14 +251,29 @@ mod tests {
         let published = stale.publish().unwrap();
         assert_eq!((ServiceNote::running(folder.path()), stale.is_of_running_process()), (vec![], false));
         let _other = note(folder.path()).publish().unwrap();
-        assert!(!published.0.exists(), "the next service removes it");
+        assert!(!published.path.exists(), "the next service removes it");
+    }
+
+    #[test]
+    fn a_note_tells_the_certificate_that_the_service_shows_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let tls = NotedTls { fingerprint: [1; 32], certificate: "/cert.pem".into(), is_on_health_port: false };
+        let published = ServiceNote { tls: Some(tls), ..note(folder.path()) }.publish().unwrap();
+        published.set_fingerprint([2; 32]).unwrap();
+        let found = ServiceNote::running(folder.path()).remove(0);
+        assert_eq!(found.tls.as_ref().unwrap().fingerprint, [2; 32]);
+        assert_eq!(
+            (found.gateway_url(), found.health_url()),
+            ("https://127.0.0.1:8000".into(), "http://[::1]:8001".into())
+        );
+        assert_eq!(fs::metadata(&published.path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
     fn a_note_that_others_may_write_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let published = note(folder.path()).publish().unwrap();
-        fs::set_permissions(&published.0, fs::Permissions::from_mode(0o622)).unwrap();
+        fs::set_permissions(&published.path, fs::Permissions::from_mode(0o622)).unwrap();
         assert_eq!(ServiceNote::running(folder.path()), []);
     }
 }

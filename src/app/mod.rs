@@ -8,7 +8,7 @@
 //! - `bounds.rs`: waits, lengths and names that no user needs to choose
 //! - `ending.rs`: the main wait, and why the service stops
 //! - `known_prompts.rs`: what must stand before the inputs of well-known embedding models
-//! - `listeners.rs`: the listeners of the gateway port and the health port
+//! - `listeners/`: the listeners of the gateway port and the health port, and their certificate
 //! - `llama_help.rs`: what llama-server says of its arguments, without a service
 //! - `log_folder.rs`: the names of the log folders of workers
 //! - `model_description.rs`: what lists of models say about a model
@@ -56,8 +56,8 @@ use crate::cores::{self, CoreThreads};
 use crate::download::DownloadRegistry;
 use crate::fleet::{Fleet, KeySuspensions};
 use crate::gateway::{
-    Accounting, AppServices, Authenticator, Gateway, HeadLimits, ModelQueues, QueueTimeouts, RecentActs, WireLimits,
-    listen,
+    Accounting, AppServices, Authenticator, Gateway, HeadLimits, ModelQueues, QueueTimeouts, RecentActs, SecurePort,
+    WireLimits, listen,
 };
 use crate::ledger::{BudgetUse, LedgerSettings, UsageLedger};
 use crate::models::LAST_USED_FILE;
@@ -71,13 +71,15 @@ use crate::telemetry::access::AccessLog;
 use crate::telemetry::files::{LogFolder, LogRules};
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::CertificateStore;
 use crate::traces::{TraceSettings, Tracer, export_spans};
 use crate::worker::{self, Spawner, WorkerContext};
 use bounds::LEARNED_MEMORY_FILE;
 use ending::{StopCause, wait_for_stop};
-use listeners::{Listeners, serve_gateway, serve_health_on_its_own_thread, write_port_file};
+use listen::ServedPort;
+use listeners::{Listeners, certificates, serve_gateway, serve_health_on_its_own_thread, write_port_file};
 use model_reconciler::{ModelReconciler, ReconcilerParts};
-use reload::Reloader;
+use reload::{Followed, Reloader};
 use reports::{log_when_ready, note_last_used, report_lost_lines};
 use requests::{model_removal, operator_api};
 use shelf_watch::{scan_after_download, watch_shelf};
@@ -94,8 +96,10 @@ pub async fn run(startup: Startup, mut signals: Signals) -> io::Result<RunOutcom
     let listeners = bind(&context.settings, &inputs)?;
     let budget_use = read_budget_use(&context);
     let accounts = open_accounts(&context)?;
-    let models = start_models(&context, &accounts, inputs, resolved)?;
-    let service = serve(&context, listeners, &accounts, &models, budget_use)?;
+    let source = context.ready.certificate_source.as_ref();
+    let certificates = certificates::open(source, &accounts.accounting.metrics, listeners.gateway.local_addr()?)?;
+    let models = start_models(&context, &accounts, certificates.clone(), inputs, resolved)?;
+    let service = serve(&context, listeners, certificates, &accounts, &models, budget_use)?;
     let idle_limit = context.settings.service.shutdown_timeout.duration();
     let StopCause { outcome, reason } =
         wait_for_stop(&mut signals, &context.cores, &models.fleet, &models.reloader, &service.gateway, idle_limit)
@@ -136,7 +140,7 @@ fn create_context(
 /// Opens the ports. Connections wait until [`serve`] accepts them.
 fn bind(settings: &Settings, inputs: &Inputs) -> io::Result<Listeners> {
     let listeners = Listeners::bind(settings)?;
-    listeners.log_public_addresses(inputs);
+    listeners.log_public_addresses(settings, inputs);
     Ok(listeners)
 }
 
@@ -186,6 +190,7 @@ fn open_accounts(context: &RunContext) -> io::Result<Accounts> {
 fn start_models(
     context: &RunContext,
     accounts: &Accounts,
+    certificates: Option<Arc<CertificateStore>>,
     inputs: Inputs,
     resolved: Resolved,
 ) -> io::Result<ModelServices> {
@@ -222,8 +227,9 @@ fn start_models(
         Arc::clone(&reconciler).find_memory_budget(settings.routing.memory_budget, learned_file, stop_rest.clone());
     tasks.spawn(finding);
     let downloads = Arc::new(DownloadRegistry::new(Arc::clone(settings), Arc::clone(metrics)));
-    let (keys, of_reloader) = (ready.keys.clone(), Arc::clone(&reconciler));
-    let reloader = Reloader::new(inputs, platform.clone(), keys, of_reloader, resolved, Arc::clone(&downloads));
+    let followed = Followed { keys: ready.keys.clone(), certificates };
+    let of_reloader = Arc::clone(&reconciler);
+    let reloader = Reloader::new(inputs, platform.clone(), followed, of_reloader, resolved, Arc::clone(&downloads));
     let reloader = Arc::new(reloader);
     downloads.set_after(scan_after_download(&reloader));
     tasks.spawn(Arc::clone(&reloader).watch(stop_rest.clone()));
@@ -235,6 +241,7 @@ fn start_models(
 fn serve(
     context: &RunContext,
     listeners: Listeners,
+    certificates: Option<Arc<CertificateStore>>,
     accounts: &Accounts,
     models: &ModelServices,
     (used_budgets, at): (Vec<BudgetUse>, Timestamp),
@@ -261,12 +268,24 @@ fn serve(
     let (sweeper, stop) = (Arc::clone(&gateway), stop_rest.clone());
     tasks.spawn(async move { sweeper.sweep(stop).await });
 
-    let note = listeners.publish_note(&settings.files.data_dir);
+    let note = listeners.publish_note(settings, certificates.as_deref()).map(Arc::new);
+    if let Some(certificates) = &certificates {
+        tasks.spawn(Arc::clone(certificates).watch(stop_rest.clone()));
+        if let Some(note) = &note {
+            tasks.spawn(certificates::keep_note(Arc::clone(certificates), Arc::clone(note), stop_rest.clone()));
+        }
+    }
+    let metrics = &accounting.metrics;
+    let secure = |limits: listen::ListenerLimits| {
+        certificates.clone().map(|certificates| SecurePort::new(certificates, limits.max_connections, metrics))
+    };
     let limits = connection_limits(context);
     let port = listeners.gateway.local_addr()?.port();
     let health_thread = listeners.health.map(|listener| {
         let limits = listen::ListenerLimits { max_connections: HEALTH_CONNECTIONS, ..limits };
-        serve_health_on_its_own_thread(listener, limits, Arc::clone(&gateway), stop_rest.clone())
+        let tls = if settings.has_health_tls() { secure(limits) } else { None };
+        let port = ServedPort { listener, limits, tls };
+        serve_health_on_its_own_thread(port, Arc::clone(&gateway), stop_rest.clone())
     });
     let health_thread = health_thread.transpose()?;
     start_accounting_tasks(context, accounts, models);
@@ -274,8 +293,8 @@ fn serve(
         write_port_file(path, port)?;
     }
     tasks.spawn(log_when_ready(Arc::clone(fleet), Arc::clone(&accounting.metrics), port, stop_rest.clone()));
-    let listening =
-        serve_gateway(context.cores.cores(), listeners.gateway, limits, Arc::clone(&gateway), stop_gateway.clone());
+    let served = ServedPort { listener: listeners.gateway, limits, tls: secure(limits) };
+    let listening = serve_gateway(context.cores.cores(), served, Arc::clone(&gateway), stop_gateway.clone());
     let listening = tasks.spawn(listening);
 
     if ready.queue.is_some() && ready.keys.is_none() && settings.access.auth_enabled {

@@ -23,12 +23,13 @@ use crate::platform::Platform;
 use crate::preflight::{self, CheckedModel, CheckedModels, MissingModel, Unservable};
 use crate::settings::options::{Change, row};
 use crate::settings::{Inputs, Resolved, SettingProblem, Settings, escaped, llama_variables_warning, resolve};
+use crate::tls::CertificateStore;
 
 /// Reloads the configuration and the keys.
 pub(super) struct Reloader {
     inputs: Inputs,
     platform: Platform,
-    keys: Option<Store>,
+    followed: Followed,
     reconciler: Arc<ModelReconciler>,
     /// What is in effect. Locked for the whole reload, so that two reloads never run at once.
     current: Mutex<InEffect>,
@@ -41,6 +42,14 @@ pub(super) struct Reloader {
     file: Option<PathBuf>,
     /// The files that `file` includes at the start.
     included_at_start: Vec<PathBuf>,
+}
+
+/// Files besides the configuration that a reload reads again.
+pub(super) struct Followed {
+    /// `None` if no key is asked for.
+    pub(super) keys: Option<Store>,
+    /// `None` without TLS.
+    pub(super) certificates: Option<Arc<CertificateStore>>,
 }
 
 /// The configuration in effect, and the models of its last check.
@@ -133,7 +142,7 @@ impl Reloader {
     pub(super) fn new(
         inputs: Inputs,
         platform: Platform,
-        keys: Option<Store>,
+        followed: Followed,
         reconciler: Arc<ModelReconciler>,
         current: Resolved,
         downloads: Arc<DownloadRegistry>,
@@ -144,7 +153,7 @@ impl Reloader {
         Self {
             inputs,
             platform,
-            keys,
+            followed,
             reconciler,
             current,
             downloads,
@@ -308,11 +317,17 @@ impl Reloader {
         if !models.missing.is_empty() {
             return Err(describe(&models.missing_problems()));
         }
+        let Followed { keys, certificates } = &self.followed;
+        let certificate = certificates.as_ref().map(|store| store.read_again()).transpose();
+        let certificate = certificate.map_err(|error| error.to_string())?;
         // Keys last: reading them also puts them into effect, and nothing after this step can fail.
-        let keys_loaded = match &self.keys {
+        let keys_loaded = match keys {
             None => 0,
             Some(keys) => keys.reload().map_err(|problem| format!("the key file: {problem}"))?,
         };
+        if let Some((store, certificate)) = certificates.as_ref().zip(certificate) {
+            store.install(certificate);
+        }
         Ok(ReadAgain { in_effect: InEffect { resolved, models, is_applied: true, generation: 0 }, keys_loaded })
     }
 

@@ -87,5 +87,5 @@ pub(super) struct Service {
     /// The worker of a RunPod queue; `None` if there is no queue.
     pub(super) jobs: Option<QueueWorker>,
     /// Where commands on this machine find the service; `None` if that could not be written.
-    pub(super) note: Option<PublishedNote>,
+    pub(super) note: Option<Arc<PublishedNote>>,
 }

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use super::arguments::{ServeArgs, explain_model};
 use super::inputs::detect_platform;
 use super::output::{
-    brought_names_section, companions_section, models_section, print, print_stderr, projectors_section,
-    report_problems, settings_table,
+    brought_names_section, certificate_section, companions_section, models_section, print, print_stderr,
+    projectors_section, report_problems, settings_table,
 };
 use crate::settings::catalogue::ModelSettings;
 use crate::settings::values::masked_arguments;
@@ -51,6 +51,10 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
                 missing.map(|model| format!("{}: it is not on the disk: the start downloads it", model.subject)),
             );
             let of_models = models.warnings(&resolved.config);
+            if let Some(certificate) = &ready.certificate {
+                print(&certificate_section(certificate));
+                warnings.extend(certificate.expiry_warning(jiff::Timestamp::now()));
+            }
             warnings.extend(models.notes.into_iter().chain(of_models).chain(ready.descriptors.warning));
             Vec::new()
         }

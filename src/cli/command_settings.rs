@@ -20,8 +20,9 @@ pub(super) const STORES: &[&str] = &["model_stores", "ollama_models", "lm_studio
 /// Where usage is recorded.
 pub(super) const USAGE: &[&str] = &["data_dir", "usage_db"];
 
-/// Where a service on this machine listens, and with which key it may be asked.
-pub(super) const SERVICE: &[&str] = &["data_dir", "host", "port", "llamagate_api_key"];
+/// Where a service on this machine listens, whether it speaks TLS, and with which key it may be asked.
+pub(super) const SERVICE: &[&str] =
+    &["data_dir", "host", "port", "tls_cert", "tls_key", "tls_self_signed", "llamagate_api_key"];
 
 /// How models are downloaded.
 pub(super) const DOWNLOADS: &[&str] = &[

@@ -19,12 +19,13 @@ const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs `llamagate health`.
 pub(super) fn run(flags: Flags, environment: Environment) -> ExitCode {
-    // Only the two settings that are needed: the service may be running fine with the configuration as it was before a
+    // Only the settings that are needed: the service may be running fine with the configuration as it was before a
     // mistake was made in another setting.
     let inputs = resolve_inputs(flags.0, environment);
     let platform = detect_platform(&inputs.environment);
-    let listen = match resolve_only(&inputs, &platform, &["host", "port_health"]) {
-        Ok((settings, _)) => settings.listen,
+    let keys = ["host", "port", "port_health", "tls_cert", "tls_key", "tls_self_signed", "tls_health"];
+    let (listen, has_tls) = match resolve_only(&inputs, &platform, &keys) {
+        Ok((settings, _)) => (settings.listen.clone(), settings.has_health_tls()),
         Err(problems) => return report_problems(&problems),
     };
     let host = match listen.host {
@@ -33,7 +34,8 @@ pub(super) fn run(flags: Flags, environment: Environment) -> ExitCode {
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
         host => host,
     };
-    let url = format!("http://{}/ping", std::net::SocketAddr::new(host, listen.port_health));
+    let scheme = if has_tls { "https" } else { "http" };
+    let url = format!("{scheme}://{}/ping", std::net::SocketAddr::new(host, listen.port_health));
     let request = async {
         let options = ClientOptions {
             connect_timeout: HEALTH_CHECK_TIMEOUT,
@@ -41,7 +43,9 @@ pub(super) fn run(flags: Flags, environment: Environment) -> ExitCode {
             follow_redirects: false,
             use_proxy: false,
         };
-        let client = HttpClient::new(&Trust::None, &options)?;
+        // What listens on this machine is asked whether it listens: its certificate tells nothing more.
+        let trust = if has_tls { Trust::of_any_certificate().map_err(io::Error::other)? } else { Trust::None };
+        let client = HttpClient::new(&trust, &options)?;
         let ping = Request::get(&url).body(Bytes::new()).map_err(io::Error::other)?;
         client.send(ping, HEALTH_CHECK_TIMEOUT).await.map_err(io::Error::other)
     };

@@ -8,6 +8,7 @@ use crate::models::list::printable;
 use crate::preflight::CheckedModel;
 use crate::settings::catalogue::Catalogue;
 use crate::settings::{Resolved, SettingProblem, additions, escaped, models_table, remotes_table};
+use crate::tls::LeafFacts;
 
 /// Exit code of a bad configuration (`EX_CONFIG` of sysexits.h).
 pub(super) const EXIT_CONFIG: u8 = 78;
@@ -35,6 +36,12 @@ pub(super) fn settings_table(resolved: &Resolved, extra_args: Option<&String>) -
 pub(super) fn brought_names_section(resolved: &Resolved) -> String {
     let lines: String = resolved.brought_names.iter().map(|line| format!("{line}\n")).collect();
     if lines.is_empty() { lines } else { format!("\nnames of other servers:\n{lines}") }
+}
+
+/// Returns what the certificate of TLS says of itself, under a heading.
+pub(super) fn certificate_section(leaf: &LeafFacts) -> String {
+    let (day, names) = (leaf.expiry_day(), escaped(&leaf.names.join(", ")));
+    format!("\ncertificate:\nfor {names}\nvalid until {day}\nSHA-256 {}\n", leaf.shown_fingerprint())
 }
 
 /// Returns the tables of models and of remote backends, and what is added to requests to these, each under a heading and

@@ -6,12 +6,14 @@
 //!
 //! - `explain.rs`: the sentence that says why a connection failed
 //! - `open_connections.rs`: how many connections to one worker are open, and how many may be
+//! - `pinned.rs`: a service of this machine, recognised by its certificate
 //! - `target.rs`: a worker's address, and the key and the model name that it expects
 //! - `testing.rs`: HTTP servers and certificate authorities for tests
 //! - `trust.rs`: the certificate authorities that are trusted, and the TLS configuration
 
 mod explain;
 mod open_connections;
+mod pinned;
 mod target;
 #[cfg(test)]
 pub(crate) mod testing;

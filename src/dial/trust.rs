@@ -1,11 +1,16 @@
 //! The trusted certificate authorities, and the TLS configuration that results from them.
 
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tracing::warn;
+
+use super::pinned::PinnedCertificate;
 
 /// The certificate authorities that connections trust.
 #[derive(Debug, Clone)]
@@ -25,6 +30,48 @@ impl Trust {
     pub fn for_addresses<'a>(self, addresses: impl IntoIterator<Item = &'a str>) -> Self {
         let is_https = |address: &str| address.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("https:"));
         if addresses.into_iter().any(is_https) { self } else { Self::None }
+    }
+
+    /// Returns trust in the one certificate with this SHA-256, whatever names it is for.
+    ///
+    /// # Errors
+    ///
+    /// The built-in cryptography supports no version of TLS.
+    pub fn of_fingerprint(fingerprint: [u8; 32]) -> Result<Self, rustls::Error> {
+        Self::pinned(Some(fingerprint))
+    }
+
+    /// Returns trust in every certificate: for a question to a port of this machine, with which no secret is sent.
+    ///
+    /// # Errors
+    ///
+    /// The built-in cryptography supports no version of TLS.
+    pub fn of_any_certificate() -> Result<Self, rustls::Error> {
+        Self::pinned(None)
+    }
+
+    fn pinned(fingerprint: Option<[u8; 32]>) -> Result<Self, rustls::Error> {
+        let provider = Arc::new(ring::default_provider());
+        let algorithms = provider.signature_verification_algorithms;
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let verifier = Arc::new(PinnedCertificate { fingerprint, algorithms });
+        Ok(Self::Only(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())))
+    }
+
+    /// Returns trust in the certificates of this file in PEM, and no others.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or holds no certificate that can be used.
+    pub fn of_file(path: &Path) -> io::Result<Self> {
+        let pem = std::fs::read(path)?;
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+        let mut roots = RootCertStore::empty();
+        let (_, unusable) = roots.add_parsable_certificates(certificates.map_err(io::Error::other)?);
+        if roots.is_empty() || unusable > 0 {
+            return Err(io::Error::other("it holds no certificate in PEM, or one that cannot be read"));
+        }
+        client_config(roots).map(Self::Only).map_err(io::Error::other)
     }
 
     /// Returns the TLS configuration. The first call for [`Trust::Machine`] reads the disk, so make it before requests

@@ -4,19 +4,22 @@
 //! it.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, ORIGIN};
 use http::{HeaderValue, Method};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
+use tracing::warn;
 
 use super::accounting::record::{Accounting, Record};
 use super::admission::cors::Cors;
 use super::connection::head;
+use super::connection::wire::begins_handshake;
 use super::headers::{self, X_REQUEST_ID};
 use crate::refusal::{ANTHROPIC_VERSION, Refusal, Shape};
+use crate::telemetry::throttled_warning::ThrottledWarning;
 
 /// Written to the access log where a head does not show its method or path.
 const UNKNOWN: &str = "-";
@@ -64,6 +67,25 @@ pub(super) fn refusal_bytes(
         record.complete = true;
     }
     Bytes::from(bytes)
+}
+
+/// Warns of clients that begin a TLS handshake on a port without TLS, at most once a minute.
+#[derive(Default)]
+pub(super) struct HandshakeHint(Mutex<ThrottledWarning>);
+
+impl HandshakeHint {
+    /// Looks at the first bytes of a connection that was refused.
+    pub(super) fn note(&self, raw: &[u8]) {
+        if !begins_handshake(raw) {
+            return;
+        }
+        if let Some(times) = self.0.lock().unwrap_or_else(PoisonError::into_inner).report_due() {
+            warn!(
+                times,
+                "a client speaks TLS to a port without it: use http://, or set TLS_CERT and TLS_KEY, or TLS_SELF_SIGNED=true"
+            );
+        }
+    }
 }
 
 fn date() -> Option<HeaderValue> {

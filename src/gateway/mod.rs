@@ -71,6 +71,7 @@ mod usage_api;
 pub use accounting::recent_acts::RecentActs;
 pub use accounting::record::Accounting;
 pub use admission::auth::Authenticator;
+pub use connection::handshake::SecurePort;
 pub use connection::head::HeadLimits;
 pub use connection::listen;
 pub use connection::wire::WireLimits;

@@ -18,6 +18,7 @@ use super::admission::auth::{Caller, RequestSource};
 use super::admission::rate::Meter;
 use super::cache::answer_cache::{AskedAnswer, FlightLead};
 use super::connection::discard::InboundBody;
+use super::connection::handshake::ClientCertificate;
 use super::headers;
 use super::prepared_request::{Admitted, PreparedRequest, Queued, Translated};
 use super::queue::ticket::{QueueEntry, WaitEnd};
@@ -82,6 +83,7 @@ impl Gateway {
             RequestSource::Client(client) => Some(client.address),
             RequestSource::Platform(_) => None,
         };
+        record.certificate = parts.extensions.get::<ClientCertificate>().map(|shown| Arc::clone(&shown.0));
         record.begin_trace(&parts.headers);
         self.run_stages(parts, source, record, context)
     }

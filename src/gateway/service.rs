@@ -29,7 +29,7 @@ use super::connection::head::HeadLimits;
 use super::headers::{self, REQUEST_ID, X_REQUEST_ID};
 use super::keys_api::KeysApi;
 use super::live_api::LiveApi;
-use super::malformed_request;
+use super::malformed_request::{self, HandshakeHint};
 use super::model_files::{ModelFiles, RemovalOrder};
 use super::models_api::ModelsApi;
 use super::page::Pages;
@@ -111,6 +111,7 @@ pub struct Gateway {
     health_check_path: String,
     /// Whether the gateway port is the health port too.
     is_health_port: bool,
+    handshake_hint: HandshakeHint,
 }
 
 impl Gateway {
@@ -160,7 +161,8 @@ impl Gateway {
             activity: Activity::new(),
             is_closed_to_clients: AtomicBool::new(false),
             health_check_path: settings.listen.health_check_path.clone(),
-            is_health_port: settings.listen.port == settings.listen.port_health && settings.listen.port != 0,
+            is_health_port: settings.has_shared_port(),
+            handshake_hint: HandshakeHint::default(),
         }
     }
 
@@ -218,6 +220,7 @@ impl Gateway {
 
     /// Returns the bytes of a whole response that refuses a malformed request head of this peer on the gateway port.
     pub fn refuse_head(&self, raw_head: &[u8], refusal: &Refusal, peer: IpAddr) -> Bytes {
+        self.handshake_hint.note(raw_head);
         let client = self.client_addresses.of_raw(raw_head, peer).address;
         malformed_request::refusal_bytes(raw_head, refusal, &self.cors, Some((&self.accounting, client)))
     }
@@ -225,6 +228,7 @@ impl Gateway {
     /// Returns the bytes of a whole response that refuses a malformed request head on a separate health port. Requests
     /// on that port are not recorded.
     pub fn refuse_health_head(&self, raw_head: &[u8], refusal: &Refusal) -> Bytes {
+        self.handshake_hint.note(raw_head);
         malformed_request::refusal_bytes(raw_head, refusal, &self.cors, None)
     }
 

@@ -8,7 +8,9 @@ use nix::unistd::{AccessFlags, access};
 use super::keys::open_keys;
 use crate::descriptors::{self, Descriptors};
 use crate::keys::Store;
+use crate::platform;
 use crate::settings::{Config, Environment, RunpodQueue, SettingProblem, Settings};
+use crate::tls::{CertificateSource, LeafFacts};
 
 /// The result of the checks that need no model file.
 pub struct Prepared {
@@ -18,6 +20,10 @@ pub struct Prepared {
     pub descriptors: Descriptors,
     /// The RunPod queue that jobs are polled from.
     pub queue: Option<RunpodQueue>,
+    /// Where the certificate comes from, if the service speaks TLS.
+    pub certificate_source: Option<CertificateSource>,
+    /// What the certificate of files says of itself.
+    pub certificate: Option<LeafFacts>,
 }
 
 /// Checks everything except the models. Fast even if the disk with the models is slow.
@@ -38,13 +44,19 @@ pub fn ready(config: &Config, environment: &Environment) -> Result<Prepared, Vec
     } else {
         None
     };
+    let public_address = platform::public_ip(|name| environment.get(name));
+    let certificate_source = CertificateSource::of_settings(settings, public_address);
+    let certificate = certificate_source.as_ref().map(CertificateSource::check).transpose();
+    let certificate = certificate.map_err(|error| problems.push(error.problem())).ok().flatten().flatten();
     problems.extend(bad_log_file(settings));
     problems.extend(foreign_host(settings));
     problems.extend(bad_port_file(settings));
     // Even with other problems, so that all of them are reported at once.
     let descriptors = descriptors::allocate(config).map_err(|problem| problems.push(problem)).ok();
     match descriptors {
-        Some(descriptors) if problems.is_empty() => Ok(Prepared { keys, descriptors, queue }),
+        Some(descriptors) if problems.is_empty() => {
+            Ok(Prepared { keys, descriptors, queue, certificate_source, certificate })
+        }
         _ => Err(problems),
     }
 }

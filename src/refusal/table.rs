@@ -122,6 +122,8 @@ macro_rules! refusals {
 refusals! {
     /// The request cannot be understood, with the reason.
     BadRequest(String) => BAD_REQUEST, INVALID, "bad_request", close, final;
+    /// A client speaks HTTP without TLS to a port that has TLS.
+    TlsRequired => BAD_REQUEST, INVALID, "tls_required", close, final;
     /// A member of the request has a value that is not allowed, or that is not served here.
     InvalidParameter {
         /// The name of the member.
@@ -303,6 +305,7 @@ impl Refusal {
             | Self::ModelRemoved(_)
             | Self::ModelReplaced(..) => true,
             Self::BadRequest(_)
+            | Self::TlsRequired
             | Self::InvalidParameter { .. }
             | Self::RequestFault(_)
             | Self::NotAtBackend(_)
@@ -374,6 +377,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadRequest(why) => write!(f, "Bad request: {why}"),
+            Self::TlsRequired => f.write_str("This port speaks HTTPS: the address must begin with https://"),
             Self::InvalidParameter { message, .. } => f.write_str(message),
             Self::RequestFault(words)
             | Self::NotAtBackend(words)

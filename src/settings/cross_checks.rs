@@ -10,13 +10,16 @@ use super::problem::SettingProblem;
 use super::source::Inputs;
 use super::values::{CacheMode, Origins};
 use crate::models::PlaceKind;
+use crate::platform::{Platform, PlatformKind};
 
 impl Settings {
     /// Returns a warning for each way in which others than the user can use the models without a key: its topic and its
     /// text.
     pub fn exposures(&self) -> impl Iterator<Item = (&'static str, String)> + use<> {
         let (host, access) = (self.listen.host, &self.access);
-        let to_network = (!host.to_canonical().is_loopback()).then(|| {
+        // A certificate of a client is a key too.
+        let is_closed = host.to_canonical().is_loopback() || self.tls.tls_client_ca.is_some();
+        let to_network = (!is_closed).then(|| {
             let text = format!(
                 "AUTH_ENABLED=false and HOST={host}: every machine that reaches the port can use the models; set \
                  HOST=127.0.0.1, or AUTH_ENABLED=true with API keys"
@@ -64,7 +67,7 @@ impl Settings {
 }
 
 /// Returns warnings about settings that work, but probably not as intended.
-pub(super) fn cautions(settings: &Settings, inputs: &Inputs) -> Vec<String> {
+pub(super) fn cautions(settings: &Settings, inputs: &Inputs, platform: &Platform) -> Vec<String> {
     let environment = &inputs.environment;
     let mut warnings = Vec::new();
     let (access, logs) = (&settings.access, &settings.logs);
@@ -84,6 +87,7 @@ pub(super) fn cautions(settings: &Settings, inputs: &Inputs) -> Vec<String> {
         let text = "CACHE_PERSIST_TO_DISK=true has no effect: CACHE is off, so that no answer is kept; set CACHE=safe";
         warnings.push(text.to_owned());
     }
+    warnings.extend(tls_cautions(settings, platform));
     warnings.extend(settings.missing_stores());
     let secrets: Vec<&str> = environment.secrets_of_file().collect();
     if inputs.is_env_file_open && !secrets.is_empty() {
@@ -91,6 +95,56 @@ pub(super) fn cautions(settings: &Settings, inputs: &Inputs) -> Vec<String> {
         warnings.push(format!("other users can read or write ENV_FILE, which sets {names}; run: chmod 600 on it"));
     }
     warnings
+}
+
+/// Returns warnings about TLS that probes or a platform cannot speak.
+fn tls_cautions(settings: &Settings, platform: &Platform) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if settings.has_tls() && platform.kind == PlatformKind::RunpodServerless {
+        let text =
+            "RunPod's load balancer speaks plain HTTP to its workers, and has TLS itself: leave the TLS_ settings out";
+        warnings.push(text.to_owned());
+    }
+    if settings.tls.tls_client_ca.is_some() && settings.has_health_tls() {
+        let text = "TLS_CLIENT_CA is asked for on the health port too: probes without a certificate are refused; give the \
+                    health port one of its own (PORT_HEALTH), without TLS_HEALTH";
+        warnings.push(text.to_owned());
+    }
+    warnings
+}
+
+/// Returns the problems with settings of TLS that are incomplete, or exclude each other.
+fn tls_contradictions(settings: &Settings) -> Vec<SettingProblem> {
+    let tls = &settings.tls;
+    let problem = |subject: &str, fault: &str, hint: &str| SettingProblem {
+        subject: subject.to_owned(),
+        fault: fault.to_owned(),
+        hint: Some(hint.to_owned()),
+    };
+    let mut problems = Vec::new();
+    match (&tls.tls_cert, &tls.tls_key) {
+        (Some(_), None) => {
+            problems.push(problem("TLS_CERT", "there is no TLS_KEY", "set TLS_KEY to the file of its private key"))
+        }
+        (None, Some(_)) => {
+            problems.push(problem("TLS_KEY", "there is no TLS_CERT", "set TLS_CERT to the file of its certificate"))
+        }
+        _ => {}
+    }
+    if tls.tls_self_signed && (tls.tls_cert.is_some() || tls.tls_key.is_some()) {
+        let fault = "TLS_CERT and TLS_KEY name another certificate";
+        problems.push(problem("TLS_SELF_SIGNED=true", fault, "set either them or TLS_SELF_SIGNED"));
+    }
+    let hint = "set TLS_CERT and TLS_KEY, or TLS_SELF_SIGNED=true";
+    if !settings.has_tls() && tls.tls_key.is_none() {
+        if tls.tls_client_ca.is_some() {
+            problems.push(problem("TLS_CLIENT_CA", "there is no TLS: no client could show a certificate", hint));
+        }
+        if tls.tls_health {
+            problems.push(problem("TLS_HEALTH=true", "there is no TLS", hint));
+        }
+    }
+    problems
 }
 
 /// Returns the problems that the type of a single value cannot find: settings that contradict each other, and bad
@@ -113,6 +167,7 @@ pub(super) fn contradictions(settings: &Settings, reserved_paths: &[&str]) -> Ve
             hint: Some("CTX is the context of one slot".to_owned()),
         });
     }
+    problems.extend(tls_contradictions(settings));
     let path = &settings.listen.health_check_path;
     // A reserved path may have a part that stands for any text.
     let is_reserved =

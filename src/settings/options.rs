@@ -184,6 +184,15 @@ options! {
         health_check_path: String = "/ping", Restart, "Additional path on the health port that answers like `/ping`. `/health`, `/livez` and `/readyz` are allowed; any other route of the gateway is refused.";
     }
 
+    /// TLS on the gateway port.
+    Tls tls "TLS" {
+        tls_cert: Option<PathBuf> = "", Restart, "File of the certificate and its chain in PEM, for HTTPS on the gateway port (see TLS.md). It and the other files of TLS are looked at every 5 seconds; what cannot be used changes nothing.";
+        tls_key: Option<PathBuf> = "", Restart, "File of the private key of `TLS_CERT` in PEM, without a password: PKCS#8, PKCS#1 or SEC1.";
+        tls_self_signed: bool = "false", Restart, "Make a certificate in place of `TLS_CERT` and `TLS_KEY`, keep it in `$DATA_DIR/tls`, and print its fingerprint at the start. It is for `HOST`, the public address that the platform tells, `localhost` and `UI_HOSTS`.";
+        tls_client_ca: Option<PathBuf> = "", Restart, "File of certificate authorities in PEM: clients must have a certificate of one of them (mTLS), besides their key.";
+        tls_health: bool = "false", Restart, "Speak TLS on the health port too. With `PORT_HEALTH` = `PORT` both do.";
+    }
+
     /// Which clients may call, how often, and from which web pages.
     Access access "Access" {
         auth_enabled: bool = "true", Restart, "Require an API key on inference routes.";
@@ -333,6 +342,21 @@ impl Engine {
 }
 
 impl Settings {
+    /// Whether the gateway port speaks TLS.
+    pub fn has_tls(&self) -> bool {
+        self.tls.tls_cert.is_some() || self.tls.tls_self_signed
+    }
+
+    /// Whether what answers on the health port speaks TLS.
+    pub fn has_health_tls(&self) -> bool {
+        self.has_tls() && (self.tls.tls_health || self.has_shared_port())
+    }
+
+    /// Whether the gateway port is the health port too.
+    pub fn has_shared_port(&self) -> bool {
+        self.listen.port == self.listen.port_health && self.listen.port != 0
+    }
+
     /// Returns the file in which answers outlive the service; `None` if they do not.
     pub fn cache_file(&self) -> Option<PathBuf> {
         self.cache.cache_persist_to_disk.then(|| self.files.data_dir.join(CACHE_FILE))

@@ -117,7 +117,7 @@ fn examine_with(inputs: &Inputs, platform: &Platform, read: impl FnOnce(&Inputs)
     if !["host", "auth_enabled", "cors_origins"].iter().any(|key| invalid.contains(key)) {
         warnings.extend(settings.exposures().map(|(_, warning)| warning));
     }
-    warnings.extend(cautions(&settings, inputs));
+    warnings.extend(cautions(&settings, inputs, platform));
     warnings.extend(other_programs_warnings(&inputs.environment));
     // Without them it is not known which keys there are, and their lack would be a second report of the same.
     if ["auth_enabled", "auth_keys_file", "llamagate_api_key"].iter().any(|key| invalid.contains(key)) {

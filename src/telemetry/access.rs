@@ -70,6 +70,9 @@ pub struct AccessEntry<'a> {
     /// The id of the trace that the request belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<&'a str>,
+    /// As whom the certificate of the client shows it (`TLS_CLIENT_CA`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<&'a str>,
 }
 
 /// A duration as it is logged: in milliseconds, with up to three decimals.
@@ -191,6 +194,9 @@ impl AccessEntry<'_> {
         if let Some(trace_id) = self.trace_id {
             line.field(" trace=", trace_id, TextLine::text);
         }
+        if let Some(certificate) = self.certificate {
+            line.field(" cert=", certificate, TextLine::safe_word);
+        }
     }
 }
 
@@ -224,6 +230,7 @@ mod tests {
             key_id: None,
             person: None,
             trace_id: None,
+            certificate: None,
             method: "GET",
             path: "/a b\nreq=x\u{e9}",
             client: Some(IpAddr::from([192, 0, 2, 1])),
@@ -258,6 +265,7 @@ mod tests {
             key_id: None,
             person: None,
             trace_id: None,
+            certificate: None,
             method: &"M".repeat(9_000),
             path: &word,
             client: None,

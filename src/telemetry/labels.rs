@@ -53,6 +53,20 @@ pub struct RouteLabels {
     pub route: &'static str,
 }
 
+/// Labels of metrics that count how something ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    /// How it ended, in a word.
+    pub outcome: &'static str,
+}
+
+/// Labels of `llamagate_tls_certificate_expiry_timestamp_seconds`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CertificateLabels {
+    /// Where the certificate comes from: `files` or `self_signed`.
+    pub source: &'static str,
+}
+
 /// Labels of metrics per model.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ModelLabels {

@@ -3,8 +3,9 @@
 //! Nothing here contacts llama-server, so a scrape never reaches it.
 
 pub use super::labels::{
-    BudgetLabels, CodeLabels, DownloadStateLabels, DraftLabels, FolderLabels, KeyLabels, ModelLabels, PhaseLabels,
-    RequestLabels, RouteLabels, StateLabels, SuspendedKeyLabels, TokenLabels, WorkerLabels,
+    BudgetLabels, CertificateLabels, CodeLabels, DownloadStateLabels, DraftLabels, FolderLabels, KeyLabels,
+    ModelLabels, OutcomeLabels, PhaseLabels, RequestLabels, RouteLabels, StateLabels, SuspendedKeyLabels, TokenLabels,
+    WorkerLabels,
 };
 
 use std::fmt::Write as _;
@@ -147,6 +148,9 @@ metrics! {
     trace_spans_exported: Counter = Counter::default(), "llamagate_trace_spans_exported", "", "Spans that the OpenTelemetry collector has taken";
     trace_spans_dropped: Counter = Counter::default(), "llamagate_trace_spans_dropped", "", "Spans that were lost because too many waited for their export, or because the collector did not take them";
     trace_export_failures: Counter = Counter::default(), "llamagate_trace_export_failures", "", "Exports that the collector did not take";
+    tls_expiry: Family<CertificateLabels, Gauge> = Family::default(), "llamagate_tls_certificate_expiry_timestamp_seconds", "source", "When the TLS certificate in use expires, in seconds since 1970: subtract `time()`";
+    tls_reloads: Family<OutcomeLabels, Counter> = Family::default(), "llamagate_tls_reloads", "outcome", "Changes of the files of the TLS certificate by outcome: `replaced`, or `failed` if the one of before stays in use";
+    tls_handshakes: Family<OutcomeLabels, Counter> = Family::default(), "llamagate_tls_handshakes", "outcome", "TLS handshakes by outcome: `done`, `failed`, `timed_out`, or `plain_http` for clients that spoke HTTP without TLS";
     log_lines_lost: Family<FolderLabels, Gauge> = Family::default(), "llamagate_log_lines_lost", "folder", "Log lines that were lost because the queue was full or the disk did not take them";
 }
 

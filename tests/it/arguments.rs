@@ -86,7 +86,7 @@ fn connections_of_small_requests_left_llama_server_no_thread_for_a_chat() {
     let gateway = real().start_ready();
     let words = cmdline(gateway.child_pids()[0]);
     let port = words.iter().position(|word| word == "--port").map(|at| words[at + 1].as_str()).unwrap();
-    let others: Vec<RawClient> = std::iter::repeat_with(|| {
+    let mut others: Vec<RawClient> = std::iter::repeat_with(|| {
         let mut client = RawClient::connect(&format!("http://127.0.0.1:{port}"));
         client.write(b"POST /tokenize HTTP/1.1\r\nHost: ").unwrap();
         client
@@ -96,7 +96,7 @@ fn connections_of_small_requests_left_llama_server_no_thread_for_a_chat() {
     // All slots at once, while a thread waits for the rest of each of the other requests.
     let answer = gateway.client().post_json(CHAT, &chat("tiny-chat"));
     assert_eq!(answer.status(), 200, "{}\n{}", answer.text(), gateway.output());
-    assert!(others.iter().all(|other| !other.has_news()), "none of them has been given up");
+    assert!(others.iter_mut().all(|other| !other.has_news()), "none of them has been given up");
 }
 
 #[test]

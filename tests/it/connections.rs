@@ -16,6 +16,11 @@ fn ready(settings: &[(&str, &str)]) -> Gateway {
     Gateway::builder().script(json!({"hold_requests": [CHAT]})).set_all(settings).start_ready()
 }
 
+/// Starts a gateway with plain HTTP, and then one with TLS.
+fn over_both(settings: &[(&str, &str)]) -> impl Iterator<Item = Gateway> + use<> {
+    Gateway::builder().script(json!({"hold_requests": [CHAT]})).set_all(settings).start_over_both()
+}
+
 fn chat(gateway: &Gateway) -> Vec<u8> {
     gateway.client().request("POST", CHAT, br#"{"messages": [{"role": "user", "content": "x"}]}"#)
 }
@@ -26,40 +31,43 @@ fn is_idle(gateway: &Gateway) -> bool {
 
 #[test]
 fn an_incomplete_head_gets_408_after_client_header_timeout() {
-    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "2s")]);
-    for first in [&b""[..], PING] {
-        let mut client = RawClient::connect(gateway.url());
-        client.write(first).unwrap();
-        if !first.is_empty() {
-            assert_eq!(client.read_response().unwrap().status(), 200);
+    for gateway in over_both(&[("CLIENT_HEADER_TIMEOUT", "2s")]) {
+        for first in [&b""[..], PING] {
+            let mut client = RawClient::connect(gateway.url());
+            client.write(first).unwrap();
+            if !first.is_empty() {
+                assert_eq!(client.read_response().unwrap().status(), 200);
+            }
+            client.write(b"GET /ping HTTP/1.1\r\nX-Request-Id: slow\r\nX: ").unwrap();
+            let answer = client.read_response().unwrap();
+            assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (408, Some("request_timeout")));
+            assert_eq!((answer.header("connection"), answer.header("x-request-id")), (Some("close"), Some("slow")));
+            assert!(client.read_to_close().is_empty());
         }
-        client.write(b"GET /ping HTTP/1.1\r\nX-Request-Id: slow\r\nX: ").unwrap();
-        let answer = client.read_response().unwrap();
-        assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (408, Some("request_timeout")));
-        assert_eq!((answer.header("connection"), answer.header("x-request-id")), (Some("close"), Some("slow")));
-        assert!(client.read_to_close().is_empty());
     }
 }
 
 #[test]
 fn a_head_that_arrives_byte_by_byte_gets_408_too() {
-    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "300ms")]);
-    let mut client = RawClient::connect(gateway.url());
-    eventually("the response arrives while the client still sends", SOON, || {
-        let _ = client.write(b"x");
-        client.has_news()
-    });
-    assert_eq!(client.read_response().unwrap().status(), 408);
+    for gateway in over_both(&[("CLIENT_HEADER_TIMEOUT", "300ms")]) {
+        let mut client = RawClient::connect(gateway.url());
+        eventually("the response arrives while the client still sends", SOON, || {
+            let _ = client.write(b"x");
+            client.has_news()
+        });
+        assert_eq!(client.read_response().unwrap().status(), 408);
+    }
 }
 
 #[test]
 fn a_silent_connection_is_closed_without_a_response() {
-    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "300ms"), ("CLIENT_IDLE_TIMEOUT", "300ms")]);
-    assert!(RawClient::connect(gateway.url()).read_to_close().is_empty());
-    let mut client = RawClient::connect(gateway.url());
-    client.write(PING).unwrap();
-    assert_eq!(client.read_response().unwrap().status(), 200);
-    assert!(client.read_to_close().is_empty(), "an idle keep-alive connection gets no 408");
+    for gateway in over_both(&[("CLIENT_HEADER_TIMEOUT", "300ms"), ("CLIENT_IDLE_TIMEOUT", "300ms")]) {
+        assert!(RawClient::connect(gateway.url()).read_to_close().is_empty());
+        let mut client = RawClient::connect(gateway.url());
+        client.write(PING).unwrap();
+        assert_eq!(client.read_response().unwrap().status(), 200);
+        assert!(client.read_to_close().is_empty(), "an idle keep-alive connection gets no 408");
+    }
 }
 
 #[test]
@@ -98,28 +106,30 @@ fn a_kept_connection_may_be_idle_for_longer_than_a_head_may_take() {
 
 #[test]
 fn a_stalled_body_gets_408() {
-    let gateway = ready(&[("CLIENT_BODY_TIMEOUT", "300ms")]);
-    for framing in ["Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n64\r\n{"] {
-        let mut client = RawClient::connect(gateway.url());
-        let head = format!("POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {USER}\r\n{framing}");
-        client.write(head.as_bytes()).unwrap();
-        let answer = client.read_response().unwrap();
-        assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (408, Some("request_timeout")));
+    for gateway in over_both(&[("CLIENT_BODY_TIMEOUT", "300ms")]) {
+        for framing in ["Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n64\r\n{"] {
+            let mut client = RawClient::connect(gateway.url());
+            let head = format!("POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {USER}\r\n{framing}");
+            client.write(head.as_bytes()).unwrap();
+            let answer = client.read_response().unwrap();
+            assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (408, Some("request_timeout")));
+        }
+        assert!(is_idle(&gateway));
     }
-    assert!(is_idle(&gateway));
 }
 
 #[test]
 fn a_client_that_closes_its_side_counts_as_gone_and_its_request_is_cancelled() {
-    let gateway = ready(&[]);
-    // Pipelined behind the request: nothing, a little, more than a buffer holds, and more than the gateway reads ahead.
-    for pipelined in [0, 1, 200, 100_000] {
-        let mut client = RawClient::connect(gateway.url());
-        client.write(&[chat(&gateway), PING.repeat(pipelined)].concat()).unwrap();
-        eventually("the request is in flight", SOON, || !is_idle(&gateway));
-        client.finish_writing();
-        assert!(client.read_to_close().is_empty(), "as with nginx, a half-closed connection gets no response");
-        eventually("slot and lease are free", SOON, || is_idle(&gateway));
+    for gateway in over_both(&[]) {
+        // Pipelined behind the request: nothing, a little, more than a buffer holds, and more than the gateway reads ahead.
+        for pipelined in [0, 1, 200, 100_000] {
+            let mut client = RawClient::connect(gateway.url());
+            client.write(&[chat(&gateway), PING.repeat(pipelined)].concat()).unwrap();
+            eventually("the request is in flight", SOON, || !is_idle(&gateway));
+            client.finish_writing();
+            assert!(client.read_to_close().is_empty(), "as with nginx, a half-closed connection gets no response");
+            eventually("slot and lease are free", SOON, || is_idle(&gateway));
+        }
     }
 }
 
@@ -182,19 +192,24 @@ fn a_response_before_the_end_of_the_body_says_connection_close() {
 
 #[test]
 fn a_client_that_pipelines_too_much_gets_the_current_response_and_no_other() {
-    let gateway = ready(&[]);
-    let mut client = RawClient::connect(gateway.url());
-    client.write(&[chat(&gateway), PING.repeat(100_000)].concat()).expect("the gateway takes what is sent");
-    gateway.journal().wait_for_requests(CHAT, 1);
-    gateway.control().release_all_requests();
-    let answer = client.read_response().unwrap();
-    assert_eq!((answer.status(), answer.complete), (200, true));
-    assert!(client.read_to_close().is_empty());
+    for gateway in over_both(&[]) {
+        let mut client = RawClient::connect(gateway.url());
+        client.write(&[chat(&gateway), PING.repeat(100_000)].concat()).expect("the gateway takes what is sent");
+        gateway.journal().wait_for_requests(CHAT, 1);
+        gateway.control().release_all_requests();
+        let answer = client.read_response().unwrap();
+        assert_eq!((answer.status(), answer.complete), (200, true));
+        assert!(client.read_to_close().is_empty());
 
-    let mut client = RawClient::connect(gateway.url());
-    client.write(&[chat(&gateway), PING.repeat(900)].concat()).unwrap();
-    for _ in 0..=900 {
-        assert_eq!(client.read_response().unwrap().status(), 200, "a small number of pipelined requests is answered");
+        let mut client = RawClient::connect(gateway.url());
+        client.write(&[chat(&gateway), PING.repeat(900)].concat()).unwrap();
+        for _ in 0..=900 {
+            assert_eq!(
+                client.read_response().unwrap().status(),
+                200,
+                "a small number of pipelined requests is answered"
+            );
+        }
     }
 }
 
@@ -241,15 +256,16 @@ fn incomplete_heads_take_little_more_memory_than_their_bytes() {
 
 #[test]
 fn refused_connections_leak_no_descriptors() {
-    let gateway = ready(&[]);
-    gateway.anonymous().get("/ping");
-    let before = gateway.open_fds();
-    for bad in [&b"bad\r\n\r\n"[..], b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nno\r\n\r\n"] {
-        for _ in 0..20 {
-            let mut client = RawClient::connect(gateway.url());
-            client.write(bad).unwrap();
-            assert_eq!(client.read_response().unwrap().status(), 400);
+    for gateway in over_both(&[]) {
+        gateway.anonymous().get("/ping");
+        let before = gateway.open_fds();
+        for bad in [&b"bad\r\n\r\n"[..], b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nno\r\n\r\n"] {
+            for _ in 0..20 {
+                let mut client = RawClient::connect(gateway.url());
+                client.write(bad).unwrap();
+                assert_eq!(client.read_response().unwrap().status(), 400);
+            }
         }
+        eventually("the sockets are closed", SOON, || gateway.open_fds() <= before);
     }
-    eventually("the sockets are closed", SOON, || gateway.open_fds() <= before);
 }

@@ -20,6 +20,11 @@ fn ready(settings: &[(&str, &str)]) -> Gateway {
     Gateway::builder().set_all(settings).start_ready()
 }
 
+/// Starts a gateway with plain HTTP, and then one with TLS.
+fn over_both(settings: &[(&str, &str)]) -> impl Iterator<Item = Gateway> + use<> {
+    Gateway::builder().set_all(settings).start_over_both()
+}
+
 fn chat() -> String {
     json!({"messages": [{"role": "user", "content": "x"}]}).to_string()
 }
@@ -85,57 +90,64 @@ fn each_limit_names_its_setting() {
 
 #[test]
 fn no_ambiguous_request_reaches_llama_server() {
-    let gateway = ready(&[]);
-    let smuggled = format!("0\r\n\r\n{}", head("Content-Length: 2") + "{}");
-    for lines in [
-        "Content-Length: 5\r\nTransfer-Encoding: chunked",
-        "Transfer-Encoding: chunked\r\nContent-Length: 5",
-        "Content-Length: 5\r\nContent-Length: 6",
-        "Content-Length: 5, 6",
-        "Content-Length: 5, 5",
-        "Content-Length: +5",
-        "Content-Length: -5",
-        "Content-Length: 5a",
-        "Content-Length: 99999999999999999999",
-        "Transfer-Encoding: gzip, chunked",
-        "Transfer-Encoding: chunked, chunked",
-        "Transfer-Encoding: xchunked",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
-        "Transfer-Encoding : chunked",
-        "X: y\r\n folded: line",
-        "no colon",
-        "X: bare\rreturn",
-        "X: nul\0",
-        "X: bare\nContent-Length: 5",
-        "Host: another",
-    ] {
-        let answer = ask(&gateway, format!("{}{smuggled}", head(lines)).as_bytes());
-        assert_refused(&answer, 400, "bad_request");
+    for gateway in over_both(&[]) {
+        let smuggled = format!("0\r\n\r\n{}", head("Content-Length: 2") + "{}");
+        for lines in [
+            "Content-Length: 5\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nContent-Length: 5",
+            "Content-Length: 5\r\nContent-Length: 6",
+            "Content-Length: 5, 6",
+            "Content-Length: 5, 5",
+            "Content-Length: +5",
+            "Content-Length: -5",
+            "Content-Length: 5a",
+            "Content-Length: 99999999999999999999",
+            "Transfer-Encoding: gzip, chunked",
+            "Transfer-Encoding: chunked, chunked",
+            "Transfer-Encoding: xchunked",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+            "Transfer-Encoding : chunked",
+            "X: y\r\n folded: line",
+            "no colon",
+            "X: bare\rreturn",
+            "X: nul\0",
+            "X: bare\nContent-Length: 5",
+            "Host: another",
+        ] {
+            let answer = ask(&gateway, format!("{}{smuggled}", head(lines)).as_bytes());
+            assert_refused(&answer, 400, "bad_request");
+        }
+        for request in [
+            format!("POST {CHAT} HTTP/1.1\r\nContent-Length: 2\r\n\r\n{{}}"),
+            format!("POST {CHAT} HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+            format!("POST {CHAT} HTTP/1.1\nHost: x\n\n"),
+            format!("POST {CHAT} HTTP/3.0\r\nHost: x\r\n\r\n"),
+            format!("POST {CHAT}\r\n\r\n"),
+            "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n".to_owned(),
+        ] {
+            assert_refused(&ask(&gateway, request.as_bytes()), 400, "bad_request");
+        }
+        assert!(gateway.journal().requests(CHAT).is_empty(), "nothing reached llama-server");
+        assert_eq!(gateway.client().send("POST", CHAT, chat().as_bytes()).status(), 200);
     }
-    for request in [
-        format!("POST {CHAT} HTTP/1.1\r\nContent-Length: 2\r\n\r\n{{}}"),
-        format!("POST {CHAT} HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-        format!("POST {CHAT} HTTP/1.1\nHost: x\n\n"),
-        format!("POST {CHAT} HTTP/3.0\r\nHost: x\r\n\r\n"),
-        format!("POST {CHAT}\r\n\r\n"),
-        "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n".to_owned(),
-    ] {
-        assert_refused(&ask(&gateway, request.as_bytes()), 400, "bad_request");
-    }
-    assert!(gateway.journal().requests(CHAT).is_empty(), "nothing reached llama-server");
-    assert_eq!(gateway.client().send("POST", CHAT, chat().as_bytes()).status(), 200);
 }
 
 #[test]
 fn a_malformed_chunk_is_refused_and_what_follows_is_not_read_as_a_request() {
-    let gateway = ready(&[]);
-    for chunks in
-        ["5\nhello", "5\r\nhelloX\r\n", "-5\r\n", "5 \r\nhello\r\n", "0\r\nTrailer: x\n\r\n", "fffffffffffffffff\r\n"]
-    {
-        let request = format!("{}{chunks}{}", head("Transfer-Encoding: chunked"), head("Content-Length: 2") + "{}");
-        assert_refused(&ask(&gateway, request.as_bytes()), 400, "bad_request");
+    for gateway in over_both(&[]) {
+        for chunks in [
+            "5\nhello",
+            "5\r\nhelloX\r\n",
+            "-5\r\n",
+            "5 \r\nhello\r\n",
+            "0\r\nTrailer: x\n\r\n",
+            "fffffffffffffffff\r\n",
+        ] {
+            let request = format!("{}{chunks}{}", head("Transfer-Encoding: chunked"), head("Content-Length: 2") + "{}");
+            assert_refused(&ask(&gateway, request.as_bytes()), 400, "bad_request");
+        }
+        assert!(gateway.journal().requests(CHAT).is_empty(), "nothing reached llama-server");
     }
-    assert!(gateway.journal().requests(CHAT).is_empty(), "nothing reached llama-server");
 }
 
 #[test]
@@ -215,20 +227,21 @@ fn a_request_line_without_end_is_refused_before_its_end() {
 
 #[test]
 fn a_body_over_its_limit_is_refused_while_it_arrives_and_the_response_is_not_lost() {
-    let gateway = ready(&[("MAX_REQUEST_BODY_SIZE", "1000")]);
-    let chunk = format!("{:x}\r\n{}\r\n", 16 * 1024, "x".repeat(16 * 1024));
-    let mut client = RawClient::connect(gateway.url());
-    client.write(head("Transfer-Encoding: chunked").as_bytes()).unwrap();
-    for _ in 0..512 {
-        client.write(chunk.as_bytes()).expect("the gateway takes what is sent");
-    }
-    assert_refused(&client.read_response().unwrap(), 413, "payload_too_large");
+    for gateway in over_both(&[("MAX_REQUEST_BODY_SIZE", "1000")]) {
+        let chunk = format!("{:x}\r\n{}\r\n", 16 * 1024, "x".repeat(16 * 1024));
+        let mut client = RawClient::connect(gateway.url());
+        client.write(head("Transfer-Encoding: chunked").as_bytes()).unwrap();
+        for _ in 0..512 {
+            client.write(chunk.as_bytes()).expect("the gateway takes what is sent");
+        }
+        assert_refused(&client.read_response().unwrap(), 413, "payload_too_large");
 
-    let mut client = RawClient::connect(gateway.url());
-    client.write(head("Content-Length: 8000000").as_bytes()).unwrap();
-    client.write(&vec![b'x'; 8_000_000]).expect("the gateway takes what is sent");
-    assert_refused(&client.read_response().unwrap(), 413, "payload_too_large");
-    assert!(gateway.journal().requests(CHAT).is_empty());
+        let mut client = RawClient::connect(gateway.url());
+        client.write(head("Content-Length: 8000000").as_bytes()).unwrap();
+        client.write(&vec![b'x'; 8_000_000]).expect("the gateway takes what is sent");
+        assert_refused(&client.read_response().unwrap(), 413, "payload_too_large");
+        assert!(gateway.journal().requests(CHAT).is_empty());
+    }
 }
 
 /// The headers that curl's `--http2` and Java's `HttpClient` send with each request (RFC 7540, section 3.2).
@@ -276,21 +289,22 @@ fn a_client_gets_100_continue_only_if_its_body_will_be_read() {
 
 #[test]
 fn pipelined_requests_are_answered_in_order_up_to_a_malformed_one() {
-    let gateway = ready(&[]);
-    let body = chat();
-    let good = head(&format!("Content-Length: {}\r\nX-Request-Id: first", body.len())) + &body;
-    let chunked = head("Transfer-Encoding: chunked\r\nX-Request-Id: second");
-    let chunked = format!("{chunked}{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
-    let mut client = RawClient::connect(gateway.url());
-    let third = ping("X-Request-Id: third\r\n");
-    client.write(format!("{good}{chunked}{third}GET bad\r\n\r\n{third}").as_bytes()).unwrap();
-    for id in ["first", "second", "third"] {
-        let answer = client.read_response().unwrap();
-        assert_eq!((answer.status(), answer.header("x-request-id")), (200, Some(id)), "{}", answer.text());
+    for gateway in over_both(&[]) {
+        let body = chat();
+        let good = head(&format!("Content-Length: {}\r\nX-Request-Id: first", body.len())) + &body;
+        let chunked = head("Transfer-Encoding: chunked\r\nX-Request-Id: second");
+        let chunked = format!("{chunked}{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        let mut client = RawClient::connect(gateway.url());
+        let third = ping("X-Request-Id: third\r\n");
+        client.write(format!("{good}{chunked}{third}GET bad\r\n\r\n{third}").as_bytes()).unwrap();
+        for id in ["first", "second", "third"] {
+            let answer = client.read_response().unwrap();
+            assert_eq!((answer.status(), answer.header("x-request-id")), (200, Some(id)), "{}", answer.text());
+        }
+        assert_refused(&client.read_response().unwrap(), 400, "bad_request");
+        assert!(client.read_to_close().is_empty());
+        assert_eq!(gateway.journal().requests(CHAT).len(), 2);
     }
-    assert_refused(&client.read_response().unwrap(), 400, "bad_request");
-    assert!(client.read_to_close().is_empty());
-    assert_eq!(gateway.journal().requests(CHAT).len(), 2);
 }
 
 #[test]

@@ -99,5 +99,7 @@ mod stores;
 mod streaming;
 mod supervision;
 mod tei;
+mod tls;
+mod tls_files;
 mod traces;
 mod usage;

@@ -12,8 +12,9 @@ use super::support::{
 
 const CHAT: &str = "/v1/chat/completions";
 
-fn ready(script: Value, settings: &[(&str, &str)]) -> Gateway {
-    Gateway::builder().script(script).set_all(settings).start_ready()
+/// Starts a gateway with plain HTTP, and then one with TLS.
+fn over_both(script: Value, settings: &[(&str, &str)]) -> impl Iterator<Item = Gateway> + use<> {
+    Gateway::builder().script(script).set_all(settings).start_over_both()
 }
 
 fn chat(stream: bool) -> Vec<u8> {
@@ -74,20 +75,22 @@ fn post_without_a_window(gateway: &Gateway, request_id: &str, body: &[u8]) -> Ra
 
 #[test]
 fn an_http2_client_without_a_window_does_not_delay_the_exit() {
-    let mut gateway = ready(json!({"hold_mid_stream": {"after_frames": 4}}), &[("DRAIN_TIMEOUT", "200ms")]);
-    let client = post_without_a_window(&gateway, "unread", &chat(true));
-    assert_eq!(in_flight(&gateway), 1);
-    gateway.signal(Signal::SIGTERM);
-    assert_eq!(gateway.wait_exit().code(), Some(0));
-    assert_eq!(access_log_line(&gateway, "unread")["code"], "shutting_down");
-    drop(client);
+    for mut gateway in over_both(json!({"hold_mid_stream": {"after_frames": 4}}), &[("DRAIN_TIMEOUT", "200ms")]) {
+        let client = post_without_a_window(&gateway, "unread", &chat(true));
+        assert_eq!(in_flight(&gateway), 1);
+        gateway.signal(Signal::SIGTERM);
+        assert_eq!(gateway.wait_exit().code(), Some(0));
+        assert_eq!(access_log_line(&gateway, "unread")["code"], "shutting_down");
+        drop(client);
+    }
 }
 
 #[test]
 fn an_unread_answer_holds_no_slot_for_an_http2_client_without_a_window() {
-    let gateway = ready(json!({}), &[]);
-    let _client = post_without_a_window(&gateway, "unread", &chat(false));
-    eventually("the slot is free", SOON, || in_flight(&gateway) == 0);
+    for gateway in over_both(json!({}), &[]) {
+        let _client = post_without_a_window(&gateway, "unread", &chat(false));
+        eventually("the slot is free", SOON, || in_flight(&gateway) == 0);
+    }
 }
 
 #[test]
@@ -95,13 +98,14 @@ fn a_client_that_reads_slowly_is_cut_after_request_timeout() {
     // 18 MB: more than the sockets to the client hold (the kernel enlarges a receive buffer only as it is read), but
     // little enough for the fake to write on a busy machine before REQUEST_TIMEOUT.
     let script = json!({"frames": 300, "frame_bytes": 60_000});
-    let gateway = ready(script, &[("REQUEST_TIMEOUT", "8s")]);
-    let client = gateway.client().header("X-Request-Id", "slow");
-    let mut client = client.begin("POST", CHAT, &chat(false)).unwrap();
-    assert_eq!(client.read_head().unwrap().status, 200);
-    eventually("the slot is free", wait::ANSWERS, || {
-        client.read_exactly(1).unwrap();
-        in_flight(&gateway) == 0
-    });
-    assert_eq!(access_log_line(&gateway, "slow")["code"], "backend_timeout");
+    for gateway in over_both(script, &[("REQUEST_TIMEOUT", "8s")]) {
+        let client = gateway.client().header("X-Request-Id", "slow");
+        let mut client = client.begin("POST", CHAT, &chat(false)).unwrap();
+        assert_eq!(client.read_head().unwrap().status, 200);
+        eventually("the slot is free", wait::ANSWERS, || {
+            client.read_exactly(1).unwrap();
+            in_flight(&gateway) == 0
+        });
+        assert_eq!(access_log_line(&gateway, "slow")["code"], "backend_timeout");
+    }
 }

@@ -2,18 +2,22 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use rustls::ClientConfig;
 use serde_json::Value;
 
+use super::socket::Socket;
 use super::wait::{self, patient};
 
 /// Sends whole requests, each on its own connection. Panics where there is no response; the `try_` functions do not.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     address: SocketAddr,
+    is_secure: bool,
     headers: Vec<(String, String)>,
     /// How long the client waits for the next piece of a response.
     patience: Duration,
@@ -22,7 +26,7 @@ pub(crate) struct Client {
 /// One connection, for what `Client` does not do: keep-alive, incomplete requests, half-closed connections.
 #[derive(Debug)]
 pub(crate) struct RawClient {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Socket>,
 }
 
 /// Status and headers of a response.
@@ -75,9 +79,10 @@ enum Body {
 }
 
 impl Client {
-    /// Makes a client for `http://host:port`.
+    /// Makes a client for `http://host:port`, or `https://host:port` with any certificate.
     pub(crate) fn new(url: &str) -> Self {
-        Client { address: address_of(url), headers: Vec::new(), patience: wait::ANSWERS }
+        let (address, is_secure) = address_of(url);
+        Client { address, is_secure, headers: Vec::new(), patience: wait::ANSWERS }
     }
 
     /// Sets how long the client waits for the next piece of a response.
@@ -148,7 +153,7 @@ impl Client {
 
     /// Sends the request and does not wait for the response.
     pub(crate) fn begin(&self, method: &str, path: &str, body: &[u8]) -> io::Result<RawClient> {
-        let mut client = RawClient::open(self.address, self.patience)?;
+        let mut client = RawClient::open((self.address, self.is_secure), self.patience)?;
         client.write(&self.request(method, path, body))?;
         Ok(client)
     }
@@ -173,7 +178,7 @@ impl Client {
 }
 
 impl RawClient {
-    /// Connects to `http://host:port`.
+    /// Connects to `http://host:port`, or to `https://host:port` with any certificate.
     pub(crate) fn connect(url: &str) -> Self {
         Self::open(address_of(url), wait::ANSWERS).unwrap_or_else(|e| panic!("cannot connect to {url}: {e}"))
     }
@@ -183,31 +188,39 @@ impl RawClient {
         Self::open(address_of(url), wait::ANSWERS)
     }
 
-    fn open(address: SocketAddr, patience: Duration) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, patient(wait::SOON))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(patient(patience)))?;
-        stream.set_write_timeout(Some(patient(patience)))?;
-        Ok(RawClient { reader: BufReader::new(stream) })
+    /// Connects to `https://host:port` with this configuration of TLS.
+    pub(crate) fn over(url: &str, config: Arc<ClientConfig>) -> io::Result<Self> {
+        Ok(RawClient { reader: BufReader::new(Socket::over(address_of(url).0, config, patient(wait::ANSWERS))?) })
+    }
+
+    fn open((address, is_secure): (SocketAddr, bool), patience: Duration) -> io::Result<Self> {
+        let socket = Socket::open(address, is_secure, patient(patience))?;
+        Ok(RawClient { reader: BufReader::new(socket) })
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.reader.get_mut().write_all(bytes)
+        self.reader.get_mut().write_all(bytes)?;
+        self.reader.get_mut().flush()
+    }
+
+    /// Completes the handshake of TLS.
+    pub(crate) fn finish_handshake(&mut self) -> io::Result<()> {
+        self.reader.get_mut().flush()
+    }
+
+    /// Returns the certificate that the server has shown.
+    pub(crate) fn shown_certificate(&self) -> Option<Vec<u8>> {
+        self.reader.get_ref().shown_certificate()
     }
 
     /// Closes the sending half; the connection can still be read.
     pub(crate) fn finish_writing(&mut self) {
-        let _ = self.reader.get_mut().shutdown(Shutdown::Write);
+        self.reader.get_mut().finish_writing();
     }
 
     /// Whether there are unread bytes or the connection has ended. Does not block.
-    pub(crate) fn has_news(&self) -> bool {
-        let stream = self.reader.get_ref();
-        stream.set_nonblocking(true).expect("a socket can be told not to block");
-        let news = !self.reader.buffer().is_empty()
-            || !stream.peek(&mut [0]).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
-        stream.set_nonblocking(false).expect("a socket can be told to block");
-        news
+    pub(crate) fn has_news(&mut self) -> bool {
+        !self.reader.buffer().is_empty() || self.reader.get_mut().has_news()
     }
 
     /// Reads one response to a request other than HEAD. After a complete one the connection can be used again.
@@ -408,7 +421,12 @@ impl Body {
     }
 }
 
-fn address_of(url: &str) -> SocketAddr {
-    let address = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
-    address.parse().unwrap_or_else(|_| panic!("not `http://host:port`: {url}"))
+/// Returns where a URL leads, and whether over TLS.
+fn address_of(url: &str) -> (SocketAddr, bool) {
+    let (address, is_secure) = match url.strip_prefix("https://") {
+        Some(address) => (address, true),
+        None => (url.strip_prefix("http://").unwrap_or(url), false),
+    };
+    let address = address.trim_end_matches('/').parse();
+    (address.unwrap_or_else(|_| panic!("not `http://host:port`: {url}")), is_secure)
 }

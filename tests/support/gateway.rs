@@ -49,7 +49,7 @@ pub(crate) enum Backend {
 }
 
 /// The configuration of a gateway that a test starts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Builder {
     backend: Backend,
     settings: BTreeMap<String, String>,
@@ -84,7 +84,7 @@ impl Gateway {
         }
     }
 
-    /// Returns `http://127.0.0.1:PORT` of the gateway.
+    /// Returns `http://127.0.0.1:PORT` of the gateway, or `https` if it has TLS.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
@@ -223,6 +223,11 @@ impl Builder {
         self
     }
 
+    /// Serves over TLS, with a certificate of its own.
+    pub(crate) fn secure(self) -> Self {
+        self.set("TLS_SELF_SIGNED", true)
+    }
+
     /// Sets several environment variables.
     pub(crate) fn set_all(self, settings: &[(&str, &str)]) -> Self {
         settings.iter().fold(self, |builder, (variable, value)| builder.set(variable, value))
@@ -290,16 +295,18 @@ impl Builder {
     #[track_caller]
     pub(crate) fn start(self) -> Gateway {
         let is_real = matches!(self.backend, Backend::Real { .. } | Backend::Reals { .. });
+        let has_tls = ["TLS_CERT", "TLS_SELF_SIGNED"].iter().any(|&variable| self.settings.contains_key(variable));
         let (mut process, folder, models) = self.spawn();
         let port = eventually_some("the gateway writes PORT_FILE", wait::STARTS, || {
             let status = process.try_exit_status();
             assert!(status.is_none(), "the gateway ended at its start: {status:?}\n{}", process.output());
             fs::read_to_string(folder.path().join(".port")).ok()?.trim().parse::<u16>().ok()
         });
-        let line = process.wait_for_line("health port listens on http://");
+        let line = process.wait_for_line("health port listens on http");
         let health_url = line.split("listens on ").nth(1).and_then(|rest| rest.split_whitespace().next());
         let health_url = health_url.expect("the line names the address").trim_end_matches(['"', '}', ',']).to_owned();
-        Gateway { process, folder: Some(folder), models, url: format!("http://127.0.0.1:{port}"), health_url, is_real }
+        let url = format!("{}://127.0.0.1:{port}", if has_tls { "https" } else { "http" });
+        Gateway { process, folder: Some(folder), models, url, health_url, is_real }
     }
 
     /// Starts the gateway and waits until it is ready.
@@ -308,6 +315,11 @@ impl Builder {
         let gateway = self.start();
         gateway.wait_ready();
         gateway
+    }
+
+    /// Starts a gateway with plain HTTP and waits until it is ready; after it has ended, the same with TLS.
+    pub(crate) fn start_over_both(self) -> impl Iterator<Item = Gateway> {
+        [self.clone(), self.secure()].into_iter().map(Self::start_ready)
     }
 
     /// Starts the gateway without waiting.

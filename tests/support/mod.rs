@@ -1,5 +1,6 @@
 //! Support for the integration tests. All functions block, so that a test reads from top to bottom.
 //!
+//! - `certificates.rs`: certificates of tests
 //! - `client.rs`: HTTP clients that see what is on the wire
 //! - `client_program.rs`: programs of clients that use a gateway
 //! - `fake_server.rs`: the fake llama-server without a gateway
@@ -14,6 +15,7 @@
 //! - `resources.rs`: processes and ports, as the kernel reports them
 //! - `runpod.rs`: RunPod's API for a worker of a queue endpoint
 //! - `scripted.rs`: the script, journal and control socket of the fake llama-server (`fake/`)
+//! - `socket.rs`: a blocking socket, with or without TLS
 //! - `terminal.rs`: a program in a terminal
 //! - `vendors.rs`: servers with APIs of their own for reranking and embeddings
 //! - `wait.rs`: waiting for conditions
@@ -26,6 +28,7 @@
     reason = "test support: each test program uses a part of it; it starts processes and fails by panicking"
 )]
 
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod client_program;
 pub(crate) mod fake_server;
@@ -41,6 +44,7 @@ pub(crate) mod remote;
 pub(crate) mod resources;
 pub(crate) mod runpod;
 pub(crate) mod scripted;
+pub(crate) mod socket;
 pub(crate) mod terminal;
 pub(crate) mod vendors;
 pub(crate) mod wait;

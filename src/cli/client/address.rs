@@ -3,18 +3,25 @@
 //! The address is that of `--url`, else that of `LLAMAGATE_URL`, else that of the service that runs on this machine with
 //! the same `DATA_DIR`, else `HOST` and `PORT`. The key is that of `--key`, else that of `LLAMAGATE_KEY`, else, if no
 //! address was given, `LLAMAGATE_API_KEY`: a service of this machine has it from there, too.
+//!
+//! Over HTTPS, the certificate is that of `--cacert`, else of `LLAMAGATE_CA`, else the very one that a service of this user on
+//! this machine shows, else one that the machine trusts.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use http::HeaderValue;
 use url::Url;
 
 use super::args::{ClientArgs, RemoteArgs};
+use super::certificate::{CA_VARIABLE, ExpectedCertificate};
 use super::error::CallError;
 use crate::cli::command_settings::{SERVICE, resolve_groups};
+use crate::dial::Trust;
 use crate::service_note::ServiceNote;
 use crate::settings::{Environment, Settings};
+use crate::tls::CertificateSource;
 
 const URL_VARIABLE: &str = "LLAMAGATE_URL";
 const KEY_VARIABLE: &str = "LLAMAGATE_KEY";
@@ -27,6 +34,7 @@ pub(in crate::cli) struct ServiceAddress {
     /// Host and port, for messages.
     host: String,
     is_loopback: bool,
+    certificate: ExpectedCertificate,
     /// `Authorization`
     authorization: Option<HeaderValue>,
     /// The key itself, for the configuration of other programs.
@@ -55,6 +63,8 @@ impl ServiceAddress {
         let flag = |name: &str, text: &Option<String>| text.as_ref().map(|text| (name.to_owned(), text.clone()));
         let url = flag("--url", &remote.url).or_else(|| variable(URL_VARIABLE));
         let mut key = flag("--key", &remote.key).or_else(|| variable(KEY_VARIABLE));
+        let given = remote.cacert.clone().map(|path| ("--cacert".to_owned(), path));
+        let mut given = given.or_else(|| variable(CA_VARIABLE).map(|(source, path)| (source, PathBuf::from(path))));
         let base = match url {
             Some((source, text)) => {
                 if let Some(key) = flags.keys().next() {
@@ -68,17 +78,22 @@ impl ServiceAddress {
                 let settings = resolve_groups(flags, environment, &[SERVICE]).map_err(CallError::Reported)?;
                 let service_key = settings.access.llamagate_api_key.as_ref();
                 key = key.or_else(|| Some(("LLAMAGATE_API_KEY".to_owned(), service_key?.reveal().to_owned())));
-                local(&settings)?
+                let (base, own_certificate) = local(&settings)?;
+                given = given.or(own_certificate);
+                base
             }
         };
         let authorization = key.as_ref().map(|(source, text)| authorization(source, text)).transpose()?;
-        Ok(Self::new(&base, authorization, key.map(|(_, text)| text)))
+        let certificate = ExpectedCertificate::find(given, &base, is_loopback(&base))?;
+        Ok(Self::new(&base, certificate, authorization, key.map(|(_, text)| text)))
     }
 
-    /// Returns the address of a port on this machine that needs no key.
-    pub(in crate::cli) fn without_key(address: SocketAddr) -> Self {
-        let host = address.to_string();
-        Self { base: format!("http://{host}"), host, is_loopback: true, authorization: None, key: None }
+    /// Returns the address of the health port of this service, which needs no key.
+    pub(in crate::cli) fn of_health_port(note: &ServiceNote) -> Self {
+        let (base, host) = (note.health_url(), note.health.to_string());
+        let tls = note.tls.clone().filter(|tls| tls.is_on_health_port);
+        let certificate = tls.map_or(ExpectedCertificate::OfMachine, ExpectedCertificate::Noted);
+        Self { base, host, is_loopback: true, certificate, authorization: None, key: None }
     }
 
     /// Whether the arguments or the environment name a service, so that it is asked where there is another way.
@@ -86,18 +101,18 @@ impl ServiceAddress {
         remote.url.is_some() || remote.key.is_some() || environment.get(URL_VARIABLE).is_some()
     }
 
-    fn new(base: &Url, authorization: Option<HeaderValue>, key: Option<String>) -> Self {
+    fn new(
+        base: &Url,
+        certificate: ExpectedCertificate,
+        authorization: Option<HeaderValue>,
+        key: Option<String>,
+    ) -> Self {
         let name = base.host_str().unwrap_or_default();
         let port = base.port_or_known_default().unwrap_or_default();
-        let is_loopback = match base.host() {
-            Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-            Some(url::Host::Domain(name)) => name == "localhost",
-            None => false,
-        };
         let text = base.as_str().trim_end_matches('/');
         let text = text.strip_suffix("/v1").unwrap_or(text).trim_end_matches('/').to_owned();
-        Self { base: text, host: format!("{name}:{port}"), is_loopback, authorization, key }
+        let host = format!("{name}:{port}");
+        Self { base: text, host, is_loopback: is_loopback(base), certificate, authorization, key }
     }
 
     /// Returns the address, without a slash at its end.
@@ -115,6 +130,19 @@ impl ServiceAddress {
         self.is_loopback
     }
 
+    /// Returns which certificates connections trust.
+    ///
+    /// # Errors
+    /// [`CallError`] if the file that names them cannot be used.
+    pub(in crate::cli) fn trust(&self) -> Result<Trust, CallError> {
+        self.certificate.trust()
+    }
+
+    /// Returns the file of certificates that other programs must trust to ask the service; `None` if they need none.
+    pub(in crate::cli) fn certificate_file(&self) -> Option<&Path> {
+        self.certificate.file()
+    }
+
     /// Returns the value of `Authorization`.
     pub(in crate::cli) fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()
@@ -123,6 +151,15 @@ impl ServiceAddress {
     /// Returns the key.
     pub(in crate::cli) fn key(&self) -> Option<&str> {
         self.key.as_deref()
+    }
+}
+
+fn is_loopback(base: &Url) -> bool {
+    match base.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
     }
 }
 
@@ -150,21 +187,29 @@ fn authorization(source: &str, key: &str) -> Result<HeaderValue, CallError> {
     Ok(header)
 }
 
-/// Returns the address of the service on this machine.
-fn local(settings: &Settings) -> Result<Url, CallError> {
+/// Returns the address of the service on this machine, and the file of its certificate if none of its notes tells one.
+fn local(settings: &Settings) -> Result<(Url, Option<(String, PathBuf)>), CallError> {
     let running = ServiceNote::running(&settings.files.data_dir);
-    let address = match running.as_slice() {
-        [one] => one.gateway,
-        [] => SocketAddr::new(reachable(settings.listen.host), settings.listen.port),
+    let mut certificate = None;
+    let url = match running.as_slice() {
+        [one] => one.gateway_url(),
+        [] => {
+            let own = CertificateSource::of_settings(settings, None).filter(CertificateSource::is_self_signed);
+            let file = own.map(|own| own.certificate_file().to_owned()).filter(|file| file.exists());
+            certificate = file.map(|file| ("TLS_SELF_SIGNED".to_owned(), file));
+            let scheme = if settings.has_tls() { "https" } else { "http" };
+            format!("{scheme}://{}", SocketAddr::new(reachable(settings.listen.host), settings.listen.port))
+        }
         several => {
-            let urls: Vec<String> = several.iter().map(|one| format!("http://{}", one.gateway)).collect();
+            let urls: Vec<String> = several.iter().map(ServiceNote::gateway_url).collect();
             let urls = urls.join(" and ");
             return Err(CallError::Usage(format!(
                 "several services run with this DATA_DIR: give --url, one of {urls}"
             )));
         }
     };
-    Url::parse(&format!("http://{address}")).map_err(|error| CallError::Usage(error.to_string()))
+    let url = Url::parse(&url).map_err(|error| CallError::Usage(error.to_string()))?;
+    Ok((url, certificate))
 }
 
 /// A service that listens on all addresses is asked on the loopback address.
@@ -181,7 +226,7 @@ mod tests {
     use super::*;
 
     fn of(url: &str) -> Result<ServiceAddress, String> {
-        let remote = RemoteArgs { url: Some(url.to_owned()), key: Some("a-key".to_owned()) };
+        let remote = RemoteArgs { url: Some(url.to_owned()), key: Some("a-key".to_owned()), cacert: None };
         ServiceAddress::find(&remote, BTreeMap::new(), Environment::default()).map_err(|error| error.to_string())
     }
 
@@ -208,11 +253,27 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_authorities_is_for_https_alone_and_must_hold_one() {
+        let with = |url: &str, file: &str| {
+            let remote = RemoteArgs { url: Some(url.to_owned()), key: None, cacert: Some(file.into()) };
+            ServiceAddress::find(&remote, BTreeMap::new(), Environment::default())
+        };
+        let error = with("http://x:1", "/ca.pem").unwrap_err().to_string();
+        assert_eq!(error, "--cacert has no effect: the address does not begin with https://");
+        let address = with("https://x:1", "/no/ca.pem").unwrap();
+        assert_eq!(address.certificate_file(), Some(Path::new("/no/ca.pem")));
+        assert!(address.trust().unwrap_err().to_string().starts_with("--cacert=\"/no/ca.pem\": "));
+        let environment = Environment::from([(URL_VARIABLE, "http://other:1"), (CA_VARIABLE, "/ca.pem")]);
+        let one = ServiceAddress::find(&RemoteArgs::default(), BTreeMap::new(), environment).unwrap();
+        assert_eq!(one.certificate_file(), None, "a variable may be there for other services");
+    }
+
+    #[test]
     fn a_flag_wins_over_its_variable_and_no_key_is_shown() {
         let environment = Environment::from([(URL_VARIABLE, "http://other:1"), (KEY_VARIABLE, "other-key")]);
         let one = ServiceAddress::find(&RemoteArgs::default(), BTreeMap::new(), environment.clone()).unwrap();
         assert_eq!((one.base(), one.key()), ("http://other:1", Some("other-key")));
-        let remote = RemoteArgs { url: Some("x:2".to_owned()), key: Some("bad\nkey".to_owned()) };
+        let remote = RemoteArgs { url: Some("x:2".to_owned()), key: Some("bad\nkey".to_owned()), cacert: None };
         let error = ServiceAddress::find(&remote, BTreeMap::new(), environment.clone()).unwrap_err().to_string();
         assert!(error.starts_with("--key has no form") && !error.contains("bad"), "{error}");
         let flags = BTreeMap::from([("port", "1".to_owned())]);

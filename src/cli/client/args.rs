@@ -1,5 +1,7 @@
 //! The flags that all subcommands that ask a service have.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use crate::cli::inputs::PlaceFlags;
@@ -13,6 +15,9 @@ pub(in crate::cli) struct RemoteArgs {
     /// API key. Other users of this machine can read it here; LLAMAGATE_KEY is safer [default: LLAMAGATE_KEY]
     #[arg(long, value_name = "KEY")]
     pub(in crate::cli) key: Option<String>,
+    /// Certificate authorities in PEM that are trusted for https, in place of the machine's [default: LLAMAGATE_CA]
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) cacert: Option<PathBuf>,
 }
 
 /// The flags of a subcommand that asks a service and nothing else.

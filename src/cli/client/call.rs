@@ -12,7 +12,6 @@ use serde_json::Value;
 use super::address::ServiceAddress;
 use super::error::{CallError, ServiceError};
 use super::event_stream::EventStream;
-use crate::dial::Trust;
 use crate::http_client::{ClientOptions, HttpClient, HttpError, Response};
 
 /// Longest wait for a connection.
@@ -64,7 +63,7 @@ impl ServiceClient {
             follow_redirects: false,
             use_proxy: !address.is_loopback(),
         };
-        let http = HttpClient::new(&Trust::Machine.for_addresses([address.base()]), &options);
+        let http = HttpClient::new(&address.trust()?.for_addresses([address.base()]), &options);
         let http = http.map_err(|error: io::Error| CallError::Broken(format!("no HTTP client: {error}")))?;
         Ok(Self { address, http })
     }

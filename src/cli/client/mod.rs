@@ -6,6 +6,7 @@
 //! - `address.rs`: where the service is, and the key
 //! - `args.rs`: the flags that all these subcommands have
 //! - `call.rs`: requests and their answers
+//! - `certificate.rs`: which certificate the service must have
 //! - `error.rs`: why there is no answer, for people and as JSON
 //! - `event_stream.rs`: answers that are server-sent events
 //! - `style.rs`: colour, on a terminal only
@@ -13,6 +14,7 @@
 mod address;
 mod args;
 mod call;
+mod certificate;
 mod error;
 mod event_stream;
 mod style;

@@ -154,7 +154,7 @@ fn tail(log: &Path, before: u64) -> String {
 }
 
 fn tell(what: &str, note: &ServiceNote, is_json: bool) -> ExitCode {
-    let (url, pid) = (format!("http://{}", note.gateway), note.pid());
+    let (url, pid) = (note.gateway_url(), note.pid());
     if is_json {
         print(&format!("{}\n", json!({"url": url, "pid": pid})));
     } else {

@@ -43,12 +43,12 @@ fn show(arguments: StatusArgs, environment: Environment) -> Result<ExitCode, Cal
 }
 
 fn describe(note: &ServiceNote) -> Value {
-    let url = format!("http://{}", note.gateway);
-    let health = ServiceClient::new(ServiceAddress::without_key(note.health));
+    let url = note.gateway_url();
+    let health = ServiceClient::new(ServiceAddress::of_health_port(note));
     let health = health.and_then(|client| client::run(async { client.get_health().await }));
     json!({
         "url": url,
-        "health_url": format!("http://{}", note.health),
+        "health_url": note.health_url(),
         "pid": note.pid(),
         "version": note.version,
         "health": health.as_ref().ok(),

@@ -62,6 +62,10 @@ fn launch(arguments: LaunchArgs, environment: Environment) -> Result<(), CallErr
     let what = if is_changed { "is written" } else { "is as it should be" };
     let backup = backup.map(|backup| format!(" (before: {})", backup.display())).unwrap_or_default();
     print(&format!("{shown_path} {what}{backup}. Start it: {}\n", agent.program()));
+    if let Some(file) = service.address().certificate_file() {
+        let file = printable(&file.display().to_string());
+        print(&format!("It must trust the certificate: export NODE_EXTRA_CA_CERTS={file} SSL_CERT_FILE={file}\n"));
+    }
     if target.key.is_some() && agent.reads_key_variable() {
         print("It reads the key from the environment: export LLAMAGATE_KEY=...\n");
     }

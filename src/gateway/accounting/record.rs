@@ -63,6 +63,8 @@ pub(crate) struct RecordData {
     pub(super) trace: Option<Box<RequestTrace>>,
     /// The address of the client, if it is known.
     pub(crate) client: Option<IpAddr>,
+    /// As whom the certificate of the client shows it, if it has shown one.
+    pub(crate) certificate: Option<Arc<str>>,
     /// The path in the route table, once the request is matched.
     pub(crate) route: Option<&'static str>,
     /// Whether the request is for llama-server; only those count in the `gateway_` metrics.
@@ -158,6 +160,7 @@ impl Record {
             path,
             trace: None,
             client: None,
+            certificate: None,
             route: None,
             counted: false,
             is_for_worker: false,
@@ -347,6 +350,7 @@ impl Drop for RecordData {
             client: self.client,
             person: person.as_deref(),
             trace_id: trace_id.as_deref(),
+            certificate: self.certificate.as_deref(),
             model: self.model.as_deref().map(|model| model.id.as_str()),
             status,
             code: self.code,

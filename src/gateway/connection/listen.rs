@@ -16,7 +16,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
@@ -24,16 +24,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::builders::{http1_builder, http2_builder};
+use super::client_stream::ClientStream;
 use super::closing::Closing;
 pub use super::discard::InboundBody;
+use super::handshake::{ClientCertificate, OpenedConnection, SecurePort};
 use super::whole_server::{ConnectionFate, serve_whole};
 use super::wire::requests::ConnectionRequests;
 use super::wire::{RefusalWriter, WireLimits, WireStream};
 use crate::cores::Cores;
-use crate::gateway::bounds::{
-    ACCEPT_PAUSE, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL,
-    KEEPALIVE_TRIES, LISTEN_BACKLOG,
-};
+use crate::gateway::bounds::{ACCEPT_PAUSE, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_TRIES, LISTEN_BACKLOG};
 use crate::pause_clock;
 use crate::refusal::Refusal;
 use crate::settings::bounds::CONNECTION_GRACE;
@@ -53,12 +53,6 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(LISTEN_BACKLOG)
 }
 
-/// Header lines that hyper accepts by default (`DEFAULT_MAX_HEADERS` in its `src/proto/h1/role.rs`).
-const HYPER_MAX_HEADERS: usize = 100;
-
-/// Bytes of a head that hyper accepts by default, at least (`DEFAULT_MAX_BUFFER_SIZE` in its `src/proto/h1/io.rs`).
-const HYPER_MAX_HEAD_SIZE: usize = 400 * 1024;
-
 /// Builds the whole response to a refused head of a client at this address, as bytes, from as much of the head as has
 /// arrived.
 pub type HeadRefuser = Arc<dyn Fn(&[u8], &Refusal, IpAddr) -> Bytes + Send + Sync>;
@@ -72,25 +66,30 @@ pub struct ListenerLimits {
     pub max_connections: usize,
 }
 
+/// A socket that is listened on, and how it is served.
+pub struct ServedPort {
+    /// The socket.
+    pub listener: TcpListener,
+    /// Its limits.
+    pub limits: ListenerLimits,
+    /// Its TLS; `None` if it speaks plain HTTP.
+    pub tls: Option<SecurePort>,
+}
+
 /// Accepts connections and serves each on one of the cores until `stop` is cancelled; `refuse` answers malformed heads.
 ///
 /// Then returns when all connections have ended, or after [`CONNECTION_GRACE`], which drops those that are still open.
-pub async fn serve<S, F, B>(
-    cores: Cores,
-    listener: TcpListener,
-    limits: ListenerLimits,
-    service: S,
-    refuse: HeadRefuser,
-    stop: CancellationToken,
-) where
+pub async fn serve<S, F, B>(cores: Cores, port: ServedPort, service: S, refuse: HeadRefuser, stop: CancellationToken)
+where
     S: Fn(Request<InboundBody>, IpAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let ServedPort { listener, limits, tls } = port;
     let (http1, http2) = (http1_builder(&limits.wire), http2_builder(&limits.wire));
     let closing = Closing::default();
-    let server = Arc::new(ConnectionServer { http1, http2, limits: limits.wire, service, refuse, closing });
+    let server = Arc::new(ConnectionServer { http1, http2, limits: limits.wire, tls, service, refuse, closing });
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     let mut connections = JoinSet::new();
     let mut accept_warning = ThrottledWarning::default();
@@ -138,6 +137,7 @@ struct ConnectionServer<S> {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     limits: WireLimits,
+    tls: Option<SecurePort>,
     service: S,
     refuse: HeadRefuser,
     closing: Closing,
@@ -169,15 +169,51 @@ where
         // Streamed tokens are small writes, which Nagle's algorithm would delay. An error means that the client is
         // gone.
         let _ = stream.set_nodelay(true);
-        let requests = Arc::new(ConnectionRequests::default());
+        let Some(tls) = self.tls.clone() else {
+            return self.serve_opened(ClientStream::Plain(stream), peer, None).await;
+        };
+        // Boxed, because plain connections would carry the size of a handshake.
+        let opening = Box::pin(tls.open(stream));
+        let Some(opened) = self.closing.until_begun(opening).await else { return Ok(()) };
+        match opened? {
+            OpenedConnection::Ready(stream, certificate) => self.serve_opened(stream, peer, certificate).await,
+            OpenedConnection::Unused => Ok(()),
+            OpenedConnection::PlainHttp(stream) => Ok(Box::pin(self.refuse_plain(stream, peer)).await?),
+        }
+    }
+
+    /// Tells a client that speaks plain HTTP to a port with TLS that it has to speak HTTPS.
+    ///
+    /// # Errors
+    /// The client leaves.
+    async fn refuse_plain(&self, stream: TcpStream, peer: IpAddr) -> io::Result<()> {
+        let requests = Arc::default();
+        let mut wire = WireStream::new(ClientStream::Plain(stream), self.limits, self.refuser_for(peer), requests);
+        wire.refuse_connection(&Refusal::TlsRequired).await
+    }
+
+    fn refuser_for(&self, peer: IpAddr) -> RefusalWriter {
         let refuse = Arc::clone(&self.refuse);
-        let refuse: RefusalWriter = Arc::new(move |raw_head, refusal| refuse(raw_head, refusal, peer));
+        Arc::new(move |raw_head, refusal| refuse(raw_head, refusal, peer))
+    }
+
+    /// Serves the requests of a connection after its handshake.
+    async fn serve_opened(
+        self: Arc<Self>,
+        stream: ClientStream,
+        peer: IpAddr,
+        certificate: Option<ClientCertificate>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let requests = Arc::new(ConnectionRequests::default());
         // Boxed, because it moves into hyper's connection, and would be in the task twice.
-        let mut wire = Box::new(WireStream::new(stream, self.limits, refuse, Arc::clone(&requests)));
+        let mut wire = Box::new(WireStream::new(stream, self.limits, self.refuser_for(peer), Arc::clone(&requests)));
         let Some(is_http2) = self.closing.until_begun(wire.speaks_http2()).await else { return Ok(()) };
         let is_http2 = is_http2?;
         let server = Arc::clone(&self);
-        let respond = move |request: Request<InboundBody>| {
+        let respond = move |mut request: Request<InboundBody>| {
+            if let Some(certificate) = &certificate {
+                request.extensions_mut().insert(certificate.clone());
+            }
             // Counted at once: a write before that is taken for a response that hyper makes by itself.
             let (guard, version) = (requests.begin(), request.version());
             let response = (server.service)(request, peer);
@@ -202,37 +238,4 @@ where
         let mut connection = Box::pin(self.http1.serve_connection(TokioIo::new(wire), respond));
         Ok(self.closing.serve(connection.as_mut()).await?)
     }
-}
-
-/// Configures hyper for HTTP/1.1 within `limits`.
-fn http1_builder(limits: &WireLimits) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    // The wire has its own timeout for heads, which answers 408; hyper's would only close the connection. hyper's
-    // limits are raised where the settings allow more, since it must accept every head that the wire has checked.
-    builder.timer(TokioTimer::new()).header_read_timeout(None);
-    // The wire itself notices that a client leaves: hyper would reserve a second buffer for that while it answers.
-    builder.half_close(true);
-    if limits.head.headers() > HYPER_MAX_HEADERS {
-        builder.max_headers(limits.head.headers());
-    }
-    if limits.head.size() > HYPER_MAX_HEAD_SIZE {
-        builder.max_buf_size(limits.head.size());
-    }
-    builder
-}
-
-/// Configures hyper for HTTP/2 with prior knowledge, within `limits`.
-fn http2_builder(limits: &WireLimits) -> http2::Builder<TokioExecutor> {
-    // The pipeline checks the limits. h2 answers larger heads by itself, with a bare 431: twice the size leaves the
-    // pipeline room to answer with a JSON error.
-    let head_size = u32::try_from(limits.head.size().saturating_mul(2)).unwrap_or(u32::MAX);
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        // With a timer that counts pauses of the process, a ping would time out after one, before its answer is read.
-        .timer(pause_clock::ActiveTimer)
-        .max_concurrent_streams(HTTP2_STREAMS)
-        .max_header_list_size(head_size)
-        .keep_alive_interval(HTTP2_PING_INTERVAL)
-        .keep_alive_timeout(HTTP2_PING_TIMEOUT);
-    builder
 }

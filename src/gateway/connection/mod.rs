@@ -8,10 +8,16 @@
 //! - `closing.rs`: tells connections that they get no further requests
 //! - `wire/`: the stream between a client's socket and hyper; says why hyper alone is not enough
 //! - `head/`: the grammar and the limits of a request head
+//! - `builders.rs`: how hyper serves connections
+//! - `handshake.rs`: TLS handshakes
+//! - `client_stream.rs`: a client's socket, with or without TLS
 //! - `discard.rs`: the unread body of a request that has been answered
 
+mod builders;
+mod client_stream;
 mod closing;
 pub(super) mod discard;
+pub(super) mod handshake;
 pub(crate) mod head;
 pub mod listen;
 mod response_sender;

@@ -140,7 +140,11 @@ fn ports_of(route: &Route) -> &'static [&'static str] {
 }
 
 fn health_server() -> Value {
-    json!([{"url": "http://localhost:8001", "description": "the health port (PORT_HEALTH)"}])
+    json!([{
+        "url": "{scheme}://localhost:8001",
+        "description": "the health port (PORT_HEALTH)",
+        "variables": {"scheme": {"default": "http", "enum": ["http", "https"], "description": "https with TLS_HEALTH"}},
+    }])
 }
 
 fn scope(route: &Route) -> Option<Value> {

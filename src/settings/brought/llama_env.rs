@@ -28,8 +28,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("LLAMA_ARG_N_PARALLEL", "set PARALLEL"),
     ("LLAMA_ARG_PORT", "set PORT"),
     ("LLAMA_ARG_RERANKING", "the model file tells the kind, or kind: rerank"),
-    ("LLAMA_ARG_SSL_CERT_FILE", "put a proxy with TLS in front"),
-    ("LLAMA_ARG_SSL_KEY_FILE", "put a proxy with TLS in front"),
+    ("LLAMA_ARG_SSL_CERT_FILE", "set TLS_CERT"),
+    ("LLAMA_ARG_SSL_KEY_FILE", "set TLS_KEY"),
     ("LLAMA_ARG_THREADS", "set THREADS"),
     ("LLAMA_ARG_TIMEOUT", "set REQUEST_TIMEOUT and STREAM_IDLE_TIMEOUT"),
 ];

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::heads::begins_preface;
+use super::heads::{begins_handshake, begins_preface};
 use super::read_ahead::ReadAhead;
 use super::{PREFACE, ReadState, WireLimits, WireStream};
 use crate::gateway::bounds::CHUNKED_READ;
 use crate::gateway::connection::head::{self, Framing, HeadScanner};
+use crate::refusal::Refusal;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
     /// Waits until the first bytes say whether the client speaks HTTP/2. A connection without any counts as HTTP/1.1, whose
@@ -37,9 +38,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
         .await
     }
 
+    /// Refuses whatever request the client sends first, and closes the connection. Its first bytes may say which request that
+    /// is.
+    ///
+    /// # Errors
+    /// The client leaves, or the system's.
+    pub(in crate::gateway::connection) async fn refuse_connection(&mut self, refusal: &Refusal) -> io::Result<()> {
+        if poll_fn(|context| self.poll_first_bytes(context)).await? {
+            self.refuse_head(refusal);
+        }
+        poll_fn(|context| Pin::new(&mut *self).poll_shutdown(context)).await
+    }
+
     /// Decides which version of HTTP the first bytes are, or waits for more of them. Returns false if there will be none.
     fn poll_start(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if !begins_preface(self.read_ahead.bytes()) {
+        if begins_handshake(self.read_ahead.bytes()) {
+            self.refuse_head(&Refusal::bad_request("this port speaks plain HTTP: the address must begin with http://"));
+        } else if !begins_preface(self.read_ahead.bytes()) {
             self.read_state = ReadState::Head(HeadScanner::default());
         } else if self.read_ahead.len() >= PREFACE.len() {
             // `poll_http2` computes the next deadline each time; it must look at least once per `write_stall`, and in time

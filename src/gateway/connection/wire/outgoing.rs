@@ -28,11 +28,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
     }
 
     /// Fails a write that has waited for the client for `write_stall`, with `TimedOut`; otherwise returns `outcome`.
-    fn poll_write_stall(
-        &mut self,
-        context: &mut Context<'_>,
-        outcome: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_stall<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             if self.write_timer.is_running() {
                 self.write_resumed_at = Some(ActiveInstant::now());
@@ -93,7 +89,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireStream<S> {
     /// also calls it whenever it has done all that it can, so this notices that the client has left.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(Pin::new(this.socket.get_mut()).poll_flush(context))?;
+        // Only with TLS there is something to wait for: what has been written is encrypted, and may not have been sent.
+        let flushed = Pin::new(this.socket.get_mut()).poll_flush(context);
+        ready!(this.poll_write_stall(context, flushed))?;
         // hyper has written the whole response only now: the time until the next head begins here, not when the body
         // ended.
         if this.is_responding && this.requests.ended() == this.passed_heads {
@@ -127,7 +125,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireStream<S> {
                     this.close_phase = ClosePhase::Shutdown;
                 }
                 ClosePhase::Shutdown => {
-                    ready!(Pin::new(this.socket.get_mut()).poll_shutdown(context))?;
+                    let closed = Pin::new(this.socket.get_mut()).poll_shutdown(context);
+                    ready!(this.poll_write_stall(context, closed))?;
                     this.close_phase =
                         if this.must_linger() { ClosePhase::Linger(LINGER_BYTES) } else { ClosePhase::Done };
                     this.read_timer.start(LINGER_TIME);

@@ -1,6 +1,8 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::{Context, Poll};
@@ -14,11 +16,16 @@ use proptest::prelude::*;
 use tokio::io::{AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::cores::Cores;
+use crate::dial::Trust;
+use crate::gateway::connection::handshake::SecurePort;
 use crate::gateway::connection::listen::{self, InboundBody};
+use crate::telemetry::metrics::Metrics;
+use crate::tls::{CertificateSource, CertificateStore};
 
 /// Longest wait for events that must come, on a slow machine too.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -29,6 +36,10 @@ fn limits() -> WireLimits {
 
 fn refuse() -> RefusalWriter {
     Arc::new(|_, refusal| Bytes::from(format!("refused {}", refusal.code())))
+}
+
+fn plain(listener: tokio::net::TcpListener, limits: listen::ListenerLimits) -> listen::ServedPort {
+    listen::ServedPort { listener, limits, tls: None }
 }
 
 fn refuse_any() -> listen::HeadRefuser {
@@ -234,6 +245,38 @@ fn all_bytes_after_the_http2_preface_pass() {
     assert_eq!((passed, answered), (vec![], b"refused bad_request".to_vec()));
 }
 
+/// A socket as TLS has it, whose client reads nothing: writes are taken into a buffer that cannot be sent.
+struct UnsentSocket;
+
+impl AsyncRead for UnsentSocket {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for UnsentSocket {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_and_a_close_that_the_client_holds_up_end_after_the_write_stall() {
+    let mut wire = WireStream::new(UnsentSocket, limits(), refuse(), Arc::default());
+    wire.write_all(b"taken").await.unwrap();
+    assert_eq!(wire.flush().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    let mut wire = WireStream::new(UnsentSocket, limits(), refuse(), Arc::default());
+    assert_eq!(wire.shutdown().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+}
+
 /// A body that never ends, and cancels the token when it is dropped.
 struct Endless(CancellationToken);
 
@@ -255,14 +298,44 @@ impl Drop for Endless {
     }
 }
 
+/// Returns a listener with TLS, whose certificate is in this folder.
+fn secure(listener: tokio::net::TcpListener, limits: listen::ListenerLimits, folder: &Path) -> listen::ServedPort {
+    let metrics = Arc::new(Metrics::new("test"));
+    let source = CertificateSource::self_signed_in(folder);
+    let certificates = Arc::new(CertificateStore::open(source, Arc::clone(&metrics)).unwrap());
+    let tls = Some(SecurePort::new(certificates, limits.max_connections, &metrics));
+    listen::ServedPort { listener, limits, tls }
+}
+
+trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
+
+async fn connect(address: SocketAddr, is_secure: bool) -> Box<dyn Duplex> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    if !is_secure {
+        return Box::new(stream);
+    }
+    let config = Trust::of_any_certificate().unwrap().config().unwrap();
+    Box::new(TlsConnector::from(config).connect("localhost".try_into().unwrap(), stream).await.unwrap())
+}
+
 #[tokio::test]
 async fn the_response_of_a_client_that_reads_nothing_is_dropped_after_the_write_stall() {
+    for is_secure in [false, true] {
+        assert_unread_response_is_dropped(is_secure).await;
+    }
+}
+
+async fn assert_unread_response_is_dropped(is_secure: bool) {
     let limits = listen::ListenerLimits {
         wire: WireLimits { write_stall: Duration::from_millis(300), ..limits() },
         max_connections: 1,
     };
     let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let port = if is_secure { secure(listener, limits, folder.path()) } else { plain(listener, limits) };
     let (dropped, stop) = (CancellationToken::new(), CancellationToken::new());
     let on_drop = dropped.clone();
     let service = move |_: Request<InboundBody>, _| {
@@ -270,8 +343,8 @@ async fn the_response_of_a_client_that_reads_nothing_is_dropped_after_the_write_
         async move { Response::new(body) }
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(listen::serve(Cores::of_this_runtime(), listener, limits, service, refuse_any(), stop.clone()));
-    let mut client = TcpStream::connect(address).await.unwrap();
+    tasks.spawn(listen::serve(Cores::of_this_runtime(), port, service, refuse_any(), stop.clone()));
+    let mut client = connect(address, is_secure).await;
     client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
     tokio::time::timeout(DEADLINE, dropped.cancelled()).await.expect("the response is dropped");
     let mut rest = Vec::new();
@@ -299,8 +372,7 @@ async fn an_unread_http2_response_is_abandoned_and_others_go_on_over_its_connect
     let mut tasks = JoinSet::new();
     tasks.spawn(listen::serve(
         Cores::of_this_runtime(),
-        listener,
-        listen::ListenerLimits { wire, max_connections: 1 },
+        plain(listener, listen::ListenerLimits { wire, max_connections: 1 }),
         service,
         refuse_any(),
         stop.clone(),
@@ -424,7 +496,7 @@ async fn a_request_body_arrives_whole_through_a_real_connection() {
         Response::new(Full::new(body))
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(listen::serve(Cores::of_this_runtime(), listener, limits, service, refuse_any(), stop.clone()));
+    tasks.spawn(listen::serve(Cores::of_this_runtime(), plain(listener, limits), service, refuse_any(), stop.clone()));
     let client = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(client)).await.unwrap();
     tasks.spawn(async { connection.await.unwrap() });

@@ -2,6 +2,10 @@
 //!
 //! Owns the addresses that are listened on and the separate thread of the health port. How requests are answered is the
 //! gateway's business.
+//!
+//! - `certificates.rs`: the certificate of the service
+
+pub(super) mod certificates;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,11 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::cores::Cores;
-use crate::gateway::listen::{HeadRefuser, InboundBody};
+use crate::gateway::listen::{HeadRefuser, InboundBody, ServedPort};
 use crate::gateway::{Gateway, listen};
 use crate::platform;
 use crate::service_note::{PublishedNote, ServiceNote};
 use crate::settings::{Inputs, Settings};
+use crate::tls::CertificateStore;
 
 /// The bound listeners of the service.
 pub(super) struct Listeners {
@@ -34,20 +39,25 @@ impl Listeners {
     ///
     /// Returns an error that names the port, the address, the setting and what to do if one cannot be bound.
     pub(super) fn bind(settings: &Settings) -> io::Result<Self> {
-        let gateway = listener(settings, settings.listen.port, "gateway", "PORT")?;
-        let is_shared = settings.listen.port == settings.listen.port_health && settings.listen.port != 0;
-        let port = settings.listen.port_health;
-        let health = if is_shared { None } else { Some(listener(settings, port, "health port", "PORT_HEALTH")?) };
+        let (gateway_scheme, health_scheme) = schemes(settings);
+        let gateway = listener(settings, settings.listen.port, ("gateway", gateway_scheme), "PORT")?;
+        let health = || listener(settings, settings.listen.port_health, ("health port", health_scheme), "PORT_HEALTH");
+        let health = if settings.has_shared_port() { None } else { Some(health()?) };
         Ok(Self { gateway, health })
     }
 
     /// Publishes where the service listens, for commands on this machine. They get along without it, so a note that cannot be
     /// written is only reported.
-    pub(super) fn publish_note(&self, data_dir: &Path) -> Option<PublishedNote> {
+    pub(super) fn publish_note(
+        &self,
+        settings: &Settings,
+        certificates: Option<&CertificateStore>,
+    ) -> Option<PublishedNote> {
         let publish = || {
             let gateway = self.gateway.local_addr()?;
             let health = self.health.as_ref().map_or(Ok(gateway), TcpListener::local_addr)?;
-            ServiceNote::of_this_process(gateway, health, data_dir)?.publish()
+            let tls = certificates.map(|store| certificates::noted(store, settings));
+            ServiceNote::of_this_process(gateway, health, tls, &settings.files.data_dir)?.publish()
         };
         let failed =
             |error: &io::Error| info!(%error, "commands on this machine will not find this service by themselves");
@@ -55,23 +65,30 @@ impl Listeners {
     }
 
     /// Logs the public addresses of the ports, if the platform maps them.
-    pub(super) fn log_public_addresses(&self, inputs: &Inputs) {
+    pub(super) fn log_public_addresses(&self, settings: &Settings, inputs: &Inputs) {
+        let (scheme, health_scheme) = schemes(settings);
         let public = |listener: &TcpListener| {
             let port = listener.local_addr().ok()?.port();
             platform::public_address(|name| inputs.environment.get(name), port)
         };
         match (public(&self.gateway), self.health.as_ref().and_then(public)) {
             (Some(gateway), Some(health)) => {
-                info!("reachable from outside: http://{gateway}, health port http://{health}")
+                info!("reachable from outside: {scheme}://{gateway}, health port {health_scheme}://{health}")
             }
-            (Some(gateway), None) => info!("reachable from outside: http://{gateway}"),
+            (Some(gateway), None) => info!("reachable from outside: {scheme}://{gateway}"),
             (None, _) => {}
         }
     }
 }
 
-/// Binds one port, which `setting` sets.
-fn listener(settings: &Settings, port: u16, name: &str, setting: &str) -> io::Result<TcpListener> {
+/// Returns the schemes of the gateway's and the health port's addresses.
+fn schemes(settings: &Settings) -> (&'static str, &'static str) {
+    let scheme = |has_tls: bool| if has_tls { "https" } else { "http" };
+    (scheme(settings.has_tls()), scheme(settings.has_health_tls()))
+}
+
+/// Binds one port of this name and scheme, which `setting` sets.
+fn listener(settings: &Settings, port: u16, (name, scheme): (&str, &str), setting: &str) -> io::Result<TcpListener> {
     let address = SocketAddr::new(settings.listen.host, port);
     let listener = listen::bind(address).map_err(|error| {
         let hint = match error.kind() {
@@ -85,18 +102,12 @@ fn listener(settings: &Settings, port: u16, name: &str, setting: &str) -> io::Re
         };
         io::Error::new(error.kind(), format!("{name} cannot listen on {address}: {error}{hint}"))
     })?;
-    info!("{name} listens on http://{}", listener.local_addr()?);
+    info!("{name} listens on {scheme}://{}", listener.local_addr()?);
     Ok(listener)
 }
 
 /// Serves the gateway's port on these cores until `stop` is cancelled and its connections have ended.
-pub(super) async fn serve_gateway(
-    cores: Cores,
-    listener: TcpListener,
-    limits: listen::ListenerLimits,
-    gateway: Arc<Gateway>,
-    stop: CancellationToken,
-) {
+pub(super) async fn serve_gateway(cores: Cores, port: ServedPort, gateway: Arc<Gateway>, stop: CancellationToken) {
     let refuser = Arc::clone(&gateway);
     let refuse: HeadRefuser = Arc::new(move |raw_head, refusal, peer| refuser.refuse_head(raw_head, refusal, peer));
     let service = move |request: Request<InboundBody>, peer: IpAddr| {
@@ -104,7 +115,7 @@ pub(super) async fn serve_gateway(
         // copies cost more instructions than the allocation.
         Box::pin(Arc::clone(&gateway).serve(request, peer))
     };
-    listen::serve(cores, listener, limits, service, refuse, stop).await;
+    listen::serve(cores, port, service, refuse, stop).await;
 }
 
 /// Serves the health port on its own thread and runtime, so that it answers while the gateway's are saturated.
@@ -113,11 +124,11 @@ pub(super) async fn serve_gateway(
 ///
 /// Returns an error if the listener cannot be converted, or if the runtime or the thread cannot be created.
 pub(super) fn serve_health_on_its_own_thread(
-    listener: TcpListener,
-    limits: listen::ListenerLimits,
+    port: ServedPort,
     gateway: Arc<Gateway>,
     stop: CancellationToken,
 ) -> io::Result<std::thread::JoinHandle<()>> {
+    let ServedPort { listener, limits, tls } = port;
     // A Tokio listener belongs to the runtime that registered it.
     let listener = listener.into_std()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -131,7 +142,10 @@ pub(super) fn serve_health_on_its_own_thread(
                 async move { gateway.serve_health(request, peer).await }
             };
             match TcpListener::from_std(listener) {
-                Ok(listener) => listen::serve(Cores::of_this_runtime(), listener, limits, service, refuse, stop).await,
+                Ok(listener) => {
+                    let port = ServedPort { listener, limits, tls };
+                    listen::serve(Cores::of_this_runtime(), port, service, refuse, stop).await;
+                }
                 Err(error) => error!(%error, "the health port cannot be served"),
             }
         });

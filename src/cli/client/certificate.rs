@@ -1,0 +1,70 @@
+//! Which certificate a service must have, if it is asked over HTTPS.
+
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+use super::error::CallError;
+use crate::dial::Trust;
+use crate::service_note::{NotedTls, ServiceNote};
+
+pub(super) const CA_VARIABLE: &str = "LLAMAGATE_CA";
+
+/// Which certificate a service must have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ExpectedCertificate {
+    /// One of an authority that this machine trusts.
+    OfMachine,
+    /// One of an authority of this file, which this flag or variable names.
+    OfFile { source: String, path: PathBuf },
+    /// That of a service of this user on this machine, which has told it.
+    Noted(NotedTls),
+}
+
+impl ExpectedCertificate {
+    /// Finds out which certificate the service at this address must have. `given` is the file of authorities, and what names
+    /// it.
+    ///
+    /// # Errors
+    /// [`CallError::Usage`] if a flag names a file and the address has no TLS.
+    pub(super) fn find(given: Option<(String, PathBuf)>, base: &Url, is_loopback: bool) -> Result<Self, CallError> {
+        if base.scheme() != "https" {
+            return match given {
+                Some((source, _)) if source != CA_VARIABLE => {
+                    Err(CallError::Usage(format!("{source} has no effect: the address does not begin with https://")))
+                }
+                _ => Ok(Self::OfMachine),
+            };
+        }
+        if let Some((source, path)) = given {
+            return Ok(Self::OfFile { source, path });
+        }
+        let port = base.port_or_known_default().filter(|_| is_loopback);
+        let noted = port.and_then(ServiceNote::on_port).and_then(|note| note.tls);
+        Ok(noted.map_or(Self::OfMachine, Self::Noted))
+    }
+
+    /// Returns what connections trust.
+    ///
+    /// # Errors
+    /// [`CallError::Usage`] if the file cannot be used, [`CallError::Broken`] if TLS cannot be set up.
+    pub(super) fn trust(&self) -> Result<Trust, CallError> {
+        match self {
+            Self::OfMachine => Ok(Trust::Machine),
+            Self::OfFile { source, path } => Trust::of_file(path)
+                .map_err(|error| CallError::Usage(format!("{source}={:?}: {error}", path.display().to_string()))),
+            Self::Noted(tls) => {
+                Trust::of_fingerprint(tls.fingerprint).map_err(|error| CallError::Broken(format!("no TLS: {error}")))
+            }
+        }
+    }
+
+    /// Returns the file that other programs must trust to ask the service; `None` if the machine trusts it.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::OfMachine => None,
+            Self::OfFile { path, .. } => Some(path),
+            Self::Noted(tls) => Some(&tls.certificate),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Where the certificate of this service comes from: files that are kept elsewhere, or the service itself.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls::ServerConfig;
+use sha2::{Digest as _, Sha256};
+
+use super::authorities;
+use super::bounds::RENEWED_DAYS_BEFORE;
+use super::error::CertificateError;
+use super::leaf::LeafFacts;
+use super::pair::{CertificatePair, PairFiles};
+use super::pem_file;
+use super::self_signed::SelfSigned;
+use crate::settings::options::Settings;
+
+/// The folder in `DATA_DIR` in which certificates are kept.
+const FOLDER: &str = "tls";
+
+/// The names of this machine that a certificate of its own always has.
+const OWN_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// Where the certificate comes from, and whose certificates clients must have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateSource {
+    origin: CertificateOrigin,
+    client_authorities: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum CertificateOrigin {
+    Files { certificate: PathBuf, key: PathBuf },
+    SelfSigned(SelfSigned),
+}
+
+/// What the files of a source hold.
+pub(super) struct FileContents {
+    /// Certificate and key, unless the service makes them itself.
+    pair: Option<(Vec<u8>, Vec<u8>)>,
+    client_authorities: Option<Vec<u8>>,
+}
+
+/// A configuration of handshakes, and the certificate that is shown in them.
+pub(super) struct LoadedCertificate {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) leaf: LeafFacts,
+}
+
+impl FileContents {
+    /// Returns a digest that tells two contents apart.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        let pair = self.pair.iter().flat_map(|(certificate, key)| [certificate, key]);
+        for bytes in pair.chain(&self.client_authorities) {
+            digest.update(bytes.len().to_le_bytes());
+            digest.update(bytes);
+        }
+        digest.finalize().into()
+    }
+}
+
+impl CertificateSource {
+    /// Returns the source that the settings ask for, or `None` if they ask for no TLS. `public_address` is where clients
+    /// outside reach this machine, if the platform tells.
+    pub fn of_settings(settings: &Settings, public_address: Option<IpAddr>) -> Option<Self> {
+        let tls = &settings.tls;
+        let origin = match (&tls.tls_cert, &tls.tls_key) {
+            (Some(certificate), Some(key)) => {
+                CertificateOrigin::Files { certificate: certificate.clone(), key: key.clone() }
+            }
+            _ if tls.tls_self_signed => {
+                let folder = settings.files.data_dir.join(FOLDER);
+                CertificateOrigin::SelfSigned(SelfSigned::new(&folder, names(settings, public_address)))
+            }
+            _ => return None,
+        };
+        Some(Self { origin, client_authorities: tls.tls_client_ca.clone() })
+    }
+
+    /// Returns the source of these files.
+    #[cfg(test)]
+    pub(crate) fn of_files(certificate: PathBuf, key: PathBuf, client_authorities: Option<PathBuf>) -> Self {
+        Self { origin: CertificateOrigin::Files { certificate, key }, client_authorities }
+    }
+
+    /// Returns the source that makes a certificate in this folder.
+    #[cfg(test)]
+    pub(crate) fn self_signed_in(folder: &Path) -> Self {
+        let own = SelfSigned::new(folder, OWN_NAMES.map(str::to_owned).to_vec());
+        Self { origin: CertificateOrigin::SelfSigned(own), client_authorities: None }
+    }
+
+    /// Returns the file of the certificate.
+    pub fn certificate_file(&self) -> &Path {
+        match &self.origin {
+            CertificateOrigin::Files { certificate, .. } => certificate,
+            CertificateOrigin::SelfSigned(own) => own.certificate_file(),
+        }
+    }
+
+    /// Whether the service makes the certificate itself.
+    pub fn is_self_signed(&self) -> bool {
+        matches!(self.origin, CertificateOrigin::SelfSigned(_))
+    }
+
+    /// Returns what the metrics call it.
+    pub(super) fn label(&self) -> &'static str {
+        if self.is_self_signed() { "self_signed" } else { "files" }
+    }
+
+    /// Checks the files that the settings name, and returns what the certificate says of itself, unless the service makes
+    /// it. Writes nothing. Blocks on the disk.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub fn check(&self) -> Result<Option<LeafFacts>, CertificateError> {
+        let contents = self.read()?;
+        match &self.origin {
+            CertificateOrigin::Files { .. } => Ok(Some(self.load(contents, Timestamp::now())?.leaf)),
+            CertificateOrigin::SelfSigned(_) => {
+                self.authorities(&contents)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reads the files that the settings name.
+    pub(super) fn read(&self) -> Result<FileContents, CertificateError> {
+        let pair = match &self.origin {
+            CertificateOrigin::Files { certificate, key } => {
+                let files = PairFiles { certificate: ("TLS_CERT", certificate), key: ("TLS_KEY", key) };
+                let read = |(setting, path): (&'static str, &Path)| pem_file::read(setting, path);
+                Some((read(files.certificate)?, read(files.key)?))
+            }
+            CertificateOrigin::SelfSigned(_) => None,
+        };
+        let authorities = self.client_authorities.as_deref();
+        let client_authorities = authorities.map(|path| pem_file::read(authorities::SETTING, path)).transpose()?;
+        Ok(FileContents { pair, client_authorities })
+    }
+
+    /// Makes the configuration of handshakes from what the files hold. A certificate of the service itself is made if none
+    /// that can be used is kept.
+    pub(super) fn load(&self, contents: FileContents, now: Timestamp) -> Result<LoadedCertificate, CertificateError> {
+        let authorities = self.authorities(&contents)?;
+        let (files, pair) = match (&self.origin, contents.pair) {
+            (CertificateOrigin::SelfSigned(own), _) => (own.files(), own.keep_or_make(now)?),
+            (CertificateOrigin::Files { certificate, key }, pair) => {
+                let files = PairFiles { certificate: ("TLS_CERT", certificate), key: ("TLS_KEY", key) };
+                let (certificate, key) = pair.unwrap_or_default();
+                (files, CertificatePair::parse(files, &certificate, &key)?)
+            }
+        };
+        let (config, leaf) = pair.configuration(files, authorities)?;
+        Ok(LoadedCertificate { config, leaf })
+    }
+
+    fn authorities(&self, contents: &FileContents) -> Result<Option<Arc<rustls::RootCertStore>>, CertificateError> {
+        let given = self.client_authorities.as_deref().zip(contents.client_authorities.as_deref());
+        given.map(|(path, pem)| authorities::parse(path, pem)).transpose()
+    }
+
+    /// Whether the service must make its certificate again at `now`.
+    pub(super) fn must_renew(&self, leaf: &LeafFacts, now: Timestamp) -> bool {
+        self.is_self_signed() && leaf.has_fewer_days(RENEWED_DAYS_BEFORE, now)
+    }
+}
+
+/// Returns the names and addresses under which clients reach this machine.
+fn names(settings: &Settings, public_address: Option<IpAddr>) -> Vec<String> {
+    let host = Some(settings.listen.host).filter(|host| !host.is_unspecified());
+    let addresses = host.into_iter().chain(public_address).map(|address| address.to_canonical().to_string());
+    // A name that begins with a dot stands for others.
+    let given = settings.ui.ui_hosts.names().filter(|name| !name.starts_with('.')).map(str::to_owned);
+    let mut names: Vec<String> = OWN_NAMES.map(str::to_owned).to_vec();
+    for name in addresses.chain(given) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}

@@ -1,0 +1,200 @@
+//! The certificate in use: looked at while the service runs, and replaced as a whole. A pair that cannot be used changes
+//! nothing.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use rustls::ServerConfig;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::bounds::LOOK_INTERVAL;
+use super::error::CertificateError;
+use super::leaf::LeafFacts;
+use super::source::{CertificateSource, LoadedCertificate};
+use crate::telemetry::metrics::{CertificateLabels, Metrics, OutcomeLabels};
+
+/// The topic of the warning that the files cannot be used.
+const FILES_TOPIC: &str = "tls_files";
+
+/// The topic of the warning that the certificate expires.
+const EXPIRY_TOPIC: &str = "tls_expiry";
+
+/// The certificate that handshakes show.
+pub struct CertificateStore {
+    source: CertificateSource,
+    config: ArcSwap<ServerConfig>,
+    /// What is said of the certificate in use, for those who follow it.
+    leaf: watch::Sender<LeafFacts>,
+    last_look: Mutex<LastLook>,
+    metrics: Arc<Metrics>,
+}
+
+/// What the last look at the files has found.
+struct LastLook {
+    /// The digest of the contents in use.
+    digest: [u8; 32],
+    /// Why the files could not be used, and whether that has been told.
+    fault: Option<(String, bool)>,
+}
+
+/// Files that have been read and may be used.
+pub struct ReadCertificate(Option<(LoadedCertificate, [u8; 32])>);
+
+impl CertificateStore {
+    /// Reads the certificate for the first time, and makes it if the service does so itself. Blocks on the disk.
+    ///
+    /// # Errors
+    /// A file cannot be used, or be written.
+    pub fn open(source: CertificateSource, metrics: Arc<Metrics>) -> Result<Self, CertificateError> {
+        let contents = source.read()?;
+        let digest = contents.digest();
+        let LoadedCertificate { config, leaf } = source.load(contents, Timestamp::now())?;
+        let last_look = Mutex::new(LastLook { digest, fault: None });
+        let (config, leaf) = (ArcSwap::new(config), watch::Sender::new(leaf));
+        let store = Self { source, config, leaf, last_look, metrics };
+        store.tell_expiry(Timestamp::now());
+        Ok(store)
+    }
+
+    /// Returns the configuration for the next handshake.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.config.load_full()
+    }
+
+    /// Returns what the certificate in use says of itself, now and after each change.
+    pub fn leaf(&self) -> watch::Receiver<LeafFacts> {
+        self.leaf.subscribe()
+    }
+
+    /// Returns the file of the certificate.
+    pub fn certificate_file(&self) -> &Path {
+        self.source.certificate_file()
+    }
+
+    /// Whether the service has made the certificate itself.
+    pub fn is_self_signed(&self) -> bool {
+        self.source.is_self_signed()
+    }
+
+    /// Looks at the files each [`LOOK_INTERVAL`] until `stop` is cancelled.
+    pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+        // After a pause of the program, one look is enough.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let store = Arc::clone(&self);
+            // On a blocking thread: the files may be on a slow network volume.
+            let look = tokio::task::spawn_blocking(move || store.look(Timestamp::now()));
+            // The join fails only if the runtime shuts down, or if a look has panicked, which is logged.
+            let _ = look.await;
+        }
+    }
+
+    /// Reads the files again for [`Self::install`], at once. Blocks on the disk.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub fn read_again(&self) -> Result<ReadCertificate, CertificateError> {
+        let in_use = self.lock().digest;
+        let read = self.read_if_changed(in_use, Timestamp::now());
+        read.map(ReadCertificate).inspect_err(|_| self.count("failed"))
+    }
+
+    /// Uses what was read.
+    pub fn install(&self, read: ReadCertificate) {
+        let mut last = self.lock();
+        if let Some(changed) = read.0 {
+            self.replace(changed, &mut last);
+        }
+        self.end_fault(&mut last);
+    }
+
+    /// Looks at the files. What cannot be used is told once, and only if the next look finds the same: one of the two files
+    /// may have been replaced and the other not yet.
+    fn look(&self, now: Timestamp) {
+        let mut last = self.lock();
+        match self.read_if_changed(last.digest, now) {
+            Ok(changed) => {
+                if let Some(changed) = changed {
+                    self.replace(changed, &mut last);
+                }
+                self.end_fault(&mut last);
+            }
+            Err(error) => self.note_fault(&error, &mut last),
+        }
+        drop(last);
+        self.tell_expiry(now);
+    }
+
+    fn read_if_changed(
+        &self,
+        in_use: [u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<(LoadedCertificate, [u8; 32])>, CertificateError> {
+        let contents = self.source.read()?;
+        let digest = contents.digest();
+        if digest == in_use && !self.source.must_renew(&self.leaf.borrow(), now) {
+            return Ok(None);
+        }
+        Ok(Some((self.source.load(contents, now)?, digest)))
+    }
+
+    fn replace(&self, (loaded, digest): (LoadedCertificate, [u8; 32]), last: &mut LastLook) {
+        last.digest = digest;
+        let LoadedCertificate { config, leaf } = loaded;
+        self.config.store(config);
+        let (fingerprint, expires) = (leaf.shown_fingerprint(), leaf.expiry_day());
+        self.leaf.send_replace(leaf);
+        self.count("replaced");
+        info!(fingerprint, expires, "the TLS certificate has been replaced");
+    }
+
+    fn note_fault(&self, error: &CertificateError, last: &mut LastLook) {
+        let text = error.to_string();
+        match &mut last.fault {
+            Some((known, is_told)) if *known == text => {
+                if !std::mem::replace(is_told, true) {
+                    self.count("failed");
+                    error!("the TLS certificate of before stays in use: {text} ({})", error.hint());
+                    self.metrics.warnings.show(FILES_TOPIC, &error.without_path());
+                }
+            }
+            _ => last.fault = Some((text, false)),
+        }
+    }
+
+    fn end_fault(&self, last: &mut LastLook) {
+        if last.fault.take().is_some_and(|(_, is_told)| is_told) {
+            self.metrics.warnings.clear(FILES_TOPIC, "");
+            info!("the files of the TLS certificate can be used again");
+        }
+    }
+
+    /// Shows when the certificate expires, and warns if that is soon.
+    fn tell_expiry(&self, now: Timestamp) {
+        let leaf = self.leaf.borrow().clone();
+        let labels = CertificateLabels { source: self.source.label() };
+        self.metrics.tls_expiry.get_or_create(&labels).set(leaf.expires.as_second());
+        match leaf.expiry_warning(now) {
+            Some(text) => self.metrics.warnings.raise(EXPIRY_TOPIC, "", &text),
+            None => self.metrics.warnings.clear(EXPIRY_TOPIC, ""),
+        }
+    }
+
+    fn count(&self, outcome: &'static str) {
+        self.metrics.tls_reloads.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LastLook> {
+        self.last_look.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;
