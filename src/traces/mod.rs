@@ -23,7 +23,7 @@ mod trace_settings;
 mod tracer;
 
 pub use export::{SpanExport, export_spans};
-pub use request_trace::{RequestTrace, StageName};
+pub use request_trace::{RequestTrace, StageName, TRACEPARENT, TRACESTATE, TraceIds};
 pub use span_table::{TracedRequest, attributes_reference};
 pub use trace_settings::TraceSettings;
 pub use tracer::Tracer;

@@ -2,17 +2,17 @@
 
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-use opentelemetry::trace::{SpanContext, SpanId, TraceState};
+use http::{HeaderName, HeaderValue};
+use opentelemetry::trace::{SpanContext, SpanId};
 use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator};
 
 use super::bounds::MOST_STAGES;
 
 /// W3C's header with the ids of trace and span.
-pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// W3C's header with what other programs add to a trace.
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// A part of a request's journey that has a span of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,15 @@ pub enum StageName {
     Attempt,
     /// The part of an attempt in which its answer streams.
     Stream,
+}
+
+/// The ids of a trace as headers.
+#[derive(Debug, Clone)]
+pub struct TraceIds {
+    /// [`TRACEPARENT`]
+    pub parent: HeaderValue,
+    /// [`TRACESTATE`]; `None` if there is none.
+    pub state: Option<HeaderValue>,
 }
 
 /// One stage.
@@ -137,22 +146,17 @@ impl RequestTrace {
         }
     }
 
-    /// Writes the ids into the headers of a request to a worker: the stage that lasts is the caller of what happens there.
-    pub fn write(&self, headers: &mut HeaderMap) {
+    /// Returns the ids that a request to a worker carries: the stage that lasts is the caller of what happens there. `None`
+    /// if no spans are made.
+    pub fn ids(&self) -> Option<TraceIds> {
         if !self.is_on {
-            return;
+            return None;
         }
         let span = self.current().map_or_else(|| self.context.span_id(), |stage| stage.id);
         let flags = self.context.trace_flags().to_u8();
         let ids = format!("00-{}-{span}-{flags:02x}", self.context.trace_id());
-        if let Ok(value) = HeaderValue::try_from(ids) {
-            headers.insert(TRACEPARENT, value);
-        }
-        let state: &TraceState = self.context.trace_state();
-        match HeaderValue::try_from(state.header()) {
-            Ok(state) if !state.is_empty() => _ = headers.insert(TRACESTATE, state),
-            _ => _ = headers.remove(TRACESTATE),
-        }
+        let state = HeaderValue::try_from(self.context.trace_state().header()).ok();
+        Some(TraceIds { parent: HeaderValue::try_from(ids).ok()?, state: state.filter(|state| !state.is_empty()) })
     }
 
     fn push(&mut self, name: StageName, part_of: Option<SpanId>, begun: Instant, model: Option<&str>) {

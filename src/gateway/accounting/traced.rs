@@ -8,7 +8,7 @@ use http::HeaderMap;
 use super::record::{Record, RecordData};
 use super::usage::{TokenCounter, TokenCounts};
 use crate::fleet::Lease;
-use crate::traces::{StageName, TracedRequest};
+use crate::traces::{RequestTrace, StageName, TraceIds, TracedRequest};
 
 impl Record {
     /// Begins the trace of a request with these headers, if it belongs to one.
@@ -41,11 +41,9 @@ impl RecordData {
         }
     }
 
-    /// Writes the trace into the headers of a request to a worker.
-    pub(crate) fn write_trace(&self, headers: &mut HeaderMap) {
-        if let Some(trace) = &self.trace {
-            trace.write(headers);
-        }
+    /// Returns the ids that a request to a worker carries in place of the client's; `None` if those go on.
+    pub(crate) fn trace_ids(&self) -> Option<TraceIds> {
+        self.trace.as_deref().and_then(RequestTrace::ids)
     }
 
     /// Ends the trace of a call, and gives it to the request that it was made for.

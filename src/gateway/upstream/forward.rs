@@ -14,7 +14,7 @@ use super::attempt::{Attempt, FailedAttempt, Unanswered};
 use super::backend_warnings::BackendWarnings;
 use super::retry::{Retry, RetryRule};
 use super::worker_error::{Asked, WorkerError};
-use super::worker_request::worker_request;
+use super::worker_request::{OwnHeaders, worker_request};
 use crate::fleet::{Lease, WorkerKind};
 use crate::gateway::bounds::DEAD_WORKER_RESPONSE_WAIT;
 use crate::gateway::exchange::{ExchangeError, WorkerBody, WorkerConnections};
@@ -96,14 +96,14 @@ impl Forwarder {
         mut attempt: Box<Attempt>,
         retry: &'a Retry,
     ) -> impl Future<Output = Result<Response<ResponseBody>, Box<FailedAttempt>>> + Send + 'a {
-        let OutgoingRequest { mut parts, request_id, path_at_remote, client_model_name, hides_usage, .. } = outgoing;
+        let OutgoingRequest { parts, request_id, path_at_remote, client_model_name, hides_usage, .. } = outgoing;
         let OutgoingRequest { route, facts, lines, is_call, .. } = outgoing;
         let (route, path) = at_worker(route, path_at_remote, &attempt.lease);
         let is_head = parts.method == Method::HEAD;
-        attempt.record.write_trace(&mut parts.headers);
         let (endpoint, deadline) = (attempt.lease.endpoint(), attempt.deadline);
+        let own = OwnHeaders { request_id, trace: attempt.record.trace_ids() };
         // Before the wait begins, whose state then does not hold the request.
-        let exchange = worker_request(parts, path, request_id, body, &endpoint.target)
+        let exchange = worker_request(parts, path, own, body, &endpoint.target)
             .map(|request| self.connections.exchange(&endpoint.target, endpoint.gone(), deadline, request));
         async move {
             let exchange = match exchange {

@@ -10,6 +10,14 @@ use crate::gateway::credentials;
 use crate::gateway::exchange::{RequestHead, WorkerRequest};
 use crate::gateway::headers::{self, X_REQUEST_ID};
 use crate::gateway::request::body::RequestBody;
+use crate::traces::{TRACEPARENT, TRACESTATE, TraceIds};
+
+/// The headers that the gateway itself adds.
+pub(super) struct OwnHeaders<'a> {
+    pub(super) request_id: &'a HeaderValue,
+    /// In place of the client's, if spans are made.
+    pub(super) trace: Option<TraceIds>,
+}
 
 /// Writes a client's request as this worker gets it. `other_path` stands in place of the path at the gateway.
 ///
@@ -18,7 +26,7 @@ use crate::gateway::request::body::RequestBody;
 pub(super) fn worker_request(
     client: &Parts,
     other_path: Option<&'static str>,
-    request_id: &HeaderValue,
+    own_headers: OwnHeaders<'_>,
     body: RequestBody,
     target: &DialTarget,
 ) -> Result<WorkerRequest, http::Error> {
@@ -35,8 +43,17 @@ pub(super) fn worker_request(
             head.add(&name, value);
         }
     }
-    for (name, value) in headers::for_worker(&client_headers, target.is_remote).filter(|(name, _)| !is_set(name)) {
+    let OwnHeaders { request_id, trace } = own_headers;
+    let is_replaced = |name: &HeaderName| trace.is_some() && (*name == TRACEPARENT || *name == TRACESTATE);
+    let of_client = headers::for_worker(&client_headers, target.is_remote);
+    for (name, value) in of_client.filter(|(name, _)| !is_set(name) && !is_replaced(name)) {
         head.add(name, value);
+    }
+    if let Some(TraceIds { parent, state }) = &trace {
+        head.add(&TRACEPARENT, parent);
+        if let Some(state) = state {
+            head.add(&TRACESTATE, state);
+        }
     }
     for (name, value) in target.headers.iter().filter(|(name, _)| **name != X_REQUEST_ID) {
         head.add(name, value);
@@ -82,7 +99,8 @@ mod tests {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let route = lookup::find(&Method::POST, "/v1/chat/completions").unwrap();
         let (path, id) = (is_remote.then_some(route.path), HeaderValue::from_static("id-1"));
-        worker_request(&parts, path, &id, RequestBody::from_pieces(&["{}"]), &target).unwrap().head_text()
+        let own = OwnHeaders { request_id: &id, trace: None };
+        worker_request(&parts, path, own, RequestBody::from_pieces(&["{}"]), &target).unwrap().head_text()
     }
 
     #[test]
