@@ -57,6 +57,7 @@ mod load;
 mod memory;
 mod mended_answers;
 mod mixed_pools;
+mod model_load;
 mod model_routes;
 mod node_clients;
 mod ollama;
