@@ -19,7 +19,7 @@ use crate::download::DownloadRegistry;
 use crate::fleet::{Fleet, FleetReport, KeySuspensions, Model, ServiceStatus};
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::{BudgetLabels, Metrics, TextFormat};
-use crate::telemetry::model_load::ModelLoad;
+use crate::telemetry::occupancy::ModelOccupancy;
 
 /// Reloads configuration and keys. Returns the number of keys, or why nothing has changed.
 pub type ReloadOrder = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<usize, String>> + Send>> + Send + Sync>;
@@ -123,7 +123,7 @@ impl OperatorApi {
     /// Answers `/metrics` in the requested format.
     pub fn metrics(&self, parts: &Parts) -> Response<Bytes> {
         self.downloads.count_states();
-        self.set_loads();
+        self.set_occupancies();
         self.metrics.set_budgets_left((self.budgets_left)().into_iter());
         self.metrics.set_suspended_keys(self.key_suspensions.suspended().iter().map(|(key, _)| &**key));
         match requested_format(parts) {
@@ -136,12 +136,12 @@ impl OperatorApi {
         }
     }
 
-    /// Puts what each model has to do into the metrics.
-    fn set_loads(&self) {
+    /// Puts into the metrics how occupied each model is.
+    fn set_occupancies(&self) {
         for model in self.fleet.snapshot().models() {
             let (running, waiting) = (self.queue_counts)(model.id());
-            let load = ModelLoad { running, waiting, kv_cache_usage: kv_cache_usage(model) };
-            self.metrics.set_load(model.id(), load);
+            let occupancy = ModelOccupancy { running, waiting, kv_cache_usage: kv_cache_usage(model) };
+            self.metrics.set_occupancy(model.id(), occupancy);
         }
     }
 

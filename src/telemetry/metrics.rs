@@ -175,10 +175,10 @@ impl Metrics {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// Removes the number of workers and the load of a model that is no longer served. Its request counters stay.
+    /// Removes the number of workers and the occupancy of a model that is no longer served. Its request counters stay.
     pub fn remove_model(&self, model: &str) {
         self.workers_ready.remove(&ModelLabels { model: model.to_owned() });
-        self.remove_load(model);
+        self.remove_occupancy(model);
     }
 
     /// Sets which API keys are suspended now. Called before each scrape, because a suspension ends by itself.

@@ -1,4 +1,4 @@
-//! How much each model has to do, as metrics: for programs that choose between several services, or decide how many there are.
+//! How occupied each model is, as metrics: for programs that choose between several services, or decide how many there are.
 
 use serde_json::json;
 
@@ -21,20 +21,24 @@ fn requests_that_run_and_wait_are_counted_for_each_model() {
     let config = "models:\n  a: {file: a.gguf, preload: true}\n  b: {file: b.gguf}\n";
     let held = json!({"hold_requests": [CHAT]});
     let gateway = Gateway::builder().fakes(config, &[("a.gguf", held), ("b.gguf", json!({}))]).start_ready();
-    let load = |model| ["requests_running", "requests_waiting"].map(|name| gauge(&gateway, name, model));
-    assert_eq!((load("a"), load("b")), ([Some(0.0); 2], [Some(0.0); 2]), "both are there before their first request");
+    let occupancy = |model| ["requests_running", "requests_waiting"].map(|name| gauge(&gateway, name, model));
+    assert_eq!(
+        (occupancy("a"), occupancy("b")),
+        ([Some(0.0); 2], [Some(0.0); 2]),
+        "both are there before their first request"
+    );
     assert_eq!(gauge(&gateway, "kv_cache_usage_ratio", "b"), Some(0.0), "a model that sleeps uses nothing");
     let body = json!({"model": "a", "messages": []}).to_string();
     let requests: Vec<_> = (0..3).map(|_| gateway.client().begin("POST", CHAT, body.as_bytes()).unwrap()).collect();
-    eventually("one runs and two wait", SOON, || load("a") == [Some(1.0), Some(2.0)]);
-    assert_eq!(load("b"), [Some(0.0); 2]);
+    eventually("one runs and two wait", SOON, || occupancy("a") == [Some(1.0), Some(2.0)]);
+    assert_eq!(occupancy("b"), [Some(0.0); 2]);
     // The fake's slots are half full.
     eventually("a probe has seen the KV cache", ANSWERS, || gauge(&gateway, "kv_cache_usage_ratio", "a") == Some(0.5));
     drop(requests);
-    eventually("nothing is left", SOON, || load("a") == [Some(0.0); 2]);
+    eventually("nothing is left", SOON, || occupancy("a") == [Some(0.0); 2]);
     eventually("a probe has seen that", ANSWERS, || gauge(&gateway, "kv_cache_usage_ratio", "a") == Some(0.0));
     gateway.rewrite_config("models:\n  b: {file: b.gguf}\n");
-    eventually("a model that has gone has no series", ANSWERS, || load("a") == [None; 2]);
+    eventually("a model that has gone has no series", ANSWERS, || occupancy("a") == [None; 2]);
 }
 
 #[test]
@@ -58,6 +62,6 @@ fn the_kv_cache_of_a_real_llama_server_is_seen() {
 fn a_model_without_a_llama_server_has_no_kv_cache() {
     let config = "model_list:\n  - {model_name: far, litellm_params: {api_base: \"http://127.0.0.1:9\"}}\n";
     let gateway = Gateway::builder().fakes(config, &[]).start();
-    eventually("its load is there", SOON, || gauge(&gateway, "requests_waiting", "far") == Some(0.0));
+    eventually("its occupancy is there", SOON, || gauge(&gateway, "requests_waiting", "far") == Some(0.0));
     assert_eq!(gauge(&gateway, "kv_cache_usage_ratio", "far"), None);
 }
