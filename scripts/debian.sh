@@ -97,3 +97,38 @@ CONFIG
 private_apt() {
   apt-get --config-file="$private_apt_config" --quiet=2 "$@"
 }
+
+# install_missing PACKAGE...: installs those of these packages that this system lacks. Needs root.
+install_missing() {
+  local missing=() package
+  for package in "$@"; do
+    dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+  done
+  if ((${#missing[@]} > 0)); then
+    say "installing with apt: ${missing[*]} ..."
+    # The first try usually works; it fails if the package lists are too old.
+    apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
+      { apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}" >/dev/null; } ||
+      fail "apt could not install ${missing[*]}"
+  fi
+}
+
+# make_base SUITE FILE [OPTION...]: makes a minimal root file system as a tar, from the mirror of this system, unless it is there.
+# Options are those of mmdebstrap. The caller has made $work.
+make_base() {
+  local suite=$1 file=$2 mirror validity
+  shift 2
+  [[ ! -f $file ]] || return 0
+  mirror=$(debian_mirror)
+  [[ -n $mirror ]] || fail "no Debian mirror in this system's apt sources"
+  # The release file of a snapshot mirror has expired; if the host accepts that, so does the base.
+  validity=$(apt-config dump Acquire::Check-Valid-Until)
+  say "making a base from Debian $suite ..."
+  # shellcheck disable=SC2154  # The caller has made it.
+  printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' "$mirror" "$suite" "$debian_keyring" \
+    >"$work/$suite.sources"
+  mkdir -p "$(dirname "$file")"
+  mmdebstrap --quiet --variant=minbase ${validity:+--aptopt="$validity"} "$@" \
+    "$suite" "$work/$suite.tar" "$work/$suite.sources" >&2
+  mv "$work/$suite.tar" "$file"
+}

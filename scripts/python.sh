@@ -30,3 +30,15 @@ make_venv() {
   fi
   printf '%s\n' "$digest" >"$venv/requirements.stamp"
 }
+
+# Prints the folder of the programs that make packages, of packaging/requirements.txt.
+get_packaging_tools() {
+  local requirements=$repo_root/packaging/requirements.txt venv=$cache_dir/packaging digest
+  digest=$(sha256_of "$requirements")
+  if ! up_to_date "$venv/requirements.stamp" "$digest"; then
+    lock packaging-tools
+    up_to_date "$venv/requirements.stamp" "$digest" ||
+      make_venv "$venv" "$requirements" "$digest" --only-binary :all:
+  fi
+  printf '%s\n' "$venv"
+}

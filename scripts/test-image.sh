@@ -35,17 +35,7 @@ engine=podman
 
 prepare_podman() {
   ((EUID == 0)) || fail "no Docker daemon answers, and podman is used as root only" "start Docker, or run this as root"
-  local missing=() package
-  for package in "${packages[@]}"; do
-    dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
-  done
-  if ((${#missing[@]} > 0)); then
-    say "installing with apt: ${missing[*]} ..."
-    # The first try usually works; it fails if the package lists are too old.
-    apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
-      { apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}" >/dev/null; } ||
-      fail "apt could not install ${missing[*]}"
-  fi
+  install_missing "${packages[@]}"
   # podman's defaults need a free cgroup hierarchy, the right to raise limits, and systemd, which not every machine has.
   cat >"$work/containers.conf" <<'CONFIG'
 [containers]
@@ -57,24 +47,6 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 CONFIG
   export CONTAINERS_CONF=$work/containers.conf
-}
-
-# make_base SUITE FILE [OPTION...]: makes a minimal root file system as a tar, from the mirror of this system.
-make_base() {
-  local suite=$1 file=$2 mirror validity
-  shift 2
-  [[ ! -f $file ]] || return 0
-  mirror=$(debian_mirror)
-  [[ -n $mirror ]] || fail "no Debian mirror in this system's apt sources"
-  # The release file of a snapshot mirror has expired; if the host accepts that, so does the base.
-  validity=$(apt-config dump Acquire::Check-Valid-Until)
-  say "making a base from Debian $suite ..."
-  printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' "$mirror" "$suite" "$debian_keyring" \
-    >"$work/$suite.sources"
-  mkdir -p "$bases"
-  mmdebstrap --quiet --variant=minbase ${validity:+--aptopt="$validity"} "$@" \
-    "$suite" "$work/$suite.tar" "$work/$suite.sources" >&2
-  mv "$work/$suite.tar" "$file"
 }
 
 build_with_buildah() {

@@ -65,8 +65,9 @@ start_fetching() {
     scripts/get-test-models.sh
     scripts/get-model.sh
     scripts/get-nginx.sh
-    # Not every machine may install a browser.
+    # Not every machine may install a browser, or has these tools.
     scripts/get-chromium.sh || true
+    scripts/get-deploy-tools.sh || true
   } >/dev/null 2>"$fetch_log" </dev/null &
   fetching=$!
   set +m
@@ -98,6 +99,13 @@ get_test_programs() {
     unset LLAMAGATE_TEST_CHROMIUM
     summary+=("skipped         the page in a browser: there is no Chromium (scripts/get-chromium.sh says why)")
   fi
+  if deploy_tools=$(scripts/get-deploy-tools.sh 2>/dev/null); then
+    export LLAMAGATE_TEST_DEPLOY=$deploy_tools/bin/python
+  else
+    deploy_tools=
+    unset LLAMAGATE_TEST_DEPLOY
+    summary+=("skipped         deploy/, workflows, licences, the book: no tools (scripts/get-deploy-tools.sh says why)")
+  fi
   "$LLAMA_SERVER" --version 2>&1
 }
 
@@ -115,11 +123,12 @@ build_and_lint() {
 }
 
 check_scripts() {
-  local scripts=(scripts/*.sh tests/clients/*.sh .ci/run) images=(docker/Dockerfile*) script
+  local scripts=(scripts/*.sh tests/clients/*.sh tests/deploy/*.sh packaging/*.sh .ci/run) images=(docker/Dockerfile* .runpod/Dockerfile) script
   "$cache_dir/venv/bin/shellcheck" --external-sources "${scripts[@]}"
   "$cache_dir/venv/bin/hadolint" "${images[@]}"
   echo "${#scripts[@]} scripts, ${#images[@]} Dockerfiles"
-  python3 -c 'import ast, sys; [ast.parse(open(name).read(), name) for name in sys.argv[1:]]' docs/examples/*.py scripts/*.py
+  python3 -c 'import ast, sys; [ast.parse(open(name).read(), name) for name in sys.argv[1:]]' \
+    docs/examples/*.py scripts/*.py tests/deploy/*.py
   for script in tests/clients/node/*.js; do node --check "$script"; done
   for script in ui/*.js; do node --check --input-type=module - <"$script"; done
   # The unit's program is not installed here, and not every machine has systemd.
@@ -132,10 +141,22 @@ check_scripts() {
   fi
 }
 
+# Advisories are left out: their database is fetched from a host that not every machine reaches. A workflow checks them.
+check_workflows_licences_and_book() {
+  if [[ -z $deploy_tools ]]; then
+    echo "there are no tools for it"
+    return
+  fi
+  "$deploy_tools/bin/actionlint" -shellcheck "$cache_dir/venv/bin/shellcheck" .github/workflows/*.yml
+  "$deploy_tools/bin/cargo-deny" --log-level error check licenses bans sources
+  scripts/build-book.sh
+}
+
 stage "prerequisites" prerequisites
 start_fetching
 stage "format, lock files" check_format_and_locks
 stage "build, clippy" build_and_lint
 stage "llama-server, models, clients" get_test_programs
 stage "scripts and Dockerfiles" check_scripts
+stage "workflows, licences, book" check_workflows_licences_and_book
 stage "tests" cargo test --locked

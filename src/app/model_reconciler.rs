@@ -433,6 +433,7 @@ fn policy_of(checked: &CheckedModel, config: &Config, pools: &PoolOrders) -> Rou
         rewrite: model.rewrite.clone(),
         strategy: model.strategy.unwrap_or(settings.routing.routing_strategy),
         remote_first: settings.routing.fallback_to_local,
+        waits_for_remotes: settings.routing.wait_for_remotes,
         price_per_hour: model.price_per_hour.unwrap_or(settings.usage.price_per_hour).0,
         fallbacks: configured.or_else(|| pools.others(checked)).unwrap_or_default(),
     }

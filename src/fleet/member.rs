@@ -116,6 +116,12 @@ impl Member {
         self.handle().log_folder()
     }
 
+    /// Returns the share of its KV cache that requests in progress use, from 0 to 1; `None` if it is no llama-server on
+    /// this machine.
+    pub fn kv_cache_usage(&self) -> Option<f64> {
+        self.handle().kv_cache_usage()
+    }
+
     /// Whether the initial load still waits for this worker. A local worker is awaited if it was started with the
     /// service and has neither been ready nor failed; a remote worker until its first probe has a result.
     pub(super) fn is_awaited(&self) -> bool {

@@ -140,6 +140,8 @@ pub struct RoutingPolicy {
     pub strategy: Strategy,
     /// Whether local workers serve only if no remote worker can.
     pub remote_first: bool,
+    /// Whether requests wait for remote workers that do not answer.
+    pub waits_for_remotes: bool,
     /// What an hour of a worker costs.
     pub price_per_hour: Amount,
     /// Names of the models or tiers that take over if this model cannot serve, in this order.

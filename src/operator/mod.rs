@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 use tracing::error;
 
 use crate::download::DownloadRegistry;
-use crate::fleet::{Fleet, FleetReport, KeySuspensions, ServiceStatus};
+use crate::fleet::{Fleet, FleetReport, KeySuspensions, Model, ServiceStatus};
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::{BudgetLabels, Metrics, TextFormat};
+use crate::telemetry::occupancy::ModelOccupancy;
 
 /// Reloads configuration and keys. Returns the number of keys, or why nothing has changed.
 pub type ReloadOrder = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<usize, String>> + Send>> + Send + Sync>;
@@ -122,6 +123,7 @@ impl OperatorApi {
     /// Answers `/metrics` in the requested format.
     pub fn metrics(&self, parts: &Parts) -> Response<Bytes> {
         self.downloads.count_states();
+        self.set_occupancies();
         self.metrics.set_budgets_left((self.budgets_left)().into_iter());
         self.metrics.set_suspended_keys(self.key_suspensions.suspended().iter().map(|(key, _)| &**key));
         match requested_format(parts) {
@@ -131,6 +133,15 @@ impl OperatorApi {
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
                 response
             }
+        }
+    }
+
+    /// Puts into the metrics how occupied each model is.
+    fn set_occupancies(&self) {
+        for model in self.fleet.snapshot().models() {
+            let (running, waiting) = (self.queue_counts)(model.id());
+            let occupancy = ModelOccupancy { running, waiting, kv_cache_usage: kv_cache_usage(model) };
+            self.metrics.set_occupancy(model.id(), occupancy);
         }
     }
 
@@ -178,6 +189,16 @@ impl OperatorApi {
             }
         }
     }
+}
+
+/// Returns the share of the KV caches of a model's llama-servers that requests in progress use, from 0 to 1; `None` if it has
+/// no llama-server on this machine.
+fn kv_cache_usage(model: &Model) -> Option<f64> {
+    let (mut sum, mut count) = (0.0, 0.0);
+    for share in model.members().filter_map(|member| member.kv_cache_usage()) {
+        (sum, count) = (sum + share, count + 1.0);
+    }
+    (count > 0.0).then(|| sum / count)
 }
 
 fn requested_format(parts: &Parts) -> Option<TextFormat> {

@@ -274,6 +274,7 @@ options! {
         num_retries: u32 = "3", Restart, "Most retries of a request that another worker can still serve.";
         retry_delay: Seconds = "1s", Restart, "Longest pause before a retry.";
         fallback_to_local: bool = "true", Reload, "Send requests to a model's own llama-server when none of its remote backends can serve, and those for a pool of `model_list` to the local models of its kind when none of the pool can.";
+        wait_for_remotes: bool = "false", Reload, "Let requests wait in the queue while none of a model's remote backends answers, as they do while a model loads, and refuse none for that: for backends that are started because requests wait (see DEPLOYMENT.md).";
         list_aliases: bool = "false", Restart, "List the aliases of models as models of their own on `GET /v1/models`, for front ends that offer only ids.";
         ollama_api: bool = "true", Restart, "Serve Ollama's API (`/api/chat`, `/api/tags` and so on) beside the others.";
         health_check_interval: Seconds = "60s", Restart, "Time between two probes of a remote backend; 0 for none before a failure.";

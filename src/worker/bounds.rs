@@ -58,6 +58,9 @@ pub const REMOTE_INTERVAL_LOADING: Duration = Duration::from_secs(1);
 /// Bytes that are read at most of llama-server's metrics.
 pub const METRICS_BODY_SIZE: usize = 64 * 1024;
 
+/// Bytes that are read at most of llama-server's list of slots; one slot takes about 2 KiB.
+pub const SLOTS_BODY_SIZE: usize = 1024 * 1024;
+
 /// Pause before the next attempt to start llama-server after this machine was short of something, such as file
 /// descriptors.
 pub const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);

@@ -13,6 +13,7 @@ use super::demand::{Demand, DemandChange, DemandGuard, IdleTime};
 use super::diagnosis::cause::{Diagnosis, FailureCause};
 use super::endpoint::Endpoint;
 use super::endpoint::crash_suspects::{CrashSuspects, Fingerprint};
+use super::health::kv_cache::KvCacheGauge;
 use super::load_gauge::{LoadGauge, LoadReport};
 use super::plan::Plan;
 use super::state::WorkerState;
@@ -114,7 +115,7 @@ pub struct WorkerHandle {
     pub(super) suspects: Arc<CrashSuspects>,
     /// `None` in tests of other modules.
     pub(super) metrics: Option<Arc<WorkerMetrics>>,
-    /// Where it logs, and how far its load is; `None` for a remote worker.
+    /// Where it logs, how far its load is, and its KV cache; `None` for a remote worker.
     pub(super) local: Option<Arc<LocalFacts>>,
 }
 
@@ -122,6 +123,9 @@ pub struct WorkerHandle {
 pub(super) struct LocalFacts {
     pub(super) logs: LogFolder,
     pub(super) load: LoadGauge,
+    /// Whether it is a llama-server, and no other program.
+    pub(super) is_llama_server: bool,
+    pub(super) kv_cache: KvCacheGauge,
 }
 
 impl WorkerHandle {
@@ -133,6 +137,12 @@ impl WorkerHandle {
     /// Returns how far its load is; `None` if nothing is being loaded.
     pub fn load(&self) -> Option<LoadReport> {
         self.local.as_deref()?.load.report(tokio::time::Instant::now())
+    }
+
+    /// Returns the share of its KV cache that requests in progress use, from 0 to 1, as it was last seen; `None` if it is
+    /// no llama-server on this machine.
+    pub fn kv_cache_usage(&self) -> Option<f64> {
+        self.local.as_deref().filter(|local| local.is_llama_server).map(|local| local.kv_cache.get())
     }
 
     /// Returns the current status.

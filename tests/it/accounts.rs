@@ -439,7 +439,8 @@ fn every_documented_metric_is_exported() {
             "gauge",
             "gateway_requests_active gateway_queue_depth gateway_uptime_seconds llamagate_worker_state \
              llamagate_workers_ready llamagate_model_load_seconds llamagate_model_load_phase_seconds \
-             llamagate_build_info",
+             llamagate_build_info llamagate_requests_waiting llamagate_requests_running \
+             llamagate_kv_cache_usage_ratio",
         ),
         (
             "histogram",

@@ -187,3 +187,19 @@ fn the_image_of_the_hub_has_the_llama_cpp_of_the_other_image() {
     };
     assert_eq!(tag_of(".runpod/Dockerfile"), tag_of("docker/Dockerfile"));
 }
+
+/// Regression: the page for browsers is a part of the program, and its files were not copied.
+#[test]
+fn the_image_is_built_from_what_the_other_images_are_built_from() {
+    let sources = |name: &str| {
+        let text = file(name);
+        let stage = text.split("\nFROM ").nth(1).unwrap().to_owned();
+        let copies = stage.lines().filter_map(|line| line.strip_prefix("COPY ")).map(str::to_owned);
+        copies.collect::<BTreeSet<String>>()
+    };
+    let own = sources(".runpod/Dockerfile");
+    assert!(own.len() > 2, "the sources were found");
+    for other in ["docker/Dockerfile", "docker/Dockerfile.cpu"] {
+        assert_eq!(own, sources(other), "{other}");
+    }
+}

@@ -3,6 +3,7 @@
 //! - `certificates.rs`: certificates of tests
 //! - `client.rs`: HTTP clients that see what is on the wire
 //! - `client_program.rs`: programs of clients that use a gateway
+//! - `deploy.rs`: the tools that read `deploy/`
 //! - `fake_server.rs`: the fake llama-server without a gateway
 //! - `gateway.rs`: the gateway as a process
 //! - `mock_hub.rs`: a hub of models, with faults
@@ -31,6 +32,7 @@
 pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod client_program;
+pub(crate) mod deploy;
 pub(crate) mod fake_server;
 pub(crate) mod file_lease;
 pub(crate) mod gateway;

@@ -149,18 +149,18 @@ impl Model {
         takes_slot: bool,
         now: ActiveInstant,
     ) -> Result<Lease, Unavailable> {
-        let endpoint = member.handle().endpoint().ok_or_else(|| unavailable_reason(member, now))?;
+        let endpoint = member.handle().endpoint().ok_or_else(|| self.reason_of(member, now))?;
         let slot = match takes_slot {
             true => Some(member.take_slot(now, &self.slot_freed).ok_or(Unavailable::Busy)?),
             false => None,
         };
         let in_flight = endpoint.begin(request.class, request.key).map_err(|reason| match reason {
-            NotAccepted::Closed => unavailable_reason(member, now),
+            NotAccepted::Closed => self.reason_of(member, now),
             NotAccepted::Suspected => Unavailable::Suspected,
         })?;
         // Last: slot and in-flight guard are undone when they are dropped, but a request that was taken from the quota
         // is not.
-        let pass = member.take_pass(now).ok_or_else(|| unavailable_reason(member, now))?;
+        let pass = member.take_pass(now).ok_or_else(|| self.reason_of(member, now))?;
         Ok(Lease::new(in_flight, member, slot, pass))
     }
 
@@ -277,12 +277,21 @@ impl Model {
     /// Returns the most hopeful reason why the workers other than these cannot serve.
     fn unavailable_reason(&self, now: ActiveInstant, unfit: &[u32]) -> Unavailable {
         let fit = self.members().filter(|member| !unfit.contains(&member.number));
-        let reasons = fit.map(|member| unavailable_reason(member, now));
+        let reasons = fit.map(|member| self.reason_of(member, now));
         Unavailable::most_hopeful(reasons).unwrap_or(Unavailable::Absent)
+    }
+
+    /// Returns why no request may be sent to this worker now.
+    fn reason_of(&self, member: &Member, now: ActiveInstant) -> Unavailable {
+        match unavailable_reason(member, now) {
+            // Something else starts it when requests wait.
+            Unavailable::Down if member.is_remote() && self.policy.load().waits_for_remotes => Unavailable::Loading,
+            reason => reason,
+        }
     }
 }
 
-/// Returns why no request may be sent to this worker now.
+/// Returns why this worker gets no request now, according to its supervisor, its breaker and its quota.
 fn unavailable_reason(member: &Member, now: ActiveInstant) -> Unavailable {
     let reason = reason_of_owner(member);
     match reason {

@@ -11,12 +11,13 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use nix::errno::Errno;
 
 use super::hang::HangSample;
+use super::kv_cache;
 use crate::dial::Trust;
 use crate::http_client::{ClientOptions, HttpClient, HttpError, Response};
 use crate::pause_clock::ActiveInstant;
 use crate::worker::bounds::{
     DOUBT_GRACE, METRICS_BODY_SIZE, PROBE_TIMEOUT, REFUSAL_UNTIL_RESTART, REMOTE_PROBE_TIMEOUT, SILENCE_UNTIL_RESTART,
-    SILENCE_UNTIL_UNHEALTHY,
+    SILENCE_UNTIL_UNHEALTHY, SLOTS_BODY_SIZE,
 };
 use crate::worker::endpoint::Endpoint;
 use crate::worker::local_errors::{is_refused, shortage};
@@ -154,6 +155,15 @@ impl Prober {
             Ok(()) => Some(HangSample::read(&String::from_utf8_lossy(&text)).unwrap_or(IDLE)),
             Err(error) => shortage(&error).map(|_| IDLE),
         }
+    }
+
+    /// Reads which share of its KV cache this llama-server uses for requests in progress; `None` when it does not tell.
+    /// `context` is the room of all its slots, in tokens.
+    pub(crate) async fn kv_cache_usage(&self, endpoint: &Endpoint, context: u64) -> Option<f64> {
+        let response = self.get(uri(endpoint, "/slots")?, endpoint.target.authorization.as_ref()).await.ok()?;
+        let mut slots = Vec::new();
+        response.read_start(SLOTS_BODY_SIZE, &mut slots).await.ok()?;
+        kv_cache::usage_of(&slots, context)
     }
 }
 

@@ -34,8 +34,9 @@ use crate::worker::demand::{Demand, OwnerDemand};
 use crate::worker::diagnosis::ending::not_started;
 use crate::worker::endpoint::crash_suspects::CrashSuspects;
 use crate::worker::handle::{LastExit, LocalFacts, WorkerHandle, WorkerStatus};
+use crate::worker::health::kv_cache::KvCacheGauge;
 use crate::worker::load_gauge::LoadGauge;
-use crate::worker::plan::Plan;
+use crate::worker::plan::{Plan, Program};
 use crate::worker::process::blocking::BlockingTask;
 use crate::worker::state::{WorkerEvent, WorkerState};
 use crate::worker::worker_metrics::WorkerMetrics;
@@ -57,7 +58,12 @@ pub fn supervise(
     let demand = Arc::new(Demand::new(Arc::clone(&shared.change_signal)));
     let metrics =
         WorkerMetrics::register(Arc::clone(&shared.metrics), plan.model.clone(), plan.number, status.borrow().state);
-    let local = Arc::new(LocalFacts { logs: plan.logs.clone(), load: LoadGauge::default() });
+    let local = Arc::new(LocalFacts {
+        logs: plan.logs.clone(),
+        load: LoadGauge::default(),
+        is_llama_server: matches!(plan.program, Program::LlamaServer { .. }),
+        kv_cache: KvCacheGauge::default(),
+    });
     let handle = WorkerHandle {
         status,
         demand: Arc::clone(&demand),

@@ -36,7 +36,7 @@ struct LoadInfo<'a> {
     prefetch: Option<Duration>,
 }
 
-/// Tells those who look at the worker how far its load is, until it is dropped.
+/// Tells those who look at the worker how far its load is. Dropped at the end of the process.
 struct LoadingGuard(Arc<LocalFacts>);
 
 impl LoadingGuard {
@@ -58,6 +58,7 @@ impl LoadingGuard {
 impl Drop for LoadingGuard {
     fn drop(&mut self) {
         self.end();
+        self.0.kv_cache.set(0.0);
     }
 }
 
@@ -217,7 +218,12 @@ impl Owner {
                 None => None,
             }
         };
-        let (health, hang_sample) = tokio::join!(health, hang_sample);
+        let kv_cache = async {
+            if has_counters && state.has_served() && is_due {
+                self.look_at_kv_cache(endpoint).await;
+            }
+        };
+        let (health, hang_sample, ()) = tokio::join!(health, hang_sample, kv_cache);
         match health {
             Probe::Ready => {
                 seen.silence = Silence::default();
@@ -276,6 +282,22 @@ impl Owner {
             HangFinding::Stopped(why) => return Some(why),
         }
         None
+    }
+
+    /// Records how much of its KV cache llama-server uses. One without requests is not asked; one that does not answer
+    /// keeps its last value.
+    async fn look_at_kv_cache(&self, endpoint: &Endpoint) {
+        let engine = &self.plan.engine;
+        let usage = match endpoint.idle_since() {
+            Some(_) => Some(0.0),
+            None => {
+                let context = (engine.ctx.0 as u64).saturating_mul(engine.parallel.get() as u64);
+                self.shared.prober.kv_cache_usage(endpoint, context).await
+            }
+        };
+        if let Some(usage) = usage {
+            self.local.kv_cache.set(usage);
+        }
     }
 
     /// Closes the endpoint to new requests; requests in flight go on.

@@ -45,8 +45,14 @@ pub(super) fn props(server: &Server) -> Value {
 
 pub(super) fn slots(server: &Server) -> Value {
     let busy = server.counters.processing.load(Ordering::Relaxed);
-    let slot =
-        |id| json!({"id": id, "n_ctx": context_per_slot(server), "speculative": false, "is_processing": id < busy});
+    let context = context_per_slot(server);
+    let slot = |id| {
+        let mut slot = json!({"id": id, "n_ctx": context, "speculative": false, "is_processing": id < busy});
+        if id < busy {
+            slot["n_prompt_tokens"] = json!(context / 2);
+        }
+        slot
+    };
     (0..server.arguments.slots as u64).map(slot).collect()
 }
 

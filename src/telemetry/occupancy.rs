@@ -1,0 +1,59 @@
+//! How occupied each model is, for those who choose between several services or decide how many there are: Kubernetes'
+//! Inference Extension, KEDA, a dashboard.
+//!
+//! Owns the gauges of it. The numbers come from the queues and the workers, and are read at each scrape.
+
+use super::metrics::{Metrics, ModelLabels};
+
+/// How occupied a model is at one moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ModelOccupancy {
+    /// Requests that hold a slot.
+    pub running: usize,
+    /// Requests that wait for a slot.
+    pub waiting: usize,
+    /// The share of its KV caches that requests in progress use, from 0 to 1; `None` without a llama-server.
+    pub kv_cache_usage: Option<f64>,
+}
+
+impl Metrics {
+    /// Sets how occupied a model is. Called before each scrape, for each model that is served.
+    pub fn set_occupancy(&self, model: &str, occupancy: ModelOccupancy) {
+        let labels = ModelLabels { model: model.to_owned() };
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.requests_running.get_or_create(&labels).set(count(occupancy.running));
+        self.requests_waiting.get_or_create(&labels).set(count(occupancy.waiting));
+        match occupancy.kv_cache_usage {
+            Some(share) => _ = self.kv_cache_usage.get_or_create(&labels).set(share),
+            None => _ = self.kv_cache_usage.remove(&labels),
+        }
+    }
+
+    /// Removes the occupancy of a model that is no longer served.
+    pub(super) fn remove_occupancy(&self, model: &str) {
+        let labels = ModelLabels { model: model.to_owned() };
+        self.requests_running.remove(&labels);
+        self.requests_waiting.remove(&labels);
+        self.kv_cache_usage.remove(&labels);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::TextFormat;
+
+    #[test]
+    fn a_model_has_its_occupancy_until_it_is_removed() {
+        let metrics = Metrics::new("test");
+        let contains = |line: &str| metrics.text(TextFormat::Prometheus).contains(line);
+        metrics.set_occupancy("m", ModelOccupancy { running: 2, waiting: 3, kv_cache_usage: Some(0.25) });
+        assert!(contains("llamagate_requests_running{model=\"m\"} 2\n"));
+        assert!(contains("llamagate_requests_waiting{model=\"m\"} 3\n"));
+        assert!(contains("llamagate_kv_cache_usage_ratio{model=\"m\"} 0.25\n"));
+        metrics.set_occupancy("m", ModelOccupancy { running: 0, waiting: 0, kv_cache_usage: None });
+        assert!(contains("llamagate_requests_waiting{model=\"m\"} 0\n") && !contains("usage_ratio{"));
+        metrics.remove_model("m");
+        assert!(!contains("model=\"m\""));
+    }
+}

@@ -1,0 +1,37 @@
+#!/bin/sh
+# Starts the installed service as its unit does, asks it something, and stops it. scripts/test-packages.sh runs this in a root file
+# system with the package, a model and a llama-server.
+#
+#   serve_installed.sh SECONDS: the time that it may take until it serves
+set -eu
+deadline=$1
+
+as_service() {
+  setpriv --reuid llamagate --regid llamagate --init-groups --no-new-privs --bounding-set=-all "$@"
+}
+
+as_service keyctl --file /var/lib/llamagate/api_keys.txt generate --name test >/tmp/key
+secret=$(grep '^sk-' /tmp/key)
+set -a
+# shellcheck source=packaging/llamagate.env
+. /etc/llamagate/llamagate.env
+set +a
+export DATA_DIR=/var/lib/llamagate LOG_DIR=/var/log/llamagate PORT=0 PORT_HEALTH=0 NGL=0 MODEL_NAME=tiny-chat.gguf
+export LLAMA_SERVER=/opt/llama-server/llama-server
+install -d -o llamagate -g llamagate -m 0750 "$LOG_DIR"
+
+as_service llamagate serve >/tmp/log 2>&1 &
+service=$!
+waited=0
+until grep -q 'llamagate is ready' /tmp/log; do
+  waited=$((waited + 1))
+  if [ "$waited" -gt "$((deadline * 10))" ] || ! kill -0 "$service"; then
+    cat /tmp/log
+    exit 1
+  fi
+  sleep 0.1
+done
+port=$(sed -n 's|.*gateway listens on http://127.0.0.1:\([0-9]*\).*|\1|p' /tmp/log)
+as_service llamagate chat --url "http://127.0.0.1:$port" --key "$secret" --json tiny-chat Hello
+kill "$service"
+wait "$service"

@@ -1,0 +1,281 @@
+//! The Helm chart in `deploy/helm`: its objects fit the schemas of Kubernetes, and what they promise about the program is true:
+//! the settings, the probes, the time to stop, the Secret with the keys, the start of workers for requests that wait.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::symlink,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use llamagate::settings::OPTIONS;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use super::configuration::llamagate;
+use super::support::{
+    deploy::{Rendered, deploy, environment, render_chart},
+    gateway::{Gateway, real_llama_server, test_models},
+    wait::{READY, SOON, eventually},
+};
+
+const CHAT: &str = "/v1/chat/completions";
+const WORKER_KEY: &str = "worker-key-of-a-test-0123456789";
+
+/// A secret that a test puts into the place of another.
+const NEW_SECRET: &str = "new-secret-of-a-test-0123456789";
+
+/// Values without anything special.
+const PLAIN: &str = "image: {repository: r}\nauth: {keys: \"a:0123456789abcdef\"}\nmodel: {name: m.gguf}\n";
+
+/// Renders the three examples of the chart; `None` without the tools.
+fn examples() -> Option<Vec<Rendered>> {
+    let names = ["gpu-node", "router", "scale-from-zero"];
+    let read = |name| fs::read_to_string(deploy(&format!("helm/llamagate/examples/{name}.yaml"))).unwrap();
+    render_chart(&names.map(read))
+}
+
+#[track_caller]
+fn render(values: &str) -> Option<Rendered> {
+    render_chart(&[values.to_owned()])?.pop()
+}
+
+fn chat(model: &str) -> Value {
+    json!({"model": model, "messages": [{"role": "user", "content": "x"}]})
+}
+
+#[test]
+fn every_variable_of_a_pod_is_a_setting() {
+    let Some(examples) = examples() else { return };
+    let mut found = 0;
+    for pod in examples.iter().flat_map(Rendered::pods) {
+        for (name, _) in environment(pod, "secret") {
+            // The router's own, which its configuration names.
+            let is_setting =
+                name == "WORKER_KEY" || OPTIONS.iter().any(|option| option.key.to_ascii_uppercase() == name);
+            assert!(is_setting, "{name} is no setting");
+            found += 1;
+        }
+    }
+    assert!(found > 30, "the variables were found");
+}
+
+/// Every pod starts with what its object says: `llamagate check` accepts its variables and its configuration.
+#[test]
+fn the_program_accepts_the_configuration_of_each_pod() {
+    let Some(examples) = examples() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (config, models) = (folder.path().join("llamagate.yaml"), folder.path().join("models"));
+    fs::create_dir(&models).unwrap();
+    for (name, model) in [("Qwen3-14B-Q4_K_M.gguf", "tiny-chat.gguf"), ("bge-m3-Q8_0.gguf", "tiny-embedding.gguf")] {
+        fs::copy(test_models().join(model), models.join(name)).unwrap();
+    }
+    let keys = folder.path().join("api_keys.txt");
+    fs::write(&keys, "a:0123456789abcdef\n").unwrap();
+    let server = real_llama_server();
+    for example in &examples {
+        let pods = example.all("StatefulSet").into_iter().chain(example.all("Deployment"));
+        for pod in pods {
+            let name = pod["metadata"]["name"].as_str().unwrap();
+            let mut variables = environment(&pod["spec"]["template"]["spec"], WORKER_KEY);
+            for (variable, value) in &mut variables {
+                match variable.as_str() {
+                    "DATA_DIR" => *value = folder.path().display().to_string(),
+                    "AUTH_KEYS_FILE" => *value = keys.display().to_string(),
+                    "MODELS_DIR" => *value = models.display().to_string(),
+                    // The hub is not asked here.
+                    "MODEL_NAME" if value.contains('/') => *value = "Qwen3-14B-Q4_K_M.gguf".to_owned(),
+                    "CONFIG_FILE" => {
+                        let text = example.one("ConfigMap", name)["data"]["llamagate.yaml"].as_str().unwrap();
+                        fs::write(&config, text).unwrap();
+                        *value = config.display().to_string();
+                    }
+                    _ => {}
+                }
+            }
+            variables.push(("LLAMA_SERVER".to_owned(), server.display().to_string()));
+            let variables: Vec<(&str, &str)> =
+                variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let output = llamagate(&["check"], &variables);
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(0), "{name}: {errors}");
+            assert!(!errors.contains("left out"), "{name}: {errors}");
+        }
+    }
+}
+
+#[test]
+fn probes_ask_paths_that_the_health_port_has() {
+    let Some(examples) = examples() else { return };
+    let gateway = Gateway::builder().start_ready();
+    for pod in examples.iter().flat_map(Rendered::pods) {
+        let container = &pod["containers"][0];
+        for probe in ["livenessProbe", "readinessProbe"] {
+            let get = &container[probe]["httpGet"];
+            assert_eq!(get["port"], "health");
+            assert_eq!(gateway.health().get(get["path"].as_str().unwrap()).status(), 200, "{probe}");
+        }
+    }
+}
+
+#[test]
+fn pods_have_no_privileges_and_write_to_their_volumes_only() {
+    let Some(examples) = examples() else { return };
+    for pod in examples.iter().flat_map(Rendered::pods) {
+        assert_eq!(
+            (&pod["securityContext"]["runAsNonRoot"], &pod["automountServiceAccountToken"]),
+            (&json!(true), &json!(false))
+        );
+        let container = &pod["containers"][0];
+        let security = &container["securityContext"];
+        assert_eq!(security["readOnlyRootFilesystem"], true);
+        assert_eq!(security["allowPrivilegeEscalation"], false);
+        assert_eq!(security["capabilities"]["drop"], json!(["ALL"]));
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let writable: Vec<&Value> =
+            mounts.iter().filter(|mount| mount["readOnly"] != true).map(|m| &m["mountPath"]).collect();
+        assert_eq!(writable, ["/data", "/tmp"]);
+        assert!(
+            mounts.iter().all(|mount| mount["subPath"].is_null()),
+            "a file with subPath does not follow its Secret"
+        );
+    }
+}
+
+/// The worst case: a stream that outlives the drain, and a llama-server that ignores SIGTERM.
+#[test]
+fn a_pod_has_ended_before_kubernetes_kills_it() {
+    let Some(rendered) = render(&format!("{PLAIN}drain: {{preStopSeconds: 3, timeoutSeconds: 2}}\n")) else { return };
+    let pod = rendered.pods()[0];
+    let seconds = |value: &Value| Duration::from_secs(value.as_u64().unwrap());
+    let grace = seconds(&pod["terminationGracePeriodSeconds"]);
+    let before = seconds(&pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]);
+    let variables = environment(pod, "");
+    let (_, drain) = variables.iter().find(|(name, _)| name == "DRAIN_TIMEOUT").unwrap();
+
+    let script = json!({"hold_mid_stream": {"after_frames": 1}, "ignore_sigterm": true});
+    let mut gateway = Gateway::builder().script(script).set("DRAIN_TIMEOUT", drain).start_ready();
+    let mut stream = gateway.client().stream(CHAT, &json!({"messages": [], "stream": true}));
+    assert!(stream.next_event().is_some());
+    let begin = Instant::now();
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    let took = begin.elapsed();
+    assert!(before + took < grace, "{took:?} after {before:?}, and the pod is killed after {grace:?}");
+}
+
+/// Puts the files of a Secret into a volume as the kubelet does: into a folder of their own, to which `..data` points.
+fn write_secret(volume: &Path, version: &str, keys: &str) {
+    let folder = volume.join(version);
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("api_keys.txt"), keys).unwrap();
+    symlink(version, volume.join("..data_tmp")).unwrap();
+    fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
+}
+
+#[test]
+fn the_keys_follow_their_secret() {
+    let volume = tempfile::tempdir().unwrap();
+    write_secret(volume.path(), "..2026_11_30_1", "old:0123456789abcdef-old:1000\n");
+    symlink("..data/api_keys.txt", volume.path().join("api_keys.txt")).unwrap();
+    let file = volume.path().join("api_keys.txt");
+    let gateway = Gateway::builder().set("AUTH_KEYS_FILE", file.display()).start_ready();
+    let status = |secret| gateway.client_with(secret).post_json(CHAT, &chat("any")).status();
+    assert_eq!((status("0123456789abcdef-old"), status(NEW_SECRET)), (200, 401));
+    write_secret(volume.path(), "..2026_11_30_2", &format!("new:{NEW_SECRET}:1000\n"));
+    fs::remove_dir_all(volume.path().join("..2026_11_30_1")).unwrap();
+    eventually("the new keys hold", READY, || status(NEW_SECRET) == 200);
+    assert_eq!(status("0123456789abcdef-old"), 401);
+}
+
+/// Returns a port that no program has.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The router of the chart, with no worker at first: its queue shows that one is wanted, and the request is served by it.
+#[test]
+fn a_request_waits_for_a_worker_that_is_started_for_it() {
+    let port = free_port();
+    let config = format!(
+        "model_list:\n  - model_name: m\n    health: /health\n    litellm_params: {{model: openai/m, \
+         api_base: \"http://127.0.0.1:{port}\", api_key: {WORKER_KEY}, max_parallel_requests: 4}}\n"
+    );
+    let router = Gateway::builder().fakes(&config, &[]).set("HEALTH_CHECK_INTERVAL", "1s");
+    let router = router.set("WAIT_FOR_REMOTES", true).set("QUEUE_TIMEOUT", "2m").start();
+    // Its readiness probe lets requests in although there is no worker.
+    eventually("the backend was found to be away", SOON, || {
+        router.anonymous().get("/health").json()["models"][0]["state"] == "unhealthy"
+    });
+    assert_eq!(router.health().get("/ping").status(), 204);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| router.client().patience(READY).post_json(CHAT, &chat("m")));
+        // What KEDA reads.
+        let queue = || router.health().get("/metrics").json()["gateway"]["queue_depth"].clone();
+        eventually("the request waits", SOON, || queue() == 1);
+        let worker = Gateway::builder().set("PORT", port).keys(&format!("router:{WORKER_KEY}:1000\n")).start();
+        let answer = waiting.join().unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        assert_eq!(worker.journal().requests(CHAT).len(), 1);
+    });
+}
+
+#[test]
+fn a_request_is_refused_at_once_unless_it_may_wait_for_a_worker() {
+    let config = format!(
+        "model_list:\n  - model_name: m\n    litellm_params: {{api_base: \"http://127.0.0.1:{}\"}}\n",
+        free_port()
+    );
+    for (may_wait, code) in [("false", "backend_unavailable"), ("true", "model_loading")] {
+        let router =
+            Gateway::builder().fakes(&config, &[]).set("WAIT_FOR_REMOTES", may_wait).set("QUEUE_TIMEOUT", "1s");
+        let router = router.start();
+        eventually("the backend was found to be away", SOON, || {
+            router.anonymous().get("/health").json()["models"][0]["state"] == "unhealthy"
+        });
+        let answer = router.client().post_json(CHAT, &chat("m"));
+        assert_eq!(answer.json()["error"]["code"], code, "{}", answer.text());
+    }
+}
+
+#[test]
+fn workers_are_scaled_by_numbers_that_the_router_shows() {
+    let Some(examples) = examples() else { return };
+    let scaled = &examples[2].one("ScaledObject", "worker")["spec"];
+    assert_eq!((&scaled["scaleTargetRef"]["kind"], &scaled["minReplicaCount"]), (&json!("StatefulSet"), &json!(0)));
+    assert_eq!(scaled["scaleTargetRef"]["name"], examples[2].one("StatefulSet", "worker")["metadata"]["name"]);
+    let gateway = Gateway::builder().start_ready();
+    let shown = gateway.health().get("/metrics").json();
+    let triggers = scaled["triggers"].as_array().unwrap();
+    for trigger in triggers {
+        let members = trigger["metadata"]["valueLocation"].as_str().unwrap().split('.');
+        assert!(members.fold(&shown, |value, member| &value[member]).is_u64(), "{trigger}");
+        let formula = scaled["advanced"]["scalingModifiers"]["formula"].as_str().unwrap();
+        assert!(formula.contains(trigger["name"].as_str().unwrap()));
+    }
+    assert_eq!(triggers.len(), 2);
+}
+
+#[test]
+fn values_that_contradict_each_other_are_refused_by_name() {
+    let router = "router: {enabled: true}\nmodel: {name: m.gguf, served: [{name: m}]}\nimage: {repository: r}\n";
+    let wrong = [
+        ("", "auth.existingSecret or auth.keys is needed"),
+        ("auth: {enabled: false}\n", "image.repository is needed"),
+        (&*format!("{PLAIN}worker: {{config: \"models: {{}}\"}}\n"), "model.name and worker.config"),
+        (&*format!("{PLAIN}worker: {{models: {{existingClaim: a, hostPath: /b}}}}\n"), "worker.models.existingClaim"),
+        (&*format!("{PLAIN}worker: {{env: {{PORT: 9}}}}\n"), "PORT is set by other values"),
+        (&*format!("{PLAIN}autoscaling: {{enabled: true}}\n"), "autoscaling.enabled needs router.enabled"),
+        (&*format!("{PLAIN}replicas: 2\n"), "replicas"),
+        (&*format!("{PLAIN}drain: {{timeoutSeconds: 0}}\n"), "timeoutSeconds"),
+        (&*format!("{router}auth: {{existingSecret: s}}\n"), "auth.workerKey is needed"),
+        ("router: {enabled: true}\nauth: {existingSecret: s}\nimage: {repository: r}\n", "model.served is needed"),
+        ("auth: {existingSecret: s, workerKey: 0123456789abcdef}\nimage: {repository: r}\n", "have no effect"),
+    ];
+    let Some(rendered) = render_chart(&wrong.map(|(values, _)| values.to_owned())) else { return };
+    for ((values, error), rendered) in wrong.iter().zip(&rendered) {
+        assert!(rendered.error().contains(error), "{values}: {}", rendered.error());
+    }
+}
