@@ -10,6 +10,7 @@
 //! - `log_batch.rs`: collects log lines, so that the writer thread wakes once for many lines
 //! - `live_counts.rs`: what the models have done so far, for those who look
 //! - `metrics.rs`: every metric by name
+//! - `recent_work.rs`: what requests have done in the last quarter of an hour
 //! - `series.rs`: the time series of a model or a key, looked up once
 //! - `series_list.rs`: series that were looked up before, found again without a lock
 //! - `text_line.rs`: writes words, numbers and times of a log line into memory
@@ -25,6 +26,7 @@ pub mod live_counts;
 pub mod log;
 mod log_batch;
 pub mod metrics;
+pub mod recent_work;
 pub mod series;
 mod series_list;
 mod text_line;
