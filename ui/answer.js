@@ -1,6 +1,6 @@
 // One answer of a model while it streams: what has come, how fast, and how it ended.
 
-import {ApiError, errorOf, readEvents, send} from "./api.js";
+import {ApiError, errorOf, parseJson, readEvents, send} from "./api.js";
 
 /** Returns the messages of a chat up to a turn, as the API reads them, for the answers of one column; without images for a model that cannot see. */
 export function messagesOf(turns, upTo, column, system, sees) {
@@ -41,7 +41,7 @@ async function run(answer, body, signal, onChange) {
     answer.state = "streaming";
     await readEvents(response, ({data}) => {
       if (data === "[DONE]") answer.isWhole = true;
-      else take(answer, JSON.parse(data), response);
+      else take(answer, parseJson(data, response.headers.get("x-request-id")), response);
       onChange();
     });
     if (answer.state === "streaming" && !answer.isWhole) throw brokenOff();

@@ -62,15 +62,37 @@ export async function send(path, {method = "GET", body, headers = {}, signal, ac
   throw await errorOf(response);
 }
 
+/** Reads JSON of the service. What is none is told as an error of the connection, not in the words of the browser. */
+export function parseJson(text, requestId = null) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    const told = {message: "The service's answer is damaged: it is not JSON.", hint: "Try again. A proxy between this page and the service may change answers.", code: "damaged_answer"};
+    throw new ApiError(0, told, requestId);
+  }
+}
+
+/** Returns the whole body of a response. */
+async function textOf(response) {
+  try {
+    return await response.text();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, {message: "The service's answer broke off before its end.", hint: "Try again.", code: "broken_off"});
+  }
+}
+
 /** Asks for JSON. */
 export async function get(path, options = {}) {
-  return (await send(path, options)).json();
+  const response = await send(path, options);
+  return parseJson(await textOf(response), response.headers.get("x-request-id"));
 }
 
 /** Sends JSON and returns the JSON of the answer, if it has any. */
 export async function order(method, path, body, options = {}) {
-  const text = await (await send(path, {...options, method, body})).text();
-  return text ? JSON.parse(text) : {};
+  const response = await send(path, {...options, method, body});
+  const text = await textOf(response);
+  return text ? parseJson(text, response.headers.get("x-request-id")) : {};
 }
 
 /** Asks whether a route is there for this key. Throws if the service cannot be reached, which says nothing of the key. */

@@ -1,7 +1,7 @@
 // What the service does now: from the live feed for administrators, else asked for now and then. One store for all pages.
 
 import {useEffect, useState} from "./vendor/htm-preact.js";
-import {SILENCE, get, order, readEvents, send} from "./api.js";
+import {SILENCE, get, order, parseJson, readEvents, send} from "./api.js";
 
 /** How long the history of throughput reaches back, in seconds. */
 export const HISTORY_SECONDS = 15 * 60;
@@ -72,6 +72,14 @@ const byId = (items, id = "id") => new Map((items ?? []).map((item) => [item[id]
 /** Returns a queue, with the time when each of its waiters was told here. */
 const arrived = (queue) => ({...queue, waiters: queue.waiters.map((one) => ({...one, cameAt: Date.now()}))});
 
+/** Returns what was done before this tab listened, as points of a chart: of steps with nothing to do only the first one. */
+function historyOf({step_seconds: step, tokens_per_second: tokens, requests_per_second: requests, time_to_first_byte_ms: firstByte}) {
+  const now = Date.now();
+  const isBusy = (at) => tokens[at] > 0 || requests[at] > 0;
+  const points = tokens.map((value, at) => ({at: now - (tokens.length - 1 - at) * step * 1000, tokens: value, firstByte: firstByte[at], waiting: 0}));
+  return points.filter((_, at) => isBusy(at) || isBusy(at - 1));
+}
+
 /** What each event of the feed changes. */
 const EVENTS = {
   snapshot(data) {
@@ -79,7 +87,8 @@ const EVENTS = {
       status: data.status, models: byId(data.models), queues: byId((data.queues ?? []).map(arrived), "model"),
       downloads: byId(data.downloads), memory: data.memory, failures: data.failures ?? [],
     });
-    if (data.throughput) EVENTS.throughput(data.throughput);
+    state.throughput = data.throughput ?? null;
+    if (data.throughput_history) state.history = historyOf(data.throughput_history);
   },
   model: (data) => state.models.set(data.id, data),
   model_removed(data) {
@@ -124,7 +133,7 @@ async function follow(signal) {
       await readEvents(response, ({event, data, id}) => {
         if (signal.aborted) return;
         lastId = id ?? lastId;
-        EVENTS[event]?.(JSON.parse(data));
+        EVENTS[event]?.(parseJson(data));
         changed();
       }, SILENCE);
     } catch (error) {
@@ -188,7 +197,7 @@ async function lookOnce(access, isListing, signal) {
 function withFacts(model, listed, stats) {
   const workers = stats?.workers ?? [{state: model.state}];
   return {
-    id: model.id, state: model.state, kind: listed?.meta.kind, context_length: listed?.meta.context_length,
+    id: model.id, state: model.state, pin: listed?.meta.pin, kind: listed?.meta.kind, context_length: listed?.meta.context_length,
     size_bytes: listed?.meta.size_bytes, memory_bytes: null,
     workers: workers.map((worker, at) => ({
       worker: at, load: null, restarts: model.restarts, slots: worker.slots, asleep: worker.asleep, ...worker, state: worker.state ?? model.state,
@@ -208,6 +217,11 @@ async function ownPlaces(signal) {
 /** Loads or unloads a model. */
 export function setLoaded(id, isLoaded) {
   return order("POST", `v1/models/${encodeURIComponent(id)}/${isLoaded ? "load" : "unload"}`);
+}
+
+/** Pins a model, so that it keeps its memory, or lets it go. */
+export function setPinned(id, isPinned) {
+  return order("POST", `v1/models/${encodeURIComponent(id)}/${isPinned ? "pin" : "unpin"}`);
 }
 
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));

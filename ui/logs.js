@@ -1,7 +1,7 @@
 // The page "Logs": the last lines of each log, and what comes.
 
 import {html, useEffect, useRef, useState} from "./vendor/htm-preact.js";
-import {SILENCE, get, readEvents, send} from "./api.js";
+import {SILENCE, get, parseJson, readEvents, send} from "./api.js";
 import {Button, Empty, ErrorBox, Field, Panel} from "./ui.js";
 import * as format from "./format.js";
 
@@ -67,7 +67,7 @@ function useLog(name, isFollowing, onError, onRefused) {
       pause = MIN_PAUSE;
       let isFirst = true;
       await readEvents(response, ({event, data}) => {
-        const told = JSON.parse(data);
+        const told = parseJson(data);
         if (event === "dropped") setState((old) => ({...old, missing: old.missing + told.bytes}));
         if (event !== "lines") return;
         const added = told.lines.map((text) => ({id: (next.current += 1), text}));

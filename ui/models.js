@@ -3,6 +3,7 @@
 import {html, useEffect, useState} from "./vendor/htm-preact.js";
 import {get, order} from "./api.js";
 import {setLoaded, useLive} from "./live.js";
+import {HubSearch} from "./hub.js";
 import {Downloads, isOver} from "./now.js";
 import {Button, Confirm, Empty, ErrorBox, Field, Panel, State, useEvery} from "./ui.js";
 import * as format from "./format.js";
@@ -52,6 +53,10 @@ export function ModelsPage({access}) {
     await order("DELETE", `v1/models/${encodeURIComponent(leaving)}`);
     await list();
   });
+  const fetchModel = (name) => attempt(async () => {
+    await order("POST", "v1/models/download", {model: name});
+    if (!live.hasFeed) await listDownloads();
+  });
   const forget = (one) => attempt(async () => {
     await order("DELETE", `v1/models/downloads/${one.id}`);
     if (!live.hasFeed) await listDownloads();
@@ -60,10 +65,8 @@ export function ModelsPage({access}) {
   return html`
     <${ErrorBox} error=${error} onClose=${() => setError(null)} />
     <${ErrorBox} error=${Object.values(lookErrors).find(Boolean)} onClose=${() => setLookErrors({})} />
-    <${Fetch} onOrder=${(name) => attempt(async () => {
-      await order("POST", "v1/models/download", {model: name});
-      if (!live.hasFeed) await listDownloads();
-    })} />
+    <${HubSearch} onOrder=${fetchModel} downloads=${shownDownloads} />
+    <${Fetch} onOrder=${fetchModel} />
     ${shownDownloads.length > 0 && html`<${Downloads} downloads=${shownDownloads} actions=${(one) => html`<${Button} kind="quiet small"
       aria-label=${`${isOver(one) ? "Forget" : "Cancel"} the download of ${one.model}`} onClick=${() => forget(one)}>${isOver(one) ? "Forget" : "Cancel"}<//>`} />`}
     <${Panel} title="On this machine" note=${models && `${rows.length} models`}>
@@ -81,7 +84,7 @@ function Fetch({onOrder}) {
     event.preventDefault();
     if (await onOrder(name.trim())) setName("");
   };
-  return html`<${Panel} title="Fetch a model">
+  return html`<${Panel} title="Fetch a model by its name">
     <form class="inline" onSubmit=${submit}>
       <${Field} label="Name on the hub" hint="ORG/NAME, ORG/NAME:Q4_K_M for one quantization, or the address of a GGUF file. What has arrived is kept if you cancel.">
         ${(id) => html`<input id=${id} value=${name} placeholder="Qwen/Qwen3-0.6B-GGUF:Q8_0" spellcheck="false" autocomplete="off" onInput=${(event) => setName(event.target.value)} />`}<//>

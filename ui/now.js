@@ -1,7 +1,7 @@
 // The page "Now": models, queue, throughput, memory, and what went wrong last.
 
 import {html, useState} from "./vendor/htm-preact.js";
-import {HISTORY_SECONDS, setLoaded, useLive} from "./live.js";
+import {HISTORY_SECONDS, setLoaded, setPinned, useLive} from "./live.js";
 import {Bar, Button, Empty, ErrorBox, Panel, State} from "./ui.js";
 import {Line, steps} from "./charts.js";
 import * as format from "./format.js";
@@ -11,16 +11,17 @@ const STEPS = 90;
 
 const TONES = {ready: "good", starting: "busy", loading: "busy", backoff: "busy", draining: "busy", unhealthy: "bad", failed: "bad", stopped: "idle"};
 const WORDS = {backoff: "restarting", failed: "given up", stopped: "not loaded", unhealthy: "not answering", draining: "finishing"};
+const PINS = {ordered: "pinned", configured: "pinned by its configuration"};
 const PHASES = {start: "starting", weights: "reading weights", warm_up: "warming up"};
 
 export function NowPage({access}) {
   const live = useLive();
   const [error, setError] = useState(null);
   const models = [...live.models.values()];
-  const act = async (id, isLoaded) => {
+  const act = async (order, id, isOn) => {
     try {
       setError(null);
-      await setLoaded(id, isLoaded);
+      await order(id, isOn);
     } catch (problem) {
       setError(problem);
     }
@@ -53,8 +54,9 @@ function ModelRow({model, queue, canOrder, hasChat, act}) {
   const isLocal = model.workers.some((worker) => worker.kind !== "remote");
   const load = model.workers.map((worker) => worker.load).find(Boolean);
   const isUp = !["stopped", "failed"].includes(model.state);
+  const isPinned = PINS[model.pin] != null;
   const facts = [
-    model.kind, model.context_length && `${format.count(model.context_length)} tokens of context`,
+    PINS[model.pin], model.kind, model.context_length && `${format.count(model.context_length)} tokens of context`,
     model.memory_bytes ? `${isUp ? "" : "needs "}${format.bytes(model.memory_bytes)}${isUp ? " in memory" : ""}` : model.size_bytes && format.bytes(model.size_bytes),
     model.workers.length > 1 && `${model.workers.length} workers`,
     isUp && queue?.slots > 0 && `${queue.active} of ${queue.slots} slots busy`,
@@ -66,8 +68,11 @@ function ModelRow({model, queue, canOrder, hasChat, act}) {
     <${State} tone=${TONES[model.state] ?? "idle"}>${word}<//>
     <div class="actions">
       ${hasChat && model.kind === "chat" && html`<a class="button quiet small" href=${`#/chat/${encodeURIComponent(model.id)}`} aria-label=${`Chat with ${model.id}`}>Chat</a>`}
-      ${canOrder && isLocal && html`<${Button} kind="small" aria-label=${`${isUp ? "Unload" : "Load"} ${model.id}`}
-        onClick=${() => act(model.id, !isUp)}>${isUp ? "Unload" : "Load"}<//>`}
+      ${canOrder && isLocal && html`
+      <${Button} kind="small" aria-label=${`${isUp ? "Unload" : "Load"} ${model.id}`}
+        onClick=${() => act(setLoaded, model.id, !isUp)}>${isUp ? "Unload" : "Load"}<//>
+      <${Button} kind="quiet small" aria-label=${`${isPinned ? "Unpin" : "Pin"} ${model.id}`} title="A pinned model is not unloaded to make room, nor when no request comes."
+        onClick=${() => act(setPinned, model.id, !isPinned)}>${isPinned ? "Unpin" : "Pin"}<//>`}
     </div>
     ${load && isUp && model.state !== "ready" && html`<${LoadProgress} load=${load} />`}
     ${["failed", "backoff", "unhealthy"].includes(model.state) && html`<${Why} model=${model} />`}

@@ -81,7 +81,7 @@ use listeners::{Listeners, certificates, serve_gateway, serve_health_on_its_own_
 use model_reconciler::{ModelReconciler, ReconcilerParts};
 use reload::{Followed, Reloader};
 use reports::{log_when_ready, note_last_used, report_lost_lines};
-use requests::{model_removal, operator_api};
+use requests::{model_removal, operator_api, served_files};
 use shelf_watch::{scan_after_download, watch_shelf};
 use stages::{Accounts, ModelServices, RunContext, Service};
 
@@ -259,6 +259,7 @@ fn serve(
         local_responder: operator_api::local_responder(Arc::clone(&operator_api)),
         downloads: Arc::clone(&models.reloader.downloads),
         remove_model: model_removal::removal_order(&models.reloader, fleet, &models.queues, tasks),
+        served_file: served_files::lookup(&models.reloader),
     };
     let suspensions = Arc::clone(&models.key_suspensions);
     let (fleet_of_gateway, accounting_of_gateway) = (Arc::clone(fleet), Arc::clone(accounting));

@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use super::log_folder;
 use super::model_description::info_of;
-use crate::fleet::{Breaker, Fleet, Member, Model, ModelInfo, Quota, Rank, RoutingPolicy, WorkerKind};
+use crate::fleet::{Breaker, Fleet, Member, Model, ModelInfo, Pin, Quota, Rank, RoutingPolicy, WorkerKind};
 use crate::gateway::{ModelQueue, ModelQueues};
 use crate::models::ModelKind;
 use crate::models::estimate::{MemoryDemand, MemoryOptions, planned_bytes};
@@ -201,12 +201,18 @@ impl ModelReconciler {
                 }
                 other => {
                     difference.started += 1;
+                    let is_pinned = other.as_ref().is_some_and(|known| known.model.pin() == Pin::Ordered);
                     if let Some(replaced) = other {
                         // Before the new workers start: they use the same metric labels.
                         replaced.model.remove_metrics();
                         before.push(replaced);
                     }
-                    self.start(model, info, policy, is_alone)
+                    let started = self.start(model, info, policy, is_alone);
+                    if is_pinned {
+                        // The order lasts until it is taken back, and not until the next reload.
+                        started.model.set_pin(Pin::Ordered);
+                    }
+                    started
                 }
             });
         }

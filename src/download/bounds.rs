@@ -22,6 +22,14 @@ pub(super) const SLOW_WINDOW: Duration = Duration::from_secs(60);
 pub(super) const SLOWEST: u64 = 1 << 10;
 /// Most bytes of the hub's description of a repository: some have thousands of files.
 pub(super) const REPOSITORY_ANSWER: usize = 32 << 20;
+/// Most bytes of the hub's answer to a search.
+pub(super) const SEARCH_ANSWER: usize = 4 << 20;
+/// Longest time of a search, and of a look at a repository.
+pub(super) const SEARCH_TIME: Duration = Duration::from_secs(20);
+/// Longest time in which the header of a model is read for a client that waits for it.
+pub(super) const HEADER_TIME: Duration = Duration::from_secs(45);
+/// Most models of a repository that are listed.
+pub(super) const LISTED_MODELS: usize = 200;
 /// Most bytes of an error that are read for its words.
 pub(super) const ERROR_ANSWER: usize = 16 << 10;
 /// Most characters of the hub's words that a message quotes.

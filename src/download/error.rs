@@ -111,6 +111,12 @@ pub enum DownloadError {
         /// The error from the operating system.
         source: io::Error,
     },
+    /// The hub gives no answer now.
+    #[error("{reason}")]
+    Unanswered {
+        /// What is wrong.
+        reason: String,
+    },
     /// No progress in all tries.
     #[error("{host} gave nothing in {tries} tries: {reason}")]
     GivenUp {
@@ -154,6 +160,7 @@ impl DownloadError {
             Self::NoRoom { .. } => "free some room, choose a smaller quantisation, or set HF_HUB_CACHE to another disk",
             Self::GivenUp { .. } => "what has arrived is kept; try again when the network is better",
             Self::BadAnswer { .. } => "check HF_ENDPOINT and the proxy",
+            Self::Unanswered { .. } => "try again; if it stays so, check the network, HF_ENDPOINT and the proxy",
             Self::Disk { .. } | Self::Stopped => return None,
         })
     }
@@ -177,6 +184,7 @@ impl DownloadError {
             | Self::NoRoom { .. }
             | Self::Disk { .. }
             | Self::GivenUp { .. }
+            | Self::Unanswered { .. }
             | Self::Stopped => false,
         }
     }

@@ -93,6 +93,11 @@ impl Hub {
         host_of(&self.endpoint)
     }
 
+    /// Returns whether requests to the hub carry a token.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// Asks which files a repository has.
     pub(super) async fn list(&self, repository: &RepositoryId) -> Result<Listing, TryError> {
         let path = format!("api/models/{}/{}/revision/{}", repository.org, repository.name, repository.revision);
@@ -191,7 +196,7 @@ impl Hub {
         Ok(RangeAnswer { response, address, is_range })
     }
 
-    fn address(&self, path: &str) -> Result<Url, DownloadError> {
+    pub(super) fn address(&self, path: &str) -> Result<Url, DownloadError> {
         let mut address = self.endpoint.clone();
         match address.path_segments_mut() {
             Ok(mut segments) => segments.pop_if_empty().extend(path.split('/')),
@@ -201,7 +206,12 @@ impl Hub {
     }
 
     /// Sends a request and follows redirects. Returns the response and the address that gave it.
-    async fn send(&self, method: Method, first: &Url, headers: HeaderMap) -> Result<(Response, Url), TryError> {
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        first: &Url,
+        headers: HeaderMap,
+    ) -> Result<(Response, Url), TryError> {
         let mut address = first.clone();
         for _ in 0..=MOST_REDIRECTS {
             let response = self.send_once(method.clone(), &address, headers.clone()).await?;
@@ -228,7 +238,7 @@ impl Hub {
     }
 
     /// Returns a successful response, or what its error means.
-    async fn check(
+    pub(super) async fn check(
         &self,
         response: Response,
         address: &Url,

@@ -17,6 +17,7 @@
 //! - `registry/`: the downloads of a running service
 //! - `remote_header.rs`: reads the header of a model on the network
 //! - `retry.rs`: tries of small requests
+//! - `search/`: models that the hub has, and the quantisations of a repository
 //! - `transfer.rs`: fetches one file in ranges
 //! - `unfinished.rs`: downloads that are not complete
 
@@ -34,6 +35,7 @@ mod progress;
 mod registry;
 mod remote_header;
 mod retry;
+mod search;
 mod transfer;
 mod unfinished;
 
@@ -47,5 +49,6 @@ pub use registry::{
     DownloadStatus, FollowStep, Follower, OrderError, Ordered,
 };
 pub use remote_header::RemoteHeader;
+pub use search::{FoundModel, FoundRepository, HubQuery, RepositoryDetails, SearchResult};
 pub use transfer::DownloadLimits;
 pub use unfinished::{UnfinishedDownload, unfinished_of_addresses, unfinished_of_hub};

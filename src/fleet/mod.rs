@@ -38,7 +38,7 @@ mod testing;
 mod worker_changes;
 mod worker_counters;
 
-pub use crate::worker::{Fingerprint, IdleTime, KeySuspensions, RequestClass, WorkerState};
+pub use crate::worker::{Fingerprint, IdleTime, KeySuspensions, Pin, RequestClass, WorkerState};
 pub use crate::worker::{LastExit, LoadReport};
 pub use adapters::ModelAdapters;
 pub use breaker::{Breaker, BreakerState};

@@ -20,6 +20,7 @@
 //! - `exchange/`: requests and responses on connections to workers, and which connections are kept
 //! - `upstream/`: sends a request to a worker, and decides about retries
 //! - `model_files/`: the routes that change which models are on the disk
+//! - `hub_api/`: the search on the hub, and whether a model fits
 //! - `models_api/`: the routes about models themselves
 //! - `usage_api/`: the routes about usage and about what administrators have done
 //! - `live_api/`: the live feed, the queue and the logs
@@ -45,6 +46,7 @@ mod content_kind;
 mod credentials;
 pub(crate) mod exchange;
 mod headers;
+mod hub_api;
 mod keys_api;
 mod live_api;
 mod malformed_request;
@@ -75,6 +77,7 @@ pub use connection::handshake::SecurePort;
 pub use connection::head::HeadLimits;
 pub use connection::listen;
 pub use connection::wire::WireLimits;
+pub use hub_api::ServedFileLookup;
 pub use model_files::{NotRemoved, RemovalOrder};
 pub use queue::ModelQueue;
 pub use queue::model_queues::ModelQueues;

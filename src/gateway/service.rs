@@ -27,6 +27,7 @@ use super::client_address::{ClientAddress, ClientAddresses};
 use super::connection::discard::{InboundBody, UnreadBody};
 use super::connection::head::HeadLimits;
 use super::headers::{self, REQUEST_ID, X_REQUEST_ID};
+use super::hub_api::{HubApi, ServedFileLookup};
 use super::keys_api::KeysApi;
 use super::live_api::LiveApi;
 use super::malformed_request::{self, HandshakeHint};
@@ -66,6 +67,8 @@ pub struct AppServices {
     pub downloads: Arc<DownloadRegistry>,
     /// Removes a model from the disk.
     pub remove_model: RemovalOrder,
+    /// Finds the file of a served model.
+    pub served_file: ServedFileLookup,
 }
 
 /// [`ANTHROPIC_VERSION`], which need not be parsed for each request.
@@ -97,6 +100,7 @@ pub struct Gateway {
     pub(super) local_responder: LocalResponder,
     pub(super) models_api: ModelsApi,
     pub(super) model_files: ModelFiles,
+    pub(super) hub_api: HubApi,
     pub(super) usage_api: UsageApi,
     pub(super) live_api: LiveApi,
     pub(super) keys_api: KeysApi,
@@ -152,9 +156,10 @@ impl Gateway {
             usage_api: UsageApi::new(accounting.ledger.clone()),
             pages: Pages::new(&settings.ui),
             cache: AnswerCache::new(&settings.cache, settings.cache_file(), &accounting.metrics),
-            accounting,
             local_responder: app.local_responder,
+            hub_api: HubApi::new(Arc::clone(&app.downloads), Arc::clone(&accounting.metrics), app.served_file),
             model_files: ModelFiles::new(app.downloads, app.remove_model),
+            accounting,
             models_api: ModelsApi::new(settings.routing.list_aliases, translation_limits),
             serves_ollama: settings.routing.ollama_api,
             checks_parameters: settings.limits.strict_parameters,

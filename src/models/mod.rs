@@ -59,6 +59,7 @@ pub use gguf::{GgufError, Metadata, TemplateFacts, YesNoTokens};
 pub use hub::name::{
     NameError, RemoteName, RepositoryId, is_plain_path, path_of_address, path_of_name, sha256_of, shown_name,
 };
+pub use hub::quants::{RepositoryModel, models_of_repository};
 pub use hub::{HubError, Repository, choose_files};
 pub use kind::{KindContradiction, ModelKind};
 pub use list::{

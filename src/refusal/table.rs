@@ -242,6 +242,16 @@ refusals! {
     DownloadNeeded => CONFLICT, INVALID, "download_needed", keep, final;
     /// The download has failed, for this reason.
     DownloadFailed(String) => BAD_GATEWAY, SERVER, "download_failed", keep, final;
+    /// The hub has no such repository, or does not show it.
+    RepositoryNotFound(String) => NOT_FOUND, INVALID, "repository_not_found", keep, final;
+    /// The owner of the repository gives it only to some users of the hub.
+    RepositoryGated(String) => FORBIDDEN, PERMISSION, "repository_gated", keep, final;
+    /// The hub says something that cannot be used, with the reason.
+    HubUnusable(String) => BAD_GATEWAY, SERVER, "hub_error", keep, final;
+    /// The hub does not answer, with the reason.
+    HubUnanswered(String) => BAD_GATEWAY, SERVER, "hub_unavailable", keep, again;
+    /// Too many questions to the hub have no answer yet.
+    TooManyLookups(Duration) => SERVICE_UNAVAILABLE, SERVER, "too_many_lookups", keep, again, wait in (wait);
     /// The model cannot be removed now, because of what uses it.
     ModelInUse(String) => CONFLICT, INVALID, "model_in_use", keep, final;
     /// The model may not be removed by this program, with the reason.
@@ -352,6 +362,11 @@ impl Refusal {
             | Self::DownloadNotFound(_)
             | Self::DownloadNeeded
             | Self::DownloadFailed(_)
+            | Self::RepositoryNotFound(_)
+            | Self::RepositoryGated(_)
+            | Self::HubUnusable(_)
+            | Self::HubUnanswered(_)
+            | Self::TooManyLookups(_)
             | Self::ModelInUse(_)
             | Self::ModelNotRemovable(_)
             | Self::QueueTimeout(_)
@@ -481,7 +496,13 @@ impl fmt::Display for Refusal {
             Self::TooManyListeners(what, _) => write!(f, "{what}; try again later"),
             Self::LogNotFound(name) => write!(f, "There is no log '{}'; GET /logs names those that there are", printable(name)),
             Self::LogUnavailable(why) => write!(f, "The log cannot be read now: {why}"),
-            Self::DownloadsOff(why) | Self::DownloadFailed(why) => f.write_str(why),
+            Self::DownloadsOff(why)
+            | Self::DownloadFailed(why)
+            | Self::RepositoryNotFound(why)
+            | Self::RepositoryGated(why)
+            | Self::HubUnusable(why)
+            | Self::HubUnanswered(why) => f.write_str(why),
+            Self::TooManyLookups(_) => f.write_str("Too many questions to the hub have no answer yet, try again later"),
             Self::ModelInUse(why) => write!(f, "The model is in use: {why}"),
             Self::ModelNotRemovable(why) => write!(f, "The model may not be removed: {why}"),
             Self::DownloadsFull(what, _) => write!(f, "{what}; try again later"),

@@ -22,6 +22,7 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 use super::labels::Label;
+use super::recent_work::RecentWork;
 use super::series::{KeySeries, ModelFamilies, ModelSeries, NO_KEY, Named, OTHER, RequestSeries, Timings};
 use super::series_list::SeriesList;
 use super::warnings::Warnings;
@@ -58,6 +59,8 @@ macro_rules! metrics {
             pub(super) refusal_counts: SeriesList<&'static str, Counter>,
             /// What works worse than it should.
             pub warnings: Warnings,
+            /// What requests have done in the last quarter of an hour.
+            pub recent_work: RecentWork,
             $( #[doc = $help] pub $field: $type, )+
         }
 
@@ -75,7 +78,8 @@ macro_rules! metrics {
                 let build = Family::<BuildLabels, Gauge>::default();
                 build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION"), platform: platform.to_owned() }).set(1);
                 registry.register("llamagate_build_info", "Version and platform", build);
-                Self { registry, started: Instant::now(), models: Named::default(), keys: Named::default(), download_models: Named::default(), other: RequestSeries::new(Label::new(OTHER)), no_key: KeySeries::new(NO_KEY, NO_KEY), refusal_counts: SeriesList::default(), warnings: Warnings::default(), $( $field, )+ }
+                let started = Instant::now();
+                Self { registry, started, recent_work: RecentWork::since(started), models: Named::default(), keys: Named::default(), download_models: Named::default(), other: RequestSeries::new(Label::new(OTHER)), no_key: KeySeries::new(NO_KEY, NO_KEY), refusal_counts: SeriesList::default(), warnings: Warnings::default(), $( $field, )+ }
             }
         }
     };
@@ -145,6 +149,7 @@ metrics! {
     cache_disk_failures: Counter = Counter::default(), "llamagate_cache_disk_failures", "", "Attempts to use `cache.db` that failed";
     download_bytes: Family<ModelLabels, Counter> = Family::default(), "llamagate_download_bytes", "model", "Bytes of models that came over the network; `model` is the name that was asked for, without the query of an address";
     downloads: Family<DownloadStateLabels, Gauge> = Family::default(), "llamagate_downloads", "state", "Downloads by state; of those that have ended, the ones that are remembered";
+    feed_listeners: Gauge = Gauge::default(), "llamagate_feed_listeners", "", "Clients that listen to the feed, `GET /events`";
     usage_events_waiting: Gauge = Gauge::default(), "llamagate_usage_events_waiting", "", "Finished requests and acts of administrators that the usage file could not take yet";
     usage_events_dropped: Counter = Counter::default(), "llamagate_usage_events_dropped", "", "Finished requests and acts of administrators that the usage file lacks, because too much waited for it";
     usage_write_failures: Counter = Counter::default(), "llamagate_usage_write_failures", "", "Attempts to write the usage file that failed; what they would have written is tried again";

@@ -11,6 +11,7 @@
 //! - `live_counts.rs`: what the models have done so far, for those who look
 //! - `metrics.rs`: every metric by name
 //! - `occupancy.rs`: how occupied each model is, for those who choose between several services
+//! - `recent_work.rs`: what requests have done in the last quarter of an hour
 //! - `series.rs`: the time series of a model or a key, looked up once
 //! - `series_list.rs`: series that were looked up before, found again without a lock
 //! - `text_line.rs`: writes words, numbers and times of a log line into memory
@@ -27,6 +28,7 @@ pub mod log;
 mod log_batch;
 pub mod metrics;
 pub mod occupancy;
+pub mod recent_work;
 pub mod series;
 mod series_list;
 mod text_line;

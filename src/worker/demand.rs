@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::bounds::SHORTEST_IDLE_TIME;
 use super::change_signal::ChangeSignal;
+use super::pin::Pin;
 
 /// The demand for one worker, shared by its handles, its owner and the memory scheduler.
 #[derive(Default)]
@@ -28,6 +29,8 @@ pub(super) struct Demand {
     changed: Notify,
     /// How long the worker stays loaded without a request, if a client has said so.
     idle_time: Mutex<Option<IdleTime>>,
+    pin: Mutex<Pin>,
+    /// Notified when the idle time or the pin is set.
     idle_time_changed: Notify,
 }
 
@@ -54,8 +57,20 @@ pub(super) enum DemandChange {
 
 impl Demand {
     /// Returns a demand without guards that notifies `signal` when it begins and when it ends.
-    pub(super) fn new(signal: Arc<ChangeSignal>) -> Self {
-        Self { signal, ..Self::default() }
+    pub(super) fn new(signal: Arc<ChangeSignal>, pin: Pin) -> Self {
+        Self { signal, pin: Mutex::new(pin), ..Self::default() }
+    }
+
+    /// Returns whether, and why, the worker keeps its memory.
+    pub(super) fn pin(&self) -> Pin {
+        *self.pin.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets whether the worker keeps its memory. Loads that wait for memory look again.
+    pub(super) fn set_pin(&self, pin: Pin) {
+        *self.pin.lock().unwrap_or_else(PoisonError::into_inner) = pin;
+        self.idle_time_changed.notify_one();
+        self.signal.notify();
     }
 
     /// Takes a guard, which wakes the worker.
@@ -114,6 +129,7 @@ impl Demand {
     /// time ends it.
     pub(super) fn idle_time(&self, configured: Option<Duration>) -> Option<Duration> {
         match *self.idle_time.lock().unwrap_or_else(PoisonError::into_inner) {
+            _ if self.pin().outlasts_idle_time() => None,
             None => configured,
             Some(IdleTime::Forever) => None,
             Some(IdleTime::For(time)) => Some(time.max(SHORTEST_IDLE_TIME)),
@@ -249,6 +265,13 @@ mod tests {
         assert_eq!(demand.idle_time(Some(hour)), Some(SHORTEST_IDLE_TIME));
         demand.set_idle_time(IdleTime::Forever);
         assert_eq!(demand.idle_time(Some(hour)), None);
+        demand.set_idle_time(IdleTime::For(hour));
+        demand.set_pin(Pin::Ordered);
+        assert_eq!(demand.idle_time(Some(hour)), None, "an ordered pin is above what clients say");
+        for pin in [Pin::Configured, Pin::Off] {
+            demand.set_pin(pin);
+            assert_eq!(demand.idle_time(None), Some(hour), "{pin:?}");
+        }
     }
 
     #[tokio::test]

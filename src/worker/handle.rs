@@ -15,6 +15,7 @@ use super::endpoint::Endpoint;
 use super::endpoint::crash_suspects::{CrashSuspects, Fingerprint};
 use super::health::kv_cache::KvCacheGauge;
 use super::load_gauge::{LoadGauge, LoadReport};
+use super::pin::Pin;
 use super::plan::Plan;
 use super::state::WorkerState;
 use super::worker_metrics::WorkerMetrics;
@@ -198,6 +199,16 @@ impl WorkerHandle {
     /// Sets how long the worker stays loaded without a request, in place of `IDLE_UNLOAD`.
     pub fn set_idle_time(&self, time: IdleTime) {
         self.demand.set_idle_time(time);
+    }
+
+    /// Returns whether, and why, the worker keeps its memory.
+    pub fn pin(&self) -> Pin {
+        self.demand.pin()
+    }
+
+    /// Sets whether the worker keeps its memory, for as long as this worker is supervised. Loads nothing.
+    pub fn set_pin(&self, pin: Pin) {
+        self.demand.set_pin(pin);
     }
 
     /// Starts the worker without demand. A failed worker is started too, with a new restart budget. Does not wait for

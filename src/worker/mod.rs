@@ -18,6 +18,7 @@
 //! - `load_phases.rs`: how long each part of a load took
 //! - `local_errors.rs`: tells failures of this machine from failures of a worker
 //! - `memory/`: the memory that loaded models share
+//! - `pin.rs`: whether a worker stays loaded although others want its memory, or no request comes
 //! - `plan.rs`: the configuration of one worker
 //! - `process/`: starting and ending processes, and clearing what they leave behind
 //! - `procfs.rs`: reads `/proc`; the identity of a process beyond its id
@@ -39,6 +40,7 @@ mod load_gauge;
 mod load_phases;
 mod local_errors;
 mod memory;
+mod pin;
 mod plan;
 mod process;
 mod procfs;
@@ -62,6 +64,7 @@ pub use handle::{LastExit, WorkerCondition, WorkerHandle, WorkerLoss, WorkerStat
 pub use load_gauge::LoadReport;
 pub use memory::budget::{FreeMemory, MemoryBudget};
 pub use memory::learned::LearnedMemory;
+pub use pin::Pin;
 pub use plan::{ChatTemplate, CompanionFiles, Need, Plan, Program};
 pub use process::detached::{DetachedProcess, run_to_end};
 pub use process::help::HelpReader;

@@ -107,6 +107,35 @@ fn the_feed_tells_of_a_load_of_tokens_and_of_acts_in_their_order() {
 }
 
 #[test]
+fn a_listener_that_comes_late_gets_what_was_done_before() {
+    let gateway = Gateway::builder().script(json!({"frames": 30})).start_ready();
+    let client = admin(&gateway);
+    assert_eq!(gateway.client().post_json(CHAT, &chat()).status(), 200);
+    let history = eventually_some("the answer is counted", SOON, || {
+        let history = listen(&client).1.json()["throughput_history"].clone();
+        let sum = |member: &str| history[member].as_array().unwrap().iter().filter_map(Value::as_f64).sum::<f64>();
+        (sum("tokens_per_second") > 0.0 && sum("time_to_first_byte_ms") > 0.0).then_some(history)
+    });
+    assert_eq!(history["step_seconds"], 10, "{history}");
+    let steps = |member: &str| history[member].as_array().unwrap().len();
+    assert!(steps("tokens_per_second") == steps("requests_per_second") && history["until"].is_string(), "{history}");
+}
+
+#[test]
+fn those_who_listen_are_counted() {
+    let gateway = Gateway::builder().start_ready();
+    let listeners = |expected: usize| {
+        let line = format!("\nllamagate_feed_listeners {expected}\n");
+        eventually(&line, SOON, || gateway.anonymous().get("/metrics?format=prometheus").text().contains(&line));
+    };
+    listeners(0);
+    let streams = [listen(&admin(&gateway)).0, listen(&admin(&gateway)).0];
+    listeners(2);
+    drop(streams);
+    listeners(0);
+}
+
+#[test]
 fn a_listener_that_comes_back_gets_only_what_it_missed() {
     let gateway = Gateway::builder().start_ready();
     let client = admin(&gateway);

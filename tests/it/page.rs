@@ -127,6 +127,7 @@ fn without_keys_no_key_is_asked_for_and_the_page_may_load() {
 fn a_model_is_fetched_cancelled_and_deleted() {
     let hub = MockHub::start();
     hub.add("Org/Smol-GGUF", "Smol-Q4_1.gguf", fs::read(smollm()).unwrap());
+    hub.add("Org/Gated-Tiny-GGUF", "Gated-Tiny-Q8_0.gguf", fs::read(test_models().join("tiny-chat.gguf")).unwrap());
     hub.add("Org/Tiny-GGUF", "Tiny-Q8_0.gguf", fs::read(test_models().join("tiny-chat.gguf")).unwrap());
     // Slow enough that a person can cancel.
     hub.set_faults(HubFaults { pause: Duration::from_millis(20), ..HubFaults::default() });

@@ -221,6 +221,10 @@ impl Shared {
         let missing =
             |code: &str| whole(&format!("404 Not Found\r\nX-Error-Code: {code}"), br#"{"error":"Not found"}"#, request);
         match parts.as_slice() {
+            ["api", "models"] => {
+                let found = found_by(&request.path, repositories.keys().filter(|name| !name.contains('@')));
+                whole("200 OK\r\nContent-Type: application/json", found.to_string().as_bytes(), request)
+            }
             ["api", "models", org, name, rest @ ..] => {
                 let repository = format!("{org}/{name}");
                 if !repositories.contains_key(&repository) {
@@ -234,7 +238,14 @@ impl Shared {
                 let Some(found) = repositories.get(&key_of(&repository, &commit)) else {
                     return missing("RevisionNotFound");
                 };
-                let siblings: Vec<_> = found.keys().map(|file| json!({"rfilename": file})).collect();
+                let has_sizes = request.path.contains("blobs=true");
+                let sibling = |(file, held): (&String, &Arc<HubFile>)| match has_sizes {
+                    true => {
+                        json!({"rfilename": file, "size": 133, "lfs": {"sha256": held.sha256, "size": held.bytes.len()}})
+                    }
+                    false => json!({"rfilename": file}),
+                };
+                let siblings: Vec<_> = found.iter().map(sibling).collect();
                 let body = json!({"id": format!("{org}/{name}"), "sha": commit, "siblings": siblings, "tags": [], "private": false});
                 whole("200 OK\r\nContent-Type: application/json", body.to_string().as_bytes(), request)
             }
@@ -333,6 +344,25 @@ impl Shared {
         *left -= 1;
         Some(*bytes)
     }
+}
+
+/// Returns what a search finds: repositories whose names hold its words, as far as its limit goes.
+fn found_by<'a>(path: &str, names: impl Iterator<Item = &'a String>) -> serde_json::Value {
+    let value = |name: &str| {
+        let mut pairs =
+            path.split_once('?').map_or("", |(_, query)| query).split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(found, _)| *found == name).map(|(_, value)| value.replace('+', " ").to_lowercase())
+    };
+    let (words, limit) = (value("search").unwrap_or_default(), value("limit").and_then(|limit| limit.parse().ok()));
+    let has_words = |name: &&String| words.split(' ').all(|word| name.to_lowercase().contains(word));
+    let described = |(number, name): (usize, &String)| {
+        json!({
+            "id": name, "downloads": 1000 - number, "likes": 7, "lastModified": "2026-01-02T03:04:05.000Z",
+            "gated": if name.contains("Gated") { json!("manual") } else { json!(false) },
+            "gguf": {"total": 134_515_008, "architecture": "llama", "context_length": 8192},
+        })
+    };
+    names.filter(has_words).take(limit.unwrap_or(1000)).enumerate().map(described).collect()
 }
 
 /// Returns under which name the files of a commit are kept.

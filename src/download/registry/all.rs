@@ -18,7 +18,9 @@ use super::follower::Follower;
 use super::one::Download;
 use super::order_error::OrderError;
 use super::status::{DownloadReport, DownloadState, DownloadStatus};
-use crate::models::RemoteName;
+use crate::download::downloader::Downloader;
+use crate::download::error::DownloadError;
+use crate::models::{RemoteName, shown_name};
 use crate::settings::Settings;
 use crate::settings::bounds::CONNECTION_GRACE;
 use crate::telemetry::metrics::{DownloadStateLabels, Metrics};
@@ -66,6 +68,27 @@ impl DownloadRegistry {
     /// Makes these settings those of the downloads that follow.
     pub fn set_settings(&self, settings: Arc<Settings>) {
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    /// Returns the settings of the downloads that follow.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns what asks the hub about the model that `name` means.
+    ///
+    /// # Errors
+    /// `HF_HUB_OFFLINE` forbids to ask, or there is no client for the hub.
+    pub fn downloader(&self, name: &str) -> Result<Downloader, OrderError> {
+        let settings = self.settings();
+        if settings.downloads.hf_hub_offline {
+            return Err(OrderError::Offline(DownloadError::Offline { name: shown_name(name) }));
+        }
+        let (downloader, warning) = Downloader::of_settings(&settings).map_err(OrderError::Client)?;
+        if let Some(warning) = warning {
+            tracing::warn!("{warning}");
+        }
+        Ok(downloader)
     }
 
     /// Returns every download, the newest first.

@@ -1,7 +1,7 @@
 //! Begins downloads: each at most once at a time, and within bounds.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -36,17 +36,11 @@ impl DownloadRegistry {
         if let Some(coming) = find_coming(&self.lock(), &name) {
             return Ok(Ordered::Comes(coming));
         }
-        let settings = Arc::clone(&self.settings.lock().unwrap_or_else(PoisonError::into_inner));
+        let settings = self.settings();
         if let Some(model) = look(&settings, given).await {
             return Ok(Ordered::IsThere(self.note_found(name, model)));
         }
-        if settings.downloads.hf_hub_offline {
-            return Err(OrderError::Offline(DownloadError::Offline { name: name.to_string() }));
-        }
-        let (downloader, warning) = Downloader::of_settings(&settings).map_err(OrderError::Client)?;
-        if let Some(warning) = warning {
-            tracing::warn!("{warning}");
-        }
+        let downloader = self.downloader(&name.to_string())?;
         self.begin(downloader, name, false).map(Ordered::Comes)
     }
 

@@ -24,7 +24,7 @@ use super::worker_changes::WorkerChanges;
 use super::worker_counters::WorkerStats;
 use crate::pause_clock::ActiveInstant;
 use crate::settings::values::BackendApi;
-use crate::worker::{self, Fingerprint, IdleTime, WorkerState, WorkerStatus};
+use crate::worker::{self, Fingerprint, IdleTime, Pin, WorkerState, WorkerStatus};
 
 /// One model and the workers that serve it.
 pub struct Model {
@@ -222,6 +222,16 @@ impl Model {
     /// Sets how long the local workers stay loaded without a request, in place of `IDLE_UNLOAD`.
     pub fn set_idle_time(&self, time: IdleTime) {
         self.local_members().for_each(|member| member.handle().set_idle_time(time));
+    }
+
+    /// Returns whether, and why, the local workers keep their memory.
+    pub fn pin(&self) -> Pin {
+        self.local_members().map(|member| member.handle().pin()).max().unwrap_or_default()
+    }
+
+    /// Sets whether the local workers keep their memory. It loads nothing, and lasts until it is set again.
+    pub fn set_pin(&self, pin: Pin) {
+        self.local_members().for_each(|member| member.handle().set_pin(pin));
     }
 
     /// Whether all workers are remote, so that they are neither started nor stopped here.

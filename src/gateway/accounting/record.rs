@@ -334,7 +334,7 @@ impl Drop for RecordData {
             verdict.close(self.code.or(self.has_error_event.then(|| Refusal::BackendError.code())));
         }
         let tokens = self.tokens();
-        self.update_metrics(status, total);
+        self.update_metrics(status, total, tokens);
         let spent = self.spent_tokens(tokens);
         self.charge_tokens(tokens, spent);
         let key_id = self.key.as_deref().map(|key| &*key.id);
@@ -415,7 +415,7 @@ impl RecordData {
         }
     }
 
-    fn update_metrics(&self, status: u16, total: Duration) {
+    fn update_metrics(&self, status: u16, total: Duration, tokens: TokenCounts) {
         let metrics = &self.accounting.metrics;
         let route = self.route.unwrap_or(OTHER);
         if let Some(code) = self.code {
@@ -448,6 +448,8 @@ impl RecordData {
         series.queue.observe(queued.as_secs_f64());
         if let Some(first_byte) = self.first_byte {
             series.first_byte.observe(first_byte.as_secs_f64());
+            let (began, ended) = (self.started + first_byte, self.started + total);
+            metrics.recent_work.add(began, ended, first_byte, tokens.completion.unwrap_or(0));
         }
         metrics.observe_request(series, route, total);
     }

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ use super::bounds::{HISTORY_BYTES, HISTORY_EVENTS, KEPT_FAILURES, LISTENERS_FULL
 use super::changes::{FeedChange, changes, failures};
 use super::look::FeedSources;
 use super::snapshot::FeedSnapshot;
-use super::throughput::{Throughput, WorkCounts};
+use super::throughput::{Throughput, ThroughputHistory, WorkCounts};
 use super::view::{ShownFailure, View};
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::refusal::Refusal;
@@ -123,8 +123,12 @@ impl Feed {
             return Err(Refusal::TooManyListeners(LISTENERS, LISTENERS_FULL_RETRY));
         }
         state.listeners += 1;
+        self.count_listeners(&state);
         let mut must_look = None;
         if state.looking.is_none() {
+            // What was done while others listened is long ago.
+            let counts = self.sources.counts();
+            state.throughput = Throughput::between(&counts, &counts, Duration::ZERO, Timestamp::now());
             let over = self.stop.child_token();
             state.looking = Some(over.clone());
             self.tell(&mut state, self.sources.look(), None);
@@ -143,6 +147,7 @@ impl Feed {
     pub(super) fn leave(&self) {
         let mut state = self.lock();
         state.listeners = state.listeners.saturating_sub(1);
+        self.count_listeners(&state);
         if state.listeners == 0
             && let Some(over) = state.looking.take()
         {
@@ -189,6 +194,12 @@ impl Feed {
         self.sources.accounting.metrics.uptime()
     }
 
+    /// Returns what was done in the last minutes.
+    pub(super) fn history(&self) -> ThroughputHistory {
+        let metrics = &self.sources.accounting.metrics;
+        ThroughputHistory::of(&metrics.recent_work.steps(Instant::now()), Timestamp::now())
+    }
+
     /// Ends all listeners and the task that looks.
     pub(super) async fn end(&self) {
         self.stop.cancel();
@@ -213,6 +224,10 @@ impl Feed {
         }
         let last = state.last;
         self.told.send_if_modified(|told| std::mem::replace(told, last) != last);
+    }
+
+    fn count_listeners(&self, state: &FeedState) {
+        self.sources.accounting.metrics.feed_listeners.set(i64::try_from(state.listeners).unwrap_or(i64::MAX));
     }
 
     fn lock(&self) -> MutexGuard<'_, FeedState> {

@@ -75,7 +75,7 @@ impl Listener {
             Told::Snapshot(snapshot, as_of) => {
                 let missed = self.seen.replace(as_of).map(|seen| as_of.saturating_sub(seen));
                 let mut text = missed.map_or_else(String::new, |missed| dropped_text(&json!({"events": missed})));
-                text.push_str(&snapshot.text(as_of, self.feed.uptime()));
+                text.push_str(&snapshot.text(as_of, self.feed.uptime(), &self.feed.history()));
                 Some(Bytes::from(text))
             }
         }

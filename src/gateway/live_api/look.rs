@@ -94,6 +94,7 @@ fn model_view(model: &Model, metrics: &Metrics) -> ModelView {
         id: info.id.clone(),
         kind: info.kind,
         state: model.state(),
+        pin: model.pin(),
         memory_bytes: memory_of(metrics, &info.id),
         context_length: info.context_length,
         size_bytes: info.size_bytes,

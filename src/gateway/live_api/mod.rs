@@ -13,7 +13,7 @@
 //! - `query.rs`: the parameters of the routes
 //! - `queue_list.rs`: the places of waiting requests
 //! - `snapshot.rs`: all that is told, as one event
-//! - `throughput.rs`: what is done in a second: pure
+//! - `throughput.rs`: what is done in a second, and what was done in the minutes before: pure
 //! - `view.rs`: what is seen of the service at one moment
 //! - `watcher.rs`: the task that looks
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::throughput::Throughput;
+use super::throughput::{Throughput, ThroughputHistory};
 use super::view::{MemoryView, ModelView, QueueView, ShownFailure, View};
 use crate::download::DownloadStatus;
 use crate::fleet::ServiceStatus;
@@ -32,13 +32,14 @@ struct SnapshotData<'a> {
     downloads: Vec<&'a DownloadStatus>,
     memory: &'a MemoryView,
     throughput: &'a Throughput,
+    throughput_history: &'a ThroughputHistory,
     failures: Vec<&'a ShownFailure>,
     acts: Vec<&'a ShownAct>,
 }
 
 impl FeedSnapshot {
-    /// Returns the event, as of the one with this number.
-    pub(super) fn text(&self, as_of: u64, uptime_seconds: f64) -> String {
+    /// Returns the event, as of the one with this number, with what was done before.
+    pub(super) fn text(&self, as_of: u64, uptime_seconds: f64, history: &ThroughputHistory) -> String {
         let Self { view, throughput, failures } = self;
         let data = SnapshotData {
             at: Timestamp::now(),
@@ -50,6 +51,7 @@ impl FeedSnapshot {
             downloads: view.downloads.iter().map(|(_, download)| download).collect(),
             memory: &view.memory,
             throughput,
+            throughput_history: history,
             failures: failures.iter().rev().collect(),
             acts: view.acts.iter().rev().map(|(_, act)| act).collect(),
         };

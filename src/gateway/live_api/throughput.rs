@@ -1,4 +1,4 @@
-//! What is done in a second: pure, from two counts.
+//! What is done in a second, from two counts, and what was done in the minutes before: pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::telemetry::live_counts::ModelCounts;
+use crate::telemetry::recent_work::{STEP_SECONDS, WorkStep};
 
 /// What has been done since the start, and what is under way.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -46,6 +47,38 @@ struct ModelPace {
     model: String,
     #[serde(flatten)]
     pace: Pace,
+}
+
+/// What was done in the last minutes, in steps of equal length. The last step goes on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct ThroughputHistory {
+    /// When the last step was looked at.
+    until: Timestamp,
+    step_seconds: u64,
+    /// Each of these has a value for each step, the oldest first.
+    tokens_per_second: Vec<f64>,
+    requests_per_second: Vec<f64>,
+    time_to_first_byte_ms: Vec<Option<f64>>,
+}
+
+impl ThroughputHistory {
+    /// Returns what was done in these steps, the last of which goes on.
+    pub(super) fn of(steps: &[WorkStep], until: Timestamp) -> Self {
+        let pace = |step: &WorkStep| {
+            let (tokens, served) = (step.tokens as f64, step.served as f64);
+            let done = ModelCounts { tokens, served, first_byte_seconds: step.first_byte_seconds };
+            // Else the first moments of a step look like a great rush.
+            Pace::of(done, Duration::from_secs_f64(step.seconds.max(1.0)))
+        };
+        let paces: Vec<Pace> = steps.iter().map(pace).collect();
+        Self {
+            until,
+            step_seconds: STEP_SECONDS,
+            tokens_per_second: paces.iter().map(|pace| pace.tokens_per_second).collect(),
+            requests_per_second: paces.iter().map(|pace| pace.requests_per_second).collect(),
+            time_to_first_byte_ms: paces.iter().map(|pace| pace.time_to_first_byte_ms).collect(),
+        }
+    }
 }
 
 impl Throughput {
@@ -97,6 +130,19 @@ mod tests {
             (model.to_owned(), ModelCounts { tokens, served, first_byte_seconds })
         };
         WorkCounts { models: models.iter().map(of).collect(), running, waiting: 0 }
+    }
+
+    #[test]
+    fn the_history_has_the_pace_of_each_step() {
+        let steps = [
+            WorkStep { seconds: 10.0, tokens: 50, served: 2, first_byte_seconds: 0.3 },
+            WorkStep { seconds: 0.5, tokens: 6, served: 0, first_byte_seconds: 0.0 },
+        ];
+        let expected = json!({
+            "until": "1970-01-01T00:00:00Z", "step_seconds": 10, "tokens_per_second": [5.0, 6.0],
+            "requests_per_second": [0.2, 0.0], "time_to_first_byte_ms": [150.0, null],
+        });
+        assert_eq!(json!(ThroughputHistory::of(&steps, Timestamp::UNIX_EPOCH)), expected);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::bounds::SAME_ARRIVAL;
 use crate::download::DownloadStatus;
-use crate::fleet::{ServiceStatus, WorkerReport, WorkerState};
+use crate::fleet::{Pin, ServiceStatus, WorkerReport, WorkerState};
 use crate::gateway::accounting::recent_acts::ShownAct;
 use crate::models::ModelKind;
 
@@ -32,6 +32,8 @@ pub(super) struct ModelView {
     pub(super) kind: ModelKind,
     /// The state of the worker that is nearest to serving.
     pub(super) state: WorkerState,
+    /// Whether, and why, it keeps its memory.
+    pub(super) pin: Pin,
     /// Memory of the budget that a loaded worker takes, in bytes.
     pub(super) memory_bytes: Option<u64>,
     pub(super) context_length: Option<u64>,

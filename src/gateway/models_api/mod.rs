@@ -22,7 +22,7 @@ use super::request::envelope::percent_decode;
 use super::routes::route::ModelsRoute;
 use super::translation::shared::TranslationLimits;
 use super::translation::tei_info;
-use crate::fleet::{Model, WorkerState};
+use crate::fleet::{Model, Pin, WorkerState};
 use crate::models::InputModality;
 use crate::refusal::Refusal;
 
@@ -90,6 +90,8 @@ impl ModelsApi {
                 let model = find_local_model(name, caller, table)?;
                 accepted(json!({"id": model.id(), "state": model.unload()}))
             }
+            ModelsRoute::Pin => ok(pinned(find_local_model(name, caller, table)?, Pin::Ordered)),
+            ModelsRoute::Unpin => ok(pinned(find_local_model(name, caller, table)?, Pin::Off)),
             ModelsRoute::Ollama(route) => ollama::respond(route, name, caller, table, self.created)
                 .map(|body| json_response(StatusCode::OK, &body)),
             // llama.cpp's router answers these with 200 and `success`.
@@ -154,6 +156,7 @@ impl ModelsApi {
                 "tier": info.tier,
                 "aliases": info.aliases,
                 "state": model.state(),
+                "pin": model.pin(),
                 "context_length": info.context_length,
                 "quantization": info.quantization,
                 "size_bytes": info.size_bytes,
@@ -173,6 +176,12 @@ impl ModelsApi {
         remove_nulls(&mut entry["meta"]);
         entry
     }
+}
+
+/// Pins a model or lets it go, and returns what has become of it.
+fn pinned(model: &Model, pin: Pin) -> Value {
+    model.set_pin(pin);
+    json!({"id": model.id(), "state": model.state(), "pin": pin})
 }
 
 /// Returns the state of a model in the words of llama.cpp's router.

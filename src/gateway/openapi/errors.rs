@@ -71,6 +71,7 @@ pub(super) fn of_route(route: &Route) -> Map<String, Value> {
     }
     match route.target {
         RouteTarget::Worker(_) => statuses.extend(OF_WORKERS),
+        RouteTarget::Hub(_) => statuses.extend([400, 404, 502, 503]),
         _ if route.id_at.is_some() => statuses.extend(OF_IDS),
         RouteTarget::Keys(_) | RouteTarget::Usage(_) => statuses.extend([400, 404, 409, 503]),
         RouteTarget::Files(_) => statuses.extend([404, 409, 502]),

@@ -28,6 +28,7 @@ const TEXTS: &[(&str, &str)] = &[
     ("ollama", include_str!("schemas/ollama.json")),
     ("models", include_str!("schemas/models.json")),
     ("downloads", include_str!("schemas/downloads.json")),
+    ("hub", include_str!("schemas/hub.json")),
     ("keys", include_str!("schemas/keys.json")),
     ("usage", include_str!("schemas/usage.json")),
     ("live", include_str!("schemas/live.json")),

@@ -108,6 +108,7 @@ pub fn reserved_paths() -> Vec<&'static str> {
         | RouteTarget::Models(_)
         | RouteTarget::Files(_)
         | RouteTarget::Usage(_)
+        | RouteTarget::Hub(_)
         | RouteTarget::Live(_)
         | RouteTarget::Keys(_)
         | RouteTarget::Page(_)

@@ -61,6 +61,8 @@ pub(in crate::gateway) enum RouteTarget {
     Usage(UsageRoute),
     /// The routes with which people look at the service while it works.
     Live(LiveRoute),
+    /// What there is on the hub, and what of it fits.
+    Hub(HubRoute),
     /// The routes about API keys.
     Keys(KeysRoute),
     /// A page for browsers.
@@ -80,6 +82,17 @@ pub(in crate::gateway) enum LiveRoute {
     Logs,
     /// `GET /logs/{id}`
     Log,
+}
+
+/// A route with which people choose a model. The gateway answers all of them itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) enum HubRoute {
+    /// `GET /hub/models`
+    Search,
+    /// `GET /hub/models/{id}`
+    Repository,
+    /// `GET /fit`
+    Fit,
 }
 
 /// A route about the usage ledger.
@@ -104,6 +117,10 @@ pub(in crate::gateway) enum ModelsRoute {
     Load,
     /// `POST /v1/models/{id}/unload`
     Unload,
+    /// `POST /v1/models/{id}/pin`
+    Pin,
+    /// `POST /v1/models/{id}/unpin`
+    Unpin,
     /// `POST /models/load`, which names the model in its body
     LoadNamed,
     /// `POST /models/unload`, which names the model in its body

@@ -4,8 +4,8 @@
 //! page.
 
 use super::route::{
-    ClosedPath, DialectFamily, FilesRoute, KeysRoute, LiveRoute, LocalRoute, ModelsRoute, OllamaModels, PageRoute,
-    Route, RouteAccess, RouteMethod, RoutePort, RouteTarget, StreamEnd, UsageRoute, id_at,
+    ClosedPath, DialectFamily, FilesRoute, HubRoute, KeysRoute, LiveRoute, LocalRoute, ModelsRoute, OllamaModels,
+    PageRoute, Route, RouteAccess, RouteMethod, RoutePort, RouteTarget, StreamEnd, UsageRoute, id_at,
 };
 use crate::dialect::rerank::words::COMPLETION_PATH;
 use crate::keys::Scope;
@@ -128,6 +128,10 @@ const fn files(method: RouteMethod, path: &'static str, files_route: FilesRoute,
 
 const fn live(path: &'static str, route: LiveRoute, access: RouteAccess, about: &'static str) -> Route {
     Route { access, target: RouteTarget::Live(route), ..get(path, about) }
+}
+
+const fn hub(path: &'static str, route: HubRoute, about: &'static str) -> Route {
+    Route { access: ADMIN, target: RouteTarget::Hub(route), ..get(path, about) }
 }
 
 const fn keys(method: RouteMethod, path: &'static str, route: KeysRoute, about: &'static str) -> Route {
@@ -289,6 +293,12 @@ pub(in crate::gateway) const ROUTES: &[Route] = &[
     },
     models_command("/v1/models/{id}/load", ModelsRoute::Load, "loads a model"),
     models_command("/v1/models/{id}/unload", ModelsRoute::Unload, "unloads a model"),
+    models_command(
+        "/v1/models/{id}/pin",
+        ModelsRoute::Pin,
+        "keeps a model in memory once it is loaded: it is neither evicted nor unloaded after its idle time",
+    ),
+    models_command("/v1/models/{id}/unpin", ModelsRoute::Unpin, "lets a model be evicted and unloaded again"),
     models_command("/models/load", ModelsRoute::LoadNamed, "loads the model that `model` names in the body"),
     models_command("/models/unload", ModelsRoute::UnloadNamed, "unloads the model that `model` names in the body"),
     files(
@@ -309,6 +319,17 @@ pub(in crate::gateway) const ROUTES: &[Route] = &[
         target: RouteTarget::Usage(UsageRoute::Audit),
         ..get("/audit", "what administrators have done, the newest first (see [USAGE.md](USAGE.md))")
     },
+    hub(
+        "/hub/models",
+        HubRoute::Search,
+        "repositories of the hub with GGUF files: `?q=` has words of their names, `&limit=` says how many",
+    ),
+    hub(
+        "/hub/models/{id}",
+        HubRoute::Repository,
+        "the models of a repository with their sizes; `?fit=true` says of each whether it fits",
+    ),
+    hub("/fit", HubRoute::Fit, "whether a model fits into memory, from its header alone; `?model=NAME` names it"),
     live("/events", LiveRoute::Events, ADMIN, "what happens, as server-sent events (see [EVENTS.md](EVENTS.md))"),
     live(
         "/v1/queue",

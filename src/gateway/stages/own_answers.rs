@@ -57,6 +57,10 @@ impl Gateway {
             RouteTarget::Usage(usage_route) => {
                 self.usage_api.respond(usage_route, parts, caller).await.map(LocalAnswer::Whole)
             }
+            RouteTarget::Hub(hub_route) => {
+                let id = id_in_path(route, parts);
+                self.hub_api.respond(hub_route, &id, parts, caller).await.map(LocalAnswer::Whole)
+            }
             RouteTarget::Live(live_route) => {
                 self.live_api.respond(live_route, &id_in_path(route, parts), parts, caller).await
             }

@@ -15,7 +15,8 @@ impl KeptAlive {
     /// Applies it to the local workers of the model.
     pub(super) fn apply(model: &Model, time: KeepAlive) {
         match time {
-            KeepAlive::Unload if model.is_remote() => {}
+            // What an administrator has pinned is not for every client to unload.
+            KeepAlive::Unload if model.is_remote() || model.pin().outlasts_idle_time() => {}
             KeepAlive::Unload => {
                 model.unload();
             }

@@ -8,12 +8,14 @@
 //! - `compute.rs`: the buffers that it computes in
 //! - `demand.rs`: what a model is to be loaded for
 //! - `fit.rs`: whether a model fits, and what of it does
+//! - `requantized.rs`: what another quantisation of a model says, by the sizes of the files
 
 mod buffers;
 mod cache;
 mod compute;
 mod demand;
 mod fit;
+mod requantized;
 
 use super::gguf::Metadata;
 use super::kind::is_encoder;
@@ -21,6 +23,7 @@ use super::kind::is_encoder;
 pub use buffers::MemoryEstimate;
 pub use demand::{CacheType, MemoryDemand, MemoryOptions};
 pub use fit::{FitReport, MemoryLimit};
+pub use requantized::requantized;
 
 /// Least memory that is planned for compute buffers and for the program itself, in bytes.
 const MIN_COMPUTE_BYTES: u64 = 64 << 20;

@@ -5,8 +5,10 @@
 //! Downloads nothing, and does not read the file: [`super::check`] does.
 //!
 //! - `name.rs`: what the name of a model on the network means
+//! - `quants.rs`: the models of a repository, by the names of its files
 
 pub(super) mod name;
+pub(super) mod quants;
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -340,10 +342,14 @@ fn choose<'p>(models: &'p [PathBuf], quant: Option<&str>) -> Result<&'p PathBuf,
 /// # Errors
 /// Why none was chosen, in one sentence.
 pub fn choose_files(files: &[PathBuf], quant: Option<&str>) -> Result<Vec<PathBuf>, String> {
-    let is_first = |path: &&PathBuf| SplitPart::of_path(path).is_none_or(|part| part.number == 1);
-    let is_model = |path: &&PathBuf| is_gguf(path) && !has_companion_name(path);
-    let models: Vec<PathBuf> = files.iter().filter(is_model).filter(is_first).cloned().collect();
+    let models: Vec<PathBuf> = files.iter().filter(|path| is_model(path)).cloned().collect();
     choose(&models, quant).map(|chosen| parts_of(chosen)).map_err(|reason| reason.describe(&models))
+}
+
+/// Returns whether the file at this path is a model by its name: no companion, and of a split model the first part.
+fn is_model(path: &Path) -> bool {
+    let is_first = SplitPart::of_path(path).is_none_or(|part| part.number == 1);
+    is_first && is_gguf(path) && !has_companion_name(path)
 }
 
 /// Finds the model whose path contains this quantisation. If there are several, the one with the shortest id is chosen:

@@ -35,8 +35,6 @@ pub(crate) struct MemoryRequest {
     pub(crate) model: String,
     /// Bytes.
     pub(crate) need: u64,
-    /// Whether the worker is never evicted.
-    pub(crate) is_pinned: bool,
     /// Whether the worker is started ahead of requests.
     pub(crate) is_preloaded: bool,
     /// The demand for the worker.
@@ -347,7 +345,8 @@ impl Grant {
     }
 
     fn holder_in(&self, stage: HolderStage) -> MemoryHolder<'_> {
-        let MemoryRequest { need, is_pinned, is_preloaded, .. } = self.request;
+        let MemoryRequest { need, is_preloaded, ref demand, .. } = self.request;
+        let is_pinned = demand.pin().is_on();
         MemoryHolder { id: self.id, model: &self.request.model, need, is_pinned, is_preloaded, stage }
     }
 }

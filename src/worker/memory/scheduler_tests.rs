@@ -13,6 +13,7 @@ use crate::worker::change_signal::ChangeSignal;
 use crate::worker::demand::{Demand, DemandGuard};
 use crate::worker::endpoint::in_flight::InFlight;
 use crate::worker::endpoint::{Endpoint, RequestClass};
+use crate::worker::pin::Pin;
 
 pub(super) const BUDGET: u64 = 100;
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -57,8 +58,8 @@ impl Fixture {
     }
 
     fn replica(&self, model: &str, need: u64) -> Worker {
-        let demand = Arc::new(Demand::new(Arc::clone(&self.change_signal)));
-        let request = MemoryRequest { model: model.to_owned(), need, is_pinned: false, is_preloaded: false, demand };
+        let demand = Arc::new(Demand::new(Arc::clone(&self.change_signal), Pin::Off));
+        let request = MemoryRequest { model: model.to_owned(), need, is_preloaded: false, demand };
         Worker { request, change_signal: Arc::clone(&self.change_signal), scheduler: self.scheduler.clone() }
     }
 
@@ -170,8 +171,8 @@ async fn models_that_fit_are_loaded_and_the_least_recently_used_idle_worker_is_e
 #[tokio::test(start_paused = true)]
 async fn pinned_busy_loading_and_wanted_workers_are_not_evicted_until_they_are_idle() {
     let fixture = Fixture::new();
-    let mut pinned = fixture.worker(20);
-    pinned.request.is_pinned = true;
+    let pinned = fixture.worker(20);
+    pinned.request.demand.set_pin(Pin::Configured);
     let (busy, wanted, waits) = (fixture.worker(40), fixture.worker(40), fixture.worker(60));
     let pinned = pinned.load().await;
     let busy = busy.load().await;
@@ -397,8 +398,8 @@ async fn a_load_without_demand_for_which_nothing_can_be_evicted_blocks_no_other(
 #[tokio::test(start_paused = true)]
 async fn a_model_that_does_not_fit_beside_pinned_ones_is_reported_once_until_it_fits() {
     let fixture = Fixture::new();
-    let mut pinned = fixture.worker(60);
-    pinned.request.is_pinned = true;
+    let pinned = fixture.worker(60);
+    pinned.request.demand.set_pin(Pin::Configured);
     let held = pinned.load().await;
     let (large, small) = (fixture.worker(50), fixture.worker(40));
     let reported = || fixture.scheduler.0.ledger().reported_crowded_out.iter().cloned().collect::<Vec<_>>();

@@ -171,7 +171,7 @@ impl Owner {
         let has_served = self.state().has_served();
         // A preloaded or pinned worker is restarted without demand, unless it was draining anyway.
         if matches!(self.state(), WorkerState::Ready | WorkerState::Unhealthy)
-            && (self.plan.preload || self.plan.pinned)
+            && (self.plan.preload || self.demand.shared().pin().is_on())
         {
             self.demand.set_autostart();
         }

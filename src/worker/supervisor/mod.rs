@@ -36,6 +36,7 @@ use crate::worker::endpoint::crash_suspects::CrashSuspects;
 use crate::worker::handle::{LastExit, LocalFacts, WorkerHandle, WorkerStatus};
 use crate::worker::health::kv_cache::KvCacheGauge;
 use crate::worker::load_gauge::LoadGauge;
+use crate::worker::pin::Pin;
 use crate::worker::plan::{Plan, Program};
 use crate::worker::process::blocking::BlockingTask;
 use crate::worker::state::{WorkerEvent, WorkerState};
@@ -55,7 +56,7 @@ pub fn supervise(
 ) -> WorkerHandle {
     let initial = WorkerStatus { files: plan.files.digest(), ..WorkerStatus::initial(!plan.preload) };
     let (sender, status) = channel::channel(initial);
-    let demand = Arc::new(Demand::new(Arc::clone(&shared.change_signal)));
+    let demand = Arc::new(Demand::new(Arc::clone(&shared.change_signal), Pin::of_configuration(plan.pinned)));
     let metrics =
         WorkerMetrics::register(Arc::clone(&shared.metrics), plan.model.clone(), plan.number, status.borrow().state);
     let local = Arc::new(LocalFacts {

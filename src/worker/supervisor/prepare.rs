@@ -71,7 +71,6 @@ impl Owner {
         MemoryRequest {
             model: self.plan.model.clone(),
             need: self.need(),
-            is_pinned: self.plan.pinned,
             is_preloaded: self.plan.preload,
             demand: Arc::clone(self.demand.shared()),
         }

@@ -212,6 +212,36 @@ async function load(page, model) {
   await row.getByText("ready", { exact: true }).waitFor();
 }
 
+/** Pins a model and lets it go. */
+async function pin(page, model) {
+  const row = page.locator(".models > li").filter({ has: page.getByText(model, { exact: true }) });
+  await row.getByRole("button", { name: `Pin ${model}`, exact: true }).click();
+  await row.getByText(/^pinned · /).waitFor();
+  await checkAccess(page, "a pinned model");
+  await row.getByRole("button", { name: `Unpin ${model}`, exact: true }).click();
+  await row.getByRole("button", { name: `Pin ${model}`, exact: true }).waitFor();
+}
+
+/** Looks whether the charts of a page that has just been opened know what was done before. */
+async function seePast(page) {
+  await page.reload();
+  await show(page, "now");
+  await page.getByRole("img", { name: /^Tokens a second: last / }).waitFor();
+  await page.getByRole("img", { name: /^Time to first byte: last / }).waitFor();
+}
+
+/** Gets an answer that is no JSON, in a stream and whole. */
+async function meetDamage(page) {
+  await show(page, "chat");
+  await answerWith(page, "data: {half\n\n");
+  await ask(page, "Say something.");
+  await page.getByRole("alert").getByText("The service's answer is damaged").waitFor();
+  await page.getByRole("button", { name: "New chat" }).click();
+  await page.route("**/v1/models", (route) => route.fulfill({ contentType: "application/json", body: "<html>" }), { times: 1 });
+  await show(page, "models");
+  await page.getByRole("alert").getByText("The service's answer is damaged").waitFor();
+}
+
 /** Makes a key, asks with it, changes it, gives it a new secret, and removes it. */
 async function useKeys(page) {
   await show(page, "keys");
@@ -270,6 +300,48 @@ async function readLogs(page) {
   for (const line of await lines.allTextContents()) assert.match(line, /chat\/completions/);
 }
 
+/** Searches the hub, sees what fits, and downloads it by a click. */
+async function findOnHub(page) {
+  const search = async (words) => {
+    await page.getByLabel("Words of its name").fill(words);
+    await page.getByRole("button", { name: "Search" }).click();
+  };
+  await search("no such model");
+  await page.getByText("No repository with GGUF files has these words in its name.").waitFor();
+  await search("tiny");
+  const files = page.getByRole("button", { name: "Show the files of Org/Tiny-GGUF" });
+  await files.focus();
+  await page.keyboard.press("Enter");
+  const row = page.locator(".quants > li").filter({ has: page.getByText("Q8_0", { exact: true }) });
+  await row.getByText("fits", { exact: true }).waitFor();
+  await row.getByText(/needs .* of .*memory budget/).waitFor();
+  await checkAccess(page, "what fits");
+  await picturesOf(page, "models-search");
+  await row.getByRole("button", { name: "Download Org/Tiny-GGUF:Q8_0" }).click();
+  await row.getByText("here", { exact: true }).waitFor();
+  await page.route("**/hub/models?*", (route) => route.fulfill({ status: 502, json: { error: { message: "The hub is away.", code: "hub_unavailable" } } }), { times: 1 });
+  await search("tiny");
+  await page.getByRole("alert").getByText("The hub is away.").waitFor();
+  await checkAccess(page, "a hub that is away");
+  await page.getByRole("alert").getByRole("button", { name: "Dismiss" }).click();
+}
+
+/** Keeps pictures of what is shown, wide and narrow, in light and dark. */
+async function picturesOf(page, name) {
+  for (const colorScheme of ["light", "dark"]) {
+    for (const width of [1280, 390, 360]) {
+      await page.emulateMedia({ colorScheme });
+      await page.setViewportSize({ width, height: 800 });
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      assert.ok(overflow <= 0, `${name} is ${overflow} px wider than a screen of ${width} px`);
+      await checkAccess(page, `${name}, ${colorScheme}, ${width}`);
+      if (pictures) await page.screenshot({ path: path.join(pictures, `${role}-${name}-${colorScheme}-${width}.png`), fullPage: true });
+    }
+  }
+  await page.emulateMedia({ colorScheme: null });
+  await page.setViewportSize({ width: 1280, height: 800 });
+}
+
 /** Looks at each page in light and dark, on a wide screen and a narrow one. */
 async function lookAround(browser, state) {
   for (const colorScheme of ["light", "dark"]) {
@@ -303,6 +375,9 @@ const ROLES = {
     await goOn(page);
     await runSamples(page, folder);
     await load(page, "smol");
+    await pin(page, "smol");
+    await seePast(page);
+    await meetDamage(page);
     await show(page, "usage");
     await page.locator(".page-usage tbody tr").first().waitFor();
     const saved = page.waitForEvent("download");
@@ -336,7 +411,7 @@ const ROLES = {
     await page.reload();
     await page.locator("nav").waitFor();
     await page.locator(".models > li").first().waitFor();
-    assert.equal(await page.getByRole("button", { name: /^(Load|Unload) / }).count(), 0);
+    assert.equal(await page.getByRole("button", { name: /^(Load|Unload|Pin|Unpin) / }).count(), 0);
     await show(page, "chat");
     await embedAndRank(page);
     await outliveKey(page);
@@ -384,6 +459,8 @@ const ROLES = {
     await fetched.click();
     await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
     await fetched.waitFor({ state: "detached" });
+
+    await findOnHub(page);
 
     await order("Org/None-GGUF");
     await page.getByText(/None-GGUF/).first().waitFor();

@@ -1,0 +1,76 @@
+//! The models of a repository, by the names of its files alone: its quantisations, each with the name by which it is pulled.
+
+use std::path::PathBuf;
+
+use super::{choose_files, is_model};
+use crate::models::companions::choice::projector_of;
+use crate::models::companions::names::quant_word;
+use crate::models::split::parts_of;
+
+/// A model of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositoryModel {
+    /// The name by which it is pulled.
+    pub name: String,
+    /// Its quantisation, as the name of its file says it.
+    pub quant: Option<String>,
+    /// Its files; of a split model, all parts in order.
+    pub files: Vec<PathBuf>,
+    /// The projector that comes with it.
+    pub projector: Option<PathBuf>,
+}
+
+/// Returns the first models of the repository with this name, at most `most` of them, in the order of `files`, which are the
+/// paths of all its files.
+#[must_use]
+pub fn models_of_repository(repository: &str, files: &[PathBuf], most: usize) -> Vec<RepositoryModel> {
+    let model = |path: &PathBuf| {
+        let text = path.to_string_lossy();
+        let quant = quant_word(&text);
+        let means = |quant: &&str| choose_files(files, Some(quant)).is_ok_and(|chosen| chosen.first() == Some(path));
+        let by_quant = quant.filter(means);
+        RepositoryModel {
+            name: by_quant.map_or_else(|| format!("{repository}/{text}"), |quant| format!("{repository}:{quant}")),
+            quant: quant.map(str::to_owned),
+            files: parts_of(path),
+            // What is named by its file comes alone.
+            projector: by_quant.and_then(|_| projector_of(path, files)),
+        }
+    };
+    files.iter().filter(|path| is_model(path)).take(most).map(model).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_quantisation_has_the_name_by_which_it_comes() {
+        let files: Vec<PathBuf> = [
+            "README.md",
+            "M-Q4_K_M.gguf",
+            "M-UD-Q4_K_M.gguf",
+            "M-Q8_0-00001-of-00002.gguf",
+            "M-Q8_0-00002-of-00002.gguf",
+            "mmproj-M-f16.gguf",
+            "M.gguf",
+        ]
+        .map(PathBuf::from)
+        .into();
+        let found = models_of_repository("o/m", &files, 100);
+        let names: Vec<(&str, Option<&str>, usize)> =
+            found.iter().map(|one| (one.name.as_str(), one.quant.as_deref(), one.files.len())).collect();
+        assert_eq!(
+            names,
+            [
+                ("o/m:Q4_K_M", Some("Q4_K_M"), 1),
+                ("o/m/M-UD-Q4_K_M.gguf", Some("Q4_K_M"), 1),
+                ("o/m:Q8_0", Some("Q8_0"), 2),
+                ("o/m/M.gguf", None, 1),
+            ]
+        );
+        assert_eq!(found[0].projector.as_deref(), Some("mmproj-M-f16.gguf".as_ref()));
+        assert_eq!(found[1].projector, None);
+        assert_eq!(models_of_repository("o/m", &files, 2).len(), 2);
+    }
+}
