@@ -1,7 +1,7 @@
 //! The subcommands: their arguments, output and exit codes. The flags of settings are generated from the table of
 //! settings.
 //!
-//! - `arguments.rs`: the command line
+//! - `arguments/`: the command line
 //! - `chat/`: `llamagate chat`
 //! - `check.rs`: `llamagate check`
 //! - `client/`: the HTTP API as the subcommands ask it

@@ -44,4 +44,4 @@ pub use error::{KeyFileError, KeyLineProblem, SharedWithEnvironment};
 pub use file::{read, read_with_mode};
 pub use key::{Budget, Key, Scope, Scopes, UnknownScope};
 pub use priority::{Priority, UnknownPriority};
-pub use store::{CHANGE_SEEN_WITHIN, Denied, SERVICE_KEY_ID, Store, WATCH_INTERVAL};
+pub use store::{CHANGE_SEEN_WITHIN, Denied, FoundKey, SERVICE_KEY_ID, Store, WATCH_INTERVAL};

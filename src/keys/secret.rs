@@ -65,6 +65,11 @@ impl Digest {
         Some(Self(bytes))
     }
 
+    /// Returns its bytes, for a hash of which it is a part.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     fn to_hex(self) -> String {
         hex(&self.0)
     }

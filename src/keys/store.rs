@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -51,6 +52,24 @@ pub enum Denied {
 
 /// The key_id of `LLAMAGATE_API_KEY`.
 pub const SERVICE_KEY_ID: &str = "env";
+
+/// A key, and the secret by which it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundKey {
+    /// The key.
+    pub key: Arc<Key>,
+    /// The digest of the secret. It differs between the secrets of a key, and between two keys that have had the same
+    /// name.
+    pub secret: Digest,
+}
+
+impl Deref for FoundKey {
+    type Target = Key;
+
+    fn deref(&self) -> &Key {
+        &self.key
+    }
+}
 
 type Table = HashMap<Digest, Arc<Key>, RandomState>;
 
@@ -141,7 +160,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Denied`] says why there is no valid key.
-    pub fn lookup(&self, secret: &str, now: Timestamp) -> Result<Arc<Key>, Denied> {
+    pub fn lookup(&self, secret: &str, now: Timestamp) -> Result<FoundKey, Denied> {
         if !secret::can_be_presented(secret) {
             return Err(Denied::Malformed);
         }
@@ -149,7 +168,10 @@ impl Store {
         let table = self.0.table.load();
         digest_memo::with_digest(secret, |digest| {
             let key = table.get(digest).ok_or(Denied::Unknown)?;
-            if key.has_expired(now) { Err(Denied::Expired) } else { Ok(Arc::clone(key)) }
+            if key.has_expired(now) {
+                return Err(Denied::Expired);
+            }
+            Ok(FoundKey { key: Arc::clone(key), secret: *digest })
         })
     }
 

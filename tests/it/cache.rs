@@ -457,3 +457,24 @@ fn repeatable(text: &str) -> Vec<Value> {
     let lines = text.lines().map(|line| line.strip_prefix("data: ").unwrap_or(line));
     lines.filter_map(|line| serde_json::from_str(line).ok()).map(without).collect()
 }
+
+/// A key that was made under the name of a removed one once got the answers that were kept for that one.
+#[test]
+fn a_key_of_the_same_name_as_a_removed_one_gets_none_of_its_answers() {
+    let gateway = ready(json!({}), &[]);
+    let admin = gateway.client_with(ADMIN);
+    let make = || {
+        let made = admin.post_json("/keys", &json!({"name": "team"}));
+        assert_eq!(made.status(), 201, "{}", made.text());
+        gateway.client_with(made.json()["secret"].as_str().unwrap())
+    };
+    let first = make();
+    ask(&first, CHAT, &chat(false), "miss");
+    ask(&first, CHAT, &chat(false), "hit");
+    let rotated = admin.post_json("/keys/team/rotate", &json!({"overlap": "1h"})).json();
+    let rotated = gateway.client_with(rotated["secret"].as_str().unwrap());
+    ask(&rotated, CHAT, &chat(false), "miss");
+    ask(&first, CHAT, &chat(false), "hit");
+    assert_eq!(admin.send("DELETE", "/keys/team", b"").status(), 200);
+    ask(&make(), CHAT, &chat(false), "miss");
+}

@@ -24,7 +24,8 @@ use crate::fleet::ModelInfo;
 use crate::gateway::client_address::ClientAddress;
 use crate::gateway::credentials::offered_keys;
 use crate::gateway::routes::route::{Route, RouteAccess};
-use crate::keys::{Budget, Denied, Key, Priority, Scope, Store};
+use crate::keys::secret::Digest;
+use crate::keys::{Budget, Denied, FoundKey, Key, Priority, Scope, Store};
 use crate::ledger::BudgetUse;
 use crate::models::shown_name;
 use crate::refusal::Refusal;
@@ -77,6 +78,8 @@ enum CallerIdentity {
 
 struct AuthenticatedKey {
     key: Arc<Key>,
+    /// The digest of the secret that the request has.
+    secret: Digest,
     meter: Meter,
     permit: Option<ConcurrencyPermit>,
     /// The priority of this request.
@@ -214,8 +217,8 @@ impl Authenticator {
         let store = self.keys.as_ref().ok_or(Refusal::InvalidKey)?;
         let address_check = self.auth_failures.as_ref().map_or(Ok(()), |failures| failures.check(client));
         let address_limited = |wait| Refusal::RateLimited("wrong API keys from this address", wait);
-        let key = match lookup_any(store, &offered, scope, now) {
-            Ok(key) => key,
+        let FoundKey { key, secret } = match lookup_any(store, &offered, scope, now) {
+            Ok(found) => found,
             // An expired key is not a guess, so it is not counted. While the address has to wait it gets the same refusal as a
             // wrong key, which does not reveal that it was valid once.
             Err(Denied::Expired) => return Err(address_check.map_or_else(address_limited, |()| Refusal::ExpiredKey)),
@@ -238,7 +241,7 @@ impl Authenticator {
         }
         meter.remember_address(client);
         let priority = key.priority;
-        Ok(Caller(CallerIdentity::Key(AuthenticatedKey { key, meter, permit: None, priority, person: None })))
+        Ok(Caller(CallerIdentity::Key(AuthenticatedKey { key, secret, meter, permit: None, priority, person: None })))
     }
 }
 
@@ -248,7 +251,7 @@ impl Authenticator {
 ///
 /// # Errors
 /// Without a valid key, [`Denied::Expired`] if one of them was valid once.
-fn lookup_any(store: &Store, offered: &[&str], scope: Scope, now: Timestamp) -> Result<Arc<Key>, Denied> {
+fn lookup_any(store: &Store, offered: &[&str], scope: Scope, now: Timestamp) -> Result<FoundKey, Denied> {
     let mut denied = Denied::Unknown;
     let mut other = None;
     for secret in offered {
@@ -304,6 +307,11 @@ impl Caller {
         }
     }
 
+    /// Returns the digest of the secret that the caller has, if it has a key.
+    pub(crate) fn secret(&self) -> Option<&Digest> {
+        self.authenticated_key().map(|authenticated| &authenticated.secret)
+    }
+
     /// Returns the meter of the key, if the caller has one.
     pub(crate) fn meter(&self) -> Option<&Meter> {
         self.authenticated_key().map(|authenticated| &authenticated.meter)
@@ -320,9 +328,10 @@ impl Caller {
         Self(match &self.0 {
             CallerIdentity::Anonymous => CallerIdentity::Anonymous,
             CallerIdentity::Platform(name) => CallerIdentity::Platform(name),
-            CallerIdentity::Key(AuthenticatedKey { key, meter, priority, person, .. }) => {
+            CallerIdentity::Key(AuthenticatedKey { key, secret, meter, priority, person, .. }) => {
                 CallerIdentity::Key(AuthenticatedKey {
                     key: Arc::clone(key),
+                    secret: *secret,
                     meter: meter.clone(),
                     permit: None,
                     priority: *priority,

@@ -24,6 +24,7 @@ use crate::gateway::request::body::RequestBody;
 use crate::gateway::request::envelope::Envelope;
 use crate::gateway::response::shared::PieceSource;
 use crate::gateway::routes::route::Route;
+use crate::keys::secret::Digest;
 use crate::models::ModelKind;
 use crate::refusal::Shape;
 use crate::settings::options::Caching;
@@ -131,6 +132,7 @@ impl AnswerCache {
         let revision = model.revision();
         let key_parts = KeyParts {
             key_id: caller.key_id().filter(|_| !self.is_shared),
+            secret: caller.secret().filter(|_| !self.is_shared).map(Digest::as_bytes),
             path: route.path,
             query: parts.uri.query(),
             model: model.id(),

@@ -22,6 +22,8 @@ const OTHER_MEMBERS: [&str; 5] = ["stream", "user", "safety_identifier", "prompt
 pub(super) struct KeyParts<'a> {
     /// The id of the caller's key; `None` if there are no keys, or if all share answers.
     pub(super) key_id: Option<&'a str>,
+    /// The digest of its secret: a name may be given to another key later.
+    pub(super) secret: Option<&'a [u8; 32]>,
     /// The path of the route.
     pub(super) path: &'a str,
     pub(super) query: Option<&'a str>,
@@ -48,6 +50,7 @@ impl CacheKey {
         for text in [parts.key_id, Some(parts.path), parts.query, Some(parts.model), parts.requested_model] {
             hash.add_optional(text.map(str::as_bytes));
         }
+        hash.add_optional(parts.secret.map(|digest| &digest[..]));
         hash.add(&parts.revision.to_bytes());
         hash.add(&[u8::from(parts.is_stream)]);
         for (name, value) in counted_headers(headers) {

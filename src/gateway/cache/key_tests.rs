@@ -9,6 +9,7 @@ use super::*;
 
 const PARTS: KeyParts<'static> = KeyParts {
     key_id: Some("a"),
+    secret: Some(&[1; 32]),
     path: "/v1/chat/completions",
     query: None,
     model: "m",
@@ -39,6 +40,8 @@ fn each_part_of_a_key_counts() {
     for parts in [
         KeyParts { key_id: Some("b"), ..PARTS },
         KeyParts { key_id: None, ..PARTS },
+        KeyParts { secret: Some(&[2; 32]), ..PARTS },
+        KeyParts { secret: None, ..PARTS },
         KeyParts { path: "/v1/completions", ..PARTS },
         KeyParts { query: Some(""), ..PARTS },
         KeyParts { query: Some("a"), ..PARTS },

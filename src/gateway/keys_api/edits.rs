@@ -2,17 +2,14 @@
 //!
 //! Owns who may not be removed. The edits themselves, the lock and the file are those of `keyctl`.
 
-use std::sync::Arc;
-
-use tokio::sync::Semaphore;
 use tracing::warn;
 
+use crate::gateway::blocking_pool::{BlockingPool, NotDone};
 use crate::gateway::bounds::KEY_EDIT_TURN_WAIT;
 use crate::keys::edit::EditError;
 use crate::keys::parse::KeyFile;
 use crate::keys::write::{IfMissing, update};
 use crate::keys::{KeyFileError, SERVICE_KEY_ID, Scope, Store};
-use crate::pause_clock;
 use crate::refusal::Refusal;
 
 /// Why an edit was not made.
@@ -32,14 +29,14 @@ pub(super) enum KeyEditError {
 /// Edits the key file.
 pub(super) struct KeyEdits {
     store: Store,
-    /// One edit at a time: the others wait without a thread.
-    turns: Arc<Semaphore>,
+    /// One edit at a time.
+    edits: BlockingPool,
 }
 
 impl KeyEdits {
-    /// Edits the file of this store.
+    /// Edits the file of this store. Must be called on the runtime that outlives all requests.
     pub(super) fn new(store: Store) -> Self {
-        Self { store, turns: Arc::new(Semaphore::new(1)) }
+        Self { store, edits: BlockingPool::new(1, KEY_EDIT_TURN_WAIT) }
     }
 
     /// Returns the keys that are in force.
@@ -56,18 +53,12 @@ impl KeyEdits {
         &self,
         change: impl FnOnce(&mut KeyFile) -> Result<T, KeyEditError> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let turn = pause_clock::timeout(KEY_EDIT_TURN_WAIT, Arc::clone(&self.turns).acquire_owned()).await;
-        let turn = turn.ok().and_then(Result::ok);
-        let turn = turn.ok_or_else(|| Refusal::KeysUnavailable("other changes are not done yet".to_owned()))?;
         let store = self.store.clone();
-        let edited = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            edit_and_reload(&store, change)
-        });
-        match edited.await {
+        match self.edits.run(move || edit_and_reload(&store, change)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(refusal_of(error)),
-            Err(_) => Err(Refusal::KeysUnavailable("the service is shutting down".to_owned())),
+            Err(NotDone::Busy) => Err(Refusal::KeysUnavailable("other changes are not done yet".to_owned())),
+            Err(NotDone::Stopping) => Err(Refusal::KeysUnavailable(NotDone::Stopping.to_string())),
         }
     }
 

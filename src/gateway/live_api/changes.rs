@@ -36,9 +36,17 @@ pub(super) struct LoadChange {
 }
 
 impl FeedChange {
-    /// Returns the event with this id.
-    pub(super) fn text(&self, id: u64) -> String {
-        event_text(Some(id), self.name(), self)
+    /// Returns the event, to follow its id.
+    pub(super) fn text(&self) -> String {
+        event_text(None, self.name(), self)
+    }
+
+    /// Returns what went wrong, if that is the change.
+    pub(super) fn failure(&self) -> Option<&ShownFailure> {
+        match self {
+            Self::Failure(failure) => Some(failure),
+            _ => None,
+        }
     }
 
     fn name(&self) -> &'static str {
@@ -87,8 +95,11 @@ pub(super) fn failures(view: &View) -> Vec<ShownFailure> {
 }
 
 fn changes_of_models(before: &View, now: &View, changes: &mut Vec<FeedChange>) {
-    for model in &now.models {
-        let known = before.models.iter().find(|known| known.id == model.id);
+    for (place, model) in now.models.iter().enumerate() {
+        let known = find_near(&before.models, place, |known| known.id == model.id);
+        if known == Some(model) {
+            continue;
+        }
         if known.is_none_or(|known| without_loads(known) != without_loads(model)) {
             changes.push(FeedChange::Model(model.clone()));
             continue;
@@ -100,14 +111,22 @@ fn changes_of_models(before: &View, now: &View, changes: &mut Vec<FeedChange>) {
             Some(FeedChange::Load(LoadChange { model: model.id.clone(), worker: worker.worker, load }))
         }));
     }
-    for queue in &now.queues {
-        let known = before.queues.iter().find(|known| known.model == queue.model);
+    for (place, queue) in now.queues.iter().enumerate() {
+        let known = find_near(&before.queues, place, |known| known.model == queue.model);
         if known.is_none_or(|known| !known.is_same(queue)) {
             changes.push(FeedChange::Queue(queue.clone()));
         }
     }
-    let is_gone = |known: &&ModelView| !now.models.iter().any(|model| model.id == known.id);
-    changes.extend(before.models.iter().filter(is_gone).map(|gone| FeedChange::ModelRemoved { id: gone.id.clone() }));
+    for (place, known) in before.models.iter().enumerate() {
+        if find_near(&now.models, place, |model| model.id == known.id).is_none() {
+            changes.push(FeedChange::ModelRemoved { id: known.id.clone() });
+        }
+    }
+}
+
+/// Finds an item. Most stand where they stood before, so that many models cost little.
+fn find_near<T>(list: &[T], place: usize, is_it: impl Fn(&T) -> bool) -> Option<&T> {
+    list.get(place).filter(|item| is_it(item)).or_else(|| list.iter().find(|item| is_it(item)))
 }
 
 fn changes_of_downloads(before: &View, now: &View, changes: &mut Vec<FeedChange>) {

@@ -47,6 +47,8 @@ struct FeedState {
     looking: Option<CancellationToken>,
     /// What listeners have been told of; `None` before the first look.
     view: Option<Arc<View>>,
+    /// Whether the service was looked at since the first of the present listeners came. Before, `view` may be old.
+    is_fresh: bool,
     throughput: Throughput,
     /// The last failures, the oldest first.
     failures: VecDeque<ShownFailure>,
@@ -54,6 +56,16 @@ struct FeedState {
     history_bytes: usize,
     /// The number of the last event.
     last: u64,
+}
+
+/// What one look has found.
+struct News {
+    /// What is told, without its numbers.
+    events: Vec<String>,
+    /// The failures that are new, the oldest first.
+    failures: Vec<ShownFailure>,
+    /// What was done in the last second, if that is told.
+    throughput: Option<Throughput>,
 }
 
 struct ToldEvent {
@@ -94,6 +106,7 @@ impl Feed {
             listeners: 0,
             looking: None,
             view: None,
+            is_fresh: false,
             throughput: Throughput::between(&nothing, &nothing, Duration::ZERO, Timestamp::now()),
             failures: VecDeque::new(),
             history: VecDeque::new(),
@@ -131,7 +144,7 @@ impl Feed {
             state.throughput = Throughput::between(&counts, &counts, Duration::ZERO, Timestamp::now());
             let over = self.stop.child_token();
             state.looking = Some(over.clone());
-            self.tell(&mut state, self.sources.look(), None);
+            state.is_fresh = false;
             must_look = Some(over);
         }
         let seen = seen.filter(|seen| state.has_all_after(*seen));
@@ -155,17 +168,28 @@ impl Feed {
         }
     }
 
-    /// Tells what has changed, unless the task that has looked is over.
+    /// Tells what has changed since the last look, unless the task that has looked is over. Only that task calls it.
     pub(super) fn publish(&self, view: View, throughput: Option<Throughput>, over: &CancellationToken) {
+        let before = self.lock().view.clone();
+        // Not under the lock: this takes a while with many models.
+        let news = News::of(before.as_deref(), &view, throughput);
         let mut state = self.lock();
         if !over.is_cancelled() {
-            self.tell(&mut state, view, throughput);
+            state.view = Some(Arc::new(view));
+            let was_fresh = std::mem::replace(&mut state.is_fresh, true);
+            news.add_to(&mut state);
+            // The first look is waited for, also if it has found nothing new.
+            let last = state.last;
+            self.told.send_if_modified(|told| std::mem::replace(told, last) != last || !was_fresh);
         }
     }
 
     /// Returns what a listener gets next that has the events up to `seen`, or none.
     pub(super) fn next(&self, seen: Option<u64>, most_bytes: usize, most_behind: u64) -> Told {
         let state = self.lock();
+        if !state.is_fresh {
+            return Told::Nothing;
+        }
         match seen {
             Some(seen) if seen == state.last => Told::Nothing,
             Some(seen) if state.last - seen <= most_behind && state.has_all_after(seen) => {
@@ -183,7 +207,6 @@ impl Feed {
             }
             _ => match state.snapshot() {
                 Some(snapshot) => Told::Snapshot(Box::new(snapshot), state.last),
-                // The first listener has looked before it asks.
                 None => Told::Nothing,
             },
         }
@@ -207,25 +230,6 @@ impl Feed {
         self.tasks.wait().await;
     }
 
-    /// Tells what has changed since the last look.
-    fn tell(&self, state: &mut FeedState, view: View, throughput: Option<Throughput>) {
-        match &state.view {
-            Some(before) => {
-                for change in changes(before, &view) {
-                    state.push(&change);
-                }
-            }
-            None => state.failures.extend(failures(&view)),
-        }
-        state.view = Some(Arc::new(view));
-        if let Some(throughput) = throughput {
-            state.push(&FeedChange::Throughput(throughput.clone()));
-            state.throughput = throughput;
-        }
-        let last = state.last;
-        self.told.send_if_modified(|told| std::mem::replace(told, last) != last);
-    }
-
     fn count_listeners(&self, state: &FeedState) {
         self.sources.accounting.metrics.feed_listeners.set(i64::try_from(state.listeners).unwrap_or(i64::MAX));
     }
@@ -247,20 +251,37 @@ impl FeedState {
         seen <= self.last && seen + 1 >= first
     }
 
-    fn push(&mut self, change: &FeedChange) {
-        if let FeedChange::Failure(failure) = change {
-            self.failures.push_back(failure.clone());
-        }
-        while self.failures.len() > KEPT_FAILURES {
-            self.failures.pop_front();
-        }
+    fn push(&mut self, event: &str) {
         self.last += 1;
-        let text = Bytes::from(change.text(self.last));
+        let text = Bytes::from(format!("id: {}\n{event}", self.last));
         self.history_bytes += text.len();
         self.history.push_back(ToldEvent { id: self.last, text });
         while self.history.len() > HISTORY_EVENTS || self.history_bytes > HISTORY_BYTES {
             let Some(oldest) = self.history.pop_front() else { return };
             self.history_bytes -= oldest.text.len();
+        }
+    }
+}
+
+impl News {
+    fn of(before: Option<&View>, view: &View, throughput: Option<Throughput>) -> Self {
+        let mut changes = before.map(|before| changes(before, view)).unwrap_or_default();
+        let failures = match before {
+            Some(_) => changes.iter().filter_map(FeedChange::failure).cloned().collect(),
+            None => failures(view),
+        };
+        changes.extend(throughput.clone().map(FeedChange::Throughput));
+        Self { events: changes.iter().map(FeedChange::text).collect(), failures, throughput }
+    }
+
+    fn add_to(self, state: &mut FeedState) {
+        let Self { events, failures, throughput } = self;
+        events.iter().for_each(|event| state.push(event));
+        state.failures.extend(failures);
+        let too_many = state.failures.len().saturating_sub(KEPT_FAILURES);
+        state.failures.drain(..too_many);
+        if let Some(throughput) = throughput {
+            state.throughput = throughput;
         }
     }
 }

@@ -2,77 +2,32 @@
 //!
 //! The disk is read by blocking threads of the main runtime, a few at a time, so a log never holds a request back.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use serde_json::json;
-use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::bounds::{HEARTBEAT_INTERVAL, LOG_LOOK_INTERVAL, LOG_READ_WAIT};
+use super::bounds::{HEARTBEAT_INTERVAL, LOG_LOOK_INTERVAL};
 use super::listener::{dropped_text, end_text};
 use super::log_tail::{LogReader, NewLines, last_lines};
+use crate::gateway::blocking_pool::{BlockingPool, NotDone};
 use crate::gateway::response::local_answer::{HEARTBEAT, event_text};
 use crate::gateway::response::made::NextMade;
-use crate::pause_clock;
 use crate::telemetry::files::LogFolder;
 
 /// Why a log is not read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LogUnread {
-    #[error("others are reading logs, try again later")]
-    Busy,
-    #[error("the service is shutting down")]
-    Stopping,
+    #[error(transparent)]
+    NotDone(#[from] NotDone),
     #[error("{0}")]
     Disk(#[from] std::io::Error),
 }
 
-/// Where logs are read.
-#[derive(Clone)]
-pub(super) struct LogDesk {
-    runtime: Handle,
-    turns: Arc<Semaphore>,
-}
-
-impl LogDesk {
-    /// Creates a desk at which this many logs are read at the same time, on threads of the present runtime.
-    pub(super) fn new(at_once: usize) -> Self {
-        Self { runtime: Handle::current(), turns: Arc::new(Semaphore::new(at_once)) }
-    }
-
-    /// Waits for a turn to read.
-    ///
-    /// # Errors
-    /// Others read for too long.
-    pub(super) async fn turn(&self) -> Result<OwnedSemaphorePermit, LogUnread> {
-        let turn = pause_clock::timeout(LOG_READ_WAIT, Arc::clone(&self.turns).acquire_owned()).await;
-        turn.ok().and_then(Result::ok).ok_or(LogUnread::Busy)
-    }
-
-    /// Does what blocks on the disk, in this turn.
-    ///
-    /// # Errors
-    /// The service ends before it is done.
-    pub(super) async fn run<T: Send + 'static>(
-        &self,
-        turn: OwnedSemaphorePermit,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, LogUnread> {
-        let done = self.runtime.spawn_blocking(move || {
-            // Held until the work has ended, also if the client leaves.
-            let _turn = turn;
-            work()
-        });
-        done.await.map_err(|_| LogUnread::Stopping)
-    }
-}
-
 /// A client that follows a log.
 pub(super) struct LogFollower {
-    desk: LogDesk,
+    reads: BlockingPool,
     /// `None` while it is being read, and for good after an error.
     reader: Option<LogReader>,
     /// What is sent first.
@@ -90,16 +45,15 @@ impl LogFollower {
     /// # Errors
     /// The log cannot be read.
     pub(super) async fn begin(
-        desk: LogDesk,
+        reads: BlockingPool,
         folder: LogFolder,
         lines: usize,
         stop: CancellationToken,
         place: OwnedSemaphorePermit,
     ) -> Result<Self, LogUnread> {
-        let turn = desk.turn().await?;
-        let (begin, reader) = desk.run(turn, move || last_lines(&folder, lines)).await??;
+        let (begin, reader) = reads.run(move || last_lines(&folder, lines)).await??;
         let (begin, now) = (Some(begin).filter(|begin| !begin.is_empty()), Instant::now());
-        Ok(Self { desk, reader: Some(reader), begin, looked: now, heard: now, stop, has_ended: false, _place: place })
+        Ok(Self { reads, reader: Some(reader), begin, looked: now, heard: now, stop, has_ended: false, _place: place })
     }
 
     /// Waits for what the client hears next; `None` after the last event.
@@ -129,9 +83,9 @@ impl LogFollower {
     /// Returns what was written since the last look.
     async fn read(&mut self) -> Option<String> {
         // While others read for too long, the next look finds what this one does not.
-        let turn = self.stop.run_until_cancelled(self.desk.turn()).await?.ok()?;
+        let turn = self.stop.run_until_cancelled(self.reads.turn()).await?.ok()?;
         let mut reader = self.reader.take()?;
-        let read = self.desk.run(turn, move || {
+        let read = turn.run(move || {
             let new = reader.read_new();
             (reader, new)
         });

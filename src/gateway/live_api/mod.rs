@@ -44,6 +44,7 @@ use tracing::warn;
 
 use super::accounting::record::Accounting;
 use super::admission::auth::Caller;
+use super::blocking_pool::{BlockingPool, NotDone};
 use super::queue::model_queues::ModelQueues;
 use super::response::local_answer::{LAST_EVENT_ID, LocalAnswer, event_stream, json_response, response_of};
 use super::routes::route::LiveRoute;
@@ -52,10 +53,10 @@ use crate::fleet::Fleet;
 use crate::models::shown_name;
 use crate::refusal::Refusal;
 use crate::telemetry::throttled_warning::ThrottledWarning;
-use bounds::{LISTENERS_FULL_RETRY, LOG_READS_AT_ONCE, MOST_LOG_FOLLOWERS};
+use bounds::{LISTENERS_FULL_RETRY, LOG_READ_WAIT, LOG_READS_AT_ONCE, MOST_LOG_FOLLOWERS};
 use feed::Feed;
 use listener::Listener;
-use log_follow::{LogDesk, LogFollower, LogUnread};
+use log_follow::{LogFollower, LogUnread};
 use log_list::NamedLog;
 use look::FeedSources;
 use query::LogQuery;
@@ -66,7 +67,8 @@ const FOLLOWERS: &str = "Too many clients follow logs";
 /// Answers the routes with which people look at the service.
 pub(super) struct LiveApi {
     feed: Arc<Feed>,
-    desk: LogDesk,
+    /// Reads logs.
+    reads: BlockingPool,
     followers: Arc<Semaphore>,
     /// Ends the streams of logs.
     stop: CancellationToken,
@@ -83,7 +85,7 @@ impl LiveApi {
     ) -> Self {
         Self {
             feed: Arc::new(Feed::new(FeedSources { fleet, queues, downloads, accounting })),
-            desk: LogDesk::new(LOG_READS_AT_ONCE),
+            reads: BlockingPool::new(LOG_READS_AT_ONCE, LOG_READ_WAIT),
             followers: Arc::new(Semaphore::new(MOST_LOG_FOLLOWERS)),
             stop: CancellationToken::new(),
             failure: Mutex::default(),
@@ -117,8 +119,7 @@ impl LiveApi {
                 query::check_none(parts)?;
                 let logs = self.logs();
                 let entries = move || logs.into_iter().map(NamedLog::entry).collect::<Vec<_>>();
-                let entries = async { self.desk.run(self.desk.turn().await?, entries).await };
-                let entries = entries.await.map_err(|why| self.refusal_of(&why))?;
+                let entries = self.reads.run(entries).await.map_err(|why| self.refusal_of(&why.into()))?;
                 let list = json!({"object": "list", "data": entries});
                 Ok(LocalAnswer::Whole(json_response(StatusCode::OK, &list)))
             }
@@ -151,7 +152,7 @@ impl LiveApi {
             let (text, reader) = log_tail::last_lines(&log.folder, lines)?;
             Ok::<_, LogUnread>(log_tail::with_unfinished(text, reader.unfinished(), lines))
         };
-        let text = self.desk.run(self.desk.turn().await?, read).await??;
+        let text = self.reads.run(read).await??;
         let mut response = response_of("text/plain; charset=utf-8", Bytes::from(text));
         // A log has what clients have sent, so no browser may take it for a page.
         response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
@@ -161,15 +162,15 @@ impl LiveApi {
     async fn follow(&self, log: NamedLog, lines: usize) -> Result<Result<LocalAnswer, LogUnread>, Refusal> {
         let place = Arc::clone(&self.followers).try_acquire_owned();
         let place = place.map_err(|_| Refusal::TooManyListeners(FOLLOWERS, LISTENERS_FULL_RETRY))?;
-        let follower = LogFollower::begin(self.desk.clone(), log.folder, lines, self.stop.clone(), place).await;
+        let follower = LogFollower::begin(self.reads.clone(), log.folder, lines, self.stop.clone(), place).await;
         Ok(follower.map(|follower| event_stream(log_follow::stream_of(follower))))
     }
 
     /// Returns what a client gets. Only the program's own log says what the disk says.
     fn refusal_of(&self, why: &LogUnread) -> Refusal {
         match why {
-            LogUnread::Busy => Refusal::LogUnavailable("others are reading logs, try again later"),
-            LogUnread::Stopping => Refusal::LogUnavailable("the service is shutting down"),
+            LogUnread::NotDone(NotDone::Busy) => Refusal::LogUnavailable("others are reading logs, try again later"),
+            LogUnread::NotDone(NotDone::Stopping) => Refusal::LogUnavailable("the service is shutting down"),
             LogUnread::Disk(error) => {
                 if let Some(failures) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).report_due() {
                     warn!(failures, "a log cannot be read: {error}");

@@ -9,15 +9,18 @@
 mod assets;
 mod sending;
 
-use std::sync::LazyLock;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, LOCATION, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use tokio::sync::OnceCell;
 
 use self::assets::{Asset, Assets};
 use self::sending::PagePolicy;
+use super::blocking_pool::BlockingPool;
+use super::bounds::RETRY_AFTER_UNKNOWN;
 use super::openapi::openapi_document;
 use super::routes::route::PageRoute;
 use crate::refusal::Refusal;
@@ -26,19 +29,24 @@ use crate::settings::options::Ui;
 /// The document of the page, among the files of `ui/`.
 const INDEX: &str = "index.html";
 
-/// The description of the API, made for the first request for it.
-static OPENAPI: LazyLock<Asset> = LazyLock::new(|| Asset::of_json(openapi_document()));
+/// Longest wait for another request that makes the description of the API, which takes a few milliseconds.
+const OPENAPI_WAIT: Duration = Duration::from_secs(10);
 
 /// Serves the pages for browsers.
 pub(super) struct Pages {
     /// `None` with `UI_ENABLED=false`.
     assets: Option<Assets>,
+    /// The description of the API, made for the first request for it.
+    openapi: OnceCell<Asset>,
+    /// Makes it, which would hold the other requests of a serving thread.
+    making: BlockingPool,
 }
 
 impl Pages {
-    /// Creates the pages; none if they are switched off.
+    /// Creates the pages; none if they are switched off. Must be called on the runtime that outlives all requests.
     pub(super) fn new(settings: &Ui) -> Self {
-        Self { assets: settings.ui_enabled.then(Assets::default) }
+        let assets = settings.ui_enabled.then(Assets::default);
+        Self { assets, openapi: OnceCell::new(), making: BlockingPool::new(1, OPENAPI_WAIT) }
     }
 
     /// Returns whether there are pages.
@@ -59,11 +67,18 @@ impl Pages {
     /// Answers a request for a page or one of its files.
     ///
     /// # Errors
-    /// [`Refusal::RouteNotFound`] if there is no such file, or no page at all.
-    pub(super) fn respond(&self, route: PageRoute, parts: &Parts) -> Result<Response<Bytes>, Refusal> {
+    /// [`Refusal::RouteNotFound`] if there is no such file, or no page at all; [`Refusal::ShuttingDown`].
+    pub(super) async fn respond(&self, route: PageRoute, parts: &Parts) -> Result<Response<Bytes>, Refusal> {
         if route == PageRoute::OpenApi {
-            return Ok(sending::respond(&OPENAPI, &parts.headers, PagePolicy::Strict));
+            let make = || self.making.run(|| Asset::of_json(openapi_document()));
+            let openapi = self.openapi.get_or_try_init(make).await;
+            let openapi = openapi.map_err(|_| Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN))?;
+            return Ok(sending::respond(openapi, &parts.headers, PagePolicy::Strict));
         }
+        self.file(route, parts)
+    }
+
+    fn file(&self, route: PageRoute, parts: &Parts) -> Result<Response<Bytes>, Refusal> {
         let assets = self.assets.as_ref().ok_or(Refusal::RouteNotFound)?;
         match route {
             PageRoute::OpenApi => Err(Refusal::RouteNotFound),
@@ -121,9 +136,9 @@ mod tests {
         Pages::new(&Ui { ui_enabled: is_enabled, ui_hosts: Default::default() })
     }
 
-    #[test]
-    fn the_folder_is_the_document_and_the_name_without_a_slash_leads_to_it() {
-        let status = |path: &str| pages(true).respond(PageRoute::Ui, &parts(path, "*/*")).map(|found| found.status());
+    #[tokio::test]
+    async fn the_folder_is_the_document_and_the_name_without_a_slash_leads_to_it() {
+        let status = |path: &str| pages(true).file(PageRoute::Ui, &parts(path, "*/*")).map(|found| found.status());
         assert_eq!(status("/ui/"), Ok(StatusCode::OK));
         assert_eq!(status("/ui/index.html"), Ok(StatusCode::OK));
         assert_eq!(status("/ui"), Ok(StatusCode::TEMPORARY_REDIRECT));
@@ -132,17 +147,17 @@ mod tests {
         }
     }
 
-    #[test]
-    fn viewers_of_the_description_may_set_styles_and_no_scripts() {
+    #[tokio::test]
+    async fn viewers_of_the_description_may_set_styles_and_no_scripts() {
         for (route, path) in [(PageRoute::Docs, "/docs"), (PageRoute::Redoc, "/redoc")] {
-            let page = pages(true).respond(route, &parts(path, "*/*")).unwrap();
+            let page = pages(true).file(route, &parts(path, "*/*")).unwrap();
             let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
             assert!(policy.starts_with("default-src 'self'; style-src 'self' 'unsafe-inline';"), "{policy}");
             assert!(!policy.contains("script-src"), "{policy}");
-            let led = pages(true).respond(route, &parts(&format!("{path}/"), "*/*")).unwrap();
+            let led = pages(true).file(route, &parts(&format!("{path}/"), "*/*")).unwrap();
             assert_eq!(led.status(), StatusCode::TEMPORARY_REDIRECT);
             assert_eq!(led.headers()[LOCATION], format!("..{path}"));
-            assert_eq!(pages(false).respond(route, &parts(path, "*/*")).err(), Some(Refusal::RouteNotFound));
+            assert_eq!(pages(false).file(route, &parts(path, "*/*")).err(), Some(Refusal::RouteNotFound));
         }
         for route in [PageRoute::Docs, PageRoute::Redoc, PageRoute::Ui] {
             assert!(pages(true).has(route) && !pages(false).has(route));
@@ -150,8 +165,8 @@ mod tests {
         assert!(pages(false).has(PageRoute::OpenApi));
     }
 
-    #[test]
-    fn only_a_browser_is_led_from_the_root_and_only_where_there_is_a_page() {
+    #[tokio::test]
+    async fn only_a_browser_is_led_from_the_root_and_only_where_there_is_a_page() {
         let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
         for (is_enabled, accept, expected) in
             [(true, browser, true), (true, "*/*", false), (true, "application/json", false), (false, browser, false)]
@@ -159,7 +174,7 @@ mod tests {
             assert_eq!(pages(is_enabled).leads_from_root(&parts("/", accept), "/"), expected, "{is_enabled} {accept}");
         }
         assert!(!pages(true).leads_from_root(&parts("/health", browser), "/health"));
-        let refused = pages(false).respond(PageRoute::Ui, &parts("/ui/", browser));
+        let refused = pages(false).file(PageRoute::Ui, &parts("/ui/", browser));
         assert_eq!(refused.err(), Some(Refusal::RouteNotFound));
     }
 }

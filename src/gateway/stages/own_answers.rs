@@ -43,7 +43,7 @@ impl Gateway {
             RouteTarget::Gateway(local) => {
                 return self.respond_locally(local, route, parts).await.map(LocalAnswer::Whole);
             }
-            RouteTarget::Page(page) => return self.pages.respond(page, parts).map(LocalAnswer::Whole),
+            RouteTarget::Page(page) => return self.pages.respond(page, parts).await.map(LocalAnswer::Whole),
             _ => {}
         }
         rate::check(caller.meter())?;

@@ -2,7 +2,7 @@
 //!
 //! The file is read on a blocking thread, by few requests at the same time, and never by a serving thread.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -10,30 +10,29 @@ use http::request::Parts;
 use http::{HeaderValue, Response};
 use serde::Serialize;
 use serde_json::json;
-use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::admission::auth::Caller;
+use super::blocking_pool::{BlockingPool, NotDone};
 use super::request::envelope::query_pairs;
 use super::routes::route::UsageRoute;
 use crate::keys::Scope;
 use crate::ledger::bounds::{READ_TURN_WAIT, READS_AT_ONCE};
 use crate::ledger::{AuditQuery, InvalidQuery, LedgerError, UsageLedger, UsageQuery, to_csv};
-use crate::pause_clock;
 use crate::refusal::Refusal;
 use crate::telemetry::throttled_warning::ThrottledWarning;
 
 /// Answers requests about usage.
 pub(super) struct UsageApi {
     ledger: UsageLedger,
-    turns: Arc<Semaphore>,
+    reads: BlockingPool,
     failure: Mutex<ThrottledWarning>,
 }
 
 impl UsageApi {
-    /// Creates the API of this ledger.
+    /// Creates the API of this ledger. Must be called on the runtime that outlives all requests.
     pub(super) fn new(ledger: UsageLedger) -> Self {
-        Self { ledger, turns: Arc::new(Semaphore::new(READS_AT_ONCE)), failure: Mutex::default() }
+        Self { ledger, reads: BlockingPool::new(READS_AT_ONCE, READ_TURN_WAIT), failure: Mutex::default() }
     }
 
     /// Answers with the rows of the caller's key, or with all of them if the key is an administrator's.
@@ -75,19 +74,12 @@ impl UsageApi {
         &self,
         read: impl FnOnce(&UsageLedger) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let turn = pause_clock::timeout(READ_TURN_WAIT, Arc::clone(&self.turns).acquire_owned()).await;
-        let turn = turn.ok().and_then(Result::ok);
-        let turn = turn.ok_or(Refusal::UsageUnavailable("others are reading it, try again later"))?;
         let ledger = self.ledger.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            // Held until the read has ended, also if the client leaves.
-            let _turn = turn;
-            read(&ledger)
-        });
-        match read.await {
+        match self.reads.run(move || read(&ledger)).await {
             Ok(Ok(page)) => Ok(page),
             Ok(Err(error)) => Err(self.refusal_of(&error)),
-            Err(_) => Err(Refusal::UsageUnavailable("the service is shutting down")),
+            Err(NotDone::Busy) => Err(Refusal::UsageUnavailable("others are reading it, try again later")),
+            Err(NotDone::Stopping) => Err(Refusal::UsageUnavailable("the service is shutting down")),
         }
     }
 
