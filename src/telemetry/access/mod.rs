@@ -3,6 +3,12 @@
 //! Owns the fields of a line and its two formats. It cannot log a key, prompt, answer or query string, because it has
 //! no field for them. Lines go in batches through a bounded queue to one writer thread; lines that find the queue full
 //! are counted.
+//!
+//! - `log_batch.rs`: collects lines, so that the writer thread wakes once for many of them
+//! - `text_line.rs`: writes words, numbers and times of a line into memory
+
+mod log_batch;
+mod text_line;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,10 +19,10 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use tracing_appender::non_blocking::WorkerGuard;
 
+use self::log_batch::LogBatch;
+use self::text_line::TextLine;
 use super::files::{LogFolder, LogRules, WriteErrors};
 use super::log::{CLOCK, queued_writer};
-use super::log_batch::LogBatch;
-use super::text_line::TextLine;
 use crate::hex::hex;
 use crate::settings::options::Logs;
 use crate::settings::values::LogFormat;
