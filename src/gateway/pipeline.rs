@@ -16,11 +16,11 @@ use jiff::Timestamp;
 use super::accounting::record::Record;
 use super::admission::auth::{Caller, RequestSource};
 use super::admission::rate::Meter;
-use super::cache::answer_cache::{AskedAnswer, FlightLead};
+use super::cache::answer_cache::FlightLead;
 use super::connection::discard::InboundBody;
 use super::connection::handshake::ClientCertificate;
 use super::headers;
-use super::prepared_request::{Admitted, PreparedRequest, Queued, Translated};
+use super::prepared_request::{Admitted, PreparedRequest, Queued, ReceivedRequest, Translated};
 use super::queue::ticket::{QueueEntry, WaitEnd};
 use super::request::body;
 use super::request::envelope::Envelope;
@@ -31,15 +31,13 @@ use super::response::heartbeat;
 use super::response::shared::SharedAnswer;
 use super::routes::route::RouteTarget;
 use super::service::{Gateway, ResponseContext, id_in_path};
-use super::stages::booking::Booking;
 use super::stages::own_answers::OwnRequest;
-use super::translation::{self, DialectRequest};
+use super::translation;
 use super::upstream::attempt::Attempt;
 use super::upstream::forward::OutgoingRequest;
 use super::upstream::retry::{self, Retry};
 use crate::fleet::LeaseRequest;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
-use crate::models::ModelKind;
 use crate::refusal::{Refusal, Shape};
 
 impl Gateway {
@@ -189,46 +187,36 @@ impl Gateway {
         if let Some(name) = requested_model.as_deref() {
             self.model_queues.scan_for(Some(name)).await;
         }
-        let booking = Booking {
+        let received = ReceivedRequest {
             route,
             required_kind,
-            headers: &parts.headers,
+            parts: &parts,
             envelope: &envelope,
             body: &body,
             requested_model: requested_model.as_deref(),
         };
-        context.budgets = self.book(&booking, &mut caller, record)?;
+        context.budgets = self.book(&received, &mut caller, record)?;
         // An answer that is kept, or on its way for an equal request, needs no slot and no worker.
-        if let Some(cache) = &self.cache {
-            let (parts, requested_model) = (&parts, requested_model.as_deref());
-            let (envelope, body, asker) = (&envelope, &body, &caller);
-            let asked = AskedAnswer { route, parts, envelope, body, requested_model, required_kind, caller: asker };
-            let found = Box::pin(self.answer_from_cache(cache, asked, context, record)).await?;
-            if let Some(response) = found {
-                return Ok(PreparedRequest::Shared(
-                    response.map(|source| SharedAnswer { source, caller: Some(caller) }),
-                ));
-            }
+        if let Some(cache) = &self.cache
+            && let Some(found) = Box::pin(self.answer_from_cache(cache, &received, &caller, context, record)).await?
+        {
+            let shared = found.map(|source| SharedAnswer { source, caller: Some(caller) });
+            return Ok(PreparedRequest::Shared(shared));
         }
+        let translation = self.read_dialect(&received, &caller, &mut context.shape)?;
         let request_id = context.request_id.clone();
-        if route.dialects.is_some() {
-            let needs_reading = || self.translates_embeddings(requested_model.as_deref(), required_kind, &caller);
-            let (limits, shape) = (self.translation_limits, &mut context.shape);
-            if let Some(translation) =
-                DialectRequest::read(route, &parts.headers, (&envelope, &body), needs_reading, limits, shape)?
-            {
-                let arrival_guard = context.arrival_guard.take();
-                return Ok(PreparedRequest::Translated(Box::new(Translated {
-                    translation,
-                    required_kind,
-                    parts,
-                    body,
-                    request_id,
-                    requested_model,
-                    caller,
-                    arrival_guard,
-                })));
-            }
+        if let Some(translation) = translation {
+            let arrival_guard = context.arrival_guard.take();
+            return Ok(PreparedRequest::Translated(Box::new(Translated {
+                translation,
+                required_kind,
+                parts,
+                body,
+                request_id,
+                requested_model,
+                caller,
+                arrival_guard,
+            })));
         }
         let route = translation::meant_route(route, &envelope, &mut parts.uri)?;
         if self.checks_parameters {
@@ -377,19 +365,6 @@ impl Gateway {
                 None => return Err((failed.refusal, record)),
             }
         }
-    }
-
-    /// Returns whether requests for embeddings of the model with this name and kind have to be read even if a llama-server's
-    /// answer to them would be right: the model has a default length of its vectors, or it, or one that may take over,
-    /// has workers with other APIs.
-    fn translates_embeddings(&self, name: Option<&str>, kind: Option<ModelKind>, caller: &Caller) -> bool {
-        let snapshot = self.model_queues.snapshot();
-        let Ok(found) = snapshot.resolve(name, kind, caller) else { return snapshot.has_other_embeddings() };
-        let (model, info) = (&found.model, found.model.info());
-        let may_move = info.pool.is_some() || !model.policy().fallbacks.is_empty();
-        translation::changes_answers_of(&info)
-            || model.has_other_embeddings()
-            || may_move && snapshot.has_other_embeddings()
     }
 }
 

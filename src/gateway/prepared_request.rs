@@ -7,6 +7,7 @@ use http::{HeaderValue, Response};
 use super::admission::auth::{Caller, RequestSource};
 use super::queue::ticket::QueueEntry;
 use super::request::body::RequestBody;
+use super::request::envelope::Envelope;
 use super::request::proxied_request::ProxiedRequest;
 use super::response::line_stream::LineForm;
 use super::response::local_answer::LocalAnswer;
@@ -49,6 +50,18 @@ pub(super) struct Admitted {
     pub(super) source: RequestSource,
     pub(super) parts: Parts,
     pub(super) caller: Caller,
+}
+
+/// A request whose body has arrived, as the stages see it that decide what becomes of it.
+#[derive(Clone, Copy)]
+pub(super) struct ReceivedRequest<'a> {
+    pub(super) route: &'static Route,
+    pub(super) required_kind: Option<ModelKind>,
+    pub(super) parts: &'a Parts,
+    pub(super) envelope: &'a Envelope,
+    pub(super) body: &'a RequestBody,
+    /// The model's name as the client wrote it.
+    pub(super) requested_model: Option<&'a str>,
 }
 
 /// A request that was read from its dialect, with what its calls need.

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
 use super::answer_store::AnswerStore;
@@ -19,13 +18,10 @@ use super::open_flights::{Found, OpenFlights};
 use crate::fleet::Model;
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::headers::number_value;
+use crate::gateway::prepared_request::ReceivedRequest;
 use crate::gateway::queue::model_queues::Snapshot;
-use crate::gateway::request::body::RequestBody;
-use crate::gateway::request::envelope::Envelope;
 use crate::gateway::response::shared::PieceSource;
-use crate::gateway::routes::route::Route;
 use crate::keys::secret::Digest;
-use crate::models::ModelKind;
 use crate::refusal::Shape;
 use crate::settings::options::Caching;
 use crate::settings::values::CacheMode;
@@ -41,18 +37,6 @@ pub(in crate::gateway) struct AnswerCache {
     is_shared: bool,
     flights: Arc<OpenFlights<Flight>>,
     metrics: Arc<Metrics>,
-}
-
-/// A request, as the cache looks at it.
-pub(in crate::gateway) struct AskedAnswer<'a> {
-    pub(in crate::gateway) route: &'static Route,
-    pub(in crate::gateway) parts: &'a Parts,
-    pub(in crate::gateway) envelope: &'a Envelope,
-    pub(in crate::gateway) body: &'a RequestBody,
-    /// The model's name as the client wrote it.
-    pub(in crate::gateway) requested_model: Option<&'a str>,
-    pub(in crate::gateway) required_kind: Option<ModelKind>,
-    pub(in crate::gateway) caller: &'a Caller,
 }
 
 /// What there is for a request.
@@ -111,8 +95,13 @@ impl AnswerCache {
     }
 
     /// Looks for the answer to a request among those of these models.
-    pub(in crate::gateway) fn look_up(&self, asked: &AskedAnswer<'_>, models: &Arc<Snapshot>) -> CacheLookup {
-        let AskedAnswer { route, parts, envelope, body, caller, .. } = *asked;
+    pub(in crate::gateway) fn look_up(
+        &self,
+        asked: &ReceivedRequest<'_>,
+        caller: &Caller,
+        models: &Arc<Snapshot>,
+    ) -> CacheLookup {
+        let ReceivedRequest { route, parts, envelope, body, .. } = *asked;
         let Some(kind) = answer_kind(route) else { return CacheLookup::None };
         let name = asked.requested_model;
         let name = if route.shape == Shape::Ollama { name.map(|name| models.without_default_tag(name)) } else { name };

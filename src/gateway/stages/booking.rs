@@ -4,25 +4,14 @@
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::admission::budget::reservation::CallerBudgets;
+use crate::gateway::prepared_request::ReceivedRequest;
 use crate::gateway::request::body::RequestBody;
 use crate::gateway::request::envelope::Envelope;
 use crate::gateway::request::estimate::{ANSWER_LIMITS, answer_tokens};
 use crate::gateway::request::person;
-use crate::gateway::routes::route::Route;
 use crate::gateway::service::Gateway;
 use crate::keys::Priority;
-use crate::models::ModelKind;
 use crate::refusal::Refusal;
-
-/// A request as far as it is needed for this.
-pub(in crate::gateway) struct Booking<'a> {
-    pub(in crate::gateway) route: &'static Route,
-    pub(in crate::gateway) required_kind: Option<ModelKind>,
-    pub(in crate::gateway) headers: &'a http::HeaderMap,
-    pub(in crate::gateway) envelope: &'a Envelope,
-    pub(in crate::gateway) body: &'a RequestBody,
-    pub(in crate::gateway) requested_model: Option<&'a str>,
-}
 
 impl Gateway {
     /// Finds the person and the priority of a request, and reserves what it may use until its record closes. Returns the
@@ -32,13 +21,13 @@ impl Gateway {
     /// [`Refusal::InvalidParameter`] if a header names no person as it should; [`Refusal::BudgetExceeded`].
     pub(in crate::gateway) fn book(
         &self,
-        request: &Booking<'_>,
+        request: &ReceivedRequest<'_>,
         caller: &mut Caller,
         record: &mut Record,
     ) -> Result<Option<CallerBudgets>, Refusal> {
-        let Booking { route, headers, envelope, body, .. } = request;
+        let ReceivedRequest { route, parts, envelope, body, .. } = *request;
         if caller.trusts_user_headers() {
-            let name = person::of_request(envelope, body, headers)?;
+            let name = person::of_request(envelope, body, &parts.headers)?;
             if let Some(name) = name {
                 record.person = self.authenticator.set_person(caller, &name, record.arrived());
             }
@@ -60,7 +49,7 @@ impl Gateway {
     }
 
     /// Returns the limit on the tokens of an answer that the model's `sampling` sets.
-    fn default_answer_tokens(&self, request: &Booking<'_>, caller: &Caller) -> Option<u64> {
+    fn default_answer_tokens(&self, request: &ReceivedRequest<'_>, caller: &Caller) -> Option<u64> {
         let snapshot = self.model_queues.snapshot();
         let found = snapshot.resolve(request.requested_model, request.required_kind, caller).ok()?;
         let sampling = &found.model.policy().rewrite.sampling;

@@ -9,9 +9,10 @@ use http::Response;
 
 use crate::fleet::Model;
 use crate::gateway::accounting::record::Record;
+use crate::gateway::admission::auth::Caller;
 use crate::gateway::admission::rate;
-use crate::gateway::cache::answer_cache::{AnswerCache, AskedAnswer, CacheLookup, CacheMark, FlightLead};
-use crate::gateway::prepared_request::Translated;
+use crate::gateway::cache::answer_cache::{AnswerCache, CacheLookup, CacheMark, FlightLead};
+use crate::gateway::prepared_request::{ReceivedRequest, Translated};
 use crate::gateway::response::body::ResponseBody;
 use crate::gateway::response::heartbeat::PendingResponse;
 use crate::gateway::response::shared::PieceSource;
@@ -27,16 +28,17 @@ impl Gateway {
     pub(in crate::gateway) async fn answer_from_cache(
         &self,
         cache: &AnswerCache,
-        asked: AskedAnswer<'_>,
+        asked: &ReceivedRequest<'_>,
+        caller: &Caller,
         context: &mut ResponseContext,
         record: &mut Record,
     ) -> Result<Option<Response<Box<dyn PieceSource>>>, Refusal> {
-        let (mark, found) = match cache.look_up(&asked, &self.model_queues.snapshot()) {
+        let (mark, found) = match cache.look_up(asked, caller, &self.model_queues.snapshot()) {
             CacheLookup::None => return Ok(None),
             CacheLookup::Bypass(lead) => (CacheMark::Bypass, self.lead(lead, context, record)),
             CacheLookup::Miss(lead) => (CacheMark::Miss, self.lead(lead, context, record)),
             CacheLookup::Kept(model, response, age) => {
-                self.charge_hit(&asked, &model, record)?;
+                self.charge_hit(asked, caller, &model, record)?;
                 (CacheMark::Kept(age), Some(response))
             }
             // Nothing says here that it waits, which a client with heartbeats is promised.
@@ -47,7 +49,7 @@ impl Gateway {
                 record.set_model(model.id());
                 match reader.response().await? {
                     Some(response) => {
-                        self.charge_hit(&asked, &model, record)?;
+                        self.charge_hit(asked, caller, &model, record)?;
                         (CacheMark::Joined, Some(response))
                     }
                     None => (CacheMark::Miss, None),
@@ -67,10 +69,16 @@ impl Gateway {
     }
 
     /// Charges a request that no worker is asked for as one request, and counts it as use of the service.
-    fn charge_hit(&self, asked: &AskedAnswer<'_>, model: &Arc<Model>, record: &mut Record) -> Result<(), Refusal> {
+    fn charge_hit(
+        &self,
+        asked: &ReceivedRequest<'_>,
+        caller: &Caller,
+        model: &Arc<Model>,
+        record: &mut Record,
+    ) -> Result<(), Refusal> {
         record.set_model(model.id());
         if asked.route.needs_slot {
-            rate::charge(asked.caller.meter())?;
+            rate::charge(caller.meter())?;
         }
         record.activity_guard = Some(self.activity.begin());
         Ok(())

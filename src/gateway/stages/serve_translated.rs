@@ -1,4 +1,4 @@
-//! Requests that are served by calls to workers: each goes through stages 5 to 8 of the pipeline.
+//! Requests that are served by calls to workers: which these are, and how each call goes through stages 5 to 8 of the pipeline.
 //!
 //! Owns how the calls of one request share its record, its caller and its end. What is called, and what the answers mean,
 //! is decided in `translation/`.
@@ -10,16 +10,46 @@ use http::{HeaderValue, Response, StatusCode};
 
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
-use crate::gateway::prepared_request::{Queued, Translated};
+use crate::gateway::prepared_request::{Queued, ReceivedRequest, Translated};
 use crate::gateway::request::proxied_request::{ProxiedRequest, RequestRole};
 use crate::gateway::response::body::ResponseBody;
 use crate::gateway::service::Gateway;
 use crate::gateway::translation::calls::{CallBody, CallContext, CallSender, Calls, CallsState, SentCall};
 use crate::gateway::translation::keep_alive::KeptAlive;
-use crate::gateway::translation::{self, StreamedCall, tei_info};
-use crate::refusal::Refusal;
+use crate::gateway::translation::{self, DialectRequest, StreamedCall, tei_info};
+use crate::models::ModelKind;
+use crate::refusal::{Refusal, Shape};
 
 impl Gateway {
+    /// Reads a request in a dialect that is served by calls; `None` if it goes to a worker as it is. `shape` becomes that of
+    /// the dialect's errors.
+    ///
+    /// # Errors
+    /// The request is not as its dialect has it.
+    pub(in crate::gateway) fn read_dialect(
+        &self,
+        request: &ReceivedRequest<'_>,
+        caller: &Caller,
+        shape: &mut Shape,
+    ) -> Result<Option<DialectRequest>, Refusal> {
+        let ReceivedRequest { route, required_kind, parts, envelope, body, requested_model } = *request;
+        let needs_reading = || self.translates_embeddings(requested_model, required_kind, caller);
+        DialectRequest::read(route, &parts.headers, (envelope, body), needs_reading, self.translation_limits, shape)
+    }
+
+    /// Returns whether requests for embeddings of the model with this name and kind have to be read even if a llama-server's
+    /// answer to them would be right: the model has a default length of its vectors, or it, or one that may take over,
+    /// has workers with other APIs.
+    fn translates_embeddings(&self, name: Option<&str>, kind: Option<ModelKind>, caller: &Caller) -> bool {
+        let snapshot = self.model_queues.snapshot();
+        let Ok(found) = snapshot.resolve(name, kind, caller) else { return snapshot.has_other_embeddings() };
+        let (model, info) = (&found.model, found.model.info());
+        let may_move = info.pool.is_some() || !model.policy().fallbacks.is_empty();
+        translation::changes_answers_of(&info)
+            || model.has_other_embeddings()
+            || may_move && snapshot.has_other_embeddings()
+    }
+
     /// Serves a request in a dialect of its own by calls to workers, each of which goes through stages 5 to 8.
     pub(in crate::gateway) async fn serve_translated(
         self: &Arc<Self>,
