@@ -74,7 +74,8 @@ fn write_usage(transaction: &Transaction<'_>, pending: &PendingUsage) -> rusqlit
     if pending.rows.is_empty() {
         return Ok(());
     }
-    static USAGE: LazyLock<String> = LazyLock::new(|| upsert("usage", &["hour", "key", "person", "model"], USAGE_COUNTS));
+    static USAGE: LazyLock<String> =
+        LazyLock::new(|| upsert("usage", &["hour", "key", "person", "model"], USAGE_COUNTS));
     let mut usage = transaction.prepare(&USAGE)?;
     for (UsageSubject { hour, key, person, model }, PendingRow { counts, .. }) in &pending.rows {
         let [a, b, c, d, e, f, g, h, i] = counts.columns().map(number);

@@ -233,7 +233,9 @@ fn add_date(head: &mut Vec<u8>) {
     WRITTEN.with_borrow_mut(|(second, text)| {
         if *second != seconds {
             let time = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-            *text = time.and_then(|time| DateTimePrinter::new().timestamp_to_rfc9110_string(&time).ok()).unwrap_or_default();
+            *text = time
+                .and_then(|time| DateTimePrinter::new().timestamp_to_rfc9110_string(&time).ok())
+                .unwrap_or_default();
             *second = seconds;
         }
         if !text.is_empty() {

@@ -154,9 +154,8 @@ fn a_body_that_fails_or_ends_too_early_ends_the_connection() {
 
 #[test]
 fn a_response_has_the_time_once() {
-    let head = |response: Response<Full<Bytes>>| {
-        String::from_utf8(ResponseSender::new(response, false).buffer).unwrap()
-    };
+    let head =
+        |response: Response<Full<Bytes>>| String::from_utf8(ResponseSender::new(response, false).buffer).unwrap();
     let own = head(Response::new(full("")));
     let date = own.lines().find_map(|line| line.strip_prefix("date: ")).expect("a date");
     assert!(date.ends_with(" GMT") && date.len() == "Thu, 01 Jan 1970 00:00:00 GMT".len(), "{date}");
