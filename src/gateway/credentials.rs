@@ -130,10 +130,11 @@ impl<'a> PresentedSecrets<'a> {
         let text = after_scheme(value);
         self.add_secret(text.into());
         // Nearly every key is one part.
-        let has_parts = text.iter().any(|byte| SEPARATORS[usize::from(*byte)]);
-        for part in parts(text).take_while(|_| has_parts) {
-            if part.len() < text.len() && !SCHEMES.iter().any(|scheme| part.eq_ignore_ascii_case(scheme)) {
-                self.add_secret(part.into());
+        if text.iter().any(|byte| SEPARATORS[usize::from(*byte)]) {
+            for part in parts(text) {
+                if part.len() < text.len() && !SCHEMES.iter().any(|scheme| part.eq_ignore_ascii_case(scheme)) {
+                    self.add_secret(part.into());
+                }
             }
         }
         if let Some(decoded) = decode_basic(value) {

@@ -57,18 +57,21 @@ where
             NextRequest::Other => return Ok(ConnectionFate::NeedsHyper),
             NextRequest::End => break,
         };
-        let mut response = pin!(respond(request));
-        let response = poll_fn(|context| {
-            if let Poll::Ready(response) = response.as_mut().poll(context) {
-                return Poll::Ready(Ok(response));
-            }
-            // Notices that the client leaves.
-            match Pin::new(&mut *wire).poll_flush(context) {
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                _ => Poll::Pending,
-            }
-        });
-        let response = response.await?;
+        // Dropped before the response is sent, which may take long.
+        let response = {
+            let mut response = pin!(respond(request));
+            poll_fn(|context| {
+                if let Poll::Ready(response) = response.as_mut().poll(context) {
+                    return Poll::Ready(Ok(response));
+                }
+                // Notices that the client leaves.
+                match Pin::new(&mut *wire).poll_flush(context) {
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                    _ => Poll::Pending,
+                }
+            })
+            .await?
+        };
         let mut sender = ResponseSender::new(response, closing.has_begun());
         poll_fn(|context| sender.poll_send(context, wire)).await?;
         if sender.is_last() {

@@ -14,6 +14,10 @@ use crate::gateway::connection::head::request::read_request;
 use crate::gateway::connection::head::{Framing, HeadScanner};
 
 /// What a client sends next.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once for each request and taken apart at once; a box would cost more"
+)]
 pub(in crate::gateway::connection) enum NextRequest {
     /// A request of which nothing is missing, and which asks for no more than a response.
     Whole(Request<Bytes>),
