@@ -26,7 +26,7 @@ pub struct FitAnswer {
 /// The answer in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum FitVerdict {
     /// All of it fits, as it was asked for.
     Fits,
     /// It runs with a shorter context, with fewer layers on the GPU, or on the CPU.
@@ -38,11 +38,11 @@ pub enum Verdict {
 impl FitAnswer {
     /// Returns the answer in one word.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> FitVerdict {
         match (self.report.fits, self.ways().is_empty()) {
-            (true, _) => Verdict::Fits,
-            (false, false) => Verdict::Partly,
-            (false, true) => Verdict::No,
+            (true, _) => FitVerdict::Fits,
+            (false, false) => FitVerdict::Partly,
+            (false, true) => FitVerdict::No,
         }
     }
 

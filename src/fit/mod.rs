@@ -10,6 +10,6 @@ mod answer;
 mod known_model;
 mod machine;
 
-pub use answer::{FitAnswer, Verdict};
+pub use answer::{FitAnswer, FitVerdict};
 pub use known_model::{KnownModel, ModelSource, NoFit};
 pub use machine::FitMachine;

@@ -309,7 +309,7 @@ async function findOnHub(page) {
   await search("no such model");
   await page.getByText("No repository with GGUF files has these words in its name.").waitFor();
   await search("tiny");
-  const files = page.getByRole("button", { name: "Show the files of Org/Tiny-GGUF" });
+  const files = page.getByRole("button", { name: "Show files of Org/Tiny-GGUF" });
   await files.focus();
   await page.keyboard.press("Enter");
   const row = page.locator(".quants > li").filter({ has: page.getByText("Q8_0", { exact: true }) });
