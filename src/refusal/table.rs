@@ -247,7 +247,7 @@ refusals! {
     /// The hub says something that cannot be used, with the reason.
     HubUnusable(String) => BAD_GATEWAY, SERVER, "hub_error", keep, final;
     /// The hub does not answer, with the reason.
-    HubUnanswered(String) => BAD_GATEWAY, SERVER, "hub_unavailable", keep, again;
+    HubUnanswered(String) => SERVICE_UNAVAILABLE, SERVER, "hub_unavailable", keep, again;
     /// Too many questions to the hub have no answer yet.
     TooManyLookups(Duration) => SERVICE_UNAVAILABLE, SERVER, "too_many_lookups", keep, again, wait in (wait);
     /// The model cannot be removed now, because of what uses it.
@@ -558,7 +558,7 @@ mod tests {
             (403, "repository_gated"),
             (404, "repository_not_found"),
             (502, "hub_error"),
-            (502, "hub_unavailable"),
+            (503, "hub_unavailable"),
             (503, "too_many_lookups"),
             (404, "keys_off"),
             (404, "key_not_found"),

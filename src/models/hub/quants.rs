@@ -74,7 +74,9 @@ mod tests {
         );
         assert_eq!(found[0].projector.as_deref(), Some("mmproj-M-f16.gguf".as_ref()));
         assert_eq!(found[1].projector, None);
-        assert!(found[0].family == found[2].family && found[0].family != found[1].family, "{found:?}");
+        assert!(found.iter().all(|one| one.family == found[0].family), "{found:?}");
+        let others = models_of_repository("o/m", &["A-Q4_0.gguf", "B-Q4_0.gguf"].map(PathBuf::from), 100);
+        assert!(others[0].family != others[1].family, "{others:?}");
         assert_eq!(models_of_repository("o/m", &files, 2).len(), 2);
     }
 }

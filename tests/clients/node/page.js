@@ -319,7 +319,7 @@ async function findOnHub(page) {
   await picturesOf(page, "models-search");
   await row.getByRole("button", { name: "Download Org/Tiny-GGUF:Q8_0" }).click();
   await row.getByText("here", { exact: true }).waitFor();
-  await page.route("**/hub/models?*", (route) => route.fulfill({ status: 502, json: { error: { message: "The hub is away.", code: "hub_unavailable" } } }), { times: 1 });
+  await page.route("**/hub/models?*", (route) => route.fulfill({ status: 503, json: { error: { message: "The hub is away.", code: "hub_unavailable" } } }), { times: 1 });
   await search("tiny");
   await page.getByRole("alert").getByText("The hub is away.").waitFor();
   await checkAccess(page, "a hub that is away");
