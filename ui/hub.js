@@ -42,7 +42,7 @@ export function HubSearch({onOrder, downloads}) {
     ${found?.data.length > 0 && html`<ul class="rows found">${found.data.map((one) => html`<li key=${one.id}>
       <div class="what"><strong class="id">${one.id}</strong><span class="note">${repositoryNote(one)}</span></div>
       ${one.gated ? html`<${State} tone="busy">needs access<//>` : html`<span></span>`}
-      <div class="actions"><${Button} kind="small" aria-expanded=${opened === one.id} aria-label=${`${opened === one.id ? "Hide" : "Show"} the files of ${one.id}`}
+      <div class="actions"><${Button} kind="small" aria-expanded=${opened === one.id} aria-label=${`${opened === one.id ? "Hide" : "Show"} files of ${one.id}`}
         onClick=${() => setOpened(opened === one.id ? null : one.id)}>${opened === one.id ? "Hide files" : "Show files"}<//></div>
       ${opened === one.id && html`<div class="below"><${Repository} id=${one.id} onOrder=${onOrder} downloads=${downloads} /></div>`}
     </li>`)}</ul>`}

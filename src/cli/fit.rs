@@ -35,8 +35,8 @@ pub(super) fn run(arguments: FitArgs, environment: Environment) -> ExitCode {
 fn answer(arguments: &FitArgs, settings: &Settings) -> Result<FitAnswer, NoFit> {
     let given = arguments.memory.as_deref().map(ByteSize::parse).transpose();
     let given = given.map_err(|rejected| NoFit::Value(format!("--memory: expected {}", rejected.allowed)))?;
-    let model = known_model(&arguments.name, settings)?;
-    Ok(FitMachine::of_settings(settings, given.map(|size| size.0 as u64))?.compare(&model))
+    let machine = FitMachine::of_settings(settings, given.map(|size| size.0 as u64))?;
+    Ok(machine.compare(&known_model(&arguments.name, settings)?))
 }
 
 /// Finds what is known of the model: on the disk, else on the hub.

@@ -65,11 +65,7 @@ impl Downloader {
         Ok(files)
     }
 
-    /// Fetches the header of a file. Returns also the bytes that came.
-    ///
-    /// # Errors
-    /// See [`DownloadError`].
-    pub(super) async fn fetch_header(&self, file: &LocatedFile) -> Result<(Metadata, u64), DownloadError> {
+    async fn fetch_header(&self, file: &LocatedFile) -> Result<(Metadata, u64), DownloadError> {
         let (mut start, mut fetched, mut end) = (Vec::new(), 0, FIRST_HEADER_RANGE.min(file.size));
         loop {
             let range = start.len() as u64..end;

@@ -249,7 +249,7 @@ refusals! {
     /// The hub says something that cannot be used, with the reason.
     HubUnusable(String) => BAD_GATEWAY, SERVER, "hub_error", keep, final;
     /// The hub does not answer, with the reason.
-    HubUnanswered(String) => BAD_GATEWAY, SERVER, "hub_unavailable", keep, again;
+    HubUnanswered(String) => SERVICE_UNAVAILABLE, SERVER, "hub_unavailable", keep, again;
     /// Too many questions to the hub have no answer yet.
     TooManyLookups(Duration) => SERVICE_UNAVAILABLE, SERVER, "too_many_lookups", keep, again, wait in (wait);
     /// The model cannot be removed now, because of what uses it.
@@ -559,6 +559,11 @@ mod tests {
             (403, "model_not_removable"),
             (409, "model_in_use"),
             (503, "downloads_full"),
+            (403, "repository_gated"),
+            (404, "repository_not_found"),
+            (502, "hub_error"),
+            (503, "hub_unavailable"),
+            (503, "too_many_lookups"),
             (404, "keys_off"),
             (404, "key_not_found"),
             (409, "key_exists"),

@@ -53,7 +53,7 @@ impl RecentWork {
         Self { since, places: std::array::from_fn(|_| WorkPlace::default()), begin: Mutex::default() }
     }
 
-    /// Adds a request whose answer began and ended at these times.
+    /// Adds a request whose answer was made between these times.
     pub fn add(&self, began: Instant, ended: Instant, first_byte: Duration, tokens: u64) {
         let (began, ended) = (self.seconds_until(began), self.seconds_until(ended));
         let (first, last) = (step_of(began), step_of(ended));

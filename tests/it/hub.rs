@@ -163,8 +163,8 @@ fn a_fault_of_the_hub_is_named() {
     for (head, body, expected, word) in [
         ("200 OK", "<html>", (502, "hub_error"), "not readable"),
         ("401 Unauthorized", r#"{"error":"Invalid credentials"}"#, (502, "hub_error"), "rejects the token"),
-        ("429 Too Many Requests", "", (502, "hub_unavailable"), "limits how often"),
-        ("503 Service Unavailable", "down", (502, "hub_unavailable"), "answers 503"),
+        ("429 Too Many Requests", "", (503, "hub_unavailable"), "limits how often"),
+        ("503 Service Unavailable", "down", (503, "hub_unavailable"), "answers 503"),
         ("302 Found\r\nLocation: /api/models", "", (502, "hub_error"), "redirects in a circle"),
     ] {
         setup

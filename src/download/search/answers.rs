@@ -54,7 +54,7 @@ struct LargeFile {
 
 /// A repository in an answer. What the hub, or a mirror of it, does not say is not known.
 #[derive(Debug, Deserialize)]
-pub(super) struct RepositoryAnswer {
+pub(super) struct DescribedRepository {
     #[serde(alias = "modelId")]
     id: String,
     #[serde(default, deserialize_with = "or_none")]
@@ -86,7 +86,7 @@ impl FileAnswer {
     }
 }
 
-impl RepositoryAnswer {
+impl DescribedRepository {
     /// Reads the description of one repository.
     ///
     /// # Errors
@@ -118,10 +118,10 @@ impl SearchResult {
     /// # Errors
     /// It is no list of repositories.
     pub(super) fn parse(host: &str, text: &[u8], most: usize) -> Result<Self, DownloadError> {
-        let answers: Vec<RepositoryAnswer> =
+        let answers: Vec<DescribedRepository> =
             serde_json::from_slice(text).map_err(|_| unreadable(host, "its list of models"))?;
         let has_more = answers.len() > most;
-        let repositories = answers.iter().take(most).filter_map(RepositoryAnswer::found).collect();
+        let repositories = answers.iter().take(most).filter_map(DescribedRepository::found).collect();
         Ok(Self { repositories, has_more })
     }
 }

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::time::timeout;
 use url::Url;
 
-use super::answers::{RepositoryAnswer, SearchResult};
+use super::answers::{DescribedRepository, SearchResult};
 use super::details::RepositoryDetails;
 use crate::download::bounds::{HEADER_TIME, REPOSITORY_ANSWER, SEARCH_ANSWER, SEARCH_TIME};
 use crate::download::downloader::Downloader;
@@ -59,7 +59,7 @@ impl Downloader {
         address.query_pairs_mut().append_pair("blobs", "true");
         let text = self.in_time(SEARCH_TIME, self.hub.ask(&address, Some(repository), REPOSITORY_ANSWER)).await?;
         let host = host_of(&address);
-        RepositoryDetails::of(&host, &RepositoryAnswer::parse(&host, &text)?)
+        RepositoryDetails::of(&host, &DescribedRepository::parse(&host, &text)?)
     }
 
     /// Reads the header of a model for a client that waits for it.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::answers::{FoundRepository, RepositoryAnswer};
+use super::answers::{DescribedRepository, FoundRepository};
 use crate::download::answers::bad_answer;
 use crate::download::bounds::LISTED_MODELS;
 use crate::download::error::DownloadError;
@@ -33,13 +33,16 @@ pub struct FoundModel {
     pub files: Vec<String>,
     /// Bytes of these files; `None` if the hub does not say.
     pub size_bytes: Option<u64>,
+    /// What its name says besides the quantisation: the same for all quantisations of one model.
+    #[serde(skip)]
+    pub family: String,
     /// Bytes of the projector that comes with it; 0 without one.
     pub projector_bytes: u64,
 }
 
 impl RepositoryDetails {
     /// Returns what the hub's description says. Files whose paths lead elsewhere are left out.
-    pub(super) fn of(host: &str, answer: &RepositoryAnswer) -> Result<Self, DownloadError> {
+    pub(super) fn of(host: &str, answer: &DescribedRepository) -> Result<Self, DownloadError> {
         let repository =
             answer.found().ok_or_else(|| bad_answer(host, "names no repository in its description of one"))?;
         let known = answer.siblings.iter().filter(|file| is_plain_path(&file.path));
@@ -61,6 +64,7 @@ impl RepositoryDetails {
                 projector_bytes: model.projector.as_ref().and_then(size_of).unwrap_or(0),
                 files: model.files.iter().map(|file| file.to_string_lossy().into_owned()).collect(),
                 model: model.name,
+                family: model.family,
                 quantization: model.quant,
             })
             .collect();
@@ -85,7 +89,7 @@ mod tests {
             {"rfilename": "mmproj-M-F16.gguf", "size": 70},
             {"rfilename": "../M-Q5_0.gguf", "size": 1},
         ]});
-        let answer = RepositoryAnswer::parse("hub", text.to_string().as_bytes()).unwrap();
+        let answer = DescribedRepository::parse("hub", text.to_string().as_bytes()).unwrap();
         let details = RepositoryDetails::of("hub", &answer).unwrap();
         let told: Vec<_> =
             details.models.iter().map(|one| (one.model.as_str(), one.size_bytes, one.projector_bytes)).collect();

@@ -10,6 +10,10 @@ pub(super) const DEFAULT_FOUND: usize = 20;
 pub(super) const SEARCHED_BYTES: usize = 200;
 /// The longest context that is asked about, in tokens.
 pub(super) const LONGEST_CTX: u64 = 1 << 30;
+/// Most different models of a repository of which it is said whether they fit. Each costs a header.
+pub(super) const FITTED_FAMILIES: usize = 4;
+/// Longest time in which their headers are read.
+pub(super) const FITS_TIME: Duration = Duration::from_secs(60);
 /// Most of these requests at the same time. Each may hold a header of some MiB.
 pub(super) const MOST_LOOKUPS: usize = 8;
 /// When a client may ask again while too many ask.

@@ -1,5 +1,6 @@
 //! Whether a model fits: one that is served, one on the disk, or one that could be downloaded.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -7,14 +8,14 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::bounds::LOOK_WAIT;
+use super::bounds::{FITS_TIME, FITTED_FAMILIES, LOOK_WAIT};
 use super::query::FitQuery;
 use super::refused::{refusal_of, refusal_of_fit, refusal_of_order};
-use crate::download::DownloadRegistry;
+use crate::download::{DownloadRegistry, Downloader, FoundModel};
 use crate::fit::{FitMachine, KnownModel, ModelSource, NoFit};
-use crate::models::shown_name;
+use crate::models::{RemoteName, shown_name};
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::Metrics;
 
@@ -44,6 +45,7 @@ impl Fitting {
             let message = format!("'{}' is no name of a model", shown_name(name));
             return Err(Refusal::InvalidParameter { field: "model".to_owned(), message });
         }
+        let machine = self.machine(query.memory, query.ctx).await?;
         let model = match self.source(name).await? {
             ModelSource::Disk(path) => self.on_disk(name, move || KnownModel::of_file(&path)).await?,
             ModelSource::Network(remote) => {
@@ -51,7 +53,39 @@ impl Fitting {
                 downloader.read_header_soon(&remote).await.map_err(refusal_of)?.into()
             }
         };
-        Ok(self.machine(query.memory, query.ctx).await?.compare(&model).as_json(&shown_name(name)))
+        Ok(machine.compare(&model).as_json(&shown_name(name)))
+    }
+
+    /// Says of each model of a repository whether it fits. The header of one quantisation tells that of all quantisations of
+    /// the same model, by the sizes of their files; `None` for a model that no header was read of.
+    ///
+    /// # Errors
+    /// The memory is not known, or no header can be read.
+    pub(super) async fn of_all(
+        &self,
+        downloader: &Downloader,
+        models: &[FoundModel],
+        ctx: Option<u64>,
+    ) -> Result<Vec<Option<Value>>, Refusal> {
+        let machine = self.machine(None, ctx).await?;
+        let (mut headers, until) = (HashMap::<&str, KnownModel>::new(), Instant::now() + FITS_TIME);
+        // The smallest model is first, and its header is as long as any other.
+        for model in models.iter().filter(|model| model.size_bytes.is_some()) {
+            let Ok(name) = RemoteName::parse(&model.model) else { continue };
+            if headers.contains_key(&*model.family) || headers.len() == FITTED_FAMILIES {
+                continue;
+            }
+            match timeout_at(until, downloader.read_header_soon(&name)).await {
+                Ok(Ok(header)) => _ = headers.insert(&model.family, header.into()),
+                Ok(Err(error)) if headers.is_empty() => return Err(refusal_of(error)),
+                Ok(Err(_)) | Err(_) => break,
+            }
+        }
+        let fit = |model: &FoundModel| {
+            let known = headers.get(&*model.family)?.requantized(model.size_bytes?, model.projector_bytes);
+            Some(machine.compare(&known).as_json(&model.model))
+        };
+        Ok(models.iter().map(fit).collect())
     }
 
     /// Returns what models are compared with: the memory in bytes that is `given`, else the budget of the service, else what

@@ -30,13 +30,12 @@ use super::admission::auth::Caller;
 use super::response::local_answer::json_response;
 use super::routes::route::HubRoute;
 use crate::download::{DownloadRegistry, FoundModel, RepositoryDetails};
-use crate::fit::KnownModel;
 use crate::models::{self, ModelPlaces, RemoteName, RepositoryId};
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::Metrics;
 use bounds::{LOOK_WAIT, LOOKUPS_FULL_RETRY, MOST_LOOKUPS};
 use fitting::Fitting;
-use query::{FitQuery, RepositoryQuery, SearchQuery};
+use query::{FitQuery, RepositoryQuery};
 use refused::{refusal_of, refusal_of_order};
 
 /// Answers the routes about models that could be here.
@@ -65,7 +64,7 @@ impl HubApi {
     ) -> Result<Response<Bytes>, Refusal> {
         let body = match route {
             HubRoute::Search => {
-                let query = SearchQuery::read(parts)?.0;
+                let query = query::read_search(parts)?;
                 let _turn = self.turn()?;
                 let downloader = self.downloads.downloader(&query.words).map_err(refusal_of_order)?;
                 let found = downloader.search(&query).await.map_err(refusal_of)?;
@@ -94,26 +93,17 @@ impl HubApi {
         self.turns.try_acquire().map_err(|_| Refusal::TooManyLookups(LOOKUPS_FULL_RETRY))
     }
 
-    /// Describes a repository, and with `fit` says of each model whether it fits, by the header of one of them.
+    /// Describes a repository, and with `fit` says of each model whether it fits with this context.
     async fn describe(&self, repository: &RepositoryId, fit: Option<Option<u64>>) -> Result<Value, Refusal> {
         let downloader = self.downloads.downloader(&repository.to_string()).map_err(refusal_of_order)?;
-        let RepositoryDetails { repository: found, models, has_more } =
-            downloader.describe(repository).await.map_err(refusal_of)?;
-        let are_here = are_here(self.downloads.settings().model_places(), &models).await;
-        let mut fits = vec![None; models.len()];
-        if let Some(ctx) = fit {
-            // The smallest is first, and its header is as long as any other.
-            if let Some(first) = models.iter().find(|model| model.size_bytes.is_some()) {
-                let name = RemoteName::parse(&first.model).map_err(|_| Refusal::RouteNotFound)?;
-                let header: KnownModel = downloader.read_header_soon(&name).await.map_err(refusal_of)?.into();
-                let machine = self.fitting.machine(None, ctx).await?;
-                for (fit, model) in fits.iter_mut().zip(&models) {
-                    let sized = model.size_bytes.map(|size| header.requantized(size, model.projector_bytes));
-                    *fit = sized.map(|sized| machine.compare(&sized).as_json(&model.model));
-                }
-            }
-        }
-        let data = models.iter().zip(are_here).zip(fits).map(|((model, is_here), fit)| {
+        let details = downloader.describe(repository).await.map_err(refusal_of)?;
+        let RepositoryDetails { repository: found, models, has_more } = &details;
+        let here = found_here(self.downloads.settings().model_places(), models).await;
+        let fits = match fit {
+            Some(ctx) => self.fitting.of_all(&downloader, models, ctx).await?,
+            None => vec![None; models.len()],
+        };
+        let entries = models.iter().zip(here).zip(fits).map(|((model, is_here), fit)| {
             let mut entry = json!(model);
             entry["here"] = json!(is_here);
             if let Some(fit) = fit {
@@ -123,7 +113,7 @@ impl HubApi {
         });
         let mut body = json!(found);
         body["object"] = json!("repository");
-        body["models"] = data.collect();
+        body["models"] = entries.collect();
         body["has_more"] = json!(has_more);
         Ok(body)
     }
@@ -141,7 +131,7 @@ fn repository_of(id: &str) -> Result<RepositoryId, Refusal> {
 }
 
 /// Returns which of these models are on the disk; none if it does not say so in time.
-async fn are_here(places: ModelPlaces, models: &[FoundModel]) -> Vec<bool> {
+async fn found_here(places: ModelPlaces, models: &[FoundModel]) -> Vec<bool> {
     let names: Vec<String> = models.iter().map(|model| model.model.clone()).collect();
     let nothing = vec![false; names.len()];
     let look = spawn_blocking(move || names.iter().map(|name| models::find(&places, name).is_ok()).collect());

@@ -9,10 +9,6 @@ use crate::refusal::Refusal;
 use crate::settings::bounds::MODEL_NAME;
 use crate::settings::values::{ByteSize, Value as _};
 
-/// What a search asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct SearchQuery(pub(super) HubQuery);
-
 /// What a request about a repository asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RepositoryQuery {
@@ -32,26 +28,21 @@ pub(super) struct FitQuery {
     pub(super) memory: Option<u64>,
 }
 
-impl SearchQuery {
-    /// Reads the parameters.
-    ///
-    /// # Errors
-    /// A parameter is not known, or its value is not one of those that it may have.
-    pub(super) fn read(parts: &Parts) -> Result<Self, Refusal> {
-        let [words, limit] = values(parts, ["q", "limit"])?;
-        let words = words.unwrap_or_default().trim().to_owned();
-        if words.len() > SEARCHED_BYTES || words.chars().any(char::is_control) {
-            return Err(wrong("q", &format!("is longer than {SEARCHED_BYTES} bytes, or has control characters")));
-        }
-        let most = match limit {
-            None => DEFAULT_FOUND,
-            Some(limit) => {
-                let limit = limit.parse().ok().filter(|limit| (1..=MOST_FOUND).contains(limit));
-                limit.ok_or_else(|| wrong("limit", &format!("is not a number from 1 to {MOST_FOUND}")))?
-            }
-        };
-        Ok(Self(HubQuery { words, most }))
+/// Reads the parameters of a search.
+///
+/// # Errors
+/// A parameter is not known, or its value is not one of those that it may have.
+pub(super) fn read_search(parts: &Parts) -> Result<HubQuery, Refusal> {
+    let [words, limit] = values(parts, ["q", "limit"])?;
+    let words = words.unwrap_or_default().trim().to_owned();
+    if words.len() > SEARCHED_BYTES || words.chars().any(char::is_control) {
+        return Err(wrong("q", &format!("is longer than {SEARCHED_BYTES} bytes, or has control characters")));
     }
+    let most = limit.map(|limit| {
+        let limit = limit.parse().ok().filter(|limit| (1..=MOST_FOUND).contains(limit));
+        limit.ok_or_else(|| wrong("limit", &format!("is not a number from 1 to {MOST_FOUND}")))
+    });
+    Ok(HubQuery { words, most: most.transpose()?.unwrap_or(DEFAULT_FOUND) })
 }
 
 impl RepositoryQuery {
@@ -134,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_parameter_is_read_or_refused_by_name() {
-        let search = |query: &str| SearchQuery::read(&parts(query)).map(|read| (read.0.words, read.0.most));
+        let search = |query: &str| read_search(&parts(query)).map(|read| (read.words, read.most));
         assert_eq!(search("q=+qwen%203+"), Ok(("qwen 3".to_owned(), DEFAULT_FOUND)));
         assert_eq!(search("limit=50"), Ok((String::new(), 50)));
         let fit = |query: &str| FitQuery::read(&parts(query));

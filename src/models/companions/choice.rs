@@ -21,7 +21,7 @@ pub(in crate::models) fn has_projector_name(path: &Path) -> bool {
 }
 
 /// Returns the words of a file name that name a model.
-pub(super) fn naming_words(path: &Path) -> Vec<String> {
+pub(in crate::models) fn naming_words(path: &Path) -> Vec<String> {
     let name = lower_name(path);
     // What follows the precision does not name the model either.
     let names = words(&name).take_while(|word| !begins_precision(word));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{choose_files, is_model};
-use crate::models::companions::choice::projector_of;
+use crate::models::companions::choice::{naming_words, projector_of};
 use crate::models::companions::names::quant_word;
 use crate::models::split::parts_of;
 
@@ -16,6 +16,8 @@ pub struct RepositoryModel {
     pub quant: Option<String>,
     /// Its files; of a split model, all parts in order.
     pub files: Vec<PathBuf>,
+    /// What its name says besides the quantisation: the same for all quantisations of one model.
+    pub family: String,
     /// The projector that comes with it.
     pub projector: Option<PathBuf>,
 }
@@ -32,6 +34,7 @@ pub fn models_of_repository(repository: &str, files: &[PathBuf], most: usize) ->
         RepositoryModel {
             name: by_quant.map_or_else(|| format!("{repository}/{text}"), |quant| format!("{repository}:{quant}")),
             quant: quant.map(str::to_owned),
+            family: naming_words(path).join("-"),
             files: parts_of(path),
             // What is named by its file comes alone.
             projector: by_quant.and_then(|_| projector_of(path, files)),
@@ -71,6 +74,9 @@ mod tests {
         );
         assert_eq!(found[0].projector.as_deref(), Some("mmproj-M-f16.gguf".as_ref()));
         assert_eq!(found[1].projector, None);
+        assert!(found.iter().all(|one| one.family == found[0].family), "{found:?}");
+        let others = models_of_repository("o/m", &["A-Q4_0.gguf", "B-Q4_0.gguf"].map(PathBuf::from), 100);
+        assert!(others[0].family != others[1].family, "{others:?}");
         assert_eq!(models_of_repository("o/m", &files, 2).len(), 2);
     }
 }

@@ -309,7 +309,7 @@ async function findOnHub(page) {
   await search("no such model");
   await page.getByText("No repository with GGUF files has these words in its name.").waitFor();
   await search("tiny");
-  const files = page.getByRole("button", { name: "Show the files of Org/Tiny-GGUF" });
+  const files = page.getByRole("button", { name: "Show files of Org/Tiny-GGUF" });
   await files.focus();
   await page.keyboard.press("Enter");
   const row = page.locator(".quants > li").filter({ has: page.getByText("Q8_0", { exact: true }) });
@@ -319,7 +319,7 @@ async function findOnHub(page) {
   await picturesOf(page, "models-search");
   await row.getByRole("button", { name: "Download Org/Tiny-GGUF:Q8_0" }).click();
   await row.getByText("here", { exact: true }).waitFor();
-  await page.route("**/hub/models?*", (route) => route.fulfill({ status: 502, json: { error: { message: "The hub is away.", code: "hub_unavailable" } } }), { times: 1 });
+  await page.route("**/hub/models?*", (route) => route.fulfill({ status: 503, json: { error: { message: "The hub is away.", code: "hub_unavailable" } } }), { times: 1 });
   await search("tiny");
   await page.getByRole("alert").getByText("The hub is away.").waitFor();
   await checkAccess(page, "a hub that is away");
