@@ -44,7 +44,7 @@ fn ping_with(url: &str, config: &Arc<ClientConfig>) -> io::Result<u16> {
 }
 
 fn metric(gateway: &Gateway, line: &str) -> u64 {
-    let text = gateway.health().get("/metrics").text();
+    let text = gateway.health().header("Accept", "text/plain").get("/metrics").text();
     let value = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse::<f64>().ok());
     value.unwrap_or_default() as u64
 }
@@ -112,8 +112,7 @@ async fn http2_is_offered_and_preferred() {
 fn a_client_must_have_a_certificate_of_tls_client_ca_and_the_access_log_names_it() {
     let (servers, clients, folder) = (TestIssuer::new("s"), TestIssuer::new("c"), tempfile::tempdir().unwrap());
     let root = clients.write_root(folder.path());
-    let gateway =
-        issued(&servers, &folder).set("TLS_CLIENT_CA", root.display()).start_ready();
+    let gateway = issued(&servers, &folder).set("TLS_CLIENT_CA", root.display()).start_ready();
     let alice = clients.issue("alice");
     let ask = |certificate: Option<&IssuedPair>, id: &str| {
         let mut client = RawClient::over(gateway.url(), servers.client_config(certificate))?;

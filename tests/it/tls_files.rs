@@ -17,7 +17,7 @@ use super::configuration::llamagate;
 use super::support::{
     certificates::{IssuedPair, TestIssuer, openssl, replace, shown_certificate},
     client::RawClient,
-    gateway::{Gateway, USER},
+    gateway::{ADMIN, Gateway},
     wait::{ANSWERS, SOON, eventually},
 };
 
@@ -45,7 +45,7 @@ fn warnings(gateway: &Gateway) -> Vec<String> {
 }
 
 fn metrics(gateway: &Gateway) -> String {
-    gateway.health().get("/metrics").text()
+    gateway.health().header("Accept", "text/plain").get("/metrics").text()
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_broken_pair_keeps_the_one_of_before_and_is_told_once() {
     });
     assert_eq!(shown_certificate(gateway.url()), first.certificate);
     assert!(metrics(&gateway).contains("llamagate_tls_reloads_total{outcome=\"failed\"} 1"));
-    let answer = gateway.client_with(super::support::gateway::ADMIN).post_json("/reload", &json!({}));
+    let answer = gateway.client_with(ADMIN).post_json("/reload", &json!({}));
     assert!(answer.status() >= 400 && answer.text().contains("TLS_CERT"), "{}", answer.text());
 
     let second = issuer.issue("second");
@@ -267,7 +267,7 @@ fn commands_on_this_machine_know_the_certificate_and_others_are_told_it() {
     let port = gateway.health_url().rsplit(':').next().unwrap().to_owned();
     let run = |arguments: &[&str], variables: &[(&str, &str)]| -> (bool, String) {
         let Output { status, stdout, stderr } =
-            llamagate(arguments, &[&[("LLAMAGATE_KEY", USER)][..], variables].concat());
+            llamagate(arguments, &[&[("LLAMAGATE_KEY", ADMIN)][..], variables].concat());
         (status.success(), String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
     };
     let of_data_dir = [("DATA_DIR", &*data)];
@@ -297,7 +297,10 @@ fn a_service_drains_over_tls() {
     gateway.journal().wait_for_requests(CHAT, 1);
     gateway.signal(Signal::SIGTERM);
     eventually("new requests are refused", ANSWERS, || {
-        gateway.client().try_send("GET", "/v1/models", b"").map_or(true, |answer| answer.status() == 503)
+        gateway
+            .client()
+            .try_send("POST", CHAT, body().to_string().as_bytes())
+            .is_ok_and(|answer| answer.status() == 503)
     });
     gateway.control().release_all_requests();
     let answer = client.read_response().unwrap();
