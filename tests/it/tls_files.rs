@@ -290,6 +290,27 @@ fn commands_on_this_machine_know_the_certificate_and_others_are_told_it() {
 }
 
 #[test]
+fn tls_that_a_platform_or_its_probes_cannot_speak_is_warned_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = TestIssuer::new("clients").write_root(folder.path()).display().to_string();
+    let data = folder.path().display().to_string();
+    let base = [("DATA_DIR", &*data), ("MOCK_BACKEND", "true"), ("AUTH_ENABLED", "false"), ("TLS_SELF_SIGNED", "true")];
+    let check = |variables: &[(&str, &str)]| {
+        let output = llamagate(&["check"], &[&base[..], variables].concat());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let exposed = "every machine that reaches the port can use the models";
+    assert!(check(&[]).contains(exposed));
+    let with_clients = check(&[("TLS_CLIENT_CA", &root)]);
+    assert!(!with_clients.contains(exposed) && !with_clients.contains("probes"), "{with_clients}");
+    let probed = check(&[("TLS_CLIENT_CA", &root), ("TLS_HEALTH", "true")]);
+    assert!(probed.contains("probes without a certificate are refused"), "{probed}");
+    let behind = check(&[("RUNPOD_ENDPOINT_ID", "e")]);
+    assert!(behind.contains("RunPod's load balancer speaks plain HTTP"), "{behind}");
+    assert!(!folder.path().join("tls").exists(), "a check makes no certificate");
+}
+
+#[test]
 fn a_service_drains_over_tls() {
     let mut gateway = Gateway::builder().script(json!({"hold_requests": [CHAT]})).secure().start_ready();
     let mut client = RawClient::connect(gateway.url());
