@@ -14,11 +14,12 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::configuration::llamagate;
+use super::service_commands::free_port;
 use super::support::{
     certificates::{IssuedPair, TestIssuer, openssl, replace, shown_certificate},
-    client::RawClient,
-    gateway::{ADMIN, Gateway},
-    wait::{ANSWERS, SOON, eventually},
+    client::{Client, RawClient},
+    gateway::{ADMIN, Gateway, USER},
+    wait::{ANSWERS, READY, SOON, eventually},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -308,6 +309,19 @@ fn tls_that_a_platform_or_its_probes_cannot_speak_is_warned_about() {
     let behind = check(&[("RUNPOD_ENDPOINT_ID", "e")]);
     assert!(behind.contains("RunPod's load balancer speaks plain HTTP"), "{behind}");
     assert!(!folder.path().join("tls").exists(), "a check makes no certificate");
+}
+
+#[test]
+fn one_port_for_both_speaks_tls_for_probes_too() {
+    let port = free_port().to_string();
+    let client = Client::new(&format!("https://127.0.0.1:{port}"));
+    let (_process, _folder) = Gateway::builder().secure().set("PORT", &port).set("PORT_HEALTH", &port).launch();
+    let is_serving = || client.try_send("GET", "/ping", b"").is_ok_and(|answer| answer.status() == 200);
+    eventually("probes are answered", READY, is_serving);
+    assert_eq!(client.clone().key(USER).post_json(CHAT, &body()).status(), 200);
+    assert_eq!(client.get("/health").json()["status"], "ok");
+    let health = [("PORT", &*port), ("PORT_HEALTH", &port), ("HOST", "127.0.0.1"), ("TLS_SELF_SIGNED", "true")];
+    assert_eq!(String::from_utf8_lossy(&llamagate(&["health"], &health).stdout), "serving\n");
 }
 
 #[test]
