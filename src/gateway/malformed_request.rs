@@ -15,8 +15,8 @@ use tracing::warn;
 
 use super::accounting::record::{Accounting, Record};
 use super::admission::cors::Cors;
+use super::connection::handshake::begins_handshake;
 use super::connection::head;
-use super::connection::wire::begins_handshake;
 use super::headers::{self, X_REQUEST_ID};
 use crate::refusal::{ANTHROPIC_VERSION, Refusal, Shape};
 use crate::telemetry::throttled_warning::ThrottledWarning;

@@ -31,7 +31,7 @@ fn succeeded(output: &Output) -> String {
 }
 
 /// Returns a port on which nothing listens.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

@@ -14,11 +14,12 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::configuration::llamagate;
+use super::service_commands::free_port;
 use super::support::{
     certificates::{IssuedPair, TestIssuer, openssl, replace, shown_certificate},
-    client::RawClient,
-    gateway::{Gateway, USER},
-    wait::{ANSWERS, SOON, eventually},
+    client::{Client, RawClient},
+    gateway::{ADMIN, Gateway, USER},
+    wait::{ANSWERS, READY, SOON, eventually},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -45,7 +46,7 @@ fn warnings(gateway: &Gateway) -> Vec<String> {
 }
 
 fn metrics(gateway: &Gateway) -> String {
-    gateway.health().get("/metrics").text()
+    gateway.health().header("Accept", "text/plain").get("/metrics").text()
 }
 
 #[test]
@@ -122,7 +123,7 @@ fn a_broken_pair_keeps_the_one_of_before_and_is_told_once() {
     });
     assert_eq!(shown_certificate(gateway.url()), first.certificate);
     assert!(metrics(&gateway).contains("llamagate_tls_reloads_total{outcome=\"failed\"} 1"));
-    let answer = gateway.client_with(super::support::gateway::ADMIN).post_json("/reload", &json!({}));
+    let answer = gateway.client_with(ADMIN).post_json("/reload", &json!({}));
     assert!(answer.status() >= 400 && answer.text().contains("TLS_CERT"), "{}", answer.text());
 
     let second = issuer.issue("second");
@@ -267,7 +268,7 @@ fn commands_on_this_machine_know_the_certificate_and_others_are_told_it() {
     let port = gateway.health_url().rsplit(':').next().unwrap().to_owned();
     let run = |arguments: &[&str], variables: &[(&str, &str)]| -> (bool, String) {
         let Output { status, stdout, stderr } =
-            llamagate(arguments, &[&[("LLAMAGATE_KEY", USER)][..], variables].concat());
+            llamagate(arguments, &[&[("LLAMAGATE_KEY", ADMIN)][..], variables].concat());
         (status.success(), String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
     };
     let of_data_dir = [("DATA_DIR", &*data)];
@@ -290,6 +291,40 @@ fn commands_on_this_machine_know_the_certificate_and_others_are_told_it() {
 }
 
 #[test]
+fn tls_that_a_platform_or_its_probes_cannot_speak_is_warned_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = TestIssuer::new("clients").write_root(folder.path()).display().to_string();
+    let data = folder.path().display().to_string();
+    let base = [("DATA_DIR", &*data), ("MOCK_BACKEND", "true"), ("AUTH_ENABLED", "false"), ("TLS_SELF_SIGNED", "true")];
+    let check = |variables: &[(&str, &str)]| {
+        let output = llamagate(&["check"], &[&base[..], variables].concat());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let exposed = "every machine that reaches the port can use the models";
+    assert!(check(&[]).contains(exposed));
+    let with_clients = check(&[("TLS_CLIENT_CA", &root)]);
+    assert!(!with_clients.contains(exposed) && !with_clients.contains("probes"), "{with_clients}");
+    let probed = check(&[("TLS_CLIENT_CA", &root), ("TLS_HEALTH", "true")]);
+    assert!(probed.contains("probes without a certificate are refused"), "{probed}");
+    let behind = check(&[("RUNPOD_ENDPOINT_ID", "e")]);
+    assert!(behind.contains("RunPod's load balancer speaks plain HTTP"), "{behind}");
+    assert!(!folder.path().join("tls").exists(), "a check makes no certificate");
+}
+
+#[test]
+fn one_port_for_both_speaks_tls_for_probes_too() {
+    let port = free_port().to_string();
+    let client = Client::new(&format!("https://127.0.0.1:{port}"));
+    let (_process, _folder) = Gateway::builder().secure().set("PORT", &port).set("PORT_HEALTH", &port).launch();
+    let is_serving = || client.try_send("GET", "/ping", b"").is_ok_and(|answer| answer.status() == 200);
+    eventually("probes are answered", READY, is_serving);
+    assert_eq!(client.clone().key(USER).post_json(CHAT, &body()).status(), 200);
+    assert_eq!(client.get("/health").json()["status"], "ok");
+    let health = [("PORT", &*port), ("PORT_HEALTH", &port), ("HOST", "127.0.0.1"), ("TLS_SELF_SIGNED", "true")];
+    assert_eq!(String::from_utf8_lossy(&llamagate(&["health"], &health).stdout), "serving\n");
+}
+
+#[test]
 fn a_service_drains_over_tls() {
     let mut gateway = Gateway::builder().script(json!({"hold_requests": [CHAT]})).secure().start_ready();
     let mut client = RawClient::connect(gateway.url());
@@ -297,7 +332,10 @@ fn a_service_drains_over_tls() {
     gateway.journal().wait_for_requests(CHAT, 1);
     gateway.signal(Signal::SIGTERM);
     eventually("new requests are refused", ANSWERS, || {
-        gateway.client().try_send("GET", "/v1/models", b"").map_or(true, |answer| answer.status() == 503)
+        gateway
+            .client()
+            .try_send("POST", CHAT, body().to_string().as_bytes())
+            .is_ok_and(|answer| answer.status() == 503)
     });
     gateway.control().release_all_requests();
     let answer = client.read_response().unwrap();

@@ -16,6 +16,12 @@ use crate::pause_clock;
 use crate::telemetry::metrics::{Metrics, OutcomeLabels};
 use crate::tls::{CertificateStore, HANDSHAKE_TIMEOUT, client_name};
 
+/// Whether these bytes begin a TLS handshake (RFC 8446, section 5.1), which nothing in HTTP begins with.
+pub(in crate::gateway) fn begins_handshake(bytes: &[u8]) -> bool {
+    const HANDSHAKE_RECORD: u8 = 22;
+    bytes.first() == Some(&HANDSHAKE_RECORD)
+}
+
 /// The certificate that a client has shown, as a request carries it.
 #[derive(Debug, Clone)]
 pub(crate) struct ClientCertificate(pub(crate) Arc<str>);

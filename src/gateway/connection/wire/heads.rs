@@ -202,12 +202,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
     }
 }
 
-/// Whether these bytes begin a TLS handshake (RFC 8446, section 5.1), which nothing in HTTP begins with.
-pub(in crate::gateway) fn begins_handshake(bytes: &[u8]) -> bool {
-    const HANDSHAKE_RECORD: u8 = 22;
-    bytes.first() == Some(&HANDSHAKE_RECORD)
-}
-
 /// Whether these bytes may be the beginning of HTTP/2's preface. `PRI` is no method that HTTP/1.1 uses, so each prefix of
 /// the preface is awaited to its end.
 pub(super) fn begins_preface(bytes: &[u8]) -> bool {

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::heads::{begins_handshake, begins_preface};
+use super::heads::begins_preface;
 use super::read_ahead::ReadAhead;
 use super::{PREFACE, ReadState, WireLimits, WireStream};
 use crate::gateway::bounds::CHUNKED_READ;
+use crate::gateway::connection::handshake::begins_handshake;
 use crate::gateway::connection::head::{self, Framing, HeadScanner};
 use crate::refusal::Refusal;
 

@@ -67,7 +67,6 @@ use super::head::{Framing, HeadLimits, HeadScanner};
 use crate::gateway::scan::chunked_body::ChunkedBody;
 use crate::pause_clock::{ActiveInstant, LazyTimer};
 use crate::refusal::Refusal;
-pub(in crate::gateway) use heads::begins_handshake;
 use read_ahead::ReadAhead;
 use requests::ConnectionRequests;
 
