@@ -31,6 +31,6 @@ until grep -q 'llamagate is ready' /tmp/log; do
   sleep 0.1
 done
 port=$(sed -n 's|.*gateway listens on http://127.0.0.1:\([0-9]*\).*|\1|p' /tmp/log)
-"$@" llamagate chat --url "http://127.0.0.1:$port" --json tiny-chat Hello </dev/null
+"$@" llamagate chat --url "http://127.0.0.1:$port" --max-tokens 8 --json tiny-chat Hello </dev/null
 kill "$service"
 wait "$service"
