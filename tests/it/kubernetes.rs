@@ -109,7 +109,8 @@ fn the_program_accepts_the_configuration_of_each_pod() {
 /// Regression: Helm wrote large numbers as 2.097152e+07, which is no size.
 #[test]
 fn numbers_of_settings_are_written_in_full() {
-    let env = "worker: {env: {MAX_REQUEST_BODY_SIZE: 20971520, PRICE_PER_HOUR: 0.44, CTX: \"8192\", UI_ENABLED: false}}\n";
+    let env =
+        "worker: {env: {MAX_REQUEST_BODY_SIZE: 20971520, PRICE_PER_HOUR: 0.44, CTX: \"8192\", UI_ENABLED: false}}\n";
     let Some(rendered) = render(&format!("{PLAIN}{env}")) else { return };
     let variables = environment(rendered.pods()[0], "");
     let value = |name: &str| variables.iter().find(|(variable, _)| variable == name).map(|(_, value)| value.as_str());
