@@ -16,6 +16,13 @@ digest=$(sha256_of "$requirements")
 if ! up_to_date "$venv/requirements.stamp" "$digest"; then
   lock get-deploy-tools
   # Another run may have made it while this one waited.
-  up_to_date "$venv/requirements.stamp" "$digest" || make_venv "$venv" "$requirements" "$digest" --only-binary :all:
+  if ! up_to_date "$venv/requirements.stamp" "$digest"; then
+    make_venv "$venv" "$requirements" "$digest" --only-binary :all:
+    # Helm's package has its library three times, in place of links: 85 MB each.
+    for library in "$venv"/lib/python3*/site-packages/helm_python/lib/libhelm_c.so.*.*; do
+      ln -f "$library" "${library%.so.*}.so"
+      ln -f "$library" "${library%.so.*}.so.0"
+    done
+  fi
 fi
 printf '%s\n' "$venv"

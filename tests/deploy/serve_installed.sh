@@ -5,13 +5,12 @@
 #   serve_installed.sh SECONDS: the time that it may take until it serves
 set -eu
 deadline=$1
+# What runs a program as the unit does.
+set -- setpriv --reuid llamagate --regid llamagate --init-groups --no-new-privs --bounding-set=-all
 
-as_service() {
-  setpriv --reuid llamagate --regid llamagate --init-groups --no-new-privs --bounding-set=-all "$@"
-}
-
-as_service keyctl --file /var/lib/llamagate/api_keys.txt generate --name test >/tmp/key
-secret=$(grep '^sk-' /tmp/key)
+"$@" keyctl --file /var/lib/llamagate/api_keys.txt generate --name test >/tmp/key
+LLAMAGATE_KEY=$(grep '^sk-' /tmp/key)
+export LLAMAGATE_KEY
 set -a
 # shellcheck source=packaging/llamagate.env
 . /etc/llamagate/llamagate.env
@@ -20,7 +19,7 @@ export DATA_DIR=/var/lib/llamagate LOG_DIR=/var/log/llamagate PORT=0 PORT_HEALTH
 export LLAMA_SERVER=/opt/llama-server/llama-server
 install -d -o llamagate -g llamagate -m 0750 "$LOG_DIR"
 
-as_service llamagate serve >/tmp/log 2>&1 &
+"$@" llamagate serve >/tmp/log 2>&1 &
 service=$!
 waited=0
 until grep -q 'llamagate is ready' /tmp/log; do
@@ -32,6 +31,6 @@ until grep -q 'llamagate is ready' /tmp/log; do
   sleep 0.1
 done
 port=$(sed -n 's|.*gateway listens on http://127.0.0.1:\([0-9]*\).*|\1|p' /tmp/log)
-as_service llamagate chat --url "http://127.0.0.1:$port" --key "$secret" --json tiny-chat Hello
+"$@" llamagate chat --url "http://127.0.0.1:$port" --max-tokens 8 --json tiny-chat Hello </dev/null
 kill "$service"
 wait "$service"

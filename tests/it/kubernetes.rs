@@ -106,6 +106,18 @@ fn the_program_accepts_the_configuration_of_each_pod() {
     }
 }
 
+/// Regression: Helm wrote large numbers as 2.097152e+07, which is no size.
+#[test]
+fn numbers_of_settings_are_written_in_full() {
+    let env =
+        "worker: {env: {MAX_REQUEST_BODY_SIZE: 20971520, PRICE_PER_HOUR: 0.44, CTX: \"8192\", UI_ENABLED: false}}\n";
+    let Some(rendered) = render(&format!("{PLAIN}{env}")) else { return };
+    let variables = environment(rendered.pods()[0], "");
+    let value = |name: &str| variables.iter().find(|(variable, _)| variable == name).map(|(_, value)| value.as_str());
+    let names = ["MAX_REQUEST_BODY_SIZE", "PRICE_PER_HOUR", "CTX", "UI_ENABLED"];
+    assert_eq!(names.map(value), [Some("20971520"), Some("0.44"), Some("8192"), Some("false")]);
+}
+
 #[test]
 fn probes_ask_paths_that_the_health_port_has() {
     let Some(examples) = examples() else { return };
@@ -260,6 +272,7 @@ fn workers_are_scaled_by_numbers_that_the_router_shows() {
 
 #[test]
 fn values_that_contradict_each_other_are_refused_by_name() {
+    let open = "networkPolicy: {enabled: false}\n";
     let router = "router: {enabled: true}\nmodel: {name: m.gguf, served: [{name: m}]}\nimage: {repository: r}\n";
     let wrong = [
         ("", "auth.existingSecret or auth.keys is needed"),
@@ -267,7 +280,8 @@ fn values_that_contradict_each_other_are_refused_by_name() {
         (&*format!("{PLAIN}worker: {{config: \"models: {{}}\"}}\n"), "model.name and worker.config"),
         (&*format!("{PLAIN}worker: {{models: {{existingClaim: a, hostPath: /b}}}}\n"), "worker.models.existingClaim"),
         (&*format!("{PLAIN}worker: {{env: {{PORT: 9}}}}\n"), "PORT is set by other values"),
-        (&*format!("{PLAIN}autoscaling: {{enabled: true}}\n"), "autoscaling.enabled needs router.enabled"),
+        (&*format!("{PLAIN}{open}autoscaling: {{enabled: true}}\n"), "autoscaling.enabled needs router.enabled"),
+        (&*format!("{PLAIN}podMonitor: {{enabled: true}}\n"), "networkPolicy.monitoring is needed"),
         (&*format!("{PLAIN}replicas: 2\n"), "replicas"),
         (&*format!("{PLAIN}drain: {{timeoutSeconds: 0}}\n"), "timeoutSeconds"),
         (&*format!("{router}auth: {{existingSecret: s}}\n"), "auth.workerKey is needed"),

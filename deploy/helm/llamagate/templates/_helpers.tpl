@@ -74,6 +74,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- if and .Values.auth.existingWorkerSecret .Values.auth.workerKey -}}
 {{- fail "auth.existingWorkerSecret and auth.workerKey both give the workers' key: set one of them" -}}
 {{- end -}}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.monitoring) (or .Values.autoscaling.enabled .Values.podMonitor.enabled) -}}
+{{- fail "networkPolicy.monitoring is needed with autoscaling.enabled or podMonitor.enabled: who may reach the health port" -}}
+{{- end -}}
 {{- if .Values.router.enabled -}}
 {{- if not .Values.model.served -}}
 {{- fail "model.served is needed with router.enabled: the names of models that clients use" -}}
@@ -100,8 +103,13 @@ HOST PORT PORT_HEALTH GATEWAY_PORT DATA_DIR DRAIN_TIMEOUT AUTH_ENABLED AUTH_KEYS
 {{- if has $name $owned }}
 {{- fail (printf "%s is set by other values of this chart, not by env" $name) }}
 {{- end }}
+{{- $text := $value | toString }}
+{{- /* Helm reads numbers as float64, and writes large ones as 2e+07. */ -}}
+{{- if and (kindIs "float64" $value) (eq (toString $value) (floor $value | toString)) }}
+{{- $text = $value | int64 | toString }}
+{{- end }}
 - name: {{ $name }}
-  value: {{ $value | toString | quote }}
+  value: {{ $text | quote }}
 {{- end }}
 {{- end -}}
 
