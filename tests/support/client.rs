@@ -7,8 +7,12 @@ use std::{
 };
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use super::wait::{self, patient};
+
+/// Bytes of a segment of a connection whose buffers are small.
+const SMALL_SEGMENT: u32 = 536;
 
 /// Sends whole requests, each on its own connection. Panics where there is no response; the `try_` functions do not.
 #[derive(Debug, Clone)]
@@ -17,6 +21,8 @@ pub(crate) struct Client {
     headers: Vec<(String, String)>,
     /// How long the client waits for the next piece of a response.
     patience: Duration,
+    /// The bytes that the kernel may keep unread; `None` for its own choice.
+    receive_buffer: Option<usize>,
 }
 
 /// One connection, for what `Client` does not do: keep-alive, incomplete requests, half-closed connections.
@@ -77,12 +83,17 @@ enum Body {
 impl Client {
     /// Makes a client for `http://host:port`.
     pub(crate) fn new(url: &str) -> Self {
-        Client { address: address_of(url), headers: Vec::new(), patience: wait::ANSWERS }
+        Client { address: address_of(url), headers: Vec::new(), patience: wait::ANSWERS, receive_buffer: None }
     }
 
     /// Sets how long the client waits for the next piece of a response.
     pub(crate) fn patience(self, patience: Duration) -> Self {
         Client { patience, ..self }
+    }
+
+    /// Sets how many bytes the kernel may keep unread, so that a client that does not read is soon noticed.
+    pub(crate) fn receive_buffer(self, bytes: usize) -> Self {
+        Client { receive_buffer: Some(bytes), ..self }
     }
 
     /// Adds `Authorization: Bearer <secret>`.
@@ -148,7 +159,7 @@ impl Client {
 
     /// Sends the request and does not wait for the response.
     pub(crate) fn begin(&self, method: &str, path: &str, body: &[u8]) -> io::Result<RawClient> {
-        let mut client = RawClient::open(self.address, self.patience)?;
+        let mut client = RawClient::open(self.address, self.patience, self.receive_buffer)?;
         client.write(&self.request(method, path, body))?;
         Ok(client)
     }
@@ -175,16 +186,23 @@ impl Client {
 impl RawClient {
     /// Connects to `http://host:port`.
     pub(crate) fn connect(url: &str) -> Self {
-        Self::open(address_of(url), wait::ANSWERS).unwrap_or_else(|e| panic!("cannot connect to {url}: {e}"))
+        Self::open(address_of(url), wait::ANSWERS, None).unwrap_or_else(|e| panic!("cannot connect to {url}: {e}"))
     }
 
     /// Connects to `http://host:port`; returns the error where that fails.
     pub(crate) fn try_connect(url: &str) -> io::Result<Self> {
-        Self::open(address_of(url), wait::ANSWERS)
+        Self::open(address_of(url), wait::ANSWERS, None)
     }
 
-    fn open(address: SocketAddr, patience: Duration) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, patient(wait::SOON))?;
+    fn open(address: SocketAddr, patience: Duration, receive_buffer: Option<usize>) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        // Before the connection: its window is agreed on then, and how much the other end buffers follows from the segments.
+        if let Some(bytes) = receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+            socket.set_tcp_mss(SMALL_SEGMENT)?;
+        }
+        socket.connect_timeout(&address.into(), patient(wait::SOON))?;
+        let stream = TcpStream::from(socket);
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patient(patience)))?;
         stream.set_write_timeout(Some(patient(patience)))?;
