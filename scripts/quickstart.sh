@@ -28,6 +28,8 @@ secret_file=$data_dir/secret
 port_file=$data_dir/port
 gateway_log=$data_dir/gateway.log
 key_name=quickstart
+page_key_name=quickstart-page
+page_key_ends=24h
 hub_cache=${HF_HUB_CACHE:-$cache_dir/hub}
 small_model=bartowski/SmolLM2-135M-Instruct-GGUF:Q4_K_M
 gateway=      # process id while it runs
@@ -141,14 +143,14 @@ elif [[ ! -f $model ]]; then
   model=$(pull "$model") || fail "there is no model to serve; the reason is above"
 fi
 
-# The key file contains only a hash, so the secret is kept beside it, readable only by its owner. If the two do not
+# The API key is the same in each run. The key file contains only a hash, so the secret is kept beside it, readable only by its owner. If the two do not
 # match any more, the key gets a new secret.
 secret_is_valid() {
   [[ -s $secret_file ]] && "$keyctl" --file "$keys_file" verify <"$secret_file" >/dev/null 2>&1
 }
 
 make_secret() {
-  # The scope admin shows all of the page. A key that is there keeps its own.
+  # The scope admin opens all of the page. A key that is there keeps its own.
   local verb=(generate --scope "inference,admin")
   ! grep -qs "^$key_name:" "$keys_file" || verb=(rotate)
   rm -f "$secret_file"
@@ -158,6 +160,22 @@ make_secret() {
 
 secret_is_valid || make_secret
 secret=$(<"$secret_file")
+
+# The link to the page stays in the history of the browser, so it has a key of its own: new for each run, for inference only,
+# and gone with the run. One of a run that was killed goes with the next run, and ends by itself.
+remove_page_key() {
+  ! grep -qs "^$page_key_name:" "$keys_file" ||
+    "$keyctl" --file "$keys_file" --quiet remove --name "$page_key_name" >/dev/null || true
+}
+
+make_page_secret() {
+  "$keyctl" --file "$keys_file" --quiet generate --name "$page_key_name" --scope inference --expires "$page_key_ends" ||
+    fail "keyctl could not make a key for the page"
+}
+
+remove_page_key
+page_secret=
+$check || page_secret=$(make_page_secret)
 
 # --- run ---------------------------------------------------------------------------------------------------------
 
@@ -260,7 +278,7 @@ send_request() {
   text_of <<<"$reply" || fail "the response is not a chat completion:" "$reply"
 }
 
-trap stop_gateway EXIT
+trap 'stop_gateway; remove_page_key' EXIT
 start_gateway
 wait_until_ready
 serving=true
@@ -277,11 +295,11 @@ trap 'echo; say "stopping ..."; exit 0' INT TERM
 
 cat <<READY
 
-Ready. In a browser, signed in:
+Ready. In a browser, signed in to chat until this run ends:
 
-  http://127.0.0.1:$port/ui/#key=$secret
+  http://127.0.0.1:$port/ui/#key=$page_secret
 
-Your API key is
+Your API key, which also signs in to the pages for models, keys and logs, is
 
   $secret
 

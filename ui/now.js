@@ -74,17 +74,17 @@ function ModelRow({model, queue, canOrder, hasChat, act}) {
       <${Button} kind="quiet small" aria-label=${`${isPinned ? "Unpin" : "Pin"} ${model.id}`} title="A pinned model is not unloaded to make room, nor when no request comes."
         onClick=${() => act(setPinned, model.id, !isPinned)}>${isPinned ? "Unpin" : "Pin"}<//>`}
     </div>
-    ${load && isUp && model.state !== "ready" && html`<${LoadProgress} load=${load} />`}
+    ${load && isUp && model.state !== "ready" && html`<${LoadProgress} model=${model.id} load=${load} />`}
     ${["failed", "backoff", "unhealthy"].includes(model.state) && html`<${Why} model=${model} />`}
   </li>`;
 }
 
-function LoadProgress({load}) {
+function LoadProgress({model, load}) {
   const parts = [
-    PHASES[load.phase] ?? load.phase, load.total && `${format.bytes(load.bytes)} of ${format.bytes(load.total)}`,
+    PHASES[load.phase] ?? load.phase, load.total && `${format.bytes(load.bytes ?? 0)} of ${format.bytes(load.total)}`,
     load.seconds_left != null && `${format.span(load.seconds_left)} left`, `${format.span(load.seconds)} so far`,
   ];
-  return html`<div class="below"><${Bar} value=${load.bytes ?? 0} max=${load.total ?? 1} label=${`Load of ${load.model}`} />
+  return html`<div class="below"><${Bar} value=${load.bytes ?? 0} max=${load.total ?? 1} label=${`Load of ${model}`} />
     <span class="note">${parts.filter(Boolean).join(" · ")}</span></div>`;
 }
 

@@ -124,6 +124,13 @@ pub(super) fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
+/// Writes to standard output at once, for a command that goes on. Returns whether that is still read: a command whose pipe
+/// was closed has nothing more to do.
+pub(super) fn print_while_read(text: &str) -> bool {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+}
+
 /// Writes to standard error. Errors are ignored.
 pub(super) fn print_stderr(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());

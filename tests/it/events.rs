@@ -10,18 +10,18 @@ use super::support::gateway::{ADMIN, Backend, Builder, Gateway, USER};
 use super::support::wait::{REAL_MODEL_ANSWERS, SOON, STARTS, eventually, eventually_some, patient};
 
 const CHAT: &str = "/v1/chat/completions";
-const EVENTS: &str = "/events";
+pub(super) const EVENTS: &str = "/events";
 
 /// The most listeners, as docs/EVENTS.md says.
 const MOST_LISTENERS: usize = 32;
 
-fn admin(gateway: &Gateway) -> Client {
+pub(super) fn admin(gateway: &Gateway) -> Client {
     gateway.client_with(ADMIN)
 }
 
 /// Listens to the feed. Returns also the first event.
 #[track_caller]
-fn listen(client: &Client) -> (Stream, Event) {
+pub(super) fn listen(client: &Client) -> (Stream, Event) {
     let mut stream = client.stream_of(EVENTS);
     assert_eq!((stream.head.status, stream.head.header("content-type")), (200, Some("text/event-stream")));
     let first = stream.next_event().expect("there is a first event");
@@ -30,7 +30,7 @@ fn listen(client: &Client) -> (Stream, Event) {
 
 /// Waits for an event of this name.
 #[track_caller]
-fn await_event(stream: &mut Stream, name: &str, is_it: impl Fn(&Value) -> bool) -> Event {
+pub(super) fn await_event(stream: &mut Stream, name: &str, is_it: impl Fn(&Value) -> bool) -> Event {
     let (mut heard, begin) = (Vec::new(), Instant::now());
     while let Some(event) = stream.next_event() {
         assert!(begin.elapsed() < patient(REAL_MODEL_ANSWERS), "no event '{name}': {heard:?}");
@@ -42,7 +42,7 @@ fn await_event(stream: &mut Stream, name: &str, is_it: impl Fn(&Value) -> bool) 
     panic!("no event '{name}': {heard:?}");
 }
 
-fn id_of(event: &Event) -> u64 {
+pub(super) fn id_of(event: &Event) -> u64 {
     event.id.as_ref().expect("it has an id").parse().expect("its id is a number")
 }
 

@@ -8,7 +8,7 @@ use super::support::{
 };
 
 /// One model of each kind, whose names stand in the examples.
-const MODELS: &str = "
+pub(super) const MODELS: &str = "
 models:
   chat-model: {file: tiny-chat.gguf}
   embedding-model: {file: tiny-embedding.gguf}

@@ -10,6 +10,7 @@ use super::support::{
     gateway::{ADMIN, Gateway, USER, chromium, node_packages, python, smollm, test_models},
     mock_hub::{HubFaults, MockHub},
 };
+use super::{feed, openapi};
 
 /// What a browser sends with `Accept` for a document.
 const DOCUMENT: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
@@ -138,15 +139,36 @@ fn a_model_is_fetched_cancelled_and_deleted() {
     use_page(&gateway, "fetch", ADMIN);
 }
 
-/// Uses the page as `tests/clients/node/page.js` does in this role. Says so where there is no browser.
+#[test]
+fn a_load_is_followed_with_its_bytes_and_the_time_that_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = feed::large_model(folder.path());
+    let gateway = Gateway::builder().set("MODEL_PATH", model.path.display()).start();
+    use_page(&gateway, "loading", ADMIN);
+}
+
+#[test]
+fn a_call_is_tried_out_on_the_page_of_the_api_with_a_key() {
+    let gateway = Gateway::builder().reals(openapi::MODELS).set("CTX", 2048).start();
+    gateway.wait_ready();
+    run_in_browser("api_pages.js", &[gateway.url(), USER]);
+}
+
+/// Uses the page as `tests/clients/node/page.js` does in this role.
 #[track_caller]
 fn use_page(gateway: &Gateway, role: &str, key: &str) {
+    run_in_browser("page.js", &[role, gateway.url(), key]);
+}
+
+/// Runs a program of `tests/clients/node` that uses a browser. Says so where there is none.
+#[track_caller]
+fn run_in_browser(program: &str, arguments: &[&str]) {
     let Some(chromium) = chromium() else {
         eprintln!("no Chromium here: the page was not looked at");
         return;
     };
     let mut node = Command::new("node");
     node.env("NODE_PATH", node_packages()).env("CHROMIUM", chromium).env("PYTHON", python());
-    node.arg(client_program::script("node").join("page.js")).args([role, gateway.url(), key]);
+    node.arg(client_program::script("node").join(program)).args(arguments);
     run_client(&mut node);
 }

@@ -258,3 +258,26 @@ fn ctrl_c_stops_an_answer_and_not_the_conversation() {
     assert!(terminal.wait_exit().success());
     gateway.journal().wait_for_event("disconnect");
 }
+
+/// The editor once forgot what it had read beyond the first line.
+#[test]
+fn lines_that_are_typed_ahead_while_an_answer_comes_are_all_read() {
+    let gateway = Gateway::builder().script(json!({"hold_mid_stream": {"after_frames": 4}})).start_ready();
+    let mut terminal = conversation(&gateway);
+    terminal.wait_for("\u{1b}[?2004h", 1);
+    terminal.type_keys("first\r");
+    terminal.wait_for("tok1", 1);
+    // The last one is not finished yet.
+    terminal.type_keys("second\rthird\rfou");
+    gateway.control().release_all_requests();
+    terminal.wait_for("(8 tokens", 3);
+    terminal.type_keys("rth\r");
+    terminal.wait_for("(8 tokens", 4);
+    terminal.type_keys("\u{4}");
+    assert!(terminal.wait_exit().success());
+    let asked: Vec<String> = bodies(&gateway)
+        .iter()
+        .map(|body| body["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(asked, ["first", "second", "third", "fourth"]);
+}

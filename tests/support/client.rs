@@ -21,6 +21,8 @@ pub(crate) struct Client {
     headers: Vec<(String, String)>,
     /// How long the client waits for the next piece of a response.
     patience: Duration,
+    /// The bytes that the kernel may keep unread; `None` for its own choice.
+    receive_buffer: Option<usize>,
 }
 
 /// One connection, for what `Client` does not do: keep-alive, incomplete requests, half-closed connections.
@@ -82,12 +84,17 @@ impl Client {
     /// Makes a client for `http://host:port`, or `https://host:port` with any certificate.
     pub(crate) fn new(url: &str) -> Self {
         let (address, is_secure) = address_of(url);
-        Client { address, is_secure, headers: Vec::new(), patience: wait::ANSWERS }
+        Client { address, is_secure, headers: Vec::new(), patience: wait::ANSWERS, receive_buffer: None }
     }
 
     /// Sets how long the client waits for the next piece of a response.
     pub(crate) fn patience(self, patience: Duration) -> Self {
         Client { patience, ..self }
+    }
+
+    /// Sets how many bytes the kernel may keep unread, so that a client that does not read is soon noticed.
+    pub(crate) fn receive_buffer(self, bytes: usize) -> Self {
+        Client { receive_buffer: Some(bytes), ..self }
     }
 
     /// Adds `Authorization: Bearer <secret>`.
@@ -153,7 +160,7 @@ impl Client {
 
     /// Sends the request and does not wait for the response.
     pub(crate) fn begin(&self, method: &str, path: &str, body: &[u8]) -> io::Result<RawClient> {
-        let mut client = RawClient::open((self.address, self.is_secure), self.patience)?;
+        let mut client = RawClient::open((self.address, self.is_secure), self.patience, self.receive_buffer)?;
         client.write(&self.request(method, path, body))?;
         Ok(client)
     }
@@ -180,21 +187,25 @@ impl Client {
 impl RawClient {
     /// Connects to `http://host:port`, or to `https://host:port` with any certificate.
     pub(crate) fn connect(url: &str) -> Self {
-        Self::open(address_of(url), wait::ANSWERS).unwrap_or_else(|e| panic!("cannot connect to {url}: {e}"))
+        Self::open(address_of(url), wait::ANSWERS, None).unwrap_or_else(|e| panic!("cannot connect to {url}: {e}"))
     }
 
     /// Connects to `http://host:port`; returns the error where that fails.
     pub(crate) fn try_connect(url: &str) -> io::Result<Self> {
-        Self::open(address_of(url), wait::ANSWERS)
+        Self::open(address_of(url), wait::ANSWERS, None)
     }
 
     /// Connects to `https://host:port` with this configuration of TLS.
     pub(crate) fn over(url: &str, config: Arc<ClientConfig>) -> io::Result<Self> {
-        Ok(RawClient { reader: BufReader::new(Socket::over(address_of(url).0, config, patient(wait::ANSWERS))?) })
+        Ok(RawClient { reader: BufReader::new(Socket::over(address_of(url).0, config, patient(wait::ANSWERS), None)?) })
     }
 
-    fn open((address, is_secure): (SocketAddr, bool), patience: Duration) -> io::Result<Self> {
-        let socket = Socket::open(address, is_secure, patient(patience))?;
+    fn open(
+        (address, is_secure): (SocketAddr, bool),
+        patience: Duration,
+        receive_buffer: Option<usize>,
+    ) -> io::Result<Self> {
+        let socket = Socket::open(address, is_secure, patient(patience), receive_buffer)?;
         Ok(RawClient { reader: BufReader::new(socket) })
     }
 

@@ -10,8 +10,12 @@ use std::{
 
 use llamagate::dial::Trust;
 use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
+use socket2::{Domain, Type};
 
 use super::wait::{self, patient};
+
+/// Bytes of a segment of a connection whose buffers are small.
+const SMALL_SEGMENT: u32 = 536;
 
 /// A connection.
 #[derive(Debug)]
@@ -21,19 +25,30 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// Connects. Reads and writes fail after `patience`.
-    pub(crate) fn open(address: SocketAddr, is_secure: bool, patience: Duration) -> io::Result<Self> {
+    /// Connects. Reads and writes fail after `patience`. The kernel keeps no more than `receive_buffer` bytes unread; with
+    /// `None`, as many as it likes.
+    pub(crate) fn open(
+        address: SocketAddr,
+        is_secure: bool,
+        patience: Duration,
+        receive_buffer: Option<usize>,
+    ) -> io::Result<Self> {
         if !is_secure {
-            return connect(address, patience).map(Self::Plain);
+            return connect(address, patience, receive_buffer).map(Self::Plain);
         }
         static ANY: LazyLock<Arc<ClientConfig>> =
             LazyLock::new(|| Trust::of_any_certificate().and_then(|trust| trust.config()).expect("TLS can be set up"));
-        Self::over(address, Arc::clone(&ANY), patience)
+        Self::over(address, Arc::clone(&ANY), patience, receive_buffer)
     }
 
     /// Connects for TLS with this configuration; the handshake comes with the first read or write.
-    pub(crate) fn over(address: SocketAddr, config: Arc<ClientConfig>, patience: Duration) -> io::Result<Self> {
-        let stream = connect(address, patience)?;
+    pub(crate) fn over(
+        address: SocketAddr,
+        config: Arc<ClientConfig>,
+        patience: Duration,
+        receive_buffer: Option<usize>,
+    ) -> io::Result<Self> {
+        let stream = connect(address, patience, receive_buffer)?;
         let name = ServerName::IpAddress(address.ip().into());
         let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
         Ok(Self::Secure(Box::new(StreamOwned::new(connection, stream))))
@@ -78,8 +93,15 @@ impl Socket {
     }
 }
 
-fn connect(address: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, patient(wait::SOON))?;
+fn connect(address: SocketAddr, patience: Duration, receive_buffer: Option<usize>) -> io::Result<TcpStream> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // Before the connection: its window is agreed on then, and how much the other end buffers follows from the segments.
+    if let Some(bytes) = receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+        socket.set_tcp_mss(SMALL_SEGMENT)?;
+    }
+    socket.connect_timeout(&address.into(), patient(wait::SOON))?;
+    let stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;

@@ -9,8 +9,11 @@ use std::{
 };
 
 use nix::{
-    pty::openpty,
-    sys::signal::{Signal, kill},
+    pty::{Winsize, openpty},
+    sys::{
+        signal::{Signal, kill},
+        termios::{LocalFlags, tcgetattr},
+    },
     unistd::Pid,
 };
 
@@ -24,11 +27,20 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// Starts a program whose input and output are a terminal.
+    /// Starts a program whose input and output are a terminal that does not tell its size.
     pub(crate) fn start(command: &mut Command) -> Self {
-        let pty = openpty(None, None).expect("a terminal can be opened");
+        Self::start_sized(command, 0, 0)
+    }
+
+    /// Starts a program whose input and output are a terminal of this size.
+    pub(crate) fn start_sized(command: &mut Command, columns: u16, lines: u16) -> Self {
+        let size = Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = openpty(Some(&size), None).expect("a terminal can be opened");
         let (input, output) = (pty.slave.try_clone().unwrap(), pty.slave.try_clone().unwrap());
-        let child = command.env("TERM", "xterm").stdin(input).stdout(output).stderr(pty.slave).spawn().unwrap();
+        if command.get_envs().all(|(name, _)| name != "TERM") {
+            command.env("TERM", "xterm");
+        }
+        let child = command.stdin(input).stdout(output).stderr(pty.slave).spawn().unwrap();
         // The command keeps copies of the terminal's other end, which would hide the end of the program.
         command.stdin(std::process::Stdio::null());
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
@@ -64,9 +76,27 @@ impl Terminal {
         });
     }
 
+    /// Changes the size of the terminal.
+    pub(crate) fn resize(&self, columns: u16, lines: u16) {
+        let terminal = self.keyboard.try_clone().expect("the terminal can be shared");
+        let size = ["cols", &columns.to_string(), "rows", &lines.to_string()].map(str::to_owned);
+        assert!(Command::new("stty").args(size).stdin(terminal).status().expect("stty runs").success());
+        // The program has no terminal of its own, to which the kernel would tell it.
+        self.signal(Signal::SIGWINCH);
+    }
+
+    /// Returns how the terminal treats keys.
+    pub(crate) fn key_modes(&self) -> LocalFlags {
+        tcgetattr(&self.keyboard).expect("the terminal tells its modes").local_flags
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("the program runs");
+    }
+
     /// Presses Ctrl-C while the program reads no keys: the terminal makes a signal of it.
     pub(crate) fn interrupt(&self) {
-        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT).expect("the program runs");
+        self.signal(Signal::SIGINT);
     }
 
     #[track_caller]

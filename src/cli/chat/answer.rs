@@ -67,6 +67,9 @@ async fn read(
             return Err(CallError::Refused(Box::new(ServiceError::of_value(StatusCode::OK, &chunk))));
         }
         answer.add(&chunk, view);
+        if !view.has_reader() {
+            return Ok(());
+        }
     }
     Err(CallError::Broken("the answer broke off".to_owned()))
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::Write as _;
 
 use crate::cli::client::{Paint, Style};
-use crate::cli::output::print;
+use crate::cli::output::{print, print_while_read};
 
 /// What shows an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,12 +23,13 @@ pub(super) struct AnswerView {
     screen: Screen,
     is_reasoning: bool,
     is_at_start_of_line: bool,
+    has_reader: bool,
 }
 
 impl AnswerView {
     /// Returns the view of the next answer.
     pub(super) fn new(screen: Screen) -> Self {
-        Self { screen, is_reasoning: false, is_at_start_of_line: true }
+        Self { screen, is_reasoning: false, is_at_start_of_line: true, has_reader: true }
     }
 
     /// Shows a piece of the reasoning.
@@ -50,6 +51,11 @@ impl AnswerView {
             Screen::Plain => self.show(text),
             Screen::Hidden => {}
         }
+    }
+
+    /// Returns whether what is shown is still read: the other end of a pipe may have been closed.
+    pub(super) fn has_reader(&self) -> bool {
+        self.has_reader
     }
 
     fn end_reasoning(&mut self) {
@@ -83,8 +89,7 @@ impl AnswerView {
 
     fn show(&mut self, text: &str) {
         if let Some(last) = text.chars().last() {
-            print(text);
-            let _ = std::io::stdout().flush();
+            self.has_reader = print_while_read(text);
             self.is_at_start_of_line = last == '\n';
         }
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::args::LogsArgs;
 use super::events::json_of;
 use crate::cli::client::{self, CallError, ServiceAddress, ServiceClient};
-use crate::cli::output::{print, print_stderr};
+use crate::cli::output::{print_stderr, print_while_read};
 use crate::models::list::printable;
 use crate::settings::Environment;
 
@@ -43,7 +43,11 @@ async fn show(arguments: LogsArgs, environment: Environment) -> Result<(), CallE
     while let Some(event) = events.next().await? {
         let data = json_of(&event.data)?;
         match event.name.as_str() {
-            "lines" => write_lines(data["lines"].as_array().into_iter().flatten().filter_map(Value::as_str), is_json),
+            "lines" => {
+                if !write_lines(data["lines"].as_array().into_iter().flatten().filter_map(Value::as_str), is_json) {
+                    break;
+                }
+            }
             "dropped" => print_stderr(&format!("warning: {} bytes are left out\n", data["bytes"])),
             _ => {}
         }
@@ -51,8 +55,8 @@ async fn show(arguments: LogsArgs, environment: Environment) -> Result<(), CallE
     Ok(())
 }
 
-/// Writes lines; to a terminal without what would move its cursor, because clients' texts may be in them.
-fn write_lines<'a>(lines: impl Iterator<Item = &'a str>, is_json: bool) {
+/// Writes lines, and returns whether they are still read; to a terminal without what would move its cursor, because clients' texts may be in them.
+fn write_lines<'a>(lines: impl Iterator<Item = &'a str>, is_json: bool) -> bool {
     let is_terminal = std::io::stdout().is_terminal();
     let mut text = String::new();
     for line in lines {
@@ -63,7 +67,7 @@ fn write_lines<'a>(lines: impl Iterator<Item = &'a str>, is_json: bool) {
             (false, false) => writeln!(text, "{line}"),
         };
     }
-    print(&text);
+    print_while_read(&text)
 }
 
 fn name_of_access(listed: &[Value]) -> Result<String, CallError> {

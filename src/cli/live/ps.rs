@@ -6,8 +6,10 @@ use serde_json::Value;
 
 use super::args::PsArgs;
 use super::events::{json_of, listen};
+use super::full_screen::columns;
 use super::state::LiveState;
 use super::table;
+use super::wrap::wrapped;
 use crate::cli::client::{self, CallError, Paint, ServiceAddress, ServiceClient};
 use crate::cli::output::print;
 use crate::settings::Environment;
@@ -25,7 +27,10 @@ pub(in crate::cli) fn run(arguments: PsArgs, environment: Environment) -> ExitCo
         Ok(snapshot) => {
             let mut state = LiveState::default();
             state.take("snapshot", snapshot);
-            print(&format!("{}\n{}", table::headline(&state), table::text(&state, paint)));
+            let columns = columns();
+            let headline = columns
+                .map_or_else(|| table::headline(&state) + "\n", |columns| wrapped(&table::headline(&state), columns));
+            print(&(headline + &table::text(&state, paint, columns)));
         }
         Err(error) => return error.report(is_json),
     }

@@ -5,25 +5,37 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::state::LiveState;
+use super::wrap::wrapped;
 use crate::cli::client::{Paint, Style};
 use crate::models::list::printable;
 
 /// Bytes of a mebibyte.
 const MIB: f64 = 1024.0 * 1024.0;
 
+/// The columns of the table.
 const HEAD: [&str; 6] = ["MODEL", "STATE", "SLOTS", "WAITING", "TOKENS/S", "MEMORY"];
+/// The columns that a narrow terminal does without, the first one first, by their place.
+const LEFT_OUT_FIRST: [usize; 4] = [3, 4, 2, 5];
+/// Columns of the terminal between two of the table.
+const GAP: usize = 2;
+/// Shortest form of a name on a narrow terminal.
+const SHORTEST_NAME: usize = 12;
 
-/// Returns the table of the models, and below it what is loaded from elsewhere and what has failed.
-pub(super) fn text(state: &LiveState, paint: Paint) -> String {
-    let rows: Vec<[String; 6]> = state.models.iter().map(|model| row(state, model)).collect();
-    let width = |column: usize| {
+/// Returns the table of the models, and below it what is loaded from elsewhere and what has failed. On a terminal of this
+/// many columns, names are shortened and columns left out to fit.
+pub(super) fn text(state: &LiveState, paint: Paint, columns: Option<usize>) -> String {
+    let mut rows: Vec<[String; 6]> = state.models.iter().map(|model| row(state, model)).collect();
+    let width = |rows: &[[String; 6]], column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([HEAD[column].len()]).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
+    let mut shown: Vec<(usize, usize)> = (0..HEAD.len()).map(|column| (column, width(&rows, column))).collect();
+    if let Some(columns) = columns {
+        fit(&mut shown, &mut rows, columns);
+    }
     let line = |cells: &[String]| {
-        let cells = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        let cells = shown.iter().map(|(column, width)| format!("{:<width$}", cells[*column]));
+        cells.collect::<Vec<_>>().join(&" ".repeat(GAP)).trim_end().to_owned()
     };
     let mut text = paint.text(Style::Dim, &line(&HEAD.map(str::to_owned))) + "\n";
     for (row, model) in rows.iter().zip(&state.models) {
@@ -42,10 +54,32 @@ pub(super) fn text(state: &LiveState, paint: Paint) -> String {
     }
     for model in &state.models {
         if let Some(hint) = hint(model) {
-            let _ = writeln!(text, "{}: {}", name(&model["id"]), hint);
+            let line = format!("{}: {hint}", name(&model["id"]));
+            text += &columns.map_or_else(|| format!("{line}\n"), |columns| wrapped(&line, columns));
         }
     }
     text
+}
+
+/// Leaves columns out and shortens names until the table is as narrow as the terminal, if it can be.
+fn fit(shown: &mut Vec<(usize, usize)>, rows: &mut [[String; 6]], columns: usize) {
+    let total = |shown: &[(usize, usize)]| shown.iter().map(|(_, width)| width + GAP).sum::<usize>() - GAP;
+    let name = shown[0].1;
+    // What is needed if names are as short as they may be.
+    let needed = |shown: &[(usize, usize)]| total(shown) - name + name.min(SHORTEST_NAME);
+    for column in LEFT_OUT_FIRST {
+        if needed(shown) > columns {
+            shown.retain(|(shown, _)| *shown != column);
+        }
+    }
+    let too_wide = total(shown).saturating_sub(columns);
+    let longest = (name - too_wide.min(name)).max(name.min(SHORTEST_NAME));
+    shown[0].1 = longest;
+    for row in rows {
+        if row[0].chars().count() > longest {
+            row[0] = row[0].chars().take(longest - 1).chain(['\u{2026}']).collect();
+        }
+    }
 }
 
 /// Returns one line about the service as a whole.
@@ -155,7 +189,20 @@ mod tests {
                         d      failed                  0/0    0        -         -\n\
                         download org/m  25 %\n\
                         d: the file is damaged\n";
-        assert_eq!(text(&state, paint), expected);
+        assert_eq!(text(&state, paint, None), expected);
+        assert_eq!(text(&state, paint, Some(80)), expected);
+        let narrow = "MODEL  STATE                   MEMORY\n\
+                      a      ready                   1 MiB\n\
+                      b\u{fffd}[2J  loading 25 %, 3 s left  -\n\
+                      c      asleep                  -\n\
+                      d      failed                  -\n\
+                      download org/m  25 %\n\
+                      d: the file is damaged\n";
+        assert_eq!(text(&state, paint, Some(40)), narrow);
+        state.take("model", json!({"id": "a-model-with-a-very-long-name", "state": "ready", "workers": []}));
+        let shortened = text(&state, paint, Some(40));
+        assert!(shortened.contains("a-model-with-a\u{2026}  ready\n"), "{shortened}");
+        assert!(shortened.lines().take(6).all(|line| line.chars().count() <= 40), "{shortened}");
         assert_eq!(
             headline(&state),
             "llamagate 0.1.0: degraded; 12.5 tokens/s, 2 running, 1 waiting; memory 1 MiB of 4 MiB"

@@ -50,18 +50,23 @@ impl TestFeed {
     /// Does this many things that are told, and looks.
     fn happen(&self, count: usize) {
         for number in 0..count {
-            self.feed.sources.accounting.acts.add(&AdminAct {
-                time: Timestamp::UNIX_EPOCH,
-                key: None,
-                address: None,
-                act: "POST /reload".to_owned(),
-                target: number.to_string(),
-                status: 200,
-                outcome: "ok".to_owned(),
-            });
+            self.act(number);
             let over = CancellationToken::new();
             self.feed.publish(self.feed.sources.look(), None, &over);
         }
+    }
+
+    /// Does something that is told at the next look.
+    fn act(&self, number: usize) {
+        self.feed.sources.accounting.acts.add(&AdminAct {
+            time: Timestamp::UNIX_EPOCH,
+            key: None,
+            address: None,
+            act: "POST /reload".to_owned(),
+            target: number.to_string(),
+            status: 200,
+            outcome: "ok".to_owned(),
+        });
     }
 }
 
@@ -117,6 +122,18 @@ async fn a_listener_that_comes_back_gets_what_it_lacks_as_long_as_that_is_known(
         let told = next(&mut other).await;
         assert_eq!((told.len(), told[0].0, told[0].1.as_str()), (1, Some(first + 2), "snapshot"), "{unknown}");
     }
+}
+
+#[tokio::test]
+async fn a_listener_that_comes_after_a_time_without_any_sees_how_things_are_now() {
+    let test = TestFeed::new();
+    let mut first = Listener::begin(&test.feed, None).unwrap();
+    next(&mut first).await;
+    drop(first);
+    test.act(7);
+    let mut second = Listener::begin(&test.feed, None).unwrap();
+    let [(_, name, snapshot)] = &next(&mut second).await[..] else { panic!("one event") };
+    assert_eq!((name.as_str(), &snapshot["acts"][0]["target"]), ("snapshot", &"7".into()), "{snapshot}");
 }
 
 /// A listener that does not read holds nothing: it is told how many events it has missed, and how things are now.

@@ -1,7 +1,7 @@
 // Uses the page of a gateway as a person does, in Chromium: page.js ROLE URL API_KEY
 //
-// ROLE is `admin`, `inference`, `keyless` or `fetch`. CHROMIUM is the browser, PYTHON a Python; with LLAMAGATE_TEST_PICTURES, pictures
-// of the pages are kept in that folder. A failed check ends the program with an AssertionError or the browser's exception.
+// ROLE is `admin`, `inference`, `keyless`, `loading` or `fetch`. CHROMIUM is the browser, PYTHON a Python; with
+// LLAMAGATE_TEST_PICTURES, pictures of the pages are kept in that folder. A failed check ends the program with an AssertionError or the browser's exception.
 
 "use strict";
 
@@ -9,47 +9,10 @@ const assert = require("node:assert/strict");
 const { execFileSync } = require("node:child_process");
 const fs = require("node:fs");
 const path = require("node:path");
-const { chromium } = require("playwright-core");
-
-const AXE = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-
-/** Longest wait for something on the page, in milliseconds. A model may have to be loaded. */
-const PATIENCE = 120_000;
+const { checkAccess, openTab, useBrowser } = require("./browser.js");
 
 const [role, url, key] = process.argv.slice(2);
-const host = new URL(url).host;
 const pictures = process.env.LLAMAGATE_TEST_PICTURES;
-
-/** Opens a tab that notes what must not happen. */
-async function openTab(browser, options) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(PATIENCE);
-  const wrong = [];
-  page.on("console", (message) => {
-    // A refusal that the page asks for on purpose is no mistake of it: routes that a key may not use answer so.
-    const isRefusal = /status of [45]\d\d/.test(message.text());
-    if (["error", "warning"].includes(message.type()) && !isRefusal) wrong.push(message.text());
-  });
-  page.on("pageerror", (error) => wrong.push(error.stack));
-  page.on("request", (request) => {
-    if (!request.url().startsWith("data:") && new URL(request.url()).host !== host) wrong.push(`asks ${request.url()}`);
-    if (key && request.url().includes(key)) wrong.push(`has the key in ${request.url()}`);
-  });
-  await page.addInitScript(() => {
-    addEventListener("securitypolicyviolation", (event) => console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`));
-  });
-  return { page, wrong, context };
-}
-
-/** Checks what a screen reader and the keyboard need, by axe. */
-async function checkAccess(page, what) {
-  const found = await page.evaluate(`(() => { ${AXE}; return axe.run(document); })()`);
-  const serious = found.violations.filter((one) => ["serious", "critical"].includes(one.impact));
-  const told = serious.map((one) => `${one.id}: ${one.nodes.map((node) => node.target.join(" ")).join(", ")}`);
-  assert.deepEqual(told, [], what);
-  assert.ok(found.passes.length > 5, `${what}: axe has looked`);
-}
 
 const show = async (page, name) => {
   await page.goto(`${url}/ui/#/${name}`);
@@ -346,7 +309,7 @@ async function picturesOf(page, name) {
 async function lookAround(browser, state) {
   for (const colorScheme of ["light", "dark"]) {
     for (const width of [1280, 390]) {
-      const { page, wrong, context } = await openTab(browser, { colorScheme, viewport: { width, height: 800 } });
+      const { page, wrong, context } = await openTab(browser, url, key, { colorScheme, viewport: { width, height: 800 } });
       await page.goto(`${url}/ui/${key ? `#key=${key}` : ""}`);
       await page.locator("nav").waitFor();
       for (const title of await titles(page)) {
@@ -439,6 +402,18 @@ const ROLES = {
     await page.locator(".answer .prose").first().waitFor();
     await load(page, "tiny");
   },
+  async loading(page) {
+    await page.goto(`${url}/ui/#key=${key}`);
+    const row = page.locator(".models > li").filter({ has: page.getByText("large", { exact: true }) });
+    const note = row.getByText(/^reading weights · .* of 64\.0 MiB · .* left · .* so far$/);
+    await note.waitFor();
+    const first = await note.textContent();
+    // It goes on.
+    await page.waitForFunction(([element, text]) => element.textContent !== text, [await note.elementHandle(), first]);
+    await row.getByLabel("Load of large").waitFor();
+    await checkAccess(page, "a load");
+    if (pictures) await page.screenshot({ path: path.join(pictures, "loading.png") });
+  },
   async fetch(page) {
     await page.goto(`${url}/ui/#key=${key}`);
     await show(page, "models");
@@ -468,20 +443,13 @@ const ROLES = {
   },
 };
 
-async function main() {
-  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox", "--disable-dev-shm-usage"] });
+useBrowser(async (browser) => {
   const folder = fs.mkdtempSync(path.join(require("node:os").tmpdir(), "page-"));
   try {
-    const { page, wrong } = await openTab(browser, {});
+    const { page, wrong } = await openTab(browser, url, key);
     await ROLES[role](page, browser, folder);
     assert.deepEqual(wrong, []);
   } finally {
-    await browser.close();
     fs.rmSync(folder, { recursive: true });
   }
-}
-
-main().catch((error) => {
-  console.error(error);
-  process.exit(1);
 });
