@@ -7,9 +7,10 @@ pub use super::labels::{
     RequestLabels, RouteLabels, StateLabels, SuspendedKeyLabels, TokenLabels, WorkerLabels,
 };
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -55,6 +56,8 @@ macro_rules! metrics {
             pub(super) no_key: KeySeries,
             /// `llamagate_refusals_total`, by code.
             pub(super) refusal_counts: SeriesList<&'static str, Counter>,
+            /// The models whose occupancy is in the metrics.
+            pub(super) occupied_models: Mutex<BTreeSet<String>>,
             /// What works worse than it should.
             pub warnings: Warnings,
             $( #[doc = $help] pub $field: $type, )+
@@ -74,7 +77,7 @@ macro_rules! metrics {
                 let build = Family::<BuildLabels, Gauge>::default();
                 build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION"), platform: platform.to_owned() }).set(1);
                 registry.register("llamagate_build_info", "Version and platform", build);
-                Self { registry, started: Instant::now(), models: Named::default(), keys: Named::default(), download_models: Named::default(), other: RequestSeries::new(Label::new(OTHER)), no_key: KeySeries::new(NO_KEY, NO_KEY), refusal_counts: SeriesList::default(), warnings: Warnings::default(), $( $field, )+ }
+                Self { registry, started: Instant::now(), models: Named::default(), keys: Named::default(), download_models: Named::default(), other: RequestSeries::new(Label::new(OTHER)), no_key: KeySeries::new(NO_KEY, NO_KEY), refusal_counts: SeriesList::default(), occupied_models: Mutex::default(), warnings: Warnings::default(), $( $field, )+ }
             }
         }
     };
@@ -175,10 +178,9 @@ impl Metrics {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// Removes the number of workers and the occupancy of a model that is no longer served. Its request counters stay.
+    /// Removes the number of workers of a model that is no longer served. Its request counters stay.
     pub fn remove_model(&self, model: &str) {
         self.workers_ready.remove(&ModelLabels { model: model.to_owned() });
-        self.remove_occupancy(model);
     }
 
     /// Sets which API keys are suspended now. Called before each scrape, because a suspension ends by itself.
