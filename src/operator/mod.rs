@@ -138,11 +138,11 @@ impl OperatorApi {
 
     /// Puts into the metrics how occupied each model is.
     fn set_occupancies(&self) {
-        for model in self.fleet.snapshot().models() {
+        let snapshot = self.fleet.snapshot();
+        self.metrics.set_occupancies(snapshot.models().iter().map(|model| {
             let (running, waiting) = (self.queue_counts)(model.id());
-            let occupancy = ModelOccupancy { running, waiting, kv_cache_usage: kv_cache_usage(model) };
-            self.metrics.set_occupancy(model.id(), occupancy);
-        }
+            (model.id(), ModelOccupancy { running, waiting, kv_cache_usage: kv_cache_usage(model) })
+        }));
     }
 
     /// Answers `GET /lb/stats`: the workers and the queue of each model, and the suspended keys.

@@ -8,9 +8,10 @@ pub use super::labels::{
     WorkerLabels,
 };
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -57,6 +58,8 @@ macro_rules! metrics {
             pub(super) no_key: KeySeries,
             /// `llamagate_refusals_total`, by code.
             pub(super) refusal_counts: SeriesList<&'static str, Counter>,
+            /// The models whose occupancy is in the metrics.
+            pub(super) occupied_models: Mutex<BTreeSet<String>>,
             /// What works worse than it should.
             pub warnings: Warnings,
             /// What requests have done in the last quarter of an hour.
@@ -79,7 +82,7 @@ macro_rules! metrics {
                 build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION"), platform: platform.to_owned() }).set(1);
                 registry.register("llamagate_build_info", "Version and platform", build);
                 let started = Instant::now();
-                Self { registry, started, recent_work: RecentWork::since(started), models: Named::default(), keys: Named::default(), download_models: Named::default(), other: RequestSeries::new(Label::new(OTHER)), no_key: KeySeries::new(NO_KEY, NO_KEY), refusal_counts: SeriesList::default(), warnings: Warnings::default(), $( $field, )+ }
+                Self { registry, started, recent_work: RecentWork::since(started), models: Named::default(), keys: Named::default(), download_models: Named::default(), other: RequestSeries::new(Label::new(OTHER)), no_key: KeySeries::new(NO_KEY, NO_KEY), refusal_counts: SeriesList::default(), occupied_models: Mutex::default(), warnings: Warnings::default(), $( $field, )+ }
             }
         }
     };
@@ -187,10 +190,9 @@ impl Metrics {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// Removes the number of workers and the occupancy of a model that is no longer served. Its request counters stay.
+    /// Removes the number of workers of a model that is no longer served. Its request counters stay.
     pub fn remove_model(&self, model: &str) {
         self.workers_ready.remove(&ModelLabels { model: model.to_owned() });
-        self.remove_occupancy(model);
     }
 
     /// Sets which API keys are suspended now. Called before each scrape, because a suspension ends by itself.

@@ -3,6 +3,8 @@
 //!
 //! Owns the gauges of it. The numbers come from the queues and the workers, and are read at each scrape.
 
+use std::sync::PoisonError;
+
 use super::metrics::{Metrics, ModelLabels};
 
 /// How occupied a model is at one moment.
@@ -17,8 +19,22 @@ pub struct ModelOccupancy {
 }
 
 impl Metrics {
-    /// Sets how occupied a model is. Called before each scrape, for each model that is served.
-    pub fn set_occupancy(&self, model: &str, occupancy: ModelOccupancy) {
+    /// Sets how occupied each model is, and removes those that are not named. Called before each scrape, with all models
+    /// that are served.
+    pub fn set_occupancies<'a>(&self, models: impl Iterator<Item = (&'a str, ModelOccupancy)>) {
+        // Held to the end: scrapes at the same time would remove what others have set. One that read the models before a
+        // reload may bring a model back until the next scrape.
+        let mut shown = self.occupied_models.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = std::mem::take(&mut *shown);
+        for (model, occupancy) in models {
+            gone.remove(model);
+            self.set_occupancy(model, occupancy);
+            shown.insert(model.to_owned());
+        }
+        gone.iter().for_each(|model| self.remove_occupancy(model));
+    }
+
+    fn set_occupancy(&self, model: &str, occupancy: ModelOccupancy) {
         let labels = ModelLabels { model: model.to_owned() };
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.requests_running.get_or_create(&labels).set(count(occupancy.running));
@@ -29,8 +45,7 @@ impl Metrics {
         }
     }
 
-    /// Removes the occupancy of a model that is no longer served.
-    pub(super) fn remove_occupancy(&self, model: &str) {
+    fn remove_occupancy(&self, model: &str) {
         let labels = ModelLabels { model: model.to_owned() };
         self.requests_running.remove(&labels);
         self.requests_waiting.remove(&labels);
@@ -44,16 +59,19 @@ mod tests {
     use crate::telemetry::metrics::TextFormat;
 
     #[test]
-    fn a_model_has_its_occupancy_until_it_is_removed() {
+    fn a_model_has_its_occupancy_as_long_as_it_is_named() {
         let metrics = Metrics::new("test");
         let contains = |line: &str| metrics.text(TextFormat::Prometheus).contains(line);
-        metrics.set_occupancy("m", ModelOccupancy { running: 2, waiting: 3, kv_cache_usage: Some(0.25) });
+        let set = |models: &[(&str, ModelOccupancy)]| metrics.set_occupancies(models.iter().copied());
+        let busy = ModelOccupancy { running: 2, waiting: 3, kv_cache_usage: Some(0.25) };
+        let idle = ModelOccupancy { running: 0, waiting: 0, kv_cache_usage: None };
+        set(&[("m", busy), ("other", idle)]);
         assert!(contains("llamagate_requests_running{model=\"m\"} 2\n"));
         assert!(contains("llamagate_requests_waiting{model=\"m\"} 3\n"));
         assert!(contains("llamagate_kv_cache_usage_ratio{model=\"m\"} 0.25\n"));
-        metrics.set_occupancy("m", ModelOccupancy { running: 0, waiting: 0, kv_cache_usage: None });
+        set(&[("m", idle), ("other", idle)]);
         assert!(contains("llamagate_requests_waiting{model=\"m\"} 0\n") && !contains("usage_ratio{"));
-        metrics.remove_model("m");
-        assert!(!contains("model=\"m\""));
+        set(&[("other", idle)]);
+        assert!(!contains("model=\"m\"") && contains("llamagate_requests_waiting{model=\"other\"} 0\n"));
     }
 }
