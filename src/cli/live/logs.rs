@@ -42,14 +42,16 @@ async fn show(arguments: LogsArgs, environment: Environment) -> Result<(), CallE
     let mut events = client.stream(Method::GET, &format!("{path}&follow=true"), None).await?;
     while let Some(event) = events.next().await? {
         let data = json_of(&event.data)?;
-        match event.name.as_str() {
-            "lines" => {
-                if !write_lines(data["lines"].as_array().into_iter().flatten().filter_map(Value::as_str), is_json) {
-                    break;
-                }
+        let is_read = match event.name.as_str() {
+            "lines" => write_lines(data["lines"].as_array().into_iter().flatten().filter_map(Value::as_str), is_json),
+            "dropped" => {
+                print_stderr(&format!("warning: {} bytes are left out\n", data["bytes"]));
+                true
             }
-            "dropped" => print_stderr(&format!("warning: {} bytes are left out\n", data["bytes"])),
-            _ => {}
+            _ => true,
+        };
+        if !is_read {
+            break;
         }
     }
     Ok(())
