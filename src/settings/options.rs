@@ -304,11 +304,14 @@ options! {
         otel_exporter_otlp_headers: Option<CollectorHeaders> = "" from Variable, Restart, "Headers that each export carries, such as `api-key=SECRET`; values are percent-encoded.";
         otel_exporter_otlp_traces_headers: Option<CollectorHeaders> = "" from Variable, Restart, "The same for spans alone.";
         otel_exporter_otlp_protocol: CollectorProtocol = "http/protobuf", Restart, "Protocol of the collector; `http/protobuf` is the only one.";
+        otel_exporter_otlp_traces_protocol: CollectorProtocol = "$OTEL_EXPORTER_OTLP_PROTOCOL", Restart, "The same for spans alone.";
         otel_exporter_otlp_compression: CollectorCompression = "none", Restart, "`none`, or `gzip`.";
+        otel_exporter_otlp_traces_compression: CollectorCompression = "$OTEL_EXPORTER_OTLP_COMPRESSION", Restart, "The same for spans alone.";
         otel_exporter_otlp_timeout: Milliseconds = "10000", Restart, "Longest time for one export with its repetitions, in milliseconds.";
+        otel_exporter_otlp_traces_timeout: Milliseconds = "$OTEL_EXPORTER_OTLP_TIMEOUT", Restart, "The same for spans alone.";
         otel_service_name: String = "llamagate", Restart, "Name of this service in its traces.";
         otel_resource_attributes: ServiceAttributes = "", Restart, "Attributes of this service in its traces, such as `deployment.environment.name=test`.";
-        otel_traces_sampler: TraceSampler = "parentbased_always_on", Restart, "Which requests are traced: `always_on`, `always_off`, `traceidratio` (the share of `OTEL_TRACES_SAMPLER_ARG`), or one of them with `parentbased_` before it: as the caller says, and so if it says nothing.";
+        otel_traces_sampler: TraceSampler = "parentbased_always_on", Restart, "Which requests are traced: `always_on`, `always_off`, `traceidratio` (the share of `OTEL_TRACES_SAMPLER_ARG`), or one of them with `parentbased_` before it: the caller decides, and this rule counts where it says nothing.";
         otel_traces_sampler_arg: SampledShare = "1", Restart, "Share of requests that are traced, from 0 to 1.";
         otel_traces_exporter: TraceExporter = "otlp", Restart, "`otlp`, or `none` to send no spans.";
         otel_sdk_disabled: bool = "false", Restart, "`true`: as if no collector were set.";

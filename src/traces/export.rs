@@ -3,8 +3,11 @@
 //! Spans that the collector does not take are counted and dropped: the exporter has tried them as often as its deadline
 //! allowed.
 
+use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
@@ -12,7 +15,7 @@ use opentelemetry_otlp::{Compression, Protocol, SpanExporter, WithExportConfig a
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanExporter as _;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::bounds::{COLLECTOR_CONNECT_TIMEOUT, COLLECTOR_IDLE, LAST_EXPORT_WAIT};
 use super::collector::CollectorClient;
@@ -29,6 +32,8 @@ pub struct SpanExport {
     exporter: SpanExporter,
     delay: Duration,
     metrics: Arc<Metrics>,
+    /// The spans of the export that is on its way.
+    in_flight: AtomicU64,
 }
 
 /// Creates the tracer that these settings ask for, and the export of its spans. `instance` tells this service from others
@@ -60,7 +65,16 @@ pub fn export_spans(
     exporter.set_resource(&resource(settings, instance));
     let queue = Arc::new(SpanQueue::new(settings.queue_size, settings.batch_size, Arc::clone(metrics)));
     let tracer = Tracer::new(settings.sampler.clone(), Arc::clone(&queue));
-    Ok((tracer, SpanExport { queue, exporter, delay: settings.delay, metrics: Arc::clone(metrics) }))
+    Ok((
+        tracer,
+        SpanExport {
+            queue,
+            exporter,
+            delay: settings.delay,
+            metrics: Arc::clone(metrics),
+            in_flight: AtomicU64::new(0),
+        },
+    ))
 }
 
 fn resource(settings: &TraceSettings, instance: &str) -> Resource {
@@ -90,12 +104,22 @@ impl SpanExport {
                 () = self.queue.full.notified() => {}
                 () = stop.cancelled() => break,
             }
+            let mut sending = pin!(self.send_all());
             tokio::select! {
-                () = self.send_all() => {}
-                () = stop.cancelled() => break,
+                () = &mut sending => {}
+                () = stop.cancelled() => return self.end(sending).await,
             }
         }
-        let _ = tokio::time::timeout(LAST_EXPORT_WAIT, self.send_all()).await;
+        self.end(self.send_all()).await;
+    }
+
+    /// Sends what is left, for a bounded time, and counts what could not be sent.
+    async fn end(&self, sending: impl Future<Output = ()>) {
+        if tokio::time::timeout(LAST_EXPORT_WAIT, sending).await.is_err() {
+            let unsent = self.in_flight.load(Ordering::Relaxed) + self.queue.clear();
+            self.metrics.trace_spans_dropped.inc_by(unsent);
+            warn!(unsent, "the last spans could not be sent in time and are lost");
+        }
     }
 
     async fn send_all(&self) {
@@ -105,7 +129,10 @@ impl SpanExport {
                 return;
             }
             let count = batch.len() as u64;
-            match self.exporter.export(batch).await {
+            self.in_flight.store(count, Ordering::Relaxed);
+            let outcome = self.exporter.export(batch).await;
+            self.in_flight.store(0, Ordering::Relaxed);
+            match outcome {
                 Ok(()) => _ = self.metrics.trace_spans_exported.inc_by(count),
                 Err(error) => {
                     debug!(%error, "spans could not be exported");

@@ -29,13 +29,13 @@ pub enum StageName {
     Stream,
 }
 
-/// The ids of a trace as headers.
+/// The ids that a request to a worker carries.
 #[derive(Debug, Clone)]
 pub struct TraceIds {
     /// [`TRACEPARENT`]
     pub parent: HeaderValue,
-    /// [`TRACESTATE`]; `None` if there is none.
-    pub state: Option<HeaderValue>,
+    /// Whether the trace is that of the caller, whose [`TRACESTATE`] goes on then.
+    pub is_continued: bool,
 }
 
 /// One stage.
@@ -155,8 +155,7 @@ impl RequestTrace {
         let span = self.current().map_or_else(|| self.context.span_id(), |stage| stage.id);
         let flags = self.context.trace_flags().to_u8();
         let ids = format!("00-{}-{span}-{flags:02x}", self.context.trace_id());
-        let state = HeaderValue::try_from(self.context.trace_state().header()).ok();
-        Some(TraceIds { parent: HeaderValue::try_from(ids).ok()?, state: state.filter(|state| !state.is_empty()) })
+        Some(TraceIds { parent: HeaderValue::try_from(ids).ok()?, is_continued: self.parent.is_valid() })
     }
 
     fn push(&mut self, name: StageName, part_of: Option<SpanId>, begun: Instant, model: Option<&str>) {

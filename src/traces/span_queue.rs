@@ -54,6 +54,11 @@ impl SpanQueue {
         waiting.drain(..count).collect()
     }
 
+    /// Drops what waits. Returns how many spans that were.
+    pub(super) fn clear(&self) -> u64 {
+        std::mem::take(&mut *self.lock()).len() as u64
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<SpanData>> {
         self.spans.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -40,8 +40,8 @@ impl TraceSettings {
         Some(Self {
             url,
             headers: headers.unwrap_or_default().into_iter().collect(),
-            timeout: traces.otel_exporter_otlp_timeout.0,
-            is_packed: traces.otel_exporter_otlp_compression == CollectorCompression::Gzip,
+            timeout: traces.otel_exporter_otlp_traces_timeout.0,
+            is_packed: traces.otel_exporter_otlp_traces_compression == CollectorCompression::Gzip,
             sampler: sampler(traces),
             service_name: traces.otel_service_name.clone(),
             attributes: traces.otel_resource_attributes.0.clone(),

@@ -138,8 +138,8 @@ pub(super) struct CallTotals {
     queued: Option<Duration>,
     /// The headers that name the worker of the last call that failed.
     failure_headers: Option<Box<HeaderMap>>,
-    /// The traces of the calls that have ended.
-    pub(super) traces: Vec<RequestTrace>,
+    /// The stages of the calls that have ended, if they are recorded.
+    pub(super) trace: Option<Box<RequestTrace>>,
 }
 
 impl Record {

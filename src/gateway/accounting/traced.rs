@@ -48,16 +48,24 @@ impl RecordData {
 
     /// Ends the trace of a call, and gives it to the request that it was made for.
     pub(super) fn report_trace(&mut self) {
-        if let (Some(trace), Some(calls)) = (self.trace.take(), &self.calls) {
-            calls.lock().unwrap_or_else(PoisonError::into_inner).traces.push(*trace);
+        let Some(mut trace) = self.trace.take().filter(|trace| trace.is_recorded()) else { return };
+        let Some(calls) = &self.calls else { return };
+        let mut totals = calls.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut totals.trace {
+            Some(before) => before.take_over(*trace),
+            None => {
+                trace.end_stage(None);
+                totals.trace = Some(trace);
+            }
         }
     }
 
     /// Takes over the stages of the calls of this request.
     pub(super) fn take_traces(&mut self) {
-        if let (Some(trace), Some(calls)) = (&mut self.trace, &self.calls) {
-            let mut totals = calls.lock().unwrap_or_else(PoisonError::into_inner);
-            totals.traces.drain(..).for_each(|call| trace.take_over(call));
+        if let (Some(trace), Some(calls)) = (&mut self.trace, &self.calls)
+            && let Some(of_calls) = calls.lock().unwrap_or_else(PoisonError::into_inner).trace.take()
+        {
+            trace.take_over(*of_calls);
         }
     }
 

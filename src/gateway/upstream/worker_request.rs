@@ -44,16 +44,15 @@ pub(super) fn worker_request(
         }
     }
     let OwnHeaders { request_id, trace } = own_headers;
-    let is_replaced = |name: &HeaderName| trace.is_some() && (*name == TRACEPARENT || *name == TRACESTATE);
+    let is_replaced = |name: &HeaderName| {
+        trace.as_ref().is_some_and(|ids| *name == TRACEPARENT || *name == TRACESTATE && !ids.is_continued)
+    };
     let of_client = headers::for_worker(&client_headers, target.is_remote);
     for (name, value) in of_client.filter(|(name, _)| !is_set(name) && !is_replaced(name)) {
         head.add(name, value);
     }
-    if let Some(TraceIds { parent, state }) = &trace {
-        head.add(&TRACEPARENT, parent);
-        if let Some(state) = state {
-            head.add(&TRACESTATE, state);
-        }
+    if let Some(ids) = trace.as_ref().filter(|_| !is_set(&TRACEPARENT)) {
+        head.add(&TRACEPARENT, &ids.parent);
     }
     for (name, value) in target.headers.iter().filter(|(name, _)| **name != X_REQUEST_ID) {
         head.add(name, value);
