@@ -2,7 +2,7 @@
 # After the files are there: makes the user and its folder. The service is not started, because it has no model yet; one that
 # runs, which means that this is an upgrade, is restarted after its requests.
 set -e
-# rpm also runs the scripts of Debian's other steps, such as abort-upgrade, under no other name.
+# dpkg runs this script for other steps too, such as abort-upgrade; rpm says how many versions there are now.
 case "$1" in configure | 1 | 2 | "") ;; *) exit 0 ;; esac
 
 home=/var/lib/llamagate

@@ -42,6 +42,14 @@ fn render(values: &str) -> Option<Rendered> {
     render_chart(&[values.to_owned()])?.pop()
 }
 
+/// Returns values with a router in front of the workers, which show it this key, and more values.
+fn routed(key: &str, more: &str) -> String {
+    format!(
+        "image: {{repository: r}}\nauth: {{existingSecret: s, workerKey: {key}}}\n\
+         model: {{name: m.gguf, served: [{{name: m}}]}}\n{more}"
+    )
+}
+
 fn chat(model: &str) -> Value {
     json!({"model": model, "messages": [{"role": "user", "content": "x"}]})
 }
@@ -116,6 +124,73 @@ fn numbers_of_settings_are_written_in_full() {
     let value = |name: &str| variables.iter().find(|(variable, _)| variable == name).map(|(_, value)| value.as_str());
     let names = ["MAX_REQUEST_BODY_SIZE", "PRICE_PER_HOUR", "CTX", "UI_ENABLED"];
     assert_eq!(names.map(value), [Some("20971520"), Some("0.44"), Some("8192"), Some("false")]);
+}
+
+/// Regression: a path with a comma became two members.
+#[test]
+fn a_path_of_models_is_written_as_it_is() {
+    let values = format!("{PLAIN}worker: {{models: {{hostPath: \"/models, of: all\"}}}}\n");
+    let Some(rendered) = render(&values) else { return };
+    let pod = rendered.pods()[0];
+    let volumes = pod["volumes"].as_array().unwrap();
+    let models = volumes.iter().find(|volume| volume["name"] == "models").unwrap();
+    assert_eq!(models["hostPath"]["path"], "/models, of: all");
+}
+
+/// Regression: with a name of 50 characters that of a Service had 64, and the label of a StatefulSet's revision more.
+#[test]
+fn names_of_a_long_release_are_not_too_long_for_kubernetes() {
+    const LONGEST: usize = 63;
+    const REVISION: usize = "-0123456789".len();
+    let scaled = "router: {enabled: true}\nautoscaling: {enabled: true}\nnetworkPolicy: {enabled: false}\n";
+    let values = routed(WORKER_KEY, &format!("{scaled}nameOverride: {}\n", "n".repeat(50)));
+    let Some(rendered) = render(&values) else { return };
+    let longest = |kind| {
+        let names = rendered.all(kind).into_iter().map(|object| object["metadata"]["name"].as_str().unwrap().len());
+        names.max().unwrap()
+    };
+    assert!(longest("Service") > 50 && longest("Service") <= LONGEST);
+    assert!(longest("StatefulSet") + REVISION <= LONGEST);
+}
+
+/// Regression: at each upgrade two pods had the ledger on the claim open.
+#[test]
+fn a_ledger_on_a_claim_has_one_router_at_a_time() {
+    let Some(rendered) = render(&routed(WORKER_KEY, "router: {enabled: true, existingClaim: ledger}\n")) else {
+        return;
+    };
+    assert_eq!(rendered.one("Deployment", "router")["spec"]["strategy"], json!({"type": "Recreate"}));
+    let refused = render(&routed(WORKER_KEY, "router: {enabled: true, existingClaim: ledger, replicas: 2}\n")).unwrap();
+    assert!(refused.error().contains("set router.replicas=1"), "{}", refused.error());
+}
+
+/// Regression: after a change of the workers' key the pods went on with the old one, or refused each other.
+#[test]
+fn a_new_key_of_the_workers_restarts_all_pods() {
+    let values = [WORKER_KEY, NEW_SECRET].map(|key| routed(key, "router: {enabled: true}\n"));
+    let Some(rendered) = render_chart(&values) else { return };
+    for (kind, end) in [("StatefulSet", "worker"), ("Deployment", "router")] {
+        let marks = [0, 1].map(|n| &rendered[n].one(kind, end)["spec"]["template"]["metadata"]["annotations"]);
+        assert!(marks[0].is_object() && marks[0] != marks[1], "{kind}: {marks:?}");
+    }
+}
+
+#[test]
+fn volumes_and_secret_settings_of_the_user_are_in_the_pods() {
+    let extra = "extraEnvFrom: [{secretRef: {name: remote-keys}}], extraVolumes: [{name: tls, secret: {secretName: t}}], \
+                 extraVolumeMounts: [{name: tls, mountPath: /tls, readOnly: true}]";
+    let more = format!("router: {{enabled: true, env: {{TLS_CERT: /tls/c, TLS_KEY: /tls/k}}, {extra}}}\n");
+    let Some(rendered) = render(&routed(WORKER_KEY, &format!("{more}worker: {{{extra}}}\n"))) else { return };
+    for pod in rendered.pods() {
+        let container = &pod["containers"][0];
+        assert_eq!(container["envFrom"], json!([{"secretRef": {"name": "remote-keys"}}]));
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        assert!(mounts.contains(&json!({"name": "tls", "mountPath": "/tls", "readOnly": true})), "{mounts:?}");
+        let volumes = pod["volumes"].as_array().unwrap();
+        assert!(volumes.contains(&json!({"name": "tls", "secret": {"secretName": "t"}})), "{volumes:?}");
+        // What comes out of a Secret cannot take the health port from the probes.
+        assert!(environment(pod, "").contains(&("TLS_HEALTH".to_owned(), "false".to_owned())));
+    }
 }
 
 #[test]
@@ -274,6 +349,7 @@ fn workers_are_scaled_by_numbers_that_the_router_shows() {
 fn values_that_contradict_each_other_are_refused_by_name() {
     let open = "networkPolicy: {enabled: false}\n";
     let router = "router: {enabled: true}\nmodel: {name: m.gguf, served: [{name: m}]}\nimage: {repository: r}\n";
+    let enabled = "router: {enabled: true}\n";
     let wrong = [
         ("", "auth.existingSecret or auth.keys is needed"),
         ("auth: {enabled: false}\n", "image.repository is needed"),
@@ -287,6 +363,26 @@ fn values_that_contradict_each_other_are_refused_by_name() {
         (&*format!("{router}auth: {{existingSecret: s}}\n"), "auth.workerKey is needed"),
         ("router: {enabled: true}\nauth: {existingSecret: s}\nimage: {repository: r}\n", "model.served is needed"),
         ("auth: {existingSecret: s, workerKey: 0123456789abcdef}\nimage: {repository: r}\n", "have no effect"),
+        ("auth: {enabled: false, keys: \"a:0123456789abcdef\"}\n", "auth.keys has no effect"),
+        ("auth: {enabled: false, existingSecret: s}\n", "auth.existingSecret has no effect"),
+        ("auth: {enabled: false, workerKey: 0123456789abcdef}\n", "auth.workerKey has no effect"),
+        ("auth: {existingSecret: s}\nmodel: {name: m, served: [{name: m}]}\n", "model.served has no effect"),
+        ("auth: {existingSecret: s}\nmodel: {name: m, served: [{name: m}, {name: n}]}\n", "model.name is one model"),
+        (
+            &*routed(WORKER_KEY, &format!("{enabled}worker: {{env: {{MAX_REQUESTS_PER_MINUTE: 5}}}}\n")),
+            "set by other values",
+        ),
+        (
+            &*routed(WORKER_KEY, &format!("{enabled}worker: {{env: {{TLS_CERT: /c}}}}\n")),
+            "worker.env may not set TLS_CERT",
+        ),
+        (&*routed(WORKER_KEY, "router: {enabled: true, env: {TLS_HEALTH: true}}\n"), "TLS_HEALTH may not be set"),
+        (
+            &*format!("{PLAIN}worker: {{extraVolumes: [{{name: data, emptyDir: {{}}}}]}}\n"),
+            "data is a volume of this chart",
+        ),
+        (&*format!("{PLAIN}worker: {{extraVolumeMounts: [{{name: x, mountPath: /data/}}]}}\n"), "/data/ is a folder"),
+        (&*format!("{PLAIN}fullnameOverride: {}\n", "n".repeat(45)), "fullnameOverride"),
     ];
     let Some(rendered) = render_chart(&wrong.map(|(values, _)| values.to_owned())) else { return };
     for ((values, error), rendered) in wrong.iter().zip(&rendered) {

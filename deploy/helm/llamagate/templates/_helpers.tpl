@@ -1,15 +1,12 @@
-{{/* The name of the release's objects. */}}
+{{/*
+The name of the release's objects. Kubernetes takes 63 characters: the longest are NAME-router-health, and the label that a
+StatefulSet gives its pods, NAME-worker-REVISION with up to 10 characters for the revision.
+*/}}
 {{- define "llamagate.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
-{{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" -}}
-{{- end -}}
-{{- end -}}
+{{- $full := printf "%s-%s" .Release.Name $name -}}
+{{- if contains $name .Release.Name -}}{{- $full = .Release.Name -}}{{- end -}}
+{{- default $full .Values.fullnameOverride | trunc 44 | trimSuffix "-" -}}
 {{- end -}}
 
 {{/* Labels by which pods are selected: those of the release, and with a component those of its pods. */}}
@@ -65,6 +62,13 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- if and .Values.worker.models.existingClaim .Values.worker.models.hostPath -}}
 {{- fail "worker.models.existingClaim and worker.models.hostPath both say where models lie: set one of them" -}}
 {{- end -}}
+{{- if not .Values.auth.enabled -}}
+{{- range $name := list "existingSecret" "keys" "existingWorkerSecret" "workerKey" -}}
+{{- if get $.Values.auth $name -}}
+{{- fail (printf "auth.%s has no effect with auth.enabled=false" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.auth.enabled (not .Values.auth.existingSecret) (not .Values.auth.keys) -}}
 {{- fail "auth.existingSecret or auth.keys is needed, or auth.enabled=false" -}}
 {{- end -}}
@@ -77,7 +81,16 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.monitoring) (or .Values.autoscaling.enabled .Values.podMonitor.enabled) -}}
 {{- fail "networkPolicy.monitoring is needed with autoscaling.enabled or podMonitor.enabled: who may reach the health port" -}}
 {{- end -}}
+{{- if and .Values.model.name (gt (len .Values.model.served) 1) -}}
+{{- fail "model.served has several names, and model.name is one model: name each model in worker.config" -}}
+{{- end -}}
+{{- if and .Values.model.served (not .Values.router.enabled) -}}
+{{- fail "model.served has no effect without router.enabled" -}}
+{{- end -}}
 {{- if .Values.router.enabled -}}
+{{- if and .Values.router.existingClaim (gt (int .Values.router.replicas) 1) -}}
+{{- fail "router.existingClaim is for one router, because each writes a usage ledger of its own: set router.replicas=1" -}}
+{{- end -}}
 {{- if not .Values.model.served -}}
 {{- fail "model.served is needed with router.enabled: the names of models that clients use" -}}
 {{- end -}}
@@ -96,12 +109,23 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 HOST PORT PORT_HEALTH GATEWAY_PORT DATA_DIR DRAIN_TIMEOUT AUTH_ENABLED AUTH_KEYS_FILE LLAMAGATE_API_KEY CONFIG_FILE MODEL_NAME MODELS_DIR HF_TOKEN MAX_CONCURRENT_REQUESTS QUEUE_TIMEOUT WAIT_FOR_REMOTES WORKER_KEY
 {{- end -}}
 
-{{/* Environment variables of a map, in the order of their names. */}}
+{{/* Environment variables of a map, in the order of their names. A worker behind a router has no other client. */}}
 {{- define "llamagate.extraEnv" -}}
 {{- $owned := splitList " " (include "llamagate.ownedSettings" . | trim) -}}
+{{- $ofTls := list -}}
+{{- if and .isWorker .root.Values.router.enabled -}}
+{{- if .root.Values.auth.enabled -}}{{- $owned = append $owned "MAX_REQUESTS_PER_MINUTE" -}}{{- end -}}
+{{- $ofTls = list "TLS_CERT" "TLS_KEY" "TLS_SELF_SIGNED" "TLS_CLIENT_CA" -}}
+{{- end -}}
 {{- range $name, $value := .env }}
 {{- if has $name $owned }}
 {{- fail (printf "%s is set by other values of this chart, not by env" $name) }}
+{{- end }}
+{{- if has $name $ofTls }}
+{{- fail (printf "worker.env may not set %s: the router speaks plain HTTP to the workers; set it in router.env" $name) }}
+{{- end }}
+{{- if eq $name "TLS_HEALTH" }}
+{{- fail "TLS_HEALTH may not be set: probes, Prometheus and KEDA speak plain HTTP to the health port" }}
 {{- end }}
 {{- $text := $value | toString }}
 {{- /* Helm reads numbers as float64, and writes large ones as 2e+07. */ -}}
@@ -123,8 +147,48 @@ HOST PORT PORT_HEALTH GATEWAY_PORT DATA_DIR DRAIN_TIMEOUT AUTH_ENABLED AUTH_KEYS
   value: "8001"
 - name: DRAIN_TIMEOUT
   value: {{ printf "%ds" (int .Values.drain.timeoutSeconds) | quote }}
+# Also in place of what extraEnvFrom or a configuration file says.
+- name: TLS_HEALTH
+  value: "false"
 - name: AUTH_ENABLED
   value: {{ .Values.auth.enabled | quote }}
+{{- end -}}
+
+{{/* Annotations of the pods of a component: the user's, and a mark that changes with the workers' key, which they read at the start. */}}
+{{- define "llamagate.podAnnotations" -}}
+{{- $annotations := dict -}}
+{{- with .root.Values.auth.workerKey -}}
+{{- /* Too short to try out guesses of the key. */ -}}
+{{- $_ := set $annotations "checksum/worker-key" (sha256sum . | trunc 8) -}}
+{{- end -}}
+{{- with merge $annotations .annotations -}}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end -}}
+{{- end -}}
+
+{{/* The volumes of a component that the user adds. */}}
+{{- define "llamagate.extraVolumes" -}}
+{{- range .extraVolumes }}
+{{- if has .name (list "config" "data" "keys" "models" "tmp") }}
+{{- fail (printf "extraVolumes: %s is a volume of this chart; take another name" .name) }}
+{{- end }}
+{{- end }}
+{{- with .extraVolumes }}
+{{- toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Where they are mounted. */}}
+{{- define "llamagate.extraVolumeMounts" -}}
+{{- range .extraVolumeMounts }}
+{{- if has (trimSuffix "/" .mountPath) (list "/data" "/tmp" "/models" "/etc/llamagate/config" "/etc/llamagate/keys") }}
+{{- fail (printf "extraVolumeMounts: %s is a folder of this chart; take another" .mountPath) }}
+{{- end }}
+{{- end }}
+{{- with .extraVolumeMounts }}
+{{- toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{/* How every container runs: without privileges; it writes to its volumes only. */}}
@@ -168,7 +232,7 @@ lifecycle:
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end -}}
