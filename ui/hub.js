@@ -1,6 +1,6 @@
 // A part of the page "Models": the search on the hub, and the quantizations of a repository with what of them fits.
 
-import {html, useEffect, useState} from "./vendor/htm-preact.js";
+import {html, useEffect, useRef, useState} from "./vendor/htm-preact.js";
 import {get} from "./api.js";
 import {isOver} from "./now.js";
 import {Button, Empty, ErrorBox, Field, Panel, State} from "./ui.js";
@@ -16,14 +16,18 @@ export function HubSearch({onOrder, downloads}) {
   const [opened, setOpened] = useState(null);
   const [isAsking, setAsking] = useState(false);
   const [error, setError] = useState(null);
+  const asking = useRef(null);
+  useEffect(() => () => asking.current?.abort(), []);
   const search = async (event) => {
     event.preventDefault();
+    const {signal} = (asking.current = new AbortController());
     setAsking(true);
     setError(null);
     setOpened(null);
     try {
-      setFound(await get(`hub/models?q=${encodeURIComponent(words.trim())}`));
+      setFound(await get(`hub/models?q=${encodeURIComponent(words.trim())}`, {signal}));
     } catch (problem) {
+      if (signal.aborted) return;
       setFound(null);
       setError(problem);
     }
@@ -62,36 +66,43 @@ function repositoryNote(one) {
 /** The quantizations of a repository: first with their sizes, then with what of them fits, which takes a while. */
 function Repository({id, onOrder, downloads}) {
   const [details, setDetails] = useState(null);
-  const [errors, setErrors] = useState({});
+  const [isCompared, setCompared] = useState(false);
+  const [error, setError] = useState(null);
+  const [tries, setTries] = useState(0);
   const done = downloads.filter((one) => one.state === "done").length;
   useEffect(() => {
     const control = new AbortController();
-    const ask = async (what, query) => {
+    const ask = async (query) => setDetails(await get(`hub/models/${encodeURIComponent(id)}${query}`, {signal: control.signal}));
+    const askAll = async () => {
+      setError(null);
+      setCompared(false);
       try {
-        const answer = await get(`hub/models/${encodeURIComponent(id)}${query}`, {signal: control.signal});
-        setDetails(answer);
-        setErrors({});
-        return true;
+        await ask("");
+        await ask("?fit=true");
       } catch (problem) {
-        if (!control.signal.aborted) setErrors({[what]: problem});
-        return false;
+        if (control.signal.aborted) return;
+        setError(problem);
       }
+      setCompared(true);
     };
-    ask("list", "").then((isListed) => isListed && ask("fit", "?fit=true"));
+    askAll();
     return () => control.abort();
-  }, [id, done]);
-  if (!details) return errors.list ? html`<${ErrorBox} error=${errors.list} />` : html`<${Empty}>Asking the hub…<//>`;
-  if (!details.models.length) return html`<${Empty}>It has no model as a GGUF file.<//>`;
+  }, [id, done, tries]);
+  const failure = error && html`<${ErrorBox} error=${error} onClose=${details && (() => setError(null))} />
+    <${Button} kind="small" onClick=${() => setTries(tries + 1)}>Try again<//>`;
+  if (!details) return failure || html`<${Empty}>Asking the hub…<//>`;
+  if (!details.models.length) return failure || html`<${Empty}>It has no model as a GGUF file.<//>`;
   return html`
-    <${ErrorBox} error=${errors.fit} onClose=${() => setErrors({})} />
-    <ul class="rows quants">${details.models.map((model) => html`<${Quantization} key=${model.model} model=${model} hasFailed=${Boolean(errors.fit)}
+    ${failure}
+    <ul class="rows quants">${details.models.map((model) => html`<${Quantization} key=${model.model} model=${model} isCompared=${isCompared}
       download=${downloads.find((one) => one.model === model.model && !isOver(one))} onOrder=${onOrder} />`)}</ul>
     ${details.has_more && html`<p class="note">There are more files than are shown here.</p>`}`;
 }
 
-function Quantization({model, download, hasFailed, onOrder}) {
+/** A quantization. Once `isCompared`, one without an answer has none: of a repository with many models only the first are compared. */
+function Quantization({model, download, isCompared, onOrder}) {
   const {fit} = model;
-  const [tone, words] = VERDICTS[fit?.verdict] ?? ["idle", fit || hasFailed || model.size_bytes == null ? "not known" : "comparing…"];
+  const [tone, words] = VERDICTS[fit?.verdict] ?? ["idle", isCompared || model.size_bytes == null ? "not known" : "comparing…"];
   const facts = [
     model.size_bytes == null ? "size not known" : format.bytes(model.size_bytes + model.projector_bytes),
     model.files.length > 1 && `${model.files.length} files`, model.projector_bytes > 0 && "with its projector",

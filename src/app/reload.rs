@@ -21,7 +21,7 @@ use crate::keys::Store;
 use crate::models::{ModelPlaces, Shelf};
 use crate::platform::Platform;
 use crate::preflight::{self, CheckedModel, CheckedModels, MissingModel, Unservable};
-use crate::settings::options::{Change, row};
+use crate::settings::options::{Change, Engine, row};
 use crate::settings::{Inputs, Resolved, SettingProblem, Settings, escaped, llama_variables_warning, resolve};
 use crate::tls::CertificateStore;
 
@@ -68,6 +68,8 @@ pub(super) struct ServedFile {
     aliases: Vec<String>,
     /// `None` for a remote backend or a command.
     pub(super) path: Option<PathBuf>,
+    /// The settings of its llama-server; `None` for a remote backend.
+    pub(super) engine: Option<Engine>,
     /// Its projector, adapters, draft model and chat template.
     pub(super) companions: Vec<PathBuf>,
     /// The names of its adapters, as requests give them after those of the model.
@@ -85,6 +87,7 @@ impl ServedFile {
             id: model.id.clone(),
             aliases: model.settings.aliases.clone(),
             path: model.file.as_ref().map(|file| file.path.clone()),
+            engine: model.settings.local.as_ref().map(|local| local.engine.clone()),
             companions: projector.chain(companions).map(Path::to_owned).collect(),
             adapters: adapters.cloned().collect(),
             is_named,

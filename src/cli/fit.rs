@@ -35,7 +35,7 @@ pub(super) fn run(arguments: FitArgs, environment: Environment) -> ExitCode {
 fn answer(arguments: &FitArgs, settings: &Settings) -> Result<FitAnswer, NoFit> {
     let given = arguments.memory.as_deref().map(ByteSize::parse).transpose();
     let given = given.map_err(|rejected| NoFit::Value(format!("--memory: expected {}", rejected.allowed)))?;
-    let machine = FitMachine::of_settings(settings, given.map(|size| size.0 as u64))?;
+    let machine = FitMachine::of_settings(settings, given.map(|size| size.0 as u64), None)?;
     Ok(machine.compare(&known_model(&arguments.name, settings)?))
 }
 

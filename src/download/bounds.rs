@@ -56,3 +56,6 @@ pub(super) const LOCK_POLL: Duration = Duration::from_millis(500);
 pub(super) const FIRST_HEADER_RANGE: u64 = 1 << 20;
 /// Most bytes that are fetched of a header. The largest vocabularies in use take about 30 MiB.
 pub(super) const LONGEST_HEADER: u64 = 64 << 20;
+/// Most bytes that are fetched of a header for a client that waits for it: the largest in use still fit, and the headers that
+/// several clients ask for at once take half the memory.
+pub(super) const LONGEST_HEADER_SOON: u64 = 32 << 20;

@@ -33,6 +33,18 @@ impl Downloader {
     /// # Errors
     /// See [`DownloadError`].
     pub async fn read_header(&self, name: &RemoteName) -> Result<RemoteHeader, DownloadError> {
+        self.read_header_within(name, LONGEST_HEADER).await
+    }
+
+    /// Reads the header of a model that has at most `longest` bytes. Writes nothing to the disk.
+    ///
+    /// # Errors
+    /// See [`DownloadError`].
+    pub(super) async fn read_header_within(
+        &self,
+        name: &RemoteName,
+        longest: u64,
+    ) -> Result<RemoteHeader, DownloadError> {
         let (files, parts) = match name {
             RemoteName::Address { address, sha256 } => {
                 let locate = || self.hub.locate_address(address, sha256);
@@ -47,7 +59,7 @@ impl Downloader {
         let (parts, projectors) = files.split_at(parts.min(files.len()));
         let sum = |files: &[LocatedFile]| files.iter().map(|file| file.size).fold(0, u64::saturating_add);
         let first = parts.first().ok_or_else(|| DownloadError::NotGguf { file: "the model".to_owned() })?;
-        let (metadata, fetched) = self.fetch_header(first).await?;
+        let (metadata, fetched) = self.fetch_header(first, longest).await?;
         Ok(RemoteHeader { metadata, size_bytes: sum(parts), projector_bytes: sum(projectors), fetched })
     }
 
@@ -65,7 +77,7 @@ impl Downloader {
         Ok(files)
     }
 
-    async fn fetch_header(&self, file: &LocatedFile) -> Result<(Metadata, u64), DownloadError> {
+    async fn fetch_header(&self, file: &LocatedFile, longest: u64) -> Result<(Metadata, u64), DownloadError> {
         let (mut start, mut fetched, mut end) = (Vec::new(), 0, FIRST_HEADER_RANGE.min(file.size));
         loop {
             let range = start.len() as u64..end;
@@ -76,11 +88,17 @@ impl Downloader {
                 // A host without ranges sends everything again.
                 start.clear();
             }
+            // No more than that: it may be some MiB.
+            start.reserve_exact(bytes.len());
             start.extend(bytes);
             match gguf::parse(start.as_slice(), Some(file.size)) {
                 Ok(metadata) => return Ok((metadata, fetched)),
-                Err(GgufError::TruncatedHeader { .. }) if end < file.size.min(LONGEST_HEADER) => {
-                    end = (end * 2).min(file.size).min(LONGEST_HEADER);
+                Err(GgufError::TruncatedHeader { .. }) if end < file.size.min(longest) => {
+                    end = (end * 2).min(file.size).min(longest);
+                }
+                Err(GgufError::TruncatedHeader { .. }) if end < file.size => {
+                    let fault = format!("has {} with a header of more than {} MiB", file.label, longest >> 20);
+                    return Err(DownloadError::BadAnswer { host: host_of(&file.address), fault });
                 }
                 Err(_) => return Err(DownloadError::NotGguf { file: file.label.clone() }),
             }

@@ -79,7 +79,7 @@ pub use connection::handshake::SecurePort;
 pub use connection::head::HeadLimits;
 pub use connection::listen;
 pub use connection::wire::WireLimits;
-pub use hub_api::ServedFileLookup;
+pub use hub_api::{ServedFileLookup, ServedModelFile};
 pub use model_files::{NotRemoved, RemovalOrder};
 pub use queue::ModelQueue;
 pub use queue::model_queues::ModelQueues;

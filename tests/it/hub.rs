@@ -33,7 +33,7 @@ impl Setup {
 
     fn gateway(&self) -> Builder {
         Gateway::builder()
-            .reals("models:\n  mine: {file: tiny-chat.gguf}\n")
+            .reals("models:\n  mine: {file: tiny-chat.gguf, ctx: 512, parallel: 3}\n")
             .set("HF_HUB_CACHE", self.cache.path().display())
             .set("HF_ENDPOINT", self.hub.url())
             .set("HF_HUB_OFFLINE", false)
@@ -78,6 +78,8 @@ fn a_search_finds_repositories_with_what_a_chooser_needs() {
     let all = get(&gateway, "/hub/models?limit=1");
     assert_eq!((all["data"].as_array().unwrap().len(), &all["has_more"]), (1, &json!(true)));
     assert_eq!(get(&gateway, "/hub/models?q=nothing-like-it")["data"], json!([]));
+    // Regression: the gateway connected to any host that a question named.
+    let address = format!("/fit?model=https://127.0.0.1:9/m.gguf%23sha256={}", "a".repeat(64));
     for (path, named) in [
         ("/hub/models?limit=0", "limit"),
         ("/hub/models?words=a", "'words'"),
@@ -86,6 +88,7 @@ fn a_search_finds_repositories_with_what_a_chooser_needs() {
         ("/fit?model=mine&memory=lots", "memory"),
         ("/fit?model=/etc/passwd", "/etc/passwd"),
         ("/fit?model=../secret.gguf", "../secret.gguf"),
+        (address.as_str(), "no addresses of files"),
     ] {
         let refused = admin(&gateway).get(path);
         assert_eq!(refused.status(), 400, "{path}: {}", refused.text());
@@ -146,6 +149,9 @@ fn what_fits_is_what_the_program_says() {
     // A served model by its id, a file of the folder by its name, with the memory that the service may use.
     let mine = get(&gateway, "/fit?model=mine");
     assert_eq!((&mine["fits"], &mine["memory_source"]), (&json!(true), &json!("the memory budget of the service")));
+    // Regression: a served model was compared with the settings for all models.
+    assert_eq!(mine["asked"], json!({"ctx": 512, "parallel": 3}), "{mine}");
+    assert_eq!(get(&gateway, "/fit?model=mine&ctx=256")["asked"], json!({"ctx": 256, "parallel": 3}));
     assert_eq!(get(&gateway, "/fit?model=tiny-embedding")["fits"], true);
     let refused = admin(&gateway).get("/fit?model=no-such-model");
     assert_eq!(code(&refused).0, 400, "{}", refused.text());
@@ -180,6 +186,46 @@ fn a_fault_of_the_hub_is_named() {
         assert_eq!(code(&gated), (403, "repository_gated".to_owned()), "{path}: {}", gated.text());
         assert!(gated.text().contains("Org/Smol-GGUF"), "{}", gated.text());
     }
+}
+
+/// Regression: a smallest file that could not be read refused the whole question, and a later one ended it.
+#[test]
+fn a_file_that_cannot_be_read_leaves_the_other_models_of_a_repository_compared() {
+    let setup = Setup::new();
+    let smol = fs::read(smollm()).unwrap();
+    setup.hub.add("Org/Mixed-GGUF", "Broken-Q2_K.gguf", b"no model".to_vec());
+    setup.hub.add("Org/Mixed-GGUF", "Damaged-Q2_K.gguf", vec![0; smol.len() - 1]);
+    setup.hub.add("Org/Mixed-GGUF", "Smol-Q4_1.gguf", smol);
+    setup.hub.add("Org/Broken-GGUF", "Broken-Q2_K.gguf", b"no model".to_vec());
+    let gateway = setup.gateway().start();
+    let mixed = get(&gateway, "/hub/models/Org/Mixed-GGUF?fit=true");
+    let models = mixed["models"].as_array().unwrap();
+    let compared: Vec<_> =
+        models.iter().map(|one| (one["files"][0].as_str().unwrap(), one["fit"].is_object())).collect();
+    let expected = [("Broken-Q2_K.gguf", false), ("Damaged-Q2_K.gguf", false), ("Smol-Q4_1.gguf", true)];
+    assert_eq!(compared, expected, "{mixed}");
+    let none = admin(&gateway).get("/hub/models/Org/Broken-GGUF?fit=true");
+    assert_eq!(code(&none), (502, "hub_error".to_owned()), "{}", none.text());
+}
+
+/// Regression: without keys any page and any machine could make the gateway ask the hub.
+#[test]
+fn without_keys_the_hub_is_asked_for_this_machine_alone() {
+    let setup = Setup::new();
+    let gateway = setup.gateway().without_keys().start();
+    for path in ["/hub/models?q=smol", "/hub/models/Org/Smol-GGUF?fit=true", "/fit?model=Org/Smol-GGUF:Q4_1"] {
+        for (name, value, expected) in [
+            ("Sec-Fetch-Site", "cross-site", "origin_not_allowed"),
+            ("Origin", "https://evil.example", "origin_not_allowed"),
+            ("X-Forwarded-For", "192.0.2.1", "loopback_required"),
+        ] {
+            let refused = gateway.anonymous().header(name, value).get(path);
+            assert_eq!(code(&refused), (403, expected.to_owned()), "{path} {name}: {}", refused.text());
+        }
+    }
+    assert!(setup.hub.requests().is_empty());
+    let own = gateway.anonymous().header("Sec-Fetch-Site", "same-origin").get("/hub/models?q=smol");
+    assert_eq!(own.status(), 200, "{}", own.text());
 }
 
 #[test]

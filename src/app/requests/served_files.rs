@@ -1,9 +1,9 @@
-//! Finds the file of a served model, for clients that ask whether it fits.
+//! Finds the file of a served model and the settings of its llama-server, for clients that ask whether it fits.
 
 use std::sync::Arc;
 
 use crate::app::reload::Reloader;
-use crate::gateway::ServedFileLookup;
+use crate::gateway::{ServedFileLookup, ServedModelFile};
 
 /// Returns what finds the file of the model that is served under a name.
 pub(in crate::app) fn lookup(reloader: &Arc<Reloader>) -> ServedFileLookup {
@@ -12,7 +12,8 @@ pub(in crate::app) fn lookup(reloader: &Arc<Reloader>) -> ServedFileLookup {
         let reloader = Arc::clone(&reloader);
         Box::pin(async move {
             let (_, served) = reloader.served_files().await;
-            served.into_iter().find(|model| model.has_name(&name)).and_then(|model| model.path)
+            let model = served.into_iter().find(|model| model.has_name(&name))?;
+            Some(ServedModelFile { path: model.path?, engine: model.engine })
         })
     })
 }

@@ -1,4 +1,6 @@
 //! Asks the hub for models, once and within a time: a person waits for the answer.
+//!
+//! Answers of some MiB are read on the thread that waits for them, which should serve no requests meanwhile.
 
 use std::future::Future;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use url::Url;
 
 use super::answers::{DescribedRepository, SearchResult};
 use super::details::RepositoryDetails;
-use crate::download::bounds::{HEADER_TIME, REPOSITORY_ANSWER, SEARCH_ANSWER, SEARCH_TIME};
+use crate::download::bounds::{HEADER_TIME, LONGEST_HEADER_SOON, REPOSITORY_ANSWER, SEARCH_ANSWER, SEARCH_TIME};
 use crate::download::downloader::Downloader;
 use crate::download::error::{DownloadError, TryError};
 use crate::download::hub::{Hub, host_of};
@@ -69,7 +71,7 @@ impl Downloader {
     pub async fn read_header_soon(&self, name: &RemoteName) -> Result<RemoteHeader, DownloadError> {
         // Another try would come too late.
         let once = self.once();
-        match timeout(HEADER_TIME, once.read_header(name)).await {
+        match timeout(HEADER_TIME, once.read_header_within(name, LONGEST_HEADER_SOON)).await {
             Ok(Err(DownloadError::GivenUp { reason, .. })) => Err(DownloadError::Unanswered { reason }),
             Ok(read) => read,
             Err(_) => Err(late(&self.hub.host(), HEADER_TIME)),

@@ -9,8 +9,9 @@
 //! the routes of the scope `admin`, those that only read too, must be asked under a host that no page can have chosen;
 //! `local_hosts.rs` knows these. Inference is served under any name, because clients reach the gateway by names of all kinds.
 //!
-//! Orders, the routes of the scope `admin` that are not a GET, are accepted from the same machine only: from programs, and
-//! from this gateway's own page.
+//! Orders are accepted from the same machine only: from programs, and from this gateway's own page. They are the routes of the
+//! scope `admin` that are not a GET, and those about the hub: a GET of these sends requests to other hosts, with the
+//! operator's token.
 
 use http::header::{FORWARDED, HOST, ORIGIN};
 use http::request::Parts;
@@ -55,11 +56,12 @@ impl KeylessGuard {
     /// have chosen, [`Refusal::LoopbackRequired`] for an order that does not come from this machine.
     pub(super) fn check(&self, parts: &Parts, route: &Route, client: ClientAddress) -> Result<(), Refusal> {
         let is_for_admins = matches!(route.access, RouteAccess::Key(Scope::Admin) | RouteAccess::AnyKey);
-        if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        let is_reading = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let is_order = is_for_admins && (!is_reading || matches!(route.target, RouteTarget::Hub(_)));
+        if is_reading && !is_order {
             let is_page = matches!(route.target, RouteTarget::Page(_));
             return if is_for_admins || is_page { self.check_host(parts, client) } else { Ok(()) };
         }
-        let is_order = is_for_admins;
         let is_from_page = is_from_another_site(&parts.headers);
         match single_origin(&parts.headers) {
             Origin::None if is_from_page && (is_order || self.origins != Origins::Any) => {

@@ -190,6 +190,31 @@ fn orders_come_from_programs_and_the_page_of_this_machine_only() {
     }
 }
 
+/// Regression: any page and any machine could make the gateway ask the hub, with the operator's token, or an address.
+#[test]
+fn a_look_at_the_hub_is_an_order_although_it_is_a_get() {
+    let own = ("origin", "http://127.0.0.1:8000");
+    for path in ["/hub/models", "/hub/models/o/n", "/fit"] {
+        for (client, headers, expected) in [
+            (LOOPBACK, &[("host", "127.0.0.1:8000")][..], ""),
+            (LOOPBACK, &[("host", "127.0.0.1:8000"), ("sec-fetch-site", "same-origin")], ""),
+            (LOOPBACK, &[("host", "127.0.0.1:8000"), own], ""),
+            (LOOPBACK, &[("host", "127.0.0.1:8000"), ("sec-fetch-site", "cross-site")], "origin_not_allowed"),
+            (LOOPBACK, &[("host", "127.0.0.1:8000"), ("origin", "https://evil.example")], "origin_not_allowed"),
+            (LOOPBACK, &[("host", "evil.example:8000")], "loopback_required"),
+            ("192.0.2.1", &[("host", "192.0.2.7:8000")], "loopback_required"),
+        ] {
+            for (method, origins) in [("GET", ""), ("GET", "*"), ("HEAD", "")] {
+                assert_eq!(
+                    code(origins, method, path, headers, client),
+                    expected,
+                    "{method} {path} {client} {headers:?}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn over_http2_the_authority_is_the_requested_host() {
     let check = |path: &'static str, uri: &str, origin: Option<&str>| {

@@ -2,19 +2,22 @@
 //! model fits.
 //!
 //! Owns what is asked of the hub at once, and what clients are told. The hub is asked in `crate::download`, and what fits is
-//! decided in `crate::fit`. Nothing is written to the disk.
+//! decided in `crate::fit`. Nothing is written to the disk. Each lookup has a blocking thread: it looks at the disk, and reads
+//! texts of some MiB, which would hold up what else a serving thread does.
 //!
 //! - `bounds.rs`: how much is asked at once, and for how long
 //! - `fitting.rs`: whether a model fits
+//! - `lookups.rs`: the threads of lookups
 //! - `query.rs`: the parameters of the routes
 //! - `refused.rs`: what a question without an answer becomes
 
 mod bounds;
 mod fitting;
+mod lookups;
 mod query;
 mod refused;
 
-pub use fitting::ServedFileLookup;
+pub use fitting::{ServedFileLookup, ServedModelFile};
 
 use std::sync::Arc;
 
@@ -22,33 +25,37 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::Instant;
 
 use super::admission::auth::Caller;
 use super::response::local_answer::json_response;
 use super::routes::route::HubRoute;
-use crate::download::{DownloadRegistry, FoundModel, RepositoryDetails};
+use crate::download::{DownloadRegistry, FoundModel, HubQuery, RepositoryDetails, SearchResult};
 use crate::models::{self, ModelPlaces, RemoteName, RepositoryId};
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::Metrics;
-use bounds::{LOOK_WAIT, LOOKUPS_FULL_RETRY, MOST_LOOKUPS};
 use fitting::Fitting;
+use lookups::LookupThreads;
 use query::{FitQuery, RepositoryQuery};
 use refused::{refusal_of, refusal_of_order};
 
 /// Answers the routes about models that could be here.
 pub(super) struct HubApi {
+    threads: LookupThreads,
+    places: Arc<LookupPlaces>,
+}
+
+/// Where a lookup looks.
+struct LookupPlaces {
     downloads: Arc<DownloadRegistry>,
     fitting: Fitting,
-    turns: Semaphore,
 }
 
 impl HubApi {
+    /// Creates the API. Must be called on the runtime that outlives all requests.
     pub(super) fn new(downloads: Arc<DownloadRegistry>, metrics: Arc<Metrics>, served_file: ServedFileLookup) -> Self {
         let fitting = Fitting::new(Arc::clone(&downloads), metrics, served_file);
-        Self { downloads, fitting, turns: Semaphore::new(MOST_LOOKUPS) }
+        Self { threads: LookupThreads::new(), places: Arc::new(LookupPlaces { downloads, fitting }) }
     }
 
     /// Answers a request. `id` is what its path has at the place of `{id}`.
@@ -62,12 +69,11 @@ impl HubApi {
         parts: &Parts,
         caller: &Caller,
     ) -> Result<Response<Bytes>, Refusal> {
+        let places = Arc::clone(&self.places);
         let body = match route {
             HubRoute::Search => {
                 let query = query::read_search(parts)?;
-                let _turn = self.turn()?;
-                let downloader = self.downloads.downloader(&query.words).map_err(refusal_of_order)?;
-                let found = downloader.search(&query).await.map_err(refusal_of)?;
+                let found = self.threads.look_up(move || async move { places.search(&query).await }).await?;
                 let mut data = found.repositories;
                 data.retain(|repository| caller.check_name(&repository.id).is_ok());
                 json!({"object": "list", "data": data, "has_more": found.has_more})
@@ -76,36 +82,40 @@ impl HubApi {
                 let RepositoryQuery { fits, ctx } = RepositoryQuery::read(parts)?;
                 let repository = repository_of(id)?;
                 caller.check_name(id)?;
-                let _turn = self.turn()?;
-                self.describe(&repository, fits.then_some(ctx)).await?
+                let fit = fits.then_some(ctx);
+                self.threads.look_up(move || async move { places.describe(&repository, fit).await }).await?
             }
             HubRoute::Fit => {
                 let query = FitQuery::read(parts)?;
                 caller.check_name(&query.model)?;
-                let _turn = self.turn()?;
-                self.fitting.answer(&query).await?
+                self.threads.look_up(move || async move { places.fitting.answer(&query).await }).await?
             }
         };
         Ok(json_response(StatusCode::OK, &body))
     }
+}
 
-    fn turn(&self) -> Result<SemaphorePermit<'_>, Refusal> {
-        self.turns.try_acquire().map_err(|_| Refusal::TooManyLookups(LOOKUPS_FULL_RETRY))
+impl LookupPlaces {
+    /// Searches the hub.
+    async fn search(&self, query: &HubQuery) -> Result<SearchResult, Refusal> {
+        let downloader = self.downloads.downloader(&query.words).map_err(refusal_of_order)?;
+        downloader.search(query).await.map_err(|error| refusal_of("q", error))
     }
 
     /// Describes a repository, and with `fit` says of each model whether it fits with this context.
     async fn describe(&self, repository: &RepositoryId, fit: Option<Option<u64>>) -> Result<Value, Refusal> {
+        let begin = Instant::now();
         let downloader = self.downloads.downloader(&repository.to_string()).map_err(refusal_of_order)?;
-        let details = downloader.describe(repository).await.map_err(refusal_of)?;
+        let details = downloader.describe(repository).await.map_err(|error| refusal_of("id", error))?;
         let RepositoryDetails { repository: found, models, has_more } = &details;
-        let here = found_here(self.downloads.settings().model_places(), models).await;
         let fits = match fit {
-            Some(ctx) => self.fitting.of_all(&downloader, models, ctx).await?,
+            Some(ctx) => self.fitting.of_all(&downloader, models, ctx, begin).await?,
             None => vec![None; models.len()],
         };
-        let entries = models.iter().zip(here).zip(fits).map(|((model, is_here), fit)| {
+        let places = self.downloads.settings().model_places();
+        let entries = models.iter().zip(fits).map(|(model, fit)| {
             let mut entry = json!(model);
-            entry["here"] = json!(is_here);
+            entry["here"] = json!(is_here(&places, model));
             if let Some(fit) = fit {
                 entry["fit"] = fit;
             }
@@ -130,10 +140,7 @@ fn repository_of(id: &str) -> Result<RepositoryId, Refusal> {
     }
 }
 
-/// Returns which of these models are on the disk; none if it does not say so in time.
-async fn found_here(places: ModelPlaces, models: &[FoundModel]) -> Vec<bool> {
-    let names: Vec<String> = models.iter().map(|model| model.model.clone()).collect();
-    let nothing = vec![false; names.len()];
-    let look = spawn_blocking(move || names.iter().map(|name| models::find(&places, name).is_ok()).collect());
-    timeout(LOOK_WAIT, look).await.ok().and_then(Result::ok).unwrap_or(nothing)
+/// Returns whether the model is on the disk.
+fn is_here(places: &ModelPlaces, model: &FoundModel) -> bool {
+    models::find(places, &model.model).is_ok()
 }

@@ -6,8 +6,8 @@ use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::models::shown_name;
 use crate::refusal::Refusal;
 
-/// Returns the refusal of a question that the hub does not answer.
-pub(super) fn refusal_of(error: DownloadError) -> Refusal {
+/// Returns the refusal of a question that the hub does not answer. `field` is the parameter that names what was asked about.
+pub(super) fn refusal_of(field: &str, error: DownloadError) -> Refusal {
     let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
     let sentence = format!("{error}{hint}");
     match error {
@@ -16,7 +16,7 @@ pub(super) fn refusal_of(error: DownloadError) -> Refusal {
             Refusal::RepositoryNotFound(sentence)
         }
         DownloadError::Gated { .. } => Refusal::RepositoryGated(sentence),
-        DownloadError::Name { .. } => Refusal::InvalidParameter { field: "model".to_owned(), message: sentence },
+        DownloadError::Name { .. } => Refusal::InvalidParameter { field: field.to_owned(), message: sentence },
         // The hint is about a file that was downloaded, and none was.
         DownloadError::NotGguf { .. } => Refusal::HubUnusable(error.to_string()),
         DownloadError::BadToken { .. } | DownloadError::BadAnswer { .. } => Refusal::HubUnusable(sentence),
@@ -31,7 +31,8 @@ pub(super) fn refusal_of(error: DownloadError) -> Refusal {
 /// Returns the refusal of a question that is not asked.
 pub(super) fn refusal_of_order(error: OrderError) -> Refusal {
     match error {
-        OrderError::Offline(error) => refusal_of(error),
+        // The refusal names no parameter: the setting forbids to ask at all.
+        OrderError::Offline(error) => refusal_of("model", error),
         error => Refusal::Internal(error.to_string()),
     }
 }
@@ -39,7 +40,7 @@ pub(super) fn refusal_of_order(error: OrderError) -> Refusal {
 /// Returns the refusal of a question about a model. Only the program's own log may have a path of the machine.
 pub(super) fn refusal_of_fit(name: &str, error: NoFit) -> Refusal {
     match error {
-        NoFit::Download(error) => refusal_of(error),
+        NoFit::Download(error) => refusal_of("model", error),
         NoFit::NoMemory => {
             let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
             Refusal::InvalidParameter { field: "memory".to_owned(), message: format!("{error}{hint}") }

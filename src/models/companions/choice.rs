@@ -28,25 +28,48 @@ pub(in crate::models) fn naming_words(path: &Path) -> Vec<String> {
     names.filter(|word| !GENERIC_WORDS.contains(word)).map(str::to_owned).collect()
 }
 
-/// Returns the projector that a repository has for its model at `model`, by the names of its `files` alone. It lies in the
-/// model's folder or in one above it, the nearest that has one. Of several there, the one whose name is most like the
-/// model's is chosen, in the preferred precision. One that names another model is none for this one.
+/// The projectors of a repository, by the names of its files alone.
+#[derive(Debug)]
+pub(in crate::models) struct RepositoryProjectors<'f> {
+    /// Each with the words that name its model.
+    projectors: Vec<(&'f PathBuf, Vec<String>)>,
+    /// Whether all models are quantisations of one.
+    is_of_one_model: bool,
+}
+
+impl<'f> RepositoryProjectors<'f> {
+    /// Finds the projectors among all files of a repository.
+    pub(in crate::models) fn of(files: &'f [PathBuf]) -> Self {
+        let projectors = files.iter().filter(|path| is_gguf(path) && has_projector_name(path));
+        let projectors: Vec<_> = projectors.map(|path| (path, naming_words(path))).collect();
+        let is_of_one_model = projectors.is_empty() || models_of(files).len() <= 1;
+        Self { projectors, is_of_one_model }
+    }
+
+    /// Returns the projector for the model at `model`. It lies in the model's folder or in one above it, the nearest that has
+    /// one. Of several there, the one whose name is most like the model's is chosen, in the preferred precision. One that names
+    /// another model is none for this one.
+    pub(in crate::models) fn of_model(&self, model: &Path) -> Option<PathBuf> {
+        if self.projectors.is_empty() {
+            return None;
+        }
+        let of_model = naming_words(model);
+        let fits =
+            |own: &[String]| self.is_of_one_model || common_words(own, &of_model) == own.len().min(of_model.len());
+        let fitting: Vec<_> = self.projectors.iter().filter(|(_, own)| fits(own)).collect();
+        let rank = |path: &Path| split_precision(&lower_name(path)).map_or(usize::MAX, |name| name.rank);
+        model.ancestors().skip(1).find_map(|folder| {
+            let beside = fitting.iter().filter(|(path, _)| path.parent() == Some(folder));
+            let best = beside.min_by_key(|(path, own)| (Reverse(common_words(own, &of_model)), rank(path), *path));
+            best.map(|(path, _)| (*path).clone())
+        })
+    }
+}
+
+/// Returns the projector that a repository has for its model at `model`, by the names of its `files` alone.
 #[must_use]
 pub fn projector_of(model: &Path, files: &[PathBuf]) -> Option<PathBuf> {
-    let is_only_model = models_of(files).len() <= 1;
-    let of_model = naming_words(model);
-    let fits = |path: &&PathBuf| {
-        let own = naming_words(path);
-        is_only_model || common_words(&own, &of_model) == own.len().min(of_model.len())
-    };
-    let projectors: Vec<&PathBuf> =
-        files.iter().filter(|path| is_gguf(path) && has_projector_name(path)).filter(fits).collect();
-    let rank = |path: &Path| split_precision(&lower_name(path)).map_or(usize::MAX, |name| name.rank);
-    let order = |path: &PathBuf| (Reverse(common_words(&naming_words(path), &of_model)), rank(path), path.clone());
-    model.ancestors().skip(1).find_map(|folder| {
-        let beside = projectors.iter().copied().filter(|path| path.parent() == Some(folder));
-        beside.min_by_key(|path| order(path)).cloned()
-    })
+    RepositoryProjectors::of(files).of_model(model)
 }
 
 /// Returns what the names of the models of a repository call them: quantisations of one model count once.

@@ -1,9 +1,10 @@
 //! The models of a repository, by the names of its files alone: its quantisations, each with the name by which it is pulled.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
-use super::{choose_files, is_model};
-use crate::models::companions::choice::{naming_words, projector_of};
+use super::{choose, is_model};
+use crate::models::companions::choice::{RepositoryProjectors, naming_words};
 use crate::models::companions::names::quant_word;
 use crate::models::split::parts_of;
 
@@ -23,24 +24,30 @@ pub struct RepositoryModel {
 }
 
 /// Returns the first models of the repository with this name, at most `most` of them, in the order of `files`, which are the
-/// paths of all its files.
+/// paths of all its files. What holds for all models is found once, because a repository may have many thousand files.
 #[must_use]
 pub fn models_of_repository(repository: &str, files: &[PathBuf], most: usize) -> Vec<RepositoryModel> {
-    let model = |path: &PathBuf| {
+    let all: Vec<PathBuf> = files.iter().filter(|path| is_model(path)).cloned().collect();
+    let projectors = RepositoryProjectors::of(files);
+    let mut meant = HashMap::<String, Option<&PathBuf>>::new();
+    let mut listed = Vec::with_capacity(most.min(all.len()));
+    for path in all.iter().take(most) {
         let text = path.to_string_lossy();
         let quant = quant_word(&text);
-        let means = |quant: &&str| choose_files(files, Some(quant)).is_ok_and(|chosen| chosen.first() == Some(path));
-        let by_quant = quant.filter(means);
-        RepositoryModel {
+        let by_quant = quant.filter(|quant| {
+            let means = meant.entry(quant.to_ascii_lowercase()).or_insert_with(|| choose(&all, Some(quant)).ok());
+            *means == Some(path)
+        });
+        listed.push(RepositoryModel {
             name: by_quant.map_or_else(|| format!("{repository}/{text}"), |quant| format!("{repository}:{quant}")),
             quant: quant.map(str::to_owned),
             family: naming_words(path).join("-"),
             files: parts_of(path),
             // What is named by its file comes alone.
-            projector: by_quant.and_then(|_| projector_of(path, files)),
-        }
-    };
-    files.iter().filter(|path| is_model(path)).take(most).map(model).collect()
+            projector: by_quant.and_then(|_| projectors.of_model(path)),
+        });
+    }
+    listed
 }
 
 #[cfg(test)]
