@@ -9,8 +9,9 @@
 #   --log-dir DIR    the folder of the logs; default: LOG_DIR as `llamagate check` shows it
 #
 # Run it as the service's user with the service's environment (in a container: docker exec), while the service runs or
-# after it has ended. It needs bash 4.4, coreutils, tar and gzip, but neither root nor the network. It takes seconds; a
-# part that hangs is ended, logs after 60 s and any other part after 25 s. The archive has a few MiB at most.
+# after it has ended. It needs bash 4.4, coreutils, tar and gzip, and curl or openssl if the health port has TLS, but
+# neither root nor the network. It takes seconds; a part that hangs is ended, logs after 60 s and any other part after
+# 25 s. The archive has a few MiB at most.
 #
 # The archive contains no secrets. The key file, the configuration file and the environments of processes are not read.
 # In the rest these are masked: the values of this shell's variables whose names end in KEY, TOKEN, SECRET, PASSWORD,
@@ -265,16 +266,40 @@ settings() {
   fi
 }
 
-# get PATH: prints the response of the health port, head and body.
+# ask PATH: prints what the health port answers, or why it does not.
+# The certificate is not checked: the port is one of this machine, no secret is sent, and the certificate may not be for
+# the address that is asked.
+ask() {
+  local address=$host
+  [[ $address != *:* ]] || address="[$address]"
+  if [[ $health_scheme == http ]]; then
+    # shellcheck disable=SC2016
+    timeout -k 2 5 bash -c '
+      exec 3<>"/dev/tcp/$1/$2" || exit 1
+      printf "GET %s HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n" "$3" >&3
+      head -c "$4" <&3' ask "$host" "$port_health" "$1" "$section_bytes" 2>&1
+  elif command -v curl >/dev/null; then
+    timeout -k 2 5 curl -qksSi --http1.1 --noproxy '*' "https://$address:$port_health$1" 2>&1 | head -c "$section_bytes"
+  elif command -v openssl >/dev/null; then
+    printf 'GET %s HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$1" |
+      timeout -k 2 5 openssl s_client -quiet -connect "$address:$port_health" 2>/dev/null | head -c "$section_bytes"
+  else
+    printf '(the health port has TLS, and there is neither curl nor openssl)\n'
+  fi
+}
+
+# get PATH: prints the response of the health port, head and body. Asks over TLS if that is what the port speaks.
 get() {
-  printf '$ GET http://%s:%s%s\n' "$host" "$port_health" "$1"
-  # shellcheck disable=SC2016
-  timeout -k 2 5 bash -c '
-    exec 3<>"/dev/tcp/$1/$2" || exit 1
-    printf "GET %s HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n" "$3" >&3
-    head -c "$4" <&3' get "$host" "$port_health" "$1" "$section_bytes" 2>&1 ||
-    printf '(no answer: does the service run? other ports: --port-health N)\n'
-  printf '\n\n'
+  local answer
+  answer=$(ask "$1")
+  # Not by the code alone: the metrics have it too.
+  if [[ $health_scheme == http && $answer == 'HTTP/1.'?' 400 '*tls_required* ]]; then
+    health_scheme=https
+    answer=$(ask "$1")
+  fi
+  printf '$ GET %s://%s:%s%s\n%s\n' "$health_scheme" "$host" "$port_health" "$1" "$answer"
+  [[ $answer == HTTP/* ]] || printf '(no answer: does the service run? other ports: --port-health N)\n'
+  printf '\n'
 }
 
 health() {
@@ -430,6 +455,8 @@ if [[ -n $llamagate ]]; then
 fi
 [[ -n $port_health ]] || port_health=$(setting PORT_HEALTH)
 [[ -n $port_health ]] || port_health=${PORT_HEALTH:-8001}
+health_scheme=http
+[[ $(setting TLS_HEALTH) != true && ${TLS_HEALTH:-} != true ]] || health_scheme=https
 [[ -n $log_dir ]] || log_dir=$(setting LOG_DIR)
 [[ -n $log_dir ]] || log_dir=${LOG_DIR:-${DATA_DIR:+$DATA_DIR/logs}}
 log_dir=${log_dir%/}

@@ -269,12 +269,14 @@ fn serve(
     let (sweeper, stop) = (Arc::clone(&gateway), stop_rest.clone());
     tasks.spawn(async move { sweeper.sweep(stop).await });
 
+    // Before the note, so that a certificate that is replaced meanwhile gets into it.
+    let leaf = certificates.as_ref().map(|store| store.leaf());
     let note = listeners.publish_note(settings, certificates.as_deref()).map(Arc::new);
-    if let Some(certificates) = &certificates {
-        tasks.spawn(Arc::clone(certificates).watch(stop_rest.clone()));
-        if let Some(note) = &note {
-            tasks.spawn(certificates::keep_note(Arc::clone(certificates), Arc::clone(note), stop_rest.clone()));
-        }
+    if let Some(store) = &certificates {
+        tasks.spawn(Arc::clone(store).watch(stop_rest.clone()));
+    }
+    if let Some((leaf, note)) = leaf.zip(note.as_ref()) {
+        tasks.spawn(certificates::keep_note(leaf, Arc::clone(note), stop_rest.clone()));
     }
     let metrics = &accounting.metrics;
     let secure = |limits: listen::ListenerLimits| {

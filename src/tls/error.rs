@@ -23,6 +23,8 @@ pub struct CertificateError {
 pub(super) enum CertificateFault {
     #[error("it cannot be read: {0}")]
     Unreadable(io::Error),
+    #[error("the certificate that is kept cannot be read: {0}")]
+    KeptUnreadable(io::Error),
     #[error("it cannot be written: {0}")]
     Unwritable(io::Error),
     #[error("it has more than {PEM_SIZE} bytes")]
@@ -58,6 +60,9 @@ impl CertificateError {
     pub fn hint(&self) -> &'static str {
         match self.fault {
             CertificateFault::Unreadable(_) => "the user that runs the service must be able to read it",
+            CertificateFault::KeptUnreadable(_) => {
+                "let the user that runs the service read it, or remove it from DATA_DIR: a new one is made, which clients must trust"
+            }
             CertificateFault::Unwritable(_) => "DATA_DIR must be writable, or set TLS_CERT and TLS_KEY",
             CertificateFault::NoKey | CertificateFault::UnusableKey => {
                 "PKCS#8, PKCS#1 and SEC1 are read: RSA, ECDSA with P-256 or P-384, Ed25519"

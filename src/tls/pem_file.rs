@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use base64::Engine as _;
@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::bounds::PEM_SIZE;
 use super::error::{CertificateError, CertificateFault};
+use crate::hex::hex;
 
 /// Characters of a line of Base64 (RFC 7468, section 2).
 const LINE_LENGTH: usize = 64;
@@ -19,11 +20,23 @@ const LINE_LENGTH: usize = 64;
 /// # Errors
 /// It cannot be read, or is larger than [`PEM_SIZE`].
 pub(super) fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, CertificateError> {
+    read_with_mode(setting, path).map(|(bytes, _)| bytes)
+}
+
+/// Does what [`read`] does. Also returns the mode of the file.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_with_mode(setting: &'static str, path: &Path) -> Result<(Vec<u8>, u32), CertificateError> {
     let failed = |fault| CertificateError::new(setting, path, fault);
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(PEM_SIZE + 1).read_to_end(&mut bytes));
-    read.map_err(|error| failed(CertificateFault::Unreadable(error)))?;
-    if bytes.len() as u64 > PEM_SIZE { Err(failed(CertificateFault::TooLarge)) } else { Ok(bytes) }
+    let read = File::open(path).and_then(|file| {
+        let mode = file.metadata()?.mode();
+        file.take(PEM_SIZE + 1).read_to_end(&mut bytes)?;
+        Ok(mode)
+    });
+    let mode = read.map_err(|error| failed(CertificateFault::Unreadable(error)))?;
+    if bytes.len() as u64 > PEM_SIZE { Err(failed(CertificateFault::TooLarge)) } else { Ok((bytes, mode)) }
 }
 
 /// Returns the text form of DER under this label, such as `CERTIFICATE`.
@@ -45,11 +58,12 @@ pub(super) fn encode(label: &str, der: &[u8]) -> String {
 /// # Errors
 /// The system's.
 pub(super) fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    // Random: in two containers with one folder, processes have the same id.
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
     let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.new", std::process::id()));
+    temporary.push(format!(".{}.new", hex(&random)));
     let temporary = Path::new(&temporary);
-    // What a process with this id left behind may have another mode.
-    let _ = fs::remove_file(temporary);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary)?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     written.and_then(|()| fs::rename(temporary, path)).inspect_err(|_| _ = fs::remove_file(temporary))
@@ -71,6 +85,22 @@ mod tests {
             prop_assert_eq!(read.as_ref(), der.as_slice());
             prop_assert!(pem.lines().all(|line| line.len() <= LINE_LENGTH));
         }
+    }
+
+    /// Two writers with the same temporary name once removed each other's file, or renamed one that was half written.
+    #[test]
+    fn a_file_that_several_replace_at_once_is_that_of_one_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        let texts: Vec<String> = (0..8).map(|writer| format!("{writer}\n").repeat(100_000)).collect();
+        std::thread::scope(|threads| {
+            let path = &path;
+            for text in &texts {
+                threads.spawn(move || replace(path, text, 0o600).unwrap());
+            }
+        });
+        assert!(texts.contains(&fs::read_to_string(&path).unwrap()));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no other file is left");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! been told of it stays true over restarts.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
@@ -50,18 +51,26 @@ impl SelfSigned {
     /// keeps it.
     ///
     /// # Errors
-    /// None can be made, or written.
+    /// Whether one is kept cannot be read, or none can be made or written.
     pub(super) fn keep_or_make(&self, now: Timestamp) -> Result<CertificatePair, CertificateError> {
-        match self.kept(now) {
+        match self.kept(now)? {
             Some(pair) => Ok(pair),
             None => self.make(now),
         }
     }
 
-    fn kept(&self, now: Timestamp) -> Option<CertificatePair> {
-        let read = |path: &Path| pem_file::read(SETTING, path).ok();
-        let (certificate, key) = (read(&self.certificate)?, read(&self.key)?);
-        let parse = || CertificatePair::parse(self.files(), &certificate, &key).ok();
+    /// Returns the certificate that is kept, if it is for all the names and not about to expire.
+    ///
+    /// # Errors
+    /// One of its files cannot be read. Clients may trust the certificate, so it must not be replaced then.
+    pub(super) fn kept(&self, now: Timestamp) -> Result<Option<CertificatePair>, CertificateError> {
+        let (certificate, key) = (read_kept(&self.certificate)?, read_kept(&self.key)?);
+        Ok(certificate.zip(key).and_then(|(certificate, key)| self.usable(&certificate, &key, now)))
+    }
+
+    /// Returns the pair that these contents are, if it belongs together, is for all the names and not about to expire.
+    fn usable(&self, certificate: &[u8], key: &[u8], now: Timestamp) -> Option<CertificatePair> {
+        let parse = || CertificatePair::parse(self.files(), certificate, key).ok();
         let pair = parse()?;
         let has_all = self.names.iter().all(|name| pair.leaf.names.contains(name));
         let is_lasting = !pair.leaf.has_fewer_days(RENEWED_DAYS_BEFORE, now);
@@ -104,6 +113,17 @@ impl SelfSigned {
     }
 }
 
+/// Reads a file of the pair; `None` if there is none, or if it is larger than any that is made here.
+fn read_kept(path: &Path) -> Result<Option<Vec<u8>>, CertificateError> {
+    pem_file::read(SETTING, path).map(Some).or_else(|error| match error.fault {
+        CertificateFault::Unreadable(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        CertificateFault::Unreadable(source) => {
+            Err(CertificateError::new(SETTING, path, CertificateFault::KeptUnreadable(source)))
+        }
+        _ => Ok(None),
+    })
+}
+
 fn month(date: Date) -> u8 {
     date.month().unsigned_abs()
 }
@@ -115,7 +135,7 @@ fn day_of_month(date: Date) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -161,11 +181,35 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_written_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("file");
-        fs::write(&file, "").unwrap();
-        let error =
-            SelfSigned::new(&file.join("tls"), names(&["localhost"])).keep_or_make(Timestamp::now()).unwrap_err();
-        assert!(error.to_string().starts_with("TLS_SELF_SIGNED=\""), "{error}");
+        let nowhere = folder.path().join("link");
+        symlink(folder.path().join("none"), &nowhere).unwrap();
+        let error = SelfSigned::new(&nowhere, names(&["localhost"])).keep_or_make(Timestamp::now()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("TLS_SELF_SIGNED=\"") && text.contains("cannot be written"), "{text}");
         assert!(error.hint().contains("DATA_DIR"));
+    }
+
+    /// A key that only root could read was once taken for none, and the pair that clients trusted was replaced.
+    #[test]
+    fn a_pair_that_cannot_be_read_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let ours = SelfSigned::new(folder.path(), names(&["localhost"]));
+        let now = Timestamp::now();
+        let made = ours.keep_or_make(now).unwrap().leaf;
+        let aside = folder.path().join("aside");
+        for unreadable in [&ours.key, &ours.certificate] {
+            fs::rename(unreadable, &aside).unwrap();
+            // Read by no user, root included.
+            fs::create_dir(unreadable).unwrap();
+            let error = ours.keep_or_make(now).unwrap_err();
+            assert!(error.to_string().contains("the certificate that is kept cannot be read"), "{error}");
+            assert!(error.hint().contains("remove it from DATA_DIR"));
+            fs::remove_dir(unreadable).unwrap();
+            fs::rename(&aside, unreadable).unwrap();
+        }
+        assert_eq!(ours.keep_or_make(now).unwrap().leaf, made);
+        // One without the other is no pair.
+        fs::remove_file(&ours.key).unwrap();
+        assert_ne!(ours.keep_or_make(now).unwrap().leaf, made);
     }
 }

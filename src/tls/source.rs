@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustls::ServerConfig;
+use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest as _, Sha256};
 
 use super::authorities;
@@ -19,6 +19,10 @@ use crate::settings::options::Settings;
 
 /// The folder in `DATA_DIR` in which certificates are kept.
 const FOLDER: &str = "tls";
+
+/// The bits of a mode by which others than the owner may write a file, or others than the owner and the group read it. The
+/// group of a Kubernetes volume (`fsGroup`) is the service's.
+const OPEN_TO_OTHERS: u32 = 0o026;
 
 /// The names of this machine that a certificate of its own always has.
 const OWN_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -41,6 +45,8 @@ pub(super) struct FileContents {
     /// Certificate and key, unless the service makes them itself.
     pair: Option<(Vec<u8>, Vec<u8>)>,
     client_authorities: Option<Vec<u8>>,
+    /// Whether other users may read or write the key.
+    pub(super) is_key_open: bool,
 }
 
 /// A configuration of handshakes, and the certificate that is shown in them.
@@ -111,8 +117,18 @@ impl CertificateSource {
         if self.is_self_signed() { "self_signed" } else { "files" }
     }
 
+    /// Returns the files of the pair, with the settings that ask for them.
+    pub(super) fn pair_files(&self) -> PairFiles<'_> {
+        match &self.origin {
+            CertificateOrigin::Files { certificate, key } => {
+                PairFiles { certificate: ("TLS_CERT", certificate), key: ("TLS_KEY", key) }
+            }
+            CertificateOrigin::SelfSigned(own) => own.files(),
+        }
+    }
+
     /// Checks the files that the settings name, and returns what the certificate says of itself, unless the service makes
-    /// it. Writes nothing. Blocks on the disk.
+    /// it; then one that is kept must be readable. Writes nothing. Blocks on the disk.
     ///
     /// # Errors
     /// A file cannot be used.
@@ -120,8 +136,9 @@ impl CertificateSource {
         let contents = self.read()?;
         match &self.origin {
             CertificateOrigin::Files { .. } => Ok(Some(self.load(contents, Timestamp::now())?.leaf)),
-            CertificateOrigin::SelfSigned(_) => {
+            CertificateOrigin::SelfSigned(own) => {
                 self.authorities(&contents)?;
+                own.kept(Timestamp::now())?;
                 Ok(None)
             }
         }
@@ -129,36 +146,60 @@ impl CertificateSource {
 
     /// Reads the files that the settings name.
     pub(super) fn read(&self) -> Result<FileContents, CertificateError> {
-        let pair = match &self.origin {
-            CertificateOrigin::Files { certificate, key } => {
-                let files = PairFiles { certificate: ("TLS_CERT", certificate), key: ("TLS_KEY", key) };
-                let read = |(setting, path): (&'static str, &Path)| pem_file::read(setting, path);
-                Some((read(files.certificate)?, read(files.key)?))
+        let (pair, is_key_open) = match &self.origin {
+            CertificateOrigin::Files { .. } => {
+                let PairFiles { certificate, key } = self.pair_files();
+                let certificate = pem_file::read(certificate.0, certificate.1)?;
+                let (key, mode) = pem_file::read_with_mode(key.0, key.1)?;
+                (Some((certificate, key)), mode & OPEN_TO_OTHERS != 0)
             }
-            CertificateOrigin::SelfSigned(_) => None,
+            // Made with a mode of its own.
+            CertificateOrigin::SelfSigned(_) => (None, false),
         };
         let authorities = self.client_authorities.as_deref();
         let client_authorities = authorities.map(|path| pem_file::read(authorities::SETTING, path)).transpose()?;
-        Ok(FileContents { pair, client_authorities })
+        Ok(FileContents { pair, client_authorities, is_key_open })
     }
 
     /// Makes the configuration of handshakes from what the files hold. A certificate of the service itself is made if none
     /// that can be used is kept.
     pub(super) fn load(&self, contents: FileContents, now: Timestamp) -> Result<LoadedCertificate, CertificateError> {
         let authorities = self.authorities(&contents)?;
-        let (files, pair) = match (&self.origin, contents.pair) {
-            (CertificateOrigin::SelfSigned(own), _) => (own.files(), own.keep_or_make(now)?),
-            (CertificateOrigin::Files { certificate, key }, pair) => {
-                let files = PairFiles { certificate: ("TLS_CERT", certificate), key: ("TLS_KEY", key) };
-                let (certificate, key) = pair.unwrap_or_default();
-                (files, CertificatePair::parse(files, &certificate, &key)?)
+        let pair = match &self.origin {
+            CertificateOrigin::SelfSigned(own) => own.keep_or_make(now)?,
+            CertificateOrigin::Files { .. } => {
+                let (certificate, key) = contents.pair.unwrap_or_default();
+                CertificatePair::parse(self.pair_files(), &certificate, &key)?
             }
         };
-        let (config, leaf) = pair.configuration(files, authorities)?;
+        self.configure(pair, authorities)
+    }
+
+    /// Does what [`Self::load`] does, but makes no certificate: `None` if the service would have to make one.
+    pub(super) fn load_kept(
+        &self,
+        contents: FileContents,
+        now: Timestamp,
+    ) -> Result<Option<LoadedCertificate>, CertificateError> {
+        match &self.origin {
+            CertificateOrigin::Files { .. } => self.load(contents, now).map(Some),
+            CertificateOrigin::SelfSigned(own) => {
+                let authorities = self.authorities(&contents)?;
+                own.kept(now)?.map(|pair| self.configure(pair, authorities)).transpose()
+            }
+        }
+    }
+
+    fn configure(
+        &self,
+        pair: CertificatePair,
+        authorities: Option<Arc<RootCertStore>>,
+    ) -> Result<LoadedCertificate, CertificateError> {
+        let (config, leaf) = pair.configuration(self.pair_files(), authorities)?;
         Ok(LoadedCertificate { config, leaf })
     }
 
-    fn authorities(&self, contents: &FileContents) -> Result<Option<Arc<rustls::RootCertStore>>, CertificateError> {
+    fn authorities(&self, contents: &FileContents) -> Result<Option<Arc<RootCertStore>>, CertificateError> {
         let given = self.client_authorities.as_deref().zip(contents.client_authorities.as_deref());
         given.map(|(path, pem)| authorities::parse(path, pem)).transpose()
     }
@@ -182,4 +223,38 @@ fn names(settings: &Settings, public_address: Option<IpAddr>) -> Vec<String> {
         }
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    /// An order to reload may fail after this step, and must then have written nothing.
+    #[test]
+    fn a_certificate_is_made_only_where_it_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("tls");
+        let source = CertificateSource::self_signed_in(&folder);
+        let kept = || source.load_kept(source.read().unwrap(), Timestamp::now()).unwrap();
+        assert!(source.check().unwrap().is_none());
+        assert!(kept().is_none() && !folder.exists());
+        let made = source.load(source.read().unwrap(), Timestamp::now()).unwrap().leaf;
+        assert!(kept().is_some_and(|loaded| loaded.leaf == made));
+    }
+
+    #[test]
+    fn a_key_may_be_read_by_its_group_and_by_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        for file in [&certificate, &key] {
+            fs::write(file, "").unwrap();
+        }
+        let source = CertificateSource::of_files(certificate, key.clone(), None);
+        for (mode, is_open) in [(0o600, false), (0o440, false), (0o644, true), (0o660, true), (0o602, true)] {
+            fs::set_permissions(&key, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(source.read().unwrap().is_key_open, is_open, "{mode:o}");
+        }
+    }
 }

@@ -10,12 +10,12 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::bounds::LOOK_INTERVAL;
 use super::error::CertificateError;
 use super::leaf::LeafFacts;
-use super::source::{CertificateSource, LoadedCertificate};
+use super::source::{CertificateSource, FileContents, LoadedCertificate};
 use crate::telemetry::metrics::{CertificateLabels, Metrics, OutcomeLabels};
 
 /// The topic of the warning that the files cannot be used.
@@ -30,6 +30,7 @@ pub struct CertificateStore {
     config: ArcSwap<ServerConfig>,
     /// What is said of the certificate in use, for those who follow it.
     leaf: watch::Sender<LeafFacts>,
+    /// Held from reading files to using them, so that what was read first never takes the place of what was read later.
     last_look: Mutex<LastLook>,
     metrics: Arc<Metrics>,
 }
@@ -40,10 +41,16 @@ struct LastLook {
     digest: [u8; 32],
     /// Why the files could not be used, and whether that has been told.
     fault: Option<(String, bool)>,
+    /// Whether other users could read or write the key.
+    is_key_open: bool,
 }
 
-/// Files that have been read and may be used.
-pub struct ReadCertificate(Option<(LoadedCertificate, [u8; 32])>);
+/// Files that have been read and may be used. As long as it exists, nothing else looks at them.
+pub struct ReadCertificate<'a> {
+    /// `None` if what they hold is in use, or if the service has to make a certificate first.
+    changed: Option<(LoadedCertificate, [u8; 32])>,
+    last: MutexGuard<'a, LastLook>,
+}
 
 impl CertificateStore {
     /// Reads the certificate for the first time, and makes it if the service does so itself. Blocks on the disk.
@@ -52,9 +59,10 @@ impl CertificateStore {
     /// A file cannot be used, or be written.
     pub fn open(source: CertificateSource, metrics: Arc<Metrics>) -> Result<Self, CertificateError> {
         let contents = source.read()?;
-        let digest = contents.digest();
+        let mut last = LastLook { digest: contents.digest(), fault: None, is_key_open: false };
+        last.note_mode(&source, &contents);
         let LoadedCertificate { config, leaf } = source.load(contents, Timestamp::now())?;
-        let last_look = Mutex::new(LastLook { digest, fault: None });
+        let last_look = Mutex::new(last);
         let (config, leaf) = (ArcSwap::new(config), watch::Sender::new(leaf));
         let store = Self { source, config, leaf, last_look, metrics };
         store.tell_expiry(Timestamp::now());
@@ -86,29 +94,35 @@ impl CertificateStore {
         let mut ticks = tokio::time::interval(LOOK_INTERVAL);
         // After a pause of the program, one look is enough.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let store = Arc::clone(&self);
-            // On a blocking thread: the files may be on a slow network volume.
-            let look = tokio::task::spawn_blocking(move || store.look(Timestamp::now()));
-            // The join fails only if the runtime shuts down, or if a look has panicked, which is logged.
-            let _ = look.await;
-        }
+        let watching = async {
+            loop {
+                ticks.tick().await;
+                let store = Arc::clone(&self);
+                // On a blocking thread: the files may be on a slow network volume.
+                let look = tokio::task::spawn_blocking(move || store.look(Timestamp::now()));
+                // The join fails only if the runtime shuts down, or if a look has panicked, which is logged.
+                let _ = look.await;
+            }
+        };
+        stop.run_until_cancelled(watching).await;
     }
 
-    /// Reads the files again for [`Self::install`], at once. Blocks on the disk.
+    /// Reads the files again for [`Self::install`], at once. Makes no certificate, because an order to reload may still
+    /// fail: the next look does. Blocks on the disk.
     ///
     /// # Errors
     /// A file cannot be used.
-    pub fn read_again(&self) -> Result<ReadCertificate, CertificateError> {
-        let in_use = self.lock().digest;
-        let read = self.read_if_changed(in_use, Timestamp::now());
-        read.map(ReadCertificate).inspect_err(|_| self.count("failed"))
+    pub fn read_again(&self) -> Result<ReadCertificate<'_>, CertificateError> {
+        let mut last = self.lock();
+        let read = self.read_kept_if_changed(&mut last, Timestamp::now());
+        let changed = read.inspect_err(|_| self.count("failed"))?;
+        Ok(ReadCertificate { changed, last })
     }
 
     /// Uses what was read.
-    pub fn install(&self, read: ReadCertificate) {
-        let mut last = self.lock();
-        if let Some(changed) = read.0 {
+    pub fn install(&self, read: ReadCertificate<'_>) {
+        let ReadCertificate { changed, mut last } = read;
+        if let Some(changed) = changed {
             self.replace(changed, &mut last);
         }
         self.end_fault(&mut last);
@@ -118,7 +132,7 @@ impl CertificateStore {
     /// may have been replaced and the other not yet.
     fn look(&self, now: Timestamp) {
         let mut last = self.lock();
-        match self.read_if_changed(last.digest, now) {
+        match self.read_if_changed(&mut last, now) {
             Ok(changed) => {
                 if let Some(changed) = changed {
                     self.replace(changed, &mut last);
@@ -133,15 +147,34 @@ impl CertificateStore {
 
     fn read_if_changed(
         &self,
-        in_use: [u8; 32],
+        last: &mut LastLook,
         now: Timestamp,
     ) -> Result<Option<(LoadedCertificate, [u8; 32])>, CertificateError> {
-        let contents = self.source.read()?;
-        let digest = contents.digest();
-        if digest == in_use && !self.source.must_renew(&self.leaf.borrow(), now) {
+        let (contents, digest) = self.read(last)?;
+        if digest == last.digest && !self.source.must_renew(&self.leaf.borrow(), now) {
             return Ok(None);
         }
         Ok(Some((self.source.load(contents, now)?, digest)))
+    }
+
+    /// Does what [`Self::read_if_changed`] does, but makes no certificate.
+    fn read_kept_if_changed(
+        &self,
+        last: &mut LastLook,
+        now: Timestamp,
+    ) -> Result<Option<(LoadedCertificate, [u8; 32])>, CertificateError> {
+        let (contents, digest) = self.read(last)?;
+        if digest == last.digest {
+            return Ok(None);
+        }
+        Ok(self.source.load_kept(contents, now)?.map(|loaded| (loaded, digest)))
+    }
+
+    fn read(&self, last: &mut LastLook) -> Result<(FileContents, [u8; 32]), CertificateError> {
+        let contents = self.source.read()?;
+        last.note_mode(&self.source, &contents);
+        let digest = contents.digest();
+        Ok((contents, digest))
     }
 
     fn replace(&self, (loaded, digest): (LoadedCertificate, [u8; 32]), last: &mut LastLook) {
@@ -192,6 +225,17 @@ impl CertificateStore {
 
     fn lock(&self) -> MutexGuard<'_, LastLook> {
         self.last_look.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LastLook {
+    /// Warns once that other users can use the key.
+    fn note_mode(&mut self, source: &CertificateSource, contents: &FileContents) {
+        let was_open = std::mem::replace(&mut self.is_key_open, contents.is_key_open);
+        if contents.is_key_open && !was_open {
+            let file = source.pair_files().key.1.display();
+            warn!(%file, "other users can read or write TLS_KEY; run: chmod 640 on it");
+        }
     }
 }
 

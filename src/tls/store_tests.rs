@@ -1,6 +1,7 @@
 //! Tests of the certificate in use, with files that change under it.
 
 use std::fs;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
@@ -104,6 +105,46 @@ fn an_order_to_reload_takes_a_new_pair_at_once() {
     assert!(leaf.has_changed().unwrap() && leaf.borrow_and_update().names == ["two"]);
     store.install(store.read_again().unwrap());
     assert!(!leaf.has_changed().unwrap());
+}
+
+/// A look between reading and using once installed a newer pair, which the order to reload then took back.
+#[test]
+fn no_look_comes_between_reading_and_using() {
+    let files = Files::new();
+    files.write("one", 2099);
+    let (store, _) = files.open();
+    files.write("two", 2099);
+    let read = store.read_again().unwrap();
+    assert!(store.last_look.try_lock().is_err());
+    files.write("three", 2099);
+    std::thread::scope(|threads| {
+        threads.spawn(|| store.look(Timestamp::now()));
+        store.install(read);
+    });
+    assert_eq!(names(&store), ["three"]);
+    drop(store.read_again().unwrap());
+    assert!(store.last_look.try_lock().is_ok(), "an order that fails later lets others look");
+}
+
+#[tokio::test]
+async fn a_look_at_a_disk_that_does_not_answer_holds_up_no_stop() {
+    let files = Files::new();
+    files.write("one", 2099);
+    let (store, _) = files.open();
+    let (store, stop) = (Arc::new(store), CancellationToken::new());
+    // A look waits for it, as it would for a disk.
+    let held = store.read_again().unwrap();
+    let watching = Arc::clone(&store).watch(stop.clone());
+    let stopping = async {
+        // One is here, one with the watch, one with the look.
+        while Arc::strong_count(&store) < 3 {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    let both = async { tokio::join!(watching, stopping) };
+    tokio::time::timeout(Duration::from_secs(10), both).await.unwrap();
+    drop(held);
 }
 
 #[test]

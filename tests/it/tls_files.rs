@@ -261,6 +261,43 @@ fn a_certificate_that_the_service_makes_is_kept_over_restarts_with_a_private_key
     assert!(gateway.output().contains("192.0.2.8") && gateway.output().contains("SHA-256 fingerprint"));
 }
 
+/// Regression: a key that the service could not read was taken for none, and the pair that clients trusted was replaced.
+#[test]
+fn a_kept_certificate_that_cannot_be_read_fails_the_start_and_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let builder = || Gateway::builder().secure().set("DATA_DIR", folder.path().display());
+    let mut gateway = builder().start();
+    let shown = shown_certificate(gateway.url());
+    assert_eq!(gateway.stop().code(), Some(0));
+    let (key, aside) = (folder.path().join("tls/self-signed.key"), folder.path().join("aside"));
+    fs::rename(&key, &aside).unwrap();
+    // No user can read it as a file, root included.
+    fs::create_dir(&key).unwrap();
+    let (status, output) = builder().run_to_exit();
+    assert_eq!(status.code(), Some(78), "{output}");
+    assert!(output.contains("the certificate that is kept cannot be read"), "{output}");
+    fs::remove_dir(&key).unwrap();
+    fs::rename(&aside, &key).unwrap();
+    let gateway = builder().start();
+    assert_eq!(shown_certificate(gateway.url()), shown);
+}
+
+#[test]
+fn a_key_that_other_users_can_read_is_warned_about_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, key) = TestIssuer::new("ours").issue("one").write(folder.path());
+    let set_mode = |mode| fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+    let warning = "WARN other users can read or write TLS_KEY";
+    // As in a volume of Kubernetes.
+    set_mode(0o440);
+    let gateway = with_pair_of(folder.path());
+    assert!(!gateway.output().contains(warning));
+    set_mode(0o644);
+    eventually("the next look tells it", ANSWERS, || gateway.output().contains(warning));
+    assert_eq!(gateway.client_with(ADMIN).post_json("/reload", &json!({})).status(), 200);
+    assert_eq!(gateway.output().matches(warning).count(), 1);
+}
+
 #[test]
 fn commands_on_this_machine_know_the_certificate_and_others_are_told_it() {
     let gateway = Gateway::builder().secure().set("TLS_HEALTH", true).start_ready();

@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::service_note::{NotedTls, PublishedNote};
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::{CertificateSource, CertificateStore};
+use crate::tls::{CertificateSource, CertificateStore, LeafFacts};
 
 /// Opens the certificate, if the settings ask for one, and announces it.
 ///
@@ -61,9 +62,13 @@ pub(super) fn noted(store: &CertificateStore, settings: &Settings) -> NotedTls {
     }
 }
 
-/// Keeps the note of the service as the certificate is, until `stop` is cancelled.
-pub(in crate::app) async fn keep_note(store: Arc<CertificateStore>, note: Arc<PublishedNote>, stop: CancellationToken) {
-    let mut leaf = store.leaf();
+/// Keeps the note of the service as the certificate is, until `stop` is cancelled. `leaf` is from before the note was
+/// published, so that a certificate which was replaced since then gets into it.
+pub(in crate::app) async fn keep_note(
+    mut leaf: watch::Receiver<LeafFacts>,
+    note: Arc<PublishedNote>,
+    stop: CancellationToken,
+) {
     while stop.run_until_cancelled(leaf.changed()).await.is_some_and(|changed| changed.is_ok()) {
         let fingerprint = leaf.borrow_and_update().fingerprint;
         let note = Arc::clone(&note);
@@ -72,5 +77,34 @@ pub(in crate::app) async fn keep_note(store: Arc<CertificateStore>, note: Arc<Pu
         if let Ok(Err(error)) = written {
             debug!(%error, "commands on this machine do not know the new certificate");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service_note::ServiceNote;
+    use jiff::Timestamp;
+
+    fn facts(fingerprint: [u8; 32]) -> LeafFacts {
+        LeafFacts { expires: Timestamp::UNIX_EPOCH, fingerprint, names: Vec::new() }
+    }
+
+    /// The note once kept the fingerprint of before until the next certificate.
+    #[tokio::test]
+    async fn a_certificate_that_is_replaced_while_the_note_is_written_gets_into_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, leaf) = watch::channel(facts([1; 32]));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8000));
+        let tls = NotedTls { fingerprint: [1; 32], certificate: "/cert.pem".into(), is_on_health_port: false };
+        let note = ServiceNote::of_this_process(address, address, Some(tls), folder.path()).unwrap();
+        certificate.send_replace(facts([2; 32]));
+        let note = Arc::new(note.publish().unwrap());
+        // There is no other change, so the keeping ends.
+        drop(certificate);
+        keep_note(leaf, Arc::clone(&note), CancellationToken::new()).await;
+        let found = ServiceNote::running(folder.path());
+        let fingerprints: Vec<_> = found.iter().filter_map(|note| Some(note.tls.as_ref()?.fingerprint)).collect();
+        assert_eq!(fingerprints, [[2; 32]]);
     }
 }
