@@ -49,8 +49,13 @@ impl ReadAhead {
 
     /// Takes the bytes from `start` on back from hyper's buffer, and appends them.
     pub(super) fn take_back(&mut self, buffer: &mut ReadBuf<'_>, start: usize) {
+        let taken = &buffer.filled()[start..];
+        // A client that always has a request pipelined never lets the buffer become empty.
+        if self.start > 0 && self.storage.capacity() - self.end < taken.len() {
+            self.move_to_front();
+        }
         self.storage.truncate(self.end);
-        self.storage.extend_from_slice(&buffer.filled()[start..]);
+        self.storage.extend_from_slice(taken);
         self.end = self.storage.len();
         buffer.set_filled(start);
     }
@@ -79,10 +84,7 @@ impl ReadAhead {
         capacity: usize,
     ) -> Poll<io::Result<usize>> {
         if self.end == self.storage.len() {
-            if self.start > 0 {
-                self.storage.copy_within(self.start..self.end, 0);
-                (self.start, self.end) = (0, self.end - self.start);
-            }
+            self.move_to_front();
             if self.end == self.storage.len() {
                 // At least one byte is free: a read into an empty buffer would look like the end of the stream.
                 self.storage.resize((self.storage.len() * 2).max(HELD_BYTES).min(capacity.max(self.end + 1)), 0);
@@ -93,6 +95,12 @@ impl ReadAhead {
         let count = free.filled().len();
         self.end += count;
         Poll::Ready(Ok(count))
+    }
+
+    /// Frees the room of the bytes that have been removed.
+    fn move_to_front(&mut self) {
+        self.storage.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
     }
 
     /// Reads once from `source`, discards the bytes and those in the buffer, and returns the number of bytes read.
@@ -106,5 +114,32 @@ impl ReadAhead {
         let mut discarded = ReadBuf::new(&mut self.storage);
         ready!(Pin::new(source).poll_read(context, &mut discarded))?;
         Poll::Ready(Ok(discarded.filled().len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET /v1/models HTTP/1.1\r\nHost: h\r\n\r\n";
+
+    fn append(read_ahead: &mut ReadAhead, bytes: &[u8]) {
+        let mut storage = bytes.to_vec();
+        let mut buffer = ReadBuf::new(&mut storage);
+        buffer.set_filled(bytes.len());
+        read_ahead.take_back(&mut buffer, 0);
+    }
+
+    /// Regression: each byte that a client ever sent was kept while it always had one more request pipelined.
+    #[test]
+    fn pipelined_requests_that_have_been_answered_take_no_memory() {
+        let mut read_ahead = ReadAhead::default();
+        append(&mut read_ahead, REQUEST);
+        for _ in 0..10_000 {
+            append(&mut read_ahead, REQUEST);
+            assert!(read_ahead.bytes().starts_with(REQUEST) && read_ahead.bytes().ends_with(REQUEST));
+            assert!(read_ahead.storage.capacity() <= 4 * REQUEST.len(), "{} bytes", read_ahead.storage.capacity());
+            read_ahead.consume(REQUEST.len());
+        }
     }
 }
