@@ -307,6 +307,10 @@ pub const COPIED_PIECE: usize = 4 * 1024;
 /// Most bytes of a response that are gathered before they are sent, apart from the last piece.
 pub const GATHERED_RESPONSE: usize = 16 * 1024;
 
+/// Most bytes of responses that TLS keeps until the socket takes them: a record (RFC 8446, section 5.1). While it has room, a
+/// client that has stopped reading is not noticed.
+pub const UNSENT_TLS: usize = 16 * 1024;
+
 /// Longest size line of a chunk in bytes, its extensions included (RFC 9112, section 7.1).
 pub const CHUNK_LINE_SIZE: usize = 256;
 
