@@ -5,8 +5,8 @@ use std::time::Duration;
 /// Longest time of a handshake, from the opening of the connection.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest time that a handshake counts as one of those that run at once. Clients that begin one and stay silent can be half
-/// of the connections at most, twice: so each of the others has its turn within `HANDSHAKE_TIMEOUT`.
+/// Longest time that a handshake counts as one of those that run at once. Half of the connections do, so that a client waits
+/// for all others, if they stay silent, twice this long at most: less than [`HANDSHAKE_TIMEOUT`].
 pub const HANDSHAKE_TURN: Duration = Duration::from_secs(3);
 
 /// Time between two looks at the files of the certificate.

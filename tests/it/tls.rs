@@ -32,6 +32,8 @@ use super::support::{
 };
 
 const CHAT: &str = "/v1/chat/completions";
+/// Much less than the time for which a handshake keeps its turn, and much more than an answer takes.
+const A_MOMENT: Duration = Duration::from_millis(200);
 const PING: &[u8] = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n";
 
 fn body() -> Value {
@@ -210,12 +212,11 @@ fn half_of_the_connections_at_most_are_in_a_handshake() {
     let gateway = Gateway::builder().secure().set("MAX_CONNECTIONS", 4).start_ready();
     let address = gateway.url().trim_start_matches("https://");
     let mut slow = [(); 2].map(|()| begin_handshake(address));
-    let mut third = begin_handshake(address);
-    let patience = Duration::from_millis(200);
-    third.set_read_timeout(Some(patience)).unwrap();
-    assert!(third.read(&mut [0]).is_err(), "the third one is not answered while the others have their turns");
-    // Each has been answered, and sends no more.
+    // Each is answered, so it has its turn, and sends no more.
     slow.iter_mut().for_each(|client| assert_eq!(client.read(&mut [0]).unwrap(), 1));
+    let mut third = begin_handshake(address);
+    third.set_read_timeout(Some(A_MOMENT)).unwrap();
+    assert!(third.read(&mut [0]).is_err(), "the third one is not answered while the others have their turns");
     let [first, _second] = slow;
     drop(first);
     third.set_read_timeout(Some(ANSWERS)).unwrap();
