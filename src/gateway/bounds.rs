@@ -294,18 +294,23 @@ pub const HELD_BYTES: usize = 4 * 1024;
 /// Most bytes of pipelined requests that are buffered, in whole heads of the largest size.
 pub const EARLY_HEADS: usize = 2;
 
-/// Most bytes of pipelined requests that are read at once, into the stack of the thread.
-pub const EARLY_READ: usize = 4 * 1024;
-
-/// The longest request, head and body, that is read at once, into the stack of the thread, in bytes. One that arrives in
-/// parts, or is longer, is read by hyper.
+/// The longest request, head and body, that is read at once, into the stack of the thread, in bytes. A longer one is read
+/// by hyper.
 pub const WHOLE_REQUEST: usize = 16 * 1024;
+
+/// How long a body is awaited whose head has arrived without it, before hyper reads both. Many clients write the two one
+/// right after the other. A refusal that needs no body comes this much later at most.
+pub const PROMPT_BODY: Duration = Duration::from_millis(20);
 
 /// The longest piece of a response, in bytes, that is copied to what is sent with it: a write of its own would cost more.
 pub const COPIED_PIECE: usize = 4 * 1024;
 
 /// Most bytes of a response that are gathered before they are sent, apart from the last piece.
 pub const GATHERED_RESPONSE: usize = 16 * 1024;
+
+/// Most bytes of responses that TLS keeps until the socket takes them: a record (RFC 8446, section 5.1). While it has room, a
+/// client that has stopped reading is not noticed.
+pub const UNSENT_TLS: usize = 16 * 1024;
 
 /// Longest size line of a chunk in bytes, its extensions included (RFC 9112, section 7.1).
 pub const CHUNK_LINE_SIZE: usize = 256;

@@ -5,6 +5,10 @@ use std::time::Duration;
 /// Longest time of a handshake, from the opening of the connection.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest time that a handshake counts as one of those that run at once. Half of the connections do, so that a client waits
+/// for all others, if they stay silent, twice this long at most: less than [`HANDSHAKE_TIMEOUT`].
+pub const HANDSHAKE_TURN: Duration = Duration::from_secs(3);
+
 /// Time between two looks at the files of the certificate.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 

@@ -23,7 +23,7 @@ mod self_signed;
 mod source;
 mod store;
 
-pub use bounds::{HANDSHAKE_TIMEOUT, LOOK_INTERVAL};
+pub use bounds::{HANDSHAKE_TIMEOUT, HANDSHAKE_TURN, LOOK_INTERVAL};
 pub use error::CertificateError;
 pub use leaf::{LeafFacts, client_name};
 pub use source::CertificateSource;

@@ -1,14 +1,22 @@
 //! HTTPS on the gateway port: handshakes, versions, certificates of clients, and clients that mistake the port. That
 //! requests are read and refused as over plain HTTP is tested where that is: `limits`, `connections`, `stalled`.
 
-use std::{fs, io, io::Write as _, net::TcpStream, path::PathBuf, process::Command, sync::Arc};
+use std::{
+    fs, io,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::PathBuf,
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use llamagate::dial::Trust;
-use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName, version};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::ring, pki_types::ServerName, version};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_rustls::TlsConnector;
@@ -24,6 +32,8 @@ use super::support::{
 };
 
 const CHAT: &str = "/v1/chat/completions";
+/// Much less than the time for which a handshake keeps its turn, and much more than an answer takes.
+const A_MOMENT: Duration = Duration::from_millis(200);
 const PING: &[u8] = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n";
 
 fn body() -> Value {
@@ -201,20 +211,45 @@ fn slow_handshakes_hold_up_no_request_and_end_in_time() {
 fn half_of_the_connections_at_most_are_in_a_handshake() {
     let gateway = Gateway::builder().secure().set("MAX_CONNECTIONS", 4).start_ready();
     let address = gateway.url().trim_start_matches("https://");
-    let mut slow: Vec<TcpStream> = (0..2).map(|_| TcpStream::connect(address).unwrap()).collect();
-    slow.iter_mut().for_each(|client| client.write_all(&[22, 3, 1, 2, 0, 1]).unwrap());
-    let port = address.rsplit(':').next().unwrap().parse().unwrap();
-    eventually("both handshakes have begun", SOON, || resources::unread_bytes(port) == 0);
-    let mut third = RawClient::connect(gateway.url());
-    std::thread::scope(|threads| {
-        let shaken = threads.spawn(|| third.finish_handshake());
-        eventually("its first message waits to be read", SOON, || resources::unread_bytes(port) > 0);
-        assert!(!shaken.is_finished());
-        slow.pop();
-        shaken.join().unwrap().unwrap();
+    let mut slow = [(); 2].map(|()| begin_handshake(address));
+    // Each is answered, so it has its turn, and sends no more.
+    slow.iter_mut().for_each(|client| assert_eq!(client.read(&mut [0]).unwrap(), 1));
+    let mut third = begin_handshake(address);
+    third.set_read_timeout(Some(A_MOMENT)).unwrap();
+    assert!(third.read(&mut [0]).is_err(), "the third one is not answered while the others have their turns");
+    let [first, _second] = slow;
+    drop(first);
+    third.set_read_timeout(Some(ANSWERS)).unwrap();
+    assert_eq!(third.read(&mut [0]).unwrap(), 1);
+}
+
+/// Regression: half of the connections, each with one byte or with one message, kept all others from their handshakes until
+/// those had timed out.
+#[test]
+fn clients_that_stay_silent_in_their_handshakes_do_not_shut_out_the_others() {
+    let gateway = Gateway::builder().secure().set("MAX_CONNECTIONS", 6).start_ready();
+    let address = gateway.url().trim_start_matches("https://");
+    let _one_byte = [(); 2].map(|()| {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(&[22]).unwrap();
+        client
     });
-    third.write(PING).unwrap();
-    assert_eq!(third.read_response().unwrap().status(), 200);
+    let _one_message = [(); 3].map(|()| begin_handshake(address));
+    let mut client = RawClient::connect(gateway.url());
+    client.write(PING).unwrap();
+    assert_eq!(client.read_response().unwrap().status(), 200);
+    assert_eq!(handshakes(&gateway, "timed_out"), 0, "the silent ones are still there");
+}
+
+/// Connects, and sends the first message of a handshake.
+fn begin_handshake(address: &str) -> TcpStream {
+    let mut client = TcpStream::connect(address).unwrap();
+    let config = Trust::of_any_certificate().unwrap().config().unwrap();
+    let mut connection = ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap();
+    while connection.wants_write() {
+        connection.write_tls(&mut client).unwrap();
+    }
+    client
 }
 
 #[test]

@@ -48,10 +48,13 @@ impl Closing {
             if std::mem::take(&mut must_ask) {
                 _ = begun.as_mut().poll(context);
             }
-            if !is_told && self.has_begun() {
-                is_told = true;
-                connection.as_mut().graceful_shutdown();
+            let outcome = connection.as_mut().poll(context);
+            if is_told || outcome.is_ready() || !self.has_begun() {
+                return outcome;
             }
+            // After a poll, in which a request that has been read ahead begins: told before, hyper would drop it.
+            is_told = true;
+            connection.as_mut().graceful_shutdown();
             connection.as_mut().poll(context)
         })
         .await

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use prometheus_client::metrics::counter::Counter;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::server::Acceptor;
 
 use super::client_stream::ClientStream;
+use crate::gateway::bounds::UNSENT_TLS;
 use crate::pause_clock;
 use crate::telemetry::metrics::{Metrics, OutcomeLabels};
-use crate::tls::{CertificateStore, HANDSHAKE_TIMEOUT, client_name};
+use crate::tls::{CertificateStore, HANDSHAKE_TIMEOUT, HANDSHAKE_TURN, client_name};
 
 /// Whether these bytes begin a TLS handshake (RFC 8446, section 5.1), which nothing in HTTP begins with.
 pub(in crate::gateway) fn begins_handshake(bytes: &[u8]) -> bool {
@@ -32,8 +34,8 @@ pub struct SecurePort(Arc<SecurePortParts>);
 
 struct SecurePortParts {
     certificates: Arc<CertificateStore>,
-    /// Half of the connections at most are in a handshake. Those that have sent nothing yet do not count, because nothing is
-    /// kept for them.
+    /// Half of the connections at most are in a handshake at once, each for [`HANDSHAKE_TURN`]. Those that have not sent their
+    /// whole first message do not count, because they may never send it.
     turns: Semaphore,
     counts: HandshakeCounts,
 }
@@ -102,10 +104,67 @@ impl SecurePortParts {
         if first[0].is_ascii_alphabetic() {
             return Ok(OpenedConnection::PlainHttp(stream));
         }
-        let _turn = self.turns.acquire().await.map_err(io::Error::other)?;
-        let stream = TlsAcceptor::from(self.certificates.config()).accept(stream).await?;
+        let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let turn = self.turns.acquire().await.map_err(io::Error::other)?;
+        let mut handshake = begun.into_stream(self.certificates.config());
+        let mut stream = match pause_clock::timeout(HANDSHAKE_TURN, &mut handshake).await {
+            Ok(outcome) => outcome?,
+            Err(_) => {
+                // It goes on, but clients that stay silent do not shut out the others.
+                drop(turn);
+                handshake.await?
+            }
+        };
+        stream.get_mut().1.set_buffer_limit(Some(UNSENT_TLS));
         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let certificate = shown.map(|certificate| ClientCertificate(client_name(certificate).into()));
         Ok(OpenedConnection::Ready(ClientStream::Secure(Box::new(stream)), certificate))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::Pin;
+    use std::task::Poll;
+
+    use tokio::io::AsyncWrite;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+    use crate::dial::Trust;
+    use crate::tls::CertificateSource;
+
+    /// Regression: TLS took four times as much from a response after its client had stopped reading, and each piece that it
+    /// took began the time of the stall again.
+    #[tokio::test]
+    async fn tls_keeps_little_for_a_client_that_does_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let metrics = Arc::new(Metrics::new("test"));
+        let source = CertificateSource::self_signed_in(folder.path());
+        let certificates = Arc::new(CertificateStore::open(source, Arc::clone(&metrics)).unwrap());
+        let port = SecurePort::new(certificates, 1, &metrics);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let connector = TlsConnector::from(Trust::of_any_certificate().unwrap().config().unwrap());
+        let accepted = listener.accept().await.unwrap().0;
+        let (client, opened) =
+            tokio::join!(connector.connect("localhost".try_into().unwrap(), stream), port.open(accepted));
+        let (_client, Ok(OpenedConnection::Ready(mut stream, _))) = (client.unwrap(), opened) else {
+            panic!("no handshake")
+        };
+        let unsent = poll_fn(|context| {
+            let mut unsent = 0;
+            while let Poll::Ready(count) = Pin::new(&mut stream).poll_write(context, &[b'x'; 1024]) {
+                unsent += count.unwrap();
+                if Pin::new(&mut stream).poll_flush(context).is_ready() {
+                    unsent = 0;
+                }
+            }
+            Poll::Ready(unsent)
+        });
+        let unsent = unsent.await;
+        assert!(unsent <= UNSENT_TLS + 1024, "{unsent} bytes");
     }
 }

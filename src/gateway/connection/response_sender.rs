@@ -119,13 +119,18 @@ where
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.piece.is_empty() && self.buffer.len() < GATHERED_RESPONSE {
             let Some(body) = &mut self.body else { break };
-            if body.is_end_stream() {
-                self.end()?;
-                break;
-            }
-            match ready!(Pin::new(body).poll_frame(context)) {
+            match ready!(Pin::new(&mut *body).poll_frame(context)) {
                 // Trailers are not passed on.
-                Some(Ok(frame)) => frame.into_data().map_or((), |data| self.add(data)),
+                Some(Ok(frame)) => {
+                    let has_ended = body.is_end_stream();
+                    if let Ok(data) = frame.into_data() {
+                        self.add(data);
+                    }
+                    // At once: the end goes out with the last piece, and what the body holds is not held by a slow client.
+                    if has_ended {
+                        self.end()?;
+                    }
+                }
                 Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
                 None => self.end()?,
             }
@@ -163,7 +168,8 @@ where
         match self.framing {
             SentFraming::Length(0) => {}
             SentFraming::Length(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            SentFraming::Chunked => self.buffer.extend_from_slice(b"0\r\n\r\n"),
+            SentFraming::Chunked if self.piece.is_empty() => self.buffer.extend_from_slice(b"0\r\n\r\n"),
+            SentFraming::Chunked => self.after_piece = b"\r\n0\r\n\r\n",
         }
         Ok(())
     }

@@ -1,4 +1,6 @@
 use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
 
 use http_body::{Frame, SizeHint};
 use http_body_util::Full;
@@ -9,13 +11,14 @@ use super::*;
 /// A client that takes this many bytes of each write, and then none until it is asked again.
 struct SlowClient {
     taken: Vec<u8>,
+    writes: usize,
     at_once: usize,
     is_busy: bool,
 }
 
 impl SlowClient {
     fn new(at_once: usize) -> Self {
-        Self { taken: Vec::new(), at_once, is_busy: false }
+        Self { taken: Vec::new(), writes: 0, at_once, is_busy: false }
     }
 }
 
@@ -36,6 +39,7 @@ impl AsyncWrite for SlowClient {
         }
         let offered: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).take(self.at_once).collect();
         self.taken.extend_from_slice(&offered);
+        self.writes += 1;
         Poll::Ready(Ok(offered.len()))
     }
 
@@ -128,6 +132,39 @@ fn a_body_of_unknown_length_is_sent_in_chunks() {
     let with_length = Response::builder().header("content-length", "3");
     let (text, _) = sent(with_length.body(Pieces::of([b"abc".to_vec()], None)).unwrap(), false, 5);
     assert_eq!(text, "HTTP/1.1 200 OK\ncontent-length: 3\n\nabc", "a worker has told it");
+}
+
+/// A body of one piece, which knows that it is the last one. It counts as held while the other half of its `Arc` lives.
+struct LastPiece(Option<Bytes>, #[expect(dead_code, reason = "held for its drop")] Arc<()>);
+
+impl Body for LastPiece {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+/// Regression: what a response holds, such as a key's permit, was held until a slow client had read a large last piece,
+/// and the end of the chunks took a write of its own.
+#[test]
+fn a_body_is_dropped_with_its_last_piece_and_the_end_is_sent_with_it() {
+    for length in [10, COPIED_PIECE, COPIED_PIECE + 1, 100_000] {
+        let held = Arc::new(());
+        let body = LastPiece(Some(vec![b'x'; length].into()), Arc::clone(&held));
+        let mut sender = ResponseSender::new(Response::new(body), false);
+        let (context, mut client) = (&mut Context::from_waker(std::task::Waker::noop()), SlowClient::new(usize::MAX));
+        assert!(sender.poll_send(context, &mut client).is_pending(), "the client is busy");
+        assert_eq!(Arc::strong_count(&held), 1, "nothing of {length} bytes is sent yet");
+        assert!(matches!(sender.poll_send(context, &mut client), Poll::Ready(Ok(()))));
+        assert!(client.taken.ends_with(b"x\r\n0\r\n\r\n"));
+        assert_eq!(client.writes, 1, "{length} bytes");
+    }
 }
 
 #[test]

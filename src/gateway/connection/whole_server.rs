@@ -1,8 +1,14 @@
-//! Answers requests that have arrived whole, one after the other, as nearly all of nearly all clients do.
+//! Answers requests that arrive whole, or as a head and right after it the body, one after the other.
 //!
 //! hyper would hand the body over through a channel, poll the service once more for that, and keep two buffers. It takes
-//! over the connection with the first request that it is needed for: one that arrives in parts or in chunks, is large,
-//! expects `100 Continue`, closes the connection, or is malformed. No byte of that request has been passed on by then.
+//! over the connection, to its end, with the first request that it is needed for: one with
+//!
+//! - a method that is neither GET nor POST, another version than HTTP/1.1, or empty lines before the head;
+//! - `Expect`, `Upgrade`, or a `Connection` other than `keep-alive`;
+//! - a head that arrives in parts, or is malformed;
+//! - a body in chunks, a body that comes later than its head by `PROMPT_BODY`, or more than `WHOLE_REQUEST` bytes in all.
+//!
+//! No byte of that request has been passed on by then.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -50,7 +56,11 @@ where
             if std::mem::take(&mut must_ask) {
                 _ = closing_begins.as_mut().poll(context);
             }
-            if closing.has_begun() { Poll::Ready(Ok(NextRequest::End)) } else { wire.poll_request(context) }
+            // A request that has begun is answered.
+            if closing.has_begun() && !wire.awaits_body() {
+                return Poll::Ready(Ok(NextRequest::End));
+            }
+            wire.poll_request(context)
         });
         let request = match next.await? {
             NextRequest::Whole(request) => request,
@@ -81,3 +91,7 @@ where
     wire.shutdown().await?;
     Ok(ConnectionFate::Closed)
 }
+
+#[cfg(test)]
+#[path = "whole_server_tests.rs"]
+mod tests;

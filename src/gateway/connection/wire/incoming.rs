@@ -90,6 +90,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                         return Poll::Ready(Ok(()));
                     }
                 }
+                // The body did not come with the head: hyper reads both.
+                ReadState::Rest(_) => self.read_state = ReadState::Head(HeadScanner::default()),
                 ReadState::Excess(_) if self.is_responding => return self.poll_disconnect(context),
                 ReadState::Excess(_) => {
                     // The response is out. The discarded bytes are missing, so no request can be found after them.

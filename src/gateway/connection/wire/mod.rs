@@ -4,8 +4,9 @@
 //! Owns the limits and the timeout of heads, the response to a malformed one, the end of each body (so that pipelined
 //! heads are checked too), the write timeout of clients that do not read, and the close of the connection. Does not
 //! know what a request means. Requests that have arrived whole are answered by `whole_server.rs`, which reads and writes
-//! through the wire as hyper does; what is said of hyper here holds for it too. A connection that begins with the HTTP/2 preface passes unchecked: it is only watched for
-//! stalled writes, for stalled responses, and for times without a request in flight.
+//! through the wire as hyper does; what is said of hyper here holds for it too. A connection that begins with the HTTP/2
+//! preface passes unchecked: it is only watched for stalled writes, for stalled responses, and for times without a request
+//! in flight.
 //!
 //! A client that closes its sending side while a response is on its way counts as gone, as it does for nginx. The wire
 //! notices that itself, at each flush: hyper would need a buffer for it.
@@ -124,6 +125,8 @@ enum ReadState {
     Start,
     /// A head that is not complete yet.
     Head(HeadScanner),
+    /// The rest of a request without hyper, which is this long in bytes. Its head has been read ahead.
+    Rest(usize),
     /// The rest of a checked head, this many bytes long, then its body.
     PassingHead(usize, Framing),
     /// The rest of a body with `Content-Length`, this many bytes long.

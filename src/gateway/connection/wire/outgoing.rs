@@ -50,9 +50,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
         !self.is_client_gone
             && match self.read_state {
                 ReadState::Start | ReadState::Head(_) => !self.read_ahead.is_empty(),
-                ReadState::PassingHead(..) | ReadState::Length(_) | ReadState::Chunked(_) | ReadState::Excess(_) => {
-                    true
-                }
+                ReadState::Rest(_)
+                | ReadState::PassingHead(..)
+                | ReadState::Length(_)
+                | ReadState::Chunked(_)
+                | ReadState::Excess(_) => true,
                 ReadState::Http2 | ReadState::Done => self.has_stopped_reading,
             }
     }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::gateway::bounds::{EARLY_READ, HELD_BYTES, LINGER_READ};
+use crate::gateway::bounds::{HELD_BYTES, LINGER_READ, WHOLE_REQUEST};
 
 /// A buffer that grows only as far as each call allows, and takes no memory while it is empty.
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ impl ReadAhead {
         context: &mut Context<'_>,
         source: &mut (impl AsyncRead + Unpin),
     ) -> Poll<io::Result<usize>> {
-        let mut storage = [const { MaybeUninit::uninit() }; EARLY_READ];
+        let mut storage = [const { MaybeUninit::uninit() }; WHOLE_REQUEST];
         let mut buffer = ReadBuf::uninit(&mut storage);
         ready!(Pin::new(source).poll_read(context, &mut buffer))?;
         let count = buffer.filled().len();
