@@ -470,11 +470,15 @@ fn a_service_that_stops_when_it_is_idle_waits_for_its_downloads() {
 #[test]
 fn the_commands_of_the_pages_work() {
     let setup = Setup::new();
-    setup.hub.add("Qwen/Qwen3-0.6B-GGUF", "Qwen3-0.6B-Q8_0.gguf", fs::read(test_models().join(TINY_FILE)).unwrap());
+    for (repository, file) in
+        [("Qwen/Qwen3-0.6B-GGUF", "Qwen3-0.6B-Q8_0.gguf"), ("Qwen/Qwen3-4B-GGUF", "Qwen3-4B-Q4_K_M.gguf")]
+    {
+        setup.hub.add(repository, file, fs::read(test_models().join(TINY_FILE)).unwrap());
+    }
     let gateway = setup.gateway().start();
     let pulled = run_page_where("OLLAMA.md", &gateway, 1, |block| block.contains("ADMIN_KEY"));
     assert!(pulled[0].text.ends_with("{\"status\":\"success\"}\n"), "{}", pulled[0].text);
-    let ordered = run_page_where("DOWNLOADS.md", &gateway, 1, |block| !block.contains("/ID"));
+    let ordered = run_page_where("DOWNLOADS.md", &gateway, 2, |block| !block.contains("/ID"));
     assert!(ordered[0].text.contains("\"state\":\"done\""), "{}", ordered[0].text);
 }
 
