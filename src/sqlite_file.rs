@@ -50,7 +50,7 @@ pub enum SqliteFileError {
     #[error("{}: there is no such file yet", .0.display())]
     Missing(PathBuf),
     /// Another process has locked it.
-    #[error("{}: another process uses the file; give each gateway a DATA_DIR of its own", .0.display())]
+    #[error("{}: locked, because another process uses the file; give each gateway a DATA_DIR of its own", .0.display())]
     InUse(PathBuf),
     /// A later version of this program has written the file.
     #[error("{}: the file has version {found}, and this program knows up to {known}; use the program that wrote it, or {advice}", .path.display())]
