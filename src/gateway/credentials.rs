@@ -15,9 +15,9 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use memchr::memmem;
+use percent_encoding::percent_decode;
 
 use super::bounds::OFFERED_KEYS;
-use super::request::envelope::percent_decode;
 use crate::keys::secret::SECRET_LENGTH;
 
 /// The headers in which clients send an API key: Anthropic's, Azure's and Google's clients have one of their own.
@@ -159,7 +159,7 @@ impl<'a> PresentedSecrets<'a> {
         }
         let is_in = |text: &[u8]| self.0.iter().any(|secret| is_secret_in(secret, text));
         is_in(text)
-            || memchr::memchr(b'%', text).is_some() && is_in(&percent_decode(text))
+            || memchr::memchr(b'%', text).is_some() && is_in(&percent_decode(text).collect::<Vec<u8>>())
             || decode_basic(text).is_some_and(|decoded| is_in(&decoded))
     }
 

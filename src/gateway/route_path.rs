@@ -7,7 +7,8 @@
 
 use std::borrow::Cow;
 
-use super::request::envelope::percent_decode;
+use percent_encoding::percent_decode_str;
+
 use super::routes::lookup;
 
 /// The segment that a base address often has too.
@@ -116,7 +117,7 @@ fn deployment_in(path: &str) -> Option<(String, &'static str)> {
     let fits = |route: &&str| route.strip_prefix(VERSION_PATH).is_some_and(|ending| rest.ends_with(ending));
     let route = lookup::inference_paths().filter(fits).max_by_key(|route| route.len())?;
     let name = rest.get(..rest.len() - (route.len() - VERSION_PATH.len()))?;
-    let name = String::from_utf8(percent_decode(name)).ok()?;
+    let name = percent_decode_str(name).decode_utf8().ok()?.into_owned();
     (!name.is_empty()).then_some((name, route))
 }
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
 
 use super::accounting::activity::Activity;
@@ -36,7 +37,6 @@ use super::models_api::ModelsApi;
 use super::page::Pages;
 use super::queue::model_queues::ModelQueues;
 use super::request::body::BodyLimits;
-use super::request::envelope;
 use super::response::body::ResponseBody;
 use super::route_path::CanonicalPath;
 use super::routes::lookup;
@@ -321,8 +321,8 @@ impl Gateway {
 
 /// Returns the text that the path has at the place of `{id}`, decoded.
 pub(super) fn id_in_path(route: &Route, parts: &Parts) -> String {
-    let id = envelope::percent_decode(route.id_in(parts.uri.path()).unwrap_or_default());
-    String::from_utf8_lossy(&id).into_owned()
+    let id = route.id_in(parts.uri.path()).unwrap_or_default();
+    percent_decode_str(id).decode_utf8_lossy().into_owned()
 }
 
 /// What completes the response to a request, whichever stage produces it.

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::admission::auth::Caller;
 use super::queue::ModelQueue;
 use super::queue::model_queues::Snapshot;
-use super::request::envelope::percent_decode;
+use super::request::envelope::query_pairs;
 use super::routes::route::ModelsRoute;
 use super::translation::shared::TranslationLimits;
 use super::translation::tei_info;
@@ -246,10 +246,8 @@ impl Page {
     /// [`Refusal::BadRequest`] if `limit` is not a number above 0.
     fn of_query(query: &str) -> Result<Self, Refusal> {
         let mut page = Self::default();
-        for pair in query.split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = String::from_utf8_lossy(&percent_decode(value.replace('+', " "))).into_owned();
-            match name {
+        for (name, value) in query_pairs(Some(query)) {
+            match &*name {
                 "limit" => {
                     let limit = value.parse();
                     page.limit = Some(limit.map_err(|_| Refusal::bad_request("limit is not a number above 0"))?);

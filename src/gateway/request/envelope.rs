@@ -12,6 +12,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use percent_encoding::percent_decode_str;
 
 use super::body::RequestBody;
 use super::body_view::{BodyMember, bytes_in, gather, member_name, number_in, slices};
@@ -282,7 +283,7 @@ pub(crate) fn model_of_query(query: &str) -> Result<Option<String>, Refusal> {
     let mut model = None;
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let [name, value] = [name, value].map(|part| percent_decode(part.replace('+', " ")));
+        let [name, value] = [name, value].map(|part| percent_decode_str(&part.replace('+', " ")).collect::<Vec<u8>>());
         if !name.eq_ignore_ascii_case(b"model") {
             continue;
         }
@@ -294,32 +295,9 @@ pub(crate) fn model_of_query(query: &str) -> Result<Option<String>, Refusal> {
     Ok(model)
 }
 
-/// Decodes the percent-encoding of a part of a URI (RFC 3986, section 2.1). A `+` stays a `+`, and an invalid encoding
-/// stays as it is.
-pub(crate) fn percent_decode(text: impl AsRef<[u8]>) -> Vec<u8> {
-    let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
-    let (bytes, mut at, mut decoded) = (text.as_ref(), 0, Vec::new());
-    while let Some(byte) = bytes.get(at) {
-        at += 1;
-        decoded.push(match (byte, digit(bytes.get(at)), digit(bytes.get(at + 1))) {
-            (b'%', Some(high), Some(low)) => {
-                at += 2;
-                (high * 16 + low) as u8
-            }
-            _ => *byte,
-        });
-    }
-    decoded
-}
-
 /// Returns the parameters of a query, decoded.
 pub(in crate::gateway) fn query_pairs(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
-    let decode = |text: &str| String::from_utf8_lossy(&percent_decode(text.replace('+', " "))).into_owned();
-    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-    pairs.map(move |pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(name), decode(value))
-    })
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned()
 }
 
 /// Scans a JSON object for its members.
