@@ -50,9 +50,7 @@ pub(super) fn refusal_bytes(
     }
     let mut bytes = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
     for (name, value) in response.headers() {
-        for piece in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            bytes.extend_from_slice(piece);
-        }
+        head::add_line(&mut bytes, name.as_str().as_bytes(), value.as_bytes());
     }
     bytes.extend_from_slice(b"\r\n");
     bytes.extend_from_slice(&body);

@@ -7,13 +7,14 @@ use std::task::{Context, Poll, ready};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{Response, StatusCode};
 use http_body::Body;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use tokio::io::AsyncWrite;
 
+use super::head::{add_line, parse_content_length};
 use crate::gateway::bounds::{COPIED_PIECE, GATHERED_RESPONSE};
 
 /// Bytes of a head, with a short body, that need no second allocation.
@@ -54,7 +55,10 @@ where
         add_status(&mut buffer, head.status);
         let has_body = !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let is_empty = body.is_end_stream();
-        let length = if is_empty { Some(0) } else { body.size_hint().exact().or_else(|| length_in(&head.headers)) };
+        // Compared and not looked up: to hash a name costs more than to pass the few names before it.
+        let named_length = || head.headers.iter().find(|(name, _)| **name == CONTENT_LENGTH);
+        let announced_length = || named_length().and_then(|(_, value)| parse_content_length(value.as_bytes()));
+        let length = if is_empty { Some(0) } else { body.size_hint().exact().or_else(announced_length) };
         let framing = match length {
             _ if !has_body => SentFraming::Length(0),
             Some(length) => SentFraming::Length(length),
@@ -202,24 +206,12 @@ where
     }
 }
 
-fn length_in(headers: &HeaderMap) -> Option<u64> {
-    let length = headers.iter().find(|(name, _)| **name == CONTENT_LENGTH);
-    length.and_then(|(_, value)| value.to_str().ok()?.parse().ok())
-}
-
 fn add_status(head: &mut Vec<u8>, status: StatusCode) {
     if status == StatusCode::OK {
         return head.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
     }
     for part in ["HTTP/1.1 ", status.as_str(), " ", status.canonical_reason().unwrap_or("<none>"), "\r\n"] {
         head.extend_from_slice(part.as_bytes());
-    }
-}
-
-fn add_line(head: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    head.reserve(name.len() + value.len() + b": \r\n".len());
-    for part in [name, b": ", value, b"\r\n"] {
-        head.extend_from_slice(part);
     }
 }
 

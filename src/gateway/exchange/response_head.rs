@@ -11,6 +11,7 @@ use httparse::{ParserConfig, Status};
 use super::body_reader::BodyReader;
 use crate::dial::NotHttp;
 use crate::gateway::bounds::WORKER_HEADERS;
+use crate::gateway::connection::head::parse_content_length;
 use crate::gateway::headers::{is_kept_from_client, is_own_option};
 
 /// Headers that the gateway adds to most responses: the map has room for them, and need not grow.
@@ -126,22 +127,15 @@ fn framing(response: &Response<()>, lines: HeaderLines<'_>, method: &Method) -> 
         (Some(codings), _) if ends_with_chunked(codings) => BodyReader::chunked(),
         (Some(_), _) | (None, None) => BodyReader::UntilClose,
         (None, Some(first)) => {
-            let first = content_length(first)?;
+            let first = parse_content_length(first).ok_or(NotHttp)?;
             // A list that repeats one length is that length.
-            if !lengths.all(|length| content_length(length).is_ok_and(|length| length == first)) {
+            if !lengths.all(|length| parse_content_length(length) == Some(first)) {
                 return Err(NotHttp);
             }
             BodyReader::Length(first)
         }
     };
     Ok((body, has_both))
-}
-
-fn content_length(text: &[u8]) -> Result<u64, NotHttp> {
-    // `parse` would take a sign too.
-    let digits =
-        Some(text).filter(|text| text.iter().all(u8::is_ascii_digit)).and_then(|text| str::from_utf8(text).ok());
-    digits.and_then(|digits| digits.parse().ok()).ok_or(NotHttp)
 }
 
 /// Whether the last coding of a list is `chunked`.

@@ -3,6 +3,7 @@
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Method};
 
+use crate::gateway::connection::head::add_line;
 use crate::gateway::request::body::RequestBody;
 
 /// Bytes of a head that need no second allocation: a request line, and the headers of most clients.
@@ -36,7 +37,7 @@ impl RequestHead {
     /// Adds a header. Leaves out those that frame a body: [`Self::with_body`] knows its length.
     pub(crate) fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
         if *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING {
-            self.add_line(name.as_str().as_bytes(), value.as_bytes());
+            add_line(&mut self.bytes, name.as_str().as_bytes(), value.as_bytes());
         }
     }
 
@@ -45,17 +46,10 @@ impl RequestHead {
         let length = body.length();
         // A method that has a body says so even if it is empty (RFC 9110, section 8.6).
         if length > 0 || [Method::POST, Method::PUT, Method::PATCH].contains(&self.method) {
-            self.add_line(b"content-length", itoa::Buffer::new().format(length).as_bytes());
+            add_line(&mut self.bytes, b"content-length", itoa::Buffer::new().format(length).as_bytes());
         }
         self.bytes.extend_from_slice(b"\r\n");
         WorkerRequest { method: self.method, head: self.bytes, body }
-    }
-
-    fn add_line(&mut self, name: &[u8], value: &[u8]) {
-        self.bytes.reserve(name.len() + value.len() + b": \r\n".len());
-        for part in [name, b": ", value, b"\r\n"] {
-            self.bytes.extend_from_slice(part);
-        }
     }
 }
 

@@ -5,9 +5,11 @@
 //! with LF alone is refused, and so is a `Content-Length` that is a list, even if all its values are equal.
 //!
 //! - `limits.rs`: size limits of a head
+//! - `lines.rs`: how a header line is written, and how the length of a body is read
 //! - `request.rs`: a head that has passed, as a request
 
 mod limits;
+mod lines;
 pub(super) mod request;
 
 use memchr::memchr;
@@ -15,6 +17,7 @@ use memchr::memchr;
 use crate::refusal::Refusal;
 
 pub use limits::HeadLimits;
+pub(in crate::gateway) use lines::{add_line, parse_content_length};
 
 /// How the body after a head is framed (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,16 +292,6 @@ pub(crate) fn method_and_path(raw: &[u8]) -> (Option<http::Method>, Option<&str>
     let target = line[method_end + 1..].split(|&byte| byte == b' ' || byte == b'?').next().unwrap_or_default();
     let path = std::str::from_utf8(target).ok().filter(|path| path.starts_with('/'));
     (method, path)
-}
-
-/// Parses a `Content-Length`: digits only, with no sign and no list.
-fn parse_content_length(digits: &[u8]) -> Option<u64> {
-    let add = |sum: u64, digit: &u8| match digit {
-        b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
-        _ => None,
-    };
-    // hyper uses the two largest numbers for bodies of unknown length.
-    if digits.is_empty() { None } else { digits.iter().try_fold(0, add).filter(|&sum| sum <= u64::MAX - 2) }
 }
 
 /// Returns the value without the spaces and tabs around it (RFC 9110, section 5.6.3).
