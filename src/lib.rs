@@ -20,6 +20,7 @@
 //! | [`fleet`] | models, their workers, and the leases on workers that requests get |
 //! | [`gateway`] | client connections and requests, from the socket to the access log |
 //! | [`hex`] | bytes as hexadecimal digits |
+//! | [`file_identity`] | which file lies under a name |
 //! | [`file_lock`] | locks of files that several programs or machines may want to write |
 //! | [`http_client`] | the HTTP client for the program's own requests, such as probes |
 //! | `import` | configurations of other programs, converted into ours |
@@ -53,6 +54,7 @@ pub mod dial;
 pub mod dialect;
 pub mod download;
 pub mod embedding_heads;
+pub mod file_identity;
 pub mod file_lock;
 pub mod fit;
 pub mod fleet;

@@ -7,7 +7,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use nix::sys::statfs::{
 use tokio::task::spawn_blocking;
 
 use super::owner_note::{OwnerNote, remove_note};
+use crate::file_identity::is_at;
 use crate::pause_clock::{self, ActiveInstant};
 
 /// How often the owner of a lock renews its note, where locks of the file system are not enough.
@@ -184,12 +184,6 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.note.iter().for_each(OwnerNote::remove);
     }
-}
-
-fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    let found = fs::metadata(path).map(identity).ok();
-    found.is_some() && file.metadata().map(identity).ok() == found
 }
 
 #[cfg(test)]

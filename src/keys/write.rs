@@ -21,6 +21,7 @@ use super::error::KeyFileError;
 use super::file::{LOCK_RETRY, LockAttempt, Opened, failed_to_read, not_a_file, try_lock};
 use super::parse::{KeyFile, parse};
 use super::secret;
+use crate::file_identity::is_at;
 
 /// How long an edit waits for another one to finish.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -99,7 +100,7 @@ impl LockedFile {
             let file = open(&path, if_missing)?;
             match try_lock(file, FlockArg::LockExclusiveNonblock) {
                 // Resolved, because a rename must replace the target of a symbolic link and not the link.
-                LockAttempt::Opened(opened) if is_same_file(&path, opened.get()) => {
+                LockAttempt::Opened(opened) if is_at(opened.get(), &path) => {
                     return Ok(Self { path: fs::canonicalize(&path).unwrap_or(path), opened, is_created });
                 }
                 // Another writer holds the lock, or replaced the file before this one got the lock.
@@ -132,7 +133,7 @@ impl LockedFile {
     /// Removes the file again if it was created for this edit and is still empty: a gateway refuses to start with an empty
     /// key file. Still under the lock, so that a writer that waits for it starts over with a new file.
     fn remove_if_created(&self) {
-        if self.is_created && is_same_file(&self.path, self.opened.get()) && self.is_empty() {
+        if self.is_created && is_at(self.opened.get(), &self.path) && self.is_empty() {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -210,12 +211,6 @@ fn open(path: &Path, if_missing: IfMissing) -> Result<File, KeyFileError> {
         io::ErrorKind::NotFound if create => KeyFileError::Unwritable { path: path.into(), source },
         _ => failed_to_read(path, source),
     })
-}
-
-/// Whether the path still leads to this open file.
-fn is_same_file(path: &Path, file: &File) -> bool {
-    let identity = |metadata: io::Result<fs::Metadata>| metadata.map(|m| (m.dev(), m.ino())).ok();
-    identity(fs::metadata(path)).is_some_and(|there| identity(file.metadata()) == Some(there))
 }
 
 /// Whether an error means that a rename cannot work in this directory, while a write into the file still may.

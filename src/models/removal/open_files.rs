@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::error::RemovalError;
+use crate::file_identity::FileIdentity;
 
 /// Arguments of llama-server, of this and older versions, after which a file is named. It may have read and closed that
 /// file.
@@ -53,24 +53,23 @@ pub(super) fn check_unused<'a>(files: impl Iterator<Item = &'a Path>) -> Result<
 struct WantedFiles {
     /// Their names, and those of the files that links point to.
     paths: BTreeSet<PathBuf>,
-    /// Device and inode of each.
-    inodes: BTreeSet<(u64, u64)>,
+    identities: BTreeSet<FileIdentity>,
 }
 
 impl WantedFiles {
     fn of<'a>(files: impl Iterator<Item = &'a Path>) -> Self {
         let named: Vec<PathBuf> = files.map(Path::to_owned).collect();
         let found = named.iter().filter_map(|path| fs::metadata(path).ok());
-        let inodes = found.map(|found| (found.dev(), found.ino())).collect();
+        let identities = found.map(|found| FileIdentity::of(&found)).collect();
         let targets: Vec<PathBuf> = named.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
-        Self { paths: named.into_iter().chain(targets).collect(), inodes }
+        Self { paths: named.into_iter().chain(targets).collect(), identities }
     }
 
     fn opened_by(&self, process: &Path) -> Option<PathBuf> {
         let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
         let mut links = descriptors.map(|entry| entry.path());
         let open = links.find(|link| {
-            fs::metadata(link).is_ok_and(|found| found.is_file() && self.inodes.contains(&(found.dev(), found.ino())))
+            fs::metadata(link).is_ok_and(|found| found.is_file() && self.identities.contains(&FileIdentity::of(&found)))
         })?;
         fs::read_link(open).ok()
     }
