@@ -16,6 +16,7 @@
 //! | [`dial`] | connections to workers, over TCP and TLS |
 //! | [`download`] | models that come over the network: the hub, ranges, parts, hashes |
 //! | [`embedding_heads`] | the heads of BGE-M3: read from files, applied to the vectors of tokens |
+//! | [`file_replacement`] | files that are replaced as a whole |
 //! | [`fit`] | whether a model fits into memory, from its header alone |
 //! | [`fleet`] | models, their workers, and the leases on workers that requests get |
 //! | [`gateway`] | client connections and requests, from the socket to the access log |
@@ -56,6 +57,7 @@ pub mod download;
 pub mod embedding_heads;
 pub mod file_identity;
 pub mod file_lock;
+pub mod file_replacement;
 pub mod fit;
 pub mod fleet;
 #[cfg(feature = "test-support")]

@@ -20,13 +20,11 @@ use super::bounds::MAX_KEY_FILE_SIZE;
 use super::error::KeyFileError;
 use super::file::{LOCK_RETRY, LockAttempt, Opened, failed_to_read, not_a_file, try_lock};
 use super::parse::{KeyFile, parse};
-use super::secret;
 use crate::file_identity::is_at;
+use crate::file_replacement::{Draft, OWNER_ONLY};
 
 /// How long an edit waits for another one to finish.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
-/// Mode of the key file: only the owner may read and write secrets.
-const MODE: u32 = 0o600;
 
 /// What to do if there is no key file yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,17 +157,15 @@ impl LockedFile {
 
     fn write_by_rename(&self, text: &str) -> io::Result<()> {
         let before = self.opened.get().metadata()?;
-        let temporary = TempFile::create_next_to(&self.path)?;
-        let created = temporary.file.metadata()?;
+        let mut draft = Draft::beside(&self.path, OWNER_ONLY)?;
+        let created = draft.file().metadata()?;
         if (before.uid(), before.gid()) != (created.uid(), created.gid()) {
             // A gateway that runs as the owner must still be able to read the file. EPERM leads to a write in place.
-            fchown(&temporary.file, Some(before.uid()), Some(before.gid()))
-                .map_err(|_| io::Error::from(Errno::EPERM))?;
+            fchown(draft.file(), Some(before.uid()), Some(before.gid())).map_err(|_| io::Error::from(Errno::EPERM))?;
         }
-        temporary.file.set_permissions(Permissions::from_mode(MODE))?;
-        (&temporary.file).write_all(text.as_bytes())?;
-        temporary.file.sync_all()?;
-        temporary.rename_to(&self.path)
+        draft.file().set_permissions(Permissions::from_mode(OWNER_ONLY))?;
+        draft.write(text.as_bytes())?;
+        draft.sync_and_put_in_place()
     }
 
     fn write_in_place(&self, old: &str, new: &str) -> io::Result<()> {
@@ -186,7 +182,7 @@ impl LockedFile {
             let _ = write(old);
         })?;
         // Only the owner may change the mode. For another user it stays, and the gateway warns about it.
-        let _ = file.set_permissions(Permissions::from_mode(MODE));
+        let _ = file.set_permissions(Permissions::from_mode(OWNER_ONLY));
         Ok(())
     }
 }
@@ -198,7 +194,7 @@ fn open(path: &Path, if_missing: IfMissing) -> Result<File, KeyFileError> {
     }
     let create = if_missing == IfMissing::Create;
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(create).truncate(false).mode(MODE);
+    options.read(true).write(true).create(create).truncate(false).mode(OWNER_ONLY);
     let mut result = options.open(path);
     if create
         && let (Err(error), Some(parent)) = (&result, path.parent())
@@ -217,42 +213,6 @@ fn open(path: &Path, if_missing: IfMissing) -> Result<File, KeyFileError> {
 fn should_write_in_place(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EBUSY | Errno::EXDEV | Errno::EPERM | Errno::EACCES | Errno::EROFS))
-}
-
-/// A new file in the directory of the key file. Removed on drop unless it was renamed.
-struct TempFile {
-    path: PathBuf,
-    file: File,
-    is_renamed: bool,
-}
-
-impl TempFile {
-    fn create_next_to(path: &Path) -> io::Result<Self> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let unique = secret::NewSecret::generate().map_err(io::Error::other)?;
-        // Ten characters of an unused secret make a unique name.
-        let path = path.with_file_name(format!(".{name}.{}.tmp", &unique.reveal()[3..13]));
-        let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&path)?;
-        Ok(Self { path, file, is_renamed: false })
-    }
-
-    fn rename_to(mut self, path: &Path) -> io::Result<()> {
-        fs::rename(&self.path, path)?;
-        self.is_renamed = true;
-        // Makes the rename survive a power failure. Not every file system can sync a directory.
-        if let Some(directory) = path.parent().and_then(|parent| File::open(parent).ok()) {
-            let _ = directory.sync_all();
-        }
-        Ok(())
-    }
-}
-
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        if !self.is_renamed {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
 }
 
 #[cfg(test)]

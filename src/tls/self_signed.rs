@@ -17,6 +17,7 @@ use super::bounds::{RENEWED_DAYS_BEFORE, SELF_SIGNED_DAYS};
 use super::error::{CertificateError, CertificateFault};
 use super::pair::{CertificatePair, PairFiles};
 use super::pem_file;
+use crate::file_replacement::remove_leftovers;
 
 /// The setting that asks for it.
 const SETTING: &str = "TLS_SELF_SIGNED";
@@ -53,6 +54,8 @@ impl SelfSigned {
     /// # Errors
     /// Whether one is kept cannot be read, or none can be made or written.
     pub(super) fn keep_or_make(&self, now: Timestamp) -> Result<CertificatePair, CertificateError> {
+        // A pair that is kept is not written for years, and a service that was killed may have left a key beside it.
+        [&self.certificate, &self.key].into_iter().for_each(|path| remove_leftovers(path));
         match self.kept(now)? {
             Some(pair) => Ok(pair),
             None => self.make(now),
@@ -176,6 +179,17 @@ mod tests {
         let pair = ours.keep_or_make(now).unwrap();
         assert_ne!(pair.leaf.fingerprint, made.fingerprint);
         assert!(pair.configuration(ours.files(), None).is_ok());
+    }
+
+    #[test]
+    fn a_key_that_a_killed_service_left_half_written_is_removed_at_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let ours = SelfSigned::new(folder.path(), names(&["localhost"]));
+        let made = ours.keep_or_make(Timestamp::now()).unwrap().leaf;
+        let left = folder.path().join(".self-signed.key.0011223344556677.new");
+        fs::write(&left, "-----BEGIN PRIVATE KEY-----").unwrap();
+        assert_eq!(ours.keep_or_make(Timestamp::now()).unwrap().leaf, made);
+        assert!(!left.exists());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
 
+use crate::file_replacement::{BY_UMASK, replace_unsynced};
 use crate::hex::hex;
 use crate::worker::bounds::{LEARNED_FILE_BYTES, LEARNED_MODELS, LEARNED_TOLERANCE};
 use crate::worker::plan::{Plan, Program};
@@ -211,12 +212,7 @@ fn write(path: &Path, entries: Vec<LearnedEntry>) -> io::Result<()> {
     }
     let mut text = serde_json::to_string_pretty(&LearnedFile { version: VERSION, entries })?;
     text.push('\n');
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(".new");
-    fs::write(&draft, text).and_then(|()| fs::rename(&draft, path)).inspect_err(|_| {
-        // A full disk leaves an empty one.
-        let _ = fs::remove_file(&draft);
-    })
+    replace_unsynced(path, text.as_bytes(), BY_UMASK)
 }
 
 #[cfg(test)]
