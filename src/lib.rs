@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`amount`] | amounts of money |
 //! | [`app`] | the composition root: what is started and stopped, and in which order |
+//! | [`blocking_pool`] | work that would hold a serving thread |
 //! | [`cli`] | subcommands and their exit codes |
 //! | [`content_coding`] | content codings: what is packed with gzip, deflate or zstd is unpacked within bounds |
 //! | [`cores`] | the serving threads, each with a runtime of its own |
@@ -47,6 +48,7 @@
 
 pub mod amount;
 pub mod app;
+pub mod blocking_pool;
 pub mod cli;
 pub mod content_coding;
 pub mod cores;

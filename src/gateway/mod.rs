@@ -32,14 +32,12 @@
 //! - `client_address.rs`: which client a request comes from, behind proxies
 //! - `credentials.rs`: the API keys in a request's headers, and what else in its head repeats them
 //! - `headers.rs`: which headers are passed on, and request ids
-//! - `blocking_pool.rs`: work that would hold a serving thread
 //! - `content_kind.rs`: the kind of body that a response has
 //! - `bounds.rs`: timeouts, queue lengths and buffer sizes that no user needs to choose
 //! - `testing.rs`: fixtures for tests of responses
 
 mod accounting;
 pub(crate) mod admission;
-mod blocking_pool;
 pub mod bounds;
 mod cache;
 mod client_address;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::bounds::{HEARTBEAT_INTERVAL, LOG_LOOK_INTERVAL};
 use super::listener::{dropped_text, end_text};
 use super::log_tail::{LogReader, NewLines, last_lines};
-use crate::gateway::blocking_pool::{BlockingPool, NotDone};
+use crate::blocking_pool::{BlockingPool, NotDone};
 use crate::gateway::response::local_answer::{HEARTBEAT, event_text};
 use crate::gateway::response::made::NextMade;
 use crate::telemetry::files::LogFolder;

@@ -44,10 +44,10 @@ use tracing::warn;
 
 use super::accounting::record::Accounting;
 use super::admission::auth::Caller;
-use super::blocking_pool::{BlockingPool, NotDone};
 use super::queue::model_queues::ModelQueues;
 use super::response::local_answer::{LAST_EVENT_ID, LocalAnswer, event_stream, json_response, response_of};
 use super::routes::route::LiveRoute;
+use crate::blocking_pool::{BlockingPool, NotDone};
 use crate::download::DownloadRegistry;
 use crate::fleet::Fleet;
 use crate::models::shown_name;

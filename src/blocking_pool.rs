@@ -12,7 +12,7 @@ use crate::pause_clock;
 
 /// Does work that blocks. Clones share the turns.
 #[derive(Debug, Clone)]
-pub(super) struct BlockingPool {
+pub struct BlockingPool {
     runtime: Handle,
     turns: Arc<Semaphore>,
     longest_wait: Duration,
@@ -20,16 +20,18 @@ pub(super) struct BlockingPool {
 
 /// The turn of one piece of work.
 #[derive(Debug)]
-pub(super) struct BlockingTurn {
+pub struct BlockingTurn {
     runtime: Handle,
     permit: OwnedSemaphorePermit,
 }
 
 /// Why a piece of work was not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NotDone {
+pub enum NotDone {
+    /// Others took all turns.
     #[error("others are busy with it, try again later")]
     Busy,
+    /// The runtime has ended before the work.
     #[error("the service is shutting down")]
     Stopping,
 }
@@ -37,7 +39,7 @@ pub(super) enum NotDone {
 impl BlockingPool {
     /// Creates a pool that does this many pieces of work at the same time, on threads of the present runtime. Work waits for
     /// its turn at most for `longest_wait`.
-    pub(super) fn new(at_once: usize, longest_wait: Duration) -> Self {
+    pub fn new(at_once: usize, longest_wait: Duration) -> Self {
         Self { runtime: Handle::current(), turns: Arc::new(Semaphore::new(at_once)), longest_wait }
     }
 
@@ -45,7 +47,7 @@ impl BlockingPool {
     ///
     /// # Errors
     /// [`NotDone::Busy`] if others take too long.
-    pub(super) async fn turn(&self) -> Result<BlockingTurn, NotDone> {
+    pub async fn turn(&self) -> Result<BlockingTurn, NotDone> {
         let permit = pause_clock::timeout(self.longest_wait, Arc::clone(&self.turns).acquire_owned()).await;
         let permit = permit.ok().and_then(Result::ok).ok_or(NotDone::Busy)?;
         Ok(BlockingTurn { runtime: self.runtime.clone(), permit })
@@ -55,7 +57,7 @@ impl BlockingPool {
     ///
     /// # Errors
     /// [`NotDone`] if others take too long, or the service ends before it is done.
-    pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, NotDone> {
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, NotDone> {
         self.turn().await?.run(work).await
     }
 }
@@ -65,7 +67,7 @@ impl BlockingTurn {
     ///
     /// # Errors
     /// [`NotDone::Stopping`] if the service ends before it is done.
-    pub(super) async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, NotDone> {
+    pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, NotDone> {
         let Self { runtime, permit } = self;
         let done = runtime.spawn_blocking(move || {
             // Held until the work has ended, also if the client leaves.
