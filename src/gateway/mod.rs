@@ -7,6 +7,7 @@
 //! - `stages/`: stages of the pipeline that need more than a few lines
 //! - `prepared_request.rs`: what the first stages make of a request
 //! - `service.rs`: the parts of the gateway, its drain and end, and its health port
+//! - `response_context.rs`: what completes the response to a request, whichever stage produces it
 //! - `routes/`: the table of routes, and finding a request's route in it
 //! - `route_path.rs`: the spellings of a path
 //! - `connection/`: sockets, and the heads and bodies of requests as bytes
@@ -59,6 +60,7 @@ mod prepared_request;
 mod queue;
 pub(crate) mod request;
 pub(crate) mod response;
+mod response_context;
 mod route_path;
 mod routes;
 pub(crate) mod scan;

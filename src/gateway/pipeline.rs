@@ -29,8 +29,9 @@ use super::request::proxied_request::{ProxiedRequest, RequestRole, requested_mod
 use super::response::body::ResponseBody;
 use super::response::heartbeat;
 use super::response::shared::SharedAnswer;
+use super::response_context::ResponseContext;
 use super::routes::route::RouteTarget;
-use super::service::{Gateway, ResponseContext, id_in_path};
+use super::service::{Gateway, id_in_path};
 use super::stages::own_answers::OwnRequest;
 use super::translation;
 use super::upstream::attempt::Attempt;
