@@ -14,15 +14,15 @@ const ACCESS: &str = "access";
 const WORKERS: &str = "workers/";
 
 /// A log under its name. Clients never name files.
-pub(super) struct NamedLog {
-    pub(super) name: String,
-    pub(super) folder: LogFolder,
+pub(in crate::gateway::live_api) struct NamedLog {
+    pub(in crate::gateway::live_api) name: String,
+    pub(in crate::gateway::live_api) folder: LogFolder,
     worker: Option<(String, u32)>,
 }
 
 /// A log as it is listed.
 #[derive(Serialize)]
-pub(super) struct LogEntry {
+pub(in crate::gateway::live_api) struct LogEntry {
     name: String,
     kind: &'static str,
     model: Option<String>,
@@ -34,7 +34,7 @@ pub(super) struct LogEntry {
 
 impl NamedLog {
     /// Returns what is listed of the log. Blocks on the disk.
-    pub(super) fn entry(self) -> LogEntry {
+    pub(in crate::gateway::live_api) fn entry(self) -> LogEntry {
         let file = self.folder.newest().and_then(|path| path.metadata().ok());
         let modified = file.as_ref().and_then(|file| file.modified().ok());
         let (model, worker) = self.worker.unzip();
@@ -50,7 +50,7 @@ impl NamedLog {
 }
 
 /// Returns the logs that are written.
-pub(super) fn logs(fleet: &Fleet, access: &AccessLog) -> Vec<NamedLog> {
+pub(in crate::gateway::live_api) fn logs(fleet: &Fleet, access: &AccessLog) -> Vec<NamedLog> {
     let access = NamedLog { name: ACCESS.to_owned(), folder: access.folder().clone(), worker: None };
     let snapshot = fleet.snapshot();
     let workers = snapshot.models().iter().flat_map(|model| {

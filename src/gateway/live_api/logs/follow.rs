@@ -8,17 +8,17 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::bounds::{HEARTBEAT_INTERVAL, LOG_LOOK_INTERVAL};
-use super::listener::{dropped_text, end_text};
-use super::log_tail::{LogReader, NewLines, last_lines};
+use super::tail::{LogReader, NewLines, last_lines};
 use crate::blocking_pool::{BlockingPool, NotDone};
+use crate::gateway::live_api::bounds::{HEARTBEAT_INTERVAL, LOG_LOOK_INTERVAL};
+use crate::gateway::live_api::listener::{dropped_text, end_text};
 use crate::gateway::response::local_answer::{HEARTBEAT, event_text};
 use crate::gateway::response::made::NextMade;
 use crate::telemetry::files::LogFolder;
 
 /// Why a log is not read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LogUnread {
+pub(in crate::gateway::live_api) enum LogUnread {
     #[error(transparent)]
     NotDone(#[from] NotDone),
     #[error("{0}")]
@@ -26,7 +26,7 @@ pub(super) enum LogUnread {
 }
 
 /// A client that follows a log.
-pub(super) struct LogFollower {
+pub(in crate::gateway::live_api) struct LogFollower {
     reads: BlockingPool,
     /// `None` while it is being read, and for good after an error.
     reader: Option<LogReader>,
@@ -44,7 +44,7 @@ impl LogFollower {
     ///
     /// # Errors
     /// The log cannot be read.
-    pub(super) async fn begin(
+    pub(in crate::gateway::live_api) async fn begin(
         reads: BlockingPool,
         folder: LogFolder,
         lines: usize,
@@ -117,7 +117,7 @@ fn lines_text(text: &[u8]) -> String {
 }
 
 /// Returns the stream of a client that follows a log.
-pub(super) fn stream_of(mut follower: LogFollower) -> NextMade {
+pub(in crate::gateway::live_api) fn stream_of(mut follower: LogFollower) -> NextMade {
     NextMade(Box::pin(async move {
         let piece = follower.next().await?;
         Some((piece, stream_of(follower)))

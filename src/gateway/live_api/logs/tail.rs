@@ -7,11 +7,11 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 
-use super::bounds::LOG_BYTES;
+use crate::gateway::live_api::bounds::LOG_BYTES;
 use crate::telemetry::files::LogFolder;
 
 /// A reader of what is written to a log from now on.
-pub(super) struct LogReader {
+pub(in crate::gateway::live_api) struct LogReader {
     folder: LogFolder,
     /// The open file and its name; `None` while there is none.
     file: Option<(String, File)>,
@@ -21,11 +21,11 @@ pub(super) struct LogReader {
 
 /// What a reader has found.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct NewLines {
+pub(in crate::gateway::live_api) struct NewLines {
     /// Whole lines.
-    pub(super) text: Vec<u8>,
+    pub(in crate::gateway::live_api) text: Vec<u8>,
     /// Bytes before them that are left out, because there were too many.
-    pub(super) left_out: u64,
+    pub(in crate::gateway::live_api) left_out: u64,
 }
 
 /// Returns the last lines of a log, at most [`LOG_BYTES`], and a reader of what follows. Lines of earlier files are used
@@ -33,7 +33,7 @@ pub(super) struct NewLines {
 ///
 /// # Errors
 /// A file cannot be read.
-pub(super) fn last_lines(folder: &LogFolder, lines: usize) -> io::Result<(Vec<u8>, LogReader)> {
+pub(in crate::gateway::live_api) fn last_lines(folder: &LogFolder, lines: usize) -> io::Result<(Vec<u8>, LogReader)> {
     let mut reader = LogReader { folder: folder.clone(), file: None, rest: Vec::new() };
     let mut pieces = VecDeque::new();
     let (mut lines_left, mut bytes_left) = (lines, LOG_BYTES);
@@ -66,7 +66,7 @@ pub(super) fn last_lines(folder: &LogFolder, lines: usize) -> io::Result<(Vec<u8
 }
 
 /// Returns whole lines with the one that is not finished yet, within the same bounds.
-pub(super) fn with_unfinished(mut text: Vec<u8>, unfinished: &[u8], lines: usize) -> Vec<u8> {
+pub(in crate::gateway::live_api) fn with_unfinished(mut text: Vec<u8>, unfinished: &[u8], lines: usize) -> Vec<u8> {
     if unfinished.is_empty() || lines == 0 {
         return text;
     }
@@ -84,7 +84,7 @@ pub(super) fn with_unfinished(mut text: Vec<u8>, unfinished: &[u8], lines: usize
 
 impl LogReader {
     /// Returns the line that is not finished yet.
-    pub(super) fn unfinished(&self) -> &[u8] {
+    pub(in crate::gateway::live_api) fn unfinished(&self) -> &[u8] {
         &self.rest
     }
 
@@ -92,7 +92,7 @@ impl LogReader {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub(super) fn read_new(&mut self) -> io::Result<NewLines> {
+    pub(in crate::gateway::live_api) fn read_new(&mut self) -> io::Result<NewLines> {
         let mut new = NewLines::default();
         loop {
             // Found before the read: what is written to the present file until then is not missed.
@@ -177,5 +177,5 @@ fn keep_lines(mut text: Vec<u8>, lines: usize) -> Vec<u8> {
 }
 
 #[cfg(test)]
-#[path = "log_tail_tests.rs"]
+#[path = "tail_tests.rs"]
 mod tests;
