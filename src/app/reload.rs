@@ -38,7 +38,7 @@ pub(super) struct Reloader {
     /// What is known about the files below `MODELS_DIR` and of the stores. Used on blocking threads only.
     shelf: Arc<std::sync::Mutex<Shelf>>,
     /// Locked for a scan of the models folder alone, so that an older scan is never applied after a newer one.
-    scanning: Mutex<()>,
+    scanning: Arc<Mutex<()>>,
     file: Option<PathBuf>,
     /// The files that `file` includes at the start.
     included_at_start: Vec<PathBuf>,
@@ -161,7 +161,7 @@ impl Reloader {
             current,
             downloads,
             shelf: Arc::default(),
-            scanning: Mutex::default(),
+            scanning: Arc::default(),
             file,
             included_at_start,
         }
@@ -267,7 +267,7 @@ impl Reloader {
 
     /// Scans the models folder and the stores again and serves what they hold now, if they are served. Everything else stays.
     pub(super) async fn rescan(&self) {
-        let _alone = self.scanning.lock().await;
+        let alone = Arc::clone(&self.scanning).lock_owned().await;
         let (config, named, generation) = {
             let current = self.current.lock().await;
             if current.resolved.config.catalogue.shelf.is_none() || !current.is_applied {
@@ -277,15 +277,16 @@ impl Reloader {
         };
         // Without the lock: a volume that does not answer must not hold up a reload, nor a stop.
         let (shelf, scanned) = (Arc::clone(&self.shelf), config.clone());
+        // The thread has the turn: when no task waits for it any more, it goes on, and another one would pile up behind it.
         let scan =
-            tokio::task::spawn_blocking(move || preflight::find_shelf(&scanned, &named, &mut lock(&shelf))).await;
+            tokio::task::spawn_blocking(move || (preflight::find_shelf(&scanned, &named, &mut lock(&shelf)), alone));
+        let Ok((scan, _alone)) = scan.await else { return };
         let (found, notes) = match scan {
-            Ok(Ok(scan)) => scan,
-            Ok(Err(problem)) => {
+            Ok(scan) => scan,
+            Err(problem) => {
                 warn!("the models cannot be scanned, all stays as it was: {}: {}", problem.subject, problem.fault);
                 return;
             }
-            Err(_) => return,
         };
         let mut current = self.current.lock().await;
         // A reload in between has scanned itself.
