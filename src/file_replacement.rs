@@ -33,7 +33,7 @@ const LEFTOVER_AGE: Duration = Duration::from_secs(60 * 60);
 
 /// A new file beside the one that it is to replace. Removed when it is dropped before it has.
 #[derive(Debug)]
-pub struct Draft {
+pub struct FileDraft {
     name: DraftName,
     /// Locked while it is a draft.
     file: File,
@@ -56,7 +56,7 @@ struct DraftName {
 /// # Errors
 /// The system's. The file is as it was.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let mut draft = Draft::beside(path, mode)?;
+    let mut draft = FileDraft::beside(path, mode)?;
     draft.write(content)?;
     draft.sync_and_put_in_place()
 }
@@ -66,7 +66,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 /// # Errors
 /// As [`replace`].
 pub fn replace_unsynced(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let mut draft = Draft::beside(path, mode)?;
+    let mut draft = FileDraft::beside(path, mode)?;
     draft.write(content)?;
     draft.name.put_in_place()
 }
@@ -81,7 +81,7 @@ pub fn remove_leftovers(path: &Path) {
     }
 }
 
-impl Draft {
+impl FileDraft {
     /// Creates an empty draft with this mode. Removes what killed writers of the same file have left.
     ///
     /// # Errors
@@ -260,7 +260,7 @@ mod tests {
         fs::create_dir(&path).unwrap();
         assert!(replace(&path, b"new", OWNER_ONLY).is_err());
         assert!(LinkDraft::beside(&path, Path::new("b")).unwrap().put_in_place().is_err());
-        drop(Draft::beside(&path, OWNER_ONLY).unwrap());
+        drop(FileDraft::beside(&path, OWNER_ONLY).unwrap());
         assert_eq!(names(folder.path()), ["a"]);
         assert!(replace(&folder.path().join("none/a"), b"new", OWNER_ONLY).is_err());
     }
@@ -274,7 +274,7 @@ mod tests {
         foreign.iter().for_each(|name| fs::write(folder.path().join(name), "").unwrap());
         let killed = [".a.0011223344556677.new", ".a.8899aabbccddeeff.new"].map(|name| folder.path().join(name));
         killed.iter().for_each(|draft| fs::write(draft, "half").unwrap());
-        let alive = Draft::beside(&path, OWNER_ONLY).unwrap();
+        let alive = FileDraft::beside(&path, OWNER_ONLY).unwrap();
         make_old(&alive.name.path);
         replace(&path, b"one", OWNER_ONLY).unwrap();
         assert!(killed.iter().all(|draft| !draft.exists()));

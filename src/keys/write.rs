@@ -21,7 +21,7 @@ use super::error::KeyFileError;
 use super::file::{LOCK_RETRY, LockAttempt, Opened, failed_to_read, not_a_file, try_lock};
 use super::parse::{KeyFile, parse};
 use crate::file_identity::is_at;
-use crate::file_replacement::{Draft, OWNER_ONLY};
+use crate::file_replacement::{FileDraft, OWNER_ONLY};
 
 /// How long an edit waits for another one to finish.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -157,7 +157,7 @@ impl LockedFile {
 
     fn write_by_rename(&self, text: &str) -> io::Result<()> {
         let before = self.opened.get().metadata()?;
-        let mut draft = Draft::beside(&self.path, OWNER_ONLY)?;
+        let mut draft = FileDraft::beside(&self.path, OWNER_ONLY)?;
         let created = draft.file().metadata()?;
         if (before.uid(), before.gid()) != (created.uid(), created.gid()) {
             // A gateway that runs as the owner must still be able to read the file. EPERM leads to a write in place.

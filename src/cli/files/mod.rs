@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use crate::file_replacement::{BY_UMASK, Draft, OWNER_ONLY, replace};
+use crate::file_replacement::{BY_UMASK, FileDraft, OWNER_ONLY, replace};
 
 /// Writes the new file, and only where there is none unless `is_forced`. A file that is there is replaced as a whole, by one
 /// with its mode.
@@ -24,7 +24,7 @@ pub(super) fn write(path: &Path, text: &str, is_forced: bool) -> io::Result<()> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => return replace(path, text.as_bytes(), BY_UMASK),
         Err(error) => return Err(error),
     };
-    let mut draft = Draft::beside(path, OWNER_ONLY)?;
+    let mut draft = FileDraft::beside(path, OWNER_ONLY)?;
     draft.write(text.as_bytes())?;
     draft.file().set_permissions(permissions)?;
     draft.sync_and_put_in_place()
