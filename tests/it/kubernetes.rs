@@ -70,6 +70,32 @@ fn every_variable_of_a_pod_is_a_setting() {
     assert!(found > 30, "the variables were found");
 }
 
+/// Regression: the notes said http where the pods speak TLS.
+#[test]
+fn the_notes_name_the_scheme_of_the_port() {
+    let tls = "env: {TLS_CERT: /tls/tls.crt, TLS_KEY: /tls/tls.key, TLS_CLIENT_CA: /tls/ca.crt}";
+    let values = [
+        PLAIN.to_owned(),
+        format!("{PLAIN}worker: {{{tls}}}\n"),
+        format!("{PLAIN}worker: {{env: {{TLS_SELF_SIGNED: true}}}}\n"),
+        routed(WORKER_KEY, &format!("router: {{enabled: true, {tls}}}\n")),
+        routed(WORKER_KEY, "router: {enabled: true}\n"),
+    ];
+    let Some(rendered) = render_chart(&values) else { return };
+    let lines = [
+        "curl http://",
+        "curl --insecure --cert CLIENT.pem --key CLIENT.key https://",
+        "curl --insecure https://",
+        "curl --insecure --cert CLIENT.pem --key CLIENT.key https://",
+        "curl http://",
+    ];
+    for (rendered, line) in rendered.iter().zip(lines) {
+        let notes = rendered.notes();
+        assert!(notes.contains(&format!("{line}localhost:8000/v1/models")), "{notes}");
+        assert_eq!(notes.matches("://localhost").count(), 1, "{notes}");
+    }
+}
+
 /// Every pod starts with what its object says: `llamagate check` accepts its variables and its configuration.
 #[test]
 fn the_program_accepts_the_configuration_of_each_pod() {
