@@ -121,7 +121,7 @@ metrics! {
     queue_wait: Seconds = Seconds::default(), "gateway_queue_wait_seconds", "", "Time that requests waited for a slot, in seconds";
     requests_waiting: Family<ModelLabels, Gauge> = Family::default(), "llamagate_requests_waiting", "model", "Requests of the model that wait for a slot; the sum is `gateway_queue_depth`";
     requests_running: Family<ModelLabels, Gauge> = Family::default(), "llamagate_requests_running", "model", "Requests of the model that hold a slot; the sum is `gateway_requests_active`";
-    kv_cache_usage: Family<ModelLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_kv_cache_usage_ratio", "model", "Share of the KV caches of the model's llama-servers that requests in progress use, from 0 to 1, as they told it at most 5 s ago. Prompts that are kept for later requests do not count. Not for remote backends and other programs";
+    kv_cache_usage: Family<ModelLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_kv_cache_usage_ratio", "model", "Share of the KV caches of the model's llama-servers that requests in progress use, from 0 to 1, as they told it at most 5 s ago. Prompts that are kept for later requests do not count. Not for a llama-server that does not tell it, for remote backends and other programs";
     by_route: Family<RequestLabels, Counter> = Family::default(), "llamagate_requests", "model, route, status", "Requests by model, route and status";
     refusals: Family<CodeLabels, Counter> = Family::default(), "llamagate_refusals", "code", "Refusals by code";
     request_seconds: Timings<RouteLabels> = timings(by_request), "llamagate_request_seconds", "model, route", "Time from the arrival of a request to the end of its response, in seconds";

@@ -58,7 +58,7 @@ impl LoadingGuard {
 impl Drop for LoadingGuard {
     fn drop(&mut self) {
         self.end();
-        self.0.kv_cache.set(0.0);
+        self.0.kv_cache.reset();
     }
 }
 
@@ -284,18 +284,15 @@ impl Owner {
         None
     }
 
-    /// Records how much of its KV cache llama-server uses. One without requests is not asked; one that does not answer
+    /// Records how much of its KV cache llama-server uses. One without requests is asked only once; one that does not answer
     /// keeps its last value.
     async fn look_at_kv_cache(&self, endpoint: &Endpoint) {
         let engine = &self.plan.engine;
-        let usage = match endpoint.idle_since() {
-            Some(_) => Some(0.0),
-            None => {
-                let context = (engine.ctx.0 as u64).saturating_mul(engine.parallel.get() as u64);
-                self.shared.prober.kv_cache_usage(endpoint, context).await
-            }
-        };
-        if let Some(usage) = usage {
+        if endpoint.idle_since().is_some() && !self.local.kv_cache.set_idle() {
+            return;
+        }
+        let context = (engine.ctx.0 as u64).saturating_mul(engine.parallel.get() as u64);
+        if let Some(usage) = self.shared.prober.kv_cache_usage(endpoint, context).await {
             self.local.kv_cache.set(usage);
         }
     }
