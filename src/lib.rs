@@ -27,6 +27,7 @@
 //! | [`ledger`] | what each key, person and model has used, and what administrators have done, in a file |
 //! | [`models`] | model files: GGUF metadata, names, listing, memory estimate |
 //! | [`operator`] | the operator's routes: health, readiness, metrics, reload |
+//! | `os` | what the operating system tells and does in ways of its own |
 //! | [`pause_clock`] | a clock that stands still while the program is paused |
 //! | [`platform`] | detection of RunPod, Vast.ai and containers, and the defaults that follow |
 //! | [`preflight`] | checks before the start: model files, programs, keys, file descriptors |
@@ -67,6 +68,7 @@ pub mod keys;
 pub mod ledger;
 pub mod models;
 pub mod operator;
+mod os;
 pub mod pause_clock;
 pub mod platform;
 pub mod preflight;

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::worker::ProcessIdentity;
+use crate::os::linux::procfs::ProcessIdentity;
 
 const PREFIX: &str = "llamagate-service-";
 

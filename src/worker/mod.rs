@@ -21,7 +21,6 @@
 //! - `pin.rs`: whether a worker stays loaded although others want its memory, or no request comes
 //! - `plan.rs`: the configuration of one worker
 //! - `process/`: starting and ending processes, and clearing what they leave behind
-//! - `procfs.rs`: reads `/proc`; the identity of a process beyond its id
 //! - `remote/`: the task that owns a remote worker
 //! - `served_files.rs`: the files that the answers of a worker depend on
 //! - `state.rs`: the states of a worker, and which may follow which: pure
@@ -43,7 +42,6 @@ mod memory;
 mod pin;
 mod plan;
 mod process;
-mod procfs;
 mod remote;
 mod served_files;
 mod state;
@@ -70,7 +68,7 @@ pub use process::detached::{DetachedProcess, run_to_end};
 pub use process::help::HelpReader;
 pub use process::reaper::reap_orphans;
 pub use process::spawner::Spawner;
-pub(crate) use procfs::ProcessIdentity;
+
 pub use remote::{RemotePlan, supervise_remote};
 pub use served_files::{ServedFiles, paths_among};
 pub use state::WorkerState;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::telemetry::files::LogTail;
-use crate::worker::memory::oom_kills::OomKill;
+use crate::os::linux::oom_kills::OomKill;
 
 /// The evidence about the end of a process.
 pub(crate) struct Evidence<'a> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::worker::procfs::{self, ProcStat};
+use crate::os::linux::procfs::{self, ProcStat};
 
 /// The smallest share of the time that counts as computing, as a divisor: 1/20. Less is housekeeping.
 const LEAST_BUSY_SHARE: f64 = 20.0;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::worker::procfs::{self, ProcStat};
+use crate::os::linux::procfs::{self, ProcStat};
 
 /// Returns where a group of processes listens, if it is not `expected`: the address with the expected port if there is
 /// one. `None` if it listens there, or nowhere.

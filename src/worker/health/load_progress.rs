@@ -9,7 +9,7 @@ use memchr::memmem;
 use crate::pause_clock::ActiveInstant;
 use crate::telemetry::files::LogTail;
 use crate::worker::bounds::{LOAD_SIGN_FAULTS, LOAD_SIGN_READ};
-use crate::worker::procfs::ProcStat;
+use crate::os::linux::procfs::ProcStat;
 
 /// Signs of progress of a process that loads. Only growth of a number counts; a number that cannot be read is 0.
 ///

@@ -3,12 +3,12 @@
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use super::host;
-use super::kernel::KernelRoots;
+use crate::os::linux::host_memory as host;
+use crate::os::linux::kernel::KernelRoots;
 use super::nvml;
 use crate::settings::values::MemoryBudgetSetting;
 use crate::worker::bounds::{FOOTPRINT_PATIENCE, MEMORY_LOOK_PATIENCE, MEMORY_RESERVE};
-use crate::worker::procfs::{self, ProcStat, resident};
+use crate::os::linux::procfs::{self, ProcStat, resident};
 
 /// The memory that all loaded models together may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

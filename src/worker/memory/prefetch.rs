@@ -14,8 +14,8 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
-use super::host;
-use super::kernel::KernelRoots;
+use crate::os::linux::host_memory as host;
+use crate::os::linux::kernel::KernelRoots;
 use crate::models;
 use crate::pause_clock::ActiveInstant;
 use crate::worker::bounds::{PREFETCH_BUFFER, PREFETCH_LOOK, PREFETCH_REPORT};

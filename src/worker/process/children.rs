@@ -7,7 +7,7 @@ use std::io;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-use crate::worker::procfs::{self, ProcStat};
+use crate::os::linux::procfs::{self, ProcStat};
 
 /// The children that tokio waits for.
 #[derive(Default)]

@@ -16,7 +16,7 @@ use tracing::warn;
 use super::runtime_dir::{AbandonedDir, RUNTIME_DIR_VARIABLE, RuntimeDir};
 use crate::worker::bounds::{LEFTOVER_GRACE, LEFTOVER_POLL, LEFTOVER_SEARCH};
 use crate::worker::memory::gpu;
-use crate::worker::procfs::{self, ProcStat, ProcessIdentity};
+use crate::os::linux::procfs::{self, ProcStat, ProcessIdentity};
 
 /// Ends the processes that earlier gateways left running, removes their runtime directories, and waits until the GPU
 /// memory is released. Returns early when `stop` is cancelled.

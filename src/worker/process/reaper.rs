@@ -43,7 +43,7 @@ pub async fn reap_orphans(spawner: Spawner, stop: CancellationToken) {
 mod tests {
     use super::super::spawner::{CommandLine, Process, code_and_signal};
     use super::*;
-    use crate::worker::procfs::{self, ProcStat};
+    use crate::os::linux::procfs::{self, ProcStat};
     use std::time::Duration;
     use tokio::time::timeout;
     use tokio_util::task::TaskTracker;

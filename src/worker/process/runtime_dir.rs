@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::HeaderValue;
 
-use crate::worker::procfs::ProcessIdentity;
+use crate::os::linux::procfs::ProcessIdentity;
 
 /// The environment variable with the path of the runtime directory. It marks the process and all that it starts.
 pub(crate) const RUNTIME_DIR_VARIABLE: &str = "LLAMAGATE_DEN";

@@ -13,7 +13,7 @@ use super::evidence::KillReason;
 use super::*;
 use crate::telemetry::files::LogTail;
 use crate::worker::bounds::HINT_LENGTH;
-use crate::worker::memory::oom_kills::OomKill;
+use crate::os::linux::oom_kills::OomKill;
 use crate::worker::process::runtime_dir::RuntimeDirError;
 
 /// How a process ended.

@@ -1,6 +1,6 @@
 //! Reads `/proc` (see `proc(5)`), and identifies a process beyond its id.
 //!
-//! It ends no process; [`super::process::leftovers`] and [`super::process::reaper`] do.
+//! It ends no process; the folder `worker/process` does.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -13,19 +13,19 @@ use std::path::PathBuf;
 
 /// The fields of `/proc/PID/stat` that are used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ProcStat {
+pub(crate) struct ProcStat {
     /// The state, for instance `R` or `Z`.
-    pub(super) state: char,
+    pub(crate) state: char,
     /// The id of the parent process.
-    pub(super) parent: i32,
+    pub(crate) parent: i32,
     /// The id of the process group.
-    pub(super) group: i32,
+    pub(crate) group: i32,
     /// Page faults that read storage (major faults); for a process, those of all its threads.
-    pub(super) faults: u64,
+    pub(crate) faults: u64,
     /// CPU time in clock ticks, user and system; for a process, that of all its threads.
-    pub(super) computed: u64,
+    pub(crate) computed: u64,
     /// Time of its start, in clock ticks since boot.
-    pub(super) start: u64,
+    pub(crate) start: u64,
 }
 
 impl ProcStat {
@@ -34,7 +34,7 @@ impl ProcStat {
     /// # Errors
     ///
     /// `NotFound` when there is no such process, or the error of reading `/proc`.
-    pub(super) fn of(pid: i32) -> io::Result<Self> {
+    pub(crate) fn of(pid: i32) -> io::Result<Self> {
         Self::read(&format!("/proc/{pid}/stat"))
     }
 
@@ -59,7 +59,7 @@ impl ProcStat {
     }
 
     /// Returns whether the process has ended and only its exit status is left (a zombie).
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
     }
 }
@@ -69,12 +69,12 @@ impl ProcStat {
 /// # Errors
 ///
 /// The error of reading `/proc`.
-pub(super) fn pids() -> io::Result<Vec<i32>> {
+pub(crate) fn pids() -> io::Result<Vec<i32>> {
     Ok(fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// Returns the threads of a process with the CPU time of each in clock ticks; none where they cannot be read.
-pub(super) fn threads(pid: i32) -> Vec<(i32, u64)> {
+pub(crate) fn threads(pid: i32) -> Vec<(i32, u64)> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let thread = |entry: fs::DirEntry| {
         let thread: i32 = entry.file_name().to_str()?.parse().ok()?;
@@ -84,7 +84,7 @@ pub(super) fn threads(pid: i32) -> Vec<(i32, u64)> {
 }
 
 /// Returns the resident memory of a process in bytes, pages of files included; `None` where it cannot be read.
-pub(super) fn resident(pid: i32) -> Option<u64> {
+pub(crate) fn resident(pid: i32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
@@ -92,14 +92,14 @@ pub(super) fn resident(pid: i32) -> Option<u64> {
 
 /// Returns whether a process has a file open whose path begins with one of these prefixes. False where that cannot be
 /// read.
-pub(super) fn has_open(pid: i32, prefixes: &[&str]) -> bool {
+pub(crate) fn has_open(pid: i32, prefixes: &[&str]) -> bool {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let mut paths = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
     paths.any(|path| path.to_str().is_some_and(|path| prefixes.iter().any(|prefix| path.starts_with(prefix))))
 }
 
 /// Returns the TCP addresses on which these processes of one network namespace listen; none where that cannot be read.
-pub(super) fn listening(pids: &[i32]) -> Vec<SocketAddr> {
+pub(crate) fn listening(pids: &[i32]) -> Vec<SocketAddr> {
     let descriptors = |pid: &i32| fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let links = pids.iter().flat_map(descriptors).filter_map(|entry| fs::read_link(entry.path()).ok());
     let inodes: BTreeSet<String> =
@@ -135,7 +135,7 @@ fn socket_address(text: &str) -> Option<SocketAddr> {
 
 /// Returns a variable of the environment that a process of this user was started with; `None` for a process of another
 /// user, and for a process that has ended.
-pub(super) fn variable(pid: i32, name: &str) -> Option<PathBuf> {
+pub(crate) fn variable(pid: i32, name: &str) -> Option<PathBuf> {
     let folder = format!("/proc/{pid}");
     if fs::metadata(&folder).ok()?.uid() != nix::unistd::geteuid().as_raw() {
         return None;
@@ -153,7 +153,7 @@ pub(super) fn variable(pid: i32, name: &str) -> Option<PathBuf> {
 pub(crate) struct ProcessIdentity {
     pub(crate) pid: i32,
     /// Time of its start, in clock ticks since boot.
-    pub(super) start: u64,
+    pub(crate) start: u64,
     /// The boot and the namespace in which the id is valid, see [`pid_namespace`].
     pid_namespace: String,
 }

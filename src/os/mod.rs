@@ -1,0 +1,5 @@
+//! What the operating system tells about processes and memory.
+//!
+//! - `linux/`: Linux
+
+pub(crate) mod linux;
