@@ -13,7 +13,8 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::os::linux::procfs::ProcessIdentity;
+use crate::os::here;
+use crate::os::identity::ProcessIdentity;
 
 const PREFIX: &str = "llamagate-service-";
 
@@ -63,7 +64,7 @@ impl ServiceNote {
     /// Returns the note of this process, which listens on these addresses.
     ///
     /// # Errors
-    /// The error of reading `/proc`.
+    /// The system does not tell which process this is.
     pub fn of_this_process(
         gateway: SocketAddr,
         health: SocketAddr,
@@ -184,7 +185,8 @@ fn without_links(folder: &Path) -> PathBuf {
 
 /// Returns the folders in which notes are written, in order of preference.
 fn folders() -> Vec<PathBuf> {
-    let mut folders = vec![PathBuf::from("/dev/shm"), std::env::temp_dir(), PathBuf::from("/tmp")];
+    let disk = [std::env::temp_dir(), PathBuf::from("/tmp")];
+    let mut folders: Vec<PathBuf> = here::memory_folder().into_iter().chain(disk).collect();
     folders.dedup();
     folders
 }

@@ -7,14 +7,14 @@ use super::kernel::KernelRoots;
 
 /// Returns the bytes that are available on the machine, or in the tightest control group if that is less. Page cache
 /// counts as available. `None` if unknown.
-pub(crate) fn available(roots: &KernelRoots) -> Option<u64> {
+pub(super) fn available(roots: &KernelRoots) -> Option<u64> {
     let machine =
         fs::read_to_string(roots.proc.join("meminfo")).ok().and_then(|text| meminfo_bytes(&text, "MemAvailable:"));
     machine.into_iter().chain(Cgroup::all(roots).iter().filter_map(Cgroup::available)).min()
 }
 
 /// Returns the bytes of the machine, or the smallest limit of its control groups if that is less. `None` if unknown.
-pub(crate) fn capacity(roots: &KernelRoots) -> Option<u64> {
+pub(super) fn capacity(roots: &KernelRoots) -> Option<u64> {
     let machine =
         fs::read_to_string(roots.proc.join("meminfo")).ok().and_then(|text| meminfo_bytes(&text, "MemTotal:"));
     machine.into_iter().chain(Cgroup::all(roots).iter().filter_map(Cgroup::limit)).min()

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+#[cfg(test)]
 pub(super) const MIB: u64 = 1024 * 1024;
 
 /// The folders under which the kernel shows its counters.

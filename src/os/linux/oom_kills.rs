@@ -1,58 +1,18 @@
-//! Counts the processes that the kernel's OOM killer has ended, before and after one of ours ends.
-//!
-//! It only counts; the diagnosis decides what a kill means.
+//! Counts the processes that the kernel's OOM killer has ended.
 
 use std::fs;
 
 use super::cgroup::{Cgroup, counter};
-use super::kernel::{KernelRoots, MIB};
+use super::kernel::KernelRoots;
+use crate::os::oom_kills::OomCounters;
 
-/// The OOM kill counters at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct OomKills {
-    group: Option<u64>,
-    machine: Option<u64>,
-}
-
-/// Whether the OOM killer ended a process between two moments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OomKill {
-    /// A process of our control group.
-    InGroup {
-        /// The smallest limit that applies, in MiB; `None` if there is no limit.
-        limit_mib: Option<u64>,
-    },
-    /// A process of this machine; our group has no counter.
-    OnMachine,
-    /// No process.
-    No,
-    /// The kernel shows no counter.
-    NotKnown,
-}
-
-impl OomKills {
-    /// Reads the counters. A counter that cannot be read is left out.
-    pub(crate) fn count(roots: &KernelRoots) -> Self {
-        let group = Cgroup::all(roots).iter().find_map(Cgroup::kills);
-        let machine = fs::read_to_string(roots.proc.join("vmstat")).ok().and_then(|text| counter(&text, "oom_kill"));
-        Self { group, machine }
-    }
-
-    /// Compares the counters with their present values.
-    pub(crate) fn since(self, roots: &KernelRoots) -> OomKill {
-        let now = Self::count(roots);
-        let grew = |before: Option<u64>, now: Option<u64>| Some(now? > before?);
-        match (grew(self.group, now.group), grew(self.machine, now.machine)) {
-            (Some(true), _) => {
-                let limits = Cgroup::all(roots);
-                OomKill::InGroup { limit_mib: limits.iter().filter_map(Cgroup::limit).min().map(|limit| limit / MIB) }
-            }
-            // The kernel counts a kill in the group of the killed process, even if another group or the machine was out
-            // of memory. So our group's counter decides when there is one.
-            (Some(false), _) | (None, Some(false)) => OomKill::No,
-            (None, Some(true)) => OomKill::OnMachine,
-            (None, None) => OomKill::NotKnown,
-        }
+/// Reads the counters, and the limit of the control groups.
+pub(super) fn oom_counters(roots: &KernelRoots) -> OomCounters {
+    let groups = Cgroup::all(roots);
+    OomCounters {
+        group: groups.iter().find_map(Cgroup::kills),
+        machine: fs::read_to_string(roots.proc.join("vmstat")).ok().and_then(|text| counter(&text, "oom_kill")),
+        limit: groups.iter().filter_map(Cgroup::limit).min(),
     }
 }
 
@@ -61,11 +21,12 @@ mod tests {
     use super::*;
 
     use super::super::kernel::fixture::KernelFixture;
+    use crate::os::oom_kills::OomKill;
 
     fn verdict_after(kernel: &KernelFixture, change: impl FnOnce(&KernelFixture)) -> OomKill {
-        let before = OomKills::count(&kernel.roots);
+        let before = oom_counters(&kernel.roots);
         change(kernel);
-        before.since(&kernel.roots)
+        OomKill::between(&before, &oom_counters(&kernel.roots))
     }
 
     fn events(kills: u64) -> String {

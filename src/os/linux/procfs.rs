@@ -1,67 +1,61 @@
-//! Reads `/proc` (see `proc(5)`), and identifies a process beyond its id.
+//! Reads `/proc` (see `proc(5)`).
 //!
 //! It ends no process; the folder `worker/process` does.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::fs;
-use std::io;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-/// The fields of `/proc/PID/stat` that are used here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ProcStat {
-    /// The state, for instance `R` or `Z`.
-    pub(crate) state: char,
-    /// The id of the parent process.
-    pub(crate) parent: i32,
-    /// The id of the process group.
-    pub(crate) group: i32,
-    /// Page faults that read storage (major faults); for a process, those of all its threads.
-    pub(crate) faults: u64,
-    /// CPU time in clock ticks, user and system; for a process, that of all its threads.
-    pub(crate) computed: u64,
-    /// Time of its start, in clock ticks since boot.
-    pub(crate) start: u64,
+use crate::os::process::{LoadCounters, ProcessStat};
+
+/// Device files that a process has open while it uses a GPU. `dxg` is the GPU in the Windows Subsystem for Linux.
+const GPU_DEVICES: [&str; 4] = ["/dev/nvidia", "/dev/dri/", "/dev/kfd", "/dev/dxg"];
+
+/// Bytes that are read at most of a command line. Linux allows no longer one with the usual limits.
+const LONGEST_COMMAND_LINE: u64 = 6 * 1024 * 1024;
+
+/// Reads the process with this id.
+///
+/// # Errors
+///
+/// `NotFound` when there is no such process, or the error of reading `/proc`.
+pub(crate) fn stat(pid: i32) -> io::Result<ProcessStat> {
+    Ok(read_stat(&format!("/proc/{pid}/stat"))?.0)
 }
 
-impl ProcStat {
-    /// Reads the fields of the process with this id.
-    ///
-    /// # Errors
-    ///
-    /// `NotFound` when there is no such process, or the error of reading `/proc`.
-    pub(crate) fn of(pid: i32) -> io::Result<Self> {
-        Self::read(&format!("/proc/{pid}/stat"))
-    }
+/// Reads a process or a thread, with its page faults that read storage (major faults).
+fn read_stat(path: &str) -> io::Result<(ProcessStat, u64)> {
+    // A process that ends between opening and reading makes the read fail with ESRCH.
+    let text = fs::read_to_string(path).map_err(|error| match error.raw_os_error() {
+        Some(nix::libc::ESRCH) => io::ErrorKind::NotFound.into(),
+        _ => error,
+    })?;
+    parse_stat(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
 
-    fn read(path: &str) -> io::Result<Self> {
-        // A process that ends between opening and reading makes the read fail with ESRCH.
-        let text = fs::read_to_string(path).map_err(|error| match error.raw_os_error() {
-            Some(nix::libc::ESRCH) => io::ErrorKind::NotFound.into(),
-            _ => error,
-        })?;
-        Self::parse(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
-    }
+fn parse_stat(text: &str) -> Option<(ProcessStat, u64)> {
+    // The process name in brackets may contain spaces and brackets itself, so the last bracket ends it.
+    let mut fields = text.rsplit_once(") ")?.1.split_ascii_whitespace();
+    let has_ended = matches!(fields.next()?, "Z" | "X");
+    let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    let faults = fields.nth(6)?.parse().ok()?;
+    let (user, system): (u64, u64) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
+    let start = fields.nth(6)?.parse().ok()?;
+    Some((ProcessStat { has_ended, parent, group, computed: user + system, start }, faults))
+}
 
-    fn parse(text: &str) -> Option<Self> {
-        // The process name in brackets may contain spaces and brackets itself, so the last bracket ends it.
-        let mut fields = text.rsplit_once(") ")?.1.split_ascii_whitespace();
-        let state = fields.next()?.chars().next()?;
-        let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        let faults = fields.nth(6)?.parse().ok()?;
-        let (user, system): (u64, u64) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-        let start = fields.nth(6)?.parse().ok()?;
-        Some(Self { state, parent, group, faults, computed: user + system, start })
-    }
-
-    /// Returns whether the process has ended and only its exit status is left (a zombie).
-    pub(crate) fn has_ended(&self) -> bool {
-        matches!(self.state, 'Z' | 'X')
-    }
+/// Returns all processes of this namespace, with their ids. Those that end meanwhile are left out.
+///
+/// # Errors
+///
+/// The error of reading `/proc`.
+pub(crate) fn stats() -> io::Result<Vec<(i32, ProcessStat)>> {
+    Ok(pids()?.into_iter().filter_map(|pid| Some((pid, stat(pid).ok()?))).collect())
 }
 
 /// Returns the ids of all processes in this namespace.
@@ -69,7 +63,7 @@ impl ProcStat {
 /// # Errors
 ///
 /// The error of reading `/proc`.
-pub(crate) fn pids() -> io::Result<Vec<i32>> {
+fn pids() -> io::Result<Vec<i32>> {
     Ok(fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
@@ -78,7 +72,7 @@ pub(crate) fn threads(pid: i32) -> Vec<(i32, u64)> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let thread = |entry: fs::DirEntry| {
         let thread: i32 = entry.file_name().to_str()?.parse().ok()?;
-        Some((thread, ProcStat::read(&format!("/proc/{pid}/task/{thread}/stat")).ok()?.computed))
+        Some((thread, read_stat(&format!("/proc/{pid}/task/{thread}/stat")).ok()?.0.computed))
     };
     tasks.filter_map(thread).collect()
 }
@@ -90,9 +84,43 @@ pub(crate) fn resident(pid: i32) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
+/// Returns the counters by which a load shows progress.
+pub(crate) fn load_counters(pid: i32) -> LoadCounters {
+    let file = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let io = file("io");
+    LoadCounters {
+        resident: resident_pages(&file("statm")).unwrap_or(0).saturating_mul(page_size()),
+        read: io_bytes(&io, "rchar"),
+        read_from_storage: io_bytes(&io, "read_bytes"),
+        faults: read_stat(&format!("/proc/{pid}/stat")).map_or(0, |(_, faults)| faults),
+    }
+}
+
+/// Returns the resident pages: the second field of `/proc/PID/statm`.
+fn resident_pages(statm: &str) -> Option<u64> {
+    statm.split(' ').nth(1)?.parse().ok()
+}
+
+/// Returns a number of `/proc/PID/io`: bytes read by system calls (`rchar`), or from storage, by calls or page faults
+/// (`read_bytes`).
+fn io_bytes(io: &str, name: &str) -> u64 {
+    let number = |line: &str| line.strip_prefix(name)?.strip_prefix(": ")?.trim().parse::<u64>().ok();
+    io.lines().find_map(number).unwrap_or(0)
+}
+
+/// Returns the size of a page of memory, in bytes.
+fn page_size() -> u64 {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().map_or(4096, |size| size.unsigned_abs())
+}
+
+/// Returns whether a process has a GPU open. False where that cannot be read.
+pub(crate) fn has_gpu_open(pid: i32) -> bool {
+    has_open(pid, &GPU_DEVICES)
+}
+
 /// Returns whether a process has a file open whose path begins with one of these prefixes. False where that cannot be
 /// read.
-pub(crate) fn has_open(pid: i32, prefixes: &[&str]) -> bool {
+fn has_open(pid: i32, prefixes: &[&str]) -> bool {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let mut paths = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
     paths.any(|path| path.to_str().is_some_and(|path| prefixes.iter().any(|prefix| path.starts_with(prefix))))
@@ -147,47 +175,38 @@ pub(crate) fn variable(pid: i32, name: &str) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(value)))
 }
 
-/// The identity of a process: unlike its id alone, it does not match a later process with the same id, nor a process of
-/// another container or of an earlier boot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ProcessIdentity {
-    pub(crate) pid: i32,
-    /// Time of its start, in clock ticks since boot.
-    pub(crate) start: u64,
-    /// The boot and the namespace in which the id is valid, see [`pid_namespace`].
-    pid_namespace: String,
+/// Returns the words of the command line of a process.
+///
+/// # Errors
+///
+/// The error of reading `/proc`, or it is too long.
+pub(crate) fn command_line(pid: i32) -> io::Result<Vec<OsString>> {
+    let mut text = Vec::new();
+    File::open(format!("/proc/{pid}/cmdline"))?.take(LONGEST_COMMAND_LINE + 1).read_to_end(&mut text)?;
+    match text.len() as u64 > LONGEST_COMMAND_LINE {
+        true => Err(io::Error::other(format!("its command line has more than {LONGEST_COMMAND_LINE} bytes"))),
+        false => Ok(words(&text)),
+    }
 }
 
-impl ProcessIdentity {
-    /// Returns the identity of the process that has this id now.
-    ///
-    /// # Errors
-    ///
-    /// `NotFound` when there is no such process, or the error of reading `/proc`.
-    pub(crate) fn of(pid: i32) -> io::Result<Self> {
-        Ok(Self { pid, start: ProcStat::of(pid)?.start, pid_namespace: pid_namespace()? })
-    }
+/// Returns the words of a command line, each of which a NUL ends. A word may be empty.
+fn words(text: &[u8]) -> Vec<OsString> {
+    let text = text.strip_suffix(b"\0").unwrap_or(text);
+    text.split(|byte| *byte == 0).map(|word| OsStr::from_bytes(word).to_owned()).collect()
+}
 
-    /// Returns the identity as text, for [`ProcessIdentity::parse`].
-    pub(crate) fn to_text(&self) -> String {
-        format!("{} {} {}\n", self.pid, self.start, self.pid_namespace)
-    }
+/// Returns the folder that a process is in.
+///
+/// # Errors
+///
+/// The error of reading `/proc`.
+pub(crate) fn working_directory(pid: i32) -> io::Result<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/cwd"))
+}
 
-    /// Parses [`ProcessIdentity::to_text`]; `None` for an identity of an earlier boot or of another container.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let mut words = text.trim_ascii_end().splitn(3, ' ');
-        let (pid, start) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-        let pid_namespace = words.next()?.to_owned();
-        // `kill(2)` sends a signal for pid 0 or a negative pid to many processes, so such a number must never get
-        // there.
-        let is_valid = pid > 1 && self::pid_namespace().is_ok_and(|current| current == pid_namespace);
-        is_valid.then_some(Self { pid, start, pid_namespace })
-    }
-
-    /// Returns whether exactly this process is running.
-    pub(crate) fn is_running(&self) -> bool {
-        ProcStat::of(self.pid).is_ok_and(|stat| stat.start == self.start && !stat.has_ended())
-    }
+/// Returns the name of the program of a process; empty where it cannot be read.
+pub(crate) fn program_name(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
 /// Returns the boot id of the machine and the namespace of process ids: a process id means nothing outside of these.
@@ -195,7 +214,7 @@ impl ProcessIdentity {
 /// # Errors
 ///
 /// The error of reading `/proc`.
-fn pid_namespace() -> io::Result<String> {
+pub(crate) fn pid_namespace() -> io::Result<String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     Ok(format!("{} {}", boot.trim(), fs::read_link("/proc/self/ns/pid")?.display()))
 }
@@ -208,9 +227,10 @@ mod tests {
     fn a_stat_line_with_brackets_in_the_name_is_parsed() {
         let line =
             "4321 (a) b) (c) S 17 4300 4300 0 -1 4194560 99 0 33 8 50 5 0 0 20 0 1 0 987654 2695168 400 18446744";
-        let stat = ProcStat::parse(line).unwrap();
-        assert_eq!(stat, ProcStat { state: 'S', parent: 17, group: 4300, faults: 33, computed: 55, start: 987_654 });
-        assert_eq!(ProcStat::parse("4321 (a) S 17"), None);
+        let stat = ProcessStat { has_ended: false, parent: 17, group: 4300, computed: 55, start: 987_654 };
+        assert_eq!(parse_stat(line), Some((stat, 33)));
+        assert_eq!(parse_stat(&line.replace(" S ", " Z ")), Some((ProcessStat { has_ended: true, ..stat }, 33)));
+        assert_eq!(parse_stat("4321 (a) S 17"), None);
     }
 
     #[test]
@@ -220,26 +240,49 @@ mod tests {
         let path = file.path().to_str().unwrap();
         assert!(has_open(own, &["/dev/no-such-device", path]));
         assert!(!has_open(own, &["/dev/no-such-device"]) && !has_open(-1, &["/"]));
-        let (thread, _) = threads(own).into_iter().find(|(thread, _)| *thread != own).unwrap();
-        assert!(ProcStat::read(&format!("/proc/{own}/task/{thread}/stat")).is_ok());
+        let found: Vec<i32> = threads(own).into_iter().map(|(thread, _)| thread).collect();
+        assert!(found.contains(&nix::unistd::gettid().as_raw()), "{found:?}");
+        let other = found.into_iter().find(|thread| *thread != own).unwrap();
+        assert!(read_stat(&format!("/proc/{own}/task/{other}/stat")).is_ok());
         assert!(threads(-1).is_empty());
     }
 
     #[test]
-    fn an_identity_matches_only_its_own_process() {
-        let own = i32::try_from(std::process::id()).unwrap();
-        let identity = ProcessIdentity::of(own).unwrap();
-        assert!(identity.is_running());
-        assert_eq!(ProcessIdentity::parse(&identity.to_text()), Some(identity.clone()));
-        let successor = ProcessIdentity { start: identity.start + 1, ..identity.clone() };
-        assert!(!successor.is_running(), "a later process with the same id");
-        let (boot, namespace) = identity.pid_namespace.split_once(' ').unwrap();
-        for other in [format!("00000000-0000-0000-0000-000000000000 {namespace}"), format!("{boot} pid:[1]")] {
-            let text = ProcessIdentity { pid_namespace: other, ..identity.clone() }.to_text();
-            assert_eq!(ProcessIdentity::parse(&text), None, "{text}");
+    fn statm_and_io_files_are_parsed() {
+        assert_eq!(resident_pages("28341 6210 4021 1 0 12000 0\n"), Some(6210));
+        assert_eq!(resident_pages(""), None);
+        let io = "rchar: 98362432\nwchar: 700\nsyscr: 12\nsyscw: 3\nread_bytes: 4096\nwrite_bytes: 9\n";
+        assert_eq!((io_bytes(io, "rchar"), io_bytes(io, "read_bytes")), (98_362_432, 4096));
+        assert_eq!(io_bytes("nonsense", "rchar"), 0);
+        let own = load_counters(std::process::id() as i32);
+        assert!(own.resident > 0 && own.read > 0, "{own:?}");
+        assert_eq!(load_counters(-1), LoadCounters::default());
+    }
+
+    #[test]
+    fn the_listeners_of_this_process_are_found() {
+        let listeners =
+            ["127.0.0.1:0", "127.0.0.3:0", "[::1]:0"].map(|address| std::net::TcpListener::bind(address).unwrap());
+        let found = listening(&[std::process::id() as i32]);
+        for listener in listeners {
+            let address = listener.local_addr().unwrap();
+            assert!(found.contains(&address), "{address} in {found:?}");
         }
-        assert_eq!(ProcessIdentity::parse("1 0 x"), None);
-        assert_eq!(ProcessIdentity::parse(""), None);
-        assert_eq!(ProcStat::of(i32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(listening(&[-1]), []);
+    }
+
+    #[test]
+    fn each_word_of_a_command_line_is_kept_also_an_empty_one() {
+        assert_eq!(words(b"a\0\0b c\0"), ["a", "", "b c"]);
+        assert_eq!(words(b"a\0--x\0\0"), ["a", "--x", ""]);
+        let own = command_line(std::process::id() as i32).unwrap();
+        assert_eq!(own, std::env::args_os().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_namespace_of_process_ids_names_the_boot() {
+        let namespace = pid_namespace().unwrap();
+        let (boot, namespace) = namespace.split_once(' ').unwrap();
+        assert!(boot.len() == 36 && namespace.starts_with("pid:["), "{boot} {namespace}");
     }
 }

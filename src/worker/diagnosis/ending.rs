@@ -10,7 +10,7 @@ use super::cause::{Diagnosis, FailureCause};
 use super::evidence::{Evidence, KillReason};
 use super::log::WorkerLog;
 use super::machine::lost_gpu;
-use crate::os::linux::oom_kills::OomKill;
+use crate::os::oom_kills::OomKill;
 use crate::worker::process::runtime_dir::RuntimeDirError;
 
 /// A shell reports a child that a signal ended with this exit code plus the signal's number.

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::os::oom_kills::OomKill;
 use crate::telemetry::files::LogTail;
-use crate::os::linux::oom_kills::OomKill;
 
 /// The evidence about the end of a process.
 pub(crate) struct Evidence<'a> {

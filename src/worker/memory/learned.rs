@@ -293,7 +293,7 @@ mod tests {
         let path = folder.path().join("taken/learned.json");
         fs::write(folder.path().join("taken"), "a file in place of the folder").unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o500)).unwrap();
-        for path in [path, folder.path().join("read-only"), "/proc/none/learned.json".into()] {
+        for path in [path, folder.path().join("read-only"), "/dev/null/learned.json".into()] {
             let learned = LearnedMemory::load(&path);
             assert!(record(&learned, "a", 7));
             assert_eq!(learned.bytes(&key("a")), Some(7), "it is known until the end of the service");

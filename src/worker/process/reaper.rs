@@ -43,7 +43,7 @@ pub async fn reap_orphans(spawner: Spawner, stop: CancellationToken) {
 mod tests {
     use super::super::spawner::{CommandLine, Process, code_and_signal};
     use super::*;
-    use crate::os::linux::procfs::{self, ProcStat};
+    use crate::os::here;
     use std::time::Duration;
     use tokio::time::timeout;
     use tokio_util::task::TaskTracker;
@@ -58,8 +58,8 @@ mod tests {
 
     fn children_of_this_process() -> Vec<i32> {
         let own = nix::unistd::getpid().as_raw();
-        let is_child = |pid: &i32| ProcStat::of(*pid).is_ok_and(|stat| stat.parent == own);
-        procfs::pids().unwrap().into_iter().filter(is_child).collect()
+        let children = here::stats().unwrap().into_iter().filter(|(_, stat)| stat.parent == own);
+        children.map(|(pid, _)| pid).collect()
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +77,7 @@ mod tests {
             let mut process = shell(&spawner, "(true &); exit 7").await;
             // The process has ended and its status was not collected yet, so a wrong reaper could take it.
             timeout(DEADLINE, async {
-                while !ProcStat::of(process.pid()).is_ok_and(|stat| stat.has_ended()) {
+                while !here::stat(process.pid()).is_ok_and(|stat| stat.has_ended) {
                     tokio::task::yield_now().await;
                 }
                 spawner.reap().await

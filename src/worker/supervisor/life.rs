@@ -16,6 +16,8 @@ use tracing::{error, info, warn};
 
 use super::owner::{LifeEnd, Owner, StartFailure};
 use crate::dial::{DialTarget, OpenConnections};
+use crate::os::here;
+use crate::os::oom_kills::{OomCounters, OomKill};
 use crate::settings::values::GpuLayers;
 use crate::telemetry::files::{LogTail, pump};
 use crate::telemetry::log::{CLOCK, queued_writer};
@@ -29,8 +31,6 @@ use crate::worker::handle::LastExit;
 use crate::worker::health::load_progress::is_about_a_request;
 use crate::worker::load_phases::LoadPhases;
 use crate::worker::memory::gpu;
-use crate::os::linux::kernel::KernelRoots;
-use crate::os::linux::oom_kills::OomKills;
 use crate::worker::memory::reservation::Reservation;
 use crate::worker::plan::Program;
 use crate::worker::process::command::Launch;
@@ -57,7 +57,7 @@ pub(super) struct ProcessLife {
     /// The task that reads its output. In a set of this life, so that it is aborted with it.
     log_pumps: JoinSet<()>,
     /// The kernel's count of OOM kills before its start.
-    oom_kills: (KernelRoots, OomKills),
+    oom_kills: OomCounters,
     /// The memory that it may use.
     pub(super) reservation: Reservation,
     /// Keeps the port from other workers as long as this process may listen on it.
@@ -104,9 +104,8 @@ impl Owner {
         };
         let (address, cpus) = (port.address(), Cpus::here());
         let launch = Launch { plan, address, runtime_dir: &runtime_dir, cpus, help: help.as_deref() };
-        let roots = KernelRoots::here();
         // Counted before the start, so that a process that is killed at once is seen too.
-        let oom_kills = OomKills::count(&roots);
+        let oom_kills = here::oom_counters();
         let phases = Arc::new(Mutex::new(LoadPhases::begin(Instant::now())));
         let mut process = self.shared.spawner.spawn(launch.command_line()).await?;
         if let Err(error) = runtime_dir.record_process(process.pid()) {
@@ -132,7 +131,7 @@ impl Owner {
             prefetch,
             runtime_dir,
             log_pumps,
-            oom_kills: (roots, oom_kills),
+            oom_kills,
             reservation,
             port,
         })
@@ -206,8 +205,7 @@ impl Owner {
         let ended = leftovers::clear(&mut life.runtime_dir, life.process.pid()).await;
         // The last lines, which name the cause, may still be in the pipe.
         let _ = tokio::time::timeout(LOG_PUMP_GRACE, life.log_pumps.join_next()).await;
-        let (roots, oom_kills) = &life.oom_kills;
-        let memory = oom_kills.since(roots);
+        let memory = OomKill::between(&life.oom_kills, &here::oom_counters());
         let tail = life.log_tail.lock().unwrap_or_else(PoisonError::into_inner);
         let diagnosis = diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory });
         drop(tail);

@@ -11,9 +11,9 @@ use super::cause::FailureCause;
 use super::ending::not_started;
 use super::evidence::KillReason;
 use super::*;
+use crate::os::oom_kills::OomKill;
 use crate::telemetry::files::LogTail;
 use crate::worker::bounds::HINT_LENGTH;
-use crate::os::linux::oom_kills::OomKill;
 use crate::worker::process::runtime_dir::RuntimeDirError;
 
 /// How a process ended.

@@ -1,0 +1,18 @@
+//! Chooses the system: everything else in the crate names what it needs of it through this file.
+//!
+//! `--cfg llamagate_portable` takes the portable half on Linux too, for its tests.
+
+#[cfg(all(target_os = "linux", not(llamagate_portable)))]
+pub(crate) use super::linux::{
+    KernelGuard as ChildrenGuard, MOST_OPEN_FILES, advise_sequential, command_line, has_gpu_open, is_on_this_machine,
+    listening, load_counters, mapped_among, memory_available, memory_capacity, memory_folder, online_cpus,
+    oom_counters, opened_among, pid_namespace, program_name, reserve, resident, stat, stats, threads, variable,
+    working_directory,
+};
+#[cfg(not(all(target_os = "linux", not(llamagate_portable))))]
+pub(crate) use super::portable::{
+    MOST_OPEN_FILES, ShellGuard as ChildrenGuard, advise_sequential, command_line, has_gpu_open, is_on_this_machine,
+    listening, load_counters, mapped_among, memory_available, memory_capacity, memory_folder, online_cpus,
+    oom_counters, opened_among, pid_namespace, program_name, reserve, resident, stat, stats, threads, variable,
+    working_directory,
+};
