@@ -149,6 +149,7 @@ const OF_ONE_SYSTEM: &[&str] = &[
     "O_TMPFILE",
     "gettid",
     "accept4",
+    "tcp_user_timeout",
     "F_FULLFSYNC",
     "kqueue",
     "sysctl",

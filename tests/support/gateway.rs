@@ -159,11 +159,12 @@ impl Gateway {
         self.process.output()
     }
 
-    /// Returns the children of the gateway, but for a llama-server that only prints its help, which each start asks for.
+    /// Returns the children of the gateway, but for a llama-server that only prints its help, which each start asks for, and the
+    /// shell that ends the others where the kernel does not.
     pub(crate) fn child_pids(&self) -> Vec<u32> {
         let serves = |pid: &u32| {
             let words = resources::cmdline(*pid);
-            !words.is_empty() && words.iter().all(|word| word != "--help")
+            !words.is_empty() && words.iter().all(|word| word != "--help" && word != "llamagate-guard")
         };
         resources::children(self.pid()).into_iter().filter(serves).collect()
     }

@@ -8,6 +8,7 @@
 //! - `kernel.rs`: where the kernel shows its counters
 //! - `oom_kills.rs`: counts processes that the kernel killed because memory was short
 //! - `procfs.rs`: reads `/proc`
+//! - `sockets.rs`: options of sockets
 
 mod cgroup;
 mod children_guard;
@@ -17,6 +18,7 @@ mod host_memory;
 mod kernel;
 mod oom_kills;
 mod procfs;
+mod sockets;
 
 use super::oom_kills::OomCounters;
 use kernel::KernelRoots;
@@ -28,6 +30,7 @@ pub(crate) use procfs::{
     command_line, has_gpu_open, listening, load_counters, pid_namespace, program_name, resident, stat, stats, threads,
     variable, working_directory,
 };
+pub(crate) use sockets::without_user_timeout;
 
 /// Most open files that a process can be allowed: what the hard limit says.
 pub(crate) const MOST_OPEN_FILES: u64 = u64::MAX;

@@ -7,11 +7,13 @@
 //! - `files.rs`: files; which process has one open is not known
 //! - `memory.rs`: memory and CPUs
 //! - `processes.rs`: processes
+//! - `sockets.rs`: options of sockets
 
 mod children;
 mod files;
 mod memory;
 mod processes;
+mod sockets;
 
 pub(crate) use children::ShellGuard;
 pub(crate) use files::{advise_sequential, is_on_this_machine, mapped_among, memory_folder, opened_among, reserve};
@@ -20,3 +22,4 @@ pub(crate) use processes::{
     command_line, has_gpu_open, listening, load_counters, pid_namespace, program_name, resident, stat, stats, threads,
     variable, working_directory,
 };
+pub(crate) use sockets::without_user_timeout;
