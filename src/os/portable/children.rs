@@ -142,6 +142,7 @@ mod tests {
 
     /// Starts a process that waits for the end of its standard input, as the leader of a group.
     fn sleeper() -> Child {
+        #[expect(clippy::disallowed_methods, reason = "a test starts a process of its own")]
         let mut command = Command::new("/bin/cat");
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
     }
@@ -188,7 +189,7 @@ mod tests {
     #[test]
     fn a_shell_that_was_killed_is_replaced_by_one_that_knows_the_same_groups() {
         let guard = ShellGuard::start().unwrap();
-        let child = sleeper();
+        let mut child = sleeper();
         guard.add(group_of(&child));
         let first = i32::try_from(guard.state().shell.id()).unwrap();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), nix::sys::signal::Signal::SIGKILL).unwrap();
@@ -198,6 +199,7 @@ mod tests {
         assert!(here::stat(group_of(&child)).is_ok_and(|stat| !stat.has_ended));
         drop(guard);
         wait_for_end(group_of(&child));
+        let _ = child.wait();
     }
 
     #[test]
