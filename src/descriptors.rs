@@ -43,7 +43,7 @@ pub fn allocate(config: &Config) -> Result<Descriptors, SettingProblem> {
     };
     // If the system refuses, go on with the limit as it was.
     // The runtime uses epoll, so descriptors above 1023 are no problem, as they would be for select(2).
-    let most = hard.min(here::MOST_OPEN_FILES);
+    let most = here::most_open_files(hard);
     let is_raised = soft < most && setrlimit(Resource::RLIMIT_NOFILE, most, hard).is_ok();
     let limit = if is_raised { most } else { soft };
     let (connections, warning) = connections(limit, wanted, SlotCounts::of(&config.catalogue, wanted))?;

@@ -4,15 +4,15 @@
 
 #[cfg(all(target_os = "linux", not(llamagate_portable)))]
 pub(crate) use super::linux::{
-    KernelGuard as ChildrenGuard, MOST_OPEN_FILES, advise_sequential, command_line, has_gpu_open, is_on_this_machine,
-    listening, load_counters, mapped_among, memory_available, memory_capacity, memory_folder, online_cpus,
+    KernelGuard as ChildrenGuard, advise_sequential, command_line, has_gpu_open, is_on_this_machine, listening,
+    load_counters, mapped_among, memory_available, memory_capacity, memory_folder, most_open_files, online_cpus,
     oom_counters, opened_among, pid_namespace, program_name, reserve, resident, stat, stats, threads, variable,
     without_user_timeout, working_directory,
 };
 #[cfg(not(all(target_os = "linux", not(llamagate_portable))))]
 pub(crate) use super::portable::{
-    MOST_OPEN_FILES, ShellGuard as ChildrenGuard, advise_sequential, command_line, has_gpu_open, is_on_this_machine,
-    listening, load_counters, mapped_among, memory_available, memory_capacity, memory_folder, online_cpus,
+    ShellGuard as ChildrenGuard, advise_sequential, command_line, has_gpu_open, is_on_this_machine, listening,
+    load_counters, mapped_among, memory_available, memory_capacity, memory_folder, most_open_files, online_cpus,
     oom_counters, opened_among, pid_namespace, program_name, reserve, resident, stat, stats, threads, variable,
     without_user_timeout, working_directory,
 };

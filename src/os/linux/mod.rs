@@ -32,8 +32,10 @@ pub(crate) use procfs::{
 };
 pub(crate) use sockets::without_user_timeout;
 
-/// Most open files that a process can be allowed: what the hard limit says.
-pub(crate) const MOST_OPEN_FILES: u64 = u64::MAX;
+/// Returns how many open files a process can be allowed under this hard limit: all of them.
+pub(crate) fn most_open_files(hard: u64) -> u64 {
+    hard
+}
 
 /// Returns the bytes of the machine, or the smallest limit of its control groups if that is less. `None` if unknown.
 pub(crate) fn memory_capacity() -> Option<u64> {

@@ -4,8 +4,8 @@ use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use crate::os::oom_kills::OomCounters;
 
-/// Most open files that a process can be allowed: `OPEN_MAX` of macOS, which refuses a higher soft limit.
-pub(crate) const MOST_OPEN_FILES: u64 = 10_240;
+/// `OPEN_MAX` of macOS, which refuses a higher soft limit on open files.
+const OPEN_MAX: u64 = 10_240;
 
 /// The share of the memory that a GPU can use where it has none of its own, in per cent: Metal's
 /// `recommendedMaxWorkingSetSize` is about three quarters of it on Apple silicon.
@@ -28,6 +28,11 @@ pub(crate) fn memory_capacity() -> Option<u64> {
 /// Returns the bytes that are available on this machine. `None` if unknown.
 pub(crate) fn memory_available() -> Option<u64> {
     Some(machine().available_memory()).filter(|bytes| *bytes > 0)
+}
+
+/// Returns how many open files a process can be allowed under this hard limit.
+pub(crate) fn most_open_files(hard: u64) -> u64 {
+    hard.min(OPEN_MAX)
 }
 
 /// Returns the counters of OOM kills: there are none, so the cause of a SIGKILL is not known.

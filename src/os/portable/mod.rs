@@ -17,7 +17,7 @@ mod sockets;
 
 pub(crate) use children::ShellGuard;
 pub(crate) use files::{advise_sequential, is_on_this_machine, mapped_among, memory_folder, opened_among, reserve};
-pub(crate) use memory::{MOST_OPEN_FILES, memory_available, memory_capacity, online_cpus, oom_counters};
+pub(crate) use memory::{memory_available, memory_capacity, most_open_files, online_cpus, oom_counters};
 pub(crate) use processes::{
     command_line, has_gpu_open, listening, load_counters, pid_namespace, program_name, resident, stat, stats, threads,
     variable, working_directory,

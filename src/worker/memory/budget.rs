@@ -43,7 +43,7 @@ impl MemoryBudget {
     /// Blocking variant of [`Self::find`], without a time limit.
     fn find_blocking(setting: MemoryBudgetSetting) -> Self {
         let gpus = nvml::capacity().filter(|bytes| *bytes > 0);
-        let auto = || gpus.or_else(|| here::memory_capacity()).map(|bytes| bytes - bytes / MEMORY_RESERVE);
+        let auto = || gpus.or_else(here::memory_capacity).map(|bytes| bytes - bytes / MEMORY_RESERVE);
         let bytes = match setting {
             MemoryBudgetSetting::Auto => auto(),
             MemoryBudgetSetting::Bytes(bytes) => Some(bytes),
