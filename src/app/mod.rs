@@ -71,7 +71,7 @@ use crate::telemetry::access::AccessLog;
 use crate::telemetry::files::{LogFolder, LogRules};
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::CertificateStore;
+use crate::tls::{CertificateRenewal, CertificateStore};
 use crate::traces::{TraceSettings, Tracer, export_spans};
 use crate::worker::{self, Spawner, WorkerContext};
 use bounds::LEARNED_MEMORY_FILE;
@@ -274,6 +274,9 @@ fn serve(
     let note = listeners.publish_note(settings, certificates.as_deref()).map(Arc::new);
     if let Some(store) = &certificates {
         tasks.spawn(Arc::clone(store).watch(stop_rest.clone()));
+        if let Some(renewal) = CertificateRenewal::of_store(store, &accounting.metrics) {
+            tasks.spawn(renewal.run(stop_rest.clone()));
+        }
     }
     if let Some((leaf, note)) = leaf.zip(note.as_ref()) {
         tasks.spawn(certificates::keep_note(leaf, Arc::clone(note), stop_rest.clone()));

@@ -245,6 +245,7 @@ impl Reloader {
         for key in restart_only_changes(&current.resolved, &in_effect.resolved) {
             warn!("{} has changed, which takes effect at the next start", key.to_ascii_uppercase());
         }
+        self.order_certificate(&in_effect.resolved);
         let new = in_effect.resolved.warnings.iter().filter(|warning| !current.resolved.warnings.contains(warning));
         for warning in new {
             warn!("{warning}");
@@ -254,6 +255,21 @@ impl Reloader {
         *current = InEffect { generation: current.generation + 1, ..in_effect };
         self.downloads.set_settings(Arc::new(current.resolved.config.settings.clone()));
         Ok(keys_loaded)
+    }
+
+    /// Has a certificate ordered at once if it is due, or if it is for other names than the settings say.
+    fn order_certificate(&self, resolved: &Resolved) {
+        let domains = resolved.config.settings.tls.tls_acme_domains.names();
+        let store = self.followed.certificates.as_deref();
+        let begins_or_ends = match store {
+            // The names of before are kept until the next start.
+            Some(store) if domains.is_empty() => store.has_ca(),
+            Some(store) => !store.order_for(domains),
+            None => !domains.is_empty(),
+        };
+        if begins_or_ends {
+            warn!("TLS_ACME_DOMAINS begins or ends to name domains, which takes effect at the next start");
+        }
     }
 
     /// Returns where models lie, and the models that are served.

@@ -23,7 +23,8 @@ pub(super) fn run(flags: Flags, environment: Environment) -> ExitCode {
     // mistake was made in another setting.
     let inputs = resolve_inputs(flags.0, environment);
     let platform = detect_platform(&inputs.environment);
-    let keys = ["host", "port", "port_health", "tls_cert", "tls_key", "tls_self_signed", "tls_health"];
+    let keys =
+        ["host", "port", "port_health", "tls_cert", "tls_key", "tls_self_signed", "tls_acme_domains", "tls_health"];
     let (listen, has_tls) = match resolve_only(&inputs, &platform, &keys) {
         Ok((settings, _)) => (settings.listen.clone(), settings.has_health_tls()),
         Err(problems) => return report_problems(&problems),

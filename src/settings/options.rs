@@ -11,10 +11,11 @@ use std::path::PathBuf;
 
 use super::reader::Reader;
 use super::values::{
-    ByteSize, CacheMode, CollectorCompression, CollectorHeaders, CollectorProtocol, CollectorUrl, Context,
-    DownloadConnections, ExtraArgs, GpuLayers, HostNames, HourlyPrice, HubEndpoint, HubToken, KeptTime, LogFormat,
-    LogLevel, MemoryBudgetSetting, Milliseconds, ModelStores, Networks, Origins, RunpodMode, SampledShare, Seconds,
-    ServeModelsDir, ServiceAttributes, ServiceKey, Strategy, TraceExporter, TraceSampler, UsageFile, Value, ZeroIsOff,
+    AcmeBindingKey, AcmeContacts, AcmeDirectory, AcmeDomains, ByteSize, CacheMode, CollectorCompression,
+    CollectorHeaders, CollectorProtocol, CollectorUrl, Context, DownloadConnections, ExtraArgs, GpuLayers, HostNames,
+    HourlyPrice, HubEndpoint, HubToken, KeptTime, LogFormat, LogLevel, MemoryBudgetSetting, Milliseconds, ModelStores,
+    Networks, Origins, RunpodMode, SampledShare, Seconds, ServeModelsDir, ServiceAttributes, ServiceKey, Strategy,
+    TraceExporter, TraceSampler, UsageFile, Value, ZeroIsOff,
 };
 use crate::models::{ModelPlaces, PlaceKind};
 
@@ -189,6 +190,14 @@ options! {
         tls_cert: Option<PathBuf> = "", Restart, "File of the certificate and its chain in PEM, for HTTPS on the gateway port (see TLS.md). It and the other files of TLS are looked at every 5 seconds; what cannot be used changes nothing.";
         tls_key: Option<PathBuf> = "", Restart, "File of the private key of `TLS_CERT` in PEM, without a password: PKCS#8, PKCS#1 or SEC1.";
         tls_self_signed: bool = "false", Restart, "Make a certificate in place of `TLS_CERT` and `TLS_KEY`, keep it in `$DATA_DIR/tls`, and print its fingerprint at the start. It is for `HOST`, the public address that the platform tells, `localhost` and `UI_HOSTS`.";
+        tls_acme_domains: AcmeDomains = "", Reload, "Comma-separated list of DNS names such as `llm.example.org`, for which a certificate is got from a CA by ACME, kept in `$DATA_DIR/tls/acme`, and renewed (see TLS.md). The CA must reach `PORT` as port 443 of each name. The first name takes effect at the next start, and so does the removal of the last.";
+        tls_acme_accept_terms: bool = "false", Restart, "You have read the terms of service of the CA and accept them. Without it nothing is ordered, and the start fails.";
+        tls_acme_directory: AcmeDirectory = "https://acme-v02.api.letsencrypt.org/directory", Restart, "Address of the CA's directory; `http` only on this machine.";
+        tls_acme_contact: AcmeContacts = "", Restart, "Comma-separated list of mail addresses that the CA may write to.";
+        tls_acme_ca: Option<PathBuf> = "", Restart, "File of certificate authorities in PEM that the address of `TLS_ACME_DIRECTORY` is trusted by, for a private CA; else those of this machine.";
+        tls_acme_eab_kid: Option<String> = "", Restart, "Name of the key that the CA gave for its account (external account binding), if it asks for one.";
+        tls_acme_eab_hmac_key: Option<AcmeBindingKey> = "" from Variable, Restart, "That key, in Base64 for URLs. It is used once, to open the account.";
+        tls_acme_retry: Seconds = "5m", Restart, "Wait after an order that brought no certificate; twice as long after each further one, up to 6 hours, and longer if the CA asks for it.";
         tls_client_ca: Option<PathBuf> = "", Restart, "File of certificate authorities in PEM: clients must have a certificate of one of them (mTLS), besides their key.";
         tls_health: bool = "false", Restart, "Speak TLS on the health port too. With `PORT_HEALTH` = `PORT` both do.";
     }
@@ -348,7 +357,7 @@ impl Engine {
 impl Settings {
     /// Whether the gateway port speaks TLS.
     pub fn has_tls(&self) -> bool {
-        self.tls.tls_cert.is_some() || self.tls.tls_self_signed
+        self.tls.tls_cert.is_some() || self.tls.tls_self_signed || !self.tls.tls_acme_domains.is_empty()
     }
 
     /// Whether what answers on the health port speaks TLS.

@@ -63,7 +63,7 @@ pub struct OutcomeLabels {
 /// Labels of `llamagate_tls_certificate_expiry_timestamp_seconds`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct CertificateLabels {
-    /// Where the certificate comes from: `files` or `self_signed`.
+    /// Where the certificate comes from: `files`, `self_signed` or `acme`.
     pub source: &'static str,
 }
 

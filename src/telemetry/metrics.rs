@@ -159,9 +159,10 @@ metrics! {
     trace_spans_exported: Counter = Counter::default(), "llamagate_trace_spans_exported", "", "Spans that the OpenTelemetry collector has taken";
     trace_spans_dropped: Counter = Counter::default(), "llamagate_trace_spans_dropped", "", "Spans that were lost because too many waited for their export, or because the collector did not take them";
     trace_export_failures: Counter = Counter::default(), "llamagate_trace_export_failures", "", "Exports that the collector did not take";
-    tls_expiry: Family<CertificateLabels, Gauge> = Family::default(), "llamagate_tls_certificate_expiry_timestamp_seconds", "source", "When the TLS certificate in use expires, in seconds since 1970: subtract `time()`";
+    tls_expiry: Family<CertificateLabels, Gauge> = Family::default(), "llamagate_tls_certificate_expiry_timestamp_seconds", "source", "When the TLS certificate in use expires, in seconds since 1970: subtract `time()`. 0 while none has come from the CA";
     tls_reloads: Family<OutcomeLabels, Counter> = Family::default(), "llamagate_tls_reloads", "outcome", "Changes of the files of the TLS certificate by outcome: `replaced`, or `failed` if the one of before stays in use";
-    tls_handshakes: Family<OutcomeLabels, Counter> = Family::default(), "llamagate_tls_handshakes", "outcome", "TLS handshakes by outcome: `done`, `failed`, `timed_out`, or `plain_http` for clients that spoke HTTP without TLS";
+    tls_handshakes: Family<OutcomeLabels, Counter> = Family::default(), "llamagate_tls_handshakes", "outcome", "TLS handshakes by outcome: `done`, `failed`, `timed_out`, `challenge` for a look of the CA, or `plain_http` for clients that spoke HTTP without TLS";
+    tls_acme_orders: Family<OutcomeLabels, Counter> = Family::default(), "llamagate_tls_acme_orders", "outcome", "Orders of a TLS certificate at the CA by outcome: `issued`, `failed`, or `rate_limited` if the CA takes no more for now";
     log_lines_lost: Family<FolderLabels, Gauge> = Family::default(), "llamagate_log_lines_lost", "folder", "Log lines that were lost because the queue was full or the disk did not take them";
 }
 

@@ -39,6 +39,20 @@ pub(super) fn read_with_mode(setting: &'static str, path: &Path) -> Result<(Vec<
     if bytes.len() as u64 > PEM_SIZE { Err(failed(CertificateFault::TooLarge)) } else { Ok((bytes, mode)) }
 }
 
+/// Reads a file that the service has written itself; `None` if there is none, or if it is larger than any that is written.
+///
+/// # Errors
+/// It is there and cannot be read. Clients may trust what it holds, so it must not be replaced then.
+pub(super) fn read_kept(setting: &'static str, path: &Path) -> Result<Option<Vec<u8>>, CertificateError> {
+    read(setting, path).map(Some).or_else(|error| match error.fault {
+        CertificateFault::Unreadable(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        CertificateFault::Unreadable(source) => {
+            Err(CertificateError::new(setting, path, CertificateFault::KeptUnreadable(source)))
+        }
+        _ => Ok(None),
+    })
+}
+
 /// Returns the text form of DER under this label, such as `CERTIFICATE`.
 pub(super) fn encode(label: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);

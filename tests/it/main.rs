@@ -8,6 +8,9 @@ mod support;
 
 mod access;
 mod accounts;
+mod acme;
+mod acme_faults;
+mod acme_real;
 mod applications;
 mod arguments;
 mod background;

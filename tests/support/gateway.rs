@@ -295,7 +295,11 @@ impl Builder {
     #[track_caller]
     pub(crate) fn start(self) -> Gateway {
         let is_real = matches!(self.backend, Backend::Real { .. } | Backend::Reals { .. });
-        let has_tls = ["TLS_CERT", "TLS_SELF_SIGNED"].iter().any(|&variable| self.settings.contains_key(variable));
+        let has_tls = ["TLS_CERT", "TLS_SELF_SIGNED", "TLS_ACME_DOMAINS"]
+            .iter()
+            .any(|&variable| self.settings.contains_key(variable));
+        let has_tls =
+            has_tls || matches!(&self.backend, Backend::Fakes { config, .. } if config.contains("tls_acme_domains"));
         let (mut process, folder, models) = self.spawn();
         let port = eventually_some("the gateway writes PORT_FILE", wait::STARTS, || {
             let status = process.try_exit_status();

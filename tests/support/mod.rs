@@ -1,5 +1,6 @@
 //! Support for the integration tests. All functions block, so that a test reads from top to bottom.
 //!
+//! - `acme/`: a CA that speaks ACME
 //! - `certificates.rs`: certificates of tests
 //! - `client.rs`: HTTP clients that see what is on the wire
 //! - `client_program.rs`: programs of clients that use a gateway
@@ -29,6 +30,7 @@
     reason = "test support: each test program uses a part of it; it starts processes and fails by panicking"
 )]
 
+pub(crate) mod acme;
 pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod client_program;

@@ -2,6 +2,7 @@
 //!
 //! An invalid value is always an error; no type falls back to a default or to "off".
 //!
+//! - `acme/`: settings about certificates of a CA
 //! - `backend_api.rs`: the API that a remote backend speaks
 //! - `clients/`: settings about clients
 //! - `dimensions.rs`: the lengths of a model's vectors
@@ -17,6 +18,7 @@
 //! - `usage.rs`: `USAGE_DB`, `USAGE_KEEP` and `PRICE_PER_HOUR`
 //! - `value.rs`: the trait of these types, and the error of parsing
 
+mod acme;
 mod backend_api;
 mod clients;
 mod dimensions;
@@ -32,6 +34,7 @@ mod traces;
 mod usage;
 mod value;
 
+pub use acme::{AcmeBindingKey, AcmeContacts, AcmeDirectory, AcmeDomains};
 pub use backend_api::BackendApi;
 pub use clients::{HostNames, Networks, Origins, ServiceKey};
 pub use dimensions::Dimensions;
