@@ -1,5 +1,4 @@
-//! Real programs for ACME: certificates from Pebble, the ACME server of Let's Encrypt for tests, and certbot's library as a client
-//! of the CA that the other tests use.
+//! Certificates of a CA by ACME, from Pebble, the ACME server of Let's Encrypt for tests.
 
 use std::{
     fs,
@@ -18,9 +17,7 @@ use super::{
     acme::{CHAT, NAME, body, open_as, orders, shown_names, wait_issued},
     service_commands::free_port,
     support::{
-        acme::{AcmeFaults, AcmeServer},
         certificates::{TestIssuer, shown_certificate},
-        client_program::{run_client, script},
         gateway::Gateway,
         process::Process,
         wait::{ANSWERS, STARTS, eventually},
@@ -140,20 +137,4 @@ fn certificates_come_from_a_real_ca_and_are_renewed() {
         assert!(open_as(gateway.url(), "www.example.org", pebble.trusting(folder.path())).is_ok());
         assert!(!gateway.output().contains("an account has been opened"));
     }
-}
-
-#[test]
-fn the_ca_of_these_tests_serves_the_library_of_certbot() {
-    let Some(python) = std::env::var_os("LLAMAGATE_TEST_ACME") else {
-        eprintln!("LLAMAGATE_TEST_ACME is not set: certbot's library is not asked about the CA of these tests");
-        return;
-    };
-    let (ca, folder) = (AcmeServer::start(), tempfile::tempdir().unwrap());
-    ca.set_faults(AcmeFaults { bad_nonces: 1, ..AcmeFaults::default() });
-    let port = free_port();
-    ca.look_at(&format!("https://127.0.0.1:{port}"));
-    let mut client = Command::new(python);
-    client.arg(script("acme_client.py")).args([&ca.directory(), &port.to_string(), NAME, "www.example.org"]);
-    run_client(client.env("REQUESTS_CA_BUNDLE", ca.write_root(folder.path())));
-    assert_eq!((ca.orders().len(), ca.mistakes()), (1, vec![]));
 }

@@ -1,5 +1,5 @@
 //! A CA that speaks ACME (RFC 8555) over HTTPS: it checks signatures and nonces, looks at challenges with handshakes, and
-//! issues certificates. It fails as a test says. That real clients take it for a CA is shown in `it/acme_real.rs`.
+//! issues certificates. It fails as a test says.
 //!
 //! - `jws.rs`: signed requests
 //! - `routes.rs`: what is answered
