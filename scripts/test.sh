@@ -65,6 +65,7 @@ start_fetching() {
     scripts/get-test-models.sh
     scripts/get-model.sh
     scripts/get-nginx.sh
+    scripts/get-valkey.sh
     # Not every machine may install a browser, or has these tools.
     scripts/get-chromium.sh || true
     scripts/get-deploy-tools.sh || true
@@ -84,6 +85,7 @@ get_test_programs() {
   LLAMAGATE_TEST_MODELS=$(scripts/get-test-models.sh)
   LLAMAGATE_TEST_SMOLLM=$(scripts/get-model.sh)
   LLAMAGATE_TEST_NGINX=$(scripts/get-nginx.sh)
+  LLAMAGATE_TEST_VALKEY=$(scripts/get-valkey.sh)
   LLAMAGATE_TEST_PYTHON=$cache_dir/venv/bin/python
   LLAMAGATE_TEST_LITELLM=$cache_dir/litellm/bin/python
   LLAMAGATE_TEST_RUNPOD=$cache_dir/runpod/bin/python
@@ -92,7 +94,7 @@ get_test_programs() {
   LLAMAGATE_TEST_NODE=$cache_dir/node/node_modules
   export LLAMA_SERVER LLAMAGATE_TEST_MODELS LLAMAGATE_TEST_SMOLLM LLAMAGATE_TEST_PYTHON LLAMAGATE_TEST_LITELLM
   export LLAMAGATE_TEST_RUNPOD LLAMAGATE_TEST_NGINX LLAMAGATE_TEST_OLLAMA LLAMAGATE_TEST_RETRIEVAL
-  export LLAMAGATE_TEST_NODE
+  export LLAMAGATE_TEST_NODE LLAMAGATE_TEST_VALKEY
   if LLAMAGATE_TEST_CHROMIUM=$(scripts/get-chromium.sh 2>/dev/null); then
     export LLAMAGATE_TEST_CHROMIUM
   else
