@@ -36,6 +36,7 @@
 //! | [`runpod`] | jobs from the queue of a RunPod endpoint |
 //! | [`service_note`] | where a running service listens and which process it is, for commands on its machine |
 //! | [`settings`] | every setting: name, default, bounds, and where its value comes from |
+//! | [`shared_limits`] | limits of keys that replicas share through a Valkey or Redis server |
 //! | [`sqlite_file`] | SQLite files: made, migrated, and told from those of other programs |
 //! | [`telemetry`] | metrics, access log, program log and log files |
 //! | [`tls`] | the certificate that clients see, and how it is followed |
@@ -76,6 +77,7 @@ pub mod retry_after;
 pub mod runpod;
 pub mod service_note;
 pub mod settings;
+pub mod shared_limits;
 pub mod sqlite_file;
 pub mod telemetry;
 pub mod tls;

@@ -67,6 +67,7 @@ use crate::preflight::Prepared;
 use crate::runpod::QueueWorker;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, HEALTH_CONNECTIONS};
 use crate::settings::{Inputs, Resolved, Settings, options};
+use crate::shared_limits;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::files::{LogFolder, LogRules};
 use crate::telemetry::log::LogGuard;
@@ -251,7 +252,13 @@ fn serve(
     let is_behind_edge = platform.kind == platform::PlatformKind::RunpodServerless;
     let hosts: Vec<String> =
         platform.hosts().into_iter().chain(settings.ui.ui_hosts.names().map(str::to_owned)).collect();
-    let authenticator = Authenticator::new(ready.keys.clone(), &settings.access, is_behind_edge, &hosts);
+    let limits_store = shared_limits::connect(&settings.access, &context.cores.cores(), &accounting.metrics)?;
+    if limits_store.is_some() && ready.keys.is_none() {
+        warn!("LIMITS_STORE has no effect: there are no API keys whose limits could be shared");
+    }
+    let store_of_gateway = limits_store.clone();
+    let authenticator =
+        Authenticator::new(ready.keys.clone(), &settings.access, is_behind_edge, &hosts, store_of_gateway);
     let operator_api = operator_api::build(context, accounts, models, &authenticator);
     authenticator.restore(used_budgets, at);
     let queues = Arc::clone(&models.queues);
@@ -304,7 +311,7 @@ fn serve(
         warn!("there is no key file: jobs are run, and requests over HTTP are refused");
     }
     let jobs = ready.queue.as_ref().map(|queue| QueueWorker::start(queue, Arc::clone(&gateway), Arc::clone(fleet)));
-    Ok(Service { jobs: jobs.transpose()?, gateway, operator_api, listening, health_thread, note })
+    Ok(Service { jobs: jobs.transpose()?, gateway, operator_api, listening, health_thread, note, limits_store })
 }
 
 /// Returns the limits for each connection of a client.
@@ -337,7 +344,7 @@ fn start_accounting_tasks(context: &RunContext, accounts: &Accounts, models: &Mo
 /// Shuts the service down. `reason` says why no job can be served any more, if that is why it stops.
 async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSignals) {
     let Running { service, models, accounts, context } = running;
-    let Service { gateway, operator_api, listening, health_thread, mut jobs, note } = service;
+    let Service { gateway, operator_api, listening, health_thread, mut jobs, note, limits_store } = service;
     let settings = &context.settings;
     operator_api.stopping.store(true, Ordering::Relaxed);
     // First: what has arrived is kept, and those who follow a download leave.
@@ -365,6 +372,10 @@ async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSign
     // refused connection.
     context.stop_gateway.cancel();
     let _ = listening.await;
+    if let Some(store) = limits_store {
+        // On the cores, while they still run: other replicas need not wait for what this one held.
+        store.close().await;
+    }
     context.cores.stop(CONNECTION_GRACE).await;
     models.reconciler.stop_all().await;
     context.stop_rest.cancel();

@@ -196,6 +196,9 @@ impl Gateway {
             requested_model: requested_model.as_deref(),
         };
         context.budgets = self.book(&received, &mut caller, record)?;
+        if self.shares_limits {
+            Box::pin(self.take_shared(route, &caller, record)).await?;
+        }
         // An answer that is kept, or on its way for an equal request, needs no slot and no worker.
         if let Some(cache) = &self.cache
             && let Some(found) = Box::pin(self.answer_from_cache(cache, &received, &caller, context, record)).await?

@@ -107,6 +107,8 @@ pub struct Gateway {
     pub(super) pages: Pages,
     /// `OLLAMA_API`
     serves_ollama: bool,
+    /// Whether `LIMITS_STORE` is set.
+    pub(super) shares_limits: bool,
     /// `STRICT_PARAMETERS`
     pub(super) checks_parameters: bool,
     pub(super) activity: Arc<Activity>,
@@ -162,6 +164,7 @@ impl Gateway {
             accounting,
             models_api: ModelsApi::new(settings.routing.list_aliases, translation_limits),
             serves_ollama: settings.routing.ollama_api,
+            shares_limits: settings.access.limits_store.is_some(),
             checks_parameters: settings.limits.strict_parameters,
             activity: Activity::new(),
             is_closed_to_clients: AtomicBool::new(false),
@@ -381,10 +384,12 @@ impl ResponseContext {
         if let Some(mark) = self.cache_mark {
             mark.insert_headers(headers);
         }
+        let shared_left = self.meter.as_ref().and_then(|meter| meter.share()?.tokens_left());
         if let Some(meter) = self.meter {
             meter.insert_headers(headers);
         }
         if let Some(left) = self.budgets.and_then(|budgets| budgets.tokens_left(Timestamp::now())) {
+            let left = shared_left.map_or(left, |of_all| left.min(of_all));
             headers.insert(X_BUDGET_REMAINING_TOKENS, headers::number_value(left));
         }
         if let Some(body) = self.body {

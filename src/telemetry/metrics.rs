@@ -4,8 +4,8 @@
 
 pub use super::labels::{
     BudgetLabels, CertificateLabels, CodeLabels, DownloadStateLabels, DraftLabels, FolderLabels, KeyLabels,
-    ModelLabels, OutcomeLabels, PhaseLabels, RequestLabels, RouteLabels, StateLabels, SuspendedKeyLabels, TokenLabels,
-    WorkerLabels,
+    ModelLabels, OutcomeLabels, PhaseLabels, ReasonLabels, RequestLabels, RouteLabels, StateLabels, SuspendedKeyLabels,
+    TokenLabels, WorkerLabels,
 };
 
 use std::collections::BTreeSet;
@@ -135,6 +135,9 @@ metrics! {
     key_requests: Family<KeyLabels, Counter> = Family::default(), "llamagate_key_requests", "key, status_class", "Requests by key and status class";
     key_suspended: Family<SuspendedKeyLabels, Gauge> = Family::default(), "llamagate_key_suspended", "key", "1 for each API key that is suspended because workers crashed while only its requests were in flight";
     budget_left: Family<BudgetLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_budget_left", "key, budget", "What is left of each budget of a key, besides what requests in flight have reserved: requests, tokens or cost";
+    limits_store_up: Gauge = Gauge::default(), "llamagate_limits_store_up", "", "1 while the server of `LIMITS_STORE` answers in time, 0 while each replica has limits of its own; 0 without one";
+    limits_store_fallbacks: Family<ReasonLabels, Counter> = Family::default(), "llamagate_limits_store_fallbacks", "reason", "Requests for which the limits of this replica alone counted, though `LIMITS_STORE` is set: it is `away`, was `slow`, or answered with an `error`";
+    limits_store_lost: Counter = Counter::default(), "llamagate_limits_store_lost", "", "Requests whose end the server of `LIMITS_STORE` was not told, because it was away for too long or did not take it";
     worker_state: Family<StateLabels, Gauge> = Family::default(), "llamagate_worker_state", "model, worker, state", "1 for the state that a worker is in, 0 for the others";
     worker_restarts: Family<WorkerLabels, Counter> = Family::default(), "llamagate_worker_restarts", "model, worker", "Restarts of a worker";
     workers_ready: Family<ModelLabels, Gauge> = Family::default(), "llamagate_workers_ready", "model", "Workers that can serve requests";

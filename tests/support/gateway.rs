@@ -476,6 +476,11 @@ pub(crate) fn nginx() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_NGINX", "nginx/nginx")
 }
 
+/// Returns a Valkey or Redis server: LLAMAGATE_TEST_VALKEY, else the one that scripts/get-valkey.sh keeps in the checkout.
+pub(crate) fn valkey() -> PathBuf {
+    given_or_cached("LLAMAGATE_TEST_VALKEY", "valkey/server")
+}
+
 fn given_or_cached(variable: &str, cached: &str) -> PathBuf {
     let path = match std::env::var_os(variable) {
         Some(given) => PathBuf::from(given),

@@ -18,6 +18,7 @@
 //! - `scripted.rs`: the script, journal and control socket of the fake llama-server (`fake/`)
 //! - `socket.rs`: a blocking socket, with or without TLS
 //! - `terminal.rs`: a program in a terminal
+//! - `valkey.rs`: a Valkey or Redis server
 //! - `vendors.rs`: servers with APIs of their own for reranking and embeddings
 //! - `wait.rs`: waiting for conditions
 
@@ -48,5 +49,6 @@ pub(crate) mod runpod;
 pub(crate) mod scripted;
 pub(crate) mod socket;
 pub(crate) mod terminal;
+pub(crate) mod valkey;
 pub(crate) mod vendors;
 pub(crate) mod wait;

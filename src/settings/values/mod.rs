@@ -7,6 +7,7 @@
 //! - `dimensions.rs`: the lengths of a model's vectors
 //! - `extra_args.rs`: `EXTRA_ARGS` and `args`
 //! - `hub.rs`: `HF_ENDPOINT`, `HF_TOKEN` and `DOWNLOAD_CONNECTIONS`
+//! - `limits_store.rs`: the address of the store for shared limits
 //! - `masking.rs`: arguments as they may be printed
 //! - `model_stores.rs`: `MODEL_STORES`
 //! - `name_pattern.rs`: model names with `*`
@@ -22,6 +23,7 @@ mod clients;
 mod dimensions;
 mod extra_args;
 mod hub;
+mod limits_store;
 mod masking;
 mod model_stores;
 mod name_pattern;
@@ -38,6 +40,7 @@ pub use dimensions::Dimensions;
 pub use extra_args::ExtraArgs;
 pub(crate) use extra_args::{ArgumentsPlace, takes_any_text};
 pub use hub::{DownloadConnections, HubEndpoint, HubToken};
+pub use limits_store::LimitsStoreAddress;
 pub use masking::masked_arguments;
 pub(crate) use masking::{dashed, is_secret, looks_like_an_option};
 pub use model_stores::ModelStores;
