@@ -68,6 +68,7 @@ start_fetching() {
     # Not every machine may install a browser, or has these tools.
     scripts/get-chromium.sh || true
     scripts/get-deploy-tools.sh || true
+    scripts/get-rpc-server.sh || true
   } >/dev/null 2>"$fetch_log" </dev/null &
   fetching=$!
   set +m
@@ -98,6 +99,12 @@ get_test_programs() {
   else
     unset LLAMAGATE_TEST_CHROMIUM
     summary+=("skipped         the page in a browser: there is no Chromium (scripts/get-chromium.sh says why)")
+  fi
+  if LLAMAGATE_TEST_RPC=$(scripts/get-rpc-server.sh 2>/dev/null); then
+    export LLAMAGATE_TEST_RPC
+  else
+    unset LLAMAGATE_TEST_RPC
+    summary+=("skipped         models on several machines: there is no rpc-server (scripts/get-rpc-server.sh says why)")
   fi
   if deploy_tools=$(scripts/get-deploy-tools.sh 2>/dev/null); then
     export LLAMAGATE_TEST_DEPLOY=$deploy_tools/bin/python

@@ -17,6 +17,7 @@
 //! - `reload.rs`: reads configuration and keys again, all or nothing
 //! - `reports.rs`: what the service reports about itself while it runs
 //! - `requests/`: what the application does for requests that no worker serves
+//! - `rpc_server/`: `llamagate rpc`
 //! - `shelf_watch.rs`: scans the models folder when a request or a failed load asks for it
 //! - `signals.rs`: the signals that the service handles
 //! - `stages.rs`: what each stage of the startup passes to the next
@@ -33,12 +34,14 @@ mod model_reconciler;
 mod reload;
 mod reports;
 mod requests;
+mod rpc_server;
 mod shelf_watch;
 mod signals;
 mod stages;
 
 pub use ending::RunOutcome;
 pub use llama_help::read_llama_help;
+pub use rpc_server::{BadRpcAddress, BadRpcArgument, RpcAddress, RpcArguments, RpcRole, run_rpc_server};
 pub use signals::{Signals, StopSignals};
 pub use stages::Startup;
 

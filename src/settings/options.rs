@@ -250,6 +250,7 @@ options! {
     /// How llama-server is started and kept running.
     Engine engine "llama-server" {
         llama_server: Option<PathBuf> = "", Reload, "Path of the llama-server binary. Detected: on `PATH`, then beside the gateway, then `/app/llama-server`.";
+        rpc_server: Option<PathBuf> = "", Restart, "Path of llama.cpp's rpc-server, for `llamagate rpc` (see RPC.md). Detected: `rpc-server` or `ggml-rpc-server` on `PATH`, then beside llama-server, beside the gateway, in `/app`, and where Debian's package `llama.cpp-tools-extra` puts it.";
         port_backend: u16 = "8080", Reload, "First port tried for llama-server, always on 127.0.0.1.";
         ngl: GpuLayers = "99", Reload, "Layers on the GPU (`--n-gpu-layers`); `0` = CPU only, `all` = all of them, `auto` = llama-server decides.";
         ctx: Context = "16384", Reload, "Context length per slot, in tokens; llama-server's total is this times `PARALLEL`.";

@@ -122,6 +122,15 @@ pub struct DraftLabels {
     pub model: Label,
 }
 
+/// Labels of an rpc-server that a model uses.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RpcServerLabels {
+    /// The id of the model.
+    pub model: String,
+    /// The address of the rpc-server, as configured.
+    pub rpc_server: String,
+}
+
 /// Labels of a worker.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct WorkerLabels {

@@ -4,8 +4,8 @@
 
 pub use super::labels::{
     BudgetLabels, CertificateLabels, CodeLabels, DownloadStateLabels, DraftLabels, FolderLabels, KeyLabels,
-    ModelLabels, OutcomeLabels, PhaseLabels, RequestLabels, RouteLabels, StateLabels, SuspendedKeyLabels, TokenLabels,
-    WorkerLabels,
+    ModelLabels, OutcomeLabels, PhaseLabels, RequestLabels, RouteLabels, RpcServerLabels, StateLabels,
+    SuspendedKeyLabels, TokenLabels, WorkerLabels,
 };
 
 use std::collections::BTreeSet;
@@ -137,6 +137,7 @@ metrics! {
     budget_left: Family<BudgetLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_budget_left", "key, budget", "What is left of each budget of a key, besides what requests in flight have reserved: requests, tokens or cost";
     worker_state: Family<StateLabels, Gauge> = Family::default(), "llamagate_worker_state", "model, worker, state", "1 for the state that a worker is in, 0 for the others";
     worker_restarts: Family<WorkerLabels, Counter> = Family::default(), "llamagate_worker_restarts", "model, worker", "Restarts of a worker";
+    rpc_server_up: Family<RpcServerLabels, Gauge> = Family::default(), "llamagate_rpc_server_up", "model, rpc_server", "1 for each rpc-server of a model (`rpc`) that was last found to work, 0 for one that was not";
     workers_ready: Family<ModelLabels, Gauge> = Family::default(), "llamagate_workers_ready", "model", "Workers that can serve requests";
     load_seconds: Family<ModelLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_model_load_seconds", "model", "Duration of the last load, from process start to ready, in seconds";
     load_phase_seconds: Family<PhaseLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_model_load_phase_seconds", "model, phase", "Time that the last load spent in each phase, in seconds: `prefetch` before the process start, then `start`, `weights` and `warm_up`, which add up to the load; time that cannot be told apart from `weights` counts as `weights`";

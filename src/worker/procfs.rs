@@ -98,24 +98,38 @@ pub(super) fn has_open(pid: i32, prefixes: &[&str]) -> bool {
     paths.any(|path| path.to_str().is_some_and(|path| prefixes.iter().any(|prefix| path.starts_with(prefix))))
 }
 
+/// How `/proc/net/tcp` names the state of a listening socket.
+const LISTENING: &str = "0A";
+/// How it names that of an open connection.
+const CONNECTED: &str = "01";
+
 /// Returns the TCP addresses on which these processes of one network namespace listen; none where that cannot be read.
 pub(super) fn listening(pids: &[i32]) -> Vec<SocketAddr> {
+    sockets(pids, LISTENING)
+}
+
+/// Returns whether one of these processes of one network namespace has taken a connection to this port of its own.
+pub(super) fn has_connection(pids: &[i32], port: u16) -> bool {
+    sockets(pids, CONNECTED).iter().any(|address| address.port() == port)
+}
+
+/// Returns the own TCP addresses of the sockets of these processes that are in this state.
+fn sockets(pids: &[i32], state: &str) -> Vec<SocketAddr> {
     let descriptors = |pid: &i32| fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let links = pids.iter().flat_map(descriptors).filter_map(|entry| fs::read_link(entry.path()).ok());
     let inodes: BTreeSet<String> =
         links.filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())).collect();
     let Some(pid) = pids.first().filter(|_| !inodes.is_empty()) else { return Vec::new() };
     let tables = ["tcp", "tcp6"].map(|name| fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap_or_default());
-    tables.iter().flat_map(|table| table.lines().skip(1)).filter_map(|line| listener(line, &inodes)).collect()
+    tables.iter().flat_map(|table| table.lines().skip(1)).filter_map(|line| own_address(line, &inodes, state)).collect()
 }
 
-/// Parses a line of `/proc/net/tcp` or `tcp6`; `None` unless it is a listening socket with one of these inodes.
-fn listener(line: &str, inodes: &BTreeSet<String>) -> Option<SocketAddr> {
-    const LISTEN: &str = "0A";
+/// Parses a line of `/proc/net/tcp` or `tcp6`; `None` unless it is a socket in this state with one of these inodes.
+fn own_address(line: &str, inodes: &BTreeSet<String>, state: &str) -> Option<SocketAddr> {
     let mut fields = line.split_ascii_whitespace();
     let address = fields.nth(1)?;
-    let is_listening = fields.nth(1)? == LISTEN;
-    (is_listening && inodes.contains(fields.nth(5)?)).then(|| socket_address(address))?
+    let is_in_state = fields.nth(1)? == state;
+    (is_in_state && inodes.contains(fields.nth(5)?)).then(|| socket_address(address))?
 }
 
 /// Parses `0100007F:1F90`: words of 32 bits in the byte order of the machine, then the port.

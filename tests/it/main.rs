@@ -91,6 +91,7 @@ mod rerank_calls;
 mod rerank_word_calls;
 mod rerank_words;
 mod routing;
+mod rpc;
 mod runpod_hub;
 mod runpod_queue;
 mod runpod_sdk;

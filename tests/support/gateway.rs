@@ -462,6 +462,14 @@ pub(crate) fn node_packages() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_NODE", "node/node_modules")
 }
 
+/// Returns the folder of an rpc-server and of a llama-server that can use it: LLAMAGATE_TEST_RPC, else the one in the
+/// checkout; none where there is none.
+pub(crate) fn rpc_programs() -> Option<PathBuf> {
+    let cached = || Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/rpc-server");
+    let folder = std::env::var_os("LLAMAGATE_TEST_RPC").map_or_else(cached, PathBuf::from);
+    Some(folder).filter(|folder| folder.join("rpc-server").is_file())
+}
+
 /// Returns Chromium: LLAMAGATE_TEST_CHROMIUM, else the one on PATH; none where there is none.
 pub(crate) fn chromium() -> Option<PathBuf> {
     let on_path = || {

@@ -39,10 +39,9 @@ impl Listeners {
     ///
     /// Returns an error that names the port, the address, the setting and what to do if one cannot be bound.
     pub(super) fn bind(settings: &Settings) -> io::Result<Self> {
-        let (gateway_scheme, health_scheme) = schemes(settings);
+        let (gateway_scheme, _) = schemes(settings);
         let gateway = listener(settings, settings.listen.port, ("gateway", gateway_scheme), "PORT")?;
-        let health = || listener(settings, settings.listen.port_health, ("health port", health_scheme), "PORT_HEALTH");
-        let health = if settings.has_shared_port() { None } else { Some(health()?) };
+        let health = if settings.has_shared_port() { None } else { Some(bind_health(settings)?) };
         Ok(Self { gateway, health })
     }
 
@@ -79,6 +78,16 @@ impl Listeners {
             (None, _) => {}
         }
     }
+}
+
+/// Binds the health port.
+///
+/// # Errors
+///
+/// It cannot be bound, as [`Listeners::bind`] says.
+pub(super) fn bind_health(settings: &Settings) -> io::Result<TcpListener> {
+    let (_, scheme) = schemes(settings);
+    listener(settings, settings.listen.port_health, ("health port", scheme), "PORT_HEALTH")
 }
 
 /// Returns the schemes of the gateway's and the health port's addresses.

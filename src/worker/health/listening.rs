@@ -59,4 +59,17 @@ mod tests {
         }
         assert_eq!(procfs::listening(&[-1]), []);
     }
+
+    #[test]
+    fn a_connection_counts_once_the_process_has_taken_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let has_connection = || procfs::has_connection(&[std::process::id() as i32], address.port());
+        let client = std::net::TcpStream::connect(address).unwrap();
+        assert!(!has_connection(), "it waits in the kernel's queue");
+        let taken = listener.accept().unwrap();
+        assert!(has_connection());
+        drop((client, taken));
+        assert!(!has_connection());
+    }
 }

@@ -63,8 +63,8 @@ impl LoadSigns {
     }
 }
 
-/// Returns whether a line of llama-server's log is only about a request. Many builds log each request, and our own
-/// probes are requests, so such a line is no progress of a load.
+/// Returns whether a line of llama-server's log is only about a request, or one of rpc-server's about a connection. Many
+/// builds log each request, and our own probes are requests, so such a line is no progress of a load.
 pub(crate) fn is_about_a_request(line: &[u8]) -> bool {
     // Progress dots may come before the text, on the same line.
     let dots = line.iter().take_while(|byte| **byte == b'.').count();
@@ -73,7 +73,8 @@ pub(crate) fn is_about_a_request(line: &[u8]) -> bool {
 }
 
 /// The texts that mark such a line, and the number of bytes in which they are searched for.
-const ABOUT_A_REQUEST: [&[u8]; 2] = [b"log_server_r", b"request: GET /"];
+const ABOUT_A_REQUEST: [&[u8]; 4] =
+    [b"log_server_r", b"request: GET /", b"Accepted client connection", b"Client connection closed"];
 const LOOKED_AT: usize = 128;
 
 /// Returns the resident pages: the second field of `/proc/PID/statm`.

@@ -85,6 +85,7 @@ impl MemoryKey {
                 engine.extra_args.words.iter().for_each(|argument| add(argument));
             }
             Program::Command { argv, .. } => argv.iter().for_each(|word| add(word)),
+            Program::RpcServer(program) => add(&program.address.to_string()),
         }
         Self(hex(&hash.finalize()[..16]))
     }

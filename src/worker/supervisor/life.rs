@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::owner::{LifeEnd, Owner, StartFailure};
+use super::peers::LifePeers;
 use crate::dial::{DialTarget, OpenConnections};
 use crate::settings::values::GpuLayers;
 use crate::telemetry::files::{LogTail, pump};
@@ -62,6 +63,8 @@ pub(super) struct ProcessLife {
     pub(super) reservation: Reservation,
     /// Keeps the port from other workers as long as this process may listen on it.
     pub(super) port: BackendPort,
+    /// The `rpc-server`s of its model, and what watches them.
+    pub(super) peers: LifePeers,
 }
 
 /// Why watching a process ended.
@@ -86,8 +89,14 @@ impl Owner {
     /// The preparation or the start failed, or the demand went while it was prepared.
     pub(super) async fn start_process(&mut self, stop: &CancellationToken) -> Result<ProcessLife, StartFailure> {
         let (reservation, prefetch) = self.prepare_while_wanted(stop).await?;
+        let peers = LifePeers::of(std::mem::take(&mut self.peers.known));
         let mut runtime_dir = RuntimeDir::new().map_err(io::Error::other)?;
-        let port = self.shared.ports.take(self.plan.engine.port_backend)?;
+        let port = match &self.plan.program {
+            Program::RpcServer(program) => BackendPort::chosen(program.address.into()),
+            Program::LlamaServer { .. } | Program::Command { .. } => {
+                self.shared.ports.take(self.plan.engine.port_backend)?
+            }
+        };
         // A command does not get the key, so requests to it carry none.
         let is_llama_server = matches!(self.plan.program, Program::LlamaServer { .. });
         let authorization = is_llama_server.then(|| runtime_dir.authorization());
@@ -100,7 +109,7 @@ impl Owner {
         let plan = &self.plan;
         let help = match &plan.program {
             Program::LlamaServer { binary, .. } => self.shared.help.read(binary, &plan.environment).await,
-            Program::Command { .. } => None,
+            Program::Command { .. } | Program::RpcServer(_) => None,
         };
         let (address, cpus) = (port.address(), Cpus::here());
         let launch = Launch { plan, address, runtime_dir: &runtime_dir, cpus, help: help.as_deref() };
@@ -135,6 +144,7 @@ impl Owner {
             oom_kills: (roots, oom_kills),
             reservation,
             port,
+            peers,
         })
     }
 
@@ -208,8 +218,10 @@ impl Owner {
         let _ = tokio::time::timeout(LOG_PUMP_GRACE, life.log_pumps.join_next()).await;
         let (roots, oom_kills) = &life.oom_kills;
         let memory = oom_kills.since(roots);
+        let lost_peers = self.stop.run_until_cancelled(self.lost_peers(&mut life.peers)).await.unwrap_or_default();
         let tail = life.log_tail.lock().unwrap_or_else(PoisonError::into_inner);
-        let diagnosis = diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory });
+        let diagnosis =
+            diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory, lost_peers: &lost_peers });
         drop(tail);
         self.release_memory(life.reservation, ended);
         LifeEnd::Exited(LastExit::new(&self.plan, code, signal, diagnosis))
