@@ -11,8 +11,8 @@ use super::brought::{BroughtNames, FileFacts, other_programs_warnings};
 use super::catalogue::Catalogue;
 use super::cross_checks::{cautions, contradictions};
 use super::detected::{
-    LOAD_BALANCER_PORT, LOAD_BALANCER_RULE, hub_cache, is_behind_runpod_load_balancer, llama_server, lm_studio_models, ollama_models,
-    rpc_server,
+    LOAD_BALANCER_PORT, LOAD_BALANCER_RULE, hub_cache, is_behind_runpod_load_balancer, llama_server, lm_studio_models,
+    ollama_models, rpc_server,
 };
 use super::environment::Environment;
 use super::file::ConfigFile;
