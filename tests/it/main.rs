@@ -47,6 +47,7 @@ mod first_start;
 mod fit;
 mod generated_texts;
 mod hang;
+mod hostile_network;
 mod http2;
 mod hub;
 mod import;

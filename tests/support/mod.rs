@@ -6,6 +6,7 @@
 //! - `deploy.rs`: the tools that read `deploy/`
 //! - `fake_server.rs`: the fake llama-server without a gateway
 //! - `gateway.rs`: the gateway as a process
+//! - `hostile_proxy.rs`: a network that cuts, resets, stalls and dribbles
 //! - `mock_hub.rs`: a hub of models, with faults
 //! - `model_file.rs`: GGUF files without tensors
 //! - `packing.rs`: packing with each content coding
@@ -36,6 +37,7 @@ pub(crate) mod deploy;
 pub(crate) mod fake_server;
 pub(crate) mod file_lease;
 pub(crate) mod gateway;
+pub(crate) mod hostile_proxy;
 pub(crate) mod mock_hub;
 pub(crate) mod model_file;
 pub(crate) mod packing;
