@@ -47,6 +47,8 @@ mod remove;
 mod serve;
 mod usage;
 
+#[cfg(feature = "test-support")]
+pub(crate) use client::decode_events;
 pub use inputs::detect_platform;
 
 use std::process::ExitCode;

@@ -72,6 +72,15 @@ mod translation;
 mod upstream;
 mod usage_api;
 
+#[cfg(feature = "test-support")]
+pub(crate) use openapi::openapi_document;
+
+/// Returns how many orders of administrators this body may be, for fuzzing.
+#[cfg(feature = "test-support")]
+pub(crate) fn orders_in(body: &[u8]) -> usize {
+    keys_api::orders_in(body, jiff::Timestamp::UNIX_EPOCH) + model_files::orders_in(body)
+}
+
 pub use accounting::recent_acts::RecentActs;
 pub use accounting::record::Accounting;
 pub use admission::auth::Authenticator;

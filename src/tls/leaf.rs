@@ -25,7 +25,7 @@ pub struct LeafFacts {
 
 impl LeafFacts {
     /// Reads a certificate; `None` if it is none.
-    pub(super) fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
+    pub(crate) fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
         let expires = Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()?;
         let fingerprint = Sha256::digest(certificate).into();

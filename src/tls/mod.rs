@@ -26,5 +26,7 @@ mod store;
 pub use bounds::{HANDSHAKE_TIMEOUT, HANDSHAKE_TURN, LOOK_INTERVAL};
 pub use error::CertificateError;
 pub use leaf::{LeafFacts, client_name};
+#[cfg(feature = "test-support")]
+pub(crate) use pair::certificates_in;
 pub use source::CertificateSource;
 pub use store::CertificateStore;

@@ -24,4 +24,6 @@ pub(super) use args::{ClientArgs, RemoteArgs};
 pub(super) use call::{ServiceClient, run};
 pub(super) use error::{CallError, ServiceError};
 pub(super) use event_stream::EventStream;
+#[cfg(feature = "test-support")]
+pub(crate) use event_stream::decode_events;
 pub(super) use style::{Paint, Style};
