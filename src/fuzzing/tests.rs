@@ -4,8 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// A function that panics when an invariant is broken.
+type Invariants = fn(&[u8]);
+
 /// Files as they are, each with its invariants.
-const SEEDS: [(fn(&[u8]), &[u8]); 4] = [
+const SEEDS: [(Invariants, &[u8]); 4] = [
     (env_file, include_bytes!("../../fuzz/seeds/env_file/quoted")),
     (gguf_header, include_bytes!("../../fuzz/seeds/gguf_header/model")),
     (certificates, include_bytes!("../../fuzz/seeds/certificates/pem")),
