@@ -12,6 +12,8 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=scripts/debian.sh
 . "$(dirname "$0")/debian.sh"
+# shellcheck source=scripts/checks.sh
+. "$(dirname "$0")/checks.sh"
 cd "$repo_root"
 
 image=localhost/llamagate-test/llamagate:cpu
@@ -25,8 +27,6 @@ any_user=12345           # a user id that the image does not define
 load_deadline=60         # seconds until a container serves
 stop_deadline=60         # seconds until it has stopped; more than DRAIN_TIMEOUT
 failure_deadline=120     # seconds until the gateway gives up a model that cannot be loaded
-passed=0
-failed=0
 
 # --- the engine ---------------------------------------------------------------------------------------------------
 
@@ -157,28 +157,6 @@ within() {
     ((SECONDS < deadline)) || return 1
     sleep 0.1
   done
-}
-
-# check TITLE COMMAND...: runs a check, counts and prints its result.
-check() {
-  local title=$1 output
-  shift
-  if output=$("$@" 2>&1); then
-    passed=$((passed + 1))
-    printf 'ok      %s\n' "$title"
-  else
-    failed=$((failed + 1))
-    printf 'FAILED  %s\n' "$title"
-    [[ -z $output ]] || printf '%s\n' "$output" | tail -n 15 | sed 's/^/          /'
-  fi
-}
-
-# is EXPECTED COMMAND...: whether the command prints exactly this.
-is() {
-  local expected=$1 found
-  shift
-  found=$("$@") || true
-  [[ $found == "$expected" ]] || { printf 'expected %s, found %s\n' "$expected" "$found" && return 1; }
 }
 
 # --- checks -------------------------------------------------------------------------------------------------------
@@ -337,5 +315,4 @@ a_container_serves_with_unusual_options
 a_container_respects_its_limits
 a_failed_container_logs_the_reason
 
-printf '%d passed, %d failed\n' "$passed" "$failed"
-((failed == 0))
+end_checks

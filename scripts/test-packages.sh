@@ -12,38 +12,14 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=scripts/debian.sh
 . "$(dirname "$0")/debian.sh"
+# shellcheck source=scripts/checks.sh
+. "$(dirname "$0")/checks.sh"
 cd "$repo_root"
 
 profile=${1:-release}
 target=${CARGO_TARGET_DIR:-target}
 base=$cache_dir/packages/bookworm.tar
 start_deadline=60 # seconds until the service serves
-passed=0
-failed=0
-
-# check TITLE COMMAND...: runs a check, counts and prints its result.
-check() {
-  local title=$1 output
-  shift
-  if output=$("$@" 2>&1); then
-    passed=$((passed + 1))
-    printf 'ok      %s\n' "$title"
-  else
-    failed=$((failed + 1))
-    printf 'FAILED  %s\n' "$title"
-    [[ -z $output ]] || printf '%s\n' "$output" | tail -n 15 | sed 's/^/          /'
-  fi
-}
-
-# is EXPECTED COMMAND...: whether the command prints exactly this.
-is() {
-  local expected=$1 found
-  shift
-  found=$("$@" 2>/dev/null) || true
-  [[ $found == "$expected" ]] || { printf 'expected %s, found %s\n' "$expected" "$found" && return 1; }
-}
-
-not() { ! "$@"; }
 
 # inside COMMAND...: runs a command in the root, with a /proc of its own. What it leaves running is ended with it.
 inside() {
@@ -146,5 +122,4 @@ the_deb_works
 the_rpm_works
 the_wheel_works
 
-printf '%d passed, %d failed\n' "$passed" "$failed"
-((failed == 0))
+end_checks

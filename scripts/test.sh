@@ -65,9 +65,11 @@ start_fetching() {
     scripts/get-test-models.sh
     scripts/get-model.sh
     scripts/get-nginx.sh
+    scripts/get-valkey.sh
     # Not every machine may install a browser, or has these tools.
     scripts/get-chromium.sh || true
     scripts/get-deploy-tools.sh || true
+    scripts/get-rpc-server.sh || true
   } >/dev/null 2>"$fetch_log" </dev/null &
   fetching=$!
   set +m
@@ -84,6 +86,7 @@ get_test_programs() {
   LLAMAGATE_TEST_MODELS=$(scripts/get-test-models.sh)
   LLAMAGATE_TEST_SMOLLM=$(scripts/get-model.sh)
   LLAMAGATE_TEST_NGINX=$(scripts/get-nginx.sh)
+  LLAMAGATE_TEST_VALKEY=$(scripts/get-valkey.sh)
   LLAMAGATE_TEST_PYTHON=$cache_dir/venv/bin/python
   LLAMAGATE_TEST_LITELLM=$cache_dir/litellm/bin/python
   LLAMAGATE_TEST_RUNPOD=$cache_dir/runpod/bin/python
@@ -92,12 +95,18 @@ get_test_programs() {
   LLAMAGATE_TEST_NODE=$cache_dir/node/node_modules
   export LLAMA_SERVER LLAMAGATE_TEST_MODELS LLAMAGATE_TEST_SMOLLM LLAMAGATE_TEST_PYTHON LLAMAGATE_TEST_LITELLM
   export LLAMAGATE_TEST_RUNPOD LLAMAGATE_TEST_NGINX LLAMAGATE_TEST_OLLAMA LLAMAGATE_TEST_RETRIEVAL
-  export LLAMAGATE_TEST_NODE
+  export LLAMAGATE_TEST_NODE LLAMAGATE_TEST_VALKEY
   if LLAMAGATE_TEST_CHROMIUM=$(scripts/get-chromium.sh 2>/dev/null); then
     export LLAMAGATE_TEST_CHROMIUM
   else
     unset LLAMAGATE_TEST_CHROMIUM
     summary+=("skipped         the page in a browser: there is no Chromium (scripts/get-chromium.sh says why)")
+  fi
+  if LLAMAGATE_TEST_RPC=$(scripts/get-rpc-server.sh 2>/dev/null); then
+    export LLAMAGATE_TEST_RPC
+  else
+    unset LLAMAGATE_TEST_RPC
+    summary+=("skipped         models on several machines: there is no rpc-server (scripts/get-rpc-server.sh says why)")
   fi
   if deploy_tools=$(scripts/get-deploy-tools.sh 2>/dev/null); then
     export LLAMAGATE_TEST_DEPLOY=$deploy_tools/bin/python

@@ -8,6 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::cores::bounds::{CORE_DESCRIPTORS, MOST_CORES};
 use crate::models::bounds::MOST_SHELF_MODELS;
+use crate::os::here;
 use crate::settings::bounds::{HEALTH_CONNECTIONS, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::catalogue::Catalogue;
 use crate::settings::{Config, SettingProblem};
@@ -30,7 +31,7 @@ pub struct Descriptors {
     pub found: Option<(u64, u64)>,
 }
 
-/// Raises the soft limit to the hard limit, and divides the descriptors.
+/// Raises the soft limit to the hard limit, or as far as the system allows, and divides the descriptors.
 ///
 /// # Errors
 ///
@@ -42,8 +43,9 @@ pub fn allocate(config: &Config) -> Result<Descriptors, SettingProblem> {
     };
     // If the system refuses, go on with the limit as it was.
     // The runtime uses epoll, so descriptors above 1023 are no problem, as they would be for select(2).
-    let is_raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
-    let limit = if is_raised { hard } else { soft };
+    let most = here::most_open_files(hard);
+    let is_raised = soft < most && setrlimit(Resource::RLIMIT_NOFILE, most, hard).is_ok();
+    let limit = if is_raised { most } else { soft };
     let (connections, warning) = connections(limit, wanted, SlotCounts::of(&config.catalogue, wanted))?;
     Ok(Descriptors { connections, warning, found: Some((soft, hard)) })
 }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`amount`] | amounts of money |
 //! | [`app`] | the composition root: what is started and stopped, and in which order |
+//! | [`blocking_pool`] | work that would hold a serving thread |
 //! | [`cli`] | subcommands and their exit codes |
 //! | [`content_coding`] | content codings: what is packed with gzip, deflate or zstd is unpacked within bounds |
 //! | [`cores`] | the serving threads, each with a runtime of its own |
@@ -16,10 +17,12 @@
 //! | [`dial`] | connections to workers, over TCP and TLS |
 //! | [`download`] | models that come over the network: the hub, ranges, parts, hashes |
 //! | [`embedding_heads`] | the heads of BGE-M3: read from files, applied to the vectors of tokens |
+//! | [`file_replacement`] | files that are replaced as a whole |
 //! | [`fit`] | whether a model fits into memory, from its header alone |
 //! | [`fleet`] | models, their workers, and the leases on workers that requests get |
 //! | [`gateway`] | client connections and requests, from the socket to the access log |
 //! | [`hex`] | bytes as hexadecimal digits |
+//! | [`file_identity`] | which file lies under a name |
 //! | [`file_lock`] | locks of files that several programs or machines may want to write |
 //! | [`http_client`] | the HTTP client for the program's own requests, such as probes |
 //! | `import` | configurations of other programs, converted into ours |
@@ -27,6 +30,7 @@
 //! | [`ledger`] | what each key, person and model has used, and what administrators have done, in a file |
 //! | [`models`] | model files: GGUF metadata, names, listing, memory estimate |
 //! | [`operator`] | the operator's routes: health, readiness, metrics, reload |
+//! | `os` | what the operating system tells and does in ways of its own |
 //! | [`pause_clock`] | a clock that stands still while the program is paused |
 //! | [`platform`] | detection of RunPod, Vast.ai and containers, and the defaults that follow |
 //! | [`preflight`] | checks before the start: model files, programs, keys, file descriptors |
@@ -36,6 +40,7 @@
 //! | [`runpod`] | jobs from the queue of a RunPod endpoint |
 //! | [`service_note`] | where a running service listens and which process it is, for commands on its machine |
 //! | [`settings`] | every setting: name, default, bounds, and where its value comes from |
+//! | [`shared_limits`] | limits of keys that replicas share through a Valkey or Redis server |
 //! | [`sqlite_file`] | SQLite files: made, migrated, and told from those of other programs |
 //! | [`telemetry`] | metrics, access log, program log and log files |
 //! | [`tls`] | the certificate that clients see, and how it is followed |
@@ -45,6 +50,7 @@
 
 pub mod amount;
 pub mod app;
+pub mod blocking_pool;
 pub mod cli;
 pub mod content_coding;
 pub mod cores;
@@ -53,7 +59,9 @@ pub mod dial;
 pub mod dialect;
 pub mod download;
 pub mod embedding_heads;
+pub mod file_identity;
 pub mod file_lock;
+pub mod file_replacement;
 pub mod fit;
 pub mod fleet;
 #[cfg(feature = "test-support")]
@@ -67,6 +75,7 @@ pub mod keys;
 pub mod ledger;
 pub mod models;
 pub mod operator;
+mod os;
 pub mod pause_clock;
 pub mod platform;
 pub mod preflight;
@@ -76,6 +85,7 @@ pub mod retry_after;
 pub mod runpod;
 pub mod service_note;
 pub mod settings;
+pub mod shared_limits;
 pub mod sqlite_file;
 pub mod telemetry;
 pub mod tls;

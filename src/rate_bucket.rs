@@ -13,7 +13,7 @@
 //! of many millions.
 
 use std::cell::Cell;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -53,6 +53,16 @@ pub struct Bucket {
 }
 
 impl Bucket {
+    /// Returns a bucket that takes this many nanoseconds to be full, at the start of its time.
+    pub fn with_used(nanos: u64) -> Self {
+        Self { full_at: AtomicU64::new(nanos) }
+    }
+
+    /// Returns what one of `limit` requests a minute takes of a bucket, in nanoseconds; the bucket holds `limit` times that.
+    pub fn price(limit: NonZeroU32) -> u64 {
+        MINUTE / u64::from(limit.get())
+    }
+
     /// Checks that one request could be taken at `now`. Takes nothing.
     ///
     /// # Errors
@@ -156,6 +166,22 @@ pub struct DebtBucket {
 }
 
 impl DebtBucket {
+    /// Returns a bucket that takes this many nanoseconds to be full, at the start of its time.
+    pub fn with_used(nanos: u64) -> Self {
+        Self { full_at: AtomicU64::new(nanos) }
+    }
+
+    /// Returns what an amount takes of a bucket, in nanoseconds. Rounded down, so that `remaining` is exactly the limit less
+    /// the amount.
+    pub fn price(amount: u64, limit: NonZeroU64) -> u64 {
+        saturate(u128::from(amount) * u128::from(MINUTE) / u128::from(limit.get()))
+    }
+
+    /// Returns what must be left of a bucket for one unit, in nanoseconds.
+    pub fn least_left(limit: NonZeroU64) -> u64 {
+        MINUTE.div_ceil(limit.get())
+    }
+
     /// Checks that at least one unit is left at `now`.
     ///
     /// # Errors
@@ -169,15 +195,14 @@ impl DebtBucket {
             return Ok(status);
         }
         // From then on `remaining` is 1.
-        let time = until_full.saturating_add(MINUTE.div_ceil(limit.get())).saturating_sub(MINUTE);
+        let time = until_full.saturating_add(Self::least_left(limit)).saturating_sub(MINUTE);
         Err(Wait { time: Duration::from_nanos(time), status })
     }
 
     /// Counts an amount that was used, even if less is left. The debt grows to `longest_debt` at most, the time that it
     /// takes to pay it back.
     pub fn charge(&self, amount: u64, limit: NonZeroU64, longest_debt: Duration, now: u64) {
-        // Rounded down, so that `remaining` is exactly the limit less the amount.
-        let price = saturate(u128::from(amount) * u128::from(MINUTE) / u128::from(limit.get()));
+        let price = Self::price(amount, limit);
         let longest = saturate(longest_debt.as_nanos()).saturating_add(MINUTE);
         let latest = now.saturating_add(longest);
         let add = |full_at: u64| Some(full_at.max(now).saturating_add(price).min(latest));
@@ -197,8 +222,6 @@ fn saturate(wide: u128) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
-
     use proptest::prelude::*;
 
     use super::*;

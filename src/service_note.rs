@@ -13,7 +13,9 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::worker::ProcessIdentity;
+use crate::file_replacement::{OWNER_ONLY, remove_leftovers, replace_unsynced};
+use crate::os::here;
+use crate::os::identity::ProcessIdentity;
 
 const PREFIX: &str = "llamagate-service-";
 
@@ -63,7 +65,7 @@ impl ServiceNote {
     /// Returns the note of this process, which listens on these addresses.
     ///
     /// # Errors
-    /// The error of reading `/proc`.
+    /// The system does not tell which process this is.
     pub fn of_this_process(
         gateway: SocketAddr,
         health: SocketAddr,
@@ -84,6 +86,7 @@ impl ServiceNote {
     /// It can be written in none of the folders; contains the last error.
     pub fn publish(&self) -> io::Result<PublishedNote> {
         for (path, _) in all().into_iter().filter(|(_, note)| note.has_ended()) {
+            remove_leftovers(&path);
             let _ = fs::remove_file(path);
         }
         let text = serde_json::to_vec(self)?;
@@ -153,11 +156,7 @@ impl PublishedNote {
         if let Some(tls) = &mut note.tls {
             tls.fingerprint = fingerprint;
         }
-        // Under no name that a note has: it would be a second service.
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = self.path.with_file_name(format!(".{name}"));
-        write(&temporary, &serde_json::to_vec(&*note)?)?;
-        fs::rename(&temporary, &self.path).inspect_err(|_| _ = fs::remove_file(&temporary))
+        replace_unsynced(&self.path, &serde_json::to_vec(&*note)?, OWNER_ONLY)
     }
 }
 
@@ -184,13 +183,14 @@ fn without_links(folder: &Path) -> PathBuf {
 
 /// Returns the folders in which notes are written, in order of preference.
 fn folders() -> Vec<PathBuf> {
-    let mut folders = vec![PathBuf::from("/dev/shm"), std::env::temp_dir(), PathBuf::from("/tmp")];
+    let disk = [std::env::temp_dir(), PathBuf::from("/tmp")];
+    let mut folders: Vec<PathBuf> = here::memory_folder().into_iter().chain(disk).collect();
     folders.dedup();
     folders
 }
 
 fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY).open(path)?;
     file.write_all(text).inspect_err(|_| _ = fs::remove_file(path))
 }
 

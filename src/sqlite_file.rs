@@ -6,11 +6,13 @@
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::file_identity::FileIdentity;
 
 /// The permissions of a private file.
 const OWNER_ONLY: u32 = 0o600;
@@ -39,8 +41,8 @@ pub struct SqliteFile {
     /// The connection that all statements go through.
     pub connection: Connection,
     path: PathBuf,
-    /// Device and number of the file; `None` if it was gone when it was asked for them.
-    identity: Option<(u64, u64)>,
+    /// `None` if it was gone when it was asked for.
+    identity: Option<FileIdentity>,
 }
 
 /// Why a file cannot be used.
@@ -107,7 +109,7 @@ impl SqliteFileError {
 impl SqliteFile {
     /// Whether the file of this name is still the one that is open.
     pub fn is_in_place(&self) -> bool {
-        self.identity == identity(&self.path)
+        self.identity == FileIdentity::at(&self.path)
     }
 
     /// Returns the file's name.
@@ -139,7 +141,7 @@ impl SqliteFormat<'_> {
         }
         set_journal(&connection).map_err(&of_sqlite)?;
         self.migrate(&mut connection, path)?;
-        Ok(SqliteFile { connection, path: path.to_owned(), identity: identity(path) })
+        Ok(SqliteFile { connection, path: path.to_owned(), identity: FileIdentity::at(path) })
     }
 
     /// Opens a file for reading only.
@@ -229,10 +231,6 @@ fn close_to_others(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 #[cfg(test)]

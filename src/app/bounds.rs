@@ -17,3 +17,9 @@ pub(super) const LEARNED_MEMORY_FILE: &str = "learned_memory.json";
 
 /// Interval between two notes of which models were used.
 pub(super) const LAST_USED_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The folder of rpc-server's logs in `LOG_DIR`.
+pub(super) const RPC_LOG_FOLDER: &str = "rpc-server";
+
+/// The name of the rpc-server in reports and metrics, where those of a service have the ids of models.
+pub(super) const RPC_WORKER: &str = "rpc-server";

@@ -17,7 +17,9 @@
 //! - `reload.rs`: reads configuration and keys again, all or nothing
 //! - `reports.rs`: what the service reports about itself while it runs
 //! - `requests/`: what the application does for requests that no worker serves
+//! - `rpc_server/`: `llamagate rpc`
 //! - `shelf_watch.rs`: scans the models folder when a request or a failed load asks for it
+//! - `shutdown.rs`: the order in which everything ends
 //! - `signals.rs`: the signals that the service handles
 //! - `stages.rs`: what each stage of the startup passes to the next
 
@@ -33,18 +35,20 @@ mod model_reconciler;
 mod reload;
 mod reports;
 mod requests;
+mod rpc_server;
 mod shelf_watch;
+mod shutdown;
 mod signals;
 mod stages;
 
 pub use ending::RunOutcome;
 pub use llama_help::read_llama_help;
+pub use rpc_server::{BadRpcAddress, BadRpcArgument, RpcAddress, RpcArguments, RpcRole, run_rpc_server};
 pub use signals::{Signals, StopSignals};
 pub use stages::Startup;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 use tokio::runtime::Handle;
@@ -61,17 +65,18 @@ use crate::gateway::{
 };
 use crate::ledger::{BudgetUse, LedgerSettings, UsageLedger};
 use crate::models::LAST_USED_FILE;
-use crate::pause_clock::{self, PauseClock};
+use crate::pause_clock::PauseClock;
 use crate::platform::{self, Platform};
 use crate::preflight::Prepared;
 use crate::runpod::QueueWorker;
-use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, HEALTH_CONNECTIONS};
+use crate::settings::bounds::{CLIENT_WRITE_STALL, HEALTH_CONNECTIONS};
 use crate::settings::{Inputs, Resolved, Settings, options};
+use crate::shared_limits;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::files::{LogFolder, LogRules};
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::CertificateStore;
+use crate::tls::{CertificateRenewal, CertificateStore};
 use crate::traces::{TraceSettings, Tracer, export_spans};
 use crate::worker::{self, Spawner, WorkerContext};
 use bounds::LEARNED_MEMORY_FILE;
@@ -83,6 +88,7 @@ use reload::{Followed, Reloader};
 use reports::{log_when_ready, note_last_used, report_lost_lines};
 use requests::{model_removal, operator_api, served_files};
 use shelf_watch::{scan_after_download, watch_shelf};
+use shutdown::{Running, shut_down};
 use stages::{Accounts, ModelServices, RunContext, Service};
 
 /// Runs the service until it is stopped or cannot continue.
@@ -107,14 +113,6 @@ pub async fn run(startup: Startup, mut signals: Signals) -> io::Result<RunOutcom
     let running = Running { service, models, accounts, context };
     shut_down(running, reason, &mut signals.stop).await;
     Ok(outcome)
-}
-
-/// Everything that the shutdown stops, in the order in which it is stopped.
-struct Running {
-    service: Service,
-    models: ModelServices,
-    accounts: Accounts,
-    context: RunContext,
 }
 
 /// Creates the state that lives for the whole run. Opens nothing.
@@ -251,7 +249,13 @@ fn serve(
     let is_behind_edge = platform.kind == platform::PlatformKind::RunpodServerless;
     let hosts: Vec<String> =
         platform.hosts().into_iter().chain(settings.ui.ui_hosts.names().map(str::to_owned)).collect();
-    let authenticator = Authenticator::new(ready.keys.clone(), &settings.access, is_behind_edge, &hosts);
+    let limits_store = shared_limits::connect(&settings.access, &context.cores.cores(), &accounting.metrics)?;
+    if limits_store.is_some() && ready.keys.is_none() {
+        warn!("LIMITS_STORE has no effect: there are no API keys whose limits could be shared");
+    }
+    let store_of_gateway = limits_store.clone();
+    let authenticator =
+        Authenticator::new(ready.keys.clone(), &settings.access, is_behind_edge, &hosts, store_of_gateway);
     let operator_api = operator_api::build(context, accounts, models, &authenticator);
     authenticator.restore(used_budgets, at);
     let queues = Arc::clone(&models.queues);
@@ -274,6 +278,9 @@ fn serve(
     let note = listeners.publish_note(settings, certificates.as_deref()).map(Arc::new);
     if let Some(store) = &certificates {
         tasks.spawn(Arc::clone(store).watch(stop_rest.clone()));
+        if let Some(renewal) = CertificateRenewal::of_store(store, &accounting.metrics) {
+            tasks.spawn(renewal.run(stop_rest.clone()));
+        }
     }
     if let Some((leaf, note)) = leaf.zip(note.as_ref()) {
         tasks.spawn(certificates::keep_note(leaf, Arc::clone(note), stop_rest.clone()));
@@ -304,7 +311,7 @@ fn serve(
         warn!("there is no key file: jobs are run, and requests over HTTP are refused");
     }
     let jobs = ready.queue.as_ref().map(|queue| QueueWorker::start(queue, Arc::clone(&gateway), Arc::clone(fleet)));
-    Ok(Service { jobs: jobs.transpose()?, gateway, operator_api, listening, health_thread, note })
+    Ok(Service { jobs: jobs.transpose()?, gateway, operator_api, listening, health_thread, note, limits_store })
 }
 
 /// Returns the limits for each connection of a client.
@@ -332,71 +339,4 @@ fn start_accounting_tasks(context: &RunContext, accounts: &Accounts, models: &Mo
     tasks.spawn(note_last_used(Arc::clone(&models.reconciler), last_used, stop_rest.clone()));
     let (accounting, errors) = (Arc::clone(&accounts.accounting), models.worker_logs.errors());
     tasks.spawn(report_lost_lines(accounting, Arc::clone(log), errors, stop_rest.clone()));
-}
-
-/// Shuts the service down. `reason` says why no job can be served any more, if that is why it stops.
-async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSignals) {
-    let Running { service, models, accounts, context } = running;
-    let Service { gateway, operator_api, listening, health_thread, mut jobs, note } = service;
-    let settings = &context.settings;
-    operator_api.stopping.store(true, Ordering::Relaxed);
-    // First: what has arrived is kept, and those who follow a download leave.
-    models.reloader.downloads.stop().await;
-    gateway.end_live().await;
-    if let (Some(jobs), Some(reason)) = (&mut jobs, reason) {
-        // Before the drain, so that the platform sends no further jobs to this worker.
-        jobs.give_up(&reason).await;
-    }
-    tokio::select! {
-        () = drain(jobs.as_ref(), &gateway) => {}
-        () = pause_clock::sleep(settings.service.drain_timeout.0) => {
-            warn!("DRAIN_TIMEOUT has passed: requests in flight are cut");
-        }
-        _ = stop.recv() => warn!("second stop signal: requests in flight are cut"),
-    }
-    gateway.abort_in_flight();
-    // Aborted responses still have to send their last event.
-    let _ = pause_clock::timeout(CONNECTION_GRACE, gateway.drain()).await;
-    if let Some(jobs) = jobs {
-        jobs.finish().await;
-        jobs.end().await;
-    }
-    // Only now: until here the open port refuses new requests with 503, which a client understands better than a
-    // refused connection.
-    context.stop_gateway.cancel();
-    let _ = listening.await;
-    context.cores.stop(CONNECTION_GRACE).await;
-    models.reconciler.stop_all().await;
-    context.stop_rest.cancel();
-    context.tasks.close();
-    if tokio::time::timeout(CONNECTION_GRACE * 3, context.tasks.wait()).await.is_err() {
-        warn!("some tasks did not end in time");
-    }
-    if let Some(thread) = health_thread {
-        // `join` blocks.
-        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-    }
-    if let Some(path) = &settings.listen.port_file {
-        let _ = std::fs::remove_file(path);
-    }
-    drop(note);
-    // Waits for the disk.
-    let closing = Arc::clone(&gateway);
-    let _ = tokio::task::spawn_blocking(move || closing.close_cache()).await;
-    // Dropped in this order: the access log passes its last lines to the writer, and dropping the guard writes them.
-    let Accounts { accounting, access_guard, ledger_guard, .. } = accounts;
-    drop((gateway, operator_api, models, accounting));
-    drop(access_guard);
-    // Waits for the disk.
-    let _ = tokio::task::spawn_blocking(move || drop(ledger_guard)).await;
-}
-
-/// Waits until the requests in flight have finished. Jobs first: a poll that is open may still return jobs, and these
-/// need the gateway.
-async fn drain(jobs: Option<&QueueWorker>, gateway: &Gateway) {
-    if let Some(jobs) = jobs {
-        gateway.close_to_clients();
-        jobs.drain().await;
-    }
-    gateway.drain().await;
 }

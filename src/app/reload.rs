@@ -38,7 +38,7 @@ pub(super) struct Reloader {
     /// What is known about the files below `MODELS_DIR` and of the stores. Used on blocking threads only.
     shelf: Arc<std::sync::Mutex<Shelf>>,
     /// Locked for a scan of the models folder alone, so that an older scan is never applied after a newer one.
-    scanning: Mutex<()>,
+    scanning: Arc<Mutex<()>>,
     file: Option<PathBuf>,
     /// The files that `file` includes at the start.
     included_at_start: Vec<PathBuf>,
@@ -161,7 +161,7 @@ impl Reloader {
             current,
             downloads,
             shelf: Arc::default(),
-            scanning: Mutex::default(),
+            scanning: Arc::default(),
             file,
             included_at_start,
         }
@@ -245,6 +245,7 @@ impl Reloader {
         for key in restart_only_changes(&current.resolved, &in_effect.resolved) {
             warn!("{} has changed, which takes effect at the next start", key.to_ascii_uppercase());
         }
+        self.order_certificate(&in_effect.resolved);
         let new = in_effect.resolved.warnings.iter().filter(|warning| !current.resolved.warnings.contains(warning));
         for warning in new {
             warn!("{warning}");
@@ -254,6 +255,21 @@ impl Reloader {
         *current = InEffect { generation: current.generation + 1, ..in_effect };
         self.downloads.set_settings(Arc::new(current.resolved.config.settings.clone()));
         Ok(keys_loaded)
+    }
+
+    /// Has a certificate ordered at once if it is due, or if it is for other names than the settings say.
+    fn order_certificate(&self, resolved: &Resolved) {
+        let domains = resolved.config.settings.tls.tls_acme_domains.names();
+        let store = self.followed.certificates.as_deref();
+        let begins_or_ends = match store {
+            // The names of before are kept until the next start.
+            Some(store) if domains.is_empty() => store.has_ca(),
+            Some(store) => !store.order_for(domains),
+            None => !domains.is_empty(),
+        };
+        if begins_or_ends {
+            warn!("TLS_ACME_DOMAINS begins or ends to name domains, which takes effect at the next start");
+        }
     }
 
     /// Returns where models lie, and the models that are served.
@@ -267,7 +283,7 @@ impl Reloader {
 
     /// Scans the models folder and the stores again and serves what they hold now, if they are served. Everything else stays.
     pub(super) async fn rescan(&self) {
-        let _alone = self.scanning.lock().await;
+        let alone = Arc::clone(&self.scanning).lock_owned().await;
         let (config, named, generation) = {
             let current = self.current.lock().await;
             if current.resolved.config.catalogue.shelf.is_none() || !current.is_applied {
@@ -277,15 +293,16 @@ impl Reloader {
         };
         // Without the lock: a volume that does not answer must not hold up a reload, nor a stop.
         let (shelf, scanned) = (Arc::clone(&self.shelf), config.clone());
+        // The thread has the turn: when no task waits for it any more, it goes on, and another one would pile up behind it.
         let scan =
-            tokio::task::spawn_blocking(move || preflight::find_shelf(&scanned, &named, &mut lock(&shelf))).await;
+            tokio::task::spawn_blocking(move || (preflight::find_shelf(&scanned, &named, &mut lock(&shelf)), alone));
+        let Ok((scan, _alone)) = scan.await else { return };
         let (found, notes) = match scan {
-            Ok(Ok(scan)) => scan,
-            Ok(Err(problem)) => {
+            Ok(scan) => scan,
+            Err(problem) => {
                 warn!("the models cannot be scanned, all stays as it was: {}: {}", problem.subject, problem.fault);
                 return;
             }
-            Err(_) => return,
         };
         let mut current = self.current.lock().await;
         // A reload in between has scanned itself.

@@ -21,6 +21,7 @@ use crate::preflight::Prepared;
 use crate::runpod::QueueWorker;
 use crate::service_note::PublishedNote;
 use crate::settings::{Inputs, Resolved, Settings};
+use crate::shared_limits::LimitsStore;
 use crate::telemetry::files::LogFolder;
 use crate::telemetry::log::LogGuard;
 
@@ -88,4 +89,6 @@ pub(super) struct Service {
     pub(super) jobs: Option<QueueWorker>,
     /// Where commands on this machine find the service; `None` if that could not be written.
     pub(super) note: Option<Arc<PublishedNote>>,
+    /// The server through which replicas share limits; `None` without `LIMITS_STORE`.
+    pub(super) limits_store: Option<Arc<LimitsStore>>,
 }

@@ -22,7 +22,7 @@ pub(super) const USAGE: &[&str] = &["data_dir", "usage_db"];
 
 /// Where a service on this machine listens, whether it speaks TLS, and with which key it may be asked.
 pub(super) const SERVICE: &[&str] =
-    &["data_dir", "host", "port", "tls_cert", "tls_key", "tls_self_signed", "llamagate_api_key"];
+    &["data_dir", "host", "port", "tls_cert", "tls_key", "tls_self_signed", "tls_acme_domains", "llamagate_api_key"];
 
 /// How models are downloaded.
 pub(super) const DOWNLOADS: &[&str] = &[

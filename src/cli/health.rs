@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 
+use super::client::ShownCertificate;
 use super::inputs::{Flags, detect_platform, resolve_inputs};
 use super::output::{fail, print, report_problems};
 use crate::dial::Trust;
@@ -19,11 +20,13 @@ const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs `llamagate health`.
 pub(super) fn run(flags: Flags, environment: Environment) -> ExitCode {
+    let shown = ShownCertificate::of_environment(&environment);
     // Only the settings that are needed: the service may be running fine with the configuration as it was before a
     // mistake was made in another setting.
     let inputs = resolve_inputs(flags.0, environment);
     let platform = detect_platform(&inputs.environment);
-    let keys = ["host", "port", "port_health", "tls_cert", "tls_key", "tls_self_signed", "tls_health"];
+    let keys =
+        ["host", "port", "port_health", "tls_cert", "tls_key", "tls_self_signed", "tls_acme_domains", "tls_health"];
     let (listen, has_tls) = match resolve_only(&inputs, &platform, &keys) {
         Ok((settings, _)) => (settings.listen.clone(), settings.has_health_tls()),
         Err(problems) => return report_problems(&problems),
@@ -36,6 +39,10 @@ pub(super) fn run(flags: Flags, environment: Environment) -> ExitCode {
     };
     let scheme = if has_tls { "https" } else { "http" };
     let url = format!("{scheme}://{}/ping", std::net::SocketAddr::new(host, listen.port_health));
+    let trust = match trust(has_tls, shown.as_ref()) {
+        Ok(trust) => trust,
+        Err(error) => return fail(&error),
+    };
     let request = async {
         let options = ClientOptions {
             connect_timeout: HEALTH_CHECK_TIMEOUT,
@@ -43,8 +50,6 @@ pub(super) fn run(flags: Flags, environment: Environment) -> ExitCode {
             follow_redirects: false,
             use_proxy: false,
         };
-        // What listens on this machine is asked whether it listens: its certificate tells nothing more.
-        let trust = if has_tls { Trust::of_any_certificate().map_err(io::Error::other)? } else { Trust::None };
         let client = HttpClient::new(&trust, &options)?;
         let ping = Request::get(&url).body(Bytes::new()).map_err(io::Error::other)?;
         client.send(ping, HEALTH_CHECK_TIMEOUT).await.map_err(io::Error::other)
@@ -59,4 +64,17 @@ pub(super) fn run(flags: Flags, environment: Environment) -> ExitCode {
         Err(_) => return fail(&format!("{url} did not answer")),
     }
     ExitCode::SUCCESS
+}
+
+/// Returns what the connection trusts, and the certificate that it shows. What listens on this machine is asked whether it
+/// listens: its certificate tells nothing more.
+///
+/// # Errors
+/// The certificate that is to be shown cannot be used, or TLS cannot be set up.
+fn trust(has_tls: bool, shown: Option<&ShownCertificate>) -> Result<Trust, String> {
+    if !has_tls {
+        return Ok(Trust::None);
+    }
+    let trust = Trust::of_any_certificate().map_err(|error| format!("no TLS: {error}"))?;
+    shown.map_or(Ok(trust.clone()), |shown| shown.add_to(trust).map_err(|error| error.to_string()))
 }

@@ -18,6 +18,33 @@ pub(super) struct Flags(pub(super) BTreeMap<&'static str, String>);
 #[derive(Default)]
 pub(super) struct PlaceFlags(pub(super) BTreeMap<&'static str, String>);
 
+/// As [`Flags`], of the settings of [`RPC_FLAGS`] only.
+#[derive(Default)]
+pub(super) struct RpcFlags(pub(super) BTreeMap<&'static str, String>);
+
+/// The settings that `llamagate rpc` reads.
+pub(super) const RPC_FLAGS: &[&str] = &[
+    "config_file",
+    "env_file",
+    "data_dir",
+    "host",
+    "port_health",
+    "health_check_path",
+    "rpc_server",
+    "threads",
+    "load_timeout",
+    "restart_limit",
+    "restart_window",
+    "log_level",
+    "log_format",
+    "log_to_file",
+    "log_file",
+    "log_dir",
+    "log_keep",
+    "log_max_size",
+    "instance_id",
+];
+
 /// The settings that tell where a service on this machine is.
 pub(super) const PLACE_FLAGS: &[&str] = &["config_file", "env_file", "data_dir", "host", "port"];
 
@@ -51,6 +78,27 @@ impl Args for PlaceFlags {
 }
 
 impl FromArgMatches for PlaceFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Flags::from_arg_matches(matches).map(|flags| Self(flags.0))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for RpcFlags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        add_flags(command, flag_rows().filter(|row| RPC_FLAGS.contains(&row.key)))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for RpcFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         Flags::from_arg_matches(matches).map(|flags| Self(flags.0))
     }

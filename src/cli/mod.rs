@@ -21,6 +21,7 @@
 //! - `output.rs`: printing and exit codes
 //! - `pull.rs`: `llamagate pull`
 //! - `remove.rs`: `llamagate rm`
+//! - `rpc.rs`: `llamagate rpc`
 //! - `serve.rs`: `llamagate serve`, the default
 //! - `usage/`: `llamagate usage` and `llamagate audit`
 
@@ -44,9 +45,12 @@ mod live;
 mod output;
 mod pull;
 mod remove;
+mod rpc;
 mod serve;
 mod usage;
 
+#[cfg(feature = "test-support")]
+pub(crate) use client::decode_events;
 pub use inputs::detect_platform;
 
 use std::process::ExitCode;
@@ -90,6 +94,7 @@ pub fn main() -> ExitCode {
         CliCommand::Completions(shell) => generate::run_completions(&shell, Cli::command()),
         CliCommand::Man(man) => generate::run_man(&man, Cli::command()),
         CliCommand::Schema(schema) => generate::run_schema(&schema),
+        CliCommand::Rpc(rpc) => rpc::run(rpc, environment),
         CliCommand::Init(init) => generate::run_init(init),
         CliCommand::Import(import) => import::run(&import, &environment),
     }

@@ -36,6 +36,11 @@ impl Cores {
         Self(runtimes.into_iter().map(|runtime| Core { runtime, connections: AtomicUsize::new(0) }).collect())
     }
 
+    /// Returns the runtimes of all cores.
+    pub fn runtimes(&self) -> impl Iterator<Item = &Handle> {
+        self.0.iter().map(|core| &core.runtime)
+    }
+
     /// Returns the core with the fewest open connections, and counts one more there.
     pub fn least_busy(&self) -> ServingCore {
         let open = |core: &Core| core.connections.load(Ordering::Relaxed);

@@ -77,14 +77,24 @@ impl Dialer {
     /// What [`explain`] turns into a sentence: the name has no address, no connection was taken in time, TLS failed.
     pub async fn connect(&self, target: &DialTarget) -> Result<Link, BoxError> {
         let Some(address) = target.local_address else {
-            let mut dialer = self.clone();
-            poll_fn(|context| dialer.poll_ready(context)).await?;
-            return dialer.call(target.uri(None)?).await;
+            return self.connect_to(target.uri(None)?).await;
         };
         let opened = pause_clock::timeout(self.connect_timeout, TcpStream::connect(address)).await;
         let stream = opened.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;
         Ok(MaybeHttpsStream::Http(TokioIo::new(stream)))
+    }
+
+    /// Opens a connection to the host and port of an address, with TLS if it begins with `https`. What is spoken over it is
+    /// the caller's choice.
+    ///
+    /// # Errors
+    ///
+    /// As [`Dialer::connect`].
+    pub async fn connect_to(&self, address: Uri) -> Result<Link, BoxError> {
+        let mut dialer = self.clone();
+        poll_fn(|context| dialer.poll_ready(context)).await?;
+        dialer.call(address).await
     }
 }
 

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::ring;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use tracing::warn;
 
@@ -72,6 +73,29 @@ impl Trust {
             return Err(io::Error::other("it holds no certificate in PEM, or one that cannot be read"));
         }
         client_config(roots).map(Self::Only).map_err(io::Error::other)
+    }
+
+    /// Returns the same trust for connections that also show a certificate, to servers which ask for one. Both files are in PEM,
+    /// and may be the same.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, or the two do not belong together. Contains the file's name, and nothing of what is in it.
+    pub fn showing(self, certificate: &Path, key: &Path) -> io::Result<Self> {
+        let in_file = |path: &Path, fault: &dyn std::fmt::Display| {
+            io::Error::other(format!("{:?}: {fault}", path.display().to_string()))
+        };
+        let read = |path: &Path| std::fs::read(path).map_err(|error| in_file(path, &error));
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(certificate)?).collect();
+        let chain = chain.ok().filter(|chain| !chain.is_empty());
+        let chain = chain.ok_or_else(|| in_file(certificate, &"it holds no certificate in PEM"))?;
+        let private = PrivateKeyDer::from_pem_slice(&read(key)?);
+        let private = private.map_err(|_| in_file(key, &"it holds no private key in PEM without a password"))?;
+        let pair = CertifiedKey::from_der(chain, private, &ring::default_provider());
+        let pair = pair.map_err(|error| in_file(key, &format!("it is no key of the certificate: {error}")))?;
+        let mut config = ClientConfig::clone(&*self.config().map_err(io::Error::other)?);
+        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(pair));
+        Ok(Self::Only(Arc::new(config)))
     }
 
     /// Returns the TLS configuration. The first call for [`Trust::Machine`] reads the disk, so make it before requests

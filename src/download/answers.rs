@@ -153,7 +153,9 @@ pub(crate) fn words_of(body: &[u8]) -> Option<String> {
         None if text.starts_with('<') => return None,
         None => text,
     };
-    (!words.is_empty()).then(|| quoted(words))
+    let words = quoted(words);
+    let words = words.trim();
+    (!words.is_empty()).then(|| words.to_owned())
 }
 
 pub(super) fn quoted(words: &str) -> String {
@@ -183,5 +185,15 @@ mod tests {
         assert_eq!(words_of(b"<html><body>no</body></html>"), None);
         assert_eq!(words_of(b"Entry not found").as_deref(), Some("Entry not found"));
         assert_eq!(words_of(b"\xff"), None);
+    }
+
+    #[test]
+    fn an_error_of_control_characters_was_quoted_as_no_words() {
+        for body in ["\u{f}", "\u{1b}\u{7}\n", r#"{"error":"\u000f"}"#, r#"{"error":" \u0007 "}"#, r#"{"error":"  "}"#]
+        {
+            assert_eq!(words_of(body.as_bytes()), None, "{body:?}");
+        }
+        assert_eq!(words_of(b"\x07 gone \x0f").as_deref(), Some("gone"));
+        assert_eq!(words_of(br#"{"error":"\u0007gone\n"}"#).as_deref(), Some("gone"));
     }
 }

@@ -1,5 +1,8 @@
 //! Reads the header of a model on the network, without its weights: ranges from the beginning, each as long as all before
 //! it, until the header is whole.
+//!
+//! What has come is read from its beginning after each range. Because each doubles it, all these readings together take less
+//! than three times the bytes of the header.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -94,7 +97,7 @@ impl Downloader {
             match gguf::parse(start.as_slice(), Some(file.size)) {
                 Ok(metadata) => return Ok((metadata, fetched)),
                 Err(GgufError::TruncatedHeader { .. }) if end < file.size.min(longest) => {
-                    end = (end * 2).min(file.size).min(longest);
+                    end = longer(end, file.size.min(longest));
                 }
                 Err(GgufError::TruncatedHeader { .. }) if end < file.size => {
                     let fault = format!("has {} with a header of more than {} MiB", file.label, longest >> 20);
@@ -116,6 +119,31 @@ impl Downloader {
         match bytes.len() == length {
             true => Ok((bytes, answer.is_range)),
             false => Err(again(format!("{host} ended before all had come"))),
+        }
+    }
+}
+
+/// Returns the end of the range after the one that ends here.
+fn longer(end: u64, most: u64) -> u64 {
+    (end * 2).min(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_readings_of_a_header_take_less_than_three_times_its_bytes() {
+        for most in [FIRST_HEADER_RANGE, FIRST_HEADER_RANGE + 1, 3 << 20, (32 << 20) - 1, LONGEST_HEADER] {
+            let (mut end, mut read) = (FIRST_HEADER_RANGE, FIRST_HEADER_RANGE);
+            let mut readings = 1;
+            while end < most {
+                end = longer(end, most);
+                (read, readings) = (read + end, readings + 1);
+            }
+            assert_eq!(end, most);
+            // The last range may be cut short by the bound.
+            assert!(read < 3 * most && read - end < 2 * most && readings <= 7, "{readings} readings of {read} bytes");
         }
     }
 }

@@ -7,35 +7,21 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::statfs::{
-    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC,
-    fstatfs,
-};
 use tokio::task::spawn_blocking;
 
 use super::owner_note::{OwnerNote, remove_note};
+use crate::file_identity::is_at;
+use crate::os::here;
 use crate::pause_clock::{self, ActiveInstant};
 
 /// How often the owner of a lock renews its note, where locks of the file system are not enough.
 const OWNER_RENEWAL: Duration = Duration::from_secs(5);
 /// After how long without a renewal the owner counts as gone.
 const OWNER_STALE: Duration = Duration::from_secs(30);
-
-/// File systems of one machine, whose `flock` is known to keep others out. ZFS has no name of its own.
-const LOCAL: [FsType; 7] = [
-    EXT4_SUPER_MAGIC,
-    XFS_SUPER_MAGIC,
-    BTRFS_SUPER_MAGIC,
-    F2FS_SUPER_MAGIC,
-    OVERLAYFS_SUPER_MAGIC,
-    TMPFS_MAGIC,
-    FsType(0x2FC1_2FC1),
-];
 
 /// The right to write a file. It ends with this value, or with the process.
 pub struct FileLock(Option<Held>);
@@ -51,7 +37,7 @@ pub struct LockTaker {
     path: PathBuf,
     /// The note of the owner, and since when it has been the same.
     seen: Option<(String, ActiveInstant)>,
-    /// Whether `flock` is used and, on [`LOCAL`] file systems, believed. Tests do without it.
+    /// Whether `flock` is used and, on file systems of this machine, believed. Tests do without it.
     has_flock: bool,
 }
 
@@ -97,7 +83,7 @@ impl LockTaker {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // Who had it may have removed its file, which is then no lock of the next one.
                 Ok(file) if is_at(&file, path) => {
-                    let is_enough = fstatfs(&*file).is_ok_and(|found| LOCAL.contains(&found.filesystem_type()));
+                    let is_enough = here::is_on_this_machine(&file);
                     return Ok(Some(Flocked { file: Some(file), is_enough }));
                 }
                 Ok(_) => {}
@@ -184,12 +170,6 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.note.iter().for_each(OwnerNote::remove);
     }
-}
-
-fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    let found = fs::metadata(path).map(identity).ok();
-    found.is_some() && file.metadata().map(identity).ok() == found
 }
 
 #[cfg(test)]

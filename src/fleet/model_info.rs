@@ -148,10 +148,10 @@ pub struct RoutingPolicy {
     pub fallbacks: Vec<String>,
 }
 
-#[cfg(test)]
 impl ModelInfo {
-    /// Creates the description of a chat model, for tests.
-    pub(crate) fn named(id: &str) -> Self {
+    /// Creates the description of a chat model of which nothing else is known.
+    #[must_use]
+    pub fn named(id: &str) -> Self {
         Self {
             id: id.to_owned(),
             form: 0,

@@ -23,9 +23,10 @@ const MOST_DOCUMENTS: usize = 8;
 /// The numbers of a vector of the model that answers.
 const WIDTH: usize = 4;
 
-const RERANK_PATHS: [&str; 6] = ["/v1/rerank", "/v2/rerank", "/v1/reranking", "/v1/reranks", "/score", "/v1/ranking"];
+pub(super) const RERANK_PATHS: [&str; 6] =
+    ["/v1/rerank", "/v2/rerank", "/v1/reranking", "/v1/reranks", "/score", "/v1/ranking"];
 
-const EMBED_PATHS: [&str; 9] = [
+pub(super) const EMBED_PATHS: [&str; 9] = [
     "/v1/embeddings",
     "/v1/embed",
     "/v2/embed",

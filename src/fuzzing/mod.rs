@@ -6,15 +6,21 @@
 //! This file has the functions for keys, heads, bodies and the configuration.
 //!
 //! - `dialects.rs`: those for the dialects of clients and workers
+//! - `examples.rs`: that for the bodies of the API's description
+//! - `files.rs`: those for files of variables, model files and certificates
 //! - `hub.rs`: those for the answers of the hub
 //! - `stores.rs`: those for the stores of other programs
 //! - `imports.rs`: that for configurations of other programs
+//! - `wire.rs`: those for whole requests, events and the headers of traces
 //! - `workers.rs`: that for responses of workers
 
 mod dialects;
+mod examples;
+mod files;
 mod hub;
 mod imports;
 mod stores;
+mod wire;
 mod workers;
 
 use http::header::{
@@ -37,9 +43,12 @@ use crate::settings::values::{Origins, Value as _};
 use crate::settings::{Environment, Inputs, models_table, resolve_text};
 
 pub use dialects::{embed, ollama, rerank, tokens};
+pub use examples::{example_body, examples};
+pub use files::{certificates, env_file, gguf_header};
 pub use hub::hub_answers;
 pub use imports::import;
 pub use stores::ollama_manifest;
+pub use wire::{event_stream, trace_headers, whole_requests};
 pub use workers::worker_response;
 
 /// A secret that `key_file` adds.

@@ -4,6 +4,17 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// A function that panics when an invariant is broken.
+type Invariants = fn(&[u8]);
+
+/// Files as they are, each with its invariants.
+const SEEDS: [(Invariants, &[u8]); 4] = [
+    (env_file, include_bytes!("../../fuzz/seeds/env_file/quoted")),
+    (gguf_header, include_bytes!("../../fuzz/seeds/gguf_header/model")),
+    (certificates, include_bytes!("../../fuzz/seeds/certificates/pem")),
+    (certificates, include_bytes!("../../fuzz/seeds/certificates/der")),
+];
+
 /// Generates configuration files from valid pieces, so that many of them are accepted.
 fn configurations() -> impl Strategy<Value = String> {
     let model = "  [ab]{1,2}: \\{(file: [ab]\\.gguf|command: \\[x, '\\{port\\}'\\]|)(, (ctx: [0-9]{1,5}|aliases: \\[[a-c]\\]|ttl: [0-9]m|sampling: \\{n: [0-9]\\}|tier: t)){0,2}\\}\n";
@@ -180,6 +191,74 @@ proptest! {
         body in "\\{\"sha\":\"[a-f0-9/]{6,8}\",\"siblings\":\\[(\\{\"rfilename\":\"[a/.\\\\]{1,6}\"\\})?\\]\\}|\\{\"error\":\"\\PC{0,400}\"\\}|\\PC{0,400}",
     ) {
         hub_answers(format!("{head}\n{body}").as_bytes());
+    }
+
+    #[test]
+    fn files_hold_their_invariants_for_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+        for invariants in [env_file, gguf_header, certificates] {
+            invariants(&data);
+        }
+        gguf_header(&[b"GGUF\x03\0\0\0", &data[..]].concat());
+    }
+
+    #[test]
+    fn files_of_variables_hold_their_invariants_for_valid_pieces(
+        lines in proptest::collection::vec("(export )?[A-C1]{0,2} ?= ?[\"']?[ab$#\\\\ \"']{0,6}[\"']?( # c)?\r?", 0..6),
+    ) {
+        env_file(lines.join("\n").as_bytes());
+    }
+
+    #[test]
+    fn seeds_of_files_hold_their_invariants_when_a_byte_changes(at: usize, byte: u8) {
+        for (invariants, seed) in SEEDS {
+            let mut data = seed.to_vec();
+            let at = at % data.len();
+            data[at] = byte;
+            invariants(&data);
+        }
+    }
+
+    #[test]
+    fn what_is_on_the_wire_holds_its_invariants_for_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+        for invariants in [whole_requests, event_stream, trace_headers] {
+            invariants(&data);
+        }
+    }
+
+    #[test]
+    fn whole_requests_hold_their_invariants_for_valid_pieces(
+        method in "GET|POST|HEAD",
+        lines in proptest::collection::vec("(content-length: [0-3]|expect: 100-continue|x: [ -~]{0,9}|connection: (close|Keep-Alive))\r\n", 0..4),
+        body in "[a-z]{0,4}",
+    ) {
+        whole_requests(format!("{method} /a HTTP/1.1\r\nhost: h\r\n{}\r\n{body}", lines.concat()).as_bytes());
+    }
+
+    #[test]
+    fn events_hold_their_invariants_for_valid_pieces(
+        cut: u8,
+        lines in proptest::collection::vec("(data|event|id|retry|)(: ?[a-c:\u{feff}]{0,3})?(\r\n|\n|\r){1,3}", 0..8),
+    ) {
+        event_stream(&[&[cut], lines.concat().as_bytes()].concat());
+    }
+
+    #[test]
+    fn headers_of_traces_hold_their_invariants_for_valid_pieces(
+        text in "(00|01|cc|ff)-([0-9a-f]{32}|0{32}|[0-9A-F]{32})-([0-9a-f]{16}|0{16})-0[0-3](-[a-f]{0,2})?\n([a-z]{1,3}=[a-z]{0,3},?){0,3}",
+    ) {
+        trace_headers(text.as_bytes());
+    }
+
+    #[test]
+    fn examples_of_the_description_hold_their_invariants_when_bytes_change(
+        changes in proptest::collection::vec(any::<(u16, u8)>(), 0..4),
+        body in dialect_bodies(),
+    ) {
+        let changes: Vec<u8> = changes.iter().flat_map(|(at, byte)| [&at.to_be_bytes()[..], &[*byte]].concat()).collect();
+        for (route, _) in examples() {
+            example_body(&[route.as_bytes(), b"\n\n", &changes].concat());
+            example_body(&[route.as_bytes(), b"\n", body.as_bytes()].concat());
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! - `stages/`: stages of the pipeline that need more than a few lines
 //! - `prepared_request.rs`: what the first stages make of a request
 //! - `service.rs`: the parts of the gateway, its drain and end, and its health port
+//! - `response_context.rs`: what completes the response to a request, whichever stage produces it
 //! - `routes/`: the table of routes, and finding a request's route in it
 //! - `route_path.rs`: the spellings of a path
 //! - `connection/`: sockets, and the heads and bodies of requests as bytes
@@ -32,14 +33,12 @@
 //! - `client_address.rs`: which client a request comes from, behind proxies
 //! - `credentials.rs`: the API keys in a request's headers, and what else in its head repeats them
 //! - `headers.rs`: which headers are passed on, and request ids
-//! - `blocking_pool.rs`: work that would hold a serving thread
 //! - `content_kind.rs`: the kind of body that a response has
 //! - `bounds.rs`: timeouts, queue lengths and buffer sizes that no user needs to choose
 //! - `testing.rs`: fixtures for tests of responses
 
 mod accounting;
 pub(crate) mod admission;
-mod blocking_pool;
 pub mod bounds;
 mod cache;
 mod client_address;
@@ -61,6 +60,7 @@ mod prepared_request;
 mod queue;
 pub(crate) mod request;
 pub(crate) mod response;
+mod response_context;
 mod route_path;
 mod routes;
 pub(crate) mod scan;
@@ -71,6 +71,15 @@ mod testing;
 mod translation;
 mod upstream;
 mod usage_api;
+
+#[cfg(feature = "test-support")]
+pub(crate) use openapi::openapi_document;
+
+/// Returns how many orders of administrators this body may be, for fuzzing.
+#[cfg(feature = "test-support")]
+pub(crate) fn orders_in(body: &[u8]) -> usize {
+    keys_api::orders_in(body, jiff::Timestamp::UNIX_EPOCH) + model_files::orders_in(body)
+}
 
 pub use accounting::recent_acts::RecentActs;
 pub use accounting::record::Accounting;

@@ -29,8 +29,9 @@ use super::request::proxied_request::{ProxiedRequest, RequestRole, requested_mod
 use super::response::body::ResponseBody;
 use super::response::heartbeat;
 use super::response::shared::SharedAnswer;
+use super::response_context::ResponseContext;
 use super::routes::route::RouteTarget;
-use super::service::{Gateway, ResponseContext, id_in_path};
+use super::service::{Gateway, id_in_path};
 use super::stages::own_answers::OwnRequest;
 use super::translation;
 use super::upstream::attempt::Attempt;
@@ -196,6 +197,9 @@ impl Gateway {
             requested_model: requested_model.as_deref(),
         };
         context.budgets = self.book(&received, &mut caller, record)?;
+        if self.shares_limits {
+            Box::pin(self.take_shared(route, &caller, record)).await?;
+        }
         // An answer that is kept, or on its way for an equal request, needs no slot and no worker.
         if let Some(cache) = &self.cache
             && let Some(found) = Box::pin(self.answer_from_cache(cache, &received, &caller, context, record)).await?

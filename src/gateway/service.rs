@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http::{Method, Request, Response};
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
@@ -20,14 +20,12 @@ use tokio_util::sync::CancellationToken;
 use super::accounting::activity::Activity;
 use super::accounting::record::Accounting;
 use super::admission::auth::{Authenticator, Caller, RequestSource};
-use super::admission::budget::reservation::CallerBudgets;
 use super::admission::cors::Cors;
-use super::admission::rate::Meter;
-use super::cache::answer_cache::{AnswerCache, CacheMark, FlightLead};
+use super::cache::answer_cache::AnswerCache;
 use super::client_address::{ClientAddress, ClientAddresses};
 use super::connection::discard::{InboundBody, UnreadBody};
 use super::connection::head::HeadLimits;
-use super::headers::{self, REQUEST_ID, X_REQUEST_ID};
+use super::headers::{self, X_REQUEST_ID};
 use super::hub_api::{HubApi, ServedFileLookup};
 use super::keys_api::KeysApi;
 use super::live_api::LiveApi;
@@ -48,7 +46,7 @@ use super::upstream::retry::RetryPolicy;
 use super::usage_api::UsageApi;
 use crate::download::DownloadRegistry;
 use crate::fleet::{Fleet, KeySuspensions};
-use crate::refusal::{ANTHROPIC_VERSION, Refusal, Shape};
+use crate::refusal::{Refusal, Shape};
 use crate::settings::options::{Limits, Settings};
 
 /// Answers the routes that are not served by a worker, such as `/health`. Its second argument is the text that the path
@@ -70,12 +68,6 @@ pub struct AppServices {
     /// Finds the file of a served model.
     pub served_file: ServedFileLookup,
 }
-
-/// [`ANTHROPIC_VERSION`], which need not be parsed for each request.
-static VERSION_HEADER: HeaderName = HeaderName::from_static(ANTHROPIC_VERSION);
-
-/// How many tokens are left of the caller's budgets.
-const X_BUDGET_REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-budget-remaining-tokens");
 
 /// Everything that the stages of a request use.
 pub struct Gateway {
@@ -107,6 +99,8 @@ pub struct Gateway {
     pub(super) pages: Pages,
     /// `OLLAMA_API`
     serves_ollama: bool,
+    /// Whether `LIMITS_STORE` is set.
+    pub(super) shares_limits: bool,
     /// `STRICT_PARAMETERS`
     pub(super) checks_parameters: bool,
     pub(super) activity: Arc<Activity>,
@@ -162,6 +156,7 @@ impl Gateway {
             accounting,
             models_api: ModelsApi::new(settings.routing.list_aliases, translation_limits),
             serves_ollama: settings.routing.ollama_api,
+            shares_limits: settings.access.limits_store.is_some(),
             checks_parameters: settings.limits.strict_parameters,
             activity: Activity::new(),
             is_closed_to_clients: AtomicBool::new(false),
@@ -323,73 +318,4 @@ impl Gateway {
 pub(super) fn id_in_path(route: &Route, parts: &Parts) -> String {
     let id = route.id_in(parts.uri.path()).unwrap_or_default();
     percent_decode_str(id).decode_utf8_lossy().into_owned()
-}
-
-/// What completes the response to a request, whichever stage produces it.
-pub(super) struct ResponseContext {
-    pub(super) request_id: HeaderValue,
-    pub(super) shape: Shape,
-    origin: Option<HeaderValue>,
-    unread: UnreadBody,
-    /// The request's body, until a stage reads it.
-    pub(super) body: Option<InboundBody>,
-    /// The caller's meter, once the caller is known.
-    pub(super) meter: Option<Meter>,
-    /// The caller's budgets, if they limit tokens.
-    pub(super) budgets: Option<CallerBudgets>,
-    /// Held for a job until its request is counted in a queue.
-    pub(super) arrival_guard: Option<Box<dyn Send>>,
-    /// The lead of the flight whose answer other requests may share, until its work begins.
-    pub(super) lead: Option<FlightLead>,
-    /// What the cache had for the request.
-    pub(super) cache_mark: Option<CacheMark>,
-}
-
-impl ResponseContext {
-    /// Remembers from a request what its response will need.
-    pub(super) fn new(
-        parts: &Parts,
-        body: InboundBody,
-        cors: &Cors,
-        arrived: Timestamp,
-        arrival_guard: Option<Box<dyn Send>>,
-    ) -> Self {
-        Self {
-            request_id: headers::request_id(&parts.headers, arrived),
-            shape: Shape::of(parts.uri.path(), parts.headers.contains_key(&VERSION_HEADER)),
-            origin: cors.origin(&parts.headers),
-            unread: UnreadBody::of(parts),
-            body: Some(body),
-            meter: None,
-            budgets: None,
-            arrival_guard,
-            lead: None,
-            cache_mark: None,
-        }
-    }
-
-    /// Adds the headers that every response has, and deals with a request body that no stage has read.
-    pub(super) async fn complete(self, mut response: Response<ResponseBody>, cors: &Cors) -> Response<ResponseBody> {
-        drop((self.arrival_guard, self.lead));
-        let headers = response.headers_mut();
-        if self.shape == Shape::Anthropic {
-            headers.insert(REQUEST_ID, self.request_id.clone());
-        }
-        headers.insert(X_REQUEST_ID, self.request_id);
-        headers::prepare_stream(headers);
-        cors.insert_headers(self.origin.as_ref(), headers);
-        if let Some(mark) = self.cache_mark {
-            mark.insert_headers(headers);
-        }
-        if let Some(meter) = self.meter {
-            meter.insert_headers(headers);
-        }
-        if let Some(left) = self.budgets.and_then(|budgets| budgets.tokens_left(Timestamp::now())) {
-            headers.insert(X_BUDGET_REMAINING_TOKENS, headers::number_value(left));
-        }
-        if let Some(body) = self.body {
-            Box::pin(self.unread.discard_or_close(body, headers)).await;
-        }
-        response
-    }
 }

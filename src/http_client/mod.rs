@@ -18,6 +18,7 @@ use reqwest::redirect::Policy;
 use thiserror::Error;
 
 use crate::dial::{Trust, explain};
+use crate::os::here;
 use crate::pause_clock::{self, ActiveInstant};
 
 /// The value of `User-Agent` in each request.
@@ -84,8 +85,8 @@ impl HttpClient {
             // pauses out, and bound the wait for a silent peer too.
             .tcp_keepalive(None)
             .tcp_keepalive_interval(None)
-            .tcp_keepalive_retries(None)
-            .tcp_user_timeout(None);
+            .tcp_keepalive_retries(None);
+        let builder = here::without_user_timeout(builder);
         let builder = if options.use_proxy { builder } else { builder.no_proxy() };
         let builder = match options.keep_idle {
             Some(time) => builder.pool_idle_timeout(time),

@@ -15,6 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::bounds::MAX_KEY_FILE_SIZE;
 use super::error::KeyFileError;
 use super::parse::{KeyFile, parse};
+use crate::file_identity::FileIdentity;
 
 /// How long a reader waits for a writer to finish. After that it reads without a lock: a lock must not stop the
 /// gateway.
@@ -127,8 +128,7 @@ fn lock_to_read(mut file: File) -> Opened {
 /// Metadata that differs between two versions of a file, so that a change is detected without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileStamp {
-    device: u64,
-    inode: u64,
+    identity: FileIdentity,
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
@@ -145,8 +145,7 @@ impl FileStamp {
 
     pub(super) fn of(metadata: &Metadata) -> Self {
         Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
+            identity: FileIdentity::of(metadata),
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),

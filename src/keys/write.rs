@@ -20,12 +20,11 @@ use super::bounds::MAX_KEY_FILE_SIZE;
 use super::error::KeyFileError;
 use super::file::{LOCK_RETRY, LockAttempt, Opened, failed_to_read, not_a_file, try_lock};
 use super::parse::{KeyFile, parse};
-use super::secret;
+use crate::file_identity::is_at;
+use crate::file_replacement::{FileDraft, OWNER_ONLY};
 
 /// How long an edit waits for another one to finish.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
-/// Mode of the key file: only the owner may read and write secrets.
-const MODE: u32 = 0o600;
 
 /// What to do if there is no key file yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +98,7 @@ impl LockedFile {
             let file = open(&path, if_missing)?;
             match try_lock(file, FlockArg::LockExclusiveNonblock) {
                 // Resolved, because a rename must replace the target of a symbolic link and not the link.
-                LockAttempt::Opened(opened) if is_same_file(&path, opened.get()) => {
+                LockAttempt::Opened(opened) if is_at(opened.get(), &path) => {
                     return Ok(Self { path: fs::canonicalize(&path).unwrap_or(path), opened, is_created });
                 }
                 // Another writer holds the lock, or replaced the file before this one got the lock.
@@ -132,7 +131,7 @@ impl LockedFile {
     /// Removes the file again if it was created for this edit and is still empty: a gateway refuses to start with an empty
     /// key file. Still under the lock, so that a writer that waits for it starts over with a new file.
     fn remove_if_created(&self) {
-        if self.is_created && is_same_file(&self.path, self.opened.get()) && self.is_empty() {
+        if self.is_created && is_at(self.opened.get(), &self.path) && self.is_empty() {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -158,17 +157,15 @@ impl LockedFile {
 
     fn write_by_rename(&self, text: &str) -> io::Result<()> {
         let before = self.opened.get().metadata()?;
-        let temporary = TempFile::create_next_to(&self.path)?;
-        let created = temporary.file.metadata()?;
+        let mut draft = FileDraft::beside(&self.path, OWNER_ONLY)?;
+        let created = draft.file().metadata()?;
         if (before.uid(), before.gid()) != (created.uid(), created.gid()) {
             // A gateway that runs as the owner must still be able to read the file. EPERM leads to a write in place.
-            fchown(&temporary.file, Some(before.uid()), Some(before.gid()))
-                .map_err(|_| io::Error::from(Errno::EPERM))?;
+            fchown(draft.file(), Some(before.uid()), Some(before.gid())).map_err(|_| io::Error::from(Errno::EPERM))?;
         }
-        temporary.file.set_permissions(Permissions::from_mode(MODE))?;
-        (&temporary.file).write_all(text.as_bytes())?;
-        temporary.file.sync_all()?;
-        temporary.rename_to(&self.path)
+        draft.file().set_permissions(Permissions::from_mode(OWNER_ONLY))?;
+        draft.write(text.as_bytes())?;
+        draft.sync_and_put_in_place()
     }
 
     fn write_in_place(&self, old: &str, new: &str) -> io::Result<()> {
@@ -185,7 +182,7 @@ impl LockedFile {
             let _ = write(old);
         })?;
         // Only the owner may change the mode. For another user it stays, and the gateway warns about it.
-        let _ = file.set_permissions(Permissions::from_mode(MODE));
+        let _ = file.set_permissions(Permissions::from_mode(OWNER_ONLY));
         Ok(())
     }
 }
@@ -197,7 +194,7 @@ fn open(path: &Path, if_missing: IfMissing) -> Result<File, KeyFileError> {
     }
     let create = if_missing == IfMissing::Create;
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(create).truncate(false).mode(MODE);
+    options.read(true).write(true).create(create).truncate(false).mode(OWNER_ONLY);
     let mut result = options.open(path);
     if create
         && let (Err(error), Some(parent)) = (&result, path.parent())
@@ -212,52 +209,10 @@ fn open(path: &Path, if_missing: IfMissing) -> Result<File, KeyFileError> {
     })
 }
 
-/// Whether the path still leads to this open file.
-fn is_same_file(path: &Path, file: &File) -> bool {
-    let identity = |metadata: io::Result<fs::Metadata>| metadata.map(|m| (m.dev(), m.ino())).ok();
-    identity(fs::metadata(path)).is_some_and(|there| identity(file.metadata()) == Some(there))
-}
-
 /// Whether an error means that a rename cannot work in this directory, while a write into the file still may.
 fn should_write_in_place(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EBUSY | Errno::EXDEV | Errno::EPERM | Errno::EACCES | Errno::EROFS))
-}
-
-/// A new file in the directory of the key file. Removed on drop unless it was renamed.
-struct TempFile {
-    path: PathBuf,
-    file: File,
-    is_renamed: bool,
-}
-
-impl TempFile {
-    fn create_next_to(path: &Path) -> io::Result<Self> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let unique = secret::NewSecret::generate().map_err(io::Error::other)?;
-        // Ten characters of an unused secret make a unique name.
-        let path = path.with_file_name(format!(".{name}.{}.tmp", &unique.reveal()[3..13]));
-        let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&path)?;
-        Ok(Self { path, file, is_renamed: false })
-    }
-
-    fn rename_to(mut self, path: &Path) -> io::Result<()> {
-        fs::rename(&self.path, path)?;
-        self.is_renamed = true;
-        // Makes the rename survive a power failure. Not every file system can sync a directory.
-        if let Some(directory) = path.parent().and_then(|parent| File::open(parent).ok()) {
-            let _ = directory.sync_all();
-        }
-        Ok(())
-    }
-}
-
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        if !self.is_renamed {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
 }
 
 #[cfg(test)]

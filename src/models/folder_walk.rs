@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::split::{SplitPart, is_gguf};
+use crate::file_identity::FileIdentity;
 
 /// Depth of the deepest folder below the models folder that is read.
 pub(super) const MAX_DEPTH: usize = 8;
@@ -28,8 +28,8 @@ pub(super) struct FolderWalk {
 /// `dir` itself cannot be read. Folders below it that cannot be read are in `skipped`.
 pub(super) fn walk(dir: &Path) -> io::Result<FolderWalk> {
     let top = std::fs::metadata(dir)?;
-    // Device and inode identify a folder whatever link leads to it, so a loop of links ends.
-    let mut seen = HashSet::from([(top.dev(), top.ino())]);
+    // A folder is known whatever link leads to it, so a loop of links ends.
+    let mut seen = HashSet::from([FileIdentity::of(&top)]);
     let mut walk = FolderWalk::default();
     let mut entries = 0;
     let mut pending = vec![(PathBuf::new(), 0)];
@@ -58,7 +58,7 @@ pub(super) fn walk(dir: &Path) -> io::Result<FolderWalk> {
             let path = below.join(entry.file_name());
             match std::fs::metadata(entry.path()) {
                 Ok(found) if found.is_dir() => {
-                    if !seen.insert((found.dev(), found.ino())) {
+                    if !seen.insert(FileIdentity::of(&found)) {
                         continue;
                     }
                     if depth == MAX_DEPTH {

@@ -192,7 +192,7 @@ impl OperatorApi {
 }
 
 /// Returns the share of the KV caches of a model's llama-servers that requests in progress use, from 0 to 1; `None` if it has
-/// no llama-server on this machine.
+/// no llama-server on this machine that tells it.
 fn kv_cache_usage(model: &Model) -> Option<f64> {
     let (mut sum, mut count) = (0.0, 0.0);
     for share in model.members().filter_map(|member| member.kv_cache_usage()) {

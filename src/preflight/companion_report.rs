@@ -1,6 +1,7 @@
 //! What people read about what goes with a model: its line in `llamagate check`, and warnings.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use super::checked::{CheckedModel, file_name};
@@ -17,17 +18,40 @@ pub(super) fn own_fallbacks(models: &[CheckedModel], fallbacks: &BTreeMap<String
 
 /// Returns warnings about what goes with these models.
 pub(super) fn companion_warnings(models: &[CheckedModel]) -> Vec<String> {
-    let helped = models
-        .iter()
-        .filter(|model| model.settings.local.as_ref().is_some_and(|local| !local.companions.rpc.is_empty()));
-    let warning = |model: &CheckedModel| {
-        format!(
-            "models.{}.rpc: llama.cpp's protocol between machines has neither keys nor encryption: a program that reaches \
-             these ports can run code there; keep them in a private network",
-            model.id
-        )
-    };
-    helped.map(warning).collect()
+    let mut warnings = Vec::new();
+    // The workers that use each rpc-server.
+    let mut users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for model in models {
+        let Some(local) = &model.settings.local else { continue };
+        let addresses = &local.companions.rpc;
+        if !addresses.iter().all(|address| is_loopback(address)) {
+            warnings.push(format!(
+                "models.{}.rpc: llama.cpp's protocol between machines has neither keys nor encryption: a program that \
+                 reaches these ports can run code there; keep them in a private network",
+                model.id
+            ));
+        }
+        for address in addresses {
+            let replicas = std::iter::repeat_n(model.id.as_str(), local.replicas as usize);
+            users.entry(address).or_default().extend(replicas);
+        }
+    }
+    for (address, mut models) in users {
+        if models.len() > 1 {
+            models.dedup();
+            warnings.push(format!(
+                "rpc: {address} computes for one llama-server at a time, so these can only be loaded one after the other: {}",
+                models.join(", ")
+            ));
+        }
+    }
+    warnings
+}
+
+/// Whether `HOST:PORT` is on this machine.
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 impl CheckedModel {

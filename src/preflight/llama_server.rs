@@ -31,31 +31,63 @@ pub(super) fn file_start(model: &ModelSettings) -> Option<&Start> {
 ///
 /// There is none, or `LLAMA_SERVER` names a file that cannot be executed.
 pub(super) fn find_llama_server(settings: &Settings) -> Result<PathBuf, SettingProblem> {
-    let problem = |subject: String, fault: &str| {
-        SettingProblem {
-        subject,
-        fault: fault.to_owned(),
-        hint: Some("install llama.cpp (brew install llama.cpp, your distribution's package, or a release build) and put llama-server on PATH, or set LLAMA_SERVER".to_owned()),
-    }
+    const LLAMA_SERVER: NeededProgram = NeededProgram {
+        name: "llama-server",
+        setting: "LLAMA_SERVER",
+        hint: "install llama.cpp (brew install llama.cpp, your distribution's package, or a release build) and put \
+               llama-server on PATH, or set LLAMA_SERVER",
+        missing: "no llama-server was found on PATH, beside the gateway or in /app",
     };
-    match &settings.engine.llama_server {
-        None => {
-            Err(problem("LLAMA_SERVER".to_owned(), "no llama-server was found on PATH, beside the gateway or in /app"))
-        }
-        Some(path) if path.is_dir() => Err(problem(
-            format!("LLAMA_SERVER={:?}", path.display().to_string()),
-            "this is a folder, not a program: name the llama-server in it",
-        )),
-        Some(path) if !is_executable(path) => Err(problem(
-            format!("LLAMA_SERVER={:?}", path.display().to_string()),
-            "there is no executable file of this name",
-        )),
-        // execvp runs a file that it does not recognise as a shell script, so check its first bytes.
-        Some(path) if !is_program(path) => {
-            Err(problem(format!("LLAMA_SERVER={:?}", path.display().to_string()), "this file is no program"))
-        }
-        // Absolute, because llama-server may run in another working directory.
-        Some(path) => Ok(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+    LLAMA_SERVER.find(settings.engine.llama_server.as_ref())
+}
+
+/// Returns the absolute path of rpc-server.
+///
+/// # Errors
+///
+/// There is none, or `RPC_SERVER` names a file that cannot be executed.
+pub fn find_rpc_server(settings: &Settings) -> Result<PathBuf, SettingProblem> {
+    const RPC_SERVER: NeededProgram = NeededProgram {
+        name: "rpc-server",
+        setting: "RPC_SERVER",
+        hint: "it is a part of llama.cpp: take a release build, Debian's packages llama.cpp-tools-extra and \
+               libggml0-backend-rpc, an image of this project, or a build of your own with -DGGML_RPC=ON, and set RPC_SERVER",
+        missing: "no rpc-server was found on PATH, beside llama-server, beside the gateway or in /app",
+    };
+    RPC_SERVER.find(settings.engine.rpc_server.as_ref())
+}
+
+/// A program that has to be on this machine.
+struct NeededProgram {
+    name: &'static str,
+    /// The setting of its path.
+    setting: &'static str,
+    /// Where to get it.
+    hint: &'static str,
+    /// What is said if no path was set or found.
+    missing: &'static str,
+}
+
+impl NeededProgram {
+    /// Returns its absolute path.
+    ///
+    /// # Errors
+    ///
+    /// There is no path, or no program there.
+    fn find(&self, path: Option<&PathBuf>) -> Result<PathBuf, SettingProblem> {
+        let hint = Some(self.hint.to_owned());
+        let Some(path) = path else {
+            return Err(SettingProblem { subject: self.setting.to_owned(), fault: self.missing.to_owned(), hint });
+        };
+        let fault = match path {
+            path if path.is_dir() => format!("this is a folder, not a program: name the {} in it", self.name),
+            path if !is_executable(path) => "there is no executable file of this name".to_owned(),
+            // execvp runs a file that it does not recognise as a shell script, so check its first bytes.
+            path if !is_program(path) => "this file is no program".to_owned(),
+            // Absolute, because it may run in another working directory.
+            path => return Ok(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+        };
+        Err(SettingProblem { subject: format!("{}={:?}", self.setting, path.display().to_string()), fault, hint })
     }
 }
 

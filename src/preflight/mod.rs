@@ -36,7 +36,7 @@ mod warnings;
 pub use checked::{BrokenFile, CheckedModel, CheckedModels, FoundCompanions, MissingModel, ModelFile, Unservable};
 pub use inspection::inspect;
 pub use keys::{key_file_warnings, missing_key_file_warning};
-pub use llama_server::llama_server;
+pub use llama_server::{find_rpc_server, llama_server};
 pub use memory_limit::{FoundMemory, memory_limit};
 pub use models::models;
 pub use ready::{Prepared, ready};

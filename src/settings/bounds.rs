@@ -105,3 +105,12 @@ pub const PING_INTERVAL_LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// Most connections over which one file is downloaded; hosts of large files limit them too.
 pub const MOST_DOWNLOAD_CONNECTIONS: usize = 64;
+
+/// Most names of one certificate of a CA. Let's Encrypt takes 100.
+pub(super) const MOST_ACME_DOMAINS: usize = 100;
+
+/// Most mail addresses of an account at a CA.
+pub(super) const MOST_ACME_CONTACTS: usize = 10;
+
+/// Shortest wait after an order at a CA that failed.
+pub(super) const LEAST_ACME_RETRY: Duration = Duration::from_millis(100);

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::bounds::SHORT_SERVICE_KEY;
+use super::bounds::{LEAST_ACME_RETRY, SHORT_SERVICE_KEY};
 use super::options::{OptionRow, Settings, row};
 use super::problem::SettingProblem;
 use super::source::Inputs;
@@ -99,7 +99,7 @@ pub(super) fn cautions(settings: &Settings, inputs: &Inputs, platform: &Platform
 
 /// Returns warnings about TLS that probes or a platform cannot speak.
 fn tls_cautions(settings: &Settings, platform: &Platform) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let mut warnings = acme_cautions(settings, platform);
     if settings.has_tls() && platform.kind == PlatformKind::RunpodServerless {
         let text =
             "RunPod's load balancer speaks plain HTTP to its workers, and has TLS itself: leave the TLS_ settings out";
@@ -111,6 +111,29 @@ fn tls_cautions(settings: &Settings, platform: &Platform) -> Vec<String> {
         warnings.push(text.to_owned());
     }
     warnings
+}
+
+/// Returns warnings about a certificate of a CA that cannot come here, and about settings of it that have no effect.
+fn acme_cautions(settings: &Settings, platform: &Platform) -> Vec<String> {
+    let tls = &settings.tls;
+    if !tls.tls_acme_domains.is_empty() {
+        let has_mapped_ports = matches!(platform.kind, PlatformKind::Vast | PlatformKind::RunpodPod);
+        let text = format!(
+            "TLS_ACME_DOMAINS: the CA asks port 443 of each name, and {} maps other ports to this machine: no certificate \
+             will come; set TLS_SELF_SIGNED=true instead",
+            platform.kind
+        );
+        return has_mapped_ports.then_some(text).into_iter().collect();
+    }
+    let set = [
+        ("TLS_ACME_ACCEPT_TERMS", tls.tls_acme_accept_terms),
+        ("TLS_ACME_CONTACT", !tls.tls_acme_contact.urls().is_empty()),
+        ("TLS_ACME_CA", tls.tls_acme_ca.is_some()),
+        ("TLS_ACME_EAB_KID", tls.tls_acme_eab_kid.is_some()),
+        ("TLS_ACME_EAB_HMAC_KEY", tls.tls_acme_eab_hmac_key.is_some()),
+    ];
+    let set = set.into_iter().filter(|(_, is_set)| *is_set);
+    set.map(|(name, _)| format!("{name} has no effect: TLS_ACME_DOMAINS names no domain")).collect()
 }
 
 /// Returns the problems with settings of TLS that are incomplete, or exclude each other.
@@ -135,7 +158,8 @@ fn tls_contradictions(settings: &Settings) -> Vec<SettingProblem> {
         let fault = "TLS_CERT and TLS_KEY name another certificate";
         problems.push(problem("TLS_SELF_SIGNED=true", fault, "set either them or TLS_SELF_SIGNED"));
     }
-    let hint = "set TLS_CERT and TLS_KEY, or TLS_SELF_SIGNED=true";
+    problems.extend(acme_contradictions(settings));
+    let hint = "set TLS_CERT and TLS_KEY, TLS_SELF_SIGNED=true, or TLS_ACME_DOMAINS";
     if !settings.has_tls() && tls.tls_key.is_none() {
         if tls.tls_client_ca.is_some() {
             problems.push(problem("TLS_CLIENT_CA", "there is no TLS: no client could show a certificate", hint));
@@ -143,6 +167,44 @@ fn tls_contradictions(settings: &Settings) -> Vec<SettingProblem> {
         if tls.tls_health {
             problems.push(problem("TLS_HEALTH=true", "there is no TLS", hint));
         }
+    }
+    problems
+}
+
+/// Returns the problems with settings of a certificate of a CA that are incomplete, or exclude others.
+fn acme_contradictions(settings: &Settings) -> Vec<SettingProblem> {
+    let tls = &settings.tls;
+    let problem = |subject: &str, fault: &str, hint: String| SettingProblem {
+        subject: subject.to_owned(),
+        fault: fault.to_owned(),
+        hint: Some(hint),
+    };
+    let mut problems = Vec::new();
+    if tls.tls_acme_eab_kid.is_some() != tls.tls_acme_eab_hmac_key.is_some() {
+        let fault = "only one of TLS_ACME_EAB_KID and TLS_ACME_EAB_HMAC_KEY is set";
+        problems.push(problem("TLS_ACME_EAB_KID", fault, "the CA gives both".to_owned()));
+    }
+    if tls.tls_acme_retry.0 < LEAST_ACME_RETRY {
+        let fault = format!("expected at least {}ms", LEAST_ACME_RETRY.as_millis());
+        let hint = "CAs refuse clients that order too often".to_owned();
+        problems.push(problem(&format!("TLS_ACME_RETRY={:?}", tls.tls_acme_retry.0), &fault, hint));
+    }
+    if tls.tls_acme_domains.is_empty() {
+        return problems;
+    }
+    let hint = "set one of TLS_CERT and TLS_KEY, TLS_SELF_SIGNED, and TLS_ACME_DOMAINS".to_owned();
+    if tls.tls_cert.is_some() || tls.tls_key.is_some() {
+        let fault = "TLS_CERT and TLS_KEY name another certificate";
+        problems.push(problem("TLS_ACME_DOMAINS", fault, hint));
+    } else if tls.tls_self_signed {
+        problems.push(problem("TLS_ACME_DOMAINS", "TLS_SELF_SIGNED=true makes another certificate", hint));
+    }
+    if !tls.tls_acme_accept_terms {
+        let hint = format!(
+            "read the terms of {}, and set TLS_ACME_ACCEPT_TERMS=true if you accept them",
+            tls.tls_acme_directory.host()
+        );
+        problems.push(problem("TLS_ACME_DOMAINS", "the terms of service of the CA are not accepted", hint));
     }
     problems
 }

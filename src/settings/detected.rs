@@ -4,7 +4,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::environment::Environment;
+use super::environment::{Environment, is_executable};
 use super::file::ConfigFile;
 use super::runpod::GET_JOB_VARIABLE;
 use super::source::Inputs;
@@ -15,6 +15,9 @@ pub(super) const LOAD_BALANCER_RULE: &str = "RunPod's load balancer";
 
 /// The port to which RunPod's load balancer sends requests and health checks if the endpoint sets no `PORT`.
 pub(super) const LOAD_BALANCER_PORT: &str = "80";
+
+/// The names of the program in builds of llama.cpp.
+const RPC_SERVER_NAMES: [&str; 2] = ["rpc-server", "ggml-rpc-server"];
 
 /// Where Ollama's Linux service keeps its models.
 const OLLAMA_SERVICE_MODELS: &str = "/usr/share/ollama/.ollama/models";
@@ -63,6 +66,35 @@ fn lm_studio_home(pointer: &Path) -> Option<PathBuf> {
     let mut text = String::new();
     std::fs::File::open(pointer).ok()?.take(LONGEST_POINTER).read_to_string(&mut text).ok()?;
     Some(PathBuf::from(text.trim())).filter(|home| home.is_absolute())
+}
+
+/// Returns the first llama-server that may be executed, and the rule that found it.
+pub(super) fn llama_server(environment: &Environment) -> Option<(PathBuf, &'static str)> {
+    if let Some(path) = environment.find_program("llama-server") {
+        return Some((path, "on PATH"));
+    }
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("llama-server")));
+    let places = [(beside, "beside the gateway"), (Some(PathBuf::from("/app/llama-server")), "/app")];
+    places.into_iter().find_map(|(path, rule)| Some((path.filter(|path| is_executable(path))?, rule)))
+}
+
+/// Returns the first rpc-server that may be executed, and the rule that found it.
+pub(super) fn rpc_server(llama_server: Option<&Path>, environment: &Environment) -> Option<(PathBuf, &'static str)> {
+    if let Some(path) = RPC_SERVER_NAMES.iter().find_map(|name| environment.find_program(name)) {
+        return Some((path, "on PATH"));
+    }
+    let exe = std::env::current_exe().ok();
+    let debian = format!("/usr/libexec/{}-linux-gnu/llama/bin", std::env::consts::ARCH);
+    let folders = [
+        (llama_server.and_then(Path::parent), "beside llama-server"),
+        (exe.as_deref().and_then(Path::parent), "beside the gateway"),
+        (Some(Path::new("/app")), "/app"),
+        (Some(Path::new(&debian)), "Debian's package"),
+    ];
+    folders.into_iter().find_map(|(folder, rule)| {
+        let paths = RPC_SERVER_NAMES.iter().map(|name| folder.map(|folder| folder.join(name)));
+        paths.flatten().find(|path| is_executable(path)).map(|path| (path, rule))
+    })
 }
 
 #[cfg(test)]

@@ -137,6 +137,13 @@ fn parse(bytes: &[u8]) -> (Vec<(String, String)>, Faults) {
     (variables, faults)
 }
 
+/// Returns the variables of a file, and the numbers of the lines that cannot be read, for fuzzing.
+#[cfg(feature = "test-support")]
+pub(crate) fn env_file_parts(bytes: &[u8]) -> (Vec<(String, String)>, Vec<usize>) {
+    let (variables, faults) = parse(bytes);
+    (variables, faults.into_iter().map(|(line, _)| line).collect())
+}
+
 /// Returns the assignment that begins in the first of `lines`, or `None` for a blank line or a comment. Counts in `used`
 /// the lines that it takes.
 fn assignment(lines: &[&[u8]], used: &mut usize) -> Result<Option<(String, String)>, LineFault> {

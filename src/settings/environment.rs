@@ -114,6 +114,16 @@ impl Environment {
             .collect()
     }
 
+    /// Returns the variables that an rpc-server inherits: those of [`Self::for_child`], and those that say where it keeps its
+    /// cache.
+    pub fn for_rpc_server(&self) -> Vec<(String, String)> {
+        let mut inherited = self.for_child();
+        for name in ["HOME", "XDG_CACHE_HOME", "LLAMA_CACHE"] {
+            inherited.extend(self.get(name).map(|value| (name.to_owned(), value.to_owned())));
+        }
+        inherited
+    }
+
     /// Returns the variables that a user's command inherits, such as vLLM or `mlx_lm.server`: those of
     /// [`Self::for_child`], and those with which Python and Hugging Face find the user's programs, models and caches
     /// (`HOME`, `XDG_CACHE_HOME`, `HF_*`, `TRANSFORMERS_*`, `VIRTUAL_ENV` and the user's name). `HF_TOKEN` is the only

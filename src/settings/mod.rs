@@ -43,6 +43,8 @@ pub mod values;
 
 pub use brought::{ALIASES, AliasRow, AliasTarget, OTHER_PROGRAMS, llama_variables_warning};
 pub use catalogue::models_table::{additions, models_table, remotes_table};
+#[cfg(feature = "test-support")]
+pub(crate) use env_file::env_file_parts;
 pub use environment::{Environment, is_executable};
 pub(crate) use file::{YamlNode, configuration_schema, examine_file_text, read_config_text};
 pub use options::{OPTIONS, OptionRow, Settings, Sources};

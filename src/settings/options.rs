@@ -11,10 +11,11 @@ use std::path::PathBuf;
 
 use super::reader::Reader;
 use super::values::{
-    ByteSize, CacheMode, CollectorCompression, CollectorHeaders, CollectorProtocol, CollectorUrl, Context,
-    DownloadConnections, ExtraArgs, GpuLayers, HostNames, HourlyPrice, HubEndpoint, HubToken, KeptTime, LogFormat,
-    LogLevel, MemoryBudgetSetting, Milliseconds, ModelStores, Networks, Origins, RunpodMode, SampledShare, Seconds,
-    ServeModelsDir, ServiceAttributes, ServiceKey, Strategy, TraceExporter, TraceSampler, UsageFile, Value, ZeroIsOff,
+    AcmeBindingKey, AcmeContacts, AcmeDirectory, AcmeDomains, ByteSize, CacheMode, CollectorCompression,
+    CollectorHeaders, CollectorProtocol, CollectorUrl, Context, DownloadConnections, ExtraArgs, GpuLayers, HostNames,
+    HourlyPrice, HubEndpoint, HubToken, KeptTime, LimitsStoreAddress, LogFormat, LogLevel, MemoryBudgetSetting,
+    Milliseconds, ModelStores, Networks, Origins, RunpodMode, SampledShare, Seconds, ServeModelsDir, ServiceAttributes,
+    ServiceKey, Strategy, TraceExporter, TraceSampler, UsageFile, Value, ZeroIsOff,
 };
 use crate::models::{ModelPlaces, PlaceKind};
 
@@ -189,6 +190,14 @@ options! {
         tls_cert: Option<PathBuf> = "", Restart, "File of the certificate and its chain in PEM, for HTTPS on the gateway port (see TLS.md). It and the other files of TLS are looked at every 5 seconds; what cannot be used changes nothing.";
         tls_key: Option<PathBuf> = "", Restart, "File of the private key of `TLS_CERT` in PEM, without a password: PKCS#8, PKCS#1 or SEC1.";
         tls_self_signed: bool = "false", Restart, "Make a certificate in place of `TLS_CERT` and `TLS_KEY`, keep it in `$DATA_DIR/tls`, and print its fingerprint at the start. It is for `HOST`, the public address that the platform tells, `localhost` and `UI_HOSTS`.";
+        tls_acme_domains: AcmeDomains = "", Reload, "Comma-separated list of DNS names such as `llm.example.org`, for which a certificate is got from a CA by ACME, kept in `$DATA_DIR/tls/acme`, and renewed (see TLS.md). The CA must reach `PORT` as port 443 of each name. The first name takes effect at the next start, and so does the removal of the last.";
+        tls_acme_accept_terms: bool = "false", Restart, "You have read the terms of service of the CA and accept them. Without it nothing is ordered, and the start fails.";
+        tls_acme_directory: AcmeDirectory = "https://acme-v02.api.letsencrypt.org/directory", Restart, "Address of the CA's directory; `http` only on this machine.";
+        tls_acme_contact: AcmeContacts = "", Restart, "Comma-separated list of mail addresses that the CA may write to.";
+        tls_acme_ca: Option<PathBuf> = "", Restart, "File of certificate authorities in PEM that the address of `TLS_ACME_DIRECTORY` is trusted by, for a private CA; else those of this machine.";
+        tls_acme_eab_kid: Option<String> = "", Restart, "Name of the key that the CA gave for its account (external account binding), if it asks for one.";
+        tls_acme_eab_hmac_key: Option<AcmeBindingKey> = "" from Variable, Restart, "That key, in Base64 for URLs. It is used once, to open the account.";
+        tls_acme_retry: Seconds = "5m", Restart, "Wait after an order that brought no certificate; twice as long after each further one, up to 6 hours, and longer if the CA asks for it.";
         tls_client_ca: Option<PathBuf> = "", Restart, "File of certificate authorities in PEM: clients must have a certificate of one of them (mTLS), besides their key.";
         tls_health: bool = "false", Restart, "Speak TLS on the health port too. With `PORT_HEALTH` = `PORT` both do.";
     }
@@ -199,6 +208,8 @@ options! {
         auth_keys_file: PathBuf = "$DATA_DIR/api_keys.txt", Restart, "The API-key file (see AUTHENTICATION.md).";
         llamagate_api_key: Option<ServiceKey> = "" from Variable, Restart, "One API key without a file, with the key_id `env` and the scope `inference`; beside a key file it is one more key. 8 to 256 visible ASCII characters; placeholders such as `change-me-please` are refused.";
         max_requests_per_minute: NonZeroU32 = "100", Restart, "Requests per minute for each key whose line in the key file sets no limit.";
+        limits_store: Option<LimitsStoreAddress> = "" from Variable, Restart, "Address of a Valkey or Redis server through which several replicas share the limits and budgets of keys, such as `valkey://user:password@host:6379/0`; `valkeys://` for TLS (see LIMITS.md); empty = each replica has its own.";
+        limits_store_timeout: Milliseconds = "5", Restart, "Longest wait of a request for that server, in milliseconds; then the limits of this replica alone count for it.";
         metrics_auth_enabled: bool = "false", Restart, "Require a key with the scope `metrics` on `/metrics`.";
         cors_origins: Origins = "", Restart, "Comma-separated list of origins that browsers may call from; `*` = any; empty = off.";
         max_people: NonZeroUsize = "10000", Restart, "People behind keys with `trust_user_headers=true` that are remembered; further ones are booked together as `other`.";
@@ -250,6 +261,7 @@ options! {
     /// How llama-server is started and kept running.
     Engine engine "llama-server" {
         llama_server: Option<PathBuf> = "", Reload, "Path of the llama-server binary. Detected: on `PATH`, then beside the gateway, then `/app/llama-server`.";
+        rpc_server: Option<PathBuf> = "", Restart, "Path of llama.cpp's rpc-server, for `llamagate rpc` (see RPC.md). Detected: `rpc-server` or `ggml-rpc-server` on `PATH`, then beside llama-server, beside the gateway, in `/app`, and where Debian's package `llama.cpp-tools-extra` puts it.";
         port_backend: u16 = "8080", Reload, "First port tried for llama-server, always on 127.0.0.1.";
         ngl: GpuLayers = "99", Reload, "Layers on the GPU (`--n-gpu-layers`); `0` = CPU only, `all` = all of them, `auto` = llama-server decides.";
         ctx: Context = "16384", Reload, "Context length per slot, in tokens; llama-server's total is this times `PARALLEL`.";
@@ -348,7 +360,7 @@ impl Engine {
 impl Settings {
     /// Whether the gateway port speaks TLS.
     pub fn has_tls(&self) -> bool {
-        self.tls.tls_cert.is_some() || self.tls.tls_self_signed
+        self.tls.tls_cert.is_some() || self.tls.tls_self_signed || !self.tls.tls_acme_domains.is_empty()
     }
 
     /// Whether what answers on the health port speaks TLS.

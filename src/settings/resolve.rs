@@ -11,9 +11,10 @@ use super::brought::{BroughtNames, FileFacts, other_programs_warnings};
 use super::catalogue::Catalogue;
 use super::cross_checks::{cautions, contradictions};
 use super::detected::{
-    LOAD_BALANCER_PORT, LOAD_BALANCER_RULE, hub_cache, is_behind_runpod_load_balancer, lm_studio_models, ollama_models,
+    LOAD_BALANCER_PORT, LOAD_BALANCER_RULE, hub_cache, is_behind_runpod_load_balancer, llama_server, lm_studio_models,
+    ollama_models, rpc_server,
 };
-use super::environment::{Environment, is_executable};
+use super::environment::Environment;
 use super::file::ConfigFile;
 use super::merge::{self, tiers};
 use super::options::{OPTIONS, OptionRow, Settings};
@@ -368,15 +369,13 @@ fn platform_default(
         // The file was read before all settings; this row only shows it.
         "config_file" if file.is_present() => detected(file.path.display().to_string(), "the file exists"),
         "llama_server" => {
-            if let Some(path) = inputs.environment.find_program("llama-server") {
-                return detected(path.display().to_string(), "on PATH");
-            }
-            let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("llama-server")));
-            if let Some(path) = beside.filter(|path| is_executable(path)) {
-                return detected(path.display().to_string(), "beside the gateway");
-            }
-            let image = PathBuf::from("/app/llama-server");
-            if is_executable(&image) { detected(image.display().to_string(), "/app") } else { None }
+            let (path, rule) = llama_server(&inputs.environment)?;
+            detected(path.display().to_string(), rule)
+        }
+        "rpc_server" => {
+            let llama_server = above.get("llama_server").map(|(text, _)| Path::new(text));
+            let (path, rule) = rpc_server(llama_server, &inputs.environment)?;
+            detected(path.display().to_string(), rule)
         }
         _ => None,
     }

@@ -60,10 +60,17 @@ pub struct OutcomeLabels {
     pub outcome: &'static str,
 }
 
+/// Labels of metrics that count why something happened.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReasonLabels {
+    /// Why, in a word.
+    pub reason: &'static str,
+}
+
 /// Labels of `llamagate_tls_certificate_expiry_timestamp_seconds`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct CertificateLabels {
-    /// Where the certificate comes from: `files` or `self_signed`.
+    /// Where the certificate comes from: `files`, `self_signed` or `acme`.
     pub source: &'static str,
 }
 
@@ -120,6 +127,15 @@ pub struct TokenLabels {
 pub struct DraftLabels {
     /// A configured model.
     pub model: Label,
+}
+
+/// Labels of an rpc-server that a model uses.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RpcServerLabels {
+    /// The id of the model.
+    pub model: String,
+    /// The address of the rpc-server, as configured.
+    pub rpc_server: String,
 }
 
 /// Labels of a worker.

@@ -4,8 +4,8 @@
 
 pub use super::labels::{
     BudgetLabels, CertificateLabels, CodeLabels, DownloadStateLabels, DraftLabels, FolderLabels, KeyLabels,
-    ModelLabels, OutcomeLabels, PhaseLabels, RequestLabels, RouteLabels, StateLabels, SuspendedKeyLabels, TokenLabels,
-    WorkerLabels,
+    ModelLabels, OutcomeLabels, PhaseLabels, ReasonLabels, RequestLabels, RouteLabels, RpcServerLabels, StateLabels,
+    SuspendedKeyLabels, TokenLabels, WorkerLabels,
 };
 
 use std::collections::BTreeSet;
@@ -121,7 +121,7 @@ metrics! {
     queue_wait: Seconds = Seconds::default(), "gateway_queue_wait_seconds", "", "Time that requests waited for a slot, in seconds";
     requests_waiting: Family<ModelLabels, Gauge> = Family::default(), "llamagate_requests_waiting", "model", "Requests of the model that wait for a slot; the sum is `gateway_queue_depth`";
     requests_running: Family<ModelLabels, Gauge> = Family::default(), "llamagate_requests_running", "model", "Requests of the model that hold a slot; the sum is `gateway_requests_active`";
-    kv_cache_usage: Family<ModelLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_kv_cache_usage_ratio", "model", "Share of the KV caches of the model's llama-servers that requests in progress use, from 0 to 1, as they told it at most 5 s ago. Prompts that are kept for later requests do not count. Not for remote backends and other programs";
+    kv_cache_usage: Family<ModelLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_kv_cache_usage_ratio", "model", "Share of the KV caches of the model's llama-servers that requests in progress use, from 0 to 1, as they told it at most 5 s ago. Prompts that are kept for later requests do not count. Not for a llama-server that does not tell it, for remote backends and other programs";
     by_route: Family<RequestLabels, Counter> = Family::default(), "llamagate_requests", "model, route, status", "Requests by model, route and status";
     refusals: Family<CodeLabels, Counter> = Family::default(), "llamagate_refusals", "code", "Refusals by code";
     request_seconds: Timings<RouteLabels> = timings(by_request), "llamagate_request_seconds", "model, route", "Time from the arrival of a request to the end of its response, in seconds";
@@ -135,8 +135,12 @@ metrics! {
     key_requests: Family<KeyLabels, Counter> = Family::default(), "llamagate_key_requests", "key, status_class", "Requests by key and status class";
     key_suspended: Family<SuspendedKeyLabels, Gauge> = Family::default(), "llamagate_key_suspended", "key", "1 for each API key that is suspended because workers crashed while only its requests were in flight";
     budget_left: Family<BudgetLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_budget_left", "key, budget", "What is left of each budget of a key, besides what requests in flight have reserved: requests, tokens or cost";
+    limits_store_up: Gauge = Gauge::default(), "llamagate_limits_store_up", "", "1 while the server of `LIMITS_STORE` answers in time, 0 while each replica has limits of its own; 0 without one";
+    limits_store_fallbacks: Family<ReasonLabels, Counter> = Family::default(), "llamagate_limits_store_fallbacks", "reason", "Requests for which the limits of this replica alone counted, though `LIMITS_STORE` is set: it is `away`, was `slow`, or answered with an `error`";
+    limits_store_lost: Counter = Counter::default(), "llamagate_limits_store_lost", "", "Requests whose end the server of `LIMITS_STORE` was not told, because it was away for too long or did not take it";
     worker_state: Family<StateLabels, Gauge> = Family::default(), "llamagate_worker_state", "model, worker, state", "1 for the state that a worker is in, 0 for the others";
     worker_restarts: Family<WorkerLabels, Counter> = Family::default(), "llamagate_worker_restarts", "model, worker", "Restarts of a worker";
+    rpc_server_up: Family<RpcServerLabels, Gauge> = Family::default(), "llamagate_rpc_server_up", "model, rpc_server", "1 for each rpc-server of a model (`rpc`) that was last found to work, 0 for one that was not";
     workers_ready: Family<ModelLabels, Gauge> = Family::default(), "llamagate_workers_ready", "model", "Workers that can serve requests";
     load_seconds: Family<ModelLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_model_load_seconds", "model", "Duration of the last load, from process start to ready, in seconds";
     load_phase_seconds: Family<PhaseLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_model_load_phase_seconds", "model, phase", "Time that the last load spent in each phase, in seconds: `prefetch` before the process start, then `start`, `weights` and `warm_up`, which add up to the load; time that cannot be told apart from `weights` counts as `weights`";
@@ -159,9 +163,10 @@ metrics! {
     trace_spans_exported: Counter = Counter::default(), "llamagate_trace_spans_exported", "", "Spans that the OpenTelemetry collector has taken";
     trace_spans_dropped: Counter = Counter::default(), "llamagate_trace_spans_dropped", "", "Spans that were lost because too many waited for their export, or because the collector did not take them";
     trace_export_failures: Counter = Counter::default(), "llamagate_trace_export_failures", "", "Exports that the collector did not take";
-    tls_expiry: Family<CertificateLabels, Gauge> = Family::default(), "llamagate_tls_certificate_expiry_timestamp_seconds", "source", "When the TLS certificate in use expires, in seconds since 1970: subtract `time()`";
+    tls_expiry: Family<CertificateLabels, Gauge> = Family::default(), "llamagate_tls_certificate_expiry_timestamp_seconds", "source", "When the TLS certificate in use expires, in seconds since 1970: subtract `time()`. 0 while none has come from the CA";
     tls_reloads: Family<OutcomeLabels, Counter> = Family::default(), "llamagate_tls_reloads", "outcome", "Changes of the files of the TLS certificate by outcome: `replaced`, or `failed` if the one of before stays in use";
-    tls_handshakes: Family<OutcomeLabels, Counter> = Family::default(), "llamagate_tls_handshakes", "outcome", "TLS handshakes by outcome: `done`, `failed`, `timed_out`, or `plain_http` for clients that spoke HTTP without TLS";
+    tls_handshakes: Family<OutcomeLabels, Counter> = Family::default(), "llamagate_tls_handshakes", "outcome", "TLS handshakes by outcome: `done`, `failed`, `timed_out`, `challenge` for a look of the CA, or `plain_http` for clients that spoke HTTP without TLS";
+    tls_acme_orders: Family<OutcomeLabels, Counter> = Family::default(), "llamagate_tls_acme_orders", "outcome", "Orders of a TLS certificate at the CA by outcome: `issued`, `failed`, or `rate_limited` if the CA takes no more for now";
     log_lines_lost: Family<FolderLabels, Gauge> = Family::default(), "llamagate_log_lines_lost", "folder", "Log lines that were lost because the queue was full or the disk did not take them";
 }
 

@@ -14,7 +14,8 @@ pub struct ModelOccupancy {
     pub running: usize,
     /// Requests that wait for a slot.
     pub waiting: usize,
-    /// The share of its KV caches that requests in progress use, from 0 to 1; `None` without a llama-server.
+    /// The share of its KV caches that requests in progress use, from 0 to 1; `None` without a llama-server that
+    /// tells it.
     pub kv_cache_usage: Option<f64>,
 }
 

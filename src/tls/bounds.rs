@@ -27,8 +27,11 @@ pub(super) const SELF_SIGNED_DAYS: i64 = 397;
 /// A certificate that the service makes for itself is renewed when it has fewer days left.
 pub(super) const RENEWED_DAYS_BEFORE: i64 = 30;
 
-/// A certificate of files is warned about when it has fewer days left.
+/// A certificate is warned about when it has fewer days left.
 pub(super) const WARNED_DAYS_BEFORE: i64 = 14;
+
+/// It is warned about when no more than this part of its lifetime is left: a quarter.
+pub(super) const WARNED_SHARE_OF_LIFE: i32 = 4;
 
 /// Longest name of a client's certificate that is logged, in bytes.
 pub(super) const CLIENT_NAME_LENGTH: usize = 128;

@@ -79,6 +79,11 @@ impl CertificateError {
         }
     }
 
+    /// Whether there is no such file.
+    pub(super) fn is_missing_file(&self) -> bool {
+        matches!(&self.fault, CertificateFault::Unreadable(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Returns a sentence without the path, for those who may not see where files lie.
     pub(super) fn without_path(&self) -> String {
         format!("{} is not taken, and the TLS certificate of before stays in use: {}", self.setting, self.fault)

@@ -9,12 +9,14 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 
-use super::bounds::{CLIENT_NAME_LENGTH, WARNED_DAYS_BEFORE};
+use super::bounds::{CLIENT_NAME_LENGTH, WARNED_DAYS_BEFORE, WARNED_SHARE_OF_LIFE};
 use crate::hex::hex;
 
 /// What is known of a certificate that this service shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeafFacts {
+    /// From when it is valid.
+    pub begins: Timestamp,
     /// Until when it is valid.
     pub expires: Timestamp,
     /// The SHA-256 of its DER.
@@ -25,12 +27,13 @@ pub struct LeafFacts {
 
 impl LeafFacts {
     /// Reads a certificate; `None` if it is none.
-    pub(super) fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
+    pub(crate) fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let begins = Timestamp::from_second(parsed.validity().not_before.timestamp()).ok()?;
         let expires = Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()?;
         let fingerprint = Sha256::digest(certificate).into();
         let names = alternative_names(&parsed);
-        Some(Self { expires, fingerprint, names })
+        Some(Self { begins, expires, fingerprint, names })
     }
 
     /// Returns whether fewer than this many days are left at `now`.
@@ -44,7 +47,10 @@ impl LeafFacts {
         if self.has_fewer_days(0, now) {
             return Some(format!("the TLS certificate has expired on {day}: clients refuse it"));
         }
-        let is_soon = self.has_fewer_days(WARNED_DAYS_BEFORE, now);
+        // One that lives for a few days is always about to expire: it is replaced in its last third.
+        let life = self.expires.duration_since(self.begins);
+        let is_late = self.expires.duration_since(now) < life / WARNED_SHARE_OF_LIFE;
+        let is_soon = is_late && self.has_fewer_days(WARNED_DAYS_BEFORE, now);
         is_soon.then(|| format!("the TLS certificate expires on {day}: a new one is needed"))
     }
 
@@ -128,6 +134,28 @@ mod tests {
         let shown = facts.shown_fingerprint();
         assert_eq!((shown.len(), shown.matches(':').count()), (95, 31));
         assert_eq!(LeafFacts::read(&CertificateDer::from(vec![1, 2, 3])), None);
+    }
+
+    #[test]
+    fn a_certificate_is_warned_about_in_the_last_quarter_of_its_life_and_not_before_its_last_14_days() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        for (begins, now, is_warned) in [
+            ("2026-01-01T00:00:00Z", "2026-03-17T00:00:00Z", false),
+            ("2026-01-01T00:00:00Z", "2026-03-19T00:00:00Z", true),
+            // Of a week, of a day.
+            ("2026-03-25T00:00:00Z", "2026-03-29T00:00:00Z", false),
+            ("2026-03-25T00:00:00Z", "2026-03-31T00:00:00Z", true),
+            ("2026-03-31T00:00:00Z", "2026-03-31T17:00:00Z", false),
+            ("2026-03-31T00:00:00Z", "2026-03-31T19:00:00Z", true),
+        ] {
+            let leaf = LeafFacts {
+                begins: at(begins),
+                expires: at("2026-04-01T00:00:00Z"),
+                fingerprint: [0; 32],
+                names: Vec::new(),
+            };
+            assert_eq!(leaf.expiry_warning(at(now)).is_some(), is_warned, "{begins} {now}");
+        }
     }
 
     #[test]

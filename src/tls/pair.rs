@@ -111,6 +111,12 @@ pub(super) fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'stati
     }
 }
 
+/// Returns all certificates of a text in PEM, for fuzzing.
+#[cfg(feature = "test-support")]
+pub(crate) fn certificates_in(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    parse_certificates(pem).ok()
+}
+
 fn key_fault(error: &PemError, pem: &[u8]) -> CertificateFault {
     let is_encrypted = pem.windows(b"ENCRYPTED".len()).any(|words| words == b"ENCRYPTED");
     match error {

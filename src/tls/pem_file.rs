@@ -1,8 +1,8 @@
 //! Files in PEM: read within a bound, and written so that no reader sees a part of one.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::bounds::PEM_SIZE;
 use super::error::{CertificateError, CertificateFault};
-use crate::hex::hex;
+use crate::file_replacement;
 
 /// Characters of a line of Base64 (RFC 7468, section 2).
 const LINE_LENGTH: usize = 64;
@@ -39,6 +39,20 @@ pub(super) fn read_with_mode(setting: &'static str, path: &Path) -> Result<(Vec<
     if bytes.len() as u64 > PEM_SIZE { Err(failed(CertificateFault::TooLarge)) } else { Ok((bytes, mode)) }
 }
 
+/// Reads a file that the service has written itself; `None` if there is none, or if it is larger than any that is written.
+///
+/// # Errors
+/// It is there and cannot be read. Clients may trust what it holds, so it must not be replaced then.
+pub(super) fn read_kept(setting: &'static str, path: &Path) -> Result<Option<Vec<u8>>, CertificateError> {
+    read(setting, path).map(Some).or_else(|error| match error.fault {
+        CertificateFault::Unreadable(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        CertificateFault::Unreadable(source) => {
+            Err(CertificateError::new(setting, path, CertificateFault::KeptUnreadable(source)))
+        }
+        _ => Ok(None),
+    })
+}
+
 /// Returns the text form of DER under this label, such as `CERTIFICATE`.
 pub(super) fn encode(label: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
@@ -58,20 +72,14 @@ pub(super) fn encode(label: &str, der: &[u8]) -> String {
 /// # Errors
 /// The system's.
 pub(super) fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    // Random: in two containers with one folder, processes have the same id.
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.new", hex(&random)));
-    let temporary = Path::new(&temporary);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    written.and_then(|()| fs::rename(temporary, path)).inspect_err(|_| _ = fs::remove_file(temporary))
+    file_replacement::replace(path, text.as_bytes(), mode)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+
     use proptest::prelude::*;
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject as _;
@@ -85,22 +93,6 @@ mod tests {
             prop_assert_eq!(read.as_ref(), der.as_slice());
             prop_assert!(pem.lines().all(|line| line.len() <= LINE_LENGTH));
         }
-    }
-
-    /// Two writers with the same temporary name once removed each other's file, or renamed one that was half written.
-    #[test]
-    fn a_file_that_several_replace_at_once_is_that_of_one_of_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("key.pem");
-        let texts: Vec<String> = (0..8).map(|writer| format!("{writer}\n").repeat(100_000)).collect();
-        std::thread::scope(|threads| {
-            let path = &path;
-            for text in &texts {
-                threads.spawn(move || replace(path, text, 0o600).unwrap());
-            }
-        });
-        assert!(texts.contains(&fs::read_to_string(&path).unwrap()));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no other file is left");
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! been told of it stays true over restarts.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
@@ -17,6 +16,7 @@ use super::bounds::{RENEWED_DAYS_BEFORE, SELF_SIGNED_DAYS};
 use super::error::{CertificateError, CertificateFault};
 use super::pair::{CertificatePair, PairFiles};
 use super::pem_file;
+use crate::file_replacement::remove_leftovers;
 
 /// The setting that asks for it.
 const SETTING: &str = "TLS_SELF_SIGNED";
@@ -53,6 +53,8 @@ impl SelfSigned {
     /// # Errors
     /// Whether one is kept cannot be read, or none can be made or written.
     pub(super) fn keep_or_make(&self, now: Timestamp) -> Result<CertificatePair, CertificateError> {
+        // A pair that is kept is not written for years, and a service that was killed may have left a key beside it.
+        [&self.certificate, &self.key].into_iter().for_each(|path| remove_leftovers(path));
         match self.kept(now)? {
             Some(pair) => Ok(pair),
             None => self.make(now),
@@ -64,7 +66,8 @@ impl SelfSigned {
     /// # Errors
     /// One of its files cannot be read. Clients may trust the certificate, so it must not be replaced then.
     pub(super) fn kept(&self, now: Timestamp) -> Result<Option<CertificatePair>, CertificateError> {
-        let (certificate, key) = (read_kept(&self.certificate)?, read_kept(&self.key)?);
+        let (certificate, key) =
+            (pem_file::read_kept(SETTING, &self.certificate)?, pem_file::read_kept(SETTING, &self.key)?);
         Ok(certificate.zip(key).and_then(|(certificate, key)| self.usable(&certificate, &key, now)))
     }
 
@@ -81,11 +84,7 @@ impl SelfSigned {
 
     fn make(&self, now: Timestamp) -> Result<CertificatePair, CertificateError> {
         let failed = |path: &Path, fault| CertificateError::new(SETTING, path, fault);
-        let not_made = |error: rcgen::Error| failed(&self.certificate, CertificateFault::NotMade(error.to_string()));
-        let key = KeyPair::generate().map_err(not_made)?;
-        let certificate = self.params(now).and_then(|params| params.self_signed(&key)).map_err(not_made)?;
-        let certificate = pem_file::encode("CERTIFICATE", certificate.der());
-        let key = pem_file::encode("PRIVATE KEY", key.serialized_der());
+        let (certificate, key) = make_pair(self.files(), &self.names, now)?;
         if let Some(folder) = self.certificate.parent() {
             fs::create_dir_all(folder).map_err(|error| failed(folder, CertificateFault::Unwritable(error)))?;
         }
@@ -94,34 +93,41 @@ impl SelfSigned {
         }
         CertificatePair::parse(self.files(), certificate.as_bytes(), key.as_bytes())
     }
-
-    fn params(&self, now: Timestamp) -> Result<CertificateParams, rcgen::Error> {
-        let mut params = CertificateParams::new(self.names.clone())?;
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, COMMON_NAME);
-        // Trusted by itself, it vouches for no other certificate.
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let day = |after: i64| now.checked_add(SignedDuration::from_hours(24 * after)).unwrap_or(now);
-        let date = |at: Timestamp| at.to_zoned(TimeZone::UTC).date();
-        // From the day before, for clients whose clocks are slow.
-        let (first, last) = (date(day(-1)), date(day(SELF_SIGNED_DAYS - 1)));
-        params.not_before = date_time_ymd(first.year().into(), month(first), day_of_month(first));
-        params.not_after = date_time_ymd(last.year().into(), month(last), day_of_month(last));
-        Ok(params)
-    }
 }
 
-/// Reads a file of the pair; `None` if there is none, or if it is larger than any that is made here.
-fn read_kept(path: &Path) -> Result<Option<Vec<u8>>, CertificateError> {
-    pem_file::read(SETTING, path).map(Some).or_else(|error| match error.fault {
-        CertificateFault::Unreadable(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-        CertificateFault::Unreadable(source) => {
-            Err(CertificateError::new(SETTING, path, CertificateFault::KeptUnreadable(source)))
-        }
-        _ => Ok(None),
-    })
+/// Makes a certificate for these names that is signed by its own key. Returns both in PEM.
+///
+/// # Errors
+/// The cryptography fails. The error names the files.
+pub(super) fn make_pair(
+    files: PairFiles<'_>,
+    names: &[String],
+    now: Timestamp,
+) -> Result<(String, String), CertificateError> {
+    let not_made = |error: rcgen::Error| {
+        CertificateError::new(files.certificate.0, files.certificate.1, CertificateFault::NotMade(error.to_string()))
+    };
+    let key = KeyPair::generate().map_err(not_made)?;
+    let certificate = params(names, now).and_then(|params| params.self_signed(&key)).map_err(not_made)?;
+    let certificate = pem_file::encode("CERTIFICATE", certificate.der());
+    Ok((certificate, pem_file::encode("PRIVATE KEY", key.serialized_der())))
+}
+
+fn params(names: &[String], now: Timestamp) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, COMMON_NAME);
+    // Trusted by itself, it vouches for no other certificate.
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let day = |after: i64| now.checked_add(SignedDuration::from_hours(24 * after)).unwrap_or(now);
+    let date = |at: Timestamp| at.to_zoned(TimeZone::UTC).date();
+    // From the day before, for clients whose clocks are slow.
+    let (first, last) = (date(day(-1)), date(day(SELF_SIGNED_DAYS - 1)));
+    params.not_before = date_time_ymd(first.year().into(), month(first), day_of_month(first));
+    params.not_after = date_time_ymd(last.year().into(), month(last), day_of_month(last));
+    Ok(params)
 }
 
 fn month(date: Date) -> u8 {
@@ -176,6 +182,17 @@ mod tests {
         let pair = ours.keep_or_make(now).unwrap();
         assert_ne!(pair.leaf.fingerprint, made.fingerprint);
         assert!(pair.configuration(ours.files(), None).is_ok());
+    }
+
+    #[test]
+    fn a_key_that_a_killed_service_left_half_written_is_removed_at_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let ours = SelfSigned::new(folder.path(), names(&["localhost"]));
+        let made = ours.keep_or_make(Timestamp::now()).unwrap().leaf;
+        let left = folder.path().join(".self-signed.key.0011223344556677.new");
+        fs::write(&left, "-----BEGIN PRIVATE KEY-----").unwrap();
+        assert_eq!(ours.keep_or_make(Timestamp::now()).unwrap().leaf, made);
+        assert!(!left.exists());
     }
 
     #[test]

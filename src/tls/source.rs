@@ -1,4 +1,4 @@
-//! Where the certificate of this service comes from: files that are kept elsewhere, or the service itself.
+//! Where the certificate of this service comes from: files that are kept elsewhere, the service itself, or a CA.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,16 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest as _, Sha256};
+use tracing::warn;
 
+use super::acme::origin::AcmeOrigin;
 use super::authorities;
 use super::bounds::RENEWED_DAYS_BEFORE;
 use super::error::CertificateError;
 use super::leaf::LeafFacts;
 use super::pair::{CertificatePair, PairFiles};
 use super::pem_file;
-use super::self_signed::SelfSigned;
+use super::self_signed::{SelfSigned, make_pair};
 use crate::settings::options::Settings;
 
 /// The folder in `DATA_DIR` in which certificates are kept.
@@ -38,11 +40,12 @@ pub struct CertificateSource {
 enum CertificateOrigin {
     Files { certificate: PathBuf, key: PathBuf },
     SelfSigned(SelfSigned),
+    Acme(Arc<AcmeOrigin>),
 }
 
 /// What the files of a source hold.
 pub(super) struct FileContents {
-    /// Certificate and key, unless the service makes them itself.
+    /// Certificate and key, unless the service makes them itself, or none has come from the CA yet.
     pair: Option<(Vec<u8>, Vec<u8>)>,
     client_authorities: Option<Vec<u8>>,
     /// Whether other users may read or write the key.
@@ -53,6 +56,8 @@ pub(super) struct FileContents {
 pub(super) struct LoadedCertificate {
     pub(super) config: Arc<ServerConfig>,
     pub(super) leaf: LeafFacts,
+    /// Whether it is shown because none has come from the CA yet.
+    pub(super) is_stand_in: bool,
 }
 
 impl FileContents {
@@ -73,15 +78,16 @@ impl CertificateSource {
     /// outside reach this machine, if the platform tells.
     pub fn of_settings(settings: &Settings, public_address: Option<IpAddr>) -> Option<Self> {
         let tls = &settings.tls;
+        let folder = settings.files.data_dir.join(FOLDER);
+        let acme = AcmeOrigin::of_settings(tls, &folder);
         let origin = match (&tls.tls_cert, &tls.tls_key) {
             (Some(certificate), Some(key)) => {
                 CertificateOrigin::Files { certificate: certificate.clone(), key: key.clone() }
             }
             _ if tls.tls_self_signed => {
-                let folder = settings.files.data_dir.join(FOLDER);
                 CertificateOrigin::SelfSigned(SelfSigned::new(&folder, names(settings, public_address)))
             }
-            _ => return None,
+            _ => CertificateOrigin::Acme(Arc::new(acme?)),
         };
         Some(Self { origin, client_authorities: tls.tls_client_ca.clone() })
     }
@@ -104,6 +110,7 @@ impl CertificateSource {
         match &self.origin {
             CertificateOrigin::Files { certificate, .. } => certificate,
             CertificateOrigin::SelfSigned(own) => own.certificate_file(),
+            CertificateOrigin::Acme(acme) => acme.pair_file(),
         }
     }
 
@@ -112,9 +119,21 @@ impl CertificateSource {
         matches!(self.origin, CertificateOrigin::SelfSigned(_))
     }
 
+    /// Returns the CA that the certificate comes from; `None` if it comes from none.
+    pub(super) fn acme(&self) -> Option<&Arc<AcmeOrigin>> {
+        match &self.origin {
+            CertificateOrigin::Acme(acme) => Some(acme),
+            CertificateOrigin::Files { .. } | CertificateOrigin::SelfSigned(_) => None,
+        }
+    }
+
     /// Returns what the metrics call it.
     pub(super) fn label(&self) -> &'static str {
-        if self.is_self_signed() { "self_signed" } else { "files" }
+        match &self.origin {
+            CertificateOrigin::Files { .. } => "files",
+            CertificateOrigin::SelfSigned(_) => "self_signed",
+            CertificateOrigin::Acme(_) => "acme",
+        }
     }
 
     /// Returns the files of the pair, with the settings that ask for them.
@@ -124,11 +143,12 @@ impl CertificateSource {
                 PairFiles { certificate: ("TLS_CERT", certificate), key: ("TLS_KEY", key) }
             }
             CertificateOrigin::SelfSigned(own) => own.files(),
+            CertificateOrigin::Acme(acme) => acme.files(),
         }
     }
 
     /// Checks the files that the settings name, and returns what the certificate says of itself, unless the service makes
-    /// it; then one that is kept must be readable. Writes nothing. Blocks on the disk.
+    /// it or a CA issues it; then one that is kept must be readable. Writes nothing. Blocks on the disk.
     ///
     /// # Errors
     /// A file cannot be used.
@@ -140,6 +160,12 @@ impl CertificateSource {
                 self.authorities(&contents)?;
                 own.kept(Timestamp::now())?;
                 Ok(None)
+            }
+            CertificateOrigin::Acme(acme) => {
+                acme.check_ca_file()?;
+                self.authorities(&contents)?;
+                let kept = self.load_kept(contents, Timestamp::now());
+                Ok(kept.ok().flatten().map(|loaded| loaded.leaf))
             }
         }
     }
@@ -155,6 +181,10 @@ impl CertificateSource {
             }
             // Made with a mode of its own.
             CertificateOrigin::SelfSigned(_) => (None, false),
+            CertificateOrigin::Acme(acme) => {
+                let (setting, path) = acme.files().key;
+                (pem_file::read_kept(setting, path)?.map(|pem| (pem.clone(), pem)), false)
+            }
         };
         let authorities = self.client_authorities.as_deref();
         let client_authorities = authorities.map(|path| pem_file::read(authorities::SETTING, path)).transpose()?;
@@ -162,10 +192,21 @@ impl CertificateSource {
     }
 
     /// Makes the configuration of handshakes from what the files hold. A certificate of the service itself is made if none
-    /// that can be used is kept.
+    /// that can be used is kept, and a stand-in, which is kept nowhere, if none has come from the CA.
     pub(super) fn load(&self, contents: FileContents, now: Timestamp) -> Result<LoadedCertificate, CertificateError> {
         let authorities = self.authorities(&contents)?;
         let pair = match &self.origin {
+            CertificateOrigin::Acme(acme) => {
+                return match self.load_kept(contents, now) {
+                    Ok(Some(loaded)) => Ok(loaded),
+                    kept => {
+                        if let Err(error) = kept {
+                            warn!("the TLS certificate that is kept cannot be used, another one is ordered: {error}");
+                        }
+                        self.stand_in(acme, authorities, now)
+                    }
+                };
+            }
             CertificateOrigin::SelfSigned(own) => own.keep_or_make(now)?,
             CertificateOrigin::Files { .. } => {
                 let (certificate, key) = contents.pair.unwrap_or_default();
@@ -173,6 +214,19 @@ impl CertificateSource {
             }
         };
         self.configure(pair, authorities)
+    }
+
+    /// Makes a certificate for clients of the time before the first one of the CA. Commands on this machine know it by its
+    /// fingerprint; others should refuse it.
+    fn stand_in(
+        &self,
+        acme: &AcmeOrigin,
+        authorities: Option<Arc<RootCertStore>>,
+        now: Timestamp,
+    ) -> Result<LoadedCertificate, CertificateError> {
+        let (certificate, key) = make_pair(acme.files(), &OWN_NAMES.map(str::to_owned), now)?;
+        let pair = CertificatePair::parse(acme.files(), certificate.as_bytes(), key.as_bytes())?;
+        Ok(LoadedCertificate { is_stand_in: true, ..self.configure(pair, authorities)? })
     }
 
     /// Does what [`Self::load`] does, but makes no certificate: `None` if the service would have to make one.
@@ -187,6 +241,12 @@ impl CertificateSource {
                 let authorities = self.authorities(&contents)?;
                 own.kept(now)?.map(|pair| self.configure(pair, authorities)).transpose()
             }
+            CertificateOrigin::Acme(acme) => {
+                let authorities = self.authorities(&contents)?;
+                let Some((certificate, key)) = contents.pair else { return Ok(None) };
+                let pair = CertificatePair::parse(acme.files(), &certificate, &key)?;
+                self.configure(pair, authorities).map(Some)
+            }
         }
     }
 
@@ -196,12 +256,12 @@ impl CertificateSource {
         authorities: Option<Arc<RootCertStore>>,
     ) -> Result<LoadedCertificate, CertificateError> {
         let (config, leaf) = pair.configuration(self.pair_files(), authorities)?;
-        Ok(LoadedCertificate { config, leaf })
+        Ok(LoadedCertificate { config, leaf, is_stand_in: false })
     }
 
     fn authorities(&self, contents: &FileContents) -> Result<Option<Arc<RootCertStore>>, CertificateError> {
         let given = self.client_authorities.as_deref().zip(contents.client_authorities.as_deref());
-        given.map(|(path, pem)| authorities::parse(path, pem)).transpose()
+        given.map(|(path, pem)| authorities::parse(authorities::SETTING, path, pem)).transpose()
     }
 
     /// Whether the service must make its certificate again at `now`.

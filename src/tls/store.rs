@@ -2,18 +2,22 @@
 //! nothing.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use rustls::ServerConfig;
+use rustls::server::ClientHello;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::acme::challenge::Challenges;
+use super::acme::origin::AcmeOrigin;
 use super::bounds::LOOK_INTERVAL;
-use super::error::CertificateError;
+use super::error::{CertificateError, CertificateFault};
 use super::leaf::LeafFacts;
 use super::source::{CertificateSource, FileContents, LoadedCertificate};
 use crate::telemetry::metrics::{CertificateLabels, Metrics, OutcomeLabels};
@@ -24,6 +28,9 @@ const FILES_TOPIC: &str = "tls_files";
 /// The topic of the warning that the certificate expires.
 const EXPIRY_TOPIC: &str = "tls_expiry";
 
+/// The topic of the warning that none has come from the CA yet.
+const STAND_IN_TOPIC: &str = "tls_stand_in";
+
 /// The certificate that handshakes show.
 pub struct CertificateStore {
     source: CertificateSource,
@@ -32,7 +39,31 @@ pub struct CertificateStore {
     leaf: watch::Sender<LeafFacts>,
     /// Held from reading files to using them, so that what was read first never takes the place of what was read later.
     last_look: Mutex<LastLook>,
+    /// Whether the certificate in use is there only until one comes from the CA.
+    is_stand_in: AtomicBool,
+    /// `None` if the certificate comes from no CA.
+    acme: Option<AcmeSide>,
     metrics: Arc<Metrics>,
+}
+
+/// What is needed to get a certificate from a CA.
+#[derive(Clone)]
+pub(super) struct AcmeSide {
+    pub(super) origin: Arc<AcmeOrigin>,
+    pub(super) challenges: Arc<Challenges>,
+    /// The names that are wanted now.
+    pub(super) domains: watch::Sender<Vec<String>>,
+}
+
+impl AcmeSide {
+    fn of_source(source: &CertificateSource) -> Result<Option<Self>, CertificateError> {
+        let Some(origin) = source.acme() else { return Ok(None) };
+        let (setting, path) = source.pair_files().certificate;
+        let challenges = Challenges::new()
+            .map_err(|error| CertificateError::new(setting, path, CertificateFault::Unusable(error)))?;
+        let (challenges, domains) = (Arc::new(challenges), watch::Sender::new(origin.domains.clone()));
+        Ok(Some(Self { origin: Arc::clone(origin), challenges, domains }))
+    }
 }
 
 /// What the last look at the files has found.
@@ -53,7 +84,8 @@ pub struct ReadCertificate<'a> {
 }
 
 impl CertificateStore {
-    /// Reads the certificate for the first time, and makes it if the service does so itself. Blocks on the disk.
+    /// Reads the certificate for the first time, and makes it if the service does so itself, or if it has to stand in for
+    /// one of the CA. Blocks on the disk.
     ///
     /// # Errors
     /// A file cannot be used, or be written.
@@ -61,10 +93,12 @@ impl CertificateStore {
         let contents = source.read()?;
         let mut last = LastLook { digest: contents.digest(), fault: None, is_key_open: false };
         last.note_mode(&source, &contents);
-        let LoadedCertificate { config, leaf } = source.load(contents, Timestamp::now())?;
+        let LoadedCertificate { config, leaf, is_stand_in } = source.load(contents, Timestamp::now())?;
         let last_look = Mutex::new(last);
         let (config, leaf) = (ArcSwap::new(config), watch::Sender::new(leaf));
-        let store = Self { source, config, leaf, last_look, metrics };
+        let acme = AcmeSide::of_source(&source)?;
+        let is_stand_in = AtomicBool::new(is_stand_in);
+        let store = Self { source, config, leaf, last_look, is_stand_in, acme, metrics };
         store.tell_expiry(Timestamp::now());
         Ok(store)
     }
@@ -72,6 +106,34 @@ impl CertificateStore {
     /// Returns the configuration for the next handshake.
     pub fn config(&self) -> Arc<ServerConfig> {
         self.config.load_full()
+    }
+
+    /// Returns the configuration of the handshake with a CA that looks whether a name leads here; `None` for any other client.
+    pub fn challenge_config(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
+        self.acme.as_ref()?.challenges.config_for(hello)
+    }
+
+    /// Returns what is needed to get the certificate from a CA; `None` if it comes from none.
+    pub(super) fn acme(&self) -> Option<AcmeSide> {
+        self.acme.clone()
+    }
+
+    /// Wants a certificate of the CA for these names from now on, and has it ordered at once if it is due. `false` if the
+    /// certificate comes from no CA.
+    pub fn order_for(&self, domains: &[String]) -> bool {
+        let Some(acme) = &self.acme else { return false };
+        acme.domains.send_replace(domains.to_vec());
+        true
+    }
+
+    /// Whether the certificate comes from a CA.
+    pub fn has_ca(&self) -> bool {
+        self.acme.is_some()
+    }
+
+    /// Whether the certificate in use is there only until one comes from the CA.
+    pub fn is_stand_in(&self) -> bool {
+        self.is_stand_in.load(Ordering::Relaxed)
     }
 
     /// Returns what the certificate in use says of itself, now and after each change.
@@ -130,7 +192,7 @@ impl CertificateStore {
 
     /// Looks at the files. What cannot be used is told once, and only if the next look finds the same: one of the two files
     /// may have been replaced and the other not yet.
-    fn look(&self, now: Timestamp) {
+    pub(super) fn look(&self, now: Timestamp) {
         let mut last = self.lock();
         match self.read_if_changed(&mut last, now) {
             Ok(changed) => {
@@ -154,7 +216,12 @@ impl CertificateStore {
         if digest == last.digest && !self.source.must_renew(&self.leaf.borrow(), now) {
             return Ok(None);
         }
-        Ok(Some((self.source.load(contents, now)?, digest)))
+        // A stand-in never takes the place of a certificate of the CA.
+        let loaded = match self.source.acme() {
+            Some(_) => self.source.load_kept(contents, now)?,
+            None => Some(self.source.load(contents, now)?),
+        };
+        Ok(loaded.map(|loaded| (loaded, digest)))
     }
 
     /// Does what [`Self::read_if_changed`] does, but makes no certificate.
@@ -179,8 +246,9 @@ impl CertificateStore {
 
     fn replace(&self, (loaded, digest): (LoadedCertificate, [u8; 32]), last: &mut LastLook) {
         last.digest = digest;
-        let LoadedCertificate { config, leaf } = loaded;
+        let LoadedCertificate { config, leaf, is_stand_in } = loaded;
         self.config.store(config);
+        self.is_stand_in.store(is_stand_in, Ordering::Relaxed);
         let (fingerprint, expires) = (leaf.shown_fingerprint(), leaf.expiry_day());
         self.leaf.send_replace(leaf);
         self.count("replaced");
@@ -212,7 +280,15 @@ impl CertificateStore {
     fn tell_expiry(&self, now: Timestamp) {
         let leaf = self.leaf.borrow().clone();
         let labels = CertificateLabels { source: self.source.label() };
-        self.metrics.tls_expiry.get_or_create(&labels).set(leaf.expires.as_second());
+        let gauge = self.metrics.tls_expiry.get_or_create(&labels);
+        if self.is_stand_in() {
+            gauge.set(0);
+            let text =
+                "no TLS certificate has come from the CA yet: clients are shown a self-signed one, which they refuse";
+            return self.metrics.warnings.raise(STAND_IN_TOPIC, "", text);
+        }
+        gauge.set(leaf.expires.as_second());
+        self.metrics.warnings.clear(STAND_IN_TOPIC, "");
         match leaf.expiry_warning(now) {
             Some(text) => self.metrics.warnings.raise(EXPIRY_TOPIC, "", &text),
             None => self.metrics.warnings.clear(EXPIRY_TOPIC, ""),

@@ -1,15 +1,20 @@
 //! The HTTP client of exports: that of the program's other requests, as OpenTelemetry's exporter wants it.
 //!
+//! Undoes a packing that only the environment asks for, which the exporter reads although a flag says something else.
 //! Says in the log why the collector took nothing, at most once a minute; the exporter's own errors do not.
 
+use std::io::{self, Read as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use flate2::bufread::GzDecoder;
+use http::header::CONTENT_ENCODING;
 use http::{Request, Response};
 use tracing::warn;
 
 use super::bounds::LONGEST_COLLECTOR_ANSWER;
+use super::trace_settings::TraceSettings;
 use crate::http_client::{HttpClient, HttpError};
 use crate::telemetry::throttled_warning::ThrottledWarning;
 
@@ -19,13 +24,31 @@ pub(super) struct CollectorClient {
     client: HttpClient,
     /// The longest time for one request.
     timeout: Duration,
+    /// Whether bodies are packed.
+    is_packed: bool,
     warning: Mutex<ThrottledWarning>,
 }
 
 impl CollectorClient {
-    /// Creates a client whose requests take no longer than this.
-    pub(super) fn new(client: HttpClient, timeout: Duration) -> Self {
-        Self { client, timeout, warning: Mutex::default() }
+    /// Creates a client whose requests are as these settings say.
+    pub(super) fn new(client: HttpClient, settings: &TraceSettings) -> Self {
+        let TraceSettings { timeout, is_packed, .. } = settings;
+        Self { client, timeout: *timeout, is_packed: *is_packed, warning: Mutex::default() }
+    }
+
+    /// Returns the request, unpacked if the settings want no packing: the exporter packs also where only the environment asks
+    /// for it.
+    ///
+    /// # Errors
+    /// The exporter has packed it in another way than with gzip, the only one that is compiled in.
+    fn as_set(&self, request: Request<Bytes>) -> io::Result<Request<Bytes>> {
+        let (mut parts, body) = request.into_parts();
+        if self.is_packed || parts.headers.remove(CONTENT_ENCODING).is_none() {
+            return Ok(Request::from_parts(parts, body));
+        }
+        let mut unpacked = Vec::new();
+        GzDecoder::new(&body[..]).read_to_end(&mut unpacked)?;
+        Ok(Request::from_parts(parts, unpacked.into()))
     }
 
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
@@ -49,7 +72,7 @@ impl CollectorClient {
 impl opentelemetry_http::HttpClient for CollectorClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, opentelemetry_http::HttpError> {
         let host = request.uri().host().unwrap_or_default().to_owned();
-        match self.send(request).await {
+        match self.send(self.as_set(request)?).await {
             Ok(response) => {
                 if !response.status().is_success() {
                     self.warn(&format!("{host} answers with status {}", response.status().as_u16()));

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{Compression, Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_otlp::{
+    Compression, ExporterBuildError, Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
+};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanExporter as _;
 use tokio_util::sync::CancellationToken;
@@ -53,15 +55,7 @@ pub fn export_spans(
         use_proxy: true,
     };
     let client = HttpClient::new(&Trust::Machine.for_addresses([settings.url.as_str()]), &options)?;
-    let builder = SpanExporter::builder()
-        .with_http()
-        .with_http_client(CollectorClient::new(client, settings.timeout))
-        .with_endpoint(settings.url.as_str())
-        .with_headers(settings.headers.clone())
-        .with_timeout(settings.timeout)
-        .with_protocol(Protocol::HttpBinary);
-    let builder = if settings.is_packed { builder.with_compression(Compression::Gzip) } else { builder };
-    let mut exporter = builder.build().map_err(io::Error::other)?;
+    let mut exporter = exporter(settings, &client).map_err(io::Error::other)?;
     exporter.set_resource(&resource(settings, instance));
     let queue = Arc::new(SpanQueue::new(settings.queue_size, settings.batch_size, Arc::clone(metrics)));
     let tracer = Tracer::new(settings.sampler.clone(), Arc::clone(&queue));
@@ -75,6 +69,26 @@ pub fn export_spans(
             in_flight: AtomicU64::new(0),
         },
     ))
+}
+
+/// Creates the exporter. It reads the compression from the environment too; where a flag or the configuration file says
+/// something else, [`CollectorClient`] puts that right.
+///
+/// # Errors
+/// The address cannot be used.
+fn exporter(settings: &TraceSettings, client: &HttpClient) -> Result<SpanExporter, ExporterBuildError> {
+    let builder = || {
+        SpanExporter::builder()
+            .with_http()
+            .with_http_client(CollectorClient::new(client.clone(), settings))
+            .with_endpoint(settings.url.as_str())
+            .with_headers(settings.headers.clone())
+            .with_timeout(settings.timeout)
+            .with_protocol(Protocol::HttpBinary)
+    };
+    let packed = || builder().with_compression(Compression::Gzip).build();
+    // Without a compression it reads that of the environment, and fails if it has none of that name.
+    if settings.is_packed { packed() } else { builder().build().or_else(|_| packed()) }
 }
 
 fn resource(settings: &TraceSettings, instance: &str) -> Resource {

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use opentelemetry::Context;
-use opentelemetry::propagation::TextMapPropagator as _;
+use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{SpanContext, SpanKind, TraceContextExt as _, TraceFlags};
-use opentelemetry_http::HeaderExtractor;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator, Sampler, SamplingDecision, ShouldSample as _};
 
-use super::request_trace::{RequestTrace, TRACEPARENT};
+use super::request_trace::{RequestTrace, TRACEPARENT, TRACESTATE};
 use super::span_queue::SpanQueue;
 use super::span_table::{TracedRequest, spans};
 
@@ -64,14 +63,53 @@ impl Recording {
     }
 }
 
+/// For fuzzing.
+#[cfg(feature = "test-support")]
+impl Tracer {
+    /// Creates a tracer that records each request, and exports nothing.
+    pub(crate) fn recording_all() -> Self {
+        let metrics = Arc::new(crate::telemetry::metrics::Metrics::new("test"));
+        Self::new(Sampler::AlwaysOn, Arc::new(SpanQueue::new(1, 1, metrics)))
+    }
+}
+
 /// Returns the ids of the caller's span; not valid if the headers name none, or are not as W3C writes them.
 fn parent_of(headers: &HeaderMap) -> SpanContext {
     // The propagator also takes ids that are too short.
     if !headers.get(TRACEPARENT).is_some_and(|ids| has_full_ids(ids.as_bytes())) {
         return SpanContext::empty_context();
     }
-    let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers));
+    let headers = W3cHeaders { headers, state: state_of(headers) };
+    let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &headers);
     context.span().span_context().clone()
+}
+
+/// The headers of a request as the propagator reads them.
+struct W3cHeaders<'a> {
+    headers: &'a HeaderMap,
+    state: Option<String>,
+}
+
+impl Extractor for W3cHeaders<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        match key {
+            _ if key == TRACESTATE.as_str() => self.state.as_deref(),
+            key => self.headers.get(key)?.to_str().ok(),
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.headers.keys().map(http::HeaderName::as_str).collect()
+    }
+}
+
+/// Returns the members of all lines of [`TRACESTATE`], in their order (W3C's Trace Context, section 3.3). `None` if there is no
+/// line, or one that is no text: such a list is dropped as a whole.
+fn state_of(headers: &HeaderMap) -> Option<String> {
+    let lines: Option<Vec<&str>> = headers.get_all(TRACESTATE).iter().map(|line| line.to_str().ok()).collect();
+    // An empty line is allowed, and has no member.
+    let lines = lines?.into_iter().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>();
+    (!lines.is_empty()).then(|| lines.join(","))
 }
 
 /// Whether version, trace, span and flags have their lengths. A later version may have more after them.
@@ -120,6 +158,23 @@ mod tests {
         assert!(parent.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && parent.ends_with("-01"), "{parent}");
         assert_ne!(parent, PARENT);
         assert!(ids.is_continued);
+    }
+
+    /// Regression: only the first line went on to the collector.
+    #[test]
+    fn the_members_of_all_lines_of_tracestate_are_kept_in_their_order() {
+        let state_after = |lines: &[&[u8]]| {
+            let mut headers = headers(PARENT);
+            headers.remove(TRACESTATE);
+            for line in lines {
+                headers.append(TRACESTATE, HeaderValue::from_bytes(line).unwrap());
+            }
+            tracer(Sampler::AlwaysOn).begin(&headers).unwrap().context.trace_state().header()
+        };
+        assert_eq!(state_after(&[b"vendor=a,other=b", b"third=c"]), "vendor=a,other=b,third=c");
+        assert_eq!(state_after(&[b"vendor=a", b"", b" ", b"other=b"]), "vendor=a,other=b");
+        assert_eq!(state_after(&[b"vendor=a", b"other=\xff"]), "", "no text");
+        assert_eq!(state_after(&[]), "");
     }
 
     #[test]

@@ -204,3 +204,37 @@ pub const MEMORY_LOOK_PATIENCE: Duration = Duration::from_secs(60);
 /// Shortest time after which a client may have an idle worker stopped; a shorter one is taken as this. A load takes about
 /// as long.
 pub const SHORTEST_IDLE_TIME: Duration = Duration::from_secs(1);
+
+/// Time between two greetings of an rpc-server on this machine that has no client. In between, that it listens is enough.
+pub const RPC_GREETING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Longest wait for a connection to an `rpc-server`.
+pub const PEER_CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longest wait for the answer of an `rpc-server` to a greeting. One that has just lost its llama-server frees memory first.
+pub const PEER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longest answer of an `rpc-server` to a greeting, in bytes; that of a current one has 28.
+pub const PEER_ANSWER_SIZE: u64 = 256;
+
+/// Pause before the second attempt to start a llama-server whose `rpc-server`s cannot be used; it doubles with each further
+/// attempt.
+pub const PEER_BACKOFF_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest pause between two such attempts.
+pub const PEER_BACKOFF_LONGEST: Duration = Duration::from_secs(15);
+
+/// Time until an `rpc-server` that no llama-server uses is looked at again.
+pub const PEER_LOOK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long the connection that watches an `rpc-server` is silent before the kernel asks whether the other machine is there.
+pub const PEER_KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+
+/// Time between two such questions.
+pub const PEER_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Questions without an answer after which the other machine counts as gone.
+pub const PEER_KEEPALIVE_TRIES: u32 = 3;
+
+/// How long to wait for the watch of an `rpc-server` after the end of a llama-server, which may have been the first to notice.
+pub const PEER_VERDICT_PATIENCE: Duration = Duration::from_secs(1);

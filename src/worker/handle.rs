@@ -140,10 +140,10 @@ impl WorkerHandle {
         self.local.as_deref()?.load.report(tokio::time::Instant::now())
     }
 
-    /// Returns the share of its KV cache that requests in progress use, from 0 to 1, as it was last seen; `None` if it is
-    /// no llama-server on this machine.
+    /// Returns the share of its KV cache that requests in progress use, from 0 to 1, as it was last seen; `None` if it
+    /// does not tell that, or is no llama-server on this machine.
     pub fn kv_cache_usage(&self) -> Option<f64> {
-        self.local.as_deref().filter(|local| local.is_llama_server).map(|local| local.kv_cache.get())
+        self.local.as_deref().filter(|local| local.is_llama_server).and_then(|local| local.kv_cache.get())
     }
 
     /// Returns the current status.

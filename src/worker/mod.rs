@@ -3,7 +3,7 @@
 //! [`supervise`] starts the one task that owns a worker. Other modules hold a [`WorkerHandle`] and read a
 //! [`WorkerStatus`]. Nothing here depends on a client's HTTP request. This file only re-exports.
 //!
-//! Each part uses only the parts before it: the other files of this folder; `arguments/`; `endpoint/`; `memory/`; `process/`;
+//! Each part uses only the parts before it: the other files of this folder; `arguments/`; `endpoint/`; `peers/`; `memory/`; `process/`;
 //! `diagnosis/`; `health/`; `handle.rs`; `remote/` and `supervisor/`.
 //!
 //! - `arguments/`: the arguments that one llama-server understands
@@ -18,10 +18,10 @@
 //! - `load_phases.rs`: how long each part of a load took
 //! - `local_errors.rs`: tells failures of this machine from failures of a worker
 //! - `memory/`: the memory that loaded models share
+//! - `peers/`: the machines that compute parts of a model
 //! - `pin.rs`: whether a worker stays loaded although others want its memory, or no request comes
 //! - `plan.rs`: the configuration of one worker
 //! - `process/`: starting and ending processes, and clearing what they leave behind
-//! - `procfs.rs`: reads `/proc`; the identity of a process beyond its id
 //! - `remote/`: the task that owns a remote worker
 //! - `served_files.rs`: the files that the answers of a worker depend on
 //! - `state.rs`: the states of a worker, and which may follow which: pure
@@ -40,10 +40,10 @@ mod load_gauge;
 mod load_phases;
 mod local_errors;
 mod memory;
+mod peers;
 mod pin;
 mod plan;
 mod process;
-mod procfs;
 mod remote;
 mod served_files;
 mod state;
@@ -65,12 +65,12 @@ pub use load_gauge::LoadReport;
 pub use memory::budget::{FreeMemory, MemoryBudget};
 pub use memory::learned::LearnedMemory;
 pub use pin::Pin;
-pub use plan::{ChatTemplate, CompanionFiles, Need, Plan, Program};
+pub use plan::{ChatTemplate, CompanionFiles, Need, Plan, Program, RpcServerProgram};
 pub use process::detached::{DetachedProcess, run_to_end};
 pub use process::help::HelpReader;
 pub use process::reaper::reap_orphans;
 pub use process::spawner::Spawner;
-pub(crate) use procfs::ProcessIdentity;
+
 pub use remote::{RemotePlan, supervise_remote};
 pub use served_files::{ServedFiles, paths_among};
 pub use state::WorkerState;

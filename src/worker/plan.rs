@@ -3,6 +3,7 @@
 //! The command line is built from it in `process/command.rs`.
 
 use std::borrow::Cow;
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 
 use crate::models::ModelKind;
@@ -10,6 +11,9 @@ use crate::settings::catalogue::{LoadMode, SpeculativeSetting};
 use crate::settings::options::Engine;
 use crate::telemetry::files::LogFolder;
 use crate::worker::served_files::ServedFiles;
+
+/// What hints call the arguments that a user gives an rpc-server.
+const OWN_ARGUMENTS: &str = "the arguments after `--`";
 
 /// Everything that one worker is started with, for its whole life.
 pub struct Plan {
@@ -52,6 +56,7 @@ impl Plan {
         match &self.program {
             Program::LlamaServer { .. } => self.model.contains(',').then(|| self.model.replace(',', "_")),
             Program::Command { model, .. } => model.clone(),
+            Program::RpcServer(_) => None,
         }
     }
 }
@@ -113,6 +118,27 @@ pub enum Program {
         /// The program's name for the model, where it differs from the id.
         model: Option<String>,
     },
+    /// llama.cpp's rpc-server, which computes for llama-servers of other machines.
+    RpcServer(RpcServerProgram),
+}
+
+/// An rpc-server, and what it is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RpcServerProgram {
+    /// The binary.
+    pub binary: PathBuf,
+    /// The address that it listens on.
+    pub address: SocketAddrV4,
+    /// The devices that compute; by default all GPUs, or the CPU if there is none.
+    pub devices: Option<String>,
+    /// The memory of each device that it offers, in MiB; by default all that is free.
+    pub memory: Option<String>,
+    /// Whether it keeps large tensors on the disk.
+    pub keeps_cache: bool,
+    /// Whether it can be told the number of its threads.
+    pub takes_threads: bool,
+    /// Further arguments.
+    pub arguments: Vec<String>,
 }
 
 impl Program {
@@ -120,6 +146,7 @@ impl Program {
     pub(super) fn name(&self) -> Cow<'_, str> {
         match self {
             Self::LlamaServer { .. } => Cow::Borrowed("llama-server"),
+            Self::RpcServer(_) => Cow::Borrowed("rpc-server"),
             Self::Command { argv, .. } => {
                 let file = argv.first().and_then(|program| Path::new(program).file_name());
                 file.map_or(Cow::Borrowed("the command"), |file| file.to_string_lossy())
@@ -131,6 +158,10 @@ impl Program {
     pub(super) fn adapt_hint(&self, hint: String) -> String {
         match self {
             Self::LlamaServer { .. } => hint,
+            Self::RpcServer(_) => {
+                let hint = hint.replace("llama-server", "rpc-server").replace("LLAMA_SERVER", "RPC_SERVER");
+                hint.replace("EXTRA_ARGS or `args`", OWN_ARGUMENTS).replace("EXTRA_ARGS", OWN_ARGUMENTS)
+            }
             Self::Command { .. } => {
                 let name = self.name();
                 let hint = hint.replace("llama-server", &name);
@@ -169,6 +200,20 @@ mod tests {
         assert_eq!(serve.adapt_hint(hint.to_owned()), adapted);
         let (binary, file) = (PathBuf::new(), PathBuf::new());
         let llama = Program::LlamaServer { binary, file, kind: ModelKind::Chat };
+        let rpc_server = Program::RpcServer(RpcServerProgram {
+            binary: PathBuf::new(),
+            address: SocketAddrV4::new([127, 0, 0, 1].into(), 50_052),
+            devices: None,
+            memory: None,
+            keeps_cache: false,
+            takes_threads: false,
+            arguments: Vec::new(),
+        });
+        let adapted = "RPC_SERVER may not be executed; rpc-server does not know --x: check the arguments after `--`";
+        assert_eq!(
+            (rpc_server.name().as_ref(), rpc_server.adapt_hint(hint.to_owned()).as_str()),
+            ("rpc-server", adapted)
+        );
         assert_eq!((llama.name().as_ref(), llama.adapt_hint(hint.to_owned()).as_str()), ("llama-server", hint));
     }
 }

@@ -3,12 +3,13 @@
 //! A reload may start a successor with the same labels while the old worker still finishes its requests. From then on
 //! only the successor may change the metrics.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::load_phases::{self, LoadTimes};
 use super::state::WorkerState;
-use crate::telemetry::metrics::{Metrics, ModelLabels, PhaseLabels, StateLabels, WorkerLabels, bytes};
+use crate::telemetry::metrics::{Metrics, ModelLabels, PhaseLabels, RpcServerLabels, StateLabels, WorkerLabels, bytes};
 
 /// The metrics of one worker.
 pub(super) struct WorkerMetrics {
@@ -16,13 +17,15 @@ pub(super) struct WorkerMetrics {
     labels: WorkerLabels,
     /// The state in the metrics; `None` once the worker is unregistered.
     registered: Mutex<Option<WorkerState>>,
+    /// The addresses of rpc-servers in the metrics.
+    rpc_servers: Mutex<BTreeSet<String>>,
 }
 
 impl WorkerMetrics {
     /// Adds a worker of this model in this state to the metrics.
     pub(super) fn register(metrics: Arc<Metrics>, model: String, worker: u32, state: WorkerState) -> Arc<Self> {
         let labels = WorkerLabels { model, worker };
-        let this = Self { metrics, labels, registered: Mutex::new(Some(state)) };
+        let this = Self { metrics, labels, registered: Mutex::new(Some(state)), rpc_servers: Mutex::default() };
         // Created with 0: Prometheus' `increase` does not count the step from no sample to 1.
         drop(this.metrics.worker_restarts.get_or_create(&this.labels));
         this.add_ready(i64::from(state == WorkerState::Ready));
@@ -45,6 +48,20 @@ impl WorkerMetrics {
         if self.lock().is_some() {
             self.metrics.worker_restarts.get_or_create(&self.labels).inc();
         }
+    }
+
+    /// Sets whether an rpc-server of the model works.
+    pub(super) fn set_rpc_server(&self, address: &str, is_up: bool) {
+        let registered = self.lock();
+        if registered.is_none() {
+            return;
+        }
+        self.metrics.rpc_server_up.get_or_create(&self.rpc_server_labels(address)).set(i64::from(is_up));
+        self.rpc_servers.lock().unwrap_or_else(PoisonError::into_inner).insert(address.to_owned());
+    }
+
+    fn rpc_server_labels(&self, address: &str) -> RpcServerLabels {
+        RpcServerLabels { model: self.labels.model.clone(), rpc_server: address.to_owned() }
     }
 
     /// Sets the bytes of memory that the model counts for while it is loaded.
@@ -86,6 +103,9 @@ impl WorkerMetrics {
         self.metrics.worker_restarts.remove(&self.labels);
         for state in WorkerState::ALL {
             self.metrics.worker_state.remove(&self.state_labels(state));
+        }
+        for address in std::mem::take(&mut *self.rpc_servers.lock().unwrap_or_else(PoisonError::into_inner)) {
+            self.metrics.rpc_server_up.remove(&self.rpc_server_labels(&address));
         }
         // These have no worker label: they describe the last load of the model.
         let model = &self.labels.model;

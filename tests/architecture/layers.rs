@@ -114,11 +114,62 @@ fn reached<'a>(from: &str, uses: &'a BTreeMap<String, BTreeSet<String>>) -> BTre
 }
 
 #[test]
-fn unsafe_code_is_in_one_file_and_new_processes_in_two() {
+fn unsafe_code_is_in_one_file_and_new_processes_in_three() {
     for source in sources::below("src") {
         let is_spawner = source.path == "worker/process/spawner.rs";
         assert!(is_spawner || !source.text.contains("unsafe {"), "src/{}", source.path);
-        let creates = is_spawner || source.path == "worker/process/detached.rs";
+        let others = ["worker/process/detached.rs", "os/portable/children.rs"];
+        let creates = is_spawner || others.contains(&source.path.as_str());
         assert!(creates || !source.text.contains("Command::new("), "src/{}", source.path);
     }
+}
+
+/// What only `src/os` may name, because other systems do not have it.
+const OF_ONE_SYSTEM: &[&str] = &[
+    "/proc/",
+    "\"/proc\"",
+    "/sys/",
+    "/dev/shm",
+    "prctl",
+    "cgroup",
+    "procfs",
+    "target_os",
+    "llamagate_portable",
+    "os::linux",
+    "posix_fadvise",
+    "fallocate",
+    "fstatfs",
+    "statfs::",
+    "inotify",
+    "memfd",
+    "signalfd",
+    "epoll",
+    "sched_setaffinity",
+    "renameat2",
+    "O_TMPFILE",
+    "gettid",
+    "accept4",
+    "tcp_user_timeout",
+    "F_FULLFSYNC",
+    "kqueue",
+    "sysctl",
+];
+
+#[test]
+fn only_the_os_folder_knows_which_system_this_is() {
+    let mut named = 0;
+    let mut wrong = Vec::new();
+    for source in sources::production() {
+        for (number, line) in source.text.lines().enumerate() {
+            // Comments may say what the kernel does.
+            let code = line.split("//").next().unwrap_or_default();
+            let Some(word) = OF_ONE_SYSTEM.iter().find(|word| code.contains(**word)) else { continue };
+            named += 1;
+            if !source.path.starts_with("os/") {
+                wrong.push(format!("src/{}:{}: {word}", source.path, number + 1));
+            }
+        }
+    }
+    assert!(named > 20, "the words were found");
+    assert!(wrong.is_empty(), "what only src/os may name: {wrong:#?}");
 }

@@ -16,6 +16,7 @@
 //!
 //! - `checks/`: which responses are allowed, and what must hold during and after the faults
 //! - `clients/`: the requests that clients send
+//! - `everything/`: the lane with everything on, and the soak
 //! - `faults/`: the kinds of faults
 //! - `fleet/`: the lane with six models under a memory budget for three
 //! - `jobs/`: the lane with jobs of RunPod's queue
@@ -35,6 +36,7 @@ mod support;
 
 mod checks;
 mod clients;
+mod everything;
 mod faults;
 mod fleet;
 mod jobs;
@@ -64,6 +66,11 @@ const SHORT_FAKE: u64 = 150;
 const SHORT_REAL: u64 = 36;
 const SHORT_FLEET: u64 = 36;
 const SHORT_JOBS: u64 = 24;
+const SHORT_EVERYTHING: u64 = 12;
+const SHORT_REAL_EVERYTHING: u64 = 4;
+
+/// Seconds of a short soak; `SOAK_SECONDS` overrides them.
+const SHORT_SOAK: u64 = 8;
 
 #[test]
 fn every_client_gets_one_outcome_whatever_the_fake_does() {
@@ -90,10 +97,37 @@ fn every_job_that_is_taken_is_answered_once_whatever_the_platform_does() {
     run_alone("every_job_that_is_taken_is_answered_once_whatever_the_platform_does", SHORT_JOBS, jobs::run);
 }
 
+#[test]
+fn no_part_of_it_breaks_another_while_all_of_them_fail() {
+    run_alone("no_part_of_it_breaks_another_while_all_of_them_fail", SHORT_EVERYTHING, everything::run);
+}
+
+#[test]
+fn no_part_of_it_breaks_another_with_the_real_llama_server() {
+    let faults = number("CHAOS_REAL_FAULTS").unwrap_or(SHORT_REAL_EVERYTHING);
+    run_lane(
+        "no_part_of_it_breaks_another_with_the_real_llama_server",
+        faults,
+        "CHAOS_REAL_FAULTS",
+        everything::run_real,
+    );
+}
+
+#[test]
+fn nothing_grows_under_mixed_traffic() {
+    let seconds = number("SOAK_SECONDS").unwrap_or(SHORT_SOAK);
+    run_lane("nothing_grows_under_mixed_traffic", seconds, "SOAK_SECONDS", everything::soak);
+}
+
 /// Runs a lane of another kind.
 fn run_alone(test: &str, short: u64, lane: fn(Random, usize) -> Result<String, String>) {
-    let (seed, faults) = (seed(), number("CHAOS_FAULTS").unwrap_or(short));
-    let replay = format!("CHAOS_SEED={seed} CHAOS_FAULTS={faults} cargo test --test chaos {test} -- --nocapture");
+    run_lane(test, number("CHAOS_FAULTS").unwrap_or(short), "CHAOS_FAULTS", lane);
+}
+
+/// Runs a lane with this many faults, of which this variable is the number.
+fn run_lane(test: &str, faults: u64, variable: &str, lane: fn(Random, usize) -> Result<String, String>) {
+    let seed = seed();
+    let replay = format!("CHAOS_SEED={seed} {variable}={faults} cargo test --test chaos {test} -- --nocapture");
     println!("chaos: {replay}");
     let begin = Instant::now();
     match lane(Random::new(seed, 1), faults as usize) {

@@ -1,6 +1,7 @@
 """An OpenTelemetry collector that writes what it gets, decoded, as one line of JSON for each export.
 
-Usage: collector.py [PORT [STATUS]]. The first line of its output is its port. With a STATUS other than 200 it takes nothing.
+Usage: collector.py [PORT [STATUS [ADDRESS]]]. The first line of its output is its port. With a STATUS other than 200 it takes
+nothing. It listens on 127.0.0.1 unless ADDRESS names another address.
 """
 
 import gzip
@@ -75,6 +76,7 @@ class Collector(BaseHTTPRequestHandler):
 
 PORT = int(sys.argv[1]) if len(sys.argv) > 1 else 0
 STATUS = int(sys.argv[2]) if len(sys.argv) > 2 else 200
-server = ThreadingHTTPServer(("127.0.0.1", PORT), Collector)
+ADDRESS = sys.argv[3] if len(sys.argv) > 3 else "127.0.0.1"
+server = ThreadingHTTPServer((ADDRESS, PORT), Collector)
 print(server.server_address[1], flush=True)
 server.serve_forever()

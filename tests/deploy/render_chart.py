@@ -1,7 +1,7 @@
 """Renders a Helm chart as `helm template` does, and checks each object against the schema of its kind.
 
 python render_chart.py CHART < VALUES: VALUES is a JSON list of values, each a YAML text. Prints a JSON list with an
-object for each: {"objects": [...]} or, if Helm refuses the values, {"error": "..."}. Exits with 1 if Helm's linter or a
+object for each: {"objects": [...], "notes": "..."} or, if Helm refuses the values, {"error": "..."}. Exits with 1 if Helm's linter or a
 schema finds fault.
 """
 
@@ -76,7 +76,8 @@ def main():
         for item in objects:
             where = f"{item['kind']} {item['metadata']['name']}"
             faults += [f"{where}: {fault}" for fault in check(item, custom)]
-        results.append({"objects": objects})
+        notes = "".join(text for path, text in rendered.items() if path.endswith("NOTES.txt"))
+        results.append({"objects": objects, "notes": notes})
     print("\n".join(faults), file=sys.stderr)
     print(json.dumps(results))
     sys.exit(bool(faults))

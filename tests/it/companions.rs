@@ -280,6 +280,13 @@ fn check_shows_what_goes_with_each_model() {
         "m  lora a.gguf at 0.5 as m:formal; lora b.gguf at 1; draft tiny.gguf; chat template own.jinja; rpc gpu1:50052";
     assert!(output.contains(&format!("\nwhat goes with models:\n{line}\n")), "{output}");
     assert!(output.contains("warning: models.m.rpc: llama.cpp's protocol"), "{output}");
+    let config = "models: {m: {file: tiny.gguf, rpc: ['127.0.0.1:1', 'localhost:2']}, n: {file: b.gguf, rpc: ['localhost:2']}}\n";
+    fs::copy(folder.path().join("tiny.gguf"), folder.path().join("b.gguf")).unwrap();
+    let (status, output) = check(folder.path(), config, &[]);
+    assert!(status == Some(0) && !output.contains("llama.cpp's protocol"), "no other machine reaches them: {output}");
+    let shared = "warning: rpc: localhost:2 computes for one llama-server at a time, so these can only be loaded one after the \
+                  other: m, n";
+    assert!(output.contains(shared) && !output.contains("rpc: 127.0.0.1:1 computes"), "{output}");
 }
 
 #[test]

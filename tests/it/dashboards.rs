@@ -89,6 +89,7 @@ fn each_fault_that_an_operator_should_hear_of_has_an_alert() {
         "llamagate_requests_waiting",
         "llamagate_queue_seconds_bucket",
         "llamagate_budget_left",
+        "llamagate_limits_store_fallbacks_total",
         "llamagate_tls_certificate_expiry_timestamp_seconds",
         "llamagate_usage_write_failures_total",
         "llamagate_cache_disk_failures_total",

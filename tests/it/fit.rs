@@ -203,6 +203,37 @@ fn what_does_not_fit_is_told_with_what_would() {
     assert_eq!(quantised["cache"].as_u64(), Some(100_270_080));
 }
 
+/// Regression: a model was compared with the settings of all models, whatever the configuration said of it.
+#[test]
+fn a_model_of_the_configuration_is_compared_with_its_own_settings() {
+    let machine = Machine::start();
+    fs::copy(smollm(), machine.models().join("smol.gguf")).unwrap();
+    let elsewhere = machine.folder.path().join("elsewhere.gguf");
+    fs::copy(smollm(), &elsewhere).unwrap();
+    let config = machine.folder.path().join("llamagate.yaml");
+    let text = format!(
+        "models:\n  long: {{file: smol.gguf, ctx: 8192, parallel: 2, args: [-ctk, q8_0, -ctv, q8_0], aliases: [gpt-4o]}}\n  \
+         cpu: {{file: {}, ctx: 2048, ngl: 0}}\n  run: {{command: [serve, \"{{port}}\"]}}\n",
+        elsewhere.display()
+    );
+    fs::write(&config, text).unwrap();
+    let config = config.display().to_string();
+    let fit = |arguments: &[&str]| machine.json(&[arguments, &["--memory", "2GiB", "--config", &config]].concat(), 0);
+    let of_flags = machine.json(
+        &["smol", "--memory", "2GiB", "--ctx", "8192", "--parallel", "2", "--extra-args", "-ctk q8_0 -ctv q8_0"],
+        0,
+    );
+    for name in ["long", "gpt-4o"] {
+        assert_eq!(fit(&[name])["cache"], of_flags["cache"], "{name}");
+    }
+    assert_ne!(fit(&["smol"])["cache"], of_flags["cache"], "a file that is no name of a model");
+    // What is given with the command comes first.
+    let shorter = fit(&["long", "--ctx", "4096"])["cache"].as_u64().unwrap();
+    assert_eq!(fit(&["long"])["cache"].as_u64(), Some(2 * shorter));
+    assert_eq!(fit(&["cpu"])["asked"]["ctx"].as_u64(), Some(2048), "its file is outside of the models folder");
+    machine.run(&["run", "--memory", "2GiB", "--config", &config], 78);
+}
+
 #[test]
 fn of_a_model_on_the_network_only_the_header_comes() {
     let machine = Machine::start();

@@ -60,7 +60,9 @@ fn examples() -> Vec<String> {
         let text = fs::read_to_string(page).unwrap();
         texts.extend(text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()));
     }
-    texts.push(fs::read_to_string(root.join("docs/examples/rerank-pool.yaml")).unwrap());
+    for name in ["rerank-pool", "mlx"] {
+        texts.push(fs::read_to_string(root.join(format!("docs/examples/{name}.yaml"))).unwrap());
+    }
     texts.retain(is_ours);
     texts
 }

@@ -70,6 +70,32 @@ fn every_variable_of_a_pod_is_a_setting() {
     assert!(found > 30, "the variables were found");
 }
 
+/// Regression: the notes said http where the pods speak TLS.
+#[test]
+fn the_notes_name_the_scheme_of_the_port() {
+    let tls = "env: {TLS_CERT: /tls/tls.crt, TLS_KEY: /tls/tls.key, TLS_CLIENT_CA: /tls/ca.crt}";
+    let values = [
+        PLAIN.to_owned(),
+        format!("{PLAIN}worker: {{{tls}}}\n"),
+        format!("{PLAIN}worker: {{env: {{TLS_SELF_SIGNED: true}}}}\n"),
+        routed(WORKER_KEY, &format!("router: {{enabled: true, {tls}}}\n")),
+        routed(WORKER_KEY, "router: {enabled: true}\n"),
+    ];
+    let Some(rendered) = render_chart(&values) else { return };
+    let lines = [
+        "curl http://",
+        "curl --insecure --cert CLIENT.pem --key CLIENT.key https://",
+        "curl --insecure https://",
+        "curl --insecure --cert CLIENT.pem --key CLIENT.key https://",
+        "curl http://",
+    ];
+    for (rendered, line) in rendered.iter().zip(lines) {
+        let notes = rendered.notes();
+        assert!(notes.contains(&format!("{line}localhost:8000/v1/models")), "{notes}");
+        assert_eq!(notes.matches("://localhost").count(), 1, "{notes}");
+    }
+}
+
 /// Every pod starts with what its object says: `llamagate check` accepts its variables and its configuration.
 #[test]
 fn the_program_accepts_the_configuration_of_each_pod() {
@@ -346,6 +372,24 @@ fn workers_are_scaled_by_numbers_that_the_router_shows() {
 }
 
 #[test]
+fn only_the_pods_that_clients_connect_to_share_limits() {
+    let with_store = "limitsStore: {existingSecret: store}\n";
+    let values =
+        [format!("{PLAIN}{with_store}"), routed(WORKER_KEY, &format!("router: {{enabled: true}}\n{with_store}"))];
+    let Some(rendered) = render_chart(&values) else { return };
+    let store_of = |rendered: &Rendered, kind: &str, component: &str| {
+        let environment = &rendered.one(kind, component)["spec"]["template"]["spec"]["containers"][0]["env"];
+        let find = |variable: &&Value| variable["name"] == "LIMITS_STORE";
+        environment.as_array().unwrap().iter().find(find).cloned()
+    };
+    let secret =
+        json!({"name": "LIMITS_STORE", "valueFrom": {"secretKeyRef": {"name": "store", "key": "limits-store"}}});
+    assert_eq!(store_of(&rendered[0], "StatefulSet", "worker"), Some(secret.clone()));
+    assert_eq!(store_of(&rendered[1], "Deployment", "router"), Some(secret));
+    assert_eq!(store_of(&rendered[1], "StatefulSet", "worker"), None, "its only client is the router");
+}
+
+#[test]
 fn values_that_contradict_each_other_are_refused_by_name() {
     let open = "networkPolicy: {enabled: false}\n";
     let router = "router: {enabled: true}\nmodel: {name: m.gguf, served: [{name: m}]}\nimage: {repository: r}\n";
@@ -366,6 +410,8 @@ fn values_that_contradict_each_other_are_refused_by_name() {
         ("auth: {enabled: false, keys: \"a:0123456789abcdef\"}\n", "auth.keys has no effect"),
         ("auth: {enabled: false, existingSecret: s}\n", "auth.existingSecret has no effect"),
         ("auth: {enabled: false, workerKey: 0123456789abcdef}\n", "auth.workerKey has no effect"),
+        ("auth: {enabled: false}\nlimitsStore: {existingSecret: s}\n", "limitsStore.existingSecret has no effect"),
+        (&*format!("{PLAIN}worker: {{env: {{LIMITS_STORE: valkey://h}}}}\n"), "LIMITS_STORE is set by other values"),
         ("auth: {existingSecret: s}\nmodel: {name: m, served: [{name: m}]}\n", "model.served has no effect"),
         ("auth: {existingSecret: s}\nmodel: {name: m, served: [{name: m}, {name: n}]}\n", "model.name is one model"),
         (

@@ -58,6 +58,25 @@ fn the_kv_cache_of_a_real_llama_server_is_seen() {
     eventually("the slot is free", PROBES_FAIL, || usage() == 0.0);
 }
 
+/// Regression: the gauge was 0, which a scheduler takes for a free server.
+#[test]
+fn a_llama_server_that_does_not_tell_its_slots_has_no_kv_cache_usage() {
+    let config = "models:\n  a: {file: a.gguf, preload: true}\n  b: {file: b.gguf, preload: true}\n";
+    let older = [
+        ("a.gguf", json!({"without_slots": true})),
+        ("b.gguf", json!({"without_slot_tokens": true, "hold_requests": [CHAT]})),
+    ];
+    let gateway = Gateway::builder().fakes(config, &older).start_ready();
+    let usage = |model| gauge(&gateway, "kv_cache_usage_ratio", model);
+    eventually("it was asked once without a request", ANSWERS, || usage("a").is_none());
+    let body = json!({"model": "b", "messages": []}).to_string();
+    let request = gateway.client().begin("POST", CHAT, body.as_bytes()).unwrap();
+    eventually("it was asked while a request is in progress", ANSWERS, || usage("b").is_none());
+    drop(request);
+    eventually("no request is left", SOON, || gauge(&gateway, "requests_running", "b") == Some(0.0));
+    assert_eq!((usage("a"), usage("b")), (None, None), "it does not come back without a request");
+}
+
 #[test]
 fn a_model_without_a_llama_server_has_no_kv_cache() {
     let config = "model_list:\n  - {model_name: far, litellm_params: {api_base: \"http://127.0.0.1:9\"}}\n";

@@ -328,6 +328,66 @@ fn commands_on_this_machine_know_the_certificate_and_others_are_told_it() {
 }
 
 #[test]
+fn commands_show_a_certificate_where_the_service_asks_for_one() {
+    let (servers, clients, folder) = (TestIssuer::new("s"), TestIssuer::new("c"), tempfile::tempdir().unwrap());
+    let (certificate, key) = servers.issue("server").write(folder.path());
+    let root = clients.write_root(folder.path());
+    let gateway = Gateway::builder().set("TLS_CERT", certificate.display()).set("TLS_KEY", key.display());
+    let gateway = gateway.set("TLS_CLIENT_CA", root.display()).set("TLS_HEALTH", true).start();
+    // The health port answers no probe without a certificate.
+    eventually("it is ready", READY, || gateway.output().contains("llamagate is ready"));
+    let data = gateway.data_dir().display().to_string();
+    let health_port = gateway.health_url().rsplit(':').next().unwrap().to_owned();
+    let run = |arguments: &[&str], variables: &[(&str, &str)]| -> (bool, String) {
+        let base = [("LLAMAGATE_KEY", ADMIN), ("DATA_DIR", &*data)];
+        let Output { status, stdout, stderr } = llamagate(arguments, &[&base[..], variables].concat());
+        (status.success(), String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
+    };
+    let own = tempfile::tempdir().unwrap();
+    let (alice, alice_key) = clients.issue("alice").write(own.path());
+    let both = own.path().join("both.pem");
+    let joined = [fs::read(&alice).unwrap(), fs::read(&alice_key).unwrap()].concat();
+    fs::write(&both, joined).unwrap();
+    let [alice, alice_key, both] = [alice, alice_key, both].map(|path| path.display().to_string());
+    let variables = [("LLAMAGATE_CERT", &*alice), ("LLAMAGATE_CERT_KEY", &*alice_key)];
+
+    assert!(!run(&["ps"], &[]).0, "without a certificate there is no connection");
+    for (arguments, variables) in [
+        (&["ps", "--cert", &alice, "--cert-key", &alice_key][..], &[][..]),
+        (&["ps", "--cert", &both], &[]),
+        (&["ps"], &variables),
+        (&["ps"], &[("LLAMAGATE_CERT", &*both)]),
+        (&["ps", "--cert", &alice], &[("LLAMAGATE_CERT_KEY", &*alice_key)]),
+        (&["logs"], &variables),
+        (&["audit", "--url", gateway.url()], &variables),
+    ] {
+        let (is_good, text) = run(arguments, variables);
+        assert!(is_good, "{arguments:?}: {text}");
+    }
+    let (is_good, text) = run(&["status"], &variables);
+    assert!(is_good && text.contains("ready"), "{text}");
+    let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
+    let place = [("HOST", "127.0.0.1"), ("PORT_HEALTH", &*health_port), ("TLS_HEALTH", "true")];
+    let place = [&place[..], &[("TLS_CERT", &*certificate), ("TLS_KEY", &*key)]].concat();
+    assert!(!run(&["health"], &place).0);
+    assert_eq!(run(&["health"], &[&place[..], &variables].concat()), (true, "serving\n".to_owned()));
+
+    let other_key = key.as_str();
+    for (arguments, words) in [
+        (&["ps", "--cert", &alice, "--cert-key", other_key][..], "it is no key of the certificate"),
+        (&["ps", "--cert", &alice_key, "--cert-key", &alice_key], "it holds no certificate in PEM"),
+        (&["ps", "--cert", &alice], "it holds no private key in PEM"),
+        (&["ps", "--cert", "/no/such.pem"], "No such file"),
+        (&["ps", "--cert-key", &alice_key], "--cert"),
+    ] {
+        let (is_good, text) = run(arguments, &[]);
+        assert!(!is_good && text.contains(words) && !text.contains("PRIVATE"), "{arguments:?}: {text}");
+    }
+    let (is_good, text) = run(&["health"], &[&place[..], &[("LLAMAGATE_CERT", "/no/such.pem")]].concat());
+    assert!(!is_good && text.contains("LLAMAGATE_CERT: "), "{text}");
+}
+
+#[test]
 fn tls_that_a_platform_or_its_probes_cannot_speak_is_warned_about() {
     let folder = tempfile::tempdir().unwrap();
     let root = TestIssuer::new("clients").write_root(folder.path()).display().to_string();

@@ -298,6 +298,24 @@ fn exports_carry_the_headers_and_attributes_of_the_operator_and_the_secret_is_sh
     assert!(!metrics.contains("hidden"));
 }
 
+/// Regression: the exporter read the compression from the environment, whatever a flag said.
+#[test]
+fn a_flag_wins_over_the_environment_for_the_compression() {
+    for (variable, flag, coding) in
+        [("gzip", "none", Value::Null), ("zstd", "none", Value::Null), ("none", "gzip", json!("gzip"))]
+    {
+        let collector = Collector::start(&[]);
+        let gateway = traced(Gateway::builder(), &collector)
+            .set("OTEL_EXPORTER_OTLP_COMPRESSION", variable)
+            .argument(&format!("--otel-exporter-otlp-compression={flag}"))
+            .start_ready();
+        assert_eq!(gateway.client().header("x-request-id", "one").post_json(CHAT, &chat(json!({}))).status(), 200);
+        collector.request("one");
+        let headers = &collector.exports()[0]["headers"];
+        assert_eq!(headers["content-encoding"], coding, "{variable}, {flag}: {headers}");
+    }
+}
+
 #[test]
 fn the_sampler_decides_and_the_worker_is_told() {
     let (remote, collector) = (Remote::start(Reply::Serve), Collector::start(&[]));

@@ -1,16 +1,19 @@
 //! Certificates of tests, their files, and clients that look at what a server shows.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use llamagate::dial::Trust;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, IsCa, Issuer,
+    KeyPair, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::{
     ClientConfig, RootCertStore,
@@ -29,7 +32,7 @@ pub(crate) struct TestIssuer {
 /// A certificate and its key, in DER.
 pub(crate) struct IssuedPair {
     pub(crate) certificate: Vec<u8>,
-    key: Vec<u8>,
+    pub(crate) key: Vec<u8>,
 }
 
 impl TestIssuer {
@@ -63,6 +66,42 @@ impl TestIssuer {
         let key = KeyPair::generate().expect("a key can be made");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate can be made");
         IssuedPair { certificate: certificate.der().to_vec(), key: key.serialize_der() }
+    }
+
+    /// Issues a certificate for a request (PKCS#10) whose names must be these, with `others` in their place if there are any.
+    /// `life` is from when and until when it is valid, in seconds from now.
+    pub(crate) fn sign_request(
+        &self,
+        request: &[u8],
+        names: &[String],
+        others: Option<&[String]>,
+        life: (i64, i64),
+    ) -> Result<Vec<u8>, String> {
+        let request = CertificateSigningRequestParams::from_der(&request.into()).map_err(|error| error.to_string())?;
+        let CertificateSigningRequestParams { mut params, public_key } = request;
+        let asked: BTreeSet<String> = params
+            .subject_alt_names
+            .iter()
+            .map(|name| match name {
+                SanType::DnsName(name) => name.to_string(),
+                other => format!("{other:?}"),
+            })
+            .collect();
+        if asked != names.iter().cloned().collect() {
+            return Err(format!("the request is for {asked:?}"));
+        }
+        if let Some(others) = others {
+            params.subject_alt_names =
+                CertificateParams::new(others).map_err(|error| error.to_string())?.subject_alt_names;
+        }
+        let moment = |seconds: i64| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_secs() as i64;
+            date_time_ymd(1970, 1, 1) + Duration::from_secs((since + seconds) as u64)
+        };
+        (params.not_before, params.not_after) = (moment(life.0), moment(life.1));
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&public_key, &self.issuer).map_err(|error| error.to_string())?;
+        Ok(certificate.der().to_vec())
     }
 
     /// Writes its own certificate to a file in this folder.

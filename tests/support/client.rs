@@ -143,11 +143,15 @@ impl Client {
     /// Sends a GET, and returns when the head of the response has arrived.
     #[track_caller]
     pub(crate) fn stream_of(&self, path: &str) -> Stream {
+        self.try_stream_of(path).unwrap_or_else(|e| panic!("GET {path}: {e}"))
+    }
+
+    pub(crate) fn try_stream_of(&self, path: &str) -> io::Result<Stream> {
         let begin = Instant::now();
-        let opened = self.begin("GET", path, b"").and_then(|mut client| Ok((client.read_head()?, client)));
-        let (head, client) = opened.unwrap_or_else(|e| panic!("GET {path}: {e}"));
+        let mut client = self.begin("GET", path, b"")?;
+        let head = client.read_head()?;
         let body = Body::of(&head, "GET");
-        Stream { head, client, body, text: String::new(), begin }
+        Ok(Stream { head, client, body, text: String::new(), begin })
     }
 
     pub(crate) fn try_stream(&self, path: &str, body: &Value) -> io::Result<Stream> {

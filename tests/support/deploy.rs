@@ -58,6 +58,11 @@ impl Rendered {
         self.0["error"].as_str().unwrap_or_else(|| panic!("the values were accepted: {}", self.0))
     }
 
+    /// Returns what Helm prints after an installation.
+    pub(crate) fn notes(&self) -> &str {
+        self.0["notes"].as_str().unwrap_or_else(|| panic!("refused: {}", self.0))
+    }
+
     /// Returns the objects of this kind.
     #[track_caller]
     pub(crate) fn all(&self, kind: &str) -> Vec<&Value> {

@@ -159,11 +159,12 @@ impl Gateway {
         self.process.output()
     }
 
-    /// Returns the children of the gateway, but for a llama-server that only prints its help, which each start asks for.
+    /// Returns the children of the gateway, but for a llama-server that only prints its help, which each start asks for, and the
+    /// shell that ends the others where the kernel does not.
     pub(crate) fn child_pids(&self) -> Vec<u32> {
         let serves = |pid: &u32| {
             let words = resources::cmdline(*pid);
-            !words.is_empty() && words.iter().all(|word| word != "--help")
+            !words.is_empty() && words.iter().all(|word| word != "--help" && word != "llamagate-guard")
         };
         resources::children(self.pid()).into_iter().filter(serves).collect()
     }
@@ -295,7 +296,11 @@ impl Builder {
     #[track_caller]
     pub(crate) fn start(self) -> Gateway {
         let is_real = matches!(self.backend, Backend::Real { .. } | Backend::Reals { .. });
-        let has_tls = ["TLS_CERT", "TLS_SELF_SIGNED"].iter().any(|&variable| self.settings.contains_key(variable));
+        let has_tls = ["TLS_CERT", "TLS_SELF_SIGNED", "TLS_ACME_DOMAINS"]
+            .iter()
+            .any(|&variable| self.settings.contains_key(variable));
+        let has_tls =
+            has_tls || matches!(&self.backend, Backend::Fakes { config, .. } if config.contains("tls_acme_domains"));
         let (mut process, folder, models) = self.spawn();
         let port = eventually_some("the gateway writes PORT_FILE", wait::STARTS, || {
             let status = process.try_exit_status();
@@ -462,6 +467,14 @@ pub(crate) fn node_packages() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_NODE", "node/node_modules")
 }
 
+/// Returns the folder of an rpc-server and of a llama-server that can use it: LLAMAGATE_TEST_RPC, else the one in the
+/// checkout; none where there is none.
+pub(crate) fn rpc_programs() -> Option<PathBuf> {
+    let cached = || Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/rpc-server");
+    let folder = std::env::var_os("LLAMAGATE_TEST_RPC").map_or_else(cached, PathBuf::from);
+    Some(folder).filter(|folder| folder.join("rpc-server").is_file())
+}
+
 /// Returns Chromium: LLAMAGATE_TEST_CHROMIUM, else the one on PATH; none where there is none.
 pub(crate) fn chromium() -> Option<PathBuf> {
     let on_path = || {
@@ -474,6 +487,11 @@ pub(crate) fn chromium() -> Option<PathBuf> {
 /// Returns nginx: LLAMAGATE_TEST_NGINX, else the one that scripts/get-nginx.sh keeps in the checkout.
 pub(crate) fn nginx() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_NGINX", "nginx/nginx")
+}
+
+/// Returns a Valkey or Redis server: LLAMAGATE_TEST_VALKEY, else the one that scripts/get-valkey.sh keeps in the checkout.
+pub(crate) fn valkey() -> PathBuf {
+    given_or_cached("LLAMAGATE_TEST_VALKEY", "valkey/server")
 }
 
 fn given_or_cached(variable: &str, cached: &str) -> PathBuf {

@@ -44,6 +44,8 @@ pub(crate) struct HubFaults {
     /// The hub says nothing of the file but where it is, and its host refuses `HEAD`, as addresses do that are signed for
     /// reading.
     pub(crate) refuses_head: bool,
+    /// The address that the hub names for the host of files, in place of its own.
+    pub(crate) files_at: Option<SocketAddr>,
     /// A token without which the repository is not shown.
     pub(crate) token: Option<String>,
 }
@@ -123,6 +125,11 @@ impl MockHub {
     /// Returns the value of `HF_ENDPOINT`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.hub)
+    }
+
+    /// Returns the address of the host of files.
+    pub(crate) fn files(&self) -> SocketAddr {
+        self.files
     }
 
     /// Adds a file to a repository.
@@ -257,6 +264,7 @@ impl Shared {
                 };
                 let Some(found) = found.get(&file.join("/")) else { return missing("EntryNotFound") };
                 let (hash, size) = (&found.sha256, found.bytes.len() as u64 + faults.size_lie);
+                let files = faults.files_at.unwrap_or(files);
                 let location = format!("Location: http://{files}/{hash}?signature=s3cr3t-signature");
                 if faults.refuses_head {
                     return whole(&format!("302 Found\r\n{location}"), b"", request);

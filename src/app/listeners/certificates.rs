@@ -35,6 +35,10 @@ fn announce(store: &CertificateStore, gateway: SocketAddr) {
     let leaf = store.leaf().borrow().clone();
     let (fingerprint, expires, names) = (leaf.shown_fingerprint(), leaf.expiry_day(), leaf.names.join(", "));
     info!(expires, names, "the TLS certificate has the SHA-256 fingerprint {fingerprint}");
+    if store.is_stand_in() {
+        // The warning of the store says what clients see.
+        return;
+    }
     if store.is_self_signed() {
         let file = absolute(store.certificate_file());
         let ip = gateway.ip();
@@ -87,7 +91,7 @@ mod tests {
     use jiff::Timestamp;
 
     fn facts(fingerprint: [u8; 32]) -> LeafFacts {
-        LeafFacts { expires: Timestamp::UNIX_EPOCH, fingerprint, names: Vec::new() }
+        LeafFacts { begins: Timestamp::UNIX_EPOCH, expires: Timestamp::UNIX_EPOCH, fingerprint, names: Vec::new() }
     }
 
     /// The note once kept the fingerprint of before until the next certificate.

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::cores::Cores;
+use crate::file_replacement::{BY_UMASK, replace_unsynced};
 use crate::gateway::listen::{HeadRefuser, InboundBody, ServedPort};
 use crate::gateway::{Gateway, listen};
 use crate::platform;
@@ -39,10 +40,9 @@ impl Listeners {
     ///
     /// Returns an error that names the port, the address, the setting and what to do if one cannot be bound.
     pub(super) fn bind(settings: &Settings) -> io::Result<Self> {
-        let (gateway_scheme, health_scheme) = schemes(settings);
+        let (gateway_scheme, _) = schemes(settings);
         let gateway = listener(settings, settings.listen.port, ("gateway", gateway_scheme), "PORT")?;
-        let health = || listener(settings, settings.listen.port_health, ("health port", health_scheme), "PORT_HEALTH");
-        let health = if settings.has_shared_port() { None } else { Some(health()?) };
+        let health = if settings.has_shared_port() { None } else { Some(bind_health(settings)?) };
         Ok(Self { gateway, health })
     }
 
@@ -79,6 +79,16 @@ impl Listeners {
             (None, _) => {}
         }
     }
+}
+
+/// Binds the health port.
+///
+/// # Errors
+///
+/// It cannot be bound, as [`Listeners::bind`] says.
+pub(super) fn bind_health(settings: &Settings) -> io::Result<TcpListener> {
+    let (_, scheme) = schemes(settings);
+    listener(settings, settings.listen.port_health, ("health port", scheme), "PORT_HEALTH")
 }
 
 /// Returns the schemes of the gateway's and the health port's addresses.
@@ -156,15 +166,11 @@ pub(super) fn serve_health_on_its_own_thread(
 ///
 /// # Errors
 ///
-/// Returns an error, prefixed with the setting and the path, if the file cannot be written or renamed.
+/// Returns an error, prefixed with the setting and the path, if the file cannot be written.
 pub(super) fn write_port_file(path: &Path, port: u16) -> io::Result<()> {
     let with_path = |error: io::Error| io::Error::new(error.kind(), format!("PORT_FILE {}: {error}", path.display()));
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(with_path)?;
     }
-    // Written to a temporary file and renamed, so that a reader never sees half of the number.
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let written = std::fs::write(&temporary, format!("{port}\n")).and_then(|()| std::fs::rename(&temporary, path));
-    written.map_err(with_path).inspect_err(|_| _ = std::fs::remove_file(&temporary))
+    replace_unsynced(path, format!("{port}\n").as_bytes(), BY_UMASK).map_err(with_path)
 }

@@ -7,6 +7,7 @@
 //! - `misplaced.rs`: subcommands that were read as MODEL
 //! - `models.rs`: the arguments of the commands about models on the disk
 //! - `records.rs`: the arguments of `usage` and `audit`
+//! - `rpc.rs`: the arguments of `rpc`
 //! - `serve.rs`: the arguments of `serve`, which `check` and `start` share
 //! - `service.rs`: the arguments of the commands about a service in the background
 
@@ -14,12 +15,14 @@ mod import;
 mod misplaced;
 mod models;
 mod records;
+mod rpc;
 mod serve;
 mod service;
 
 pub(super) use import::ImportArgs;
 pub(super) use models::{FitArgs, ListModelsArgs, PullArgs, RemoveArgs};
 pub(super) use records::{AuditArgs, UsageArgs};
+pub(super) use rpc::RpcArgs;
 pub(super) use serve::{ServeArgs, explain_model};
 pub(super) use service::{StartArgs, StatusArgs, StopArgs};
 
@@ -30,7 +33,7 @@ use clap::{CommandFactory, Parser};
 
 use super::chat::ChatArgs;
 use super::generate::{CompletionsArgs, InitArgs, ManArgs, SchemaArgs};
-use super::inputs::{Flags, PLACE_FLAGS, PlaceFlags};
+use super::inputs::{Flags, PLACE_FLAGS, PlaceFlags, RPC_FLAGS};
 use super::launch::LaunchArgs;
 use super::live::{LogsArgs, PsArgs, TopArgs};
 use crate::models::list::printable;
@@ -87,6 +90,8 @@ pub(super) enum CliCommand {
     Restart(StartArgs),
     /// Tell whether a service runs: its address, process, uptime and models; exit with 3 if none does
     Status(StatusArgs),
+    /// Start llama.cpp's rpc-server and watch it: this machine computes parts of the models of another one
+    Rpc(RpcArgs),
     /// Write a first llamagate.yaml, after two questions or from flags
     Init(InitArgs),
     /// Print the JSON Schema of llamagate.yaml, for editors
@@ -138,6 +143,7 @@ impl CliCommand {
             Self::Start(start) | Self::Restart(start) => all(&mut start.serve.flags.0),
             Self::Stop(stop) => FlagsOfSettings::of_place(&mut stop.flags),
             Self::Status(status) => FlagsOfSettings::of_place(&mut status.flags),
+            Self::Rpc(rpc) => Some(FlagsOfSettings { given: &mut rpc.flags.0, known: Some(RPC_FLAGS) }),
             Self::Import(_) | Self::Init(_) | Self::Schema(_) | Self::Completions(_) | Self::Man(_) => None,
         }
     }

@@ -5,7 +5,8 @@
 //! address was given, `LLAMAGATE_API_KEY`: a service of this machine has it from there, too.
 //!
 //! Over HTTPS, the certificate is that of `--cacert`, else of `LLAMAGATE_CA`, else the very one that a service of this user on
-//! this machine shows, else one that the machine trusts.
+//! this machine shows, else one that the machine trusts. The one that is shown to the service is that of `--cert`, else of
+//! `LLAMAGATE_CERT`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,7 +16,7 @@ use http::HeaderValue;
 use url::Url;
 
 use super::args::{ClientArgs, RemoteArgs};
-use super::certificate::{CA_VARIABLE, ExpectedCertificate};
+use super::certificate::{CA_VARIABLE, ExpectedCertificate, ShownCertificate};
 use super::error::CallError;
 use crate::cli::command_settings::{SERVICE, resolve_groups};
 use crate::dial::Trust;
@@ -35,6 +36,8 @@ pub(in crate::cli) struct ServiceAddress {
     host: String,
     is_loopback: bool,
     certificate: ExpectedCertificate,
+    /// What it is shown over HTTPS.
+    shown: Option<ShownCertificate>,
     /// `Authorization`
     authorization: Option<HeaderValue>,
     /// The key itself, for the configuration of other programs.
@@ -65,6 +68,7 @@ impl ServiceAddress {
         let mut key = flag("--key", &remote.key).or_else(|| variable(KEY_VARIABLE));
         let given = remote.cacert.clone().map(|path| ("--cacert".to_owned(), path));
         let mut given = given.or_else(|| variable(CA_VARIABLE).map(|(source, path)| (source, PathBuf::from(path))));
+        let shown = ShownCertificate::find((remote.cert.clone(), remote.cert_key.clone()), &environment);
         let base = match url {
             Some((source, text)) => {
                 if let Some(key) = flags.keys().next() {
@@ -85,15 +89,20 @@ impl ServiceAddress {
         };
         let authorization = key.as_ref().map(|(source, text)| authorization(source, text)).transpose()?;
         let certificate = ExpectedCertificate::find(given, &base, is_loopback(&base))?;
-        Ok(Self::new(&base, certificate, authorization, key.map(|(_, text)| text)))
+        if base.scheme() != "https" && shown.as_ref().is_some_and(ShownCertificate::is_of_flag) {
+            return Err(CallError::Usage("--cert has no effect: the address does not begin with https://".to_owned()));
+        }
+        let shown = shown.filter(|_| base.scheme() == "https");
+        Ok(Self { shown, ..Self::new(&base, certificate, authorization, key.map(|(_, text)| text)) })
     }
 
-    /// Returns the address of the health port of this service, which needs no key.
-    pub(in crate::cli) fn of_health_port(note: &ServiceNote) -> Self {
+    /// Returns the address of the health port of this service, which needs no key. Over TLS it may want this certificate.
+    pub(in crate::cli) fn of_health_port(note: &ServiceNote, shown: Option<ShownCertificate>) -> Self {
         let (base, host) = (note.health_url(), note.health.to_string());
         let tls = note.tls.clone().filter(|tls| tls.is_on_health_port);
+        let shown = shown.filter(|_| tls.is_some());
         let certificate = tls.map_or(ExpectedCertificate::OfMachine, ExpectedCertificate::Noted);
-        Self { base, host, is_loopback: true, certificate, authorization: None, key: None }
+        Self { base, host, is_loopback: true, certificate, shown, authorization: None, key: None }
     }
 
     /// Whether the arguments or the environment name a service, so that it is asked where there is another way.
@@ -112,7 +121,7 @@ impl ServiceAddress {
         let text = base.as_str().trim_end_matches('/');
         let text = text.strip_suffix("/v1").unwrap_or(text).trim_end_matches('/').to_owned();
         let host = format!("{name}:{port}");
-        Self { base: text, host, is_loopback: is_loopback(base), certificate, authorization, key }
+        Self { base: text, host, is_loopback: is_loopback(base), certificate, shown: None, authorization, key }
     }
 
     /// Returns the address, without a slash at its end.
@@ -130,12 +139,13 @@ impl ServiceAddress {
         self.is_loopback
     }
 
-    /// Returns which certificates connections trust.
+    /// Returns which certificates connections trust, and which one they show.
     ///
     /// # Errors
-    /// [`CallError`] if the file that names them cannot be used.
+    /// [`CallError`] if a file that names one cannot be used.
     pub(in crate::cli) fn trust(&self) -> Result<Trust, CallError> {
-        self.certificate.trust()
+        let trust = self.certificate.trust()?;
+        self.shown.as_ref().map_or(Ok(trust.clone()), |shown| shown.add_to(trust))
     }
 
     /// Returns the file of certificates that other programs must trust to ask the service; `None` if they need none.
@@ -226,7 +236,8 @@ mod tests {
     use super::*;
 
     fn of(url: &str) -> Result<ServiceAddress, String> {
-        let remote = RemoteArgs { url: Some(url.to_owned()), key: Some("a-key".to_owned()), cacert: None };
+        let (url, key) = (Some(url.to_owned()), Some("a-key".to_owned()));
+        let remote = RemoteArgs { url, key, ..RemoteArgs::default() };
         ServiceAddress::find(&remote, BTreeMap::new(), Environment::default()).map_err(|error| error.to_string())
     }
 
@@ -255,7 +266,8 @@ mod tests {
     #[test]
     fn a_file_of_authorities_is_for_https_alone_and_must_hold_one() {
         let with = |url: &str, file: &str| {
-            let remote = RemoteArgs { url: Some(url.to_owned()), key: None, cacert: Some(file.into()) };
+            let (url, cacert) = (Some(url.to_owned()), Some(file.into()));
+            let remote = RemoteArgs { url, cacert, ..RemoteArgs::default() };
             ServiceAddress::find(&remote, BTreeMap::new(), Environment::default())
         };
         let error = with("http://x:1", "/ca.pem").unwrap_err().to_string();
@@ -269,11 +281,31 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_is_shown_over_https_alone_and_its_files_must_be_usable() {
+        let with = |url: &str, cert: &str| {
+            let (url, cert) = (Some(url.to_owned()), Some(cert.into()));
+            ServiceAddress::find(
+                &RemoteArgs { url, cert, ..RemoteArgs::default() },
+                BTreeMap::new(),
+                Environment::default(),
+            )
+        };
+        let error = with("http://x:1", "/c.pem").unwrap_err().to_string();
+        assert_eq!(error, "--cert has no effect: the address does not begin with https://");
+        let error = with("https://x:1", "/no/c.pem").unwrap().trust().unwrap_err().to_string();
+        assert!(error.starts_with("--cert: \"/no/c.pem\": "), "{error}");
+        let environment = Environment::from([(URL_VARIABLE, "http://x:1"), ("LLAMAGATE_CERT", "/no/c.pem")]);
+        let one = ServiceAddress::find(&RemoteArgs::default(), BTreeMap::new(), environment).unwrap();
+        assert!(one.trust().is_ok(), "a variable may be there for other services");
+    }
+
+    #[test]
     fn a_flag_wins_over_its_variable_and_no_key_is_shown() {
         let environment = Environment::from([(URL_VARIABLE, "http://other:1"), (KEY_VARIABLE, "other-key")]);
         let one = ServiceAddress::find(&RemoteArgs::default(), BTreeMap::new(), environment.clone()).unwrap();
         assert_eq!((one.base(), one.key()), ("http://other:1", Some("other-key")));
-        let remote = RemoteArgs { url: Some("x:2".to_owned()), key: Some("bad\nkey".to_owned()), cacert: None };
+        let (url, key) = (Some("x:2".to_owned()), Some("bad\nkey".to_owned()));
+        let remote = RemoteArgs { url, key, ..RemoteArgs::default() };
         let error = ServiceAddress::find(&remote, BTreeMap::new(), environment.clone()).unwrap_err().to_string();
         assert!(error.starts_with("--key has no form") && !error.contains("bad"), "{error}");
         let flags = BTreeMap::from([("port", "1".to_owned())]);

@@ -18,6 +18,12 @@ pub(in crate::cli) struct RemoteArgs {
     /// Certificate authorities in PEM that are trusted for https, in place of the machine's [default: LLAMAGATE_CA]
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) cacert: Option<PathBuf>,
+    /// Certificate in PEM that is shown to a service with TLS_CLIENT_CA [default: LLAMAGATE_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) cert: Option<PathBuf>,
+    /// Private key of that certificate in PEM [default: LLAMAGATE_CERT_KEY, else the file of the certificate]
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(in crate::cli) cert_key: Option<PathBuf>,
 }
 
 /// The flags of a subcommand that asks a service and nothing else.

@@ -1,4 +1,4 @@
-//! Which certificate a service must have, if it is asked over HTTPS.
+//! Which certificate a service must have, if it is asked over HTTPS, and which one it is shown.
 
 use std::path::{Path, PathBuf};
 
@@ -7,8 +7,54 @@ use url::Url;
 use super::error::CallError;
 use crate::dial::Trust;
 use crate::service_note::{NotedTls, ServiceNote};
+use crate::settings::Environment;
 
 pub(super) const CA_VARIABLE: &str = "LLAMAGATE_CA";
+
+const CERT_VARIABLE: &str = "LLAMAGATE_CERT";
+const CERT_KEY_VARIABLE: &str = "LLAMAGATE_CERT_KEY";
+
+/// The certificate that a service with `TLS_CLIENT_CA` is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli) struct ShownCertificate {
+    /// The flag or variable that names it.
+    source: &'static str,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl ShownCertificate {
+    /// Returns the certificate of these flags, else that of the environment.
+    pub(super) fn find(
+        (certificate, key): (Option<PathBuf>, Option<PathBuf>),
+        environment: &Environment,
+    ) -> Option<Self> {
+        let Some(certificate) = certificate else { return Self::of_environment(environment) };
+        let key = key.or_else(|| environment.get(CERT_KEY_VARIABLE).map(PathBuf::from));
+        Some(Self { source: "--cert", key: key.unwrap_or_else(|| certificate.clone()), certificate })
+    }
+
+    /// Returns the certificate of the environment, if it names one.
+    pub(in crate::cli) fn of_environment(environment: &Environment) -> Option<Self> {
+        let certificate = PathBuf::from(environment.get(CERT_VARIABLE)?);
+        let key = environment.get(CERT_KEY_VARIABLE).map_or_else(|| certificate.clone(), PathBuf::from);
+        Some(Self { source: CERT_VARIABLE, certificate, key })
+    }
+
+    /// Adds the certificate to what connections do.
+    ///
+    /// # Errors
+    /// [`CallError::Usage`] if a file cannot be used.
+    pub(in crate::cli) fn add_to(&self, trust: Trust) -> Result<Trust, CallError> {
+        let shown = trust.showing(&self.certificate, &self.key);
+        shown.map_err(|error| CallError::Usage(format!("{}: {error}", self.source)))
+    }
+
+    /// Whether a flag names it, which must have an effect.
+    pub(super) fn is_of_flag(&self) -> bool {
+        self.source != CERT_VARIABLE
+    }
+}
 
 /// Which certificate a service must have.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -125,6 +125,15 @@ impl EventDecoder {
     }
 }
 
+/// Returns the name, the id and the data of each event of a stream that arrives in these pieces, for fuzzing.
+#[cfg(feature = "test-support")]
+pub(crate) fn decode_events(pieces: &[&[u8]]) -> Vec<(String, Option<String>, String)> {
+    let mut decoder = EventDecoder::default();
+    let is_read = pieces.iter().try_for_each(|piece| decoder.push(piece)).is_ok();
+    debug_assert!(is_read, "no event of a test is too large");
+    decoder.ready.into_iter().map(|event| (event.name, event.id, event.data)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

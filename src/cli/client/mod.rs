@@ -6,7 +6,7 @@
 //! - `address.rs`: where the service is, and the key
 //! - `args.rs`: the flags that all these subcommands have
 //! - `call.rs`: requests and their answers
-//! - `certificate.rs`: which certificate the service must have
+//! - `certificate.rs`: which certificate the service must have, and which one it is shown
 //! - `error.rs`: why there is no answer, for people and as JSON
 //! - `event_stream.rs`: answers that are server-sent events
 //! - `style.rs`: colour, on a terminal only
@@ -22,6 +22,9 @@ mod style;
 pub(super) use address::ServiceAddress;
 pub(super) use args::{ClientArgs, RemoteArgs};
 pub(super) use call::{ServiceClient, run};
+pub(super) use certificate::ShownCertificate;
 pub(super) use error::{CallError, ServiceError};
 pub(super) use event_stream::EventStream;
+#[cfg(feature = "test-support")]
+pub(crate) use event_stream::decode_events;
 pub(super) use style::{Paint, Style};

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::unit::{UNIT, UserUnit};
 use crate::cli::arguments::StatusArgs;
-use crate::cli::client::{self, CallError, ServiceAddress, ServiceClient};
+use crate::cli::client::{self, CallError, ServiceAddress, ServiceClient, ShownCertificate};
 use crate::cli::command_settings::{SERVICE, resolve_groups};
 use crate::cli::output::print;
 use crate::models::list::printable;
@@ -25,11 +25,12 @@ pub(in crate::cli) fn run(arguments: StatusArgs, environment: Environment) -> Ex
 
 fn show(arguments: StatusArgs, environment: Environment) -> Result<ExitCode, CallError> {
     let unit = UserUnit::find(&environment).map(|_| UNIT);
+    let shown = ShownCertificate::of_environment(&environment);
     let settings = resolve_groups(arguments.flags.0, environment, &[SERVICE]).map_err(CallError::Reported)?;
     let running = ServiceNote::running(&settings.files.data_dir);
     let mut services = Vec::new();
     for note in &running {
-        services.push(describe(note));
+        services.push(describe(note, shown.clone()));
     }
     if arguments.json {
         print(&format!("{:#}\n", json!({"unit": unit, "services": services})));
@@ -42,9 +43,9 @@ fn show(arguments: StatusArgs, environment: Environment) -> Result<ExitCode, Cal
     Ok(if services.is_empty() { ExitCode::from(EXIT_NOT_RUNNING) } else { ExitCode::SUCCESS })
 }
 
-fn describe(note: &ServiceNote) -> Value {
+fn describe(note: &ServiceNote, shown: Option<ShownCertificate>) -> Value {
     let url = note.gateway_url();
-    let health = ServiceClient::new(ServiceAddress::of_health_port(note));
+    let health = ServiceClient::new(ServiceAddress::of_health_port(note, shown));
     let health = health.and_then(|client| client::run(async { client.get_health().await }));
     json!({
         "url": url,

@@ -3,12 +3,9 @@
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// The mode of a file that only its owner may read and write.
-const PRIVATE: u32 = 0o600;
-/// The mode of a file for which the user's umask decides.
-const BY_UMASK: u32 = 0o666;
+use crate::file_replacement::{BY_UMASK, FileDraft, OWNER_ONLY, replace};
 
 /// Writes the new file, and only where there is none unless `is_forced`. A file that is there is replaced as a whole, by one
 /// with its mode.
@@ -22,17 +19,15 @@ pub(super) fn write(path: &Path, text: &str, is_forced: bool) -> io::Result<()> 
     // What a link leads to is replaced, and not the link.
     let found = path.canonicalize();
     let path = found.as_deref().unwrap_or(path);
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let temporary: PathBuf = path.with_file_name(name);
-    match path.metadata() {
-        Ok(metadata) => write_new(&temporary, text, PRIVATE, Some(metadata.permissions()))?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => write_new(&temporary, text, BY_UMASK, None)?,
+    let permissions = match path.metadata() {
+        Ok(metadata) => metadata.permissions(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return replace(path, text.as_bytes(), BY_UMASK),
         Err(error) => return Err(error),
-    }
-    fs::rename(&temporary, path).inspect_err(|_| {
-        let _ = fs::remove_file(&temporary);
-    })
+    };
+    let mut draft = FileDraft::beside(path, OWNER_ONLY)?;
+    draft.write(text.as_bytes())?;
+    draft.file().set_permissions(permissions)?;
+    draft.sync_and_put_in_place()
 }
 
 /// Writes a new file that only the user may read.
@@ -40,7 +35,7 @@ pub(super) fn write(path: &Path, text: &str, is_forced: bool) -> io::Result<()> 
 /// # Errors
 /// The file is there, or it cannot be written; then there is none.
 pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    write_new(path, text, PRIVATE, None)
+    write_new(path, text, OWNER_ONLY, None)
 }
 
 /// Writes a new file, which gets the mode of another one. At no time may it be read by more users than that one.
@@ -48,7 +43,7 @@ pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
 /// # Errors
 /// The file is there, or it cannot be written with this mode; then there is none.
 pub(super) fn write_with_mode_of(path: &Path, text: &str, other: &Path) -> io::Result<()> {
-    write_new(path, text, PRIVATE, Some(other.metadata()?.permissions()))
+    write_new(path, text, OWNER_ONLY, Some(other.metadata()?.permissions()))
 }
 
 /// Writes a new file with this mode, and sets the final one when the text is in it.

@@ -4,14 +4,14 @@
 //! `.locks/models--ORG--NAME/ETAG.lock` is held while a blob comes. Owns names and links. Which blobs are fetched is
 //! decided in `downloader.rs`; finding a model in the cache is in `models/hub/`, and who holds a lock in `file_lock/`.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::symlink;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::part_file::sync_folder;
 use crate::download::error::DownloadError;
 use crate::file_lock::LockTaker;
+use crate::file_replacement::{BY_UMASK, LinkDraft, replace};
 use crate::models::RepositoryId;
 
 /// A repository's folder in the cache.
@@ -105,10 +105,8 @@ impl CachedRepository {
             return Ok(path);
         }
         let failed = |source| DownloadError::disk(&path, "created", source);
-        // Under another name first, so that the file is never missing while another program looks.
-        let made = path.with_file_name(format!(".{}.{etag}", std::process::id()));
-        match symlink(&target, &made) {
-            Ok(()) => fs::rename(&made, &path).map_err(failed)?,
+        match LinkDraft::beside(&path, &target) {
+            Ok(link) => link.put_in_place().map_err(failed)?,
             // The blob becomes the file, unless another program has made it that.
             Err(error) if has_no_links(&error) => match fs::rename(&blob, &path) {
                 Err(error) if !path.exists() => return Err(failed(error)),
@@ -127,14 +125,7 @@ impl CachedRepository {
             return Ok(());
         }
         let path = self.folder.join("refs").join(revision);
-        let part = self.folder.join("refs").join(format!(".{revision}.{}", std::process::id()));
-        let write = || {
-            let mut file = File::create(&part)?;
-            file.write_all(commit.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&part, &path)
-        };
-        write().map_err(|source| DownloadError::disk(&path, "written", source))
+        replace(&path, commit.as_bytes(), BY_UMASK).map_err(|source| DownloadError::disk(&path, "written", source))
     }
 }
 
@@ -165,6 +156,20 @@ mod tests {
         let cached = CachedRepository::new(cache, &repository);
         cached.create().unwrap();
         cached
+    }
+
+    /// In a container the service has the same process id after each restart. A link by that id, which a killed service had
+    /// left, once stopped every later download of the file.
+    #[test]
+    fn a_link_that_a_killed_download_left_stops_no_later_one() {
+        let cache = tempfile::tempdir().unwrap();
+        let cached = repository(cache.path());
+        fs::write(cached.blob("abc"), "bytes").unwrap();
+        fs::create_dir_all(cached.path(COMMIT, "")).unwrap();
+        let left = cached.path(COMMIT, &format!(".{}.abc", std::process::id()));
+        std::os::unix::fs::symlink("../../blobs/abc", left).unwrap();
+        let path = cached.link(COMMIT, "m.gguf", "abc").unwrap();
+        assert_eq!(fs::read(path).unwrap(), b"bytes");
     }
 
     #[test]

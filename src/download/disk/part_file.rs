@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::pieces::{Pieces, count};
 use crate::download::bounds::PIECE;
+use crate::os::here;
 
 /// The beginning of a trailer. The last byte is the version of its form.
 const MAGIC: &[u8; 8] = b"LLGPART\x01";
@@ -62,12 +62,7 @@ impl PartFile {
 
     /// Takes the room that the file will need, so that a full disk is found before the download and not in the middle.
     fn reserve(&self) -> io::Result<()> {
-        let length = i64::try_from(self.length()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        match fallocate(&self.file, FallocateFlags::empty(), 0, length) {
-            // File systems without the call grow the file as it is written.
-            Err(nix::Error::EOPNOTSUPP | nix::Error::ENOSYS | nix::Error::EINVAL) => {}
-            outcome => outcome.map_err(io::Error::from)?,
-        }
+        here::reserve(&self.file, self.length())?;
         self.file.set_len(self.length())
     }
 

@@ -35,5 +35,10 @@ pub(in crate::download) fn no_room(part: &Path, needed: u64) -> DownloadError {
 /// Returns the bytes that this user may still write; `None` if the file system does not say.
 fn free_bytes(folder: &Path) -> Option<u64> {
     let found = statvfs(folder).ok()?;
-    found.blocks_available().checked_mul(found.fragment_size())
+    wide(found.blocks_available()).checked_mul(wide(found.fragment_size()))
+}
+
+/// Widens a number whose type differs between systems.
+fn wide(number: impl Into<u64>) -> u64 {
+    number.into()
 }

@@ -13,11 +13,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::bounds::{CANCEL_WAIT, MOST_FOLLOWERS, MOST_RUNNING};
+use super::bounds::{CANCEL_WAIT, LOOK_WAIT, LOOKS_AT_ONCE, MOST_FOLLOWERS, MOST_RUNNING};
 use super::follower::Follower;
 use super::one::Download;
 use super::order_error::OrderError;
 use super::status::{DownloadReport, DownloadState, DownloadStatus};
+use crate::blocking_pool::BlockingPool;
 use crate::download::downloader::Downloader;
 use crate::download::error::DownloadError;
 use crate::models::{RemoteName, shown_name};
@@ -36,6 +37,8 @@ pub struct DownloadRegistry {
     pub(super) downloads: Mutex<VecDeque<Arc<Download>>>,
     pub(super) running: Arc<Semaphore>,
     followers: Arc<Semaphore>,
+    /// Looks for models on the disk.
+    pub(super) looks: BlockingPool,
     pub(super) tasks: TaskTracker,
     /// Runs them: not that of a request, which would end before the workers that a download starts.
     pub(super) runtime: Handle,
@@ -52,6 +55,7 @@ impl DownloadRegistry {
             downloads: Mutex::default(),
             running: Arc::new(Semaphore::new(MOST_RUNNING)),
             followers: Arc::new(Semaphore::new(MOST_FOLLOWERS)),
+            looks: BlockingPool::new(LOOKS_AT_ONCE, LOOK_WAIT),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
             stop: CancellationToken::new(),

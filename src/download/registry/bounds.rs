@@ -18,7 +18,9 @@ pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 pub(super) const SHOWN_NAME: usize = 128;
 /// Time between two lines of the log about a download.
 pub(super) const LINE_INTERVAL: Duration = Duration::from_secs(10);
-/// Longest wait for a look at the disk: the folders may be on a volume that does not answer.
+/// Most looks at the disk for models that are ordered; each has a thread until the disk answers.
+pub(super) const LOOKS_AT_ONCE: usize = 4;
+/// Longest wait for a look at the disk, and for its turn: the folders may be on a volume that does not answer.
 pub(super) const LOOK_WAIT: Duration = Duration::from_secs(10);
 /// Longest wait for a scan of the models after a download.
 pub(super) const SCAN_WAIT: Duration = Duration::from_secs(10);

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::all::{DownloadRegistry, find_coming};
@@ -11,6 +10,7 @@ use super::bounds::{LOOK_WAIT, MOST_ENDED, MOST_UNFINISHED, SHOWN_NAME};
 use super::one::{Download, DownloadStage, Outcome};
 use super::order_error::OrderError;
 use super::status::DownloadFailure;
+use crate::blocking_pool::BlockingPool;
 use crate::download::downloader::{DownloadedModel, Downloader};
 use crate::download::error::DownloadError;
 use crate::download::progress::Progress;
@@ -37,7 +37,7 @@ impl DownloadRegistry {
             return Ok(Ordered::Comes(coming));
         }
         let settings = self.settings();
-        if let Some(model) = look(&settings, given).await {
+        if let Some(model) = look(&self.looks, &settings, given).await {
             return Ok(Ordered::IsThere(self.note_found(name, model)));
         }
         let downloader = self.downloader(&name.to_string())?;
@@ -136,10 +136,10 @@ fn add(downloads: &mut VecDeque<Arc<Download>>, download: &Arc<Download>) {
     });
 }
 
-/// Looks for a model on the disk.
-async fn look(settings: &Settings, given: &str) -> Option<DownloadedModel> {
+/// Looks for a model on the disk. One that is not found in time counts as not there: the download itself looks again.
+async fn look(looks: &BlockingPool, settings: &Settings, given: &str) -> Option<DownloadedModel> {
     let (places, given) = (settings.model_places(), given.to_owned());
-    let look = spawn_blocking(move || {
+    let look = looks.run(move || {
         let path = models::find(&places, &given).ok()?;
         let bytes = models::check_readable(&path).ok()?.size_bytes;
         Some(DownloadedModel { path, bytes, fetched: 0 })

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::all::DownloadRegistry;
-use super::bounds::{MOST_ENDED, MOST_FOLLOWERS, MOST_RUNNING, MOST_UNFINISHED};
+use super::bounds::{LOOKS_AT_ONCE, MOST_ENDED, MOST_FOLLOWERS, MOST_RUNNING, MOST_UNFINISHED};
 use super::follower::FollowStep;
 use super::one::Download;
 use super::order::Ordered;
@@ -75,6 +76,37 @@ async fn one_model_has_one_download_however_its_name_is_spelled() {
     assert_ne!(order(registry, "Org/Name").await.id(), first.id());
     assert_eq!(registry.statuses()[0].report.model, "Org/Name", "the newest is first");
     registry.stop().await;
+}
+
+/// Regression: each order started a thread that looked at the disk, and left it there after its wait. While a volume did not
+/// answer, orders took one thread after the other.
+#[test]
+fn while_the_disk_does_not_answer_orders_take_no_further_thread() {
+    // One thread is free, so that a look without a turn would be over before the one that follows.
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().max_blocking_threads(LOOKS_AT_ONCE + 1).build().unwrap();
+    runtime.block_on(async {
+        let Silent { registry, .. } = &silent();
+        let mut disks = Vec::new();
+        for _ in 0..LOOKS_AT_ONCE {
+            let (disk, answer) = std::sync::mpsc::channel::<()>();
+            disks.push(disk);
+            let look = registry.looks.turn().await.unwrap().run(move || _ = answer.recv());
+            // The client leaves as soon as the look has begun, as an order does whose wait is over.
+            assert!(timeout(Duration::ZERO, look).await.is_err());
+        }
+        let mut orders = JoinSet::new();
+        let ordering = Arc::clone(registry);
+        orders.spawn(async move { order(&ordering, "Org/Name").await.id().to_owned() });
+        tokio::task::yield_now().await;
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(registry.statuses().is_empty(), "the order waits for its turn");
+        drop(disks);
+        let id = timeout(SOON, orders.join_next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(registry.statuses()[0].id, id);
+        registry.stop().await;
+    });
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::ledger::AdminAct;
 
-/// Most acts that are kept here.
-const KEPT_ACTS: usize = 32;
+/// Most acts that are kept here. Listeners of the feed get a snapshot in place of the others, where more come between two looks.
+pub(crate) const KEPT_ACTS: usize = 32;
 
 /// An act as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -18,6 +18,7 @@ use super::budget::reservation::CallerBudgets;
 use super::keyless::KeylessGuard;
 use super::people::{People, Person};
 use super::rate::{ConcurrencyPermit, Meter, Meters};
+use super::shared::share::RequestShare;
 use super::turn::Turn;
 use crate::amount::Amount;
 use crate::fleet::ModelInfo;
@@ -30,6 +31,7 @@ use crate::ledger::BudgetUse;
 use crate::models::shown_name;
 use crate::refusal::Refusal;
 use crate::settings::options::Access;
+use crate::shared_limits::LimitsStore;
 use crate::telemetry::metrics::BudgetLabels;
 
 /// Authenticates requests.
@@ -44,6 +46,8 @@ pub struct Authenticator {
     default_rate: NonZeroU32,
     meters: Arc<Meters>,
     people: People,
+    /// `LIMITS_STORE`: where replicas share the limits of keys.
+    limits_store: Option<Arc<LimitsStore>>,
     /// None where all clients share one address.
     auth_failures: Option<AuthFailures>,
 }
@@ -96,8 +100,15 @@ impl Authenticator {
     ///
     /// `own_hosts` are the names under which clients reach this machine; one that begins with a dot stands for all names
     /// that end so.
-    pub fn new(keys: Option<Store>, access: &Access, is_behind_edge: bool, own_hosts: &[String]) -> Self {
+    pub fn new(
+        keys: Option<Store>,
+        access: &Access,
+        is_behind_edge: bool,
+        own_hosts: &[String],
+        limits_store: Option<Arc<LimitsStore>>,
+    ) -> Self {
         Self {
+            limits_store,
             keys,
             metrics_auth_enabled: access.metrics_auth_enabled,
             keyless_guard: (!access.auth_enabled).then(|| KeylessGuard::new(access.cors_origins.clone(), own_hosts)),
@@ -159,8 +170,9 @@ impl Authenticator {
     /// Returns a reader of what is left of the budgets of all keys.
     pub fn budgets_left(&self) -> impl Fn() -> Vec<(BudgetLabels, f64)> + Send + Sync + use<> {
         let (keys, meters, default_rate) = (self.keys.clone(), Arc::clone(&self.meters), self.default_rate);
+        let store = self.limits_store.clone();
         move || {
-            let now = Timestamp::now();
+            let now = store_time(store.as_ref(), Timestamp::now());
             let keys = keys.as_ref().map(Store::keys).unwrap_or_default().into_iter();
             let of_key = |key: Arc<Key>| {
                 let left = meters.meter_of(&key, default_rate).account().left(&AccountLimits::of_key(&key.budget), now);
@@ -177,6 +189,7 @@ impl Authenticator {
 
     /// Returns what a key has used of its day and its month.
     pub(crate) fn used_by(&self, key: &Key, now: Timestamp) -> KeyUse {
+        let now = store_time(self.limits_store.as_ref(), now);
         let (day, month) = self.meters.meter_of(key, self.default_rate).account().used(now);
         KeyUse { day, month }
     }
@@ -196,6 +209,7 @@ impl Authenticator {
     /// Sets the person behind a caller with a key. Returns the name under which the person is booked.
     pub(crate) fn set_person(&self, caller: &mut Caller, name: &str, now: Timestamp) -> Option<Arc<str>> {
         let CallerIdentity::Key(authenticated) = &mut caller.0 else { return None };
+        let now = store_time(self.limits_store.as_ref(), now);
         let person = self.people.find(authenticated.meter.key_id(), name, now);
         let name = Arc::clone(&person.name);
         authenticated.person = Some(person);
@@ -232,7 +246,8 @@ impl Authenticator {
                 return Err(Refusal::InvalidKey);
             }
         };
-        let meter = self.meters.meter_of(&key, self.default_rate);
+        let share = self.limits_store.as_ref().map(|store| RequestShare::new(Arc::clone(store)));
+        let meter = self.meters.meter_of(&key, self.default_rate).with_share(share);
         // Clients that share an address with a guesser still get in; see `auth_failures.rs` for what that costs.
         if let Err(wait) = address_check
             && !meter.is_known_address(client)
@@ -243,6 +258,11 @@ impl Authenticator {
         let priority = key.priority;
         Ok(Caller(CallerIdentity::Key(AuthenticatedKey { key, secret, meter, permit: None, priority, person: None })))
     }
+}
+
+/// Returns what the store's clock shows at this time of this machine's, if there is a store.
+fn store_time(store: Option<&Arc<LimitsStore>>, time: Timestamp) -> Timestamp {
+    store.map_or(time, |store| store.wall_clock(time))
 }
 
 /// Looks up the keys that a request offers, and returns the first that is valid and has `scope`, or else the first that is
@@ -365,7 +385,8 @@ impl Caller {
     pub(crate) fn budgets(&self) -> Option<CallerBudgets> {
         self.authenticated_key().map(|AuthenticatedKey { key, meter, person, .. }| {
             let person = person.as_ref().map(|person| Arc::clone(&person.account));
-            CallerBudgets::new(Arc::clone(meter.account()), person, &key.budget)
+            let clock = meter.share().map(|share| Arc::clone(share.store()));
+            CallerBudgets::new(Arc::clone(meter.account()), person, &key.budget).with_clock(clock)
         })
     }
 
@@ -382,11 +403,15 @@ impl Caller {
         }
     }
 
+    /// Returns the name of the person behind the key.
+    pub(crate) fn person(&self) -> Option<&str> {
+        self.authenticated_key()?.person.as_ref().map(|person| &*person.name)
+    }
+
     /// Returns the lines in which the caller's requests wait.
     pub(crate) fn turn(&self) -> Turn<'_> {
         let priority = self.authenticated_key().map_or(Priority::default(), |authenticated| authenticated.priority);
-        let person = self.authenticated_key().and_then(|authenticated| authenticated.person.as_ref());
-        let person = person.map_or("", |person| &person.name);
+        let person = self.person().unwrap_or_default();
         Turn { priority, key: self.key_id().unwrap_or_default(), person }
     }
 

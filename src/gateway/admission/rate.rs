@@ -23,7 +23,9 @@ use jiff::Timestamp;
 
 use super::auth_failures::KnownAddresses;
 use super::budget::account::Account;
+use super::limit_names::{AT_ONCE, REQUESTS, TOKENS};
 use super::rate_headers;
+use super::shared::share::{MinuteLimits, RequestShare};
 use super::ticks::Ticks;
 use crate::gateway::bounds::METERS_BEFORE_SWEEP;
 use crate::keys::Key;
@@ -73,6 +75,8 @@ pub(crate) struct Meter<C: Clock = DefaultClock> {
     /// Tokens a minute.
     tokens: Option<NonZeroU64>,
     max_concurrent: Option<NonZeroUsize>,
+    /// The request's part in the limits that replicas share.
+    share: Option<Arc<RequestShare>>,
 }
 
 /// The right of a key to have one more request in flight. Released when it is dropped.
@@ -93,6 +97,7 @@ impl<C: Clock + Clone> Meters<C> {
             requests: key.rate_limit.unwrap_or(default),
             tokens: key.tokens_per_minute,
             max_concurrent: key.max_concurrent,
+            share: None,
         }
     }
 
@@ -174,8 +179,31 @@ pub(crate) fn charge(meter: Option<&Meter>) -> Result<(), Refusal> {
 
 impl<C: Clock> Meter<C> {
     /// Returns the id of the key.
-    pub(super) fn key_id(&self) -> &Arc<str> {
+    pub(crate) fn key_id(&self) -> &Arc<str> {
         &self.usage.id
+    }
+
+    /// Returns the meter for one request, which has this part in the limits that replicas share.
+    pub(super) fn with_share(mut self, share: Option<RequestShare>) -> Self {
+        self.share = share.map(Arc::new);
+        self
+    }
+
+    /// Returns the request's part in the limits that replicas share.
+    pub(crate) fn share(&self) -> Option<&Arc<RequestShare>> {
+        self.share.as_ref()
+    }
+
+    /// Returns the limits a minute, and what this replica has used of them.
+    pub(crate) fn minute_limits(&self) -> MinuteLimits {
+        let now = self.usage.ticks.now();
+        MinuteLimits {
+            requests: self.requests,
+            requests_used: self.usage.requests.full_at().saturating_sub(now),
+            tokens: self.tokens,
+            tokens_used: self.usage.tokens.full_at().saturating_sub(now),
+            most_at_once: self.max_concurrent.map(|most| most.get() as u64),
+        }
     }
 
     /// Returns what the key has used of its day and its month.
@@ -189,7 +217,7 @@ impl<C: Clock> Meter<C> {
     /// 429 when no request or no token is left, with the time until one is.
     pub(super) fn check(&self) -> Result<(), Refusal> {
         self.check_requests().map_err(|wait| Refusal::RateLimited(REQUESTS, wait.time))?;
-        self.check_tokens().map_err(|wait| Refusal::RateLimited("the tokens of this API key", wait.time))?;
+        self.check_tokens().map_err(|wait| Refusal::RateLimited(TOKENS, wait.time))?;
         Ok(())
     }
 
@@ -198,7 +226,11 @@ impl<C: Clock> Meter<C> {
     /// # Errors
     /// 429 when no request is left, with the time until one is. Nothing is charged then.
     pub(super) fn charge(&self) -> Result<(), Refusal> {
-        self.take_request().map(drop).map_err(|wait| Refusal::RateLimited(REQUESTS, wait.time))
+        self.take_request().map_err(|wait| Refusal::RateLimited(REQUESTS, wait.time))?;
+        if let Some(share) = &self.share {
+            share.record_charge();
+        }
+        Ok(())
     }
 
     /// Takes one of the key's concurrency permits.
@@ -213,7 +245,7 @@ impl<C: Clock> Meter<C> {
         });
         match entered {
             Ok(_) => Ok(ConcurrencyPermit(Arc::clone(&self.usage))),
-            Err(_) => Err(Refusal::RateLimited("this API key's requests at once", retry_after())),
+            Err(_) => Err(Refusal::RateLimited(AT_ONCE, retry_after())),
         }
     }
 
@@ -227,6 +259,9 @@ impl<C: Clock> Meter<C> {
         if let Some(limit) = self.tokens {
             // `Duration::MAX`: the debt is not bounded.
             self.usage.tokens.charge(tokens, limit, Duration::MAX, self.usage.ticks.now());
+            if let Some(share) = &self.share {
+                share.record_tokens(DebtBucket::price(tokens, limit));
+            }
         }
     }
 
@@ -257,6 +292,9 @@ impl<C: Clock> Meter<C> {
 impl<C: Clock> Meter<C> {
     /// Inserts the `x-ratelimit-*` headers with what remains of the key's limits.
     pub(crate) fn insert_headers(&self, headers: &mut HeaderMap) {
+        if let Some((requests, tokens)) = self.share.as_ref().and_then(|share| share.rates()) {
+            return rate_headers::insert_headers(headers, requests, tokens);
+        }
         // Checks only: the state after this request's own charge.
         let requests = self.check_requests().unwrap_or_else(|wait| wait.status);
         let tokens = self.check_tokens().unwrap_or_else(|wait| Some(wait.status));
@@ -269,8 +307,6 @@ impl<C: Clock> Drop for ConcurrencyPermit<C> {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
-
-const REQUESTS: &str = "the requests of this API key";
 
 #[cfg(test)]
 #[path = "rate_tests.rs"]

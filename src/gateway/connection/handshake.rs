@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::LazyConfigAcceptor;
@@ -43,6 +44,7 @@ struct SecurePortParts {
 /// `llamagate_tls_handshakes_total`, by outcome.
 struct HandshakeCounts {
     done: Counter,
+    challenge: Counter,
     failed: Counter,
     timed_out: Counter,
     plain_http: Counter,
@@ -53,6 +55,8 @@ pub(super) enum OpenedConnection {
     Ready(ClientStream, Option<ClientCertificate>),
     /// It speaks HTTP without TLS. Nothing has been read yet.
     PlainHttp(TcpStream),
+    /// A CA has looked whether a name leads here, and the connection is closed. It carries no request.
+    Challenge,
     /// It was closed without a byte, as probes of a port do.
     Unused,
 }
@@ -63,6 +67,7 @@ impl SecurePort {
         let count = |outcome| metrics.tls_handshakes.get_or_create(&OutcomeLabels { outcome }).clone();
         let counts = HandshakeCounts {
             done: count("done"),
+            challenge: count("challenge"),
             failed: count("failed"),
             timed_out: count("timed_out"),
             plain_http: count("plain_http"),
@@ -80,6 +85,7 @@ impl SecurePort {
             Ok(opened) => {
                 match &opened {
                     Ok(OpenedConnection::Ready(..)) => _ = counts.done.inc(),
+                    Ok(OpenedConnection::Challenge) => _ = counts.challenge.inc(),
                     Ok(OpenedConnection::PlainHttp(_)) => _ = counts.plain_http.inc(),
                     Ok(OpenedConnection::Unused) => {}
                     Err(_) => _ = counts.failed.inc(),
@@ -106,7 +112,9 @@ impl SecurePortParts {
         }
         let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let turn = self.turns.acquire().await.map_err(io::Error::other)?;
-        let mut handshake = begun.into_stream(self.certificates.config());
+        let of_challenge = self.certificates.challenge_config(&begun.client_hello());
+        let is_challenge = of_challenge.is_some();
+        let mut handshake = begun.into_stream(of_challenge.unwrap_or_else(|| self.certificates.config()));
         let mut stream = match pause_clock::timeout(HANDSHAKE_TURN, &mut handshake).await {
             Ok(outcome) => outcome?,
             Err(_) => {
@@ -115,6 +123,11 @@ impl SecurePortParts {
                 handshake.await?
             }
         };
+        if is_challenge {
+            // It may have left already: it has seen what it came for.
+            let _ = stream.shutdown().await;
+            return Ok(OpenedConnection::Challenge);
+        }
         stream.get_mut().1.set_buffer_limit(Some(UNSENT_TLS));
         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let certificate = shown.map(|certificate| ClientCertificate(client_name(certificate).into()));

@@ -177,7 +177,7 @@ where
         let Some(opened) = self.closing.until_begun(opening).await else { return Ok(()) };
         match opened? {
             OpenedConnection::Ready(stream, certificate) => self.serve_opened(stream, peer, certificate).await,
-            OpenedConnection::Unused => Ok(()),
+            OpenedConnection::Challenge | OpenedConnection::Unused => Ok(()),
             OpenedConnection::PlainHttp(stream) => Ok(Box::pin(self.refuse_plain(stream, peer)).await?),
         }
     }

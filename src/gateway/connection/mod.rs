@@ -23,3 +23,6 @@ pub mod listen;
 mod response_sender;
 mod whole_server;
 pub(super) mod wire;
+
+#[cfg(feature = "test-support")]
+pub(crate) use wire::whole_requests::whole_request;

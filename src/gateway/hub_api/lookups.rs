@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::bounds::{ANSWER_TIME, LOOKUP_TURN_WAIT, LOOKUPS_FULL_RETRY, MOST_LOOKUPS};
-use crate::gateway::blocking_pool::BlockingPool;
+use crate::blocking_pool::BlockingPool;
 use crate::refusal::Refusal;
 
 /// Looks things up on blocking threads.

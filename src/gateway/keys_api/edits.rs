@@ -4,7 +4,7 @@
 
 use tracing::warn;
 
-use crate::gateway::blocking_pool::{BlockingPool, NotDone};
+use crate::blocking_pool::{BlockingPool, NotDone};
 use crate::gateway::bounds::KEY_EDIT_TURN_WAIT;
 use crate::keys::edit::EditError;
 use crate::keys::parse::KeyFile;

@@ -214,6 +214,17 @@ impl NewSecrets {
 
 /// Returns the name of the caller's key, if the caller must not lose it. Another change may be about to take it while this
 /// one takes that one's, so it is looked at whichever key changes.
+/// Returns how many of the orders about keys this body may be, for fuzzing.
+#[cfg(feature = "test-support")]
+pub(super) fn orders_in(body: &[u8], now: Timestamp) -> usize {
+    let orders = [
+        order::read_new_key(body, now).is_ok(),
+        order::read_key_change(body, now).is_ok(),
+        order::read_rotation(body, now).is_ok(),
+    ];
+    orders.into_iter().filter(|is_order| *is_order).count()
+}
+
 fn own_key(request: &KeysRequest<'_>, is_forced: bool) -> Option<String> {
     request.caller.key_id().filter(|_| !is_forced).map(str::to_owned)
 }

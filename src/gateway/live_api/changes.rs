@@ -85,6 +85,12 @@ pub(super) fn changes(before: &View, now: &View) -> Vec<FeedChange> {
     changes
 }
 
+/// Returns how many acts between these views are in neither, because more came than are kept.
+pub(super) fn missed_acts(before: &View, now: &View) -> u64 {
+    let last = before.acts.last().map_or(0, |(number, _)| *number);
+    now.acts.first().map_or(0, |(first, _)| first.saturating_sub(last + 1))
+}
+
 /// Returns every failure that this view shows, the oldest first.
 pub(super) fn failures(view: &View) -> Vec<ShownFailure> {
     let workers = view.models.iter().flat_map(|model| model.workers.iter().filter_map(|one| exit_of(&model.id, one)));

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::bounds::{HISTORY_BYTES, HISTORY_EVENTS, KEPT_FAILURES, LISTENERS_FULL_RETRY, MOST_LISTENERS};
-use super::changes::{FeedChange, changes, failures};
+use super::changes::{FeedChange, changes, failures, missed_acts};
 use super::look::FeedSources;
 use super::snapshot::FeedSnapshot;
 use super::throughput::{Throughput, ThroughputHistory, WorkCounts};
@@ -66,6 +66,8 @@ struct News {
     failures: Vec<ShownFailure>,
     /// What was done in the last second, if that is told.
     throughput: Option<Throughput>,
+    /// What has happened and cannot be told any more.
+    missed: u64,
 }
 
 struct ToldEvent {
@@ -271,12 +273,19 @@ impl News {
             None => failures(view),
         };
         changes.extend(throughput.clone().map(FeedChange::Throughput));
-        Self { events: changes.iter().map(FeedChange::text).collect(), failures, throughput }
+        let missed = before.map_or(0, |before| missed_acts(before, view));
+        Self { events: changes.iter().map(FeedChange::text).collect(), failures, throughput, missed }
     }
 
     fn add_to(self, state: &mut FeedState) {
-        let Self { events, failures, throughput } = self;
+        let Self { events, failures, throughput, missed } = self;
         events.iter().for_each(|event| state.push(event));
+        if missed > 0 {
+            // No listener has it, so each gets a snapshot.
+            state.last += missed;
+            state.history.clear();
+            state.history_bytes = 0;
+        }
         state.failures.extend(failures);
         let too_many = state.failures.len().saturating_sub(KEPT_FAILURES);
         state.failures.drain(..too_many);

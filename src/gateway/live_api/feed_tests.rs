@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::download::DownloadRegistry;
 use crate::fleet::Fleet;
+use crate::gateway::accounting::recent_acts::KEPT_ACTS;
 use crate::gateway::live_api::bounds::{EVENTS_AT_ONCE, MOST_BEHIND};
 use crate::gateway::live_api::listener::Listener;
 use crate::gateway::queue::QueueTimeouts;
@@ -157,6 +158,27 @@ async fn a_slow_listener_is_told_what_it_missed_and_holds_no_other_back() {
     assert_eq!((told[1].0, told[1].1.as_str()), (Some(first + count), "snapshot"));
     test.happen(1);
     assert_eq!(next(&mut slow).await[0].0, Some(first + count + 1), "it goes on from there");
+}
+
+/// Regression: of more acts than are kept, the oldest were told to no listener, and none heard that.
+#[tokio::test]
+async fn acts_that_come_faster_than_they_are_kept_are_told_by_a_snapshot() {
+    let test = TestFeed::new();
+    let mut listener = Listener::begin(&test.feed, None).unwrap();
+    let first = next(&mut listener).await[0].0.unwrap();
+    let acts = |count| {
+        (0..count).for_each(|number| test.act(number));
+        test.feed.publish(test.feed.sources.look(), None, &CancellationToken::new());
+    };
+    acts(KEPT_ACTS);
+    assert_eq!(next(&mut listener).await.len(), KEPT_ACTS, "as many as are kept are told one by one");
+    acts(KEPT_ACTS + 5);
+    let told = next(&mut listener).await;
+    assert_eq!(told[0], (None, "dropped".to_owned(), serde_json::json!({"events": KEPT_ACTS + 5})), "{told:?}");
+    let last = first + 2 * KEPT_ACTS as u64 + 5;
+    assert_eq!((told[1].0, told[1].1.as_str(), told.len()), (Some(last), "snapshot", 2));
+    acts(1);
+    assert_eq!(next(&mut listener).await[0].0, Some(last + 1), "it goes on from there");
 }
 
 #[tokio::test]

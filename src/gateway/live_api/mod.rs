@@ -6,9 +6,7 @@
 //! - `changes.rs`: what has changed between two views: pure
 //! - `feed.rs`: what is told, and who listens
 //! - `listener.rs`: one listener of the feed
-//! - `log_follow.rs`: a log as server-sent events
-//! - `log_list.rs`: which logs there are
-//! - `log_tail.rs`: the end of a log, and what follows it
+//! - `logs/`: logs over HTTP
 //! - `look.rs`: fills a view from the parts of the service
 //! - `query.rs`: the parameters of the routes
 //! - `queue_list.rs`: the places of waiting requests
@@ -21,9 +19,7 @@ mod bounds;
 mod changes;
 mod feed;
 mod listener;
-mod log_follow;
-mod log_list;
-mod log_tail;
+mod logs;
 mod look;
 mod query;
 mod queue_list;
@@ -44,10 +40,10 @@ use tracing::warn;
 
 use super::accounting::record::Accounting;
 use super::admission::auth::Caller;
-use super::blocking_pool::{BlockingPool, NotDone};
 use super::queue::model_queues::ModelQueues;
 use super::response::local_answer::{LAST_EVENT_ID, LocalAnswer, event_stream, json_response, response_of};
 use super::routes::route::LiveRoute;
+use crate::blocking_pool::{BlockingPool, NotDone};
 use crate::download::DownloadRegistry;
 use crate::fleet::Fleet;
 use crate::models::shown_name;
@@ -56,8 +52,9 @@ use crate::telemetry::throttled_warning::ThrottledWarning;
 use bounds::{LISTENERS_FULL_RETRY, LOG_READ_WAIT, LOG_READS_AT_ONCE, MOST_LOG_FOLLOWERS};
 use feed::Feed;
 use listener::Listener;
-use log_follow::{LogFollower, LogUnread};
-use log_list::NamedLog;
+use logs::follow::{self, LogFollower, LogUnread};
+use logs::list::{self, NamedLog};
+use logs::tail;
 use look::FeedSources;
 use query::LogQuery;
 
@@ -144,13 +141,13 @@ impl LiveApi {
 
     fn logs(&self) -> Vec<NamedLog> {
         let FeedSources { fleet, accounting, .. } = &self.feed.sources;
-        log_list::logs(fleet, &accounting.access)
+        list::logs(fleet, &accounting.access)
     }
 
     async fn tail(&self, log: NamedLog, lines: usize) -> Result<Response<Bytes>, LogUnread> {
         let read = move || {
-            let (text, reader) = log_tail::last_lines(&log.folder, lines)?;
-            Ok::<_, LogUnread>(log_tail::with_unfinished(text, reader.unfinished(), lines))
+            let (text, reader) = tail::last_lines(&log.folder, lines)?;
+            Ok::<_, LogUnread>(tail::with_unfinished(text, reader.unfinished(), lines))
         };
         let text = self.reads.run(read).await??;
         let mut response = response_of("text/plain; charset=utf-8", Bytes::from(text));
@@ -163,7 +160,7 @@ impl LiveApi {
         let place = Arc::clone(&self.followers).try_acquire_owned();
         let place = place.map_err(|_| Refusal::TooManyListeners(FOLLOWERS, LISTENERS_FULL_RETRY))?;
         let follower = LogFollower::begin(self.reads.clone(), log.folder, lines, self.stop.clone(), place).await;
-        Ok(follower.map(|follower| event_stream(log_follow::stream_of(follower))))
+        Ok(follower.map(|follower| event_stream(follow::stream_of(follower))))
     }
 
     /// Returns what a client gets. Only the program's own log says what the disk says.

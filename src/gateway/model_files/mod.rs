@@ -32,6 +32,14 @@ use crate::download::{DownloadRegistry, Ordered};
 use crate::refusal::Refusal;
 use refused::refusal_of;
 
+/// Returns how many of the orders about model files this body may be, for fuzzing.
+#[cfg(feature = "test-support")]
+pub(super) fn orders_in(body: &[u8]) -> usize {
+    let orders =
+        [orders::read_download(body).is_ok(), orders::read_pull(body).is_ok(), orders::read_delete(body).is_ok()];
+    orders.into_iter().filter(|is_order| *is_order).count()
+}
+
 /// A request about model files.
 pub(super) struct FilesRequest<'a> {
     pub(super) route: FilesRoute,

@@ -26,7 +26,7 @@ allowed where GET is. An id of a model may have slashes in a path. Members of a 
 model's server as they are.";
 
 /// Returns the document.
-pub(super) fn openapi_document() -> &'static str {
+pub(crate) fn openapi_document() -> &'static str {
     &DOCUMENT
 }
 

@@ -19,10 +19,10 @@ use tokio::sync::OnceCell;
 
 use self::assets::{Asset, Assets};
 use self::sending::PagePolicy;
-use super::blocking_pool::BlockingPool;
 use super::bounds::RETRY_AFTER_UNKNOWN;
 use super::openapi::openapi_document;
 use super::routes::route::PageRoute;
+use crate::blocking_pool::BlockingPool;
 use crate::refusal::Refusal;
 use crate::settings::options::Ui;
 

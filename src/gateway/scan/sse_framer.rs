@@ -218,6 +218,19 @@ impl SseFramer {
     }
 }
 
+/// Returns the number of events of a stream that arrives in these pieces, for fuzzing.
+#[cfg(feature = "test-support")]
+pub(crate) fn count_events(pieces: &[&[u8]]) -> usize {
+    let (mut framer, mut events) = (SseFramer::new(), 0);
+    for piece in pieces {
+        let mut at = 0;
+        while let Some(step) = framer.next(piece, &mut at) {
+            events += usize::from(matches!(step, SseStep::EventEnd(_)));
+        }
+    }
+    events
+}
+
 #[cfg(test)]
 #[path = "sse_framer_tests.rs"]
 mod tests;

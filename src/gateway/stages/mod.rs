@@ -5,9 +5,11 @@
 //! - `own_answers.rs`: requests that the gateway answers itself
 //! - `serve_cached.rs`: requests that the cache answers, and those whose answer it shares
 //! - `serve_translated.rs`: requests in dialects, which are served by calls
+//! - `sharing.rs`: what a request takes of limits that replicas share
 
 pub(super) mod booking;
 mod early_checks;
 pub(super) mod own_answers;
 mod serve_cached;
 mod serve_translated;
+mod sharing;

@@ -47,6 +47,7 @@ impl Gateway {
             _ => {}
         }
         rate::check(caller.meter())?;
+        self.take_shared(route, caller, request.record).await?;
         rate::charge(caller.meter())?;
         match route.target {
             RouteTarget::Models(models_route) => {

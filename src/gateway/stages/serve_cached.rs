@@ -16,7 +16,8 @@ use crate::gateway::prepared_request::{ReceivedRequest, Translated};
 use crate::gateway::response::body::ResponseBody;
 use crate::gateway::response::heartbeat::PendingResponse;
 use crate::gateway::response::shared::PieceSource;
-use crate::gateway::service::{Gateway, ResponseContext};
+use crate::gateway::response_context::ResponseContext;
+use crate::gateway::service::Gateway;
 use crate::refusal::{Refusal, Shape};
 
 impl Gateway {

@@ -13,9 +13,9 @@ use serde_json::json;
 use tracing::warn;
 
 use super::admission::auth::Caller;
-use super::blocking_pool::{BlockingPool, NotDone};
 use super::request::envelope::query_pairs;
 use super::routes::route::UsageRoute;
+use crate::blocking_pool::{BlockingPool, NotDone};
 use crate::keys::Scope;
 use crate::ledger::bounds::{READ_TURN_WAIT, READS_AT_ONCE};
 use crate::ledger::{AuditQuery, InvalidQuery, LedgerError, UsageLedger, UsageQuery, to_csv};

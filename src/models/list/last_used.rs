@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::file_replacement::{BY_UMASK, replace_unsynced};
+
 /// The file, below `DATA_DIR`.
 pub const LAST_USED_FILE: &str = "last_used.json";
 /// Most models that are remembered; of more, those that were used last.
@@ -69,9 +71,7 @@ impl LastUsed {
         self.models.retain(|path, _| path.to_str().is_some());
         let mut text = serde_json::to_string_pretty(&LastUsedFile { version: VERSION, models: self.models })?;
         text.push('\n');
-        let mut draft = file.as_os_str().to_owned();
-        draft.push(".new");
-        fs::write(&draft, text).and_then(|()| fs::rename(&draft, file)).inspect_err(|_| _ = fs::remove_file(&draft))
+        replace_unsynced(file, text.as_bytes(), BY_UMASK)
     }
 
     fn forget_oldest(&mut self) {

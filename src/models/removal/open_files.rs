@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::error::RemovalError;
+use crate::file_identity::FileIdentity;
+use crate::os::here;
 
 /// Arguments of llama-server, of this and older versions, after which a file is named. It may have read and closed that
 /// file.
@@ -34,15 +35,15 @@ const LIST_FLAGS: [&str; 4] = ["--lora", "--lora-scaled", "--control-vector", "-
 /// [`RemovalError::InUse`] if one does.
 pub(super) fn check_unused<'a>(files: impl Iterator<Item = &'a Path>) -> Result<(), RemovalError> {
     let wanted = WantedFiles::of(files);
-    let own = std::process::id();
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).filter(|pid| *pid != own);
+    let own = std::process::id().cast_signed();
+    let pids = here::stats().into_iter().flatten().map(|(pid, _)| pid).filter(|pid| *pid != own);
     for pid in pids {
-        let process = PathBuf::from(format!("/proc/{pid}"));
-        let used =
-            wanted.named_by(&process).or_else(|| wanted.opened_by(&process)).or_else(|| wanted.mapped_by(&process));
+        let used = wanted
+            .named_by(pid)
+            .or_else(|| here::opened_among(pid, &wanted.identities))
+            .or_else(|| here::mapped_among(pid, &wanted.paths));
         if let Some(path) = used {
-            let program = fs::read_to_string(process.join("comm")).unwrap_or_default().trim().to_owned();
+            let (program, pid) = (here::program_name(pid), pid.unsigned_abs());
             return Err(RemovalError::InUse { path, program, pid });
         }
     }
@@ -53,42 +54,24 @@ pub(super) fn check_unused<'a>(files: impl Iterator<Item = &'a Path>) -> Result<
 struct WantedFiles {
     /// Their names, and those of the files that links point to.
     paths: BTreeSet<PathBuf>,
-    /// Device and inode of each.
-    inodes: BTreeSet<(u64, u64)>,
+    identities: BTreeSet<FileIdentity>,
 }
 
 impl WantedFiles {
     fn of<'a>(files: impl Iterator<Item = &'a Path>) -> Self {
         let named: Vec<PathBuf> = files.map(Path::to_owned).collect();
         let found = named.iter().filter_map(|path| fs::metadata(path).ok());
-        let inodes = found.map(|found| (found.dev(), found.ino())).collect();
+        let identities = found.map(|found| FileIdentity::of(&found)).collect();
         let targets: Vec<PathBuf> = named.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
-        Self { paths: named.into_iter().chain(targets).collect(), inodes }
+        Self { paths: named.into_iter().chain(targets).collect(), identities }
     }
 
-    fn opened_by(&self, process: &Path) -> Option<PathBuf> {
-        let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-        let mut links = descriptors.map(|entry| entry.path());
-        let open = links.find(|link| {
-            fs::metadata(link).is_ok_and(|found| found.is_file() && self.inodes.contains(&(found.dev(), found.ino())))
-        })?;
-        fs::read_link(open).ok()
-    }
-
-    fn mapped_by(&self, process: &Path) -> Option<PathBuf> {
-        let maps = fs::read(process.join("maps")).ok()?;
-        let mut paths = maps.split(|byte| *byte == b'\n').filter_map(|line| {
-            let start = line.iter().position(|byte| *byte == b'/')?;
-            Some(Path::new(OsStr::from_bytes(line.get(start..)?)))
-        });
-        paths.find(|path| self.paths.contains(*path)).map(Path::to_owned)
-    }
-
-    fn named_by(&self, process: &Path) -> Option<PathBuf> {
-        let line = fs::read(process.join("cmdline")).ok()?;
-        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    /// Returns the one that the command line of a process names.
+    fn named_by(&self, pid: i32) -> Option<PathBuf> {
+        let words = here::command_line(pid).ok()?;
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         // A relative path is one below the folder of that process.
-        let folder = fs::read_link(process.join("cwd")).unwrap_or_default();
+        let folder = here::working_directory(pid).unwrap_or_default();
         named_files(&words).into_iter().find_map(|path| {
             let path = folder.join(path);
             let place = fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?);
@@ -172,17 +155,9 @@ mod tests {
     }
 
     #[test]
-    fn the_files_of_a_process_are_those_that_it_has_open() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("m.gguf");
-        let file = fs::File::create(&path).unwrap();
-        let own = PathBuf::from("/proc/self");
-        let wanted = WantedFiles::of([path.as_path()].into_iter());
-        assert_eq!(wanted.opened_by(&own), Some(path.canonicalize().unwrap()));
-        drop(file);
-        assert_eq!(wanted.opened_by(&own), None);
-        assert_eq!((wanted.mapped_by(&own), wanted.named_by(&own)), (None, None));
-        let program = std::env::current_exe().unwrap();
-        assert!(WantedFiles::of([program.as_path()].into_iter()).mapped_by(&own).is_some());
+    fn a_process_that_names_no_file_uses_none() {
+        let wanted = WantedFiles::of([Path::new("/no-such.gguf")].into_iter());
+        assert_eq!(wanted.named_by(std::process::id().cast_signed()), None);
+        assert_eq!(wanted.named_by(-1), None);
     }
 }

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use super::contents::files_below;
 use super::error::RemovalError;
+use crate::file_identity::FileIdentity;
 
 /// Which file lies under a name: another file of the same name has another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct PlannedFile {
-    device: u64,
-    inode: u64,
+    identity: FileIdentity,
     length: u64,
     /// Modification time in seconds and nanoseconds: a new file may get the number of one that is gone.
     modified: (i64, i64),
@@ -25,8 +25,7 @@ pub(super) struct PlannedFile {
 impl PlannedFile {
     pub(super) fn of(metadata: &fs::Metadata) -> Self {
         Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
+            identity: FileIdentity::of(metadata),
             length: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
         }

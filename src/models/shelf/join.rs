@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::names::ShelfName;
 use super::scanned::{PlacedModel, ShelfModel};
-use super::seen::FileIdentity;
+use crate::file_identity::FileIdentity;
 use crate::models::places::PlaceKind;
 
 /// The models of all places.

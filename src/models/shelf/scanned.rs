@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::names::ShelfName;
-use super::seen::{BrokenShelfFile, FileIdentity};
+use super::seen::BrokenShelfFile;
+use crate::file_identity::FileIdentity;
 use crate::models::check::InspectedModel;
 use crate::models::companions::projector::ProjectorSearch;
 

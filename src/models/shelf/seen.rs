@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::file_identity::FileIdentity;
 use crate::models::check::{InspectedModel, Inspection};
 use crate::models::companions::names::has_draft_name;
 use crate::models::companions::projector::{ProjectorCandidate, is_projector};
@@ -22,19 +23,15 @@ pub(super) struct SeenFile {
     pub(super) finding: Finding,
 }
 
-/// Identifies a file: device and inode.
-pub(super) type FileIdentity = (u64, u64);
-
 impl SeenFile {
     /// Returns which file it is, or the first part of which model.
     pub(super) fn identity(&self) -> Option<FileIdentity> {
-        let (device, inode, ..) = self.stamps.first().copied().flatten()?;
-        Some((device, inode))
+        self.stamps.first().copied().flatten().map(|(identity, ..)| identity)
     }
 }
 
-/// Identifies one state of a file: device, inode, length in bytes, modification time in seconds and nanoseconds.
-pub(super) type PartStamp = (u64, u64, u64, i64, i64);
+/// Identifies one state of a file: which one, its length in bytes, its modification time in seconds and nanoseconds.
+pub(super) type PartStamp = (FileIdentity, u64, i64, i64);
 
 /// What a file is.
 #[derive(Debug, Clone)]
@@ -124,6 +121,6 @@ fn has_download_mark(path: &Path) -> bool {
 }
 
 fn stamps_of(path: &Path) -> Vec<Option<PartStamp>> {
-    let stamp = |file: std::fs::Metadata| (file.dev(), file.ino(), file.len(), file.mtime(), file.mtime_nsec());
+    let stamp = |file: std::fs::Metadata| (FileIdentity::of(&file), file.len(), file.mtime(), file.mtime_nsec());
     parts_of(path).iter().map(|path| std::fs::metadata(path).ok().map(stamp)).collect()
 }

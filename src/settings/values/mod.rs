@@ -2,11 +2,13 @@
 //!
 //! An invalid value is always an error; no type falls back to a default or to "off".
 //!
+//! - `acme/`: settings about certificates of a CA
 //! - `backend_api.rs`: the API that a remote backend speaks
 //! - `clients/`: settings about clients
 //! - `dimensions.rs`: the lengths of a model's vectors
 //! - `extra_args.rs`: `EXTRA_ARGS` and `args`
 //! - `hub.rs`: `HF_ENDPOINT`, `HF_TOKEN` and `DOWNLOAD_CONNECTIONS`
+//! - `limits_store.rs`: the address of the store for shared limits
 //! - `masking.rs`: arguments as they may be printed
 //! - `model_stores.rs`: `MODEL_STORES`
 //! - `name_pattern.rs`: model names with `*`
@@ -17,11 +19,13 @@
 //! - `usage.rs`: `USAGE_DB`, `USAGE_KEEP` and `PRICE_PER_HOUR`
 //! - `value.rs`: the trait of these types, and the error of parsing
 
+mod acme;
 mod backend_api;
 mod clients;
 mod dimensions;
 mod extra_args;
 mod hub;
+mod limits_store;
 mod masking;
 mod model_stores;
 mod name_pattern;
@@ -32,12 +36,14 @@ mod traces;
 mod usage;
 mod value;
 
+pub use acme::{AcmeBindingKey, AcmeContacts, AcmeDirectory, AcmeDomains};
 pub use backend_api::BackendApi;
 pub use clients::{HostNames, Networks, Origins, ServiceKey};
 pub use dimensions::Dimensions;
 pub use extra_args::ExtraArgs;
 pub(crate) use extra_args::{ArgumentsPlace, takes_any_text};
 pub use hub::{DownloadConnections, HubEndpoint, HubToken};
+pub use limits_store::LimitsStoreAddress;
 pub use masking::masked_arguments;
 pub(crate) use masking::{dashed, is_secret, looks_like_an_option};
 pub use model_stores::ModelStores;

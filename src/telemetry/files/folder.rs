@@ -2,7 +2,7 @@
 //! failure here stops a writer.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::errors::WriteErrors;
 use super::names;
+use crate::file_replacement::replace_unsynced;
 use crate::settings::options::Logs;
 
 /// The clock of the writers; tests pass their own.
@@ -127,19 +128,7 @@ impl LogFolder {
         if is_newer && names::is_plain(named) && self.dir.join(named).exists() {
             return;
         }
-        // Written to a temporary file and renamed, so that a reader always finds a whole name.
-        let draft = self.dir.join(format!(".{name}.latest"));
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(FILE_MODE)
-            .open(&draft)
-            .and_then(|mut file| writeln!(file, "{name}"))
-            .and_then(|()| std::fs::rename(&draft, &latest));
-        if written.is_err() {
-            let _ = std::fs::remove_file(&draft);
-        }
+        let _ = replace_unsynced(&latest, format!("{name}\n").as_bytes(), FILE_MODE);
     }
 
     /// Deletes the oldest log files of this kind beyond the number to keep, but never `current` nor any other file.

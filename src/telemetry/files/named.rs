@@ -6,7 +6,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use super::errors::WriteErrors;
 use super::folder::{DIRECTORY_MODE, FILE_MODE, LogClock, LogFolder, LogRules};
 use super::output::Output;
+use crate::file_identity::FileIdentity;
 
 /// A log file with a name of the user's choice. Never fails its caller.
 #[derive(Debug)]
@@ -64,8 +65,8 @@ impl NamedFile {
     /// Renames the file to the next part, and deletes the oldest parts. Returns whether a new file can begin.
     fn finish_part(&mut self) -> bool {
         let Some(own) = self.output.metadata().filter(std::fs::Metadata::is_file) else { return false };
-        let is_own =
-            self.path.symlink_metadata().is_ok_and(|found| (found.dev(), found.ino()) == (own.dev(), own.ino()));
+        let is_it = |found: &std::fs::Metadata| FileIdentity::of(found) == FileIdentity::of(&own);
+        let is_own = self.path.symlink_metadata().is_ok_and(|found| is_it(&found));
         // Otherwise another program has renamed it, or it is a link: then there is only a new file to begin, or none.
         if is_own {
             let mut parts = self.parts();
@@ -80,7 +81,7 @@ impl NamedFile {
             for (_, old) in parts.iter().take(surplus) {
                 let _ = std::fs::remove_file(old);
             }
-        } else if self.path.metadata().is_ok_and(|found| (found.dev(), found.ino()) == (own.dev(), own.ino())) {
+        } else if self.path.metadata().is_ok_and(|found| is_it(&found)) {
             return false;
         }
         self.output.close();

@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::errors::{FailingWriter, WriteErrors};
 use super::folder::{LogClock, LogFolder};
+use crate::file_identity::FileIdentity;
 
 /// Minimum time between two attempts to open a file, and between two checks whether it was renamed or deleted.
 pub const RETRY_INTERVAL: SignedDuration = SignedDuration::from_secs(1);
@@ -178,7 +179,7 @@ impl Output {
 /// Whether this path names the file with this metadata, or it cannot be found out.
 fn is_at(path: &Path, own: &Metadata) -> bool {
     match path.metadata() {
-        Ok(found) => (found.dev(), found.ino()) == (own.dev(), own.ino()),
+        Ok(found) => FileIdentity::of(&found) == FileIdentity::of(own),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }

@@ -76,6 +76,12 @@ causes! {
     Hung = "hung",
     /// It failed to compute several requests in a row.
     CannotCompute = "cannot_compute",
+    /// An `rpc-server` that it needs cannot be used.
+    PeerUnusable = "peer_unusable",
+    /// An `rpc-server` that computed a part of its model has ended.
+    PeerLost = "peer_lost",
+    /// It and an `rpc-server` are of different versions.
+    PeerMismatch = "peer_mismatch",
     /// It does not fit beside the pinned models.
     NoRoom = "no_room",
     /// The program could not be executed.

@@ -10,7 +10,9 @@ use super::cause::{Diagnosis, FailureCause};
 use super::evidence::{Evidence, KillReason};
 use super::log::WorkerLog;
 use super::machine::lost_gpu;
-use crate::worker::memory::oom_kills::OomKill;
+use super::peers;
+use crate::os::oom_kills::OomKill;
+use crate::worker::peers::fault::PeerLoss;
 use crate::worker::process::runtime_dir::RuntimeDirError;
 
 /// A shell reports a child that a signal ended with this exit code plus the signal's number.
@@ -40,7 +42,7 @@ pub(super) fn sudden(evidence: &Evidence, signal: Option<Signal>, log: &WorkerLo
         }
         // The owner's reason counts only after SIGKILL: the process may have crashed by itself just before the kill.
         Signal::SIGKILL => Some(match evidence.killed {
-            Some(killed) => killed_by_owner(killed),
+            Some(killed) => killed_by_owner(killed, evidence.lost_peers),
             None => killed_by_others(evidence.memory, log),
         }),
         Signal::SIGSYS => {
@@ -52,7 +54,11 @@ pub(super) fn sudden(evidence: &Evidence, signal: Option<Signal>, log: &WorkerLo
 }
 
 /// Returns the diagnosis for a SIGKILL that its owner sent.
-fn killed_by_owner(killed: KillReason) -> Diagnosis {
+fn killed_by_owner(killed: KillReason, lost_peers: &[PeerLoss]) -> Diagnosis {
+    // A llama-server without its other machines neither loads nor computes nor answers.
+    if let Some(lost) = peers::lost(lost_peers) {
+        return lost;
+    }
     match killed {
         KillReason::Stranger => Diagnosis::new(
             FailureCause::PortInUse,
@@ -97,6 +103,10 @@ fn killed_by_owner(killed: KillReason) -> Diagnosis {
             let hint = "it failed to compute one request after the other and was killed; its log says why, and often \
                         the GPU has failed or has no memory left";
             Diagnosis::new(FailureCause::CannotCompute, hint)
+        }
+        KillReason::PeerLost => {
+            let hint = "another machine that computes a part of its model (`rpc`) was lost";
+            Diagnosis::new(FailureCause::PeerLost, hint)
         }
     }
 }

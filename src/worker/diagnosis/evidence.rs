@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::os::oom_kills::OomKill;
 use crate::telemetry::files::LogTail;
-use crate::worker::memory::oom_kills::OomKill;
+use crate::worker::peers::fault::PeerLoss;
 
 /// The evidence about the end of a process.
 pub(crate) struct Evidence<'a> {
@@ -20,6 +21,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) killed: Option<KillReason>,
     /// Whether the kernel's OOM killer ended a process while it ran.
     pub(crate) memory: OomKill,
+    /// The `rpc-server`s of its model that were found lost after its end.
+    pub(crate) lost_peers: &'a [PeerLoss],
 }
 
 /// Why the owner of a process killed it.
@@ -41,4 +44,6 @@ pub(crate) enum KillReason {
     Mute(Duration),
     /// It failed to compute several requests in a row.
     CannotCompute,
+    /// An `rpc-server` that computes a part of its model was lost.
+    PeerLost,
 }

@@ -12,6 +12,7 @@
 //! - `log.rs`: the log of a process without the lines about requests, and what may be quoted of it
 //! - `machine.rs`: libraries, GPU, port, threads, arguments
 //! - `model.rs`: model files that llama-server rejects
+//! - `peers.rs`: the `rpc-server`s of other machines
 
 mod allocation;
 pub(super) mod cause;
@@ -21,6 +22,7 @@ pub(super) mod gpu_use;
 mod log;
 mod machine;
 pub(super) mod model;
+pub(super) mod peers;
 
 use nix::sys::signal::Signal;
 
@@ -36,6 +38,9 @@ pub(super) fn diagnose(evidence: &Evidence) -> Diagnosis {
     if let Some(sudden) = ending::sudden(evidence, signal, &log) {
         return sudden;
     }
+    if let Some(refused) = peers::rpc_server(&log).filter(|_| !evidence.has_served) {
+        return refused;
+    }
     // After a clean exit or a termination request, errors in the log are not the cause.
     if evidence.code == Some(0) || ending::is_termination_request(signal) {
         return ending::unknown(evidence, signal, &log);
@@ -47,6 +52,7 @@ pub(super) fn diagnose(evidence: &Evidence) -> Diagnosis {
     machine::library(&log)
         .or_else(|| machine::argument(&log))
         .or_else(|| machine::port(&log))
+        .or_else(|| peers::failed(evidence.lost_peers, &log))
         .or_else(|| allocation::shortage(&log))
         .or_else(|| machine::gpu_error(&log))
         .or_else(|| model::file(&log))
@@ -62,9 +68,11 @@ pub(super) fn diagnose(evidence: &Evidence) -> Diagnosis {
 /// counts more than any line of the log, because clients can make llama-server log almost any text.
 fn diagnose_served(evidence: &Evidence, signal: Option<Signal>, log: &WorkerLog) -> Diagnosis {
     ending::crash(signal)
+        .or_else(|| peers::lost(evidence.lost_peers))
         .or_else(|| allocation::shortage(log))
         .or_else(|| machine::gpu_error(log))
         .or_else(|| machine::threads(log))
+        .or_else(|| peers::failed(evidence.lost_peers, log))
         .or_else(|| ending::abort(signal, log))
         .unwrap_or_else(|| ending::unknown(evidence, signal, log))
 }

@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::worker::procfs::{self, ProcStat};
+use crate::os::here;
+use crate::os::identity::members_of;
 
 /// The smallest share of the time that counts as computing, as a divisor: 1/20. Less is housekeeping.
 const LEAST_BUSY_SHARE: f64 = 20.0;
-
-/// Device files that a process has open while it uses a GPU. `dxg` is the GPU in the Windows Subsystem for Linux.
-const GPU_DEVICES: [&str; 4] = ["/dev/nvidia", "/dev/dri/", "/dev/kfd", "/dev/dxg"];
 
 /// The threads of a process group at one moment.
 #[derive(Debug)]
@@ -28,10 +26,9 @@ pub(crate) struct ThreadTimes {
 impl ThreadTimes {
     /// Reads the threads of a process group; `None` where they cannot be read.
     pub(crate) fn of_group(group: i32) -> Option<Self> {
-        let is_member = |pid: &i32| ProcStat::of(*pid).is_ok_and(|stat| stat.group == group && !stat.has_ended());
-        let members: Vec<i32> = procfs::pids().ok()?.into_iter().filter(is_member).collect();
-        let times: HashMap<i32, u64> = members.iter().flat_map(|pid| procfs::threads(*pid)).collect();
-        let has_gpu = members.iter().any(|pid| procfs::has_open(*pid, &GPU_DEVICES));
+        let members = members_of(group).ok()?;
+        let times: HashMap<i32, u64> = members.iter().flat_map(|pid| here::threads(*pid)).collect();
+        let has_gpu = members.iter().any(|pid| here::has_gpu_open(*pid));
         (!times.is_empty()).then_some(Self { times, has_gpu })
     }
 
@@ -49,7 +46,8 @@ impl ThreadTimes {
             [most, second, ..] if second * 2 >= most => second,
             _ => return None,
         };
-        let computed = Duration::from_secs_f64(ticks as f64 / ticks_per_second);
+        // No thread computes for longer than the time; a process does that stands for its threads where they are not told.
+        let computed = Duration::from_secs_f64(ticks as f64 / ticks_per_second).min(time);
         (computed >= time.div_f64(LEAST_BUSY_SHARE)).then_some(computed)
     }
 }
@@ -84,9 +82,10 @@ mod tests {
 
     #[test]
     fn the_threads_of_a_whole_group_are_read() {
-        let own = ProcStat::of(std::process::id() as i32).unwrap().group;
-        let threads = ThreadTimes::of_group(own).unwrap();
-        assert!(threads.times.contains_key(&nix::unistd::gettid().as_raw()), "{threads:?}");
+        let own = std::process::id() as i32;
+        let threads = ThreadTimes::of_group(here::stat(own).unwrap().group).unwrap();
+        // The first thread of a process has its id.
+        assert!(threads.times.contains_key(&own), "{threads:?}");
         assert!(ThreadTimes::of_group(i32::MAX).is_none());
     }
 }

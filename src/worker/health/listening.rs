@@ -2,14 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::worker::procfs::{self, ProcStat};
+use crate::os::here;
+use crate::os::identity::members_of;
 
 /// Returns where a group of processes listens, if it is not `expected`: the address with the expected port if there is
 /// one. `None` if it listens there, or nowhere.
 pub(crate) fn elsewhere(group: i32, expected: SocketAddr) -> Option<SocketAddr> {
-    let is_member = |pid: &i32| ProcStat::of(*pid).is_ok_and(|stat| stat.group == group && !stat.has_ended());
-    let members: Vec<i32> = procfs::pids().ok()?.into_iter().filter(is_member).collect();
-    choose(&procfs::listening(&members), expected)
+    choose(&here::listening(&members_of(group).ok()?), expected)
 }
 
 fn choose(found: &[SocketAddr], expected: SocketAddr) -> Option<SocketAddr> {
@@ -28,7 +27,6 @@ fn choose(found: &[SocketAddr], expected: SocketAddr) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
 
     #[test]
     fn only_an_address_that_serves_nobody_here_is_elsewhere() {
@@ -47,16 +45,5 @@ mod tests {
             let found: Vec<SocketAddr> = found.iter().map(|address| address.parse().unwrap()).collect();
             assert_eq!(choose(&found, expected), elsewhere.map(|address| address.parse().unwrap()), "{found:?}");
         }
-    }
-
-    #[test]
-    fn the_listeners_of_this_process_are_found() {
-        let listeners = ["127.0.0.1:0", "127.0.0.3:0", "[::1]:0"].map(|address| TcpListener::bind(address).unwrap());
-        let found = procfs::listening(&[std::process::id() as i32]);
-        for listener in listeners {
-            let address = listener.local_addr().unwrap();
-            assert!(found.contains(&address), "{address} in {found:?}");
-        }
-        assert_eq!(procfs::listening(&[-1]), []);
     }
 }

@@ -1,15 +1,14 @@
 //! The progress of a load. `LOAD_TIMEOUT` counts only the time without any sign of progress.
 
-use std::fs;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use memchr::memmem;
 
+use crate::os::here;
 use crate::pause_clock::ActiveInstant;
 use crate::telemetry::files::LogTail;
 use crate::worker::bounds::{LOAD_SIGN_FAULTS, LOAD_SIGN_READ};
-use crate::worker::procfs::ProcStat;
 
 /// Signs of progress of a process that loads. Only growth of a number counts; a number that cannot be read is 0.
 ///
@@ -19,7 +18,7 @@ use crate::worker::procfs::ProcStat;
 pub(crate) struct LoadSigns {
     /// Bytes of output without the lines about our own probes. Not a number of lines: progress dots are one long line.
     output: u64,
-    /// Resident memory, in pages.
+    /// Resident memory, in bytes.
     resident: u64,
     /// Bytes read, from files and from storage.
     read: u64,
@@ -32,15 +31,13 @@ pub(crate) struct LoadSigns {
 impl LoadSigns {
     /// Reads the signs of the process with this id, whose output is in `tail`.
     pub(crate) fn of(pid: i32, tail: &Mutex<LogTail>) -> Self {
-        let file = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
-        let (resident, io) = (resident(&file("statm")).unwrap_or(0), file("io"));
-        let taken = reads(&io).fold(resident.saturating_mul(page_size()), u64::max);
+        let counters = here::load_counters(pid);
         Self {
             output: tail.lock().unwrap_or_else(PoisonError::into_inner).progress_bytes(),
-            resident,
-            read: reads(&io).fold(0, u64::saturating_add),
-            taken,
-            faults: ProcStat::of(pid).map_or(0, |stat| stat.faults),
+            resident: counters.resident,
+            read: counters.read.saturating_add(counters.read_from_storage),
+            taken: counters.resident.max(counters.read).max(counters.read_from_storage),
+            faults: counters.faults,
         }
     }
 
@@ -63,8 +60,8 @@ impl LoadSigns {
     }
 }
 
-/// Returns whether a line of llama-server's log is only about a request. Many builds log each request, and our own
-/// probes are requests, so such a line is no progress of a load.
+/// Returns whether a line of llama-server's log is only about a request, or one of rpc-server's about a connection. Many
+/// builds log each request, and our own probes are requests, so such a line is no progress of a load.
 pub(crate) fn is_about_a_request(line: &[u8]) -> bool {
     // Progress dots may come before the text, on the same line.
     let dots = line.iter().take_while(|byte| **byte == b'.').count();
@@ -73,27 +70,9 @@ pub(crate) fn is_about_a_request(line: &[u8]) -> bool {
 }
 
 /// The texts that mark such a line, and the number of bytes in which they are searched for.
-const ABOUT_A_REQUEST: [&[u8]; 2] = [b"log_server_r", b"request: GET /"];
+const ABOUT_A_REQUEST: [&[u8]; 4] =
+    [b"log_server_r", b"request: GET /", b"Accepted client connection", b"Client connection closed"];
 const LOOKED_AT: usize = 128;
-
-/// Returns the resident pages: the second field of `/proc/PID/statm`.
-fn resident(statm: &str) -> Option<u64> {
-    statm.split(' ').nth(1)?.parse().ok()
-}
-
-/// Returns the bytes read according to `/proc/PID/io`: by system calls (`rchar`), and from storage, by calls or page
-/// faults (`read_bytes`). Bytes may be in both.
-fn reads(io: &str) -> impl Iterator<Item = u64> {
-    io.lines().filter_map(|line| {
-        let (name, number) = line.split_once(": ")?;
-        matches!(name, "rchar" | "read_bytes").then_some(number)?.trim().parse::<u64>().ok()
-    })
-}
-
-/// Returns the size of a page of memory, in bytes.
-fn page_size() -> u64 {
-    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().map_or(4096, |size| size.unsigned_abs())
-}
 
 /// Measures how long a load has made no progress.
 pub(crate) struct LoadProgress {
@@ -180,14 +159,9 @@ mod tests {
     }
 
     #[test]
-    fn statm_and_io_files_are_parsed() {
-        assert_eq!(resident("28341 6210 4021 1 0 12000 0\n"), Some(6210));
-        assert_eq!(resident(""), None);
-        let io = "rchar: 98362432\nwchar: 700\nsyscr: 12\nsyscw: 3\nread_bytes: 4096\nwrite_bytes: 9\n";
-        assert_eq!(reads(io).collect::<Vec<_>>(), [98_362_432, 4096]);
-        assert_eq!(reads("nonsense").count(), 0);
+    fn the_signs_of_this_process_are_read() {
         let own = LoadSigns::of(std::process::id() as i32, &Mutex::default());
-        assert!(own.resident > 0 && own.read > 0, "{own:?}");
+        assert!(own.resident > 0 && own.taken >= own.resident, "{own:?}");
         assert_eq!(LoadSigns::of(-1, &Mutex::default()), LoadSigns::default());
     }
 }

@@ -6,6 +6,7 @@
 //! - `listening.rs`: where a process listens
 //! - `load_progress.rs`: detects a load without progress
 //! - `probe.rs`: probes, and how long a llama-server may fail them
+//! - `rpc_server.rs`: probes of an rpc-server
 
 pub(super) mod cpu_time;
 pub(super) mod hang;
@@ -13,3 +14,4 @@ pub(super) mod kv_cache;
 pub(super) mod listening;
 pub(super) mod load_progress;
 pub(super) mod probe;
+pub(super) mod rpc_server;

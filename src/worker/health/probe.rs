@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use nix::errno::Errno;
 
 use super::hang::HangSample;
-use super::kv_cache;
+use super::kv_cache::{self, KvCacheUse};
 use crate::dial::Trust;
 use crate::http_client::{ClientOptions, HttpClient, HttpError, Response};
 use crate::pause_clock::ActiveInstant;
@@ -157,13 +157,16 @@ impl Prober {
         }
     }
 
-    /// Reads which share of its KV cache this llama-server uses for requests in progress; `None` when it does not tell.
-    /// `context` is the room of all its slots, in tokens.
-    pub(crate) async fn kv_cache_usage(&self, endpoint: &Endpoint, context: u64) -> Option<f64> {
+    /// Asks this llama-server which share of its KV cache it uses for requests in progress; `None` when it does not answer, or
+    /// only that it cannot answer now. `context` is the room of all its slots, in tokens.
+    pub(crate) async fn kv_cache_usage(&self, endpoint: &Endpoint, context: u64) -> Option<KvCacheUse> {
         let response = self.get(uri(endpoint, "/slots")?, endpoint.target.authorization.as_ref()).await.ok()?;
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            return None;
+        }
         let mut slots = Vec::new();
         response.read_start(SLOTS_BODY_SIZE, &mut slots).await.ok()?;
-        kv_cache::usage_of(&slots, context)
+        Some(kv_cache::usage_of(&slots, context))
     }
 }
 

@@ -3,12 +3,11 @@
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use super::host;
-use super::kernel::KernelRoots;
 use super::nvml;
+use crate::os::here;
+use crate::os::identity::members_of;
 use crate::settings::values::MemoryBudgetSetting;
 use crate::worker::bounds::{FOOTPRINT_PATIENCE, MEMORY_LOOK_PATIENCE, MEMORY_RESERVE};
-use crate::worker::procfs::{self, ProcStat, resident};
 
 /// The memory that all loaded models together may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +43,7 @@ impl MemoryBudget {
     /// Blocking variant of [`Self::find`], without a time limit.
     fn find_blocking(setting: MemoryBudgetSetting) -> Self {
         let gpus = nvml::capacity().filter(|bytes| *bytes > 0);
-        let auto = || gpus.or_else(|| host::capacity(&KernelRoots::here())).map(|bytes| bytes - bytes / MEMORY_RESERVE);
+        let auto = || gpus.or_else(here::memory_capacity).map(|bytes| bytes - bytes / MEMORY_RESERVE);
         let bytes = match setting {
             MemoryBudgetSetting::Auto => auto(),
             MemoryBudgetSetting::Bytes(bytes) => Some(bytes),
@@ -56,13 +55,11 @@ impl MemoryBudget {
     /// that is unknown, or not found in [`FOOTPRINT_PATIENCE`].
     pub(crate) async fn used_by(self, group: i32) -> Option<u64> {
         let measuring = spawn_blocking(move || {
-            // An ended process keeps its entry in /proc until it is reaped.
-            let is_member = |pid: &i32| ProcStat::of(*pid).is_ok_and(|stat| stat.group == group && !stat.has_ended());
-            let members: Vec<i32> = procfs::pids().ok()?.into_iter().filter(is_member).collect();
+            let members = members_of(group).ok()?;
             match self.is_of_gpus {
                 true => nvml::used_by(&members),
                 // Resident memory includes file pages: a mapped model must stay in memory too.
-                false => Some(members.iter().filter_map(|pid| resident(*pid)).fold(0, u64::saturating_add)),
+                false => Some(members.iter().filter_map(|pid| here::resident(*pid)).fold(0, u64::saturating_add)),
             }
         });
         let used = tokio::time::timeout(FOOTPRINT_PATIENCE, measuring).await.ok()?.ok()??;
@@ -83,7 +80,7 @@ impl FreeMemory {
     /// Measures it. May block: loading the driver of a GPU may take seconds.
     #[must_use]
     pub fn measure() -> Self {
-        Self { gpu: nvml::free(), host: host::available(&KernelRoots::here()) }
+        Self { gpu: nvml::free(), host: here::memory_available() }
     }
 }
 
@@ -98,13 +95,13 @@ mod tests {
         let auto = MemoryBudget::find_blocking(MemoryBudgetSetting::Auto).bytes.unwrap();
         assert!(auto > 1 << 20, "{auto}");
         if !fixed.is_of_gpus {
-            assert!(auto < host::capacity(&KernelRoots::here()).unwrap(), "a reserve is left for other programs");
+            assert!(auto < here::memory_capacity().unwrap(), "a reserve is left for other programs");
         }
     }
 
     #[tokio::test]
     async fn the_memory_of_a_whole_group_is_counted() {
-        let own = ProcStat::of(std::process::id() as i32).unwrap().group;
+        let own = here::stat(std::process::id() as i32).unwrap().group;
         let host_budget = MemoryBudget::unlimited();
         let before = host_budget.used_by(own).await.unwrap();
         let more = std::hint::black_box(vec![1u8; 64 << 20]);

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
 
+use crate::file_replacement::{BY_UMASK, replace_unsynced};
 use crate::hex::hex;
 use crate::worker::bounds::{LEARNED_FILE_BYTES, LEARNED_MODELS, LEARNED_TOLERANCE};
 use crate::worker::plan::{Plan, Program};
@@ -85,6 +86,7 @@ impl MemoryKey {
                 engine.extra_args.words.iter().for_each(|argument| add(argument));
             }
             Program::Command { argv, .. } => argv.iter().for_each(|word| add(word)),
+            Program::RpcServer(program) => add(&program.address.to_string()),
         }
         Self(hex(&hash.finalize()[..16]))
     }
@@ -211,12 +213,7 @@ fn write(path: &Path, entries: Vec<LearnedEntry>) -> io::Result<()> {
     }
     let mut text = serde_json::to_string_pretty(&LearnedFile { version: VERSION, entries })?;
     text.push('\n');
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(".new");
-    fs::write(&draft, text).and_then(|()| fs::rename(&draft, path)).inspect_err(|_| {
-        // A full disk leaves an empty one.
-        let _ = fs::remove_file(&draft);
-    })
+    replace_unsynced(path, text.as_bytes(), BY_UMASK)
 }
 
 #[cfg(test)]
@@ -293,7 +290,7 @@ mod tests {
         let path = folder.path().join("taken/learned.json");
         fs::write(folder.path().join("taken"), "a file in place of the folder").unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o500)).unwrap();
-        for path in [path, folder.path().join("read-only"), "/proc/none/learned.json".into()] {
+        for path in [path, folder.path().join("read-only"), "/dev/null/learned.json".into()] {
             let learned = LearnedMemory::load(&path);
             assert!(record(&learned, "a", 7));
             assert_eq!(learned.bytes(&key("a")), Some(7), "it is known until the end of the service");

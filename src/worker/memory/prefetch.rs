@@ -10,13 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
-use super::host;
-use super::kernel::KernelRoots;
 use crate::models;
+use crate::os::here;
 use crate::pause_clock::ActiveInstant;
 use crate::worker::bounds::{PREFETCH_BUFFER, PREFETCH_LOOK, PREFETCH_REPORT};
 
@@ -36,7 +34,7 @@ pub(crate) enum PrefetchOutcome {
 /// Reads the model at `file` with all its parts, unless no byte is read for `patience`. May be dropped at any time: the
 /// reading thread ends at its next buffer, or when its read returns from the kernel.
 pub(crate) async fn prefetch(model: &str, file: &Path, patience: Duration) -> PrefetchOutcome {
-    follow(Arc::default(), model, file, patience, host::available(&KernelRoots::here())).await
+    follow(Arc::default(), model, file, patience, here::memory_available()).await
 }
 
 async fn follow(
@@ -148,8 +146,7 @@ impl ModelReader {
         let mut buffer = vec![0; PREFETCH_BUFFER];
         for (path, size) in files.iter().zip(sizes) {
             let file = File::open(path)?;
-            // SEQUENTIAL makes the kernel read further ahead. WILLNEED for the whole file could not be stopped.
-            let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
+            here::advise_sequential(&file);
             // Without the limit, a file that keeps growing would be read without end.
             self.read(file.take(size), &mut buffer)?;
         }

@@ -14,7 +14,7 @@ use crate::models::ModelKind;
 use crate::settings::values::GpuLayers;
 use crate::worker::arguments::help::LlamaHelp;
 use crate::worker::arguments::own_flags::{PROJECTOR_FLAG, http_threads, load_mode, may_take};
-use crate::worker::plan::{Plan, Program};
+use crate::worker::plan::{Plan, Program, RpcServerProgram};
 
 /// The inputs of a command line.
 pub(crate) struct Launch<'a> {
@@ -33,6 +33,7 @@ impl Launch<'_> {
         match &self.plan.program {
             Program::LlamaServer { binary, file, kind } => self.llama_server(binary, file, *kind),
             Program::Command { argv, .. } => self.command(argv),
+            Program::RpcServer(program) => self.rpc_server(program),
         }
     }
 
@@ -93,8 +94,7 @@ impl Launch<'_> {
         let mut environment = self.inherited();
         environment.push(("HOME".to_owned(), self.runtime_dir.home().into()));
         environment.push(("XDG_CONFIG_HOME".to_owned(), self.runtime_dir.home().into()));
-        // Without this variable an abort forks a debugger, which may hang while the GPU memory is still allocated.
-        environment.push(("GGML_NO_BACKTRACE".to_owned(), "1".into()));
+        environment.push(no_backtrace());
         CommandLine { program: binary.to_owned(), arguments, environment }
     }
 
@@ -105,11 +105,36 @@ impl Launch<'_> {
         CommandLine { program, arguments: words.collect(), environment: self.inherited() }
     }
 
+    fn rpc_server(&self, program: &RpcServerProgram) -> CommandLine {
+        let RpcServerProgram { binary, address, devices, memory, keeps_cache, takes_threads, arguments } = program;
+        let mut words =
+            vec!["--host".to_owned(), address.ip().to_string(), "--port".to_owned(), address.port().to_string()];
+        let mut add = |flag: &str, value: String| words.extend([flag.to_owned(), value]);
+        let threads = self.plan.engine.threads;
+        if let Some(threads) = Some(threads).filter(|threads| *threads > 0).or_else(|| self.cpus.limit())
+            && *takes_threads
+        {
+            add("--threads", threads.to_string());
+        }
+        devices.iter().for_each(|devices| add("--device", devices.clone()));
+        memory.iter().for_each(|memory| add("--mem", memory.clone()));
+        words.extend(keeps_cache.then(|| "--cache".to_owned()));
+        words.extend(arguments.iter().cloned());
+        let mut environment = self.inherited();
+        environment.push(no_backtrace());
+        CommandLine { program: binary.clone(), arguments: words.into_iter().map(OsString::from).collect(), environment }
+    }
+
     /// Returns the inherited variables, and the one that marks the process for `leftovers.rs`.
     fn inherited(&self) -> Vec<(String, OsString)> {
         let inherited = self.plan.environment.iter().map(|(name, value)| (name.clone(), value.into()));
         inherited.chain([(RUNTIME_DIR_VARIABLE.to_owned(), self.runtime_dir.path().into())]).collect()
     }
+}
+
+/// Without this variable an abort forks a debugger, which may hang while the GPU memory is still allocated.
+fn no_backtrace() -> (String, OsString) {
+    ("GGML_NO_BACKTRACE".to_owned(), "1".into())
 }
 
 #[cfg(test)]
@@ -191,6 +216,35 @@ mod tests {
         assert_eq!(line.arguments, ["--port=4321", "4321", "--model", "{x}"]);
         assert_eq!(variable(&line, "HOME").unwrap(), "/home/u");
         assert_eq!(variable(&line, RUNTIME_DIR_VARIABLE).unwrap(), &runtime_dir);
+    }
+
+    #[test]
+    fn an_rpc_server_gets_its_address_and_what_it_may_take() {
+        let least = RpcServerProgram {
+            binary: "/bin/rpc-server".into(),
+            address: "10.0.0.2:50052".parse().unwrap(),
+            devices: None,
+            memory: None,
+            keeps_cache: false,
+            takes_threads: false,
+            arguments: Vec::new(),
+        };
+        let all = RpcServerProgram {
+            devices: Some("CUDA0,CUDA1".to_owned()),
+            memory: Some("8192,4096".to_owned()),
+            keeps_cache: true,
+            takes_threads: true,
+            arguments: vec!["--verbose".to_owned()],
+            ..least.clone()
+        };
+        let words = |program| command_line_on(Cpus { allowed: 3, online: 16 }, "0", Program::RpcServer(program)).0;
+        assert_eq!(words(least).arguments, ["--host", "10.0.0.2", "--port", "50052"]);
+        let line = words(all);
+        let expected =
+            "--host 10.0.0.2 --port 50052 --threads 3 --device CUDA0,CUDA1 --mem 8192,4096 --cache --verbose";
+        assert_eq!(line.arguments, expected.split(' ').collect::<Vec<_>>());
+        assert_eq!(variable(&line, "HOME").unwrap(), "/home/u", "its cache is there");
+        assert_eq!(variable(&line, "GGML_NO_BACKTRACE").unwrap(), "1");
     }
 
     #[test]

@@ -69,6 +69,11 @@ impl HelpReader {
         help
     }
 
+    /// Returns what a program prints when it is asked for its help; `None` if it prints nothing in [`HELP_PATIENCE`].
+    pub async fn text(&self, binary: &Path, environment: &[(String, String)]) -> Option<String> {
+        tokio::time::timeout(HELP_PATIENCE, self.run(binary, environment)).await.ok()?.filter(|text| !text.is_empty())
+    }
+
     /// Runs the program and returns its output; `None` if it cannot be started or its output is too long. If this is
     /// cancelled, the program is killed with everything that it started.
     async fn run(&self, binary: &Path, environment: &[(String, String)]) -> Option<String> {

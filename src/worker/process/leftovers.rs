@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::runtime_dir::{AbandonedDir, RUNTIME_DIR_VARIABLE, RuntimeDir};
+use crate::os::here;
+use crate::os::identity::ProcessIdentity;
 use crate::worker::bounds::{LEFTOVER_GRACE, LEFTOVER_POLL, LEFTOVER_SEARCH};
 use crate::worker::memory::gpu;
-use crate::worker::procfs::{self, ProcStat, ProcessIdentity};
 
 /// Ends the processes that earlier gateways left running, removes their runtime directories, and waits until the GPU
 /// memory is released. Returns early when `stop` is cancelled.
@@ -86,7 +87,7 @@ impl Cleared {
     }
 }
 
-/// Runs a search of `/proc` on a thread that may block, because reading it may hang with a process. Returns `None` when
+/// Runs a search among the processes on a thread that may block, because reading one may hang with it. Returns `None` when
 /// it takes longer than [`LEFTOVER_SEARCH`].
 async fn run_blocking(work: impl FnOnce() -> Cleared + Send + 'static) -> Option<Cleared> {
     let outcome = tokio::time::timeout(LEFTOVER_SEARCH, tokio::task::spawn_blocking(work)).await;
@@ -114,7 +115,7 @@ fn clear_all(marks: &[Mark]) -> Cleared {
         }
         for target in found {
             // Checked again right before the signal, because the pid may belong to another process by now.
-            if ProcStat::of(target.pid).is_ok_and(|stat| stat.start == target.start) {
+            if here::stat(target.pid).is_ok_and(|stat| stat.start == target.start) {
                 let _ = kill(Pid::from_raw(target.pid), Signal::SIGKILL);
                 cleared.ended.insert(target.pid);
             }
@@ -138,13 +139,12 @@ fn find(marks: &[Mark]) -> io::Result<Vec<Found>> {
         .map(|leader| leader.pid)
         .collect();
     let mut found = Vec::new();
-    for pid in procfs::pids()? {
-        let Ok(stat) = ProcStat::of(pid) else { continue };
-        if pid == own || stat.has_ended() {
+    for (pid, stat) in here::stats()? {
+        if pid == own || stat.has_ended {
             continue;
         }
         let has_mark =
-            || procfs::variable(pid, RUNTIME_DIR_VARIABLE).is_some_and(|dir| marks.iter().any(|mark| mark.dir == dir));
+            || here::variable(pid, RUNTIME_DIR_VARIABLE).is_some_and(|dir| marks.iter().any(|mark| mark.dir == dir));
         if leaders.contains(&pid) || leaders.contains(&stat.group) || has_mark() {
             found.push(Found { pid, start: stat.start });
         }

@@ -20,8 +20,9 @@ struct Taken {
 
 /// A port that belongs to one worker until this is dropped.
 pub(crate) struct BackendPort {
-    number: u16,
-    ports: PortPool,
+    address: SocketAddr,
+    /// Where it is given back; `None` if it was not taken from there.
+    ports: Option<PortPool>,
 }
 
 impl PortPool {
@@ -56,7 +57,7 @@ impl PortPool {
 
     fn assign(&self, taken: &mut Taken, number: u16) -> BackendPort {
         taken.ports.insert(number);
-        BackendPort { number, ports: self.clone() }
+        BackendPort { address: SocketAddr::from((Ipv4Addr::LOCALHOST, number)), ports: Some(self.clone()) }
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -65,15 +66,22 @@ impl PortPool {
 }
 
 impl BackendPort {
-    /// Returns the loopback address with this port.
+    /// Returns the address that a user has chosen for the worker.
+    pub(crate) fn chosen(address: SocketAddr) -> Self {
+        Self { address, ports: None }
+    }
+
+    /// Returns the address; of a port of the pool, that on the loopback interface.
     pub(crate) fn address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.number))
+        self.address
     }
 }
 
 impl Drop for BackendPort {
     fn drop(&mut self) {
-        self.ports.taken().ports.remove(&self.number);
+        if let Some(ports) = &self.ports {
+            ports.taken().ports.remove(&self.address.port());
+        }
     }
 }
 
@@ -92,17 +100,17 @@ mod tests {
     fn ports_are_unique_and_a_returned_port_is_used_last() {
         let (ports, first) = (PortPool::default(), first_of_free(4));
         let mut held: Vec<BackendPort> = (0..3).map(|_| ports.take(first).unwrap()).collect();
-        let numbers = |held: &[BackendPort]| held.iter().map(|port| port.number).collect::<Vec<_>>();
+        let numbers = |held: &[BackendPort]| held.iter().map(|port| port.address.port()).collect::<Vec<_>>();
         assert_eq!(numbers(&held), [first, first + 1, first + 2]);
         drop(held.remove(0));
-        assert_eq!(ports.take(first).unwrap().number, first + 3, "a client may still use the returned port");
+        assert_eq!(ports.take(first).unwrap().address.port(), first + 3, "a client may still use the returned port");
     }
 
     #[test]
     fn the_system_picks_unique_ports_when_no_configured_port_is_free() {
         let ports = PortPool::default();
         let held: Vec<BackendPort> = (0..2 * BACKEND_PORT_TRIES).map(|_| ports.take(u16::MAX).unwrap()).collect();
-        let numbers: BTreeSet<u16> = held.iter().map(|port| port.number).collect();
+        let numbers: BTreeSet<u16> = held.iter().map(|port| port.address.port()).collect();
         assert_eq!(numbers.len(), held.len());
         drop(held);
         assert!(ports.taken().ports.is_empty());

@@ -43,7 +43,7 @@ pub async fn reap_orphans(spawner: Spawner, stop: CancellationToken) {
 mod tests {
     use super::super::spawner::{CommandLine, Process, code_and_signal};
     use super::*;
-    use crate::worker::procfs::{self, ProcStat};
+    use crate::os::here;
     use std::time::Duration;
     use tokio::time::timeout;
     use tokio_util::task::TaskTracker;
@@ -58,13 +58,15 @@ mod tests {
 
     fn children_of_this_process() -> Vec<i32> {
         let own = nix::unistd::getpid().as_raw();
-        let is_child = |pid: &i32| ProcStat::of(*pid).is_ok_and(|stat| stat.parent == own);
-        procfs::pids().unwrap().into_iter().filter(is_child).collect()
+        let children = here::stats().unwrap().into_iter().filter(|(_, stat)| stat.parent == own);
+        children.map(|(pid, _)| pid).collect()
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn orphans_are_reaped_and_the_status_of_tracked_children_is_left_to_tokio() {
         let spawner = Spawner::start(tokio::runtime::Handle::current(), None).unwrap();
+        // The guard of the children may be a child too.
+        let before = children_of_this_process();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(reap_orphans(spawner.clone(), stop.clone()));
         let (stopped, reaper) = (stop.clone(), spawner.clone());
@@ -77,7 +79,7 @@ mod tests {
             let mut process = shell(&spawner, "(true &); exit 7").await;
             // The process has ended and its status was not collected yet, so a wrong reaper could take it.
             timeout(DEADLINE, async {
-                while !ProcStat::of(process.pid()).is_ok_and(|stat| stat.has_ended()) {
+                while !here::stat(process.pid()).is_ok_and(|stat| stat.has_ended) {
                     tokio::task::yield_now().await;
                 }
                 spawner.reap().await
@@ -87,7 +89,7 @@ mod tests {
             assert_eq!(code_and_signal(process.wait().await.unwrap()), (Some(7), None));
         }
         timeout(DEADLINE, async {
-            while !children_of_this_process().is_empty() {
+            while children_of_this_process().iter().any(|child| !before.contains(child)) {
                 tokio::task::yield_now().await;
             }
         })

@@ -13,7 +13,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::HeaderValue;
 
-use crate::worker::procfs::ProcessIdentity;
+use crate::os::here;
+use crate::os::identity::ProcessIdentity;
 
 /// The environment variable with the path of the runtime directory. It marks the process and all that it starts.
 pub(crate) const RUNTIME_DIR_VARIABLE: &str = "LLAMAGATE_DEN";
@@ -197,7 +198,8 @@ fn random_key() -> io::Result<(String, HeaderValue)> {
 
 /// Returns the directories in which runtime directories are created, in order of preference: shared memory first.
 fn parents() -> Vec<PathBuf> {
-    let mut parents = vec![PathBuf::from("/dev/shm"), std::env::temp_dir(), PathBuf::from("/var/tmp")];
+    let disk = [std::env::temp_dir(), PathBuf::from("/var/tmp")];
+    let mut parents: Vec<PathBuf> = here::memory_folder().into_iter().chain(disk).collect();
     parents.dedup();
     parents
 }

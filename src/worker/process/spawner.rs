@@ -1,6 +1,6 @@
 //! Starts, signals and ends processes, each with everything it forked. The only file with `unsafe`.
 //!
-//! Linux sends the parent-death signal when the *thread* that forked ends, not the process (`PR_SET_PDEATHSIG` in
+//! Linux ends a child with the *thread* that forked it, not with the process (`PR_SET_PDEATHSIG` in
 //! `prctl(2)`). So one thread, which lives as long as the program, forks all children; [`Spawner`] sends it the orders.
 
 use std::ffi::OsString;
@@ -20,6 +20,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 
 use super::children::TrackedChildren;
+use crate::os::here::ChildrenGuard;
 use crate::worker::bounds::{KILL_GRACE, SPAWN_QUEUE, STOP_GRACE};
 
 /// A complete command line: the child gets this environment and no other variables.
@@ -42,14 +43,14 @@ pub struct Spawner(mpsc::SyncSender<SpawnerOrder>);
 impl Spawner {
     /// Starts the thread. A program must do this only once, because two threads would reap each other's children. The
     /// thread ends when the last `Spawner` is dropped, and its children end with it. `descriptors` is the soft and the
-    /// hard limit on open files of the children. From now on orphans of the children become children of this process (a
-    /// subreaper) instead of pid 1.
+    /// hard limit on open files of the children. From now on orphans of the children become children of this process, where
+    /// the system can do that.
     ///
     /// # Errors
     ///
     /// The thread cannot be started.
     pub fn start(runtime: tokio::runtime::Handle, descriptors: Option<(u64, u64)>) -> io::Result<Self> {
-        nix::sys::prctl::set_child_subreaper(true)?;
+        let guard = ChildrenGuard::start()?;
         let (orders, queue) = mpsc::sync_channel(SPAWN_QUEUE);
         std::thread::Builder::new().name("spawner".to_owned()).spawn(move || {
             let _runtime = runtime.enter();
@@ -57,7 +58,7 @@ impl Spawner {
             while let Ok(order) = queue.recv() {
                 match order {
                     SpawnerOrder::Spawn(line, answer) => {
-                        let process = Process::spawn(line, descriptors);
+                        let process = Process::spawn(line, descriptors, &guard);
                         if let Ok(process) = &process {
                             children.add(process.pid());
                         }
@@ -103,10 +104,12 @@ pub(crate) struct Process {
     /// The exit status, once the child has ended. The group must not be signalled after that.
     ended: Option<ExitStatus>,
     output: Option<pipe::Receiver>,
+    /// Ends the group with this program.
+    guard: ChildrenGuard,
 }
 
 impl Process {
-    fn spawn(line: CommandLine, descriptors: Option<(u64, u64)>) -> io::Result<Self> {
+    fn spawn(line: CommandLine, descriptors: Option<(u64, u64)>, guard: &ChildrenGuard) -> io::Result<Self> {
         let (reader, writer) = io::pipe()?;
         // Converted before the start, so that no error afterwards leaves a child without a `Process`.
         let output = Some(receiver(reader)?);
@@ -120,12 +123,13 @@ impl Process {
             .stdout(writer.try_clone()?)
             .stderr(writer)
             .process_group(0);
-        prepare(&mut command, descriptors);
+        prepare(&mut command, descriptors, guard.in_child()?);
         let child = command.spawn()?;
         // The command holds write ends of the pipe. While one is open, the reader never gets the end of the output.
         drop(command);
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(Errno::ESRCH)?;
-        Ok(Self { child, group: Pid::from_raw(pid), ended: None, output })
+        guard.add(pid);
+        Ok(Self { child, group: Pid::from_raw(pid), ended: None, output, guard: guard.clone() })
     }
 
     /// Returns the process id, which is also the id of its group.
@@ -151,6 +155,7 @@ impl Process {
         // The kernel does not reuse the group id while a member lives, so this signal reaches only what the child
         // forked.
         let _ = killpg(self.group, Signal::SIGKILL);
+        self.guard.forget(self.pid());
         self.ended = Some(status);
         Ok(status)
     }
@@ -189,6 +194,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.signal(Signal::SIGKILL);
+        self.guard.forget(self.pid());
     }
 }
 
@@ -196,23 +202,24 @@ fn receiver(reader: PipeReader) -> io::Result<pipe::Receiver> {
     pipe::Receiver::from_owned_fd(OwnedFd::from(reader))
 }
 
-/// Makes the kernel kill the child when the thread that forks it ends, which happens however this program ends. Also
+/// Makes the child end with this program, however it ends: `guarded` is what the child does for that. Also
 /// sets the limits on open files that this program was started with, because a soft limit above 1024 breaks programs
 /// that use `select(2)`, and turns off core dumps.
-fn prepare(command: &mut Command, descriptors: Option<(u64, u64)>) {
-    let parent = nix::unistd::getpid();
+fn prepare(
+    command: &mut Command,
+    descriptors: Option<(u64, u64)>,
+    guarded: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+) {
     let in_child = move || {
         if let Some((soft, hard)) = descriptors {
             setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
         }
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-        // If the parent died before `prctl`, the signal will never come, and the child has another parent by now.
-        if nix::unistd::getppid() == parent { Ok(()) } else { Err(io::Error::from(Errno::ESRCH)) }
+        guarded()
     };
-    #[expect(unsafe_code, reason = "pre_exec is the only way to run prctl and setrlimit in the child")]
+    #[expect(unsafe_code, reason = "pre_exec is the only way to make system calls in the child")]
     // SAFETY: between fork and exec only async-signal-safe calls are allowed. `in_child` makes only plain system
-    // calls, allocates nothing and takes no lock.
+    // calls, allocates nothing and takes no lock, and neither does what `ChildrenGuard::in_child` returns.
     unsafe {
         command.pre_exec(in_child);
     }

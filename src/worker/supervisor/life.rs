@@ -15,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::owner::{LifeEnd, Owner, StartFailure};
+use super::peers::LifePeers;
 use crate::dial::{DialTarget, OpenConnections};
+use crate::os::here;
+use crate::os::oom_kills::{OomCounters, OomKill};
 use crate::settings::values::GpuLayers;
 use crate::telemetry::files::{LogTail, pump};
 use crate::telemetry::log::{CLOCK, queued_writer};
@@ -29,8 +32,6 @@ use crate::worker::handle::LastExit;
 use crate::worker::health::load_progress::is_about_a_request;
 use crate::worker::load_phases::LoadPhases;
 use crate::worker::memory::gpu;
-use crate::worker::memory::kernel::KernelRoots;
-use crate::worker::memory::oom_kills::OomKills;
 use crate::worker::memory::reservation::Reservation;
 use crate::worker::plan::Program;
 use crate::worker::process::command::Launch;
@@ -57,11 +58,13 @@ pub(super) struct ProcessLife {
     /// The task that reads its output. In a set of this life, so that it is aborted with it.
     log_pumps: JoinSet<()>,
     /// The kernel's count of OOM kills before its start.
-    oom_kills: (KernelRoots, OomKills),
+    oom_kills: OomCounters,
     /// The memory that it may use.
     pub(super) reservation: Reservation,
     /// Keeps the port from other workers as long as this process may listen on it.
     pub(super) port: BackendPort,
+    /// The `rpc-server`s of its model, and what watches them.
+    pub(super) peers: LifePeers,
 }
 
 /// Why watching a process ended.
@@ -86,8 +89,14 @@ impl Owner {
     /// The preparation or the start failed, or the demand went while it was prepared.
     pub(super) async fn start_process(&mut self, stop: &CancellationToken) -> Result<ProcessLife, StartFailure> {
         let (reservation, prefetch) = self.prepare_while_wanted(stop).await?;
+        let peers = LifePeers::of(std::mem::take(&mut self.peers.known));
         let mut runtime_dir = RuntimeDir::new().map_err(io::Error::other)?;
-        let port = self.shared.ports.take(self.plan.engine.port_backend)?;
+        let port = match &self.plan.program {
+            Program::RpcServer(program) => BackendPort::chosen(program.address.into()),
+            Program::LlamaServer { .. } | Program::Command { .. } => {
+                self.shared.ports.take(self.plan.engine.port_backend)?
+            }
+        };
         // A command does not get the key, so requests to it carry none.
         let is_llama_server = matches!(self.plan.program, Program::LlamaServer { .. });
         let authorization = is_llama_server.then(|| runtime_dir.authorization());
@@ -100,13 +109,12 @@ impl Owner {
         let plan = &self.plan;
         let help = match &plan.program {
             Program::LlamaServer { binary, .. } => self.shared.help.read(binary, &plan.environment).await,
-            Program::Command { .. } => None,
+            Program::Command { .. } | Program::RpcServer(_) => None,
         };
         let (address, cpus) = (port.address(), Cpus::here());
         let launch = Launch { plan, address, runtime_dir: &runtime_dir, cpus, help: help.as_deref() };
-        let roots = KernelRoots::here();
         // Counted before the start, so that a process that is killed at once is seen too.
-        let oom_kills = OomKills::count(&roots);
+        let oom_kills = here::oom_counters();
         let phases = Arc::new(Mutex::new(LoadPhases::begin(Instant::now())));
         let mut process = self.shared.spawner.spawn(launch.command_line()).await?;
         if let Err(error) = runtime_dir.record_process(process.pid()) {
@@ -132,9 +140,10 @@ impl Owner {
             prefetch,
             runtime_dir,
             log_pumps,
-            oom_kills: (roots, oom_kills),
+            oom_kills,
             reservation,
             port,
+            peers,
         })
     }
 
@@ -206,10 +215,11 @@ impl Owner {
         let ended = leftovers::clear(&mut life.runtime_dir, life.process.pid()).await;
         // The last lines, which name the cause, may still be in the pipe.
         let _ = tokio::time::timeout(LOG_PUMP_GRACE, life.log_pumps.join_next()).await;
-        let (roots, oom_kills) = &life.oom_kills;
-        let memory = oom_kills.since(roots);
+        let memory = OomKill::between(&life.oom_kills, &here::oom_counters());
+        let lost_peers = self.stop.run_until_cancelled(self.lost_peers(&mut life.peers)).await.unwrap_or_default();
         let tail = life.log_tail.lock().unwrap_or_else(PoisonError::into_inner);
-        let diagnosis = diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory });
+        let diagnosis =
+            diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory, lost_peers: &lost_peers });
         drop(tail);
         self.release_memory(life.reservation, ended);
         LifeEnd::Exited(LastExit::new(&self.plan, code, signal, diagnosis))

@@ -7,6 +7,7 @@
 //! - `context.rs`: the resources that all workers of a service share
 //! - `life.rs`: one life of a process: its start and its end
 //! - `owner.rs`: the data of the owner of a worker, and how it publishes a change of state
+//! - `peers.rs`: the `rpc-server`s of the worker's model, from before its start until after its end
 //! - `prepare.rs`: the preparation of a start
 //! - `restart_budget.rs`: how many restarts are left, and the backoff before each
 //! - `watch.rs`: probes one life of a process until it ends or has to end
@@ -15,6 +16,7 @@ mod asleep;
 pub(super) mod context;
 mod life;
 mod owner;
+mod peers;
 mod prepare;
 mod restart_budget;
 mod watch;
@@ -43,6 +45,7 @@ use crate::worker::state::{WorkerEvent, WorkerState};
 use crate::worker::worker_metrics::WorkerMetrics;
 use context::WorkerContext;
 use owner::{LifeEnd, Owner, Shortage, StartFailure};
+use peers::OwnerPeers;
 use restart_budget::{Restart, RestartBudget};
 
 /// Starts the owner of a worker on `tasks`. The owner ends, after its process, when `stop` is cancelled. The workers of
@@ -85,6 +88,7 @@ pub fn supervise(
         local,
         status: sender,
         shortage: Shortage::default(),
+        peers: OwnerPeers::default(),
         crash_suspects,
         crash_key: None,
         memory_release: None,
@@ -127,6 +131,7 @@ impl Owner {
                     Some(()) => continue,
                     None => return self.apply(WorkerEvent::StopAsked),
                 },
+                Err(StartFailure::PeersUnusable(losses)) => Some(self.record_unusable_peers(&losses)),
                 Err(StartFailure::Failed(diagnosis)) => {
                     self.record_exit(LastExit::new(&self.plan, None, None, diagnosis))
                 }

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::context::WorkerContext;
+use super::peers::OwnerPeers;
 use super::restart_budget::RestartBudget;
 use crate::models::ModelError;
 use crate::pause_clock;
@@ -25,6 +26,7 @@ use crate::worker::handle::{LastExit, LocalFacts, WorkerStatus};
 use crate::worker::local_errors::shortage;
 use crate::worker::memory::learned::{FileState, MemoryKey};
 use crate::worker::memory::ledger::CrowdedOut;
+use crate::worker::peers::fault::PeerLoss;
 use crate::worker::plan::Plan;
 use crate::worker::process::blocking::BlockingTask;
 use crate::worker::served_files::ServedFiles;
@@ -47,6 +49,7 @@ pub(super) struct Owner {
     pub(super) file_size: Option<u64>,
     pub(super) restart_budget: RestartBudget,
     pub(super) shortage: Shortage,
+    pub(super) peers: OwnerPeers,
     pub(super) demand: OwnerDemand,
     /// Whether the next start follows the end of a process.
     pub(super) is_restart: bool,
@@ -85,6 +88,8 @@ pub(super) enum StartFailure {
     Failed(Diagnosis),
     /// There is not enough memory beside pinned models.
     CrowdedOut(CrowdedOut),
+    /// These `rpc-server`s of its model cannot be used.
+    PeersUnusable(Vec<PeerLoss>),
 }
 
 impl From<io::Error> for StartFailure {

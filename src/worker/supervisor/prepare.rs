@@ -31,7 +31,8 @@ impl Owner {
     ///
     /// # Errors
     ///
-    /// The model file is unusable, this machine is short of something, or the model does not fit beside pinned models.
+    /// The model file or an `rpc-server` is unusable, this machine is short of something, or the model does not fit beside
+    /// pinned models.
     pub(super) async fn prepare(
         &mut self,
         stop: &CancellationToken,
@@ -45,10 +46,12 @@ impl Owner {
         }
         let file = match &self.plan.program {
             Program::LlamaServer { file, .. } => Some(file.clone()),
-            Program::Command { .. } => None,
+            Program::Command { .. } | Program::RpcServer(_) => None,
         };
         let file_state = self.check_files(file.clone()).await?;
         self.file_size = file_state.as_ref().map(|state| state.size);
+        // Before the reservation: no other model has to leave for one that cannot be loaded.
+        self.greet_peers().await?;
         let shared = Arc::clone(&self.shared);
         let memory = shared.memory.wait().await;
         let key = MemoryKey::of(&self.plan, file_state, memory.budget.is_of_gpus);

@@ -23,6 +23,7 @@ use crate::worker::health::hang::{HangDetector, HangFinding};
 use crate::worker::health::listening;
 use crate::worker::health::load_progress::{LoadProgress, LoadSigns};
 use crate::worker::health::probe::{LLAMA_HEALTH, Probe, ProbeOutcome, Silence};
+use crate::worker::health::rpc_server::RpcServerProbe;
 use crate::worker::load_phases::LoadPhases;
 use crate::worker::plan::Program;
 use crate::worker::state::{WorkerEvent, WorkerState};
@@ -58,7 +59,7 @@ impl LoadingGuard {
 impl Drop for LoadingGuard {
     fn drop(&mut self) {
         self.end();
-        self.0.kv_cache.set(0.0);
+        self.0.kv_cache.reset();
     }
 }
 
@@ -79,13 +80,15 @@ struct WatchState<'a> {
     hang: HangDetector,
     /// For probes that could not be sent.
     warning: ThrottledWarning,
+    rpc_server: RpcServerProbe,
     ticks: Interval,
 }
 
 impl Owner {
     /// Probes a running process until it has ended or must be ended.
     pub(super) async fn watch(&mut self, life: &mut ProcessLife, stop: &CancellationToken) -> WatchEnd {
-        let ProcessLife { process, endpoint, log_tail, phases, says_ready, prefetch, reservation, port, .. } = life;
+        let ProcessLife { process, endpoint, log_tail, phases, says_ready, prefetch, reservation, port, peers, .. } =
+            life;
         let load = LoadInfo { phases, prefetch: *prefetch };
         let started = ActiveInstant::now();
         let loading = LoadingGuard::begin(&self.local, self.file_size);
@@ -95,6 +98,7 @@ impl Owner {
             silence: Silence::default(),
             hang: HangDetector::new(started, None),
             warning: ThrottledWarning::default(),
+            rpc_server: RpcServerProbe::default(),
             ticks: ticks_every(PROBE_INTERVAL_LOADING, Duration::ZERO),
         };
         let mut draining = None;
@@ -105,6 +109,7 @@ impl Owner {
             let is_due = tokio::select! {
                 status = process.wait() => return WatchEnd::Exited(status),
                 () = stop.cancelled() => return WatchEnd::StopAsked,
+                () = peers.lost() => return WatchEnd::Kill(KillReason::PeerLost),
                 () = self.unused(endpoint) => return WatchEnd::Unused,
                 () = endpoint.idle(), if draining.is_some() => {
                     // Its memory may not be needed any more; then it is told so.
@@ -169,6 +174,7 @@ impl Owner {
                 if !had_served {
                     loading.end();
                     reservation.mark_ready(endpoint);
+                    peers.begin_watch();
                     self.measure_memory(process.pid(), None, reservation).await;
                 }
             }
@@ -206,6 +212,7 @@ impl Owner {
         let health = async {
             match &self.plan.program {
                 Program::Command { health, .. } => self.shared.prober.probe(endpoint, health).await,
+                Program::RpcServer(program) => seen.rpc_server.probe(pid, program.address).await,
                 Program::LlamaServer { .. } if state.has_served() => {
                     self.shared.prober.probe(endpoint, LLAMA_HEALTH).await
                 }
@@ -284,18 +291,15 @@ impl Owner {
         None
     }
 
-    /// Records how much of its KV cache llama-server uses. One without requests is not asked; one that does not answer
+    /// Records how much of its KV cache llama-server uses. One without requests is asked only once; one that does not answer
     /// keeps its last value.
     async fn look_at_kv_cache(&self, endpoint: &Endpoint) {
         let engine = &self.plan.engine;
-        let usage = match endpoint.idle_since() {
-            Some(_) => Some(0.0),
-            None => {
-                let context = (engine.ctx.0 as u64).saturating_mul(engine.parallel.get() as u64);
-                self.shared.prober.kv_cache_usage(endpoint, context).await
-            }
-        };
-        if let Some(usage) = usage {
+        if endpoint.idle_since().is_some() && !self.local.kv_cache.set_idle() {
+            return;
+        }
+        let context = (engine.ctx.0 as u64).saturating_mul(engine.parallel.get() as u64);
+        if let Some(usage) = self.shared.prober.kv_cache_usage(endpoint, context).await {
             self.local.kv_cache.set(usage);
         }
     }

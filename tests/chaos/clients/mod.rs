@@ -63,6 +63,8 @@ pub(crate) struct TrafficClient<'a> {
     models: &'static [&'static str],
     /// Whether some of its requests are equal to those of other clients.
     repeats: bool,
+    /// Its longest pause between two requests, in milliseconds.
+    longest_pause: u64,
     connection: Option<(u64, RawClient)>,
 }
 
@@ -119,6 +121,9 @@ const FLEET_MIX: &[(u64, Make)] = &[
 /// were killed in a row had only requests of this key.
 const FLEET_REFUSALS: &[&str] = &["model_not_found", "key_suspended"];
 
+/// The same where some requests are equal.
+const REPEATED_FLEET_REFUSALS: &[&str] = &["model_not_found", "key_suspended", "request_kills_backend"];
+
 /// Refusals of a key that the key file does not contain; repeated ones are rate limited.
 const KEY_REFUSALS: &[&str] = &["invalid_api_key", "rate_limit_exceeded"];
 
@@ -134,6 +139,7 @@ impl<'a> TrafficClient<'a> {
             key,
             models: &[],
             repeats: false,
+            longest_pause: MAX_PAUSE_MS,
             connection: None,
         }
     }
@@ -148,10 +154,15 @@ impl<'a> TrafficClient<'a> {
         Self { repeats, ..self }
     }
 
+    /// Makes it pause for up to this many milliseconds between two requests.
+    pub(crate) fn with_pauses(self, longest_pause: u64) -> Self {
+        Self { longest_pause, ..self }
+    }
+
     /// Sends requests and checks the responses until the lane is finished.
     pub(crate) fn run(mut self) {
         while !self.shared.is_finished() {
-            let pause = Duration::from_millis(self.random.below(MAX_PAUSE_MS));
+            let pause = Duration::from_millis(self.random.below(self.longest_pause));
             match self.shared.try_begin() {
                 Some(_active) if !self.shared.is_stopping() => {
                     if let Err(problem) = self.send_next() {
@@ -291,7 +302,11 @@ impl<'a> TrafficClient<'a> {
         let counts = (!self.is_real).then_some((prompt_tokens, tokens));
         let client = Client::new(&target.url).key(&self.key);
         let body = self.with_model_name(body).to_string();
-        let refusals = if is_repeated { REPEATED_REFUSALS } else { self.fleet_refusals() };
+        let refusals = match (is_repeated, self.models.is_empty()) {
+            (true, true) => REPEATED_REFUSALS,
+            (true, false) => REPEATED_FLEET_REFUSALS,
+            (false, _) => self.fleet_refusals(),
+        };
         let expected = Expectation { refusals, may_join: is_repeated, ..Expectation::proxied(id, kind, counts) };
         PlannedRequest::new(client, "POST", path, body.as_bytes(), expected, CountedAs::Usage)
     }

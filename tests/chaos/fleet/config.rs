@@ -22,6 +22,8 @@ pub(crate) fn memory_gib(model: &str) -> u64 {
 #[derive(Debug, Clone)]
 pub(crate) struct FleetConfig {
     models: [ConfiguredModel; MODELS.len()],
+    /// What follows the models: further ones, and other sections.
+    more: String,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,8 +63,8 @@ impl ConfigChange {
 }
 
 impl FleetConfig {
-    /// Returns the configuration with all models.
-    pub(crate) fn complete() -> Self {
+    /// Returns the configuration with all models, and this text after them.
+    pub(crate) fn complete(more: String) -> Self {
         let model = |number: usize| ConfiguredModel {
             is_served: true,
             ctx: 1024,
@@ -70,7 +72,7 @@ impl FleetConfig {
             ttl_ms: if number < 2 { 300 } else { 0 },
             has_alias: false,
         };
-        Self { models: std::array::from_fn(model) }
+        Self { models: std::array::from_fn(model), more }
     }
 
     pub(crate) fn apply(&mut self, change: ConfigChange) {
@@ -102,6 +104,11 @@ impl FleetConfig {
                 "  {name}: {{file: {name}.gguf, memory: {memory}GiB, ctx: {ctx}, parallel: {parallel}{ttl}{alias}}}"
             );
         }
-        text
+        text + &self.more
+    }
+
+    /// Whether it has no other models.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.more.is_empty()
     }
 }

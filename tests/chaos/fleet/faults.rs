@@ -89,7 +89,7 @@ fn script(random: &mut Random) -> Value {
 }
 
 impl FleetGateway {
-    pub(super) fn apply(&mut self, fault: &FleetFault, shared: &Shared) -> Result<(), String> {
+    pub(crate) fn apply(&mut self, fault: &FleetFault, shared: &Shared) -> Result<(), String> {
         match fault {
             FleetFault::Kill(model, signal) => self.signal_workers(model, *signal),
             FleetFault::KillAll => MODELS.iter().for_each(|model| self.signal_workers(model, Signal::SIGKILL)),

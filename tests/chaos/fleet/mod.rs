@@ -26,36 +26,56 @@ use crate::{
     setup::{LOAD_TIMEOUT, QUEUE_TIMEOUT, REQUEST_TIMEOUT, STREAM_IDLE_TIMEOUT, set_times},
     shared::{FinishOnDrop, Shared, Target},
     support::{
-        gateway::{ADMIN, Gateway, USER},
+        gateway::{ADMIN, Backend, Gateway, USER},
+        model_file::Kind,
+        resources,
         scripted::Control,
     },
     test_gateway::send_signal,
 };
-use checks::{check_round, watch_workers};
-use config::{FleetConfig, MODELS};
-use faults::{FleetFault, FleetRepair};
+pub(crate) use checks::{check_round, watch_workers};
+use config::FleetConfig;
+pub(crate) use config::MODELS;
+use faults::FleetRepair;
+pub(crate) use faults::{FleetFault, draw};
 use nix::sys::signal::Signal;
 
 /// Clients that send requests at the same time.
-const CLIENTS: u64 = 10;
+pub(crate) const CLIENTS: u64 = 10;
 
 /// Longer than any request takes, so that no reload cuts one.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// LOAD_TIMEOUT with the real llama-server, on a busy machine.
+const REAL_LOAD_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// MAX_WAIT_BEFORE_DRAIN: a busy model is soon drained for another one.
 const WAIT_BEFORE_DRAIN: Duration = Duration::from_millis(300);
 
+/// What another lane adds to the six models.
+#[derive(Default)]
+pub(crate) struct FleetSetup {
+    /// Whether the llama-servers are real.
+    pub(crate) is_real: bool,
+    /// What follows the six models in the configuration.
+    pub(crate) more_config: String,
+    /// The files of further models of the fake.
+    pub(crate) more_files: Vec<(String, Kind)>,
+    pub(crate) settings: Vec<(&'static str, String)>,
+}
+
 /// The gateway of the lane.
 pub(crate) struct FleetGateway {
-    process: Gateway,
+    pub(crate) process: Gateway,
+    is_real: bool,
     config: FleetConfig,
     journals: BTreeMap<&'static str, JournalReader>,
     repairs: Vec<(Instant, FleetRepair)>,
     /// The models whose next starts follow a script.
     scripted: BTreeSet<&'static str>,
-    /// All processes of llama-servers that were seen.
-    seen: BTreeSet<u32>,
-    notes: BTreeMap<&'static str, usize>,
+    /// All processes of llama-servers that were seen, with their command lines: the kernel gives a process id again.
+    seen: BTreeMap<u32, Vec<String>>,
+    pub(crate) notes: BTreeMap<&'static str, usize>,
 }
 
 /// Runs the lane. Returns what happened, for the report.
@@ -64,7 +84,7 @@ pub(crate) struct FleetGateway {
 ///
 /// What is wrong, with the end of the gateway's log.
 pub(crate) fn run(random: Random, count: usize) -> Result<String, String> {
-    let mut gateway = FleetGateway::start();
+    let mut gateway = FleetGateway::start(FleetSetup::default());
     let outcome = run_faults(random, count, &mut gateway);
     outcome.map_err(|problem| {
         let output = gateway.process.output();
@@ -80,7 +100,7 @@ const LAST_LINES: usize = 100;
 fn run_faults(mut random: Random, count: usize, gateway: &mut FleetGateway) -> Result<String, String> {
     let mut client_random = Random::new(random.next(), 0);
     let step = |_| {
-        let fault = faults::draw(&mut random);
+        let fault = draw(&mut random);
         let longest = if random.chance(30) { 1200 } else { 300 };
         (fault, Duration::from_millis(random.below(longest)))
     };
@@ -115,7 +135,7 @@ fn run_faults(mut random: Random, count: usize, gateway: &mut FleetGateway) -> R
 }
 
 /// Returns the secret of one client. Each has its own, because a key is suspended that kills many workers in a row.
-fn client_key(n: u64) -> String {
+pub(crate) fn client_key(n: u64) -> String {
     format!("client-{n}-secret-0123456789")
 }
 
@@ -151,24 +171,31 @@ impl FaultLane for FleetLane<'_> {
 }
 
 impl FleetGateway {
-    fn start() -> Self {
-        let config = FleetConfig::complete();
-        let names = MODELS.map(|model| format!("{model}.gguf"));
-        let files: Vec<(&str, Value)> = names.iter().map(|name| (name.as_str(), json!({}))).collect();
+    pub(crate) fn start(setup: FleetSetup) -> Self {
+        let FleetSetup { is_real, more_config, more_files, settings } = setup;
+        let config = FleetConfig::complete(more_config);
         let clients: String = (0..CLIENTS).map(|n| format!("client{n}:{}:1000000\n", client_key(n))).collect();
         let keys = format!("admin:{ADMIN}:1000000 scope=inference,admin,metrics\nuser:{USER}:1000000\n{clients}");
-        let builder = Gateway::builder().fakes(&config.text(), &files).keys(&keys).set_all(&[
+        let backend = match is_real {
+            true => Backend::Reals { config: config.text() },
+            false => {
+                let six = MODELS.iter().map(|model| ((*model).to_owned(), Kind::Chat));
+                let file = |(name, kind): (String, Kind)| (format!("{name}.gguf"), json!({}), kind);
+                Backend::Fakes { config: config.text(), models: six.chain(more_files).map(file).collect() }
+            }
+        };
+        let builder = Gateway::builder().backend(backend).keys(&keys).set_all(&[
             ("RESTART_LIMIT", "1000000"),
             ("RESTART_WINDOW", "1s"),
             ("CLIENT_HEADER_TIMEOUT", "2s"),
             ("CLIENT_BODY_TIMEOUT", "1s"),
-            ("HANG_TIMEOUT", "1s"),
+            ("HANG_TIMEOUT", if is_real { "2s" } else { "1s" }),
             ("LOG_KEEP", "3"),
         ]);
         let builder = set_times(
             builder,
             &[
-                ("LOAD_TIMEOUT", LOAD_TIMEOUT),
+                ("LOAD_TIMEOUT", if is_real { REAL_LOAD_TIMEOUT } else { LOAD_TIMEOUT }),
                 ("QUEUE_TIMEOUT", QUEUE_TIMEOUT),
                 ("REQUEST_TIMEOUT", REQUEST_TIMEOUT),
                 ("STREAM_IDLE_TIMEOUT", STREAM_IDLE_TIMEOUT),
@@ -176,19 +203,21 @@ impl FleetGateway {
                 ("MAX_WAIT_BEFORE_DRAIN", WAIT_BEFORE_DRAIN),
             ],
         );
+        let builder = settings.into_iter().fold(builder, |builder, (name, value)| builder.set(name, value));
         let process = builder.set("MAX_REQUEST_BODY_SIZE", MAX_BODY).start_ready();
         FleetGateway {
             process,
+            is_real,
             config,
             journals: MODELS.iter().map(|model| (*model, JournalReader::of_one_model())).collect(),
             repairs: Vec::new(),
             scripted: BTreeSet::new(),
-            seen: BTreeSet::new(),
+            seen: BTreeMap::new(),
             notes: BTreeMap::new(),
         }
     }
 
-    fn target(&self) -> Target {
+    pub(crate) fn target(&self) -> Target {
         let (url, health_url) = (self.process.url().to_owned(), self.process.health_url().to_owned());
         Target { url, health_url, pid: self.process.pid(), gateway_number: 0 }
     }
@@ -199,15 +228,25 @@ impl FleetGateway {
         workers.into_iter().filter(|(_, of)| *of == model).map(|(pid, _)| pid).collect()
     }
 
-    fn signal_workers(&self, model: &str, signal: Signal) {
+    pub(crate) fn signal_workers(&self, model: &str, signal: Signal) {
         self.pids_of(model).into_iter().for_each(|pid| send_signal(pid, signal));
     }
 
+    fn remember_workers(&mut self) {
+        let workers = checks::workers(self.process.pid());
+        self.seen.extend(workers.into_iter().map(|(pid, _)| (pid, resources::cmdline(pid))));
+    }
+
     fn write_script(&mut self, model: &'static str, script: &Value) {
-        self.process.model_file(&format!("{model}.gguf")).rewrite_script(script);
+        if !self.is_real {
+            self.process.model_file(&format!("{model}.gguf")).rewrite_script(script);
+        }
     }
 
     fn read_journals(&mut self) -> Result<(), String> {
+        if self.is_real {
+            return Ok(());
+        }
         for (model, journal) in &mut self.journals {
             let path = self.process.model_file(&format!("{model}.gguf")).journal_path();
             if path.exists() {
@@ -242,16 +281,16 @@ impl FleetGateway {
         }
     }
 
-    fn note(&mut self, what: &'static str) {
+    pub(crate) fn note(&mut self, what: &'static str) {
         *self.notes.entry(what).or_default() += 1;
     }
 
     /// Waits for `time`, and ends the faults that become due to end.
-    fn pause(&mut self, time: Duration, shared: &Shared) {
+    pub(crate) fn pause(&mut self, time: Duration, shared: &Shared) {
         let end = Instant::now() + time;
         loop {
             self.repair(Some(Instant::now()), shared);
-            self.seen.extend(checks::workers(self.process.pid()).into_iter().map(|(pid, _)| pid));
+            self.remember_workers();
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
@@ -271,7 +310,7 @@ impl FleetGateway {
     }
 
     /// Waits until the clients have finished their requests.
-    fn pause_clients(&self, shared: &Shared) -> Result<(), String> {
+    pub(crate) fn pause_clients(&self, shared: &Shared) -> Result<(), String> {
         shared.set_paused(true);
         wait_until_idle(shared, FINISH_TIME)
     }

@@ -48,7 +48,7 @@ pub(super) fn slots(server: &Server) -> Value {
     let context = context_per_slot(server);
     let slot = |id| {
         let mut slot = json!({"id": id, "n_ctx": context, "speculative": false, "is_processing": id < busy});
-        if id < busy {
+        if id < busy && !server.script.without_slot_tokens {
             slot["n_prompt_tokens"] = json!(context / 2);
         }
         slot

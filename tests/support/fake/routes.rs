@@ -73,7 +73,9 @@ fn get(server: &Server, path: &str) -> Response {
         "/models" | "/v1/models" => Response::json(&bodies::models(server)),
         "/props" => Response::json(&bodies::props(server)),
         "/lora-adapters" => Response::json(&json!([])),
-        "/slots" if server.arguments.slots_endpoint => Response::json(&bodies::slots(server)),
+        "/slots" if server.arguments.slots_endpoint && !server.script.without_slots => {
+            Response::json(&bodies::slots(server))
+        }
         "/slots" => unsupported("slots endpoint", "--slots"),
         "/metrics" if server.arguments.metrics => {
             Response { content_type: "text/plain; version=0.0.4", ..Response::whole(200, bodies::metrics(server)) }

@@ -54,6 +54,12 @@ pub(super) struct Script {
     /// Reports this model name instead of `--alias`.
     pub(super) alias: Option<String>,
 
+    // What older builds lack.
+    /// There is no `/slots`.
+    pub(super) without_slots: bool,
+    /// `/slots` does not tell tokens.
+    pub(super) without_slot_tokens: bool,
+
     // Delays of responses.
     /// Paths (`"*"` = any) whose POSTs keep their slot and get no response until `release requests`.
     pub(super) hold_requests: Vec<String>,

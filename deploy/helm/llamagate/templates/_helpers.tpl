@@ -72,6 +72,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- if and .Values.auth.enabled (not .Values.auth.existingSecret) (not .Values.auth.keys) -}}
 {{- fail "auth.existingSecret or auth.keys is needed, or auth.enabled=false" -}}
 {{- end -}}
+{{- if and .Values.limitsStore.existingSecret (not .Values.auth.enabled) -}}
+{{- fail "limitsStore.existingSecret has no effect with auth.enabled=false: there are no keys whose limits could be shared" -}}
+{{- end -}}
 {{- if and .Values.auth.existingSecret .Values.auth.keys -}}
 {{- fail "auth.existingSecret and auth.keys both give the keys: set one of them" -}}
 {{- end -}}
@@ -106,7 +109,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 
 {{/* Settings that the chart makes from other values, and that worker.env and router.env may not set. */}}
 {{- define "llamagate.ownedSettings" -}}
-HOST PORT PORT_HEALTH GATEWAY_PORT DATA_DIR DRAIN_TIMEOUT AUTH_ENABLED AUTH_KEYS_FILE LLAMAGATE_API_KEY CONFIG_FILE MODEL_NAME MODELS_DIR HF_TOKEN MAX_CONCURRENT_REQUESTS QUEUE_TIMEOUT WAIT_FOR_REMOTES WORKER_KEY
+HOST PORT PORT_HEALTH GATEWAY_PORT DATA_DIR DRAIN_TIMEOUT AUTH_ENABLED AUTH_KEYS_FILE LLAMAGATE_API_KEY CONFIG_FILE MODEL_NAME MODELS_DIR HF_TOKEN MAX_CONCURRENT_REQUESTS QUEUE_TIMEOUT WAIT_FOR_REMOTES WORKER_KEY LIMITS_STORE
 {{- end -}}
 
 {{/* Environment variables of a map, in the order of their names. A worker behind a router has no other client. */}}
@@ -152,6 +155,15 @@ HOST PORT PORT_HEALTH GATEWAY_PORT DATA_DIR DRAIN_TIMEOUT AUTH_ENABLED AUTH_KEYS
   value: "false"
 - name: AUTH_ENABLED
   value: {{ .Values.auth.enabled | quote }}
+{{- end -}}
+
+{{/* Where the pods that clients connect to share the limits of keys. */}}
+{{- define "llamagate.limitsStore" -}}
+{{- with .Values.limitsStore.existingSecret }}
+- name: LIMITS_STORE
+  valueFrom:
+    secretKeyRef: {name: {{ . | quote }}, key: limits-store}
+{{- end }}
 {{- end -}}
 
 {{/* Annotations of the pods of a component: the user's, and a mark that changes with the workers' key, which they read at the start. */}}

@@ -10,6 +10,7 @@ use crate::gateway::bounds::{BYTES_PER_TOKEN, LEAST_BYTES_PER_TOKEN, MOST_BYTES_
 use crate::keys::Budget;
 use crate::ledger::BudgetPeriod;
 use crate::refusal::Refusal;
+use crate::shared_limits::{ToldPeriod, UseSums};
 
 /// The limits of one account; `None` means unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,6 +60,8 @@ struct PeriodUse {
     /// When the next one begins.
     end: Timestamp,
     used: Use,
+    /// What of it was used before the start.
+    restored: Use,
 }
 
 impl AccountLimits {
@@ -84,6 +87,66 @@ impl AccountLimits {
         self.tokens_per_day.is_some() || self.tokens_per_month.is_some()
     }
 
+    /// Checks that one more request that may use this many tokens is within the limits, where this was used of the day and the
+    /// month, and this is reserved.
+    ///
+    /// # Errors
+    /// [`Refusal::BudgetExceeded`] for the first limit that is not met.
+    pub(in crate::gateway::admission) fn check(
+        &self,
+        day: &Use,
+        month: &Use,
+        reserved: &Use,
+        tokens: u64,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let refuse = |budget, left: String, period: BudgetPeriod| {
+            let end = period.end(now);
+            let wait = Duration::try_from(end.duration_since(now)).unwrap_or_default();
+            Err(Refusal::BudgetExceeded { budget, left, resets: end.to_string(), wait })
+        };
+        if let Some(limit) = self.requests_per_day {
+            let taken = day.requests.saturating_add(reserved.requests);
+            if taken >= limit {
+                return refuse("requests_per_day", "no request is left".to_owned(), BudgetPeriod::Day);
+            }
+        }
+        let by_tokens = [
+            (self.name("tokens_per_day", "person_tokens_per_day"), self.tokens_per_day, day, BudgetPeriod::Day),
+            ("tokens_per_month", self.tokens_per_month, month, BudgetPeriod::Month),
+        ];
+        for (name, limit, period_use, period) in by_tokens {
+            let Some(limit) = limit else { continue };
+            let left = limit.saturating_sub(period_use.tokens).saturating_sub(reserved.tokens);
+            if left == 0 {
+                return refuse(name, "no token is left".to_owned(), period);
+            }
+            if tokens > left {
+                return refuse(name, format!("{left} tokens are left, and it may take {tokens}"), period);
+            }
+        }
+        match self.cost_per_month {
+            Some(limit) if month.cost >= limit => {
+                refuse("cost_per_month", "nothing is left".to_owned(), BudgetPeriod::Month)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns how many tokens are left, where this was used of the day and the month, and this is reserved; `None` without
+    /// a limit on tokens.
+    pub(in crate::gateway::admission) fn tokens_left(&self, day: &Use, month: &Use, reserved: &Use) -> Option<u64> {
+        let left = |limit: u64, used: &Use| limit.saturating_sub(used.tokens.saturating_add(reserved.tokens));
+        let of_day = self.tokens_per_day.map(|limit| left(limit, day));
+        let of_month = self.tokens_per_month.map(|limit| left(limit, month));
+        of_day.into_iter().chain(of_month).min()
+    }
+
+    /// Whether nothing is limited.
+    pub(in crate::gateway::admission) fn is_empty(&self) -> bool {
+        *self == Self { owner: self.owner, ..Self::default() }
+    }
+
     fn name(&self, of_key: &'static str, of_person: &'static str) -> &'static str {
         match self.owner {
             BudgetOwner::Key => of_key,
@@ -106,10 +169,22 @@ impl Use {
     }
 }
 
+impl From<Use> for UseSums {
+    fn from(used: Use) -> Self {
+        Self { requests: used.requests, tokens: used.tokens, cost: used.cost.nanos() }
+    }
+}
+
+impl From<UseSums> for Use {
+    fn from(sums: UseSums) -> Self {
+        Self { requests: sums.requests, tokens: sums.tokens, cost: Amount::from_nanos(sums.cost) }
+    }
+}
+
 impl PeriodUse {
     /// Returns the unused period that this time is in.
     fn of(period: BudgetPeriod, now: Timestamp) -> Self {
-        Self { start: period.start(now), end: period.end(now), used: Use::default() }
+        Self { start: period.start(now), end: period.end(now), ..Self::default() }
     }
 
     /// Begins a new period if this time is after the current one. A clock that was set back stays in the current one:
@@ -118,6 +193,12 @@ impl PeriodUse {
         if now >= self.end {
             *self = Self::of(period, now);
         }
+    }
+
+    fn told(&self) -> ToldPeriod {
+        let mut own = self.used;
+        own.remove(self.restored);
+        ToldPeriod { start: BudgetPeriod::Day.start_of(self.start), own: own.into(), known: self.used.into() }
     }
 
     /// Adds what a request used that was admitted at this time, unless that was in an earlier period.
@@ -134,10 +215,12 @@ impl Account {
     pub(crate) fn restore(&self, period: BudgetPeriod, used: Use, now: Timestamp) {
         let mut balance = self.lock();
         balance.follow(now);
-        match period {
-            BudgetPeriod::Day => balance.day.used.add(used),
-            BudgetPeriod::Month => balance.month.used.add(used),
-        }
+        let of_period = match period {
+            BudgetPeriod::Day => &mut balance.day,
+            BudgetPeriod::Month => &mut balance.month,
+        };
+        of_period.used.add(used);
+        of_period.restored.add(used);
     }
 
     /// Checks that one more request that may use this many tokens is within the limits. Takes nothing.
@@ -172,10 +255,7 @@ impl Account {
     pub(crate) fn tokens_left(&self, limits: &AccountLimits, now: Timestamp) -> Option<u64> {
         let mut balance = self.lock();
         balance.follow(now);
-        let taken = |period: &PeriodUse| period.used.tokens.saturating_add(balance.reserved.tokens);
-        let day = limits.tokens_per_day.map(|limit| limit.saturating_sub(taken(&balance.day)));
-        let month = limits.tokens_per_month.map(|limit| limit.saturating_sub(taken(&balance.month)));
-        day.into_iter().chain(month).min()
+        limits.tokens_left(&balance.day.used, &balance.month.used, &balance.reserved)
     }
 
     /// Returns what is left of each limit, by the attribute that sets it: requests, tokens or cost.
@@ -201,6 +281,13 @@ impl Account {
         let mut balance = self.lock();
         balance.follow(now);
         (balance.day.used, balance.month.used)
+    }
+
+    /// Returns what was used of the day and of the month, as other replicas are told.
+    pub(in crate::gateway::admission) fn told(&self, now: Timestamp) -> (ToldPeriod, ToldPeriod) {
+        let mut balance = self.lock();
+        balance.follow(now);
+        (balance.day.told(), balance.month.told())
     }
 
     /// Estimates the tokens of a prompt in a body of this many bytes, by the answers so far.
@@ -238,38 +325,7 @@ impl Balance {
 
     fn check(&mut self, limits: &AccountLimits, tokens: u64, now: Timestamp) -> Result<(), Refusal> {
         self.follow(now);
-        let Self { day, month, reserved, .. } = self;
-        let refuse = |budget, left: String, period: BudgetPeriod| {
-            let end = period.end(now);
-            let wait = Duration::try_from(end.duration_since(now)).unwrap_or_default();
-            Err(Refusal::BudgetExceeded { budget, left, resets: end.to_string(), wait })
-        };
-        if let Some(limit) = limits.requests_per_day {
-            let taken = day.used.requests.saturating_add(reserved.requests);
-            if taken >= limit {
-                return refuse("requests_per_day", "no request is left".to_owned(), BudgetPeriod::Day);
-            }
-        }
-        let by_tokens = [
-            (limits.name("tokens_per_day", "person_tokens_per_day"), limits.tokens_per_day, &*day, BudgetPeriod::Day),
-            ("tokens_per_month", limits.tokens_per_month, &*month, BudgetPeriod::Month),
-        ];
-        for (name, limit, period_use, period) in by_tokens {
-            let Some(limit) = limit else { continue };
-            let left = limit.saturating_sub(period_use.used.tokens).saturating_sub(reserved.tokens);
-            if left == 0 {
-                return refuse(name, "no token is left".to_owned(), period);
-            }
-            if tokens > left {
-                return refuse(name, format!("{left} tokens are left, and it may take {tokens}"), period);
-            }
-        }
-        match limits.cost_per_month {
-            Some(limit) if month.used.cost >= limit => {
-                refuse("cost_per_month", "nothing is left".to_owned(), BudgetPeriod::Month)
-            }
-            _ => Ok(()),
-        }
+        limits.check(&self.day.used, &self.month.used, &self.reserved, tokens, now)
     }
 }
 

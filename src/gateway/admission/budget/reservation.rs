@@ -8,12 +8,15 @@ use super::account::{Account, AccountLimits, Use};
 use crate::amount::Amount;
 use crate::keys::Budget;
 use crate::refusal::Refusal;
+use crate::shared_limits::LimitsStore;
 
 /// The accounts of a caller, with their limits: that of its key, and that of the person behind it.
 #[derive(Debug, Clone)]
 pub(crate) struct CallerBudgets {
     key: (Arc<Account>, AccountLimits),
     person: Option<(Arc<Account>, AccountLimits)>,
+    /// The store whose clock says when days and months begin.
+    clock: Option<Arc<LimitsStore>>,
 }
 
 /// What a request has reserved. Dropping it gives everything back that was not settled.
@@ -33,10 +36,21 @@ impl CallerBudgets {
     /// Returns the accounts of a key and of a person behind it.
     pub(crate) fn new(key: Arc<Account>, person: Option<Arc<Account>>, budget: &Budget) -> Self {
         let person = person.map(|account| (account, AccountLimits::of_person(budget)));
-        Self { key: (key, AccountLimits::of_key(budget)), person }
+        Self { key: (key, AccountLimits::of_key(budget)), person, clock: None }
     }
 
-    fn iter(&self) -> impl Iterator<Item = &(Arc<Account>, AccountLimits)> {
+    /// Lets the clock of this store say when days and months begin.
+    pub(crate) fn with_clock(mut self, clock: Option<Arc<LimitsStore>>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    fn time(&self, now: Timestamp) -> Timestamp {
+        self.clock.as_ref().map_or(now, |clock| clock.wall_clock(now))
+    }
+
+    /// Returns the accounts with their limits, that of the key first.
+    pub(in crate::gateway::admission) fn iter(&self) -> impl Iterator<Item = &(Arc<Account>, AccountLimits)> {
         std::iter::once(&self.key).chain(&self.person)
     }
 
@@ -55,6 +69,7 @@ impl CallerBudgets {
     /// # Errors
     /// [`Refusal::BudgetExceeded`].
     pub(crate) fn check(&self, now: Timestamp) -> Result<(), Refusal> {
+        let now = self.time(now);
         self.iter().try_for_each(|(account, limits)| account.check(limits, 0, now))
     }
 
@@ -63,6 +78,7 @@ impl CallerBudgets {
     /// # Errors
     /// [`Refusal::BudgetExceeded`].
     pub(crate) fn reserve(self, prompt: u64, answer: u64, now: Timestamp) -> Result<BudgetReservation, Refusal> {
+        let now = self.time(now);
         let tokens = prompt.saturating_add(answer);
         let reserved = Use { requests: 1, tokens, cost: Amount::default() };
         let (reserved_in, used) = (0, Use::default());
@@ -77,6 +93,7 @@ impl CallerBudgets {
 
     /// Returns how many tokens are left in the account that has the fewest; `None` if none limits them.
     pub(crate) fn tokens_left(&self, now: Timestamp) -> Option<u64> {
+        let now = self.time(now);
         self.iter().filter_map(|(account, limits)| account.tokens_left(limits, now)).min()
     }
 }
@@ -85,6 +102,11 @@ impl BudgetReservation {
     /// Returns the tokens of the prompt, by estimate.
     pub(crate) fn prompt(&self) -> u64 {
         self.prompt
+    }
+
+    /// Returns the tokens that are reserved.
+    pub(crate) fn tokens(&self) -> u64 {
+        self.reserved.tokens
     }
 
     /// Ends the reservation, and charges what the request has used.

@@ -136,6 +136,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
     }
 }
 
+/// Returns the whole request that these bytes begin with, and its length, for fuzzing.
+#[cfg(feature = "test-support")]
+pub(crate) fn whole_request(bytes: &[u8], limits: &HeadLimits) -> Option<(Request<Bytes>, usize)> {
+    match find_request(bytes, limits) {
+        FoundRequest::Whole(request, length) => Some((request, length)),
+        FoundRequest::Begun(_) | FoundRequest::Other => None,
+    }
+}
+
 fn find_request(bytes: &[u8], limits: &HeadLimits) -> FoundRequest {
     // What is malformed is found again by those who answer it.
     let Ok(Some(head)) = HeadScanner::default().advance(bytes, limits) else { return FoundRequest::Other };

@@ -71,7 +71,7 @@ proptest! {
         let mut tail = LogTail::default();
         lines.iter().for_each(|line| tail.push(line));
         let memory = if in_group { OomKill::InGroup { limit_mib: Some(u64::MAX) } } else { OomKill::NotKnown };
-        let found = diagnose(&Evidence { code, signal, tail: &tail, has_served, killed: None, memory });
+        let found = diagnose(&Evidence { code, signal, tail: &tail, has_served, killed: None, memory, lost_peers: &[] });
         let hint = found.hint;
         prop_assert!(!hint.is_empty() && hint.chars().count() <= HINT_LENGTH, "{hint}");
         prop_assert!(!hint.contains(['/', '\\']) && !hint.contains(char::is_control), "{hint}");

@@ -11,9 +11,10 @@ use super::cause::FailureCause;
 use super::ending::not_started;
 use super::evidence::KillReason;
 use super::*;
+use crate::os::oom_kills::OomKill;
 use crate::telemetry::files::LogTail;
 use crate::worker::bounds::HINT_LENGTH;
-use crate::worker::memory::oom_kills::OomKill;
+use crate::worker::peers::fault::{PeerFault, PeerLoss};
 use crate::worker::process::runtime_dir::RuntimeDirError;
 
 /// How a process ended.
@@ -157,6 +158,17 @@ const EXPECTED: &[Expected] = &[
         FailureCause::ModelUnsupported,
         &["the multimodal projector (mmproj) belongs to another model", "`mmproj: none`"],
     ),
+    expected("rpc-server-argument-unknown", Code(0), FailureCause::BadArgument, &["the argument --no-such-flag"]),
+    expected("rpc-server-lost", Signal(6), FailureCause::PeerLost, &["the connection to another machine", "broke"]),
+    at_work("rpc-server-lost", Signal(6), FailureCause::PeerLost, &["the connection to another machine", "broke"]),
+    expected(
+        "rpc-server-of-another-version",
+        Signal(6),
+        FailureCause::PeerMismatch,
+        &["the same build on all machines"],
+    ),
+    expected("rpc-server-port-in-use", Code(0), FailureCause::PortInUse, &["it cannot listen on its address"]),
+    expected("rpc-server-unreachable", Signal(6), FailureCause::PeerLost, &["all of them answer now"]),
     at_work("texts-of-clients", Signal(11), FailureCause::Crashed, &["segmentation fault"]),
     at_work("texts-of-clients", Signal(6), FailureCause::Aborted, &["it aborted (SIGABRT); try"]),
     expected("threads-refused-at-start", Signal(6), FailureCause::OutOfThreads, &["limit on processes"]),
@@ -179,7 +191,7 @@ fn evidence(tail: &LogTail, exit: ExitKind) -> Evidence<'_> {
         Code(code) => (Some(code), None),
         Signal(signal) => (None, Some(signal)),
     };
-    Evidence { code, signal, tail, has_served: false, killed: None, memory: OomKill::No }
+    Evidence { code, signal, tail, has_served: false, killed: None, memory: OomKill::No, lost_peers: &[] }
 }
 
 fn found(lines: &[&str], exit: ExitKind) -> Diagnosis {
@@ -269,6 +281,24 @@ fn a_kill_by_the_owner_is_not_taken_for_an_oom_kill() {
     }
     let died_first = diagnose(&Evidence { killed: Some(KillReason::Silent), ..evidence(&empty, Signal(11)) });
     assert_eq!(died_first.cause, FailureCause::Crashed);
+}
+
+#[test]
+fn a_lost_rpc_server_is_named_however_llama_server_ended() {
+    let lost = [PeerLoss { address: "10.0.0.2:50052".to_owned(), fault: PeerFault::Refused }];
+    let empty = LogTail::default();
+    let killed = |why| Evidence { killed: Some(why), ..evidence(&empty, Signal(9)) };
+    let stalled = killed(KillReason::LoadStalled(Duration::from_secs(900)));
+    let at_work = Evidence { has_served: true, ..evidence(&empty, Signal(6)) };
+    for evidence in [killed(KillReason::PeerLost), stalled, at_work] {
+        let found = diagnose(&Evidence { lost_peers: &lost, ..evidence });
+        assert_eq!(found.cause, FailureCause::PeerLost);
+        assert!(found.hint.contains("10.0.0.2:50052 (connection refused)"), "{}", found.hint);
+    }
+    let crashed = Evidence { has_served: true, lost_peers: &lost, ..evidence(&empty, Signal(11)) };
+    assert_eq!(diagnose(&crashed).cause, FailureCause::Crashed, "its own crash counts more");
+    let unsaid = diagnose(&evidence(&tail(&["Failed to connect to 10.0.0.2:50052"]), Signal(6)));
+    assert_eq!(unsaid.cause, FailureCause::Aborted, "only a line of ggml-rpc tells of rpc-servers");
 }
 
 #[test]

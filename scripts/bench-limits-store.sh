@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Measures what the round trip to LIMITS_STORE adds to a request: one client, one request after the other, on one connection.
+#
+#   scripts/bench-limits-store.sh [REQUESTS]
+#
+# LLAMAGATE is a program of the release profile (target/release/llamagate). The server is that of scripts/get-valkey.sh, on
+# the loopback. The request is for the list of models, which no worker serves, so nothing else takes time.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+cd "$repo_root"
+
+requests=${1:-5000}
+program=${LLAMAGATE:-target/release/llamagate}
+[[ -x $program ]] || fail "there is no $program" "cargo build --release"
+store=$(scripts/get-valkey.sh)
+make_work_dir bench-limits-store
+started=()
+trap 'kill "${started[@]}" 2>/dev/null; rm -rf "$work"' EXIT
+
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+"$store" --port "$port" --bind 127.0.0.1 --save "" --dir "$work" >"$work/store.log" &
+started+=($!)
+printf 'bench:bench-secret-0123456789:1000000000\n' >"$work/keys.txt"
+chmod 600 "$work/keys.txt"
+
+# start NAME [VARIABLE=VALUE...]: starts a gateway without a model, and waits until it listens.
+start() {
+  local name=$1
+  shift
+  mkdir -p "$work/$name"
+  env "$@" DATA_DIR="$work/$name" AUTH_KEYS_FILE="$work/keys.txt" HOST=127.0.0.1 PORT=0 PORT_HEALTH=0 MOCK_BACKEND=true \
+    PORT_FILE="$work/$name.port" HF_HUB_OFFLINE=true "$program" serve >"$work/$name.log" 2>&1 &
+  started+=($!)
+  for _ in {1..200}; do
+    [[ ! -s $work/$name.port ]] || return 0
+    sleep 0.1
+  done
+  fail "the gateway did not start; its output:" "$(<"$work/$name.log")"
+}
+
+start alone
+start shared LIMITS_STORE="valkey://127.0.0.1:$port/0" LIMITS_STORE_TIMEOUT=1000
+for _ in {1..100}; do
+  ! grep -q 'are shared with other replicas' "$work/shared.log" || break
+  sleep 0.1
+done
+
+python3 - "$requests" "$(<"$work/alone.port")" "$(<"$work/shared.port")" <<'PYTHON'
+import http.client, statistics, sys, time
+
+requests, ports = int(sys.argv[1]), sys.argv[2:]
+headers = {"Authorization": "Bearer bench-secret-0123456789"}
+
+
+def measure(port):
+    client = http.client.HTTPConnection("127.0.0.1", int(port))
+    times = []
+    for _ in range(requests):
+        begin = time.perf_counter()
+        client.request("GET", "/v1/models", headers=headers)
+        answer = client.getresponse()
+        answer.read()
+        assert answer.status == 200, answer.status
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times) * 1e6
+
+
+# In turns, so that a busy moment of the machine meets both.
+pairs = [[measure(port) for port in ports] for _ in range(5)]
+alone, shared = (min(times) for times in zip(*pairs))
+print(f"alone {alone:.0f} us, shared {shared:.0f} us a request: {shared - alone:.0f} us more, {shared / alone:.2f} times as long")
+PYTHON

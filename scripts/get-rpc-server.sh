@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Prints the path of a folder with llama.cpp's rpc-server and a llama-server that can use it, and nothing else, on stdout.
+#
+#   1. $LLAMAGATE_TEST_RPC, if it is set;
+#   2. on Debian and its derivatives: Debian's signed packages, unpacked below .cache/rpc-server/.
+#
+# The second way needs the llama-server that scripts/get-llama-server.sh has unpacked, because both run with its libraries.
+# It needs no root and changes nothing outside the checkout.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/debian.sh
+. "$(dirname "$0")/debian.sh"
+
+suite=forky
+target=$cache_dir/rpc-server
+llama=$cache_dir/llama-server
+
+give_up() {
+  fail "$1" "Set LLAMAGATE_TEST_RPC to a folder with an rpc-server and a llama-server that were built with -DGGML_RPC=ON"
+}
+
+# write_wrapper FILE PROGRAM BACKEND: writes a program that replaces itself with PROGRAM, started through the libc of the
+# unpacked llama-server, and with the backend that speaks to rpc-servers.
+write_wrapper() {
+  cat >"$1" <<WRAPPER
+#!/bin/sh
+# Starts an unpacked program through the libc it was built for. Made by scripts/get-rpc-server.sh.
+here=\$(dirname -- "\$(readlink -f -- "\$0")")
+llama=\$here/../llama-server/root
+lib=\$llama/$lib_dir
+export GGML_BACKEND_PATH="\$here/root/$3"
+exec "\$llama/$lib_dir/$loader_name" --library-path "\$lib:\$lib/llama" "$2" "\$@"
+WRAPPER
+  chmod +x "$1"
+}
+
+unpack_debian_packages() {
+  local tool
+  for tool in apt-get dpkg dpkg-deb; do
+    have "$tool" || give_up "no rpc-server: LLAMAGATE_TEST_RPC is not set, and $tool is missing"
+  done
+  [[ -r $debian_keyring ]] || give_up "no rpc-server, and the package debian-archive-keyring is not installed"
+  [[ -x $llama/root/usr/bin/llama-server ]] || give_up "no rpc-server: llama-server is not Debian's, unpacked by get-llama-server.sh"
+
+  local arch lib_dir loader_name
+  arch=$(dpkg --print-architecture)
+  case $arch in
+  amd64) lib_dir=usr/lib/x86_64-linux-gnu loader_name=ld-linux-x86-64.so.2 ;;
+  arm64) lib_dir=usr/lib/aarch64-linux-gnu loader_name=ld-linux-aarch64.so.1 ;;
+  *) give_up "no rpc-server, and this script does not know Debian's packages for $arch" ;;
+  esac
+
+  local mirror
+  mirror=$(debian_mirror)
+  [[ -n $mirror ]] || give_up "no rpc-server, and no Debian mirror in this system's apt sources"
+
+  make_work_dir get-rpc-server
+  mkdir -p "$work"/{debs,out/root}
+  write_apt_config "$work/apt" "$arch" "$mirror" "$suite"
+
+  say "getting rpc-server from Debian $suite ..."
+  private_apt update >&2 || give_up "apt could not read the suite $suite from this system's Debian mirror"
+  (cd "$work/debs" && private_apt download llama.cpp-tools-extra libggml0-backend-rpc >&2) ||
+    give_up "apt could not download rpc-server"
+
+  local deb
+  for deb in "$work"/debs/*.deb; do
+    dpkg-deb --extract "$deb" "$work/out/root"
+  done
+
+  local backends=("$work/out/root/$lib_dir"/ggml/backends*/libggml-rpc.so)
+  local programs=("$work/out/root"/usr/libexec/*/llama/bin/ggml-rpc-server)
+  [[ -e ${backends[0]} && -e ${programs[0]} ]] || fail "the packages do not contain rpc-server in the expected folders"
+  local backend=${backends[0]#"$work/out/root/"} program=${programs[0]#"$work/out/"}
+
+  write_wrapper "$work/out/rpc-server" "\$here/$program" "$backend"
+  write_wrapper "$work/out/llama-server" "\$llama/usr/bin/llama-server" "$backend"
+
+  rm -rf "$target"
+  mv "$work/out" "$target"
+  say "unpacked; checking that it runs ..."
+  local output
+  if ! output=$("$target/rpc-server" --help 2>&1) || [[ $output != *"loaded RPC backend"* ]]; then
+    rm -rf "$target"
+    give_up "the unpacked rpc-server does not run with the unpacked llama-server; its output: $output"
+  fi
+}
+
+if [[ -n ${LLAMAGATE_TEST_RPC:-} ]]; then
+  for program in rpc-server llama-server; do
+    [[ -x $LLAMAGATE_TEST_RPC/$program ]] || fail "LLAMAGATE_TEST_RPC=$LLAMAGATE_TEST_RPC has no executable $program"
+  done
+  printf '%s\n' "$LLAMAGATE_TEST_RPC"
+  exit
+fi
+
+if [[ ! -x $target/llama-server ]]; then
+  lock get-rpc-server
+  # Another run may have unpacked it while this one waited.
+  [[ -x $target/llama-server ]] || unpack_debian_packages
+fi
+printf '%s\n' "$target"

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Prints the path of a Valkey or Redis server that runs on this machine, and nothing else, on stdout.
+#
+#   1. $VALKEY, if it is set;
+#   2. valkey-server or redis-server on PATH;
+#   3. on Debian: the signed package of this system's release, unpacked below .cache/valkey/.
+#
+# The third way needs no root, changes nothing outside the checkout, and starts no service.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/debian.sh
+. "$(dirname "$0")/debian.sh"
+
+target=$cache_dir/valkey
+
+give_up() {
+  fail "$1" "Install Valkey or Redis with the package manager of this system and run this again, or set VALKEY to the path of the server"
+}
+
+# write_wrapper FILE: writes the program whose path is printed.
+write_wrapper() {
+  cat >"$1" <<'WRAPPER'
+#!/bin/sh
+# Starts the unpacked server with the libraries beside it. Made by scripts/get-valkey.sh.
+here=$(dirname -- "$(readlink -f -- "$0")")
+LD_LIBRARY_PATH=$(find "$here/root" -name '*.so.*' -exec dirname {} + | sort -u | tr '\n' ':')
+export LD_LIBRARY_PATH
+for server in valkey-server redis-server; do
+  [ ! -e "$here/root/usr/bin/$server" ] || exec "$here/root/usr/bin/$server" "$@"
+done
+WRAPPER
+  chmod +x "$1"
+}
+
+unpack_debian_packages() {
+  local tool
+  for tool in apt-get dpkg dpkg-deb; do
+    have "$tool" || give_up "no server: VALKEY is not set, none is installed, and $tool is missing"
+  done
+  [[ -r $debian_keyring ]] || give_up "no server, and the package debian-archive-keyring is not installed"
+  local mirror suite
+  mirror=$(debian_mirror)
+  [[ -n $mirror ]] || give_up "no server, and no Debian mirror in this system's apt sources"
+  suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
+  [[ -n $suite ]] || give_up "no server, and /etc/os-release does not name this system's release"
+
+  need_space "$cache_dir" 100 "unpacking a server"
+  make_work_dir get-valkey
+  mkdir -p "$work"/{debs,out/root}
+  write_apt_config "$work/apt" "$(dpkg --print-architecture)" "$mirror" "$suite"
+  private_apt update >&2 || give_up "apt could not read the suite $suite from this system's Debian mirror"
+  # Debian 13 has Valkey; older releases have Redis. The program is in the package of tools.
+  local name=redis libraries
+  [[ -z $(apt-cache --config-file="$private_apt_config" search --names-only '^valkey-server$') ]] || name=valkey
+  # Their names have numbers that differ between releases.
+  libraries=$(apt-cache --config-file="$private_apt_config" depends "$name-tools" |
+    awk '$1 == "Depends:" && $2 ~ /^lib/ && $2 != "libc6" { print $2 }')
+  say "getting $name from Debian $suite ..."
+  # shellcheck disable=SC2086  # The libraries are words.
+  (cd "$work/debs" && private_apt download "$name-server" "$name-tools" $libraries >&2) ||
+    give_up "apt could not download $name and its libraries"
+
+  local deb
+  for deb in "$work"/debs/*.deb; do
+    dpkg-deb --extract "$deb" "$work/out/root"
+  done
+  write_wrapper "$work/out/server"
+  local version
+  version=$("$work/out/server" --version 2>&1) || fail "the unpacked server does not run here; its output:" "$version"
+  rm -rf "$target"
+  mv "$work/out" "$target"
+  say "$version"
+}
+
+if [[ -n ${VALKEY:-} ]]; then
+  [[ -x $VALKEY ]] || fail "VALKEY=$VALKEY is not an executable file"
+  printf '%s\n' "$VALKEY"
+  exit
+fi
+
+if found=$(command -v valkey-server || command -v redis-server); then
+  printf '%s\n' "$found"
+  exit
+fi
+
+if [[ ! -x $target/server ]]; then
+  lock get-valkey
+  # Another run may have unpacked it while this one waited.
+  [[ -x $target/server ]] || unpack_debian_packages
+fi
+printf '%s\n' "$target/server"

@@ -1,0 +1,72 @@
+//! The `rpc-server`s of other machines: those that cannot be used, and those that ended while a llama-server used them.
+
+use super::cause::{Diagnosis, FailureCause};
+use super::log::{WorkerLog, plain_word};
+use crate::worker::peers::fault::{PeerLoss, listed};
+
+/// What llama-server logs before it aborts because a connection broke.
+const BROKEN: &str = "Remote RPC server crashed or returned malformed response";
+/// What it logs before the end if it and an `rpc-server` are of different versions.
+const MISMATCH: &[&str] = &["RPC server version mismatch", "RPC handshake failed for"];
+/// What stands before the address of an `rpc-server` that it cannot connect to.
+const NOT_CONNECTED: &[&str] = &["ggml-rpc.cpp", "Failed to connect to"];
+
+/// Returns the diagnosis for a llama-server that is not started, because these `rpc-server`s cannot be used.
+pub(in crate::worker) fn unusable(losses: &[PeerLoss]) -> Diagnosis {
+    let hint = format!(
+        "it is not started, because other machines that compute its model (`rpc`) cannot be used: {}; it is tried again and \
+         again",
+        listed(losses)
+    );
+    Diagnosis::new(FailureCause::PeerUnusable, hint)
+}
+
+/// Returns a diagnosis if `rpc-server`s were found lost.
+pub(super) fn lost(losses: &[PeerLoss]) -> Option<Diagnosis> {
+    if losses.is_empty() {
+        return None;
+    }
+    let hint = format!(
+        "another machine that computes a part of its model (`rpc`) was lost: {}; it is started again once that answers",
+        listed(losses)
+    );
+    Some(Diagnosis::new(FailureCause::PeerLost, hint))
+}
+
+/// Returns a diagnosis if the log says that an `rpc-server` failed.
+pub(super) fn failed(losses: &[PeerLoss], log: &WorkerLog) -> Option<Diagnosis> {
+    if log.has_any(MISMATCH) {
+        let hint =
+            "it and an rpc-server of `rpc` are of different versions of llama.cpp: take the same build on all machines";
+        return Some(Diagnosis::new(FailureCause::PeerMismatch, hint));
+    }
+    let is_unconnected = log.recent().any(|line| NOT_CONNECTED.iter().all(|words| line.text.contains(words)));
+    if !log.has_any(&[BROKEN]) && !is_unconnected {
+        return None;
+    }
+    lost(losses).or_else(|| {
+        let hint = "the connection to another machine that computes a part of its model (`rpc`) broke; all of them answer \
+                    now, so the log of each rpc-server may tell more";
+        Some(Diagnosis::new(FailureCause::PeerLost, hint))
+    })
+}
+
+/// Returns a diagnosis if an rpc-server on this machine said why it ended, which it does with exit code 0 too.
+pub(super) fn rpc_server(log: &WorkerLog) -> Option<Diagnosis> {
+    if log.has_any(&["Failed to create server socket"]) {
+        let hint =
+            "it cannot listen on its address: another program has the port, or the address is none of this machine";
+        return Some(Diagnosis::new(FailureCause::PortInUse, hint));
+    }
+    let unknown = |words: &str, what: &str| {
+        let hint = format!(
+            "rpc-server does not know the {what}{}",
+            plain_word(log.after(words)?).map(|word| format!(" {word}")).unwrap_or_default()
+        );
+        Some(Diagnosis::new(FailureCause::BadArgument, hint))
+    };
+    unknown("error: unknown argument: ", "argument")
+        .or_else(|| unknown("error: unknown device: ", "device"))
+        .or_else(|| unknown("error: invalid number of threads: ", "number of threads"))
+        .or_else(|| unknown("error: invalid memory size: ", "size of memory"))
+}

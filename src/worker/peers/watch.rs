@@ -1,0 +1,151 @@
+//! Watches the `rpc-server`s that a loaded llama-server uses.
+//!
+//! A greeting waits behind the llama-server, in the queue of the kernel, and takes no time of the `rpc-server`. When that
+//! ends, its kernel breaks the connection at once; when the machine is gone, keepalive breaks it. An answer means that the
+//! `rpc-server` has time, so that no llama-server uses it.
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tracing::debug;
+
+use super::KnownPeer;
+use super::fault::{PeerFault, PeerLoss};
+use super::greeting::{Dialect, Reply, connect, read_reply, read_reply_within};
+use crate::pause_clock;
+use crate::worker::bounds::{
+    PEER_KEEPALIVE_IDLE, PEER_KEEPALIVE_INTERVAL, PEER_KEEPALIVE_TRIES, PEER_LOOK_INTERVAL, PEER_PATIENCE,
+};
+
+/// Watches the `rpc-server`s of one llama-server until this is dropped.
+#[derive(Default)]
+pub(crate) struct PeerWatch(JoinSet<PeerLoss>);
+
+impl PeerWatch {
+    /// Begins to watch. The llama-server must be connected to them, and must keep its connections.
+    pub(crate) fn begin(peers: &[KnownPeer]) -> Self {
+        let mut watches = JoinSet::new();
+        for peer in peers.iter().cloned() {
+            watches.spawn(watch(peer));
+        }
+        Self(watches)
+    }
+
+    /// Waits until one of them is lost. Never returns if none is watched. Safe to cancel.
+    pub(crate) async fn lost(&mut self) -> PeerLoss {
+        loop {
+            match self.0.join_next().await {
+                Some(Ok(loss)) => return loss,
+                // Only a panic ends a watch without a loss.
+                Some(Err(error)) => debug!(%error, "an rpc-server is no longer watched"),
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// Waits until this `rpc-server` is lost.
+async fn watch(KnownPeer { address, dialect }: KnownPeer) -> PeerLoss {
+    loop {
+        match connect(&address, dialect).await {
+            Ok(stream) => {
+                if let Some(fault) = until_lost(stream, &address, dialect).await {
+                    return PeerLoss { address, fault };
+                }
+            }
+            // It ended between the load and now.
+            Err(PeerFault::Refused) => return PeerLoss { address, fault: PeerFault::Refused },
+            // Connections of others may fill the queue of one that serves well.
+            Err(fault) => debug!(address, %fault, "an rpc-server is watched later"),
+        }
+        pause_clock::sleep(PEER_LOOK_INTERVAL).await;
+    }
+}
+
+/// Waits until the `rpc-server` behind this connection is lost, and returns why; `None` if no llama-server uses it.
+async fn until_lost(mut stream: TcpStream, address: &str, dialect: Dialect) -> Option<PeerFault> {
+    loop {
+        keep_alive(&stream);
+        match read_reply(&mut stream).await {
+            Reply::Answered(_) => return None,
+            Reply::Strange => return Some(PeerFault::Stranger),
+            Reply::Closed => {}
+        }
+        // Something between the two machines may have broken the connection, and that of the llama-server may last.
+        stream = match connect(address, dialect).await {
+            Ok(stream) => stream,
+            Err(fault) => return Some(fault),
+        };
+        match read_reply_within(&mut stream, PEER_PATIENCE).await {
+            // It is busy with the llama-server.
+            None => {}
+            Some(Reply::Answered(_) | Reply::Closed) => return Some(PeerFault::Restarted),
+            Some(Reply::Strange) => return Some(PeerFault::Stranger),
+        }
+    }
+}
+
+/// Has the kernel find out when the other machine is gone. Without that, only its end is noticed.
+fn keep_alive(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new().with_time(PEER_KEEPALIVE_IDLE).with_interval(PEER_KEEPALIVE_INTERVAL);
+    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&keepalive.with_retries(PEER_KEEPALIVE_TRIES)) {
+        debug!(%error, "a connection has no keepalive");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    async fn peer() -> (TcpListener, KnownPeer) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        (listener, KnownPeer { address, dialect: Dialect::WithTransports })
+    }
+
+    #[tokio::test]
+    async fn one_that_ends_is_lost_and_named() {
+        let ((lasting, first), (ending, second)) = (peer().await, peer().await);
+        let mut watch = PeerWatch::begin(&[first, second.clone()]);
+        let waiting = ending.accept().await.unwrap();
+        drop(ending);
+        drop(waiting);
+        assert_eq!(watch.lost().await, PeerLoss { address: second.address, fault: PeerFault::Refused });
+        drop(lasting);
+    }
+
+    #[tokio::test]
+    async fn one_that_runs_again_has_lost_its_part_of_the_model() {
+        let (listener, known) = peer().await;
+        let mut watch = PeerWatch::begin(std::slice::from_ref(&known));
+        drop(listener.accept().await.unwrap());
+        let answer = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"\x03\0\0\0\0\0\0\0\x08\0\0").await.unwrap();
+            stream
+        };
+        let (loss, _stream) = tokio::join!(watch.lost(), answer);
+        assert_eq!(loss, PeerLoss { address: known.address, fault: PeerFault::Restarted });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_something_in_between_broke_is_opened_again() {
+        let (listener, known) = peer().await;
+        let mut watch = PeerWatch::begin(std::slice::from_ref(&known));
+        let breaking = async {
+            let mut held = listener.accept().await.unwrap();
+            for _ in 0..3 {
+                drop(held);
+                // It goes on serving the llama-server: the next greeting waits.
+                held = listener.accept().await.unwrap();
+                tokio::time::sleep(2 * PEER_PATIENCE).await;
+            }
+        };
+        tokio::select! {
+            loss = watch.lost() => panic!("{loss}"),
+            () = breaking => {}
+        }
+    }
+}

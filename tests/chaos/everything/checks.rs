@@ -1,0 +1,182 @@
+//! What must hold in the lane with everything on after each round, and at the end: downloads end whole and leave no part
+//! behind, the feed has no listener when none listens, each job is answered once, the certificate is the one in the file, and
+//! the files of the ledger and the cache are sound.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use llamagate::tls::LOOK_INTERVAL;
+use nix::sys::signal::Signal;
+
+use super::{Everything, neighbours::REPOSITORIES};
+use crate::{
+    checks::recovery::until_soon,
+    fleet::{MODELS, check_round},
+    shared::Shared,
+    support::{certificates::shown_certificate, mock_hub::HubFaults, wait},
+};
+
+/// The longest that a download takes when the hub is well.
+const DOWNLOADED: Duration = Duration::from_secs(60);
+/// The longest that the answers to all jobs may take after the last fault: the last attempts to post a result are half a
+/// minute apart.
+const ANSWERED: Duration = Duration::from_secs(45);
+/// The longest that the gateway takes to show a certificate whose files have been replaced.
+const CERTIFICATE_FOLLOWED: Duration = Duration::from_secs(12);
+
+impl Everything {
+    /// Ends all faults and checks that everything works again. Returns how long the slowest model took.
+    pub(super) fn check_round(&mut self, shared: &Shared) -> Result<Duration, String> {
+        self.repair(None);
+        self.check_downloads(shared)?;
+        self.fleet.pause_clients(shared)?;
+        until_soon(|| self.check_listeners())?;
+        let took = check_round(&mut self.fleet, shared)?;
+        self.check_jobs()?;
+        // A certificate that was replaced only now is followed later.
+        if self.around.shown.1.elapsed() > LOOK_INTERVAL * 2 {
+            self.check_certificate()?;
+        }
+        Ok(took)
+    }
+
+    /// Checks that each download can be ended with a hub that is well, and leaves no part behind. Removes the models.
+    pub(super) fn check_downloads(&self, shared: &Shared) -> Result<(), String> {
+        self.around.hub.set_faults(HubFaults::default());
+        let cache = self.around.folder.path().join("hub");
+        let listed = self.downloads(shared)?;
+        let is_listed =
+            |name: &&str| listed.iter().any(|it| it["model"].as_str().is_some_and(|it| it.starts_with(*name)));
+        let ordered: Vec<&str> = REPOSITORIES.into_iter().filter(is_listed).collect();
+        let begin = Instant::now();
+        for repository in &ordered {
+            loop {
+                self.order(repository, shared)?;
+                let model = format!("{repository}:Q8_0");
+                let downloads = self.downloads(shared)?;
+                let newest = downloads.iter().find(|download| download["model"] == model.as_str());
+                if newest.is_some_and(|download| download["state"] == "done") {
+                    break;
+                }
+                if begin.elapsed() > wait::patient(DOWNLOADED) {
+                    return Err(format!("{model} does not come from a hub that is well: {newest:?}"));
+                }
+                thread::sleep(wait::POLL * 10);
+            }
+        }
+        let parts: Vec<PathBuf> = files_below(&cache).into_iter().filter(|path| is_part(path)).collect();
+        if !parts.is_empty() {
+            let sizes: Vec<u64> = parts.iter().map(|path| path.metadata().map_or(0, |it| it.len())).collect();
+            let (downloads, all) = (self.downloads(shared)?, files_below(&cache));
+            return Err(format!("parts of downloads are left: {parts:?} {sizes:?}\n{downloads:#?}\n{all:#?}"));
+        }
+        for repository in &ordered {
+            let id = repository.trim_start_matches("Org/").replace("-GGUF", "-Q8_0");
+            shared.counts().add_possible();
+            let path = format!("/v1/models/{id}");
+            let response = self.admin().try_send("DELETE", &path, b"").map_err(|error| error.to_string())?;
+            if !matches!(response.status(), 200 | 404) {
+                return Err(format!("DELETE {path}: {} {}", response.status(), response.text()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the feed has no listener.
+    pub(super) fn check_listeners(&self) -> Result<(), String> {
+        let text = self.fleet.process.health().header("Accept", "text/plain").get("/metrics").text();
+        let line = text.lines().find(|line| line.starts_with("llamagate_feed_listeners "));
+        match line {
+            Some("llamagate_feed_listeners 0") => Ok(()),
+            line => Err(format!("no client listens to the feed, and the metric says {line:?}")),
+        }
+    }
+
+    /// Waits until each job that was handed out has a result, and checks that none has more results than that.
+    pub(super) fn check_jobs(&self) -> Result<(), String> {
+        let begin = Instant::now();
+        loop {
+            let (handed_out, results) = (self.around.platform.handed_out(), self.around.platform.results());
+            for (id, (times, result)) in &results {
+                let given = handed_out.get(id).copied().unwrap_or(0);
+                if *times > given {
+                    return Err(format!("{id} was handed out {given} times and answered {times} times: {result}"));
+                }
+                if !(result["error"].is_string() || result["output"].is_array() || result["output"].is_object()) {
+                    return Err(format!("the result of {id} is neither an output nor an error: {result}"));
+                }
+            }
+            let is_missing = |id: &&String| !results.contains_key(*id) && !self.around.cancelled.contains(*id);
+            match handed_out.keys().find(is_missing) {
+                None => return Ok(()),
+                Some(id) if begin.elapsed() > wait::patient(ANSWERED) => {
+                    return Err(format!("{id} was taken and is not answered"));
+                }
+                Some(_) => thread::sleep(wait::POLL),
+            }
+        }
+    }
+
+    /// Checks that connections get the certificate that is in the file.
+    fn check_certificate(&self) -> Result<(), String> {
+        let begin = Instant::now();
+        while shown_certificate(self.fleet.process.url()) != self.around.shown.0 {
+            if begin.elapsed() > wait::patient(CERTIFICATE_FOLLOWED) {
+                return Err(format!("the certificate is not shown after {CERTIFICATE_FOLLOWED:?}"));
+            }
+            thread::sleep(wait::POLL * 10);
+        }
+        Ok(())
+    }
+
+    /// Stops the gateway, and checks that it leaves nothing behind.
+    pub(super) fn check_end(&mut self, shared: &Shared) -> Result<(), String> {
+        self.check_certificate()?;
+        self.fleet.check_idle(shared)?;
+        for model in MODELS {
+            self.fleet.signal_workers(model, Signal::SIGCONT);
+        }
+        self.fleet.check_stop()?;
+        self.check_jobs()?;
+        if self.around.collector.exports() == 0 {
+            return Err("the collector has got nothing".to_owned());
+        }
+        let files = files_below(self.fleet.process.data_dir());
+        let databases: Vec<&PathBuf> =
+            files.iter().filter(|path| path.extension().is_some_and(|it| it == "db")).collect();
+        if databases.len() < 2 {
+            return Err(format!("the ledger and the cache have a file each: {databases:?}"));
+        }
+        databases.into_iter().try_for_each(|path| check_database(path))
+    }
+}
+
+fn is_part(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "incomplete")
+}
+
+fn check_database(path: &Path) -> Result<(), String> {
+    let open = || rusqlite::Connection::open(path);
+    let read = || open()?.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
+    match read() {
+        Ok(verdict) if verdict == "ok" => Ok(()),
+        other => Err(format!("{} is not sound: {other:?}", path.display())),
+    }
+}
+
+/// Returns all files below a folder, without following links.
+pub(super) fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(files_below(&entry.path())),
+            Ok(_) => found.push(entry.path()),
+            Err(_) => {}
+        }
+    }
+    found
+}
