@@ -11,7 +11,7 @@ use super::support::{
     client::Response,
     gateway::{Builder, Gateway, LIMITED, USER},
     valkey::{SlowProxy, Valkey},
-    wait::{READY, SOON, eventually},
+    wait::{ANSWERS, READY, SOON, eventually},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -157,6 +157,29 @@ fn a_request_that_is_refused_later_costs_nothing_at_any_replica() {
     // Model lists count as requests.
     let list = other.client_with(LIMITED).get("/v1/models");
     assert_eq!(number(&list, "x-ratelimit-remaining-requests"), 1);
+}
+
+#[test]
+fn a_client_that_leaves_while_the_store_is_asked_gets_nothing_back_that_was_not_taken() {
+    let store = Valkey::start();
+    let proxy = SlowProxy::start(store.port);
+    let keys = format!("team:{SECRET}:2 max_concurrent=5\nadmin:{ADMIN_LINE}\n");
+    let one = replica(&store.url()).keys(&keys).start_ready();
+    let other = replica(&format!("redis://127.0.0.1:{}/0", proxy.port)).keys(&keys).start_ready();
+    wait_shared(&one);
+    wait_shared(&other);
+    assert_served(&ask(&one, SECRET));
+    assert_served(&ask(&one, SECRET));
+    eventually("both ends are told", SOON, || holds(&store) == 0);
+    let bucket = |name: &str| field(&store, "llamagate:{team}:requests", name);
+    let (before, calls) = ((bucket("at"), bucket("used")), store.script_calls());
+    // The store refuses, but its answer does not arrive.
+    proxy.delay(ANSWERS);
+    let left = other.client_with(SECRET).begin("POST", CHAT, chat(json!({})).to_string().as_bytes()).unwrap();
+    eventually("the store is asked", SOON, || store.script_calls() > calls);
+    drop(left);
+    eventually("the end is told", SOON, || store.script_calls() > calls + 1);
+    assert_eq!((bucket("at"), bucket("used")), before, "the bucket is as the store left it");
 }
 
 #[test]

@@ -71,7 +71,7 @@ struct AskedLimits {
     link: Arc<StoreLink>,
     key: Arc<str>,
     hold: Option<HoldId>,
-    /// What the store has taken of the bucket of requests, in nanoseconds.
+    /// What the store has said that it took of the bucket of requests, in nanoseconds.
     taken: u64,
     accounts: Vec<LimitedAccount>,
 }
@@ -128,23 +128,22 @@ impl RequestShare {
             accounts: asks,
         };
         let link = self.store.link();
-        // Before the wait: a client may leave meanwhile, and the store has taken by then.
-        let price = if is_charged { price } else { 0 };
-        let asked = AskedLimits { link: Arc::clone(&link), key: Arc::clone(key), hold, taken: price, accounts };
+        // Before the wait: a client may leave meanwhile, and the store may hold its place by then. It may have taken the
+        // price too, or not: better charged once too often than given back what was not taken.
+        let asked = AskedLimits { link: Arc::clone(&link), key: Arc::clone(key), hold, taken: 0, accounts };
         self.lock().asked = Some(asked);
-        let Some(taken) = self.store.take(&link, &take).await else {
-            // It may or may not have: better charged once too often than given back what was not taken.
-            if let Some(asked) = &mut self.lock().asked {
-                asked.taken = 0;
-            }
-            return Ok(());
-        };
+        let Some(taken) = self.store.take(&link, &take).await else { return Ok(()) };
         let of_accounts = reserved.iter().flat_map(|(budgets, _)| told_accounts(budgets)).map(|(_, limits)| *limits);
         let of_accounts: Vec<(AccountLimits, AccountSums)> = of_accounts.zip(taken.accounts.iter().copied()).collect();
         self.record(&taken, limits, &of_accounts);
         let status = SharedStatus::of(&taken, limits, None);
         match taken.verdict {
-            LimitVerdict::Taken => Ok(()),
+            LimitVerdict::Taken => {
+                if let Some(asked) = &mut self.lock().asked {
+                    asked.taken = if is_charged { price } else { 0 };
+                }
+                Ok(())
+            }
             LimitVerdict::Requests => Err(Refusal::RateLimited(REQUESTS, status.requests(0).err().unwrap_or_default())),
             LimitVerdict::Tokens => Err(Refusal::RateLimited(TOKENS, status.tokens_wait(0))),
             LimitVerdict::Holds => Err(Refusal::RateLimited(AT_ONCE, retry_after)),
