@@ -112,5 +112,8 @@ pub(super) const MOST_ACME_DOMAINS: usize = 100;
 /// Most mail addresses of an account at a CA.
 pub(super) const MOST_ACME_CONTACTS: usize = 10;
 
+/// Longest accepted `LIMITS_STORE_TIMEOUT`.
+pub const LONGEST_LIMITS_STORE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Shortest wait after an order at a CA that failed.
 pub(super) const LEAST_ACME_RETRY: Duration = Duration::from_millis(100);

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::bounds::{LEAST_ACME_RETRY, SHORT_SERVICE_KEY};
+use super::bounds::{LEAST_ACME_RETRY, LONGEST_LIMITS_STORE_TIMEOUT, SHORT_SERVICE_KEY};
 use super::options::{OptionRow, Settings, row};
 use super::problem::SettingProblem;
 use super::source::Inputs;
@@ -209,6 +209,16 @@ fn acme_contradictions(settings: &Settings) -> Vec<SettingProblem> {
     problems
 }
 
+/// Returns the problem with a wait for the limits store that is too long, if it is.
+fn long_store_wait(settings: &Settings) -> Option<SettingProblem> {
+    let wait = settings.access.limits_store_timeout.0;
+    (wait > LONGEST_LIMITS_STORE_TIMEOUT).then(|| SettingProblem {
+        subject: format!("LIMITS_STORE_TIMEOUT={}", wait.as_millis()),
+        fault: format!("expected at most {}", LONGEST_LIMITS_STORE_TIMEOUT.as_millis()),
+        hint: Some("it is in milliseconds, and requests wait for it".to_owned()),
+    })
+}
+
 /// Returns the problems that the type of a single value cannot find: settings that contradict each other, and bad
 /// paths and folder names.
 pub(super) fn contradictions(settings: &Settings, reserved_paths: &[&str]) -> Vec<SettingProblem> {
@@ -230,6 +240,7 @@ pub(super) fn contradictions(settings: &Settings, reserved_paths: &[&str]) -> Ve
         });
     }
     problems.extend(tls_contradictions(settings));
+    problems.extend(long_store_wait(settings));
     let path = &settings.listen.health_check_path;
     // A reserved path may have a part that stands for any text.
     let is_reserved =

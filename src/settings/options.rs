@@ -209,7 +209,7 @@ options! {
         llamagate_api_key: Option<ServiceKey> = "" from Variable, Restart, "One API key without a file, with the key_id `env` and the scope `inference`; beside a key file it is one more key. 8 to 256 visible ASCII characters; placeholders such as `change-me-please` are refused.";
         max_requests_per_minute: NonZeroU32 = "100", Restart, "Requests per minute for each key whose line in the key file sets no limit.";
         limits_store: Option<LimitsStoreAddress> = "" from Variable, Restart, "Address of a Valkey or Redis server through which several replicas share the limits and budgets of keys, such as `valkey://user:password@host:6379/0`; `valkeys://` for TLS (see LIMITS.md); empty = each replica has its own.";
-        limits_store_timeout: Milliseconds = "5", Restart, "Longest wait of a request for that server, in milliseconds; then the limits of this replica alone count for it.";
+        limits_store_timeout: Milliseconds = "5", Restart, "Longest wait of a request for that server, in milliseconds, at most 2000; then the limits of this replica alone count for it.";
         metrics_auth_enabled: bool = "false", Restart, "Require a key with the scope `metrics` on `/metrics`.";
         cors_origins: Origins = "", Restart, "Comma-separated list of origins that browsers may call from; `*` = any; empty = off.";
         max_people: NonZeroUsize = "10000", Restart, "People behind keys with `trust_user_headers=true` that are remembered; further ones are booked together as `other`.";

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::settings::bounds::LONGEST_LIMITS_STORE_TIMEOUT;
+
 /// How long a request counts as in flight after its replica last said so, and what a killed replica held remains.
 pub(super) const HOLD_TERM: Duration = Duration::from_secs(10);
 
@@ -13,13 +15,16 @@ const _: () = assert!(2 * RENEW_INTERVAL.as_secs() < HOLD_TERM.as_secs());
 /// Requests in a row without an answer in time after which a core asks no more until the server has proved itself.
 pub(super) const FAILURES_IN_A_ROW: u32 = 3;
 
-/// Longest time until a connection is open and has its scripts.
-pub(super) const CONNECT_TIME: Duration = Duration::from_secs(2);
+/// Longest time until a connection is open, and its server has the scripts and knows what is held.
+pub(super) const CONNECT_TIME: Duration = Duration::from_secs(5);
+// The server may take as long for its first answer as for any other.
+const _: () = assert!(CONNECT_TIME.as_millis() > LONGEST_LIMITS_STORE_TIMEOUT.as_millis());
 
 /// First pause before the next try to connect; it doubles up to [`LONGEST_PAUSE`].
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// Longest pause before the next try to connect.
+/// Longest pause before the next try to connect. After a connection that has lasted longer, the pauses begin again with
+/// [`FIRST_PAUSE`].
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Requests of one core that have ended and whose end is not told yet; further ones are lost and counted.
@@ -29,7 +34,9 @@ pub(super) const MOST_UNTOLD: usize = 4096;
 pub(super) const TOLD_TOGETHER: usize = 128;
 
 /// Longest wait for the answers to ends and renewals, which no request waits for.
-pub(super) const TELL_TIME: Duration = Duration::from_secs(2);
+pub(super) const TELL_TIME: Duration = Duration::from_secs(3);
+// It is the longest wait for any answer on a connection.
+const _: () = assert!(TELL_TIME.as_millis() > LONGEST_LIMITS_STORE_TIMEOUT.as_millis());
 
 /// Longest time in which the last ends are told when the service stops.
 pub(super) const LAST_TELL_TIME: Duration = Duration::from_secs(1);

@@ -25,7 +25,7 @@ const STORE_IS_BACK: Duration = Duration::from_secs(20);
 
 /// Returns the builder of a replica whose store may take its time, as that of a busy machine does.
 fn replica(store: &str) -> Builder {
-    Gateway::builder().set("LIMITS_STORE", store).set("LIMITS_STORE_TIMEOUT", 5000)
+    Gateway::builder().set("LIMITS_STORE", store).set("LIMITS_STORE_TIMEOUT", 2000)
 }
 
 /// Returns the builder of a replica with one more key, whose line has these attributes.
@@ -499,5 +499,15 @@ fn a_bad_address_is_refused_and_not_shown() {
         let (status, output) = Gateway::builder().set("LIMITS_STORE", address).run_to_exit();
         assert_eq!(status.code(), Some(78), "{output}");
         assert!(output.contains("LIMITS_STORE") && !output.contains("sesame"), "{output}");
+    }
+}
+
+#[test]
+fn a_wait_for_the_store_that_would_be_cut_short_is_refused_by_name() {
+    for wait in ["2001", "5000", "60000"] {
+        let (status, output) = Gateway::builder().set("LIMITS_STORE_TIMEOUT", wait).run_to_exit();
+        assert_eq!(status.code(), Some(78), "{output}");
+        assert!(output.contains(&format!("LIMITS_STORE_TIMEOUT={wait}")), "{output}");
+        assert!(output.contains("expected at most 2000"), "{output}");
     }
 }
