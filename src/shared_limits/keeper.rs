@@ -3,7 +3,7 @@
 //! Runs on the core, beside its requests, so that no answer crosses threads. Nothing wakes it while the connection is open,
 //! no request ends and none holds anything.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,49 +61,67 @@ async fn connect_and_serve(
     pause: &mut Duration,
 ) -> ServeEnd {
     let opened = tokio::select! {
-        opened = timeout(CONNECT_TIME, open(store)) => opened,
+        opened = timeout(CONNECT_TIME, open(store, link)) => opened,
         () = store.stop.cancelled() => return ServeEnd::Stopped,
     };
     let late = || StoreProblem::Away(format!("no connection within {CONNECT_TIME:?}"));
-    let (connection, driver) = match opened.unwrap_or_else(|_| Err(late())) {
+    let (connection, mut driver) = match opened.unwrap_or_else(|_| Err(late())) {
         Ok(opened) => opened,
         Err(problem) => return ServeEnd::Broken(problem),
     };
-    let mut driver = pin!(driver);
-    let serving = async {
-        let connection = prepare(store, connection).await.map_err(ServeEnd::Broken)?;
-        *pause = FIRST_PAUSE;
-        // What was said of an earlier connection.
-        tokio::select! {
-            biased;
-            () = link.broken.notified() => {}
-            () = std::future::ready(()) => {}
-        }
-        link.open(connection.clone());
-        store.health.record_up();
-        let end = serve(store, link, connection, untold).await;
-        let given_up = link.close();
-        if let ServeEnd::Broken(problem) = end {
-            let problem = given_up.unwrap_or(problem);
-            store.health.record_down(&problem);
-            return Err(ServeEnd::Broken(problem));
-        }
-        Ok(())
-    };
-    let mut serving = pin!(serving);
+    // What was said of an earlier connection.
+    tokio::select! {
+        biased;
+        () = link.broken.notified() => {}
+        () = std::future::ready(()) => {}
+    }
+    link.open(connection.clone());
+    store.health.record_up();
+    let begin = Instant::now();
+    let mut serving = pin!(serve(store, link, connection, untold));
     // The driver moves the bytes for as long as it is polled, and ends with the connection.
-    let served = tokio::select! {
-        served = &mut serving => served,
+    let end = tokio::select! {
+        end = &mut serving => end,
         () = &mut driver => {
             link.broken.notify_one();
             serving.await
         }
     };
-    served.map_or_else(|end| end, |()| ServeEnd::Stopped)
+    // A server that is lost again and again would fill the log, which has a line for each change.
+    if begin.elapsed() > LONGEST_PAUSE {
+        *pause = FIRST_PAUSE;
+    }
+    let given_up = link.close();
+    match end {
+        ServeEnd::Broken(problem) => {
+            let problem = given_up.unwrap_or(problem);
+            store.health.record_down(&problem);
+            ServeEnd::Broken(problem)
+        }
+        ServeEnd::Stopped => ServeEnd::Stopped,
+    }
+}
+
+/// Opens a connection and prepares it. Returns it with the future that moves its bytes.
+async fn open(
+    store: &LimitsStore,
+    link: &StoreLink,
+) -> Result<(ScriptConnection, Pin<Box<impl Future<Output = ()>>>), StoreProblem> {
+    let (connection, driver) = dial(store).await?;
+    let mut driver = Box::pin(driver);
+    let mut preparing = pin!(prepare(store, link, connection));
+    let prepared = tokio::select! {
+        prepared = &mut preparing => prepared?,
+        () = &mut driver => {
+            let closed = || StoreProblem::Away("the connection was closed".to_owned());
+            return Err(preparing.await.err().unwrap_or_else(closed));
+        }
+    };
+    Ok((prepared, driver))
 }
 
 /// Opens a connection and authenticates. Returns it with the future that moves its bytes.
-async fn open(store: &LimitsStore) -> Result<(MultiplexedConnection, impl Future<Output = ()>), StoreProblem> {
+async fn dial(store: &LimitsStore) -> Result<(MultiplexedConnection, impl Future<Output = ()>), StoreProblem> {
     let address = &store.address;
     let scheme = if address.is_tls { "https" } else { "http" };
     let authority = format!("{}:{}", address.host, address.port);
@@ -116,9 +134,13 @@ async fn open(store: &LimitsStore) -> Result<(MultiplexedConnection, impl Future
     opened.map_err(|error| StoreProblem::of(&error))
 }
 
-/// Loads the scripts, reads the store's clock, and lets the connection prove that it can take within the time that requests
-/// wait for it.
-async fn prepare(store: &LimitsStore, mut connection: MultiplexedConnection) -> Result<ScriptConnection, StoreProblem> {
+/// Loads the scripts, reads the store's clock, lets the connection prove that it can take within the time that requests wait
+/// for it, and tells what is held: the server may have lost it.
+async fn prepare(
+    store: &LimitsStore,
+    link: &StoreLink,
+    mut connection: MultiplexedConnection,
+) -> Result<ScriptConnection, StoreProblem> {
     let refused = |error: RedisError| StoreProblem::of(&error);
     let mut pipeline = redis::pipe();
     for script in StoreScript::ALL {
@@ -140,6 +162,7 @@ async fn prepare(store: &LimitsStore, mut connection: MultiplexedConnection) -> 
     let slow = || StoreProblem::Away(format!("no answer within {:?}", store.longest_wait));
     let taken = asked.map_err(|_| slow())?.and_then(|answer| read_taken(answer, 0)).map_err(refused)?;
     store.set_clock(taken.time, Timestamp::now());
+    renew(store, link, &mut connection).await.map_err(refused)?;
     Ok(connection)
 }
 
@@ -157,20 +180,21 @@ async fn serve(
             renew_at = Some(Instant::now() + RENEW_INTERVAL);
         }
         let told = tokio::select! {
-            // Ends come first, so that nothing is renewed that has ended.
+            // Renewals come before ends, which may come without a break. Nothing is renewed whose end is told already: it is
+            // not among what is held any more.
             biased;
             () = link.broken.notified() => {
                 return ServeEnd::Broken(StoreProblem::Away("the connection was closed".to_owned()));
+            }
+            () = async { tokio::time::sleep_until(renew_at.unwrap_or_else(Instant::now)).await }, if renew_at.is_some() => {
+                renew_at = None;
+                renew(store, link, &mut connection).await
             }
             count = untold.recv_many(&mut batch, TOLD_TOGETHER) => {
                 if count == 0 {
                     return ServeEnd::Stopped;
                 }
                 tell(store, &mut connection, &mut batch).await
-            }
-            () = async { tokio::time::sleep_until(renew_at.unwrap_or_else(Instant::now)).await }, if renew_at.is_some() => {
-                renew_at = None;
-                renew(store, link, &mut connection).await
             }
             () = link.held.first.notified(), if renew_at.is_none() => Ok(()),
             () = store.stop.cancelled() => {

@@ -39,6 +39,11 @@ pub struct StoreLink {
 }
 
 impl ScriptConnection {
+    /// Returns whether this is a clone of the other one: each connection that is opened has hashes of its own.
+    fn is_same_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.hashes, &other.hashes)
+    }
+
     /// Returns how this call names its script.
     pub(super) fn name_of<C: ScriptCall>(&self) -> ScriptName<'_> {
         let place = StoreScript::ALL.iter().position(|script| *script == C::SCRIPT);
@@ -97,21 +102,27 @@ impl StoreLink {
                 Ok(taken)
             }
             Ok(Err(error)) => {
-                self.record_failure(StoreProblem::of(&error), error.is_unrecoverable_error());
+                self.record_failure(&connection, StoreProblem::of(&error), error.is_unrecoverable_error());
                 Err(Fallback::Error)
             }
             Err(_) => {
                 let problem = format!("{FAILURES_IN_A_ROW} requests in a row had no answer within {longest:?}");
-                self.record_failure(StoreProblem::Away(problem), false);
+                self.record_failure(&connection, StoreProblem::Away(problem), false);
                 Err(Fallback::Slow)
             }
         }
     }
 
-    /// Gives the connection up after too many failures in a row, or at once if it is broken.
-    fn record_failure(&self, problem: StoreProblem, is_broken: bool) {
+    /// Gives this connection up after too many failures in a row, or at once if it is broken. A late failure of an earlier
+    /// connection says nothing about the one that is open.
+    fn record_failure(&self, connection: &ScriptConnection, problem: StoreProblem, is_broken: bool) {
+        let mut open = self.lock();
+        if open.as_ref().is_none_or(|open| !open.is_same_as(connection)) {
+            return;
+        }
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        if (is_broken || failures >= FAILURES_IN_A_ROW) && self.lock().take().is_some() {
+        if is_broken || failures >= FAILURES_IN_A_ROW {
+            *open = None;
             *self.given_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
             self.broken.notify_one();
         }

@@ -324,6 +324,25 @@ fn a_store_that_goes_away_leaves_each_replica_its_own_limits_until_it_is_back() 
 }
 
 #[test]
+fn a_store_that_comes_back_empty_knows_what_is_in_flight_before_it_is_asked() {
+    let mut store = Valkey::start();
+    let [one, other] = pair(with_key(&store.url(), "max_concurrent=1").script(json!({"hold_requests": [CHAT]})));
+    let mut running = one.client_with(SECRET).begin("POST", CHAT, chat(json!({})).to_string().as_bytes()).unwrap();
+    one.journal().wait_for_requests(CHAT, 1);
+    store.kill();
+    wait_alone(&one);
+    wait_alone(&other);
+    store.restart();
+    wait_shared(&one);
+    wait_shared(&other);
+    assert_eq!(holds(&store), 1);
+    assert_refused(&complete(&other, 1), "rate_limit_exceeded");
+    one.control().release_all_requests();
+    assert_served(&running.read_response().unwrap());
+    eventually("the key may send a request again", SOON, || complete(&other, 1).status() == 200);
+}
+
+#[test]
 fn a_store_that_cannot_be_reached_at_the_start_does_not_stop_it() {
     let mut store = Valkey::start();
     store.kill();
