@@ -274,3 +274,39 @@ fn a_store_clock_that_was_set_back_neither_refills_nor_stops_a_bucket() {
     let (_, later, used, _) = scripts.take_minute(price, MINUTE, 0);
     assert_eq!(used, 3 * price - (later - now), "and it refills from now on");
 }
+
+#[test]
+fn a_full_bucket_refills_after_the_store_clock_was_set_back_though_every_take_is_refused() {
+    let store = Valkey::start();
+    let mut scripts = Scripts::new(&store, "full");
+    // Of requests two a minute are allowed; of tokens none is left.
+    for (bucket, price, needed, expected) in [("requests", MINUTE / 2, 0, 1), ("tokens", 0, 1, 2)] {
+        let (_, now, ..) = scripts.take_minute(0, MINUTE, 0);
+        let bucket = format!("{}:{bucket}", scripts.key);
+        let ahead = now / 1000 + 3_600_000_000;
+        let mut set = redis::cmd("HSET");
+        set.arg(&bucket).arg("at").arg(ahead).arg("used").arg(MINUTE).exec(&mut scripts.connection).unwrap();
+        let (verdict, now, ..) = scripts.take_minute(price, MINUTE, needed);
+        assert_eq!(verdict, expected);
+        let at: u64 = redis::cmd("HGET").arg(&bucket).arg("at").query(&mut scripts.connection).unwrap();
+        assert_eq!(at * 1000, now, "{bucket} refills from the refusal on");
+    }
+}
+
+#[test]
+fn starts_of_a_gateway_without_end_do_not_fill_the_store() {
+    let store = Valkey::start();
+    let mut scripts = Scripts::new(&store, "starts");
+    let told = |own, known| Told { own: [own; 3], known: [known; 3] };
+    assert_eq!(scripts.reserve("first", "", 0, [-1; 4], &told(1, 1)).1[5], 1);
+    let month = format!("{}:month", scripts.key);
+    let fill = "for i = 1, 30000 do redis.call('HSET', KEYS[1], 'earlier-' .. i, 1) end";
+    redis::cmd("EVAL").arg(fill).arg(1).arg(&month).exec(&mut scripts.connection).unwrap();
+    let fields =
+        |scripts: &mut Scripts| -> u64 { redis::cmd("HLEN").arg(&month).query(&mut scripts.connection).unwrap() };
+    let before = fields(&mut scripts);
+    assert_eq!(scripts.reserve("late", "", 0, [-1; 4], &told(2, 5)).1[5], 5, "what it knows counts");
+    assert_eq!(fields(&mut scripts), before);
+    assert_eq!(scripts.reserve("first", "", 0, [-1; 4], &told(4, 4)).1[5], 8, "those who are known go on");
+    assert_eq!(fields(&mut scripts), before);
+}

@@ -33,20 +33,24 @@ local function text(value)
   return string.format('%.0f', value)
 end
 
+local function set_used(bucket, used)
+  redis.call('HSET', bucket, 'at', text(now), 'used', text(used))
+  redis.call('PEXPIRE', bucket, text(math.ceil(used / 1000000) + BUCKET_KEPT))
+end
+
 -- Returns what is used of a bucket now.
 local function used_of(bucket)
   local state = redis.call('HMGET', bucket, 'at', 'used')
   if not state[1] then
     return 0
   end
-  -- A clock that was set back refills nothing, and does not stop the refill either.
-  local passed = math.max(0, now - tonumber(state[1])) * 1000
-  return math.max(0, tonumber(state[2]) - passed)
-end
-
-local function set_used(bucket, used)
-  redis.call('HSET', bucket, 'at', text(now), 'used', text(used))
-  redis.call('PEXPIRE', bucket, text(math.ceil(used / 1000000) + BUCKET_KEPT))
+  local at, used = tonumber(state[1]), tonumber(state[2])
+  if at > now then
+    -- The clock was set back. That refills nothing, and the bucket refills from now on, also if nothing is taken.
+    set_used(bucket, used)
+    return used
+  end
+  return math.max(0, used - (now - at) * 1000)
 end
 
 -- Gives back what a request has reserved.
@@ -85,6 +89,9 @@ local function keep_hold(holds, reserved, hold, term, tokens)
 end
 
 local NAMES = { 'requests', 'tokens', 'cost' }
+-- The most fields of a period: three sums, and three of each start of a gateway that has used something. What later ones use
+-- counts only by what they know.
+local MOST_FIELDS = 3 + 3 * 10000
 
 -- Adds what a gateway has used of a period since it last told. `own` is all that it has used since its start, so an order that
 -- is repeated or lost does no harm. `known` is what its ledger has of the period, from before its start too: the sum is never
@@ -100,7 +107,7 @@ local function add(period, gateway, own, known, seconds)
   for i, name in ipairs(NAMES) do
     local before, told = tonumber(found[2 * i - 1] or 0), tonumber(found[2 * i] or 0)
     local sum = before
-    if own[i] > told then
+    if own[i] > told and (found[2 * i] or redis.call('HLEN', period) < MOST_FIELDS) then
       sum = sum + own[i] - told
       changed[#changed + 1] = gateway .. ':' .. name
       changed[#changed + 1] = text(own[i])
