@@ -305,11 +305,11 @@ impl Account {
     }
 
     /// Returns whether the account has nothing in flight and nothing used in the current day or month, so that a new one
-    /// would be equal.
+    /// would be equal. Begins no period: the clock of this machine, by which sweeps go, may be ahead of that of the limits
+    /// store.
     pub(crate) fn is_blank(&self, now: Timestamp) -> bool {
-        let mut balance = self.lock();
-        balance.follow(now);
-        balance.reserved == Use::default() && balance.month.used == Use::default()
+        let balance = self.lock();
+        balance.reserved == Use::default() && (balance.month.used == Use::default() || now >= balance.month.end)
     }
 
     fn lock(&self) -> MutexGuard<'_, Balance> {

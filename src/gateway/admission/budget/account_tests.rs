@@ -201,3 +201,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_sweep_by_a_clock_that_is_ahead_begins_no_period() {
+    let (account, now) = (Account::default(), at("2026-11-30T23:59:00Z"));
+    for period in [BudgetPeriod::Day, BudgetPeriod::Month] {
+        account.restore(period, Use { requests: 1, tokens: 10, cost: Amount::default() }, now);
+    }
+    assert!(!account.is_blank(now));
+    assert!(account.is_blank(at("2026-12-01T00:00:30Z")));
+    let (day, month) = account.used(now);
+    assert_eq!((day.tokens, month.tokens), (10, 10));
+}
