@@ -60,6 +60,7 @@ mod launch;
 mod leftovers;
 mod limit_scripts;
 mod limits;
+mod limits_store_faults;
 mod litellm;
 mod litellm_check;
 mod load;
