@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use llamagate::cores::count_of_machine;
 use serde_json::json;
 
 use super::shared_limits::{
@@ -93,10 +94,12 @@ fn a_slow_store_is_waited_for_briefly_and_then_not_at_all() {
     wait_shared(&gateway);
     proxy.delay(Duration::from_secs(1));
     let slow = || metric(&gateway, "llamagate_limits_store_fallbacks_total{reason=\"slow\"}");
-    for _ in 0..20 {
+    // Each core gives up after three in a row. One of them gets so many, and not all can be slow.
+    let most = 3 * count_of_machine().get();
+    for _ in 0..most + 2 {
         assert_served(&ask(&gateway, USER));
     }
-    assert!((1.0..=8.0).contains(&slow()), "each core gives up after three in a row: {}", slow());
+    assert!(slow() >= 3.0 && slow() <= most as f64, "{} of {} were slow", slow(), most + 2);
     wait_alone(&gateway);
     proxy.delay(Duration::ZERO);
     wait_shared(&gateway);
