@@ -132,3 +132,23 @@ make_base() {
     "$suite" "$work/$suite.tar" "$work/$suite.sources" >&2
   mv "$work/$suite.tar" "$file"
 }
+
+# unpack_packages SUITE FOLDER PACKAGE...: downloads these packages of that suite, without those they depend on, and
+# unpacks them into that folder. Says why and fails if it cannot. The caller has made $work.
+unpack_packages() {
+  local suite=$1 folder=$2 tool mirror deb
+  shift 2
+  for tool in apt-get dpkg dpkg-deb; do
+    have "$tool" || { say "$tool is missing"; return 1; }
+  done
+  [[ -r $debian_keyring ]] || { say "the package debian-archive-keyring is not installed"; return 1; }
+  mirror=$(debian_mirror)
+  [[ -n $mirror ]] || { say "there is no Debian mirror in this system's apt sources"; return 1; }
+  write_apt_config "$work/apt" "$(dpkg --print-architecture)" "$mirror" "$suite"
+  private_apt update >&2 || { say "apt could not read the suite $suite from $mirror"; return 1; }
+  mkdir -p "$work/debs" "$folder"
+  (cd "$work/debs" && private_apt download "$@" >&2) || { say "apt could not download $*"; return 1; }
+  for deb in "$work"/debs/*.deb; do
+    dpkg-deb --extract "$deb" "$folder" || return 1
+  done
+}

@@ -36,11 +36,6 @@ WRAPPER
 }
 
 unpack_debian_packages() {
-  local tool
-  for tool in apt-get dpkg dpkg-deb; do
-    have "$tool" || give_up "no rpc-server: LLAMAGATE_TEST_RPC is not set, and $tool is missing"
-  done
-  [[ -r $debian_keyring ]] || give_up "no rpc-server, and the package debian-archive-keyring is not installed"
   [[ -x $llama/root/usr/bin/llama-server ]] || give_up "no rpc-server: llama-server is not Debian's, unpacked by get-llama-server.sh"
 
   local arch lib_dir loader_name
@@ -51,23 +46,10 @@ unpack_debian_packages() {
   *) give_up "no rpc-server, and this script does not know Debian's packages for $arch" ;;
   esac
 
-  local mirror
-  mirror=$(debian_mirror)
-  [[ -n $mirror ]] || give_up "no rpc-server, and no Debian mirror in this system's apt sources"
-
   make_work_dir get-rpc-server
-  mkdir -p "$work"/{debs,out/root}
-  write_apt_config "$work/apt" "$arch" "$mirror" "$suite"
-
   say "getting rpc-server from Debian $suite ..."
-  private_apt update >&2 || give_up "apt could not read the suite $suite from this system's Debian mirror"
-  (cd "$work/debs" && private_apt download llama.cpp-tools-extra libggml0-backend-rpc >&2) ||
-    give_up "apt could not download rpc-server"
-
-  local deb
-  for deb in "$work"/debs/*.deb; do
-    dpkg-deb --extract "$deb" "$work/out/root"
-  done
+  unpack_packages "$suite" "$work/out/root" llama.cpp-tools-extra libggml0-backend-rpc ||
+    give_up "no rpc-server: LLAMAGATE_TEST_RPC is not set, and its packages cannot be had"
 
   local backends=("$work/out/root/$lib_dir"/ggml/backends*/libggml-rpc.so)
   local programs=("$work/out/root"/usr/libexec/*/llama/bin/ggml-rpc-server)

@@ -70,6 +70,7 @@ start_fetching() {
     scripts/get-chromium.sh || true
     scripts/get-deploy-tools.sh || true
     scripts/get-rpc-server.sh || true
+    scripts/get-pebble.sh || true
   } >/dev/null 2>"$fetch_log" </dev/null &
   fetching=$!
   set +m
@@ -107,6 +108,12 @@ get_test_programs() {
   else
     unset LLAMAGATE_TEST_RPC
     summary+=("skipped         models on several machines: there is no rpc-server (scripts/get-rpc-server.sh says why)")
+  fi
+  if LLAMAGATE_TEST_PEBBLE=$(scripts/get-pebble.sh 2>/dev/null); then
+    export LLAMAGATE_TEST_PEBBLE
+  else
+    unset LLAMAGATE_TEST_PEBBLE
+    summary+=("skipped         certificates of a real CA: there is no Pebble (scripts/get-pebble.sh says why)")
   fi
   if deploy_tools=$(scripts/get-deploy-tools.sh 2>/dev/null); then
     export LLAMAGATE_TEST_DEPLOY=$deploy_tools/bin/python

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Prints the path of Pebble, the ACME server of Let's Encrypt for tests, and nothing else, on stdout.
+#
+#   1. $PEBBLE, if it is set;
+#   2. pebble on PATH;
+#   3. on Debian: the signed package of this system's release, unpacked below .cache/pebble/.
+#
+# pebble-challtestsrv lies beside it. The third way needs no root and changes nothing outside the checkout.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/debian.sh
+. "$(dirname "$0")/debian.sh"
+
+target=$cache_dir/pebble
+
+give_up() {
+  fail "$1" "Install the package pebble of this system and run this again, or set PEBBLE to the path of the program"
+}
+
+unpack_pebble() {
+  local suite
+  suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
+  [[ -n $suite ]] || give_up "no Pebble, and /etc/os-release does not name this system's release"
+  need_space "$cache_dir" 100 "unpacking Pebble"
+  make_work_dir get-pebble
+  say "getting Pebble from Debian $suite ..."
+  unpack_packages "$suite" "$work/out" pebble || give_up "no Pebble: PEBBLE is not set, none is installed, and its package cannot be had"
+  "$work/out/usr/bin/pebble" -help >/dev/null 2>&1 || fail "the unpacked Pebble does not run here"
+  rm -rf "$target"
+  mv "$work/out" "$target"
+}
+
+if [[ -n ${PEBBLE:-} ]]; then
+  [[ -x $PEBBLE ]] || fail "PEBBLE=$PEBBLE is not an executable file"
+  printf '%s\n' "$PEBBLE"
+  exit
+fi
+
+if found=$(command -v pebble); then
+  printf '%s\n' "$found"
+  exit
+fi
+
+if [[ ! -x $target/usr/bin/pebble ]]; then
+  lock get-pebble
+  # Another run may have unpacked it while this one waited.
+  [[ -x $target/usr/bin/pebble ]] || unpack_pebble
+fi
+printf '%s\n' "$target/usr/bin/pebble"
