@@ -78,6 +78,10 @@ fn the_notes_name_the_scheme_of_the_port() {
         PLAIN.to_owned(),
         format!("{PLAIN}worker: {{{tls}}}\n"),
         format!("{PLAIN}worker: {{env: {{TLS_SELF_SIGNED: true}}}}\n"),
+        format!("{PLAIN}worker: {{env: {{TLS_SELF_SIGNED: \"Yes\"}}}}\n"),
+        format!("{PLAIN}worker: {{env: {{TLS_SELF_SIGNED: 1}}}}\n"),
+        format!("{PLAIN}worker: {{env: {{TLS_SELF_SIGNED: \"off\"}}}}\n"),
+        format!("{PLAIN}worker: {{env: {{TLS_ACME_DOMAINS: llm.example.org, TLS_ACME_ACCEPT_TERMS: true}}}}\n"),
         routed(WORKER_KEY, &format!("router: {{enabled: true, {tls}}}\n")),
         routed(WORKER_KEY, "router: {enabled: true}\n"),
     ];
@@ -85,6 +89,10 @@ fn the_notes_name_the_scheme_of_the_port() {
     let lines = [
         "curl http://",
         "curl --insecure --cert CLIENT.pem --key CLIENT.key https://",
+        "curl --insecure https://",
+        "curl --insecure https://",
+        "curl --insecure https://",
+        "curl http://",
         "curl --insecure https://",
         "curl --insecure --cert CLIENT.pem --key CLIENT.key https://",
         "curl http://",
@@ -421,6 +429,10 @@ fn values_that_contradict_each_other_are_refused_by_name() {
         (
             &*routed(WORKER_KEY, &format!("{enabled}worker: {{env: {{TLS_CERT: /c}}}}\n")),
             "worker.env may not set TLS_CERT",
+        ),
+        (
+            &*routed(WORKER_KEY, &format!("{enabled}worker: {{env: {{TLS_ACME_DOMAINS: llm.example.org}}}}\n")),
+            "worker.env may not set TLS_ACME_DOMAINS",
         ),
         (&*routed(WORKER_KEY, "router: {enabled: true, env: {TLS_HEALTH: true}}\n"), "TLS_HEALTH may not be set"),
         (

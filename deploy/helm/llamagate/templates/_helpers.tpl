@@ -118,7 +118,7 @@ HOST PORT PORT_HEALTH GATEWAY_PORT DATA_DIR DRAIN_TIMEOUT AUTH_ENABLED AUTH_KEYS
 {{- $ofTls := list -}}
 {{- if and .isWorker .root.Values.router.enabled -}}
 {{- if .root.Values.auth.enabled -}}{{- $owned = append $owned "MAX_REQUESTS_PER_MINUTE" -}}{{- end -}}
-{{- $ofTls = list "TLS_CERT" "TLS_KEY" "TLS_SELF_SIGNED" "TLS_CLIENT_CA" -}}
+{{- $ofTls = list "TLS_CERT" "TLS_KEY" "TLS_SELF_SIGNED" "TLS_ACME_DOMAINS" "TLS_CLIENT_CA" -}}
 {{- end -}}
 {{- range $name, $value := .env }}
 {{- if has $name $owned }}
