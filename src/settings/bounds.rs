@@ -117,3 +117,6 @@ pub const LONGEST_LIMITS_STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Shortest wait after an order at a CA that failed.
 pub(super) const LEAST_ACME_RETRY: Duration = Duration::from_millis(100);
+
+/// Longest wait after orders at a CA that failed, unless the CA asks for a longer one.
+pub const MOST_ACME_RETRY: Duration = Duration::from_secs(6 * 3600);

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::bounds::{LEAST_ACME_RETRY, LONGEST_LIMITS_STORE_TIMEOUT, SHORT_SERVICE_KEY};
+use super::bounds::{LEAST_ACME_RETRY, MOST_ACME_RETRY, SHORT_SERVICE_KEY};
 use super::options::{OptionRow, Settings, row};
 use super::problem::SettingProblem;
 use super::source::Inputs;
@@ -187,6 +187,11 @@ fn acme_contradictions(settings: &Settings) -> Vec<SettingProblem> {
     if tls.tls_acme_retry.0 < LEAST_ACME_RETRY {
         let fault = format!("expected at least {}ms", LEAST_ACME_RETRY.as_millis());
         let hint = "CAs refuse clients that order too often".to_owned();
+        problems.push(problem(&format!("TLS_ACME_RETRY={:?}", tls.tls_acme_retry.0), &fault, hint));
+    }
+    if tls.tls_acme_retry.0 > MOST_ACME_RETRY {
+        let fault = format!("expected at most {}h", MOST_ACME_RETRY.as_secs() / 3600);
+        let hint = "it is the longest wait, however many orders have failed".to_owned();
         problems.push(problem(&format!("TLS_ACME_RETRY={:?}", tls.tls_acme_retry.0), &fault, hint));
     }
     if tls.tls_acme_domains.is_empty() {

@@ -207,6 +207,7 @@ fn settings_that_no_certificate_could_come_of_are_refused_by_name() {
         (&[("TLS_ACME_EAB_KID", "kid")], "only one of TLS_ACME_EAB_KID and TLS_ACME_EAB_HMAC_KEY"),
         (&[("TLS_ACME_EAB_KID", "kid"), ("TLS_ACME_EAB_HMAC_KEY", "?secret?")], "TLS_ACME_EAB_HMAC_KEY"),
         (&[("TLS_ACME_RETRY", "10ms")], "expected at least 100ms"),
+        (&[("TLS_ACME_RETRY", "7h")], "expected at most 6h"),
         (&[("TLS_ACME_CONTACT", "nobody")], "TLS_ACME_CONTACT"),
         (&[("TLS_ACME_CA", "/no/such.pem")], "TLS_ACME_CA"),
         (&[("TLS_ACME_CA", &empty.display().to_string())], "it holds no certificate in PEM"),

@@ -36,7 +36,7 @@ mod traces;
 mod usage;
 mod value;
 
-pub use acme::{AcmeBindingKey, AcmeContacts, AcmeDirectory, AcmeDomains};
+pub use acme::{AcmeBindingKey, AcmeContacts, AcmeDirectory, AcmeDomains, is_of_this_machine};
 pub use backend_api::BackendApi;
 pub use clients::{HostNames, Networks, Origins, ServiceKey};
 pub use dimensions::Dimensions;

@@ -17,14 +17,14 @@ pub(super) const ANSWER_SIZE: usize = 1024 * 1024;
 /// First wait of an order for the next state, which grows by half each time.
 pub(super) const FIRST_POLL: Duration = Duration::from_millis(250);
 
+/// Longest wait that a CA may ask for between two questions about the state of an order.
+pub(super) const LONGEST_POLL: Duration = Duration::from_secs(10);
+
 /// Longest time for which an order is asked whether it is in its next state.
 pub(super) const POLL_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Longest time of a whole order.
 pub(super) const ORDER_TIMEOUT: Duration = Duration::from_secs(600);
-
-/// Longest wait after failed orders, unless the CA asks for a longer one.
-pub(super) const LONGEST_RETRY: Duration = Duration::from_secs(6 * 3600);
 
 /// Longest wait that a CA may ask for.
 pub(super) const LONGEST_CA_WAIT: Duration = Duration::from_secs(48 * 3600);

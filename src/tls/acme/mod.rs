@@ -24,5 +24,5 @@ mod issued;
 mod order;
 pub(super) mod origin;
 pub(super) mod renewal;
-mod schedule;
+pub(super) mod schedule;
 mod transport;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::bounds::LONGEST_RETRY;
+use crate::settings::bounds::MOST_ACME_RETRY;
 use crate::tls::leaf::LeafFacts;
 
 /// Returns when a certificate is renewed if the CA does not say: after two thirds of its lifetime.
@@ -23,7 +23,7 @@ fn share_of_life(leaf: &LeafFacts, part: i32, whole: i32) -> Timestamp {
 }
 
 /// Whether a certificate is for these names and no others.
-pub(super) fn is_for(leaf: &LeafFacts, domains: &[String]) -> bool {
+pub(in crate::tls) fn is_for(leaf: &LeafFacts, domains: &[String]) -> bool {
     leaf.names.len() == domains.len() && domains.iter().all(|domain| leaf.names.contains(domain))
 }
 
@@ -43,7 +43,7 @@ impl RetryWaits {
     pub(super) fn next_wait(&mut self, asked: Option<Duration>) -> Duration {
         let doubled = self.first.saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX));
         self.failures = self.failures.saturating_add(1);
-        jittered(doubled.min(LONGEST_RETRY)).max(asked.unwrap_or_default())
+        jittered(doubled.min(MOST_ACME_RETRY)).max(asked.unwrap_or_default())
     }
 
     /// Begins again with the first wait.
@@ -106,6 +106,6 @@ mod tests {
         waits.end();
         assert!(waits.next_wait(None) <= 5 * minute);
         waits.failures = u32::MAX;
-        assert!(waits.next_wait(None) <= LONGEST_RETRY);
+        assert!(waits.next_wait(None) <= MOST_ACME_RETRY);
     }
 }

@@ -16,22 +16,26 @@ impl AcmeDirectory {
     }
 }
 
+/// Returns whether an address is one of this machine.
+pub fn is_of_this_machine(address: &Url) -> bool {
+    match address.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
 impl Value for AcmeDirectory {
     fn parse(text: &str) -> Result<Self, Rejected> {
         let rejected =
             || Rejected::new("the https address of a directory, such as https://ca.example.org/acme/directory");
         let address = Url::parse(text.trim()).map_err(|_| rejected())?;
-        let is_of_this_machine = match address.host() {
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            Some(Host::Domain(name)) => name == "localhost",
-            None => false,
-        };
         let has_user = !address.username().is_empty() || address.password().is_some();
         match address.scheme() {
             _ if has_user || address.fragment().is_some() || address.query().is_some() => Err(rejected()),
             "https" if address.has_host() => Ok(Self(address)),
-            "http" if is_of_this_machine => Ok(Self(address)),
+            "http" if is_of_this_machine(&address) => Ok(Self(address)),
             "http" => Err(rejected().with_hint("over plain http only a CA on this machine is asked")),
             _ => Err(rejected()),
         }

@@ -9,5 +9,5 @@ mod directory;
 mod domains;
 
 pub use account::{AcmeBindingKey, AcmeContacts};
-pub use directory::AcmeDirectory;
+pub use directory::{AcmeDirectory, is_of_this_machine};
 pub use domains::AcmeDomains;
