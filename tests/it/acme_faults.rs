@@ -141,6 +141,37 @@ fn a_nonce_that_is_refused_twice_and_an_account_that_is_forgotten_are_got_over()
     assert_eq!((ca.accounts().len(), ca.mistakes()), (1, vec![]));
 }
 
+/// Regression: a new account may not replace a certificate that another one ordered, and was refused until it had expired.
+#[test]
+fn a_certificate_is_renewed_although_the_account_that_ordered_it_is_lost() {
+    let (ca, folder) = (AcmeServer::start(), tempfile::tempdir().unwrap());
+    ca.set_window((40 * 86_400, 41 * 86_400));
+    let start = || with_ca(&ca, folder.path()).set("DATA_DIR", folder.path().display()).start();
+    let mut gateway = start();
+    ca.look_at(gateway.url());
+    wait_issued(&gateway, 1.0);
+    assert_eq!(gateway.stop().code(), Some(0));
+    ca.look_nowhere();
+    ca.forget_accounts();
+    ca.set_window((-20, -10));
+    let gateway = start();
+    ca.look_at(gateway.url());
+    wait_issued(&gateway, 1.0);
+    assert_eq!(orders(&gateway, "failed"), 0.0);
+    assert!(ca.orders()[1].replaces.is_none(), "it is an order like the first one");
+}
+
+/// Regression: a wait that no clock can hold ended the task, and nothing was ordered any more.
+#[test]
+fn an_endless_wait_in_the_middle_of_an_order_does_not_hold_it_up() {
+    let (ca, folder) = (AcmeServer::start(), tempfile::tempdir().unwrap());
+    ca.set_faults(AcmeFaults { asks_to_wait: Some("18446744073709551615"), ..AcmeFaults::default() });
+    let gateway = with_ca(&ca, folder.path()).start();
+    ca.look_at(gateway.url());
+    wait_issued(&gateway, 1.0);
+    assert_eq!(orders(&gateway, "failed"), 0.0);
+}
+
 #[test]
 fn kept_files_that_are_damaged_are_got_again_and_ones_that_cannot_be_read_fail_the_start() {
     let (ca, folder) = (AcmeServer::start(), tempfile::tempdir().unwrap());

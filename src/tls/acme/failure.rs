@@ -55,9 +55,10 @@ impl AcmeOrderError {
         self.has_type("accountDoesNotExist")
     }
 
-    /// Whether the CA does not take the order as a renewal of another certificate.
-    pub(super) fn is_no_renewal(&self) -> bool {
-        self.has_type("alreadyReplaced") || self.has_type("malformed")
+    /// Whether an order that replaces no other certificate would fail too. All other refusals may be about the certificate that
+    /// is replaced: CAs have several types for that, and another account may not replace it.
+    pub(super) fn is_about_any_order(&self) -> bool {
+        self.is_rate_limited() || self.is_unknown_account() || self.has_type("userActionRequired")
     }
 
     fn has_type(&self, wanted: &str) -> bool {
@@ -123,10 +124,29 @@ mod tests {
         )));
         assert_eq!(refused.to_string(), "the CA refused it: rateLimited: too many orders: for a");
         assert!(refused.is_rate_limited() && !refused.is_unknown_account());
+        assert!(refused.is_about_any_order());
         let name = "a.example.org".to_owned();
         let long = format!(r#"{{"type": "about:blank", "detail": "{}"}}"#, "x".repeat(5000));
         let text = AcmeOrderError::NotValidated { name, problem: problem(&long) }.to_string();
         assert!(text.starts_with("the CA could not validate a.example.org: about:blank: xxx") && text.len() < 500);
         assert_eq!(AcmeOrderError::Refused(problem("{}")).to_string(), "the CA refused it: no type");
+    }
+
+    /// Regression: only two types led to an order without `replaces`, and Let's Encrypt has a third one.
+    #[test]
+    fn a_failure_that_may_come_from_the_replaced_certificate_is_not_one_of_any_order() {
+        for (kind, is_of_any) in [
+            ("unauthorized", false),
+            ("alreadyReplaced", false),
+            ("malformed", false),
+            ("serverInternal", false),
+            ("rateLimited", true),
+            ("accountDoesNotExist", true),
+            ("userActionRequired", true),
+        ] {
+            let refused = AcmeOrderError::Refused(problem(&format!(r#"{{"type": "{ERROR_PREFIX}{kind}"}}"#)));
+            assert_eq!(refused.is_about_any_order(), is_of_any, "{kind}");
+        }
+        assert!(!AcmeOrderError::from(AcmeError::Unsupported("ACME renewal information (ARI)")).is_about_any_order());
     }
 }

@@ -5,6 +5,7 @@ use instant_acme::{
     Order, OrderStatus, Problem, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use tracing::debug;
 
 use super::bounds::{FIRST_POLL, POLL_TIMEOUT};
 use super::challenge::{Challenges, ShownChallenge};
@@ -50,7 +51,7 @@ pub(super) async fn order_certificate(
     Ok(IssuedText { chain, key: key.serialize_der() })
 }
 
-/// Begins an order. If the CA does not take it as a renewal, it is an order like the first one.
+/// Begins an order. If the CA does not take it as one that replaces a certificate, it is an order like the first one.
 async fn new_order(
     account: &Account,
     identifiers: &[Identifier],
@@ -59,7 +60,10 @@ async fn new_order(
     let plain = NewOrder::new(identifiers);
     let Some(replaced) = replaced else { return Ok(account.new_order(&plain).await?) };
     match account.new_order(&NewOrder::new(identifiers).replaces(replaced)).await.map_err(AcmeOrderError::from) {
-        Err(error) if error.is_no_renewal() => Ok(account.new_order(&plain).await?),
+        Err(error) if !error.is_about_any_order() => {
+            debug!(%error, "the CA takes no order that replaces the certificate");
+            Ok(account.new_order(&plain).await?)
+        }
         outcome => outcome,
     }
 }

@@ -37,6 +37,10 @@ pub(crate) struct AcmeFaults {
     pub(crate) refuses_orders: Option<(u16, &'static str, &'static str, &'static str)>,
     /// Challenges are found at this port, in place of the gateway's.
     pub(crate) looks_at: Option<u16>,
+    /// Answers about orders ask for this wait before the next question.
+    pub(crate) asks_to_wait: Option<&'static str>,
+    /// Accounts get no other contacts.
+    pub(crate) refuses_contacts: bool,
     /// Orders stay in progress until this is false.
     pub(crate) holds_orders: bool,
     /// What is wrong with the certificates that are issued.
@@ -241,6 +245,11 @@ impl AcmeServer {
             .iter()
             .filter(|request| request.split_once(' ').is_some_and(|it| it.1 == path))
             .count()
+    }
+
+    /// Returns how often it was asked when a certificate should be renewed.
+    pub(crate) fn count_advice(&self) -> usize {
+        self.shared.state().requests.iter().filter(|request| request.starts_with("GET /renewal/")).count()
     }
 
     /// Returns why requests were refused that no client should make.

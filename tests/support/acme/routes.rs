@@ -67,6 +67,9 @@ impl Shared {
         match parts.as_slice() {
             ["account", _] => {
                 let mut state = self.state();
+                if state.faults.refuses_contacts {
+                    return Err(Answer::problem(400, "invalidContact", "no mail can be sent there"));
+                }
                 let known = state.accounts.get_mut(account).ok_or_else(missing)?;
                 known.contacts = texts(&signed.payload["contact"]);
                 Ok(Answer::json(200, &json!({"status": "valid", "contact": known.contacts})))
@@ -111,6 +114,13 @@ impl Shared {
             let refusal = Answer::problem(status, kind, detail);
             return Err(if wait.is_empty() { refusal } else { refusal.header("Retry-After", wait) });
         }
+        let replaces = payload["replaces"].as_str().map(str::to_owned);
+        let has_a_certificate = state.orders.iter().any(|order| order.account == account && order.chain.is_some());
+        if replaces.is_some() && !has_a_certificate {
+            // As Let's Encrypt refuses it.
+            let detail = "requester account did not request the certificate being replaced";
+            return Err(Answer::problem(403, "unauthorized", detail));
+        }
         let identifiers = payload["identifiers"].as_array().cloned().unwrap_or_default();
         let names: Vec<String> = identifiers
             .iter()
@@ -124,7 +134,6 @@ impl Shared {
             state.authorizations.push(KnownAuthorization { name: name.clone(), token, is_asked: false, outcome: None });
         }
         let authorizations = (first..first + names.len()).collect();
-        let replaces = payload["replaces"].as_str().map(str::to_owned);
         state.orders.push(KnownOrder { account: account.to_owned(), names, replaces, authorizations, chain: None });
         let nth = state.orders.len() - 1;
         drop(state);
@@ -151,7 +160,11 @@ impl Shared {
         if order.chain.is_some() {
             body["certificate"] = json!(format!("{url}/certificate/{nth}"));
         }
-        Ok(Answer::json(200, &body))
+        let answer = Answer::json(200, &body);
+        Ok(match state.faults.asks_to_wait {
+            Some(wait) => answer.header("Retry-After", wait),
+            None => answer,
+        })
     }
 
     fn authorization(&self, nth: usize) -> Answer {
