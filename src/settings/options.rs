@@ -193,7 +193,7 @@ options! {
         tls_acme_domains: AcmeDomains = "", Reload, "Comma-separated list of DNS names such as `llm.example.org`, for which a certificate is got from a CA by ACME, kept in `$DATA_DIR/tls/acme`, and renewed (see TLS.md). The CA must reach `PORT` as port 443 of each name. The first name takes effect at the next start, and so does the removal of the last.";
         tls_acme_accept_terms: bool = "false", Restart, "You have read the terms of service of the CA and accept them. Without it nothing is ordered, and the start fails.";
         tls_acme_directory: AcmeDirectory = "https://acme-v02.api.letsencrypt.org/directory", Restart, "Address of the CA's directory; `http` only on this machine.";
-        tls_acme_contact: AcmeContacts = "", Restart, "Comma-separated list of mail addresses that the CA may write to.";
+        tls_acme_contact: AcmeContacts = "", Restart, "Comma-separated list of mail addresses that the CA may write to. It is told of a change with the next order.";
         tls_acme_ca: Option<PathBuf> = "", Restart, "File of certificate authorities in PEM that the address of `TLS_ACME_DIRECTORY` is trusted by, for a private CA; else those of this machine.";
         tls_acme_eab_kid: Option<String> = "", Restart, "Name of the key that the CA gave for its account (external account binding), if it asks for one.";
         tls_acme_eab_hmac_key: Option<AcmeBindingKey> = "" from Variable, Restart, "That key, in Base64 for URLs. It is used once, to open the account.";

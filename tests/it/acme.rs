@@ -290,6 +290,8 @@ fn the_account_is_bound_and_its_contacts_follow_the_setting() {
     assert_eq!(ca.accounts()[0].binding.as_deref(), Some("kid-1"));
     assert!(!gateway.output().contains("YSBrZXk"));
     assert_eq!(gateway.stop().code(), Some(0));
+    // They are told with the next order.
+    fs::remove_file(ca_folder(folder.path()).join("certificate.pem")).unwrap();
     let _gateway = start("a@example.org,b@example.org");
     let expected = ["mailto:a@example.org", "mailto:b@example.org"].map(str::to_owned);
     eventually("the CA knows the new one", ANSWERS, || ca.accounts()[0].contacts == expected);

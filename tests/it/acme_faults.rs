@@ -172,6 +172,28 @@ fn an_endless_wait_in_the_middle_of_an_order_does_not_hold_it_up() {
     assert_eq!(orders(&gateway, "failed"), 0.0);
 }
 
+/// Regression: contacts that the CA refused failed every order.
+#[test]
+fn contacts_that_the_ca_does_not_take_do_not_hold_an_order_up() {
+    let (ca, folder) = (AcmeServer::start(), tempfile::tempdir().unwrap());
+    let start = |contact: &str| {
+        ca.look_nowhere();
+        let builder = with_ca(&ca, folder.path()).set("DATA_DIR", folder.path().display());
+        let gateway = builder.set("TLS_ACME_CONTACT", contact).start();
+        ca.look_at(gateway.url());
+        gateway
+    };
+    let mut gateway = start("a@example.org");
+    wait_issued(&gateway, 1.0);
+    assert_eq!(gateway.stop().code(), Some(0));
+    fs::remove_file(ca_folder(folder.path()).join("certificate.pem")).unwrap();
+    ca.set_faults(AcmeFaults { refuses_contacts: true, ..AcmeFaults::default() });
+    let gateway = start("b@example.org");
+    wait_issued(&gateway, 1.0);
+    eventually("the log tells it", ANSWERS, || gateway.output().contains("the CA does not take these addresses"));
+    assert_eq!(orders(&gateway, "failed"), 0.0);
+}
+
 #[test]
 fn kept_files_that_are_damaged_are_got_again_and_ones_that_cannot_be_read_fail_the_start() {
     let (ca, folder) = (AcmeServer::start(), tempfile::tempdir().unwrap());
@@ -186,7 +208,20 @@ fn kept_files_that_are_damaged_are_got_again_and_ones_that_cannot_be_read_fail_t
     assert_eq!(start().stop().code(), Some(0));
     let kept = ca_folder(folder.path());
     let pair = kept.join("certificate.pem");
-    for (file, text) in [("certificate.pem", "half a"), ("certificate.pem", ""), ("account.json", "{")] {
+    // The last two are good JSON, and no account all the same.
+    let keyless = r#"{"contacts": [], "credentials": {}}"#;
+    let bad_key = format!(
+        r#"{{"contacts": [], "credentials": {{"id": "{0}", "key_pkcs8": "AAAA", "directory": "{0}"}}}}"#,
+        ca.directory()
+    );
+    let damages = [
+        ("certificate.pem", "half a"),
+        ("certificate.pem", ""),
+        ("account.json", "{"),
+        ("account.json", keyless),
+        ("account.json", bad_key.as_str()),
+    ];
+    for (file, text) in damages {
         fs::write(kept.join(file), text).unwrap();
         if file == "account.json" {
             fs::remove_file(&pair).unwrap();
@@ -195,7 +230,7 @@ fn kept_files_that_are_damaged_are_got_again_and_ones_that_cannot_be_read_fail_t
         eventually("the log tells it", ANSWERS, || gateway.output().contains("another one is"));
         assert_eq!(gateway.stop().code(), Some(0));
     }
-    assert_eq!((ca.orders().len(), ca.accounts().len()), (4, 2));
+    assert_eq!((ca.orders().len(), ca.accounts().len()), (6, 4));
     fs::remove_file(&pair).unwrap();
     // No user can read it as a file, root included.
     fs::create_dir(&pair).unwrap();

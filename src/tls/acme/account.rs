@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::sync::Arc;
 
-use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
+use instant_acme::{Account, AccountCredentials, ExternalAccountKey, Key, NewAccount};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
@@ -25,19 +25,28 @@ struct KeptAccount {
     credentials: Value,
 }
 
-/// Returns the account that is kept, or opens one and keeps it.
+/// Returns the account that is kept, or opens one and keeps it. Tells the CA if the contacts have changed. For the owner of the
+/// lock of orders only.
 ///
 /// # Errors
 /// The CA refuses it, or the file cannot be read or written.
 pub(super) async fn open_account(origin: &Arc<AcmeOrigin>, transport: CaTransport) -> Result<Account, AcmeOrderError> {
-    let kept = in_background(origin, read).await?;
-    match kept {
-        Some(kept) => known(origin, kept, transport).await,
-        None => opened(origin, transport).await,
+    let Some(KeptAccount { contacts, credentials }) = in_background(origin, read).await? else {
+        return opened(origin, transport).await;
+    };
+    let account = restored(credentials.clone(), transport).await?;
+    if contacts != origin.contacts {
+        let contacts: Vec<&str> = origin.contacts.iter().map(String::as_str).collect();
+        match account.update_contacts(&contacts).await.map_err(AcmeOrderError::from) {
+            Ok(()) => write(origin, credentials).await?,
+            // The order needs none. They are told with the next one again.
+            Err(error) => warn!("TLS_ACME_CONTACT: the CA does not take these addresses: {error}"),
+        }
     }
+    Ok(account)
 }
 
-/// Returns the account that is kept; `None` if there is none.
+/// Returns the account that is kept; `None` if there is none. Changes nothing.
 ///
 /// # Errors
 /// As [`open_account`].
@@ -46,7 +55,7 @@ pub(super) async fn kept_account(
     transport: CaTransport,
 ) -> Result<Option<Account>, AcmeOrderError> {
     match in_background(origin, read).await? {
-        Some(kept) => known(origin, kept, transport).await.map(Some),
+        Some(kept) => restored(kept.credentials, transport).await.map(Some),
         None => Ok(None),
     }
 }
@@ -65,17 +74,11 @@ pub(super) async fn forget_account(origin: &Arc<AcmeOrigin>) -> Result<(), AcmeO
     .await
 }
 
-async fn known(origin: &Arc<AcmeOrigin>, kept: KeptAccount, transport: CaTransport) -> Result<Account, AcmeOrderError> {
-    let credentials = serde_json::from_value::<AccountCredentials>(kept.credentials.clone());
+async fn restored(credentials: Value, transport: CaTransport) -> Result<Account, AcmeOrderError> {
+    let credentials = serde_json::from_value::<AccountCredentials>(credentials);
     let credentials =
         credentials.map_err(|_| AcmeOrderError::NotMade("the account that is kept is damaged".to_owned()))?;
-    let account = Account::builder_with_http(Box::new(transport)).from_credentials(credentials).await?;
-    if kept.contacts != origin.contacts {
-        let contacts: Vec<&str> = origin.contacts.iter().map(String::as_str).collect();
-        account.update_contacts(&contacts).await?;
-        write(origin, kept.credentials).await?;
-    }
-    Ok(account)
+    Ok(Account::builder_with_http(Box::new(transport)).from_credentials(credentials).await?)
 }
 
 async fn opened(origin: &Arc<AcmeOrigin>, transport: CaTransport) -> Result<Account, AcmeOrderError> {
@@ -100,8 +103,19 @@ fn read(origin: &AcmeOrigin) -> Result<Option<KeptAccount>, CertificateError> {
         Err(error) if error.is_missing_file() => return Ok(None),
         Err(error) => return Err(error),
     };
-    let kept = serde_json::from_slice(&bytes);
-    Ok(kept.inspect_err(|_| warn!("the account that is kept is damaged: another one is opened")).ok())
+    let kept = serde_json::from_slice::<KeptAccount>(&bytes).ok();
+    let usable = kept.filter(|kept| is_usable(&kept.credentials, origin));
+    if usable.is_none() {
+        warn!("the account that is kept is damaged: another one is opened");
+    }
+    Ok(usable)
+}
+
+/// Returns whether these are the address and the key of an account at this CA.
+fn is_usable(credentials: &Value, origin: &AcmeOrigin) -> bool {
+    let is_of_this_ca = credentials["directory"].as_str() == Some(origin.directory.0.as_str());
+    let parsed = serde_json::from_value::<AccountCredentials>(credentials.clone());
+    is_of_this_ca && parsed.is_ok_and(|parsed| Key::from_pkcs8_der(parsed.private_key().clone_key()).is_ok())
 }
 
 async fn write(origin: &Arc<AcmeOrigin>, credentials: Value) -> Result<(), AcmeOrderError> {
