@@ -166,11 +166,16 @@ fn a_restart_uses_what_is_kept_and_asks_the_ca_for_nothing() {
     wait_issued(&gateway, 1.0);
     let shown = shown_certificate(gateway.url());
     assert_eq!(gateway.stop().code(), Some(0));
+    // As processes leave them that were killed, with keys.
+    let drafts = [".certificate.pem.0011223344556677.new", ".account.json.0011223344556677.new"];
+    let drafts = drafts.map(|name| ca_folder(folder.path()).join(name));
+    drafts.iter().for_each(|draft| fs::write(draft, "half a key").unwrap());
     ca.set_faults(AcmeFaults { is_away: Some((503, "closed")), ..AcmeFaults::default() });
     let asked = ca.count("/directory");
     let gateway = start();
     assert_eq!(shown_certificate(gateway.url()), shown, "from the first handshake on");
     eventually("the CA is asked what it offers", ANSWERS, || ca.count("/directory") > asked);
+    assert!(!drafts.iter().any(|draft| draft.exists()), "no key is left");
     assert_eq!((ca.orders().len(), ca.accounts().len(), orders(&gateway, "failed")), (1, 1, 0.0));
     assert_eq!(gateway.health().get("/health").json()["warnings"], json!([]));
 }
@@ -247,6 +252,37 @@ fn two_gateways_with_one_data_folder_order_once() {
     eventually("the second one finds it", ANSWERS, || shown_certificate(second.url()) == shown);
     eventually("it warns no longer", ANSWERS, || second.health().get("/health").json()["warnings"] == json!([]));
     assert_eq!((ca.orders().len(), ca.accounts().len(), orders(&second, "issued")), (1, 1, 0.0));
+}
+
+/// Regression: the second one took the advice about the old certificate for one about the new one, and ordered again.
+#[test]
+fn two_gateways_with_one_data_folder_order_once_when_the_ca_advises_it() {
+    let (ca, folder) = (AcmeServer::start(), tempfile::tempdir().unwrap());
+    let start = || {
+        let data = folder.path().display().to_string();
+        with_ca(&ca, folder.path()).set_all(&[("DATA_DIR", &data), ("USAGE_DB", "off")]).start()
+    };
+    let later = (40 * 86_400, 41 * 86_400);
+    ca.set_window(later);
+    let mut gateway = start();
+    ca.look_at(gateway.url());
+    wait_issued(&gateway, 1.0);
+    eventually("the CA is asked for advice", ANSWERS, || ca.count_advice() == 1);
+    let shown = shown_certificate(gateway.url());
+    assert_eq!(gateway.stop().code(), Some(0));
+    ca.look_nowhere();
+    ca.set_window((-20, -10));
+    let first = start();
+    eventually("the first one orders", ANSWERS, || ca.orders().len() == 2);
+    let second = start();
+    eventually("both know that it is due", ANSWERS, || ca.count_advice() == 3);
+    ca.set_window(later);
+    ca.look_at(first.url());
+    wait_issued(&first, 1.0);
+    eventually("the second one finds it", ANSWERS, || shown_certificate(second.url()) != shown);
+    eventually("both ask about the new one", ANSWERS, || ca.count_advice() >= 5);
+    assert_eq!((ca.orders().len(), orders(&second, "issued")), (2, 0.0));
+    assert_eq!(shown_certificate(first.url()), shown_certificate(second.url()));
 }
 
 #[test]

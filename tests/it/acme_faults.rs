@@ -58,12 +58,16 @@ fn whatever_the_ca_does_the_certificate_of_before_stays_until_a_good_one_comes()
     let gateway = with_ca(&ca, folder.path()).start_ready();
     ca.look_at(gateway.url());
     wait_issued(&gateway, 1.0);
+    // Each wait is longer than the one before it, but for an order to reload.
+    let try_again = || gateway.signal(Signal::SIGHUP);
     for (fault, outcome, expected) in faults() {
         ca.set_faults(fault.clone());
+        try_again();
         let told = || gateway.output().matches(expected).count();
         // An order of before the fault may have brought a certificate until then, but none does after it.
         eventually(expected, ANSWERS, || told() >= 1);
         let shown = shown_certificate(gateway.url());
+        try_again();
         eventually("it is tried again", ANSWERS, || told() >= 2);
         assert_eq!(shown_certificate(gateway.url()), shown, "{expected}");
         assert!(orders(&gateway, outcome) >= 1.0, "{outcome}: {expected}");
@@ -72,11 +76,13 @@ fn whatever_the_ca_does_the_certificate_of_before_stays_until_a_good_one_comes()
         assert!(warnings.contains("the TLS certificate of before stays in use"), "{warnings}");
         let issued = orders(&gateway, "issued");
         ca.set_faults(AcmeFaults::default());
+        try_again();
         wait_issued(&gateway, issued + 1.0);
     }
     assert_eq!(ping_as(gateway.url(), NAME, ca.issuer().client_config(None)).unwrap(), "HTTP/1.1 200 OK");
-    ca.set_life(LONG);
     let issued = orders(&gateway, "issued");
+    ca.set_life(LONG);
+    try_again();
     wait_issued(&gateway, issued + 1.0);
     let is_silent = || gateway.health().get("/health").json()["warnings"] == json!([]);
     eventually("nothing is warned about", ANSWERS, is_silent);

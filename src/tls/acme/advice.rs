@@ -25,12 +25,22 @@ pub(super) struct RenewalAdvice {
     /// When the CA is asked again; `None` if it was never asked.
     ask_again: Option<Timestamp>,
     /// The moment of the CA's window at which the certificate is renewed.
-    pub(super) renewal: Option<Timestamp>,
+    renewal: Option<Timestamp>,
     /// The certificate as orders name it that replace it; `None` if the CA does not know such orders.
-    pub(super) certificate: Option<CertificateIdentifier<'static>>,
+    certificate: Option<CertificateIdentifier<'static>>,
 }
 
 impl RenewalAdvice {
+    /// Returns when the CA would have this certificate renewed; `None` if it has said nothing about this one.
+    pub(super) fn renewal_of(&self, leaf: &LeafFacts) -> Option<Timestamp> {
+        self.renewal.filter(|_| self.fingerprint == leaf.fingerprint)
+    }
+
+    /// Returns this certificate as orders name it that replace it; `None` if the CA does not know such orders.
+    pub(super) fn identifier_of(&self, leaf: &LeafFacts) -> Option<CertificateIdentifier<'static>> {
+        self.certificate.clone().filter(|_| self.fingerprint == leaf.fingerprint)
+    }
+
     /// Asks the CA about this certificate, unless it has been asked a short time ago. No answer is no failure.
     pub(super) async fn refresh(&mut self, origin: &Arc<AcmeOrigin>, leaf: &LeafFacts, now: Timestamp) {
         if self.fingerprint != leaf.fingerprint {
@@ -40,7 +50,7 @@ impl RenewalAdvice {
             return;
         }
         let (shortest, longest) = ADVICE_WAITS;
-        let wait = match ask(origin).await {
+        let wait = match ask(origin, leaf.fingerprint).await {
             Ok(Some((certificate, info, wait))) => {
                 // The end of a window that begins at no time before is the same for each service that asks.
                 let window = (info.suggested_window.start.unix_timestamp(), info.suggested_window.end.unix_timestamp());
@@ -61,7 +71,7 @@ impl RenewalAdvice {
 
 type Answer = (CertificateIdentifier<'static>, RenewalInfo, std::time::Duration);
 
-async fn ask(origin: &Arc<AcmeOrigin>) -> Result<Option<Answer>, AcmeOrderError> {
+async fn ask(origin: &Arc<AcmeOrigin>, fingerprint: [u8; 32]) -> Result<Option<Answer>, AcmeOrderError> {
     let of_files = Arc::clone(origin);
     let read = spawn_blocking(move || -> Result<_, AcmeOrderError> {
         let bytes = pem_file::read(SETTING, of_files.pair_file())?;
@@ -71,6 +81,10 @@ async fn ask(origin: &Arc<AcmeOrigin>) -> Result<Option<Answer>, AcmeOrderError>
     });
     let (chain, transport) = read.await.map_err(|error| AcmeOrderError::NotMade(error.to_string()))??;
     let Some(leaf) = chain.first() else { return Ok(None) };
+    // Another process may have written the file since it was looked at.
+    if LeafFacts::read(leaf).is_none_or(|facts| facts.fingerprint != fingerprint) {
+        return Ok(None);
+    }
     let Ok(certificate) = CertificateIdentifier::try_from(leaf) else { return Ok(None) };
     let certificate = certificate.into_owned();
     let Some(account) = kept_account(origin, transport).await? else { return Ok(None) };
@@ -93,6 +107,16 @@ fn random_moment((start, end): (i64, i64), now: Timestamp) -> Option<Timestamp> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Regression: advice about the certificate of before made the next one due as soon as it was there.
+    #[test]
+    fn advice_counts_for_its_own_certificate_only() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let leaf = |byte| LeafFacts { begins: at(0), expires: at(9000), fingerprint: [byte; 32], names: Vec::new() };
+        let advice = RenewalAdvice { fingerprint: [1; 32], renewal: Some(at(500)), ..RenewalAdvice::default() };
+        assert_eq!(advice.renewal_of(&leaf(1)), Some(at(500)));
+        assert_eq!(advice.renewal_of(&leaf(2)), None);
+    }
 
     #[test]
     fn the_moment_is_in_the_window_and_now_if_that_is_over() {

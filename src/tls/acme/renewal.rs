@@ -1,7 +1,7 @@
 //! The task that orders a certificate when one is missing, is for other names, or is due.
 
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -20,8 +20,9 @@ use super::order::{IssuedText, order_certificate};
 use super::origin::{AcmeOrigin, SETTING};
 use super::schedule::{RetryWaits, is_for, latest_renewal_time, renewal_time};
 use super::transport::{AskedWait, CaTransport};
-use crate::file_lock::FileLock;
-use crate::pause_clock;
+use crate::file_lock::{FileLock, LockTaker};
+use crate::file_replacement::remove_leftovers;
+use crate::pause_clock::{self, ActiveInstant};
 use crate::telemetry::metrics::{Metrics, OutcomeLabels};
 use crate::tls::error::{CertificateError, CertificateFault};
 use crate::tls::pem_file;
@@ -40,6 +41,10 @@ pub struct CertificateRenewal {
     domains: watch::Receiver<Vec<String>>,
     advice: RenewalAdvice,
     retries: RetryWaits,
+    /// Kept from one try to the next: what it has seen of an owner tells whether that is gone.
+    lock: Arc<Mutex<LockTaker>>,
+    /// Since when another process has held the lock at each try.
+    elsewhere_since: Option<ActiveInstant>,
     metrics: Arc<Metrics>,
 }
 
@@ -62,6 +67,8 @@ impl CertificateRenewal {
         Some(Self {
             store: Arc::clone(store),
             retries: RetryWaits::new(origin.retry),
+            lock: Arc::new(Mutex::new(LockTaker::new(origin.lock_file()))),
+            elsewhere_since: None,
             origin,
             challenges,
             domains: domains.subscribe(),
@@ -76,36 +83,71 @@ impl CertificateRenewal {
     }
 
     async fn renew_on(&mut self) {
+        self.remove_drafts().await;
         loop {
             let domains = self.domains.borrow_and_update().clone();
             let now = Timestamp::now();
             self.refresh_advice(&domains, now).await;
             let due = self.due(&domains);
             if now < due {
+                self.settle();
                 let left = Duration::try_from(due.duration_since(now)).unwrap_or_default();
                 self.wait(left.min(DUE_LOOK_INTERVAL), None).await;
                 continue;
             }
-            match self.order(&domains).await {
+            let ordered = self.order(&domains).await;
+            if !matches!(ordered, Ok(Ordered::Elsewhere)) {
+                self.elsewhere_since = None;
+            }
+            match ordered {
                 Ok(Ordered::NotDue) => self.settle(),
                 Ok(Ordered::Elsewhere) => {
-                    debug!("another process orders a certificate");
+                    self.note_elsewhere();
                     self.wait(ORDERED_ELSEWHERE_WAIT, None).await;
                 }
-                Ok(Ordered::Issued) => {
-                    self.settle();
-                    self.count("issued");
-                    // One that is due as soon as it is there must not be ordered again and again.
-                    if self.due(&domains) <= Timestamp::now() {
-                        self.wait(self.origin.retry, None).await;
-                    }
-                }
+                Ok(Ordered::Issued) => self.end_order(&domains).await,
                 Err((error, asked)) => {
                     let wait = self.retries.next_wait(asked.wait);
                     self.tell(&error, asked, wait, &domains);
                     self.wait(wait, asked.wait).await;
                 }
             }
+        }
+    }
+
+    /// Removes what processes that were killed have left of the files with keys.
+    async fn remove_drafts(&self) {
+        let origin = Arc::clone(&self.origin);
+        let removing = spawn_blocking(move || {
+            remove_leftovers(origin.pair_file());
+            remove_leftovers(&origin.account_file());
+        });
+        // The join fails only if the runtime shuts down.
+        let _ = removing.await;
+    }
+
+    /// Notes that another process holds the lock, and warns if it does for longer than any order takes.
+    fn note_elsewhere(&mut self) {
+        debug!("another process orders a certificate");
+        let since = *self.elsewhere_since.get_or_insert_with(ActiveInstant::now);
+        if since.elapsed() > ORDER_TIMEOUT {
+            let text = "another process with this DATA_DIR has been ordering the TLS certificate for too long";
+            self.metrics.warnings.raise(TOPIC, "", text);
+        }
+    }
+
+    /// Notes that a certificate has been issued. One that is due as soon as it is there must not be ordered again and again:
+    /// then it waits as after a failure.
+    async fn end_order(&mut self, domains: &[String]) {
+        self.metrics.warnings.clear(TOPIC, "");
+        self.count("issued");
+        let now = Timestamp::now();
+        self.refresh_advice(domains, now).await;
+        if now < self.due(domains) {
+            self.retries.end();
+        } else {
+            let wait = self.retries.next_wait(None);
+            self.wait(wait, None).await;
         }
     }
 
@@ -127,7 +169,7 @@ impl CertificateRenewal {
         if self.store.is_stand_in() || !is_for(&leaf, domains) {
             return Timestamp::MIN;
         }
-        match self.advice.renewal {
+        match self.advice.renewal_of(&leaf) {
             Some(renewal) => renewal.min(latest_renewal_time(&leaf)),
             None => renewal_time(&leaf),
         }
@@ -144,8 +186,12 @@ impl CertificateRenewal {
     /// Orders a certificate, if no other process does. Also returns what the CA has asked for, if it refuses.
     async fn order(&self, domains: &[String]) -> Result<Ordered, (AcmeOrderError, AskedWait)> {
         let nothing = |error| (error, AskedWait::default());
-        let origin = Arc::clone(&self.origin);
-        let prepared = spawn_blocking(move || prepare(&origin)).await;
+        let (origin, lock) = (Arc::clone(&self.origin), Arc::clone(&self.lock));
+        let preparing = spawn_blocking(move || {
+            let mut taker = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            prepare(&origin, &mut taker)
+        });
+        let prepared = preparing.await;
         let prepared = prepared.map_err(|error| nothing(AcmeOrderError::NotMade(error.to_string())))?;
         let Some((lock, transport)) = prepared.map_err(nothing)? else { return Ok(Ordered::Elsewhere) };
         self.look().await;
@@ -191,7 +237,7 @@ impl CertificateRenewal {
         transport: &CaTransport,
     ) -> Result<IssuedText, AcmeOrderError> {
         let account = open_account(&self.origin, transport.clone()).await?;
-        let replaced = self.advice.certificate.clone();
+        let replaced = self.advice.identifier_of(&self.store.leaf().borrow());
         order_certificate(&account, domains, replaced, &self.challenges).await
     }
 
@@ -205,6 +251,7 @@ impl CertificateRenewal {
     /// Notes that nothing is wrong any more.
     fn settle(&mut self) {
         self.retries.end();
+        self.elsewhere_since = None;
         self.metrics.warnings.clear(TOPIC, "");
     }
 
@@ -231,13 +278,13 @@ impl CertificateRenewal {
 
 /// Takes the lock and makes the client of an order; `None` if another process has the lock. Fails before anything is ordered
 /// if what would be issued could not be kept.
-fn prepare(origin: &AcmeOrigin) -> Result<Option<(FileLock, CaTransport)>, AcmeOrderError> {
+fn prepare(origin: &AcmeOrigin, taker: &mut LockTaker) -> Result<Option<(FileLock, CaTransport)>, AcmeOrderError> {
     let unwritable = |path: &std::path::Path, error| {
         AcmeOrderError::File(CertificateError::new(SETTING, path, CertificateFault::Unwritable(error)))
     };
     fs::create_dir_all(origin.folder()).map_err(|error| unwritable(origin.folder(), error))?;
-    let path = origin.lock_file();
-    let Some(lock) = FileLock::take(&path).map_err(|error| unwritable(&path, error))? else { return Ok(None) };
+    let taken = taker.take();
+    let Some(lock) = taken.map_err(|error| unwritable(taker.path(), error))? else { return Ok(None) };
     let transport =
         CaTransport::new(origin).map_err(|error| AcmeOrderError::Answer(format!("TLS_ACME_CA: {error}")))?;
     Ok(Some((lock, transport)))
