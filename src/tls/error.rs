@@ -45,6 +45,8 @@ pub(super) enum CertificateFault {
     UnusableKey,
     #[error("its private key belongs to another certificate")]
     OtherKey,
+    #[error("it is for other names, of another service with this DATA_DIR: {0}")]
+    OtherNames(String),
     #[error("no certificate can be made: {0}")]
     NotMade(String),
     #[error("it cannot be used: {0}")]
@@ -69,6 +71,7 @@ impl CertificateError {
             }
             CertificateFault::EncryptedKey => "write it without a password: openssl pkey -in FILE -out NEW_FILE",
             CertificateFault::OtherKey => "TLS_CERT must begin with the certificate that TLS_KEY belongs to",
+            CertificateFault::OtherNames(_) => "give each service with names of its own a DATA_DIR of its own",
             CertificateFault::NotMade(_) => "set TLS_CERT and TLS_KEY to a certificate of your own",
             CertificateFault::TooLarge
             | CertificateFault::NoCertificate

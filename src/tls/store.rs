@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 use super::acme::challenge::Challenges;
 use super::acme::origin::AcmeOrigin;
+use super::acme::schedule::is_for;
 use super::bounds::LOOK_INTERVAL;
 use super::error::{CertificateError, CertificateFault};
 use super::leaf::LeafFacts;
@@ -221,7 +222,20 @@ impl CertificateStore {
             Some(_) => self.source.load_kept(contents, now)?,
             None => Some(self.source.load(contents, now)?),
         };
+        loaded.iter().try_for_each(|loaded| self.check_names(&loaded.leaf))?;
         Ok(loaded.map(|loaded| (loaded, digest)))
+    }
+
+    /// Refuses a certificate of the CA for other names than are wanted, if the one in use is for these: two services with one
+    /// `DATA_DIR` would order again and again, each in place of the other.
+    fn check_names(&self, leaf: &LeafFacts) -> Result<(), CertificateError> {
+        let Some(acme) = &self.acme else { return Ok(()) };
+        let domains = acme.domains.borrow();
+        if self.is_stand_in() || is_for(leaf, &domains) || !is_for(&self.leaf.borrow(), &domains) {
+            return Ok(());
+        }
+        let (setting, path) = acme.origin.files().certificate;
+        Err(CertificateError::new(setting, path, CertificateFault::OtherNames(leaf.names.join(", "))))
     }
 
     /// Does what [`Self::read_if_changed`] does, but makes no certificate.

@@ -178,6 +178,28 @@ fn an_endless_wait_in_the_middle_of_an_order_does_not_hold_it_up() {
     assert_eq!(orders(&gateway, "failed"), 0.0);
 }
 
+/// Regression: each took the certificate of the other one for its own, and they ordered again and again.
+#[test]
+fn two_gateways_with_one_data_folder_and_other_names_do_not_order_in_turns() {
+    let (ca, folder) = (AcmeServer::start(), tempfile::tempdir().unwrap());
+    let start = |name: &str| {
+        let data = folder.path().display().to_string();
+        let settings = [("DATA_DIR", &*data), ("USAGE_DB", "off"), ("TLS_ACME_DOMAINS", name)];
+        ca.look_nowhere();
+        let gateway = with_ca(&ca, folder.path()).set_all(&settings).start();
+        ca.look_at(gateway.url());
+        wait_issued(&gateway, 1.0);
+        gateway
+    };
+    let first = start(NAME);
+    let second = start("other.example.org");
+    let warnings = || first.health().get("/health").json()["warnings"].to_string();
+    eventually("the first one warns", ANSWERS, || warnings().contains("it is for other names"));
+    assert_eq!(shown_names(first.url()), BTreeSet::from([NAME.to_owned()]));
+    assert_eq!(shown_names(second.url()), BTreeSet::from(["other.example.org".to_owned()]));
+    assert_eq!(ca.orders().len(), 2);
+}
+
 /// Regression: contacts that the CA refused failed every order.
 #[test]
 fn contacts_that_the_ca_does_not_take_do_not_hold_an_order_up() {
