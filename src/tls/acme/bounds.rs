@@ -18,7 +18,7 @@ pub(super) const ANSWER_SIZE: usize = 1024 * 1024;
 pub(super) const FIRST_POLL: Duration = Duration::from_millis(250);
 
 /// Longest wait that a CA may ask for between two questions about the state of an order.
-pub(super) const LONGEST_POLL: Duration = Duration::from_secs(10);
+pub(super) const LONGEST_POLL: Duration = Duration::from_secs(5);
 
 /// Longest time for which an order is asked whether it is in its next state.
 pub(super) const POLL_TIMEOUT: Duration = Duration::from_secs(180);
