@@ -35,8 +35,20 @@ impl KernelGuard {
         })
     }
 
+    /// Does nothing and returns false: the kernel does not end.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub(crate) fn renew(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// Takes note of a child that was started.
     pub(crate) fn add(&self, _group: i32) {}
+
+    /// Forgets the last child, which has ended before it became its program.
+    pub(crate) fn forget_failed(&self) {}
 
     /// Forgets a child that has ended, with its group.
     pub(crate) fn forget(&self, _group: i32) {}

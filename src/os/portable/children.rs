@@ -4,12 +4,13 @@
 //! its program, so no child can be missed; the end of the pipe is the end of this process.
 
 use std::collections::BTreeSet;
-use std::io::{self, PipeWriter, Write as _};
+use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{getpid, write};
 
 const SHELL: &str = "/bin/sh";
@@ -41,6 +42,8 @@ struct GuardState {
     pipe: Arc<PipeWriter>,
     /// The groups that the shell was told of, for a shell that takes the place of one that was killed.
     groups: BTreeSet<i32>,
+    /// Has the number of the child that is being started, once that has told the shell of itself.
+    begun: Option<PipeReader>,
 }
 
 impl ShellGuard {
@@ -51,32 +54,68 @@ impl ShellGuard {
     /// It cannot be started.
     pub(crate) fn start() -> io::Result<Self> {
         let (shell, pipe) = start_shell()?;
-        Ok(Self(Arc::new(Mutex::new(GuardState { shell, pipe, groups: BTreeSet::new() }))))
+        Ok(Self(Arc::new(Mutex::new(GuardState { shell, pipe, groups: BTreeSet::new(), begun: None }))))
     }
 
     /// Returns what the next child must do between `fork` and `exec`: plain system calls without allocation and locks.
     ///
     /// # Errors
     ///
-    /// The shell has ended, and another one cannot be started.
+    /// The shell has ended, and another one cannot be started; or there is no pipe.
     pub(crate) fn in_child(&self) -> io::Result<impl Fn() -> io::Result<()> + Send + Sync + use<>> {
+        self.renew()?;
+        let (reader, begun) = io::pipe()?;
+        // A child that has told nothing must not hold up this process.
+        fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let mut state = self.state();
-        // It is no child that anything else waits for; its status may have been collected with those of orphans.
-        if !matches!(state.shell.try_wait(), Ok(None)) {
-            (state.shell, state.pipe) = start_shell()?;
-            state.groups.iter().for_each(|group| tell(&state.pipe, b'+', *group));
-        }
+        state.begun = Some(reader);
         let pipe = Arc::clone(&state.pipe);
+        let broken_pipe = SigSet::from(Signal::SIGPIPE);
         Ok(move || {
-            let (line, length) = line(b'+', getpid().as_raw());
+            let pid = getpid().as_raw();
+            let (line, length) = line(b'+', pid);
+            // First of all, so that this process knows of every child that the shell knows of.
+            write(&begun, &pid.to_ne_bytes())?;
+            // SIGPIPE has its default action here: if the shell has just ended, the child would end by it, and count as
+            // started. It stays blocked where the write fails, because the child ends then.
+            broken_pipe.thread_block()?;
             write(&*pipe, line.get(..length).unwrap_or_default())?;
+            broken_pipe.thread_unblock()?;
             Ok(())
         })
     }
 
+    /// Starts another shell if the present one has ended. Returns whether it had.
+    ///
+    /// # Errors
+    ///
+    /// Another one cannot be started. The next call tries again.
+    pub(crate) fn renew(&self) -> io::Result<bool> {
+        let mut state = self.state();
+        // It is no child that anything else waits for; its status may have been collected with those of orphans.
+        let has_ended = !matches!(state.shell.try_wait(), Ok(None));
+        if has_ended {
+            (state.shell, state.pipe) = start_shell()?;
+            state.groups.iter().for_each(|group| tell(&state.pipe, b'+', *group));
+        }
+        Ok(has_ended)
+    }
+
     /// Takes note of a child that was started, the leader of a group. The shell knows it from the child itself.
     pub(crate) fn add(&self, group: i32) {
-        self.state().groups.insert(group);
+        let mut state = self.state();
+        state.begun = None;
+        state.groups.insert(group);
+    }
+
+    /// Forgets the last child, which has ended before it became its program: its number may become another process's.
+    pub(crate) fn forget_failed(&self) {
+        let mut state = self.state();
+        let mut pid = [0; size_of::<i32>()];
+        // Nothing was told where there is nothing to read.
+        if state.begun.take().is_some_and(|mut begun| begun.read_exact(&mut pid).is_ok()) {
+            tell(&state.pipe, b'-', i32::from_ne_bytes(pid));
+        }
     }
 
     /// Forgets a child that has ended, with its group: its number may become another process's.
@@ -106,7 +145,7 @@ fn start_shell() -> io::Result<(Child, Arc<PipeWriter>)> {
     Ok((command.spawn()?, Arc::new(writer)))
 }
 
-/// Tells the shell about a group. A shell that is gone is replaced before the next child.
+/// Tells the shell about a group. A shell that is gone is replaced when its end is noticed, and told then.
 fn tell(mut pipe: &PipeWriter, change: u8, group: i32) {
     let (line, length) = line(change, group);
     let _ = pipe.write_all(line.get(..length).unwrap_or_default());
@@ -133,7 +172,7 @@ fn line(change: u8, group: i32) -> ([u8; LONGEST_LINE], usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{BufRead as _, BufReader, Read as _};
+    use std::io::read_to_string;
     use std::time::{Duration, Instant};
 
     use crate::os::portable::processes as here;
@@ -191,10 +230,11 @@ mod tests {
         let guard = ShellGuard::start().unwrap();
         let mut child = sleeper();
         guard.add(group_of(&child));
+        assert!(!guard.renew().unwrap());
         let first = i32::try_from(guard.state().shell.id()).unwrap();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), nix::sys::signal::Signal::SIGKILL).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), Signal::SIGKILL).unwrap();
         wait_for_end(first);
-        drop(guard.in_child().unwrap());
+        assert!(guard.renew().unwrap() && !guard.renew().unwrap());
         assert_ne!(i32::try_from(guard.state().shell.id()).unwrap(), first);
         assert!(here::stat(group_of(&child)).is_ok_and(|stat| !stat.has_ended));
         drop(guard);
@@ -202,17 +242,44 @@ mod tests {
         let _ = child.wait();
     }
 
-    #[test]
-    fn a_child_tells_its_own_group() {
+    /// Returns what the shell is told meanwhile, by this process in place of a child too.
+    fn told(meanwhile: impl FnOnce(&ShellGuard)) -> String {
         let (reader, writer) = io::pipe().unwrap();
         let guard = ShellGuard::start().unwrap();
-        guard.state().pipe = Arc::new(writer);
-        guard.in_child().unwrap()().unwrap();
+        // The shell would end with its pipe, and one that takes its place would know the group of this process.
+        let _kept = std::mem::replace(&mut guard.state().pipe, Arc::new(writer));
+        meanwhile(&guard);
         drop(guard);
-        let mut lines = BufReader::new(reader);
-        let mut text = String::new();
-        lines.read_line(&mut text).unwrap();
-        assert_eq!(text, format!("+ {}\n", std::process::id()));
-        assert_eq!(lines.read(&mut [0]).unwrap(), 0);
+        read_to_string(reader).unwrap()
+    }
+
+    #[test]
+    fn a_child_tells_its_own_group() {
+        let own = std::process::id();
+        assert_eq!(told(|guard| guard.in_child().unwrap()().unwrap()), format!("+ {own}\n"));
+    }
+
+    /// Its number once stayed with the shell, which killed what had it at the end of the gateway.
+    #[test]
+    fn a_child_that_did_not_become_its_program_is_forgotten() {
+        let own = std::process::id();
+        let failed = told(|guard| {
+            guard.in_child().unwrap()().unwrap();
+            guard.forget_failed();
+            guard.forget_failed();
+        });
+        assert_eq!(failed, format!("+ {own}\n- {own}\n"));
+        let before_fork = told(|guard| {
+            drop(guard.in_child().unwrap());
+            guard.forget_failed();
+        });
+        assert_eq!(before_fork, "");
+        let next = told(|guard| {
+            guard.in_child().unwrap()().unwrap();
+            guard.add(2_000_000_000);
+            guard.forget_failed();
+            guard.forget(2_000_000_000);
+        });
+        assert_eq!(next, format!("+ {own}\n- 2000000000\n"), "one that was started stays");
     }
 }

@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use super::children::TrackedChildren;
 use crate::os::here::ChildrenGuard;
@@ -67,6 +68,7 @@ impl Spawner {
                         let _ = answer.send(process);
                     }
                     SpawnerOrder::Reap(done) => {
+                        renew(&guard);
                         // An orphan that is missed now is found when the next child ends.
                         let _ = children.reap_orphans();
                         let _ = done.send(());
@@ -113,7 +115,7 @@ impl Process {
         let (reader, writer) = io::pipe()?;
         // Converted before the start, so that no error afterwards leaves a child without a `Process`.
         let output = Some(receiver(reader)?);
-        #[expect(clippy::disallowed_methods, reason = "this file is the one that creates processes")]
+        #[expect(clippy::disallowed_methods, reason = "the file that creates processes of the service")]
         let mut command = Command::new(&line.program);
         command
             .args(&line.arguments)
@@ -124,7 +126,7 @@ impl Process {
             .stderr(writer)
             .process_group(0);
         prepare(&mut command, descriptors, guard.in_child()?);
-        let child = command.spawn()?;
+        let child = command.spawn().inspect_err(|_| guard.forget_failed())?;
         // The command holds write ends of the pipe. While one is open, the reader never gets the end of the output.
         drop(command);
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(Errno::ESRCH)?;
@@ -195,6 +197,15 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.signal(Signal::SIGKILL);
         self.guard.forget(self.pid());
+    }
+}
+
+/// Replaces what ends the children with this program, if it has ended itself.
+fn renew(guard: &ChildrenGuard) {
+    match guard.renew() {
+        Ok(false) => {}
+        Ok(true) => warn!("the shell that ends the children with this program was killed; another one was started"),
+        Err(error) => warn!(%error, "the shell that ends the children with this program cannot be started again"),
     }
 }
 
