@@ -41,6 +41,9 @@ pub struct ServiceNote {
     pub version: String,
     /// The process as [`ProcessIdentity`] writes it.
     process: String,
+    /// Whether one of its arguments is empty.
+    #[serde(default)]
+    has_empty_argument: bool,
 }
 
 /// The certificate that a service shows.
@@ -76,7 +79,8 @@ impl ServiceNote {
         let process = ProcessIdentity::of(pid)?.to_text();
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let (gateway, health) = (reachable(gateway), reachable(health));
-        Ok(Self { gateway, health, tls, data_dir: without_links(data_dir), version, process })
+        let has_empty_argument = std::env::args_os().any(|argument| argument.is_empty());
+        Ok(Self { gateway, health, tls, data_dir: without_links(data_dir), version, process, has_empty_argument })
     }
 
     /// Writes the note for the user's own eyes, until the value that is returned is dropped. Notes of services that have
@@ -129,6 +133,11 @@ impl ServiceNote {
     /// Returns the id of the process, or `None` if it is of another container or an earlier boot.
     pub fn pid(&self) -> Option<i32> {
         self.process().map(|process| process.pid)
+    }
+
+    /// Returns whether the service was started with an argument that is empty.
+    pub fn has_empty_argument(&self) -> bool {
+        self.has_empty_argument
     }
 
     /// Returns whether the process that wrote it is running. A later process with the same id is another one.

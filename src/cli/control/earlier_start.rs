@@ -1,4 +1,4 @@
-//! How a service that runs was started, as the kernel tells it.
+//! How a service that runs was started, as the system tells it.
 
 use std::io;
 
@@ -15,12 +15,13 @@ use crate::settings::Environment;
 /// them, and those of the environment, are meant from there.
 ///
 /// # Errors
-/// [`CallError`] if the kernel does not tell them, the folder is gone, or this version does not know such arguments.
+/// [`CallError`] if the system does not tell them, the folder is gone, or this version does not know such arguments.
 pub(super) fn enter(note: &ServiceNote, environment: &Environment) -> Result<ServeArgs, CallError> {
     let pid = note.pid().unwrap_or_default();
     let unknown = |error: io::Error| {
         CallError::Broken(format!("the service (pid {pid}) cannot be started as before: {error}; give its arguments"))
     };
+    check_exact(note.has_empty_argument(), here::is_command_line_exact()).map_err(unknown)?;
     let words = here::command_line(pid).map_err(unknown)?;
     let folder = here::working_directory(pid).map_err(unknown)?;
     let no_folder = |error| io::Error::other(format!("its folder {}: {error}", folder.display()));
@@ -32,9 +33,26 @@ pub(super) fn enter(note: &ServiceNote, environment: &Environment) -> Result<Ser
     }
 }
 
+/// Refuses a command line with an empty argument where the system does not tell it: other words, of which some may be secret,
+/// would be taken for the last arguments.
+fn check_exact(has_empty: bool, is_exact: bool) -> io::Result<()> {
+    match has_empty && !is_exact {
+        true => Err(io::Error::other("it has an empty argument, which this system does not tell")),
+        false => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The first variable of the environment once counted as the last argument there.
+    #[test]
+    fn an_empty_argument_is_refused_where_the_system_does_not_tell_it() {
+        let cases = [(false, false), (false, true), (true, false), (true, true)];
+        let refused = cases.map(|(has_empty, is_exact)| check_exact(has_empty, is_exact).is_err());
+        assert_eq!(refused, [false, false, true, false]);
+    }
 
     fn again(command_line: &[&str]) -> Vec<String> {
         let cli = Cli::try_parse_from(command_line).unwrap_or_else(|error| panic!("{error}"));

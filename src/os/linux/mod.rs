@@ -1,4 +1,4 @@
-//! Linux: what the kernel shows below `/proc` and `/sys`, and what no other system can do.
+//! Linux: what the kernel shows below `/proc` and `/sys`, and what no other system can do. The bound on open files is here.
 //!
 //! - `cgroup.rs`: memory control groups of both versions: limits and counters
 //! - `children_guard.rs`: the kernel ends the children of this process with it
@@ -27,8 +27,8 @@ pub(crate) use children_guard::KernelGuard;
 pub(crate) use cpus::online_cpus;
 pub(crate) use files::{advise_sequential, is_on_this_machine, mapped_among, memory_folder, opened_among, reserve};
 pub(crate) use procfs::{
-    command_line, find_connection, has_gpu_open, listening, load_counters, pid_namespace, program_name, resident, stat,
-    stats, threads, variable, working_directory,
+    command_line, find_connection, has_gpu_open, is_command_line_exact, listening, load_counters, pid_namespace,
+    program_name, resident, stat, stats, threads, variable, working_directory,
 };
 pub(crate) use sockets::without_user_timeout;
 

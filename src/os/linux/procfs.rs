@@ -210,6 +210,11 @@ fn words(text: &[u8]) -> Vec<OsString> {
     text.split(|byte| *byte == 0).map(|word| OsStr::from_bytes(word).to_owned()).collect()
 }
 
+/// Returns whether [`command_line`] tells an empty word: it does.
+pub(crate) fn is_command_line_exact() -> bool {
+    true
+}
+
 /// Returns the folder that a process is in.
 ///
 /// # Errors
@@ -237,6 +242,7 @@ pub(crate) fn pid_namespace() -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::identity::ProcessIdentity;
 
     #[test]
     fn a_stat_line_with_brackets_in_the_name_is_parsed() {
@@ -308,9 +314,15 @@ mod tests {
     }
 
     #[test]
-    fn the_namespace_of_process_ids_names_the_boot() {
+    fn a_process_id_is_of_one_boot_and_one_namespace() {
         let namespace = pid_namespace().unwrap();
         let (boot, namespace) = namespace.split_once(' ').unwrap();
         assert!(boot.len() == 36 && namespace.starts_with("pid:["), "{boot} {namespace}");
+        let is_of_here = |boot: &str, namespace: &str| {
+            ProcessIdentity::parse(&format!("{} 1 {boot} {namespace}\n", std::process::id())).is_some()
+        };
+        assert!(is_of_here(boot, namespace));
+        assert!(!is_of_here("00000000-0000-0000-0000-000000000000", namespace), "an earlier boot");
+        assert!(!is_of_here(boot, "pid:[1]"), "another container");
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! - `children.rs`: a shell that ends the children when this process has ended
 //! - `files.rs`: files; which process has one open is not known
-//! - `memory.rs`: memory and CPUs
+//! - `memory.rs`: memory, CPUs, the bound on open files
 //! - `processes.rs`: processes
 //! - `sockets.rs`: options of sockets
 
@@ -19,7 +19,7 @@ pub(crate) use children::ShellGuard;
 pub(crate) use files::{advise_sequential, is_on_this_machine, mapped_among, memory_folder, opened_among, reserve};
 pub(crate) use memory::{memory_available, memory_capacity, most_open_files, online_cpus, oom_counters};
 pub(crate) use processes::{
-    command_line, find_connection, has_gpu_open, listening, load_counters, pid_namespace, program_name, resident, stat,
-    stats, threads, variable, working_directory,
+    command_line, find_connection, has_gpu_open, is_command_line_exact, listening, load_counters, pid_namespace,
+    program_name, resident, stat, stats, threads, variable, working_directory,
 };
 pub(crate) use sockets::without_user_timeout;
