@@ -24,6 +24,8 @@ pub const BY_UMASK: u32 = 0o666;
 const ENDING: &[u8] = b".new";
 /// Random bytes in the name of a draft: in two containers with one folder, processes have the same id.
 const RANDOM_BYTES: usize = 8;
+/// Bytes of the file's name in that of its draft at most: file systems allow 255 bytes with what is added.
+const LONGEST_NAME: usize = 200;
 /// Names that are tried for a draft. Another process may take a new draft for a leftover before it is locked.
 const MOST_NAMES: usize = 8;
 /// Most entries of a folder that are looked at for leftovers.
@@ -73,9 +75,8 @@ pub fn replace_unsynced(path: &Path, content: &[u8], mode: u32) -> io::Result<()
 
 /// Removes the drafts of this file that writers have left which were killed. Best effort: the next call may do more.
 pub fn remove_leftovers(path: &Path) {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Some(name) = path.file_name() else { return };
-    let entries = fs::read_dir(folder).into_iter().flatten().take(MOST_ENTRIES).flatten();
+    let entries = fs::read_dir(folder_of(path)).into_iter().flatten().take(MOST_ENTRIES).flatten();
     for draft in entries.filter(|entry| is_draft_of(name, &entry.file_name())) {
         remove_leftover(&draft.path());
     }
@@ -95,7 +96,8 @@ impl FileDraft {
                 Err(error) => return Err(name.not_made(error)),
             };
             let is_taken_for_a_leftover = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
-            if !is_taken_for_a_leftover && is_at(&file, &name.path) {
+            // That there is a file of this random name is enough: on some file systems its identity changes.
+            if !is_taken_for_a_leftover && name.path.symlink_metadata().is_ok() {
                 return Ok(Self { name, file });
             }
         }
@@ -125,7 +127,7 @@ impl FileDraft {
         self.name.put_in_place()?;
         // So that the rename survives a loss of power too. Not every file system can sync a folder, and the new file is in
         // force already.
-        if let Some(folder) = self.name.replaced.parent().and_then(|folder| File::open(folder).ok()) {
+        if let Ok(folder) = File::open(folder_of(&self.name.replaced)) {
             let _ = folder.sync_all();
         }
         Ok(())
@@ -160,7 +162,7 @@ impl DraftName {
         let mut random = [0; RANDOM_BYTES];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let mut name = OsStr::new(".").to_owned();
-        name.push(path.file_name().unwrap_or_default());
+        name.push(shortened(path.file_name().unwrap_or_default()));
         name.push(".");
         name.push(hex(&random));
         name.push(OsStr::from_bytes(ENDING));
@@ -188,9 +190,23 @@ impl Drop for DraftName {
     }
 }
 
-/// Whether an entry of a folder has a name of a draft of the file with this name.
+/// Returns the folder of a file, which for a name alone is the present one.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Returns what of a file's name stands in that of its draft: [`LONGEST_NAME`] bytes, and no part of a character.
+fn shortened(name: &OsStr) -> &OsStr {
+    let bytes = name.as_bytes();
+    // Some file systems refuse a name that is not UTF-8.
+    let is_within = |end: &usize| bytes.get(*end).is_some_and(|byte| byte & 0xC0 == 0x80);
+    let end = (0..=bytes.len().min(LONGEST_NAME)).rev().find(|end| !is_within(end)).unwrap_or(0);
+    OsStr::from_bytes(bytes.get(..end).unwrap_or_default())
+}
+
+/// Whether an entry of a folder has a name of a draft of the file with this name, or of one that begins with as many bytes.
 fn is_draft_of(name: &OsStr, entry: &OsStr) -> bool {
-    let random = entry.as_bytes().strip_prefix(b".").and_then(|rest| rest.strip_prefix(name.as_bytes()));
+    let random = entry.as_bytes().strip_prefix(b".").and_then(|rest| rest.strip_prefix(shortened(name).as_bytes()));
     let random = random.and_then(|rest| rest.strip_prefix(b".")?.strip_suffix(ENDING));
     random.is_some_and(|random| random.len() == 2 * RANDOM_BYTES && random.iter().all(u8::is_ascii_hexdigit))
 }
@@ -284,6 +300,31 @@ mod tests {
         left.push("a".to_owned());
         left.sort();
         assert_eq!(names(folder.path()), left);
+    }
+
+    /// The draft's name once was too long for the file system where the file's was not.
+    #[test]
+    fn a_file_with_the_longest_name_is_replaced_and_drafts_of_killed_writers_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        // 255 bytes; byte 200 is within a character.
+        for name in [format!("a{}", "\u{e9}".repeat(127)), "a".repeat(255)] {
+            let path = folder.path().join(&name);
+            let draft = FileDraft::beside(&path, OWNER_ONLY).unwrap();
+            let left = draft.name.path.clone();
+            assert!(left.file_name().unwrap().to_str().is_some_and(|draft| draft.len() <= 255));
+            drop(draft);
+            fs::write(&left, "half").unwrap();
+            replace(&path, b"one", OWNER_ONLY).unwrap();
+            assert_eq!(names(folder.path()), [name]);
+            fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_name_alone_lies_in_the_present_folder() {
+        for (path, folder) in [("a.yaml", "."), ("b/a.yaml", "b"), ("/a.yaml", "/")] {
+            assert_eq!(folder_of(Path::new(path)), Path::new(folder));
+        }
     }
 
     #[test]
