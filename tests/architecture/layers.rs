@@ -153,7 +153,43 @@ const OF_ONE_SYSTEM: &[&str] = &[
     "F_FULLFSYNC",
     "kqueue",
     "sysctl",
+    "pidfd",
+    "eventfd",
+    "timerfd",
+    "statx",
+    "close_range",
+    "SO_PEERCRED",
+    "SO_REUSEPORT",
+    "TCP_USER_TIMEOUT",
+    "PR_SET_",
+    "O_PATH",
+    "fcntl::splice",
+    "copy_file_range",
+    "POSIX_FADV",
 ];
+
+/// Returns what a line of code names that only `src/os` may name. Comments may say what the kernel does.
+fn word_of_one_system(line: &str) -> Option<&'static str> {
+    let mut slashes = line.match_indices("//").map(|(at, _)| at);
+    // Those of an address begin no comment.
+    let comment = slashes.find(|at| line[..*at].chars().next_back().is_none_or(char::is_whitespace));
+    let code = &line[..comment.unwrap_or(line.len())];
+    OF_ONE_SYSTEM.iter().copied().find(|word| code.contains(*word))
+}
+
+#[test]
+fn a_word_of_one_system_is_found_in_code_and_not_in_comments() {
+    let lines = [
+        ("    // Like /proc/1.", None),
+        ("/// As prctl(2).", None),
+        ("    let a = 1; // of /sys/", None),
+        ("let a = \"file:///proc/1\"; // a file", Some("/proc/")),
+        ("get(\"http://127.0.0.1/\", \"/sys/class\")", Some("/sys/")),
+    ];
+    for (line, word) in lines {
+        assert_eq!(word_of_one_system(line), word, "{line}");
+    }
+}
 
 #[test]
 fn only_the_os_folder_knows_which_system_this_is() {
@@ -161,15 +197,45 @@ fn only_the_os_folder_knows_which_system_this_is() {
     let mut wrong = Vec::new();
     for source in sources::production() {
         for (number, line) in source.text.lines().enumerate() {
-            // Comments may say what the kernel does.
-            let code = line.split("//").next().unwrap_or_default();
-            let Some(word) = OF_ONE_SYSTEM.iter().find(|word| code.contains(**word)) else { continue };
+            let Some(word) = word_of_one_system(line) else { continue };
             named += 1;
             if !source.path.starts_with("os/") {
                 wrong.push(format!("src/{}:{}: {word}", source.path, number + 1));
             }
         }
     }
-    assert!(named > 20, "the words were found");
+    assert!(named > 20, "src/os was read");
     assert!(wrong.is_empty(), "what only src/os may name: {wrong:#?}");
+}
+
+/// Returns the functions of one half of `src/os` that others may call, as they are declared. An argument that is not used
+/// may have another name.
+fn functions_of(half: &str) -> BTreeSet<String> {
+    let is_of_half = |source: &&Source| {
+        // That file is for the other files of its half.
+        source.path.starts_with(&format!("os/{half}/")) && source.path != "os/linux/kernel.rs"
+    };
+    let lines = sources::production().into_iter().filter(is_of_half).flat_map(|source| source.text.lines());
+    let declarations = lines.filter_map(|line| line.trim().strip_prefix("pub(crate) fn "));
+    let signatures = declarations.filter_map(|line| line.split(" {").next());
+    signatures.map(|signature| signature.replace("(_", "(").replace(" _", " ")).collect()
+}
+
+/// Returns what `src/os/here.rs` takes from one half.
+fn taken_from(half: &str) -> BTreeSet<String> {
+    let sources = sources::production();
+    let here = sources.iter().find(|source| source.path == "os/here.rs").expect("the file is there");
+    let list = here.text.split(&format!("super::{half}::{{")).nth(1).expect("the list is there");
+    let names = list.split('}').next().expect("it has a text").split(',');
+    names.filter_map(|name| Some(name.split_whitespace().next_back()?.to_owned())).collect()
+}
+
+/// Only one half is compiled on each system.
+#[test]
+fn both_halves_of_the_os_folder_have_the_same_functions() {
+    let (linux, portable) = (functions_of("linux"), functions_of("portable"));
+    assert!(linux.len() > 20, "the functions were found: {linux:#?}");
+    let other: Vec<&String> = linux.symmetric_difference(&portable).collect();
+    assert!(other.is_empty(), "declared in one half alone, or otherwise: {other:#?}");
+    assert_eq!(taken_from("linux"), taken_from("portable"));
 }
