@@ -29,16 +29,22 @@ if [[ -d $library ]]; then
 fi
 
 have apt-get || fail "the standard library of $target is missing" "with rustup: rustup target add $target"
-if [[ ! -x $folder/rust/usr/bin/rustc ]]; then
-  lock check-macos
-  make_work_dir macos-rust
+unpack_rust() {
+  make_work_dir check-macos
   mapfile -t packages < <(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
     --no-enhances rustc-web 2>/dev/null | grep -E '^(rustc-web|libstd-rust-web-[a-z0-9.]+|libllvm[0-9]+)$')
   ((${#packages[@]} >= 3)) || fail "this system has no package rustc-web" "with rustup: rustup target add $target"
   (cd "$work" && apt-get download --quiet=2 rust-web-src "${packages[@]}")
   mkdir "$work/rust"
   for package in "$work"/*.deb; do dpkg-deb --extract "$package" "$work/rust"; done
+  rm -rf "$folder/rust"
   mv "$work/rust" "$folder/rust"
+}
+
+if [[ ! -x $folder/rust/usr/bin/rustc ]]; then
+  lock check-macos
+  # Another run may have unpacked it while this one waited.
+  [[ -x $folder/rust/usr/bin/rustc ]] || unpack_rust
 fi
 libraries=$(dirname "$(find "$folder/rust/usr/lib" -name 'libLLVM.so.*' -print -quit)")
 printf '%s\n' '#!/bin/sh' "LD_LIBRARY_PATH=$libraries exec $folder/rust/usr/bin/rustc \"\$@\"" >"$folder/rustc"

@@ -18,8 +18,8 @@ export LLAMAGATE_TEST_MODELS=${LLAMAGATE_TEST_MODELS:-$(scripts/get-test-models.
 export LLAMAGATE_TEST_SMOLLM=${LLAMAGATE_TEST_SMOLLM:-$(scripts/get-model.sh)}
 
 if (($# > 0)); then
-  exec cargo test --test it -- "$@"
+  exec cargo test --locked --test it -- "$@"
 fi
-cargo test --lib
+cargo test --locked --lib
 # Not all of tests/it: many of its tests look at Linux's own files, or at what is documented as unknown on macOS.
-cargo test --test it -- drain:: sleep:: supervision::
+cargo test --locked --test it -- drain:: sleep:: supervision::
