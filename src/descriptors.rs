@@ -42,7 +42,7 @@ pub fn allocate(config: &Config) -> Result<Descriptors, SettingProblem> {
         return Ok(Descriptors { connections: wanted, warning: None, found: None });
     };
     // If the system refuses, go on with the limit as it was.
-    // The runtime uses epoll, so descriptors above 1023 are no problem, as they would be for select(2).
+    // The runtime does not use select(2), for which descriptors above 1023 would be a problem.
     let most = here::most_open_files(hard);
     let is_raised = soft < most && setrlimit(Resource::RLIMIT_NOFILE, most, hard).is_ok();
     let limit = if is_raised { most } else { soft };

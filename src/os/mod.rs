@@ -1,4 +1,5 @@
-//! What the operating system tells and does in ways of its own: processes, memory, files, the end of children.
+//! What the operating system tells and does in ways of its own: processes, memory, CPUs, files, the bound on open files,
+//! sockets, the end of children.
 //!
 //! Nothing else in the crate names `/proc` or a system call of Linux alone (`tests/architecture`). It decides nothing: what
 //! an answer means is the caller's. Both halves have the same functions, and [`here`] chooses one.

@@ -70,7 +70,6 @@ pub use process::detached::{DetachedProcess, run_to_end};
 pub use process::help::HelpReader;
 pub use process::reaper::reap_orphans;
 pub use process::spawner::Spawner;
-
 pub use remote::{RemotePlan, supervise_remote};
 pub use served_files::{ServedFiles, paths_among};
 pub use state::WorkerState;

@@ -55,7 +55,7 @@ pub(crate) fn advise_sequential(file: &File) {
     let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
 }
 
-/// Returns a file that a process has open, if it is one of these devices and inodes.
+/// Returns a file that a process has open, if it is one of these.
 pub(crate) fn opened_among(pid: i32, files: &BTreeSet<FileIdentity>) -> Option<PathBuf> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let mut links = descriptors.map(|entry| entry.path());

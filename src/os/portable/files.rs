@@ -36,8 +36,8 @@ pub(crate) fn reserve(_file: &File, _bytes: u64) -> io::Result<()> {
 /// Does nothing: macOS reads ahead by itself.
 pub(crate) fn advise_sequential(_file: &File) {}
 
-/// Returns a file that a process has open, if it is one of these devices and inodes. Not known: its command line alone
-/// tells which model a llama-server uses.
+/// Returns a file that a process has open, if it is one of these. Not known: its command line alone tells which model a
+/// llama-server uses.
 pub(crate) fn opened_among(_pid: i32, _files: &BTreeSet<FileIdentity>) -> Option<PathBuf> {
     None
 }

@@ -19,7 +19,7 @@ impl DetachedProcess {
     /// It cannot be started.
     pub fn start_again(arguments: &[String], folder: &Path) -> io::Result<Self> {
         let program = std::env::current_exe()?;
-        #[expect(clippy::disallowed_methods, reason = "one of the two files that create processes")]
+        #[expect(clippy::disallowed_methods, reason = "one of the files that create processes")]
         let mut command = Command::new(program);
         // A group of its own: Ctrl-C in this terminal, and its end, are not for the service.
         command.args(arguments).current_dir(folder).process_group(0);
@@ -47,7 +47,7 @@ impl DetachedProcess {
 /// It cannot be started.
 pub fn run_to_end(program: &Path, arguments: &[&str], is_quiet: bool) -> io::Result<ExitStatus> {
     let output = || if is_quiet { Stdio::null() } else { Stdio::inherit() };
-    #[expect(clippy::disallowed_methods, reason = "one of the two files that create processes")]
+    #[expect(clippy::disallowed_methods, reason = "one of the files that create processes")]
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(output()).stderr(output()).status()
 }
