@@ -133,11 +133,10 @@ make_base() {
   mv "$work/$suite.tar" "$file"
 }
 
-# unpack_packages SUITE FOLDER PACKAGE...: downloads these packages of that suite, without those they depend on, and
-# unpacks them into that folder. Says why and fails if it cannot. The caller has made $work.
-unpack_packages() {
-  local suite=$1 folder=$2 tool mirror deb
-  shift 2
+# read_suite SUITE: reads the lists of packages of that suite, for private_apt and unpack_packages. Says why and fails if it
+# cannot. The caller has made $work.
+read_suite() {
+  local suite=$1 tool mirror
   for tool in apt-get dpkg dpkg-deb; do
     have "$tool" || { say "$tool is missing"; return 1; }
   done
@@ -146,6 +145,13 @@ unpack_packages() {
   [[ -n $mirror ]] || { say "there is no Debian mirror in this system's apt sources"; return 1; }
   write_apt_config "$work/apt" "$(dpkg --print-architecture)" "$mirror" "$suite"
   private_apt update >&2 || { say "apt could not read the suite $suite from $mirror"; return 1; }
+}
+
+# unpack_packages FOLDER PACKAGE...: downloads these packages of the suite that was read, without those they depend on, and
+# unpacks them into that folder. Says why and fails if it cannot. The caller has made $work.
+unpack_packages() {
+  local folder=$1 deb
+  shift
   mkdir -p "$work/debs" "$folder"
   (cd "$work/debs" && private_apt download "$@" >&2) || { say "apt could not download $*"; return 1; }
   for deb in "$work"/debs/*.deb; do

@@ -48,7 +48,7 @@ unpack_debian_packages() {
 
   make_work_dir get-rpc-server
   say "getting rpc-server from Debian $suite ..."
-  unpack_packages "$suite" "$work/out/root" llama.cpp-tools-extra libggml0-backend-rpc ||
+  { read_suite "$suite" && unpack_packages "$work/out/root" llama.cpp-tools-extra libggml0-backend-rpc; } ||
     give_up "no rpc-server: LLAMAGATE_TEST_RPC is not set, and its packages cannot be had"
 
   local backends=("$work/out/root/$lib_dir"/ggml/backends*/libggml-rpc.so)

@@ -34,22 +34,13 @@ WRAPPER
 }
 
 unpack_debian_packages() {
-  local tool
-  for tool in apt-get dpkg dpkg-deb; do
-    have "$tool" || give_up "no server: VALKEY is not set, none is installed, and $tool is missing"
-  done
-  [[ -r $debian_keyring ]] || give_up "no server, and the package debian-archive-keyring is not installed"
-  local mirror suite
-  mirror=$(debian_mirror)
-  [[ -n $mirror ]] || give_up "no server, and no Debian mirror in this system's apt sources"
+  local suite
   suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
   [[ -n $suite ]] || give_up "no server, and /etc/os-release does not name this system's release"
 
   need_space "$cache_dir" 100 "unpacking a server"
   make_work_dir get-valkey
-  mkdir -p "$work"/{debs,out/root}
-  write_apt_config "$work/apt" "$(dpkg --print-architecture)" "$mirror" "$suite"
-  private_apt update >&2 || give_up "apt could not read the suite $suite from this system's Debian mirror"
+  read_suite "$suite" || give_up "no server: VALKEY is not set, none is installed, and no package can be had"
   # Debian 13 has Valkey; older releases have Redis. The program is in the package of tools.
   local name=redis libraries
   [[ -z $(apt-cache --config-file="$private_apt_config" search --names-only '^valkey-server$') ]] || name=valkey
@@ -58,13 +49,8 @@ unpack_debian_packages() {
     awk '$1 == "Depends:" && $2 ~ /^lib/ && $2 != "libc6" { print $2 }')
   say "getting $name from Debian $suite ..."
   # shellcheck disable=SC2086  # The libraries are words.
-  (cd "$work/debs" && private_apt download "$name-server" "$name-tools" $libraries >&2) ||
-    give_up "apt could not download $name and its libraries"
-
-  local deb
-  for deb in "$work"/debs/*.deb; do
-    dpkg-deb --extract "$deb" "$work/out/root"
-  done
+  unpack_packages "$work/out/root" "$name-server" "$name-tools" $libraries ||
+    give_up "no server: $name and its libraries cannot be had"
   write_wrapper "$work/out/server"
   local version
   version=$("$work/out/server" --version 2>&1) || fail "the unpacked server does not run here; its output:" "$version"
