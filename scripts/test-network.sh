@@ -25,6 +25,7 @@ if [[ -z $program ]]; then
   cargo build --quiet --bin llamagate
   program=target/debug/llamagate
 fi
+lock test-network
 make_work_dir test-network
 
 key=user-secret-0123456789
@@ -72,8 +73,9 @@ serve() {
 
 ip netns add "$near"
 ip netns add "$far"
-python3 tests/clients/packet_link.py "$near" "$far" "${DELAY_MS:-20}" "${JITTER_MS:-6}" "${LOSS:-1}" "${DUPLICATES:-5}" \
-  "${REORDERED:-10}" "${SEED:-1}" >"$work/link.log" 2>&1 &
+loss=${LOSS:-1} duplicates=${DUPLICATES:-5} reordered=${REORDERED:-10}
+python3 tests/clients/packet_link.py "$near" "$far" "${DELAY_MS:-20}" "${JITTER_MS:-6}" "$loss" "$duplicates" "$reordered" \
+  "${SEED:-1}" >"$work/link.log" 2>&1 &
 link=$!
 started+=("$link")
 wait_for "the link is there" 10 grep -q ready "$work/link.log"
@@ -119,10 +121,17 @@ wait_for "no descriptor is held" 60 at_rest
 kill "$link"
 wait "$link" || true
 tail -n 1 "$work/link.log"
-python3 - "$work/spans.log" <<'PYTHON'
+python3 - "$work/link.log" "$loss" "$duplicates" "$reordered" "$work/spans.log" <<'PYTHON'
 import json, sys
 
 with open(sys.argv[1], encoding="utf-8") as file:
+    counts = json.loads(list(file)[-1])
+# What the link was asked for has happened; the pause of three seconds was asked for in any case.
+asked = {"passed": 1.0, "missed": 1.0, **dict(zip(["lost", "doubled", "overtook"], map(float, sys.argv[2:5])))}
+for kind, percent in asked.items():
+    assert counts[kind] > 0 or percent == 0, f"no packet was counted as {kind}: {counts}"
+
+with open(sys.argv[5], encoding="utf-8") as file:
     spans = [span["id"] for line in list(file)[1:] for span in json.loads(line)["spans"]]
 assert spans, "no span has come"
 assert len(spans) == len(set(spans)), f"of {len(spans)} spans {len(spans) - len(set(spans))} have come twice"

@@ -52,7 +52,7 @@ def main():
     delay, jitter, loss, duplicates, reordered, seed = (float(word) for word in sys.argv[3:9])
     chance = random.Random(seed)
     ends = [interface_in(near), interface_in(far)]
-    counts = dict.fromkeys(["passed", "lost", "doubled", "overtook"], 0)
+    counts = dict.fromkeys(["passed", "lost", "missed", "doubled", "overtook"], 0)
     waiting = []
     state = {"ends": False, "outage": 0.0}
     signal.signal(signal.SIGTERM, lambda *_: state.update(ends=True))
@@ -65,7 +65,10 @@ def main():
         now = time.monotonic()
         for end in readable:
             packet = os.read(end, LONGEST_PACKET)
-            if chance.random() * 100 < loss or now < state["outage"] or len(waiting) >= MOST_WAITING:
+            if now < state["outage"]:
+                counts["missed"] += 1
+                continue
+            if chance.random() * 100 < loss or len(waiting) >= MOST_WAITING:
                 counts["lost"] += 1
                 continue
             other = ends[1] if end == ends[0] else ends[0]
