@@ -14,6 +14,7 @@ requests=${1:-5000}
 program=${LLAMAGATE:-target/release/llamagate}
 [[ -x $program ]] || fail "there is no $program" "cargo build --release"
 store=$(scripts/get-valkey.sh)
+lock bench-limits-store
 make_work_dir bench-limits-store
 started=()
 trap 'kill "${started[@]}" 2>/dev/null; rm -rf "$work"' EXIT
@@ -41,10 +42,12 @@ start() {
 
 start alone
 start shared LIMITS_STORE="valkey://127.0.0.1:$port/0" LIMITS_STORE_TIMEOUT=1000
+is_shared() { grep -q 'are shared with other replicas' "$work/shared.log"; }
 for _ in {1..100}; do
-  ! grep -q 'are shared with other replicas' "$work/shared.log" || break
+  ! is_shared || break
   sleep 0.1
 done
+is_shared || fail "the gateway shares no limits with $store; its output:" "$(<"$work/shared.log")"
 
 python3 - "$requests" "$(<"$work/alone.port")" "$(<"$work/shared.port")" <<'PYTHON'
 import http.client, statistics, sys, time
@@ -68,6 +71,13 @@ def measure(port):
 
 # In turns, so that a busy moment of the machine meets both.
 pairs = [[measure(port) for port in ports] for _ in range(5)]
+# Without the store's answer a request takes no round trip, and the figures would say nothing.
+client = http.client.HTTPConnection("127.0.0.1", int(ports[1]))
+client.request("GET", "/metrics", headers={**headers, "Accept": "text/plain"})
+lines = client.getresponse().read().decode().splitlines()
+assert "llamagate_limits_store_up 1" in lines, "the limits store does not answer, or the metrics cannot be read"
+fallbacks = [line for line in lines if line.startswith("llamagate_limits_store_fallbacks_total{") and line.split()[-1] != "0"]
+assert not fallbacks, f"requests were decided without the limits store: {fallbacks}"
 alone, shared = (min(times) for times in zip(*pairs))
 print(f"alone {alone:.0f} us, shared {shared:.0f} us a request: {shared - alone:.0f} us more, {shared / alone:.2f} times as long")
 PYTHON
