@@ -15,7 +15,9 @@ folder=$cache_dir/macos
 options=(--locked --target "$target" --lib --bins)
 mkdir -p "$folder"
 
+# shellcheck disable=SC2016  # The stand-ins expand them.
 printf '%s\n' '#!/bin/sh' 'while [ $# -gt 0 ]; do [ "$1" != -o ] || { shift; : >"$1"; }; shift; done' >"$folder/cc"
+# shellcheck disable=SC2016
 printf '%s\n' '#!/bin/sh' 'for word; do case $word in *.a) : >"$word" ;; esac; done' >"$folder/ar"
 chmod +x "$folder/cc" "$folder/ar"
 if [[ $(uname) != Darwin ]]; then
