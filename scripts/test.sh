@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs all checks that must pass before a change is merged. CI runs only this script.
+# Runs all checks that must pass before a change is merged. docs/TESTING.md says which other checks there are.
 #
 #   scripts/test.sh
 #
