@@ -74,7 +74,7 @@ impl Outcome {
 }
 
 /// Refusals that any request for llama-server may get during faults.
-const BACKEND_REFUSALS: &[&str] =
+pub(crate) const BACKEND_REFUSALS: &[&str] =
     &["backend_error", "queue_full", "queue_timeout", "model_loading", "backend_unavailable", "backend_timeout"];
 
 /// Messages of the errors in the fake's scripts.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -82,11 +83,16 @@ impl ClientCounts {
         *self = ClientCounts { totals, gateway_number: self.gateway_number + 1, ..ClientCounts::default() };
     }
 
-    /// Adds a request that the gateway may or may not count.
+    /// Adds a request for a worker that the gateway may or may not count.
     pub(crate) fn add_possible(&mut self) {
-        self.requests.possible += 1;
+        self.add_possible_call();
         self.usage.possible += 1;
         self.tokens.possible += MOST_TOKENS;
+    }
+
+    /// Adds a request that the gateway may or may not count, and that no worker serves: the ledger has no usage of it.
+    pub(crate) fn add_possible_call(&mut self) {
+        self.requests.possible += 1;
     }
 
     /// Adds a request with its outcome. `tokens` are those of a complete answer, if they are known.
@@ -145,11 +151,16 @@ pub(crate) fn read_usage(gateway: &Gateway) -> Value {
 
 /// Checks the file of the ledger of a gateway that has ended.
 pub(crate) fn check_ledger_file(gateway: &Gateway) -> Result<(), String> {
-    let open = || rusqlite::Connection::open(gateway.data_dir().join("usage.db"));
+    check_database(&gateway.data_dir().join("usage.db"))
+}
+
+/// Checks a database of a gateway that has ended.
+pub(crate) fn check_database(path: &Path) -> Result<(), String> {
+    let open = || rusqlite::Connection::open(path);
     let read = || open()?.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
     match read() {
         Ok(verdict) if verdict == "ok" => Ok(()),
-        other => Err(format!("the file of the ledger is not sound: {other:?}")),
+        other => Err(format!("{} is not sound: {other:?}", path.display())),
     }
 }
 

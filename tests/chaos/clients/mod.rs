@@ -122,7 +122,7 @@ const FLEET_MIX: &[(u64, Make)] = &[
 const FLEET_REFUSALS: &[&str] = &["model_not_found", "key_suspended"];
 
 /// The same where some requests are equal.
-const REPEATED_FLEET_REFUSALS: &[&str] = &["model_not_found", "key_suspended", "request_kills_backend"];
+pub(crate) const REPEATED_FLEET_REFUSALS: &[&str] = &["model_not_found", "key_suspended", "request_kills_backend"];
 
 /// Refusals of a key that the key file does not contain; repeated ones are rate limited.
 const KEY_REFUSALS: &[&str] = &["invalid_api_key", "rate_limit_exceeded"];

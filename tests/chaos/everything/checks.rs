@@ -5,6 +5,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::atomic::Ordering,
     thread,
     time::{Duration, Instant},
 };
@@ -12,9 +13,13 @@ use std::{
 use llamagate::tls::LOOK_INTERVAL;
 use nix::sys::signal::Signal;
 
-use super::{Everything, neighbours::REPOSITORIES};
+use super::{Everything, dialects::check_each_call, neighbours::REPOSITORIES};
 use crate::{
-    checks::recovery::until_soon,
+    checks::{
+        invariants::check_database,
+        jobs::{check_results, find_unanswered},
+        recovery::until_soon,
+    },
     fleet::{MODELS, check_round},
     shared::Shared,
     support::{certificates::shown_certificate, mock_hub::HubFaults, wait},
@@ -25,6 +30,8 @@ const DOWNLOADED: Duration = Duration::from_secs(60);
 /// The longest that the answers to all jobs may take after the last fault: the last attempts to post a result are half a
 /// minute apart.
 const ANSWERED: Duration = Duration::from_secs(45);
+/// The longest that jobs which wait at the platform take.
+const JOBS_TAKEN: Duration = Duration::from_secs(60);
 /// The longest that the gateway takes to show a certificate whose files have been replaced.
 const CERTIFICATE_FOLLOWED: Duration = Duration::from_secs(12);
 
@@ -32,11 +39,13 @@ impl Everything {
     /// Ends all faults and checks that everything works again. Returns how long the slowest model took.
     pub(super) fn check_round(&mut self, shared: &Shared) -> Result<Duration, String> {
         self.repair(None);
+        self.fleet.repair(None, shared);
         self.check_downloads(shared)?;
         self.fleet.pause_clients(shared)?;
         until_soon(|| self.check_listeners())?;
+        // First, because a job that is served is in flight as a request is.
+        self.finish_jobs()?;
         let took = check_round(&mut self.fleet, shared)?;
-        self.check_jobs()?;
         // A certificate that was replaced only now is followed later.
         if self.around.shown.1.elapsed() > LOOK_INTERVAL * 2 {
             self.check_certificate()?;
@@ -74,44 +83,60 @@ impl Everything {
             let (downloads, all) = (self.downloads(shared)?, files_below(&cache));
             return Err(format!("parts of downloads are left: {parts:?} {sizes:?}\n{downloads:#?}\n{all:#?}"));
         }
-        for repository in &ordered {
-            let id = repository.trim_start_matches("Org/").replace("-GGUF", "-Q8_0");
-            shared.counts().add_possible();
-            let path = format!("/v1/models/{id}");
-            let response = self.admin().try_send("DELETE", &path, b"").map_err(|error| error.to_string())?;
-            if !matches!(response.status(), 200 | 404) {
-                return Err(format!("DELETE {path}: {} {}", response.status(), response.text()));
+        for repository in ordered {
+            // What uses a model for a moment, as a look at the disk does, keeps it.
+            until_soon(|| self.remove_model(repository, shared))?;
+            let folder = cache.join(format!("models--{}", repository.replace('/', "--"))).join("snapshots");
+            let left = files_below(&folder);
+            if !left.is_empty() {
+                return Err(format!("{repository} is removed, and these files are left: {left:?}"));
             }
         }
         Ok(())
     }
 
-    /// Checks that the feed has no listener.
-    pub(super) fn check_listeners(&self) -> Result<(), String> {
-        let text = self.fleet.process.health().header("Accept", "text/plain").get("/metrics").text();
-        let line = text.lines().find(|line| line.starts_with("llamagate_feed_listeners "));
-        match line {
-            Some("llamagate_feed_listeners 0") => Ok(()),
-            line => Err(format!("no client listens to the feed, and the metric says {line:?}")),
+    fn remove_model(&self, repository: &str, shared: &Shared) -> Result<(), String> {
+        shared.counts().add_possible_call();
+        let path = format!("/v1/models/{}:Q8_0", repository.replace('/', "%2F"));
+        let response = self.admin().try_send("DELETE", &path, b"").map_err(|error| error.to_string())?;
+        match response.status() {
+            200 => Ok(()),
+            status => Err(format!("DELETE {path}: {status} {}", response.text())),
         }
     }
 
+    /// Checks that the feed has no listener.
+    pub(super) fn check_listeners(&self) -> Result<(), String> {
+        match self.metric("llamagate_feed_listeners") {
+            Some(0) => Ok(()),
+            count => Err(format!("no client listens to the feed, and the metric says {count:?}")),
+        }
+    }
+
+    /// Returns the value of a metric without labels.
+    fn metric(&self, name: &str) -> Option<u64> {
+        let text = self.fleet.process.health().header("Accept", "text/plain").get("/metrics").text();
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// Waits until no job waits at the platform and each that was handed out has a result.
+    pub(super) fn finish_jobs(&self) -> Result<(), String> {
+        let begin = Instant::now();
+        while self.around.platform.waiting_jobs() > 0 {
+            if begin.elapsed() > wait::patient(JOBS_TAKEN) {
+                return Err(format!("{} jobs are not taken", self.around.platform.waiting_jobs()));
+            }
+            thread::sleep(wait::POLL);
+        }
+        self.check_jobs()
+    }
+
     /// Waits until each job that was handed out has a result, and checks that none has more results than that.
-    pub(super) fn check_jobs(&self) -> Result<(), String> {
+    fn check_jobs(&self) -> Result<(), String> {
         let begin = Instant::now();
         loop {
-            let (handed_out, results) = (self.around.platform.handed_out(), self.around.platform.results());
-            for (id, (times, result)) in &results {
-                let given = handed_out.get(id).copied().unwrap_or(0);
-                if *times > given {
-                    return Err(format!("{id} was handed out {given} times and answered {times} times: {result}"));
-                }
-                if !(result["error"].is_string() || result["output"].is_array() || result["output"].is_object()) {
-                    return Err(format!("the result of {id} is neither an output nor an error: {result}"));
-                }
-            }
-            let is_missing = |id: &&String| !results.contains_key(*id) && !self.around.cancelled.contains(*id);
-            match handed_out.keys().find(is_missing) {
+            check_results(&self.around.platform)?;
+            match find_unanswered(&self.around.platform, &self.around.cancelled) {
                 None => return Ok(()),
                 Some(id) if begin.elapsed() > wait::patient(ANSWERED) => {
                     return Err(format!("{id} was taken and is not answered"));
@@ -119,6 +144,35 @@ impl Everything {
                 Some(_) => thread::sleep(wait::POLL),
             }
         }
+    }
+
+    /// Checks that some job was served. Offers more of them until one is.
+    fn check_some_job_served(&mut self, shared: &Shared) -> Result<(), String> {
+        let begin = Instant::now();
+        while self.around.platform.results().values().all(|(_, result)| result["error"].is_string()) {
+            if begin.elapsed() > wait::patient(ANSWERED) {
+                return Err(format!("no job was served: {}", self.around.report()));
+            }
+            if self.around.platform.waiting_jobs() == 0 {
+                self.around.offer_job(&mut self.random);
+                shared.counts().add_possible();
+            }
+            thread::sleep(wait::POLL * 10);
+        }
+        Ok(())
+    }
+
+    /// Checks that each part has done something: one that does nothing breaks no other.
+    fn check_all_used(&mut self, shared: &Shared) -> Result<(), String> {
+        check_each_call(&self.fleet.target(), shared)?;
+        self.check_some_job_served(shared)?;
+        if self.metric("llamagate_cache_hits_total").is_none_or(|hits| hits == 0) {
+            return Err("nothing was answered from the cache".to_owned());
+        }
+        if self.snapshots.load(Ordering::SeqCst) == 0 {
+            return Err("no listener has got a snapshot from the feed".to_owned());
+        }
+        Ok(())
     }
 
     /// Checks that connections get the certificate that is in the file.
@@ -136,6 +190,8 @@ impl Everything {
     /// Stops the gateway, and checks that it leaves nothing behind.
     pub(super) fn check_end(&mut self, shared: &Shared) -> Result<(), String> {
         self.check_certificate()?;
+        self.check_all_used(shared)?;
+        self.finish_jobs()?;
         self.fleet.check_idle(shared)?;
         for model in MODELS {
             self.fleet.signal_workers(model, Signal::SIGCONT);
@@ -157,15 +213,6 @@ impl Everything {
 
 fn is_part(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "incomplete")
-}
-
-fn check_database(path: &Path) -> Result<(), String> {
-    let open = || rusqlite::Connection::open(path);
-    let read = || open()?.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
-    match read() {
-        Ok(verdict) if verdict == "ok" => Ok(()),
-        other => Err(format!("{} is not sound: {other:?}", path.display())),
-    }
 }
 
 /// Returns all files below a folder, without following links.

@@ -55,13 +55,13 @@ impl Collector {
         }
     }
 
-    /// Listens again, unless another program has taken the port meanwhile.
-    pub(super) fn come_back(&self) {
-        if self.running.lock().unwrap().is_none()
-            && let Ok(listener) = TcpListener::bind(self.address)
-        {
-            self.serve(listener);
+    /// Listens again, unless another program has taken the port meanwhile. Returns whether it listens.
+    pub(super) fn come_back(&self) -> bool {
+        if self.running.lock().unwrap().is_some() {
+            return true;
         }
+        let listener = TcpListener::bind(self.address);
+        listener.map(|listener| self.serve(listener)).is_ok()
     }
 
     fn serve(&self, listener: TcpListener) {

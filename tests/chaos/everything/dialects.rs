@@ -1,22 +1,43 @@
 //! Clients of other APIs than OpenAI's chats: embeddings, scores, Ollama's API, and the model of the remote backend.
 
-use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
 use super::Pace;
 use crate::{
-    checks::{expectations::Outcome, invariants::CountedAs},
+    checks::{
+        expectations::{BACKEND_REFUSALS, Outcome},
+        invariants::CountedAs,
+    },
+    clients::REPEATED_FLEET_REFUSALS,
     fleet::{MODELS, client_key},
     random::Random,
     shared::{IDLE_POLL, Shared, Target},
-    support::client::{Client, Response},
+    support::{
+        client::{Client, Response},
+        gateway::USER,
+        wait,
+    },
 };
+use llamagate::refusal::{CODES, Refusal};
 
 /// The percentage of texts that other clients send too.
 const REPETITIONS: u64 = 40;
 /// The texts that they share.
 const SHARED_TEXTS: u64 = 5;
+
+/// The kinds of calls.
+const CALLS: u64 = 9;
+/// The model of the remote backend.
+const REMOTE_MODEL: &str = "far";
+/// The longest until a call is answered at the end, when all faults have ended: a model may load first.
+const ANSWERED_AT_LAST: Duration = Duration::from_secs(45);
 
 /// The first answer to each text that clients share: later ones must be equal, whether the cache gives them or a worker.
 pub(super) type KnownAnswers = Mutex<BTreeMap<String, Value>>;
@@ -59,9 +80,9 @@ impl<'a> DialectClient<'a> {
                         self.shared.report_violation(format!("d{}: {problem}", self.number));
                     }
                 }
-                None => std::thread::sleep(IDLE_POLL),
+                None => thread::sleep(IDLE_POLL),
             }
-            std::thread::sleep(pause);
+            thread::sleep(pause);
         }
     }
 
@@ -71,7 +92,8 @@ impl<'a> DialectClient<'a> {
         let id = format!("d{}-{}", self.number, self.sent);
         let is_shared = self.random.chance(REPETITIONS);
         let text = if is_shared { format!("again {}", self.random.below(SHARED_TEXTS)) } else { id.clone() };
-        let (path, body, form) = self.draw(&text);
+        let model = *self.random.pick(&MODELS);
+        let (path, body, form) = call(self.random.below(CALLS), model, &text);
         let client = Client::new(&target.url).key(&client_key(self.number)).header("X-Request-Id", &id);
         if self.random.chance(5) {
             // Leaves without an answer.
@@ -81,7 +103,7 @@ impl<'a> DialectClient<'a> {
         }
         let response = client.try_send("POST", path, body.to_string().as_bytes());
         let response = response.map_err(|error| format!("no response ({error}) to POST {path} {body}"))?;
-        let outcome = outcome_of(&response, form, &id);
+        let outcome = outcome_of(&response, form, &body, &id);
         let outcome = outcome.map_err(|problem| {
             format!(
                 "{problem}: {} {:?} {:?} to POST {path} {body}",
@@ -90,6 +112,10 @@ impl<'a> DialectClient<'a> {
                 response.text()
             )
         })?;
+        // Not all of these APIs have codes.
+        if outcome == Outcome::Cut || response.text().contains(&Refusal::BackendError.to_string()) {
+            self.shared.report_cut(&id);
+        }
         if let (Outcome::Answered, Form::List(place, _), true, false) = (&outcome, form, is_shared, self.pace.is_real) {
             self.compare(&format!("{path} {body}"), response.json().pointer(place).cloned().unwrap_or_default())?;
         }
@@ -108,37 +134,66 @@ impl<'a> DialectClient<'a> {
     fn record(&self, target: &Target, outcome: Outcome, length: Option<usize>) {
         self.shared.counts().record(target.gateway_number, CountedAs::Usage, outcome, length, None);
     }
+}
 
-    /// Draws a call: path, body, and how the answer must look.
-    fn draw(&mut self, text: &str) -> (&'static str, Value, Form) {
-        let model = *self.random.pick(&MODELS);
-        let documents = ["a b", "again", "c"];
-        let messages = json!([{"role": "user", "content": text}]);
-        match self.random.below(9) {
-            0 => ("/v1/embeddings", json!({"model": "vectors", "input": [text]}), Form::List("/data", 1)),
-            1 => ("/api/embed", json!({"model": "vectors", "input": text}), Form::List("/embeddings", 1)),
-            2 => ("/v2/embed", cohere_embed(text), Form::List("/embeddings/float", 1)),
-            3 => {
-                let body = json!({"model": "ranks", "query": text, "documents": documents});
-                ("/v1/rerank", body, Form::List("/results", 3))
+/// Sends each kind of call until it is answered, when all faults have ended, and then again: the cache may answer that.
+///
+/// # Errors
+///
+/// An answer is not allowed, or there is none.
+pub(super) fn check_each_call(target: &Target, shared: &Shared) -> Result<(), String> {
+    let mut sent = 0;
+    for number in (0..CALLS).chain(0..CALLS) {
+        let (path, body, form) = call(number, MODELS[0], "at the end");
+        let begin = Instant::now();
+        loop {
+            shared.counts().add_possible();
+            sent += 1;
+            let id = format!("end-{sent}");
+            let client = Client::new(&target.url).key(USER).header("X-Request-Id", &id);
+            let response = client.try_send("POST", path, body.to_string().as_bytes());
+            let response = response.map_err(|error| format!("no response ({error}) to POST {path} {body}"))?;
+            let outcome = outcome_of(&response, form, &body, &id);
+            match outcome.map_err(|problem| format!("{problem}: {} to POST {path} {body}", response.text()))? {
+                Outcome::Answered | Outcome::Streamed => break,
+                other if begin.elapsed() > wait::patient(ANSWERED_AT_LAST) => {
+                    return Err(format!("POST {path} {body} is not answered after all faults: {other:?}"));
+                }
+                _ => thread::sleep(wait::POLL * 10),
             }
-            4 => {
-                let body = json!({"model": "ranks", "query": text, "documents": documents, "top_n": 2});
-                ("/v2/rerank", body, Form::List("/results", 2))
-            }
-            5 => {
-                ("/api/chat", json!({"model": model, "messages": messages, "options": {"num_predict": 4}}), Form::Lines)
-            }
-            6 => {
-                let body = json!({"model": model, "prompt": text, "stream": false, "options": {"num_predict": 4}});
-                ("/api/generate", body, Form::Text("/response"))
-            }
-            7 => (
-                "/v1/chat/completions",
-                json!({"model": "far", "messages": messages}),
-                Form::Text("/choices/0/message/content"),
-            ),
-            _ => ("/v1/chat/completions", json!({"model": "far", "messages": messages, "stream": true}), Form::Events),
+        }
+    }
+    Ok(())
+}
+
+/// Returns one kind of call: path, body, and how the answer must look. `model` is one of the six.
+fn call(number: u64, model: &str, text: &str) -> (&'static str, Value, Form) {
+    let documents = ["a b", "again", "c"];
+    let messages = json!([{"role": "user", "content": text}]);
+    match number {
+        0 => ("/v1/embeddings", json!({"model": "vectors", "input": [text]}), Form::List("/data", 1)),
+        1 => ("/api/embed", json!({"model": "vectors", "input": text}), Form::List("/embeddings", 1)),
+        2 => ("/v2/embed", cohere_embed(text), Form::List("/embeddings/float", 1)),
+        3 => {
+            let body = json!({"model": "ranks", "query": text, "documents": documents});
+            ("/v1/rerank", body, Form::List("/results", 3))
+        }
+        4 => {
+            let body = json!({"model": "ranks", "query": text, "documents": documents, "top_n": 2});
+            ("/v2/rerank", body, Form::List("/results", 2))
+        }
+        5 => ("/api/chat", json!({"model": model, "messages": messages, "options": {"num_predict": 4}}), Form::Lines),
+        6 => {
+            let body = json!({"model": model, "prompt": text, "stream": false, "options": {"num_predict": 4}});
+            ("/api/generate", body, Form::Text("/response"))
+        }
+        7 => (
+            "/v1/chat/completions",
+            json!({"model": REMOTE_MODEL, "messages": messages}),
+            Form::Text("/choices/0/message/content"),
+        ),
+        _ => {
+            ("/v1/chat/completions", json!({"model": REMOTE_MODEL, "messages": messages, "stream": true}), Form::Events)
         }
     }
 }
@@ -152,7 +207,7 @@ fn cohere_embed(text: &str) -> Value {
 /// # Errors
 ///
 /// The response is not allowed.
-fn outcome_of(response: &Response, form: Form, id: &str) -> Result<Outcome, String> {
+fn outcome_of(response: &Response, form: Form, request: &Value, id: &str) -> Result<Outcome, String> {
     if response.header("x-request-id") != Some(id) {
         return Err("not the response to this request".to_owned());
     }
@@ -161,7 +216,7 @@ fn outcome_of(response: &Response, form: Form, id: &str) -> Result<Outcome, Stri
         return if declared { Ok(Outcome::Cut) } else { Err("cut, and a client cannot tell".to_owned()) };
     }
     if response.status() != 200 {
-        return refused(response);
+        return refused(response, request["model"].as_str().unwrap_or_default());
     }
     let body = || serde_json::from_slice::<Value>(&response.body).map_err(|error| format!("not JSON: {error}"));
     let is_stream = response.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
@@ -203,19 +258,35 @@ fn events_outcome(text: &str) -> Result<Outcome, String> {
     }
 }
 
-/// Returns the outcome of a refusal, whose shape depends on the API.
-fn refused(response: &Response) -> Result<Outcome, String> {
-    let status = response.status();
-    if !matches!(status, 403 | 429 | 500 | 502 | 503 | 504 | 404) {
-        return Err("a status that is not allowed".to_owned());
+/// Whether a request for this model may be refused like this; `code` is `None` in a shape without codes.
+fn is_allowed(model: &str, status: u16, code: Option<&str>) -> bool {
+    // The remote backend says so itself.
+    if model == REMOTE_MODEL && status == 500 {
+        return true;
     }
+    // Of all models only the six come and go.
+    let may_get = |known: &str| match known {
+        "model_not_found" => MODELS.contains(&model),
+        _ => BACKEND_REFUSALS.contains(&known) || REPEATED_FLEET_REFUSALS.contains(&known),
+    };
+    let mut rows = CODES.iter().filter(|row| row.0 == status && may_get(row.1));
+    rows.any(|row| code.is_none_or(|code| code == row.1))
+}
+
+/// Returns the outcome of a refusal, whose shape depends on the API.
+fn refused(response: &Response, model: &str) -> Result<Outcome, String> {
+    let status = response.status();
     let body: Value = serde_json::from_slice(&response.body).map_err(|error| format!("not JSON: {error}"))?;
     let has_words = ["error", "message"].iter().any(|name| body.get(name).is_some());
     if !has_words {
         return Err("a refusal without words".to_owned());
     }
+    let code = body.pointer("/error/code").and_then(Value::as_str);
+    if !is_allowed(model, status, code) {
+        return Err("a refusal that is not allowed".to_owned());
+    }
     if matches!(status, 429 | 503) && response.header("retry-after").is_none() {
         return Err("a refusal without Retry-After".to_owned());
     }
-    Ok(Outcome::Refused(status, "of an API".to_owned()))
+    Ok(Outcome::Refused(status, code.unwrap_or("of an API").to_owned()))
 }

@@ -223,7 +223,7 @@ impl Everything {
 
     /// Orders the model of a repository.
     pub(super) fn order(&self, repository: &str, shared: &Shared) -> Result<(), String> {
-        shared.counts().add_possible();
+        shared.counts().add_possible_call();
         let body = json!({"model": format!("{repository}:Q8_0")}).to_string();
         let response = self.admin().try_send("POST", "/v1/models/download", body.as_bytes());
         let response = response.map_err(|error| format!("no response to an order: {error}"))?;
@@ -235,11 +235,11 @@ impl Everything {
 
     fn cancel_downloads(&self, shared: &Shared) -> Result<(), String> {
         for download in self.downloads(shared)? {
-            if matches!(download["state"].as_str(), Some("downloading" | "waiting" | "verifying")) {
+            if !matches!(download["state"].as_str(), Some("done" | "failed" | "cancelled")) {
                 let path = format!("/v1/models/downloads/{}", download["id"].as_str().unwrap_or_default());
-                shared.counts().add_possible();
+                shared.counts().add_possible_call();
                 let response = self.admin().try_send("DELETE", &path, b"").map_err(|error| error.to_string())?;
-                if !matches!(response.status(), 200 | 404) {
+                if response.status() != 200 {
                     return Err(format!("DELETE {path}: {} {}", response.status(), response.text()));
                 }
             }
@@ -249,7 +249,7 @@ impl Everything {
 
     /// Returns the list of downloads.
     pub(super) fn downloads(&self, shared: &Shared) -> Result<Vec<Value>, String> {
-        shared.counts().add_possible();
+        shared.counts().add_possible_call();
         let response = self.admin().try_send("GET", "/v1/models/downloads", b"").map_err(|error| error.to_string())?;
         let list: Value =
             serde_json::from_slice(&response.body).map_err(|error| format!("{error}: {}", response.text()))?;
@@ -265,11 +265,16 @@ impl Everything {
         let is_due = |(when, _): &(Instant, Repair)| until.is_none_or(|until| *when <= until);
         let (due, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.repairs).into_iter().partition(is_due);
         self.repairs = rest;
-        for (_, repair) in due {
+        for (when, repair) in due {
             match repair {
                 Repair::Remote => self.around.remote.set_reply(Reply::Serve),
                 Repair::Platform(route) => self.around.platform.restore(route),
-                Repair::Collector => self.around.collector.come_back(),
+                // Another program may have its port for a moment.
+                Repair::Collector => {
+                    if !self.around.collector.come_back() {
+                        self.repairs.push((when, Repair::Collector));
+                    }
+                }
                 Repair::Certificate => self.around.mend_certificate(),
             }
         }

@@ -1,6 +1,9 @@
 //! Clients of the feed: they listen for a while and leave, in the middle of an event or between two.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 
 use crate::{
     random::Random,
@@ -15,13 +18,13 @@ use crate::{
 /// is less than a pause takes.
 const PATIENCE: Duration = Duration::from_millis(400);
 
-/// Listens to the feed again and again until the lane is finished.
-pub(super) fn listen(shared: &Shared, mut random: Random) {
+/// Listens to the feed again and again until the lane is finished. Counts the snapshots that it gets.
+pub(super) fn listen(shared: &Shared, mut random: Random, snapshots: &AtomicU64) {
     while !shared.is_finished() {
         let longest = Duration::from_millis(random.between(20, 3000));
         match shared.try_begin() {
             Some(_active) => {
-                if let Err(problem) = listen_once(shared, longest) {
+                if let Err(problem) = listen_once(shared, longest, snapshots) {
                     shared.report_violation(format!("the feed: {problem}"));
                 }
             }
@@ -31,9 +34,9 @@ pub(super) fn listen(shared: &Shared, mut random: Random) {
     }
 }
 
-fn listen_once(shared: &Shared, longest: Duration) -> Result<(), String> {
+fn listen_once(shared: &Shared, longest: Duration, snapshots: &AtomicU64) -> Result<(), String> {
     let client = Client::new(&shared.target().url).key(ADMIN);
-    shared.counts().add_possible();
+    shared.counts().add_possible_call();
     // A listener that loses patience before the head leaves too.
     let Ok(mut stream) = client.patience(PATIENCE).try_stream_of("/events") else { return Ok(()) };
     if stream.head.status != 200 {
@@ -55,6 +58,9 @@ fn listen_once(shared: &Shared, longest: Duration) -> Result<(), String> {
         }
         if serde_json::from_str::<serde_json::Value>(&event.data).is_err() {
             return Err(format!("a damaged event: {event:?}"));
+        }
+        if event.name.as_deref() == Some("snapshot") {
+            snapshots.fetch_add(1, Ordering::SeqCst);
         }
         last = Some(id);
     }

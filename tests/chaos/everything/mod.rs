@@ -22,6 +22,7 @@ mod neighbours;
 mod soak;
 
 use std::{
+    sync::{Arc, atomic::AtomicU64},
     thread,
     time::{Duration, Instant},
 };
@@ -47,6 +48,9 @@ const LISTENERS: u64 = 3;
 /// Jobs that wait at the platform while faults happen.
 const WAITING_JOBS: usize = 2;
 
+/// Faults among which each neighbour certainly has one.
+const MANY_FAULTS: usize = 200;
+
 /// Lines of the gateway's log that are shown with a failure.
 const LAST_LINES: usize = 100;
 
@@ -56,6 +60,8 @@ struct Everything {
     around: Neighbours,
     random: Random,
     repairs: Vec<(Instant, Repair)>,
+    /// Snapshots that the listeners of the feed have got.
+    snapshots: Arc<AtomicU64>,
 }
 
 /// Runs the lane with the fake. Returns what happened, for the report.
@@ -91,7 +97,7 @@ impl Everything {
     fn start(random: Random, is_real: bool) -> Self {
         let around = Neighbours::start();
         let fleet = FleetGateway::start(around.setup(is_real));
-        Self { fleet, around, random, repairs: Vec::new() }
+        Self { fleet, around, random, repairs: Vec::new(), snapshots: Arc::default() }
     }
 
     /// Adds the end of the log to a problem.
@@ -118,6 +124,9 @@ impl Everything {
             Rounds::run(&mut Faulty { lane, shared: &shared }, steps)
         })?;
         self.check_end(&shared)?;
+        if count >= MANY_FAULTS {
+            self.around.check_used()?;
+        }
         let outcomes = std::mem::take(&mut shared.counts().totals);
         for needed in [Outcome::Answered, Outcome::Streamed] {
             if !outcomes.contains_key(&needed) {
@@ -147,6 +156,7 @@ impl Everything {
     ) -> Result<T, String> {
         let health_url = self.fleet.process.health_url().to_owned();
         let answers = KnownAnswers::default();
+        let snapshots = Arc::clone(&self.snapshots);
         let done = thread::scope(|scope| {
             let _finish = FinishOnDrop(shared);
             for n in 0..CLIENTS - DIALECT_CLIENTS {
@@ -163,7 +173,8 @@ impl Everything {
             }
             for n in 0..LISTENERS {
                 let random = Random::new(random.next(), CLIENTS + n);
-                scope.spawn(move || listen(shared, random));
+                let snapshots = &*snapshots;
+                scope.spawn(move || listen(shared, random, snapshots));
             }
             scope.spawn(|| watch_workers(shared, &health_url));
             work(self)

@@ -155,6 +155,14 @@ impl Neighbours {
         self.offered.push(job);
     }
 
+    /// Checks that each of them was used.
+    pub(super) fn check_used(&self) -> Result<(), String> {
+        match self.hub.bytes_sent() > 0 && !self.remote.received().is_empty() && self.issued > 1 {
+            true => Ok(()),
+            false => Err(format!("the run proves nothing, because a neighbour was not used: {}", self.report())),
+        }
+    }
+
     /// Returns what they have seen, for the report.
     pub(super) fn report(&self) -> String {
         let results = self.platform.results();

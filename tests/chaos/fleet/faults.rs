@@ -127,7 +127,7 @@ impl FleetGateway {
             }
             FleetFault::Order(model, order) => {
                 let path = format!("/v1/models/{model}/{order}");
-                shared.counts().add_possible();
+                shared.counts().add_possible_call();
                 let admin = self.process.client_with(ADMIN);
                 let response = admin.try_send("POST", &path, b"").map_err(|error| format!("{path}: {error}"))?;
                 if !matches!(response.status(), 202 | 404) {

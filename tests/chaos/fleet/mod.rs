@@ -300,7 +300,7 @@ impl FleetGateway {
     }
 
     /// Ends the faults that are due to end by `until`, or all.
-    fn repair(&mut self, until: Option<Instant>, shared: &Shared) {
+    pub(crate) fn repair(&mut self, until: Option<Instant>, shared: &Shared) {
         let is_due = |(when, _): &(Instant, FleetRepair)| until.is_none_or(|until| *when <= until);
         let (due, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.repairs).into_iter().partition(is_due);
         self.repairs = rest;

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::{
+    checks::jobs::{check_results, find_unanswered},
     random::Random,
     rounds::{FaultLane, Rounds},
     setup::{LOAD_TIMEOUT, QUEUE_TIMEOUT, REQUEST_TIMEOUT, STREAM_IDLE_TIMEOUT, set_times},
@@ -338,19 +339,8 @@ impl JobLane {
 
     /// Checks that each job that was handed out has a result, and none has more results than it was handed out.
     fn check_answers(&self) -> Result<(), String> {
-        let (handed_out, results) = (self.platform.handed_out(), self.platform.results());
-        for (id, (times, result)) in &results {
-            let given = handed_out.get(id).copied().unwrap_or(0);
-            if *times > given {
-                return Err(format!("{id} was handed out {given} times and answered {times} times: {result}"));
-            }
-            let is_whole = result["error"].is_string() || result["output"].is_array() || result["output"].is_object();
-            if !is_whole {
-                return Err(format!("the result of {id} is neither an output nor an error: {result}"));
-            }
-        }
-        let is_missing = |id: &&String| !results.contains_key(*id) && !self.cancelled.contains(*id);
-        match handed_out.keys().find(is_missing) {
+        check_results(&self.platform)?;
+        match find_unanswered(&self.platform, &self.cancelled) {
             Some(id) => Err(format!("{id} was taken and is not answered")),
             None => Ok(()),
         }
