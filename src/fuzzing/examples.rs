@@ -29,9 +29,10 @@ pub fn examples() -> &'static [(String, String)] {
     &EXAMPLES
 }
 
-/// Checks the body of a request for a route whose description has an example: it is read by the parsers of its route. The
-/// first line of the input is the method and the path. If the second line is empty, the rest are changes of the example of
-/// that route, three bytes each: two for the place, and the new byte; else the rest is the body.
+/// Checks the body of a request for a route whose description has an example: it is read by the parsers of its dialect, if
+/// that has parsers of its own, by those of orders about model files, and by the one of all bodies. The first line of the
+/// input is the method and the path. If the second line is empty, the rest are changes of the example of that route, three
+/// bytes each: two for the place, and the new byte; else the rest is the body.
 pub fn example_body(data: &[u8]) {
     let Some(end) = data.iter().position(|byte| *byte == b'\n') else { return };
     let (route, rest) = (&data[..end], &data[end + 1..]);

@@ -275,6 +275,21 @@ proptest! {
     }
 }
 
+/// With no examples, or other routes than those of the seeds, the checks of examples would look at nothing.
+#[test]
+fn each_seed_of_an_example_is_for_a_route_whose_description_has_one() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/example_body");
+    let mut seeds = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let seed = std::fs::read(entry.unwrap().path()).unwrap();
+        let route = seed.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let is_known = examples().iter().any(|(known, _)| known.as_bytes() == route);
+        assert!(is_known, "{}", String::from_utf8_lossy(route));
+        seeds += 1;
+    }
+    assert!(seeds > 20, "{seeds} seeds");
+}
+
 /// Generates requests from members that the dialects know, with values that some of them may have.
 fn dialect_bodies() -> impl Strategy<Value = String> {
     const NAMES: &[&str] = &[
