@@ -52,9 +52,7 @@ fn await_rest(gateway: &Gateway, descriptors: usize) {
 /// Serves a request and a stream, and returns how many descriptors the gateway then has at rest.
 fn descriptors_at_rest(gateway: &Gateway) -> usize {
     check_served(gateway);
-    eventually("the connections of clients are closed", SOON, || {
-        gateway.health().get("/health").json()["queue"]["active"] == 0
-    });
+    eventually("no slot is held", SOON, || gateway.health().get("/health").json()["queue"]["active"] == 0);
     gateway.open_fds()
 }
 
@@ -141,8 +139,11 @@ fn an_answer_that_breaks_on_its_way_to_the_client_frees_its_slot() {
             check_served(&gateway);
             let read = |mut client: RawClient| {
                 if !matches!(trouble, Trouble::StallAfter(_)) {
-                    let read = client.read_head().and_then(|_| client.try_read_to_close());
-                    let text = read.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+                    let bytes = client.read_until_broken();
+                    let text = String::from_utf8_lossy(&bytes);
+                    // A reset may take with it what has arrived.
+                    let may_be_empty = matches!(trouble, Trouble::ResetAfter(_));
+                    assert!(may_be_empty || text.starts_with("HTTP/1.1 200"), "{trouble:?}: {text}");
                     assert!(!text.ends_with("0\r\n\r\n"), "{trouble:?}: it has an end: {text}");
                 }
             };
@@ -295,7 +296,7 @@ async fn http2_survives_pieces_and_a_reset_ends_its_streams_alone() {
 }
 
 #[test]
-fn a_download_over_a_network_that_breaks_comes_whole_and_no_byte_twice() {
+fn a_download_over_a_network_that_breaks_comes_whole() {
     let machine = Machine::start(6 * PIECE);
     let proxy = HostileProxy::start(&format!("http://{}", machine.hub.files()), Troubles::NONE);
     machine.hub.set_faults(HubFaults { files_at: Some(proxy.address()), ..HubFaults::default() });

@@ -277,6 +277,14 @@ impl RawClient {
         bytes
     }
 
+    /// Reads everything until the connection ends, in whatever way, and returns what came before that.
+    pub(crate) fn read_until_broken(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        // An error ends the reading as a close does: what came before it is in `bytes`.
+        let _ = self.reader.read_to_end(&mut bytes);
+        bytes
+    }
+
     /// Like `read_to_close`, but returns the error; the bytes before it are lost.
     pub(crate) fn try_read_to_close(&mut self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
