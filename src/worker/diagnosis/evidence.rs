@@ -9,6 +9,8 @@ use crate::worker::peers::fault::PeerLoss;
 
 /// The evidence about the end of a process.
 pub(crate) struct Evidence<'a> {
+    /// Whether it was an rpc-server on this machine.
+    pub(crate) is_rpc_server: bool,
     /// The exit code, unless a signal ended it.
     pub(crate) code: Option<i32>,
     /// The signal that ended it.

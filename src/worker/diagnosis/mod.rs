@@ -38,7 +38,10 @@ pub(super) fn diagnose(evidence: &Evidence) -> Diagnosis {
     if let Some(sudden) = ending::sudden(evidence, signal, &log) {
         return sudden;
     }
-    if let Some(refused) = peers::rpc_server(&log).filter(|_| !evidence.has_served) {
+    if evidence.is_rpc_server
+        && !evidence.has_served
+        && let Some(refused) = peers::rpc_server(&log)
+    {
         return refused;
     }
     // After a clean exit or a termination request, errors in the log are not the cause.

@@ -58,14 +58,19 @@ pub(super) fn rpc_server(log: &WorkerLog) -> Option<Diagnosis> {
             "it cannot listen on its address: another program has the port, or the address is none of this machine";
         return Some(Diagnosis::new(FailureCause::PortInUse, hint));
     }
+    let bad_argument = |hint: String| Some(Diagnosis::new(FailureCause::BadArgument, hint));
+    if let Some(rest) = log.after("error: unknown argument: ") {
+        // A word without a dash may be the value of an option, such as a key.
+        return bad_argument(match plain_word(rest).filter(|word| word.starts_with('-')) {
+            Some(option) => format!("rpc-server does not know the argument {option}"),
+            None => "rpc-server does not know one of its arguments".to_owned(),
+        });
+    }
     let unknown = |words: &str, what: &str| {
-        let hint = format!(
-            "rpc-server does not know the {what}{}",
-            plain_word(log.after(words)?).map(|word| format!(" {word}")).unwrap_or_default()
-        );
-        Some(Diagnosis::new(FailureCause::BadArgument, hint))
+        let word = plain_word(log.after(words)?).map(|word| format!(" {word}")).unwrap_or_default();
+        bad_argument(format!("rpc-server does not know the {what}{word}"))
     };
-    unknown("error: unknown argument: ", "argument")
+    unknown("error: unknown device: ", "device")
         .or_else(|| unknown("error: unknown device: ", "device"))
         .or_else(|| unknown("error: invalid number of threads: ", "number of threads"))
         .or_else(|| unknown("error: invalid memory size: ", "size of memory"))

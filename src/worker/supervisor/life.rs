@@ -218,8 +218,16 @@ impl Owner {
         let memory = OomKill::between(&life.oom_kills, &here::oom_counters());
         let lost_peers = self.stop.run_until_cancelled(self.lost_peers(&mut life.peers)).await.unwrap_or_default();
         let tail = life.log_tail.lock().unwrap_or_else(PoisonError::into_inner);
-        let diagnosis =
-            diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory, lost_peers: &lost_peers });
+        let diagnosis = diagnose(&Evidence {
+            is_rpc_server: matches!(self.plan.program, Program::RpcServer(_)),
+            code,
+            signal,
+            tail: &tail,
+            has_served,
+            killed,
+            memory,
+            lost_peers: &lost_peers,
+        });
         drop(tail);
         self.release_memory(life.reservation, ended);
         LifeEnd::Exited(LastExit::new(&self.plan, code, signal, diagnosis))

@@ -66,12 +66,14 @@ proptest! {
     fn every_hint_is_short_and_contains_no_path(
         lines in prop::collection::vec(random_line(), 0..12),
         (code, signal) in (prop::option::of(any::<i32>()), prop::option::of(0..70)),
-        (has_served, in_group) in any::<(bool, bool)>(),
+        (is_rpc_server, has_served, in_group) in any::<(bool, bool, bool)>(),
     ) {
         let mut tail = LogTail::default();
         lines.iter().for_each(|line| tail.push(line));
         let memory = if in_group { OomKill::InGroup { limit_mib: Some(u64::MAX) } } else { OomKill::NotKnown };
-        let found = diagnose(&Evidence { code, signal, tail: &tail, has_served, killed: None, memory, lost_peers: &[] });
+        let (tail, killed) = (&tail, None);
+        let evidence = Evidence { is_rpc_server, code, signal, tail, has_served, killed, memory, lost_peers: &[] };
+        let found = diagnose(&evidence);
         let hint = found.hint;
         prop_assert!(!hint.is_empty() && hint.chars().count() <= HINT_LENGTH, "{hint}");
         prop_assert!(!hint.contains(['/', '\\']) && !hint.contains(char::is_control), "{hint}");

@@ -191,7 +191,8 @@ fn evidence(tail: &LogTail, exit: ExitKind) -> Evidence<'_> {
         Code(code) => (Some(code), None),
         Signal(signal) => (None, Some(signal)),
     };
-    Evidence { code, signal, tail, has_served: false, killed: None, memory: OomKill::No, lost_peers: &[] }
+    let (memory, is_rpc_server) = (OomKill::No, false);
+    Evidence { is_rpc_server, code, signal, tail, has_served: false, killed: None, memory, lost_peers: &[] }
 }
 
 fn found(lines: &[&str], exit: ExitKind) -> Diagnosis {
@@ -204,7 +205,9 @@ fn every_recorded_log_tells_its_cause() {
         let text = fs::read_to_string(logs().join(format!("{log}.log"))).unwrap();
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("# ")).collect();
         let tail = tail(&lines);
-        let found = diagnose(&Evidence { has_served: *has_served, ..evidence(&tail, *exit) });
+        let is_rpc_server = matches!(*log, "rpc-server-argument-unknown" | "rpc-server-port-in-use");
+        let evidence = Evidence { is_rpc_server, has_served: *has_served, ..evidence(&tail, *exit) };
+        let found = diagnose(&evidence);
         assert_eq!(found.cause, *cause, "{log}: {}", found.hint);
         for words in *hint_parts {
             assert!(found.hint.contains(words), "{log}: {words:?} is missing in {:?}", found.hint);
@@ -349,8 +352,25 @@ fn a_rejected_argument_that_is_not_an_option_is_not_quoted() {
     let hint = |line: &str| found(&[line], Code(1)).hint;
     assert!(!hint("error: invalid argument: hunter2").contains("hunter2"));
     assert!(!hint("error: invalid argument: --api-key=hunter2").contains("hunter2"));
+    assert!(!hint("error: unknown argument: hunter2").contains("hunter2"));
     assert!(!hint("error while handling argument \"--api-key\": bad value hunter2").contains("hunter2"));
     assert!(hint("error while handling argument \"--api-key\": bad value hunter2").contains("--api-key"));
+}
+
+/// Each program's unknown argument was once told as one of rpc-server.
+#[test]
+fn only_an_rpc_server_is_told_that_it_does_not_know_an_argument_as_one() {
+    let hint = |is_rpc_server, line: &str| {
+        let tail = tail(&[line]);
+        let found = diagnose(&Evidence { is_rpc_server, ..evidence(&tail, Code(1)) });
+        assert_eq!(found.cause, FailureCause::BadArgument, "{line}");
+        found.hint
+    };
+    let flag = "error: unknown argument: --no-such-flag";
+    assert!(hint(false, flag).contains("llama-server does not know the argument --no-such-flag"));
+    assert_eq!(hint(true, flag), "rpc-server does not know the argument --no-such-flag");
+    assert_eq!(hint(true, "error: unknown argument: hunter2"), "rpc-server does not know one of its arguments");
+    assert_eq!(hint(true, "error: unknown device: CUDA7"), "rpc-server does not know the device CUDA7");
 }
 
 #[test]
