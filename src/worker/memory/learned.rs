@@ -22,7 +22,8 @@ use crate::worker::plan::{Plan, Program};
 /// The format of the file. A file of another format is ignored.
 const VERSION: u32 = 1;
 
-/// What the memory of a worker depends on: program, model file and arguments, and whether it is measured on GPUs.
+/// What the memory of a worker depends on: program, model file, arguments and other machines, and whether it is measured on
+/// GPUs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct MemoryKey(String);
@@ -84,6 +85,11 @@ impl MemoryKey {
                 add(&format!("{} {} {} {:?} {kind}", engine.ctx.0, engine.parallel, engine.batch, engine.ngl));
                 add(&format!("{:?}", plan.load_mode));
                 engine.extra_args.words.iter().for_each(|argument| add(argument));
+                // What is measured is the part on this machine. Keys of models without other machines stay as they were.
+                if !plan.companions.rpc.is_empty() {
+                    add("rpc");
+                    plan.companions.rpc.iter().for_each(|address| add(address));
+                }
             }
             Program::Command { argv, .. } => argv.iter().for_each(|word| add(word)),
             Program::RpcServer(program) => add(&program.address.to_string()),
@@ -219,6 +225,12 @@ fn write(path: &Path, entries: Vec<LearnedEntry>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::models::ModelKind;
+    use crate::settings::catalogue::LoadMode;
+    use crate::settings::{Environment, Inputs, resolve};
+    use crate::telemetry::files::{LogFolder, LogRules};
+    use crate::worker::plan::{CompanionFiles, Need};
+    use crate::worker::served_files::ServedFiles;
     use std::os::unix::fs::PermissionsExt;
 
     fn key(name: &str) -> MemoryKey {
@@ -234,6 +246,42 @@ mod tests {
         };
         learned.write_changes();
         is_news
+    }
+
+    fn plan_with(rpc: &[&str]) -> Plan {
+        let environment: Environment = [("MODEL_PATH", "/m.gguf")].into_iter().collect();
+        let platform = crate::platform::detect(|name| environment.get(name), Path::new("/nowhere"));
+        let settings = resolve(&Inputs { environment, ..Inputs::default() }, &platform).unwrap().config.settings;
+        let (binary, file) = ("/bin/llama-server".into(), "/m.gguf".into());
+        Plan {
+            model: "m".to_owned(),
+            number: 0,
+            program: Program::LlamaServer { binary, file, kind: ModelKind::Chat },
+            engine: settings.engine,
+            load_mode: LoadMode::default(),
+            projector: None,
+            companions: CompanionFiles {
+                rpc: rpc.iter().map(|address| (*address).to_owned()).collect(),
+                ..CompanionFiles::default()
+            },
+            files: ServedFiles::default(),
+            gives_token_vectors: false,
+            environment: Vec::new(),
+            logs: LogFolder::open("/nowhere".into(), LogRules { is_written: false, keep: 1, part_size: None }),
+            instance: String::new(),
+            preload: true,
+            pinned: false,
+            need: Need::Estimated(0),
+        }
+    }
+
+    /// The measure of a model on one machine once counted after it was divided among several, and the other way round.
+    #[test]
+    fn each_division_among_machines_is_measured_by_itself() {
+        let of = |rpc: &[&str]| MemoryKey::of(&plan_with(rpc), None, true);
+        let (alone, one, two) = (of(&[]), of(&["10.0.0.2:1"]), of(&["10.0.0.2:1", "10.0.0.3:1"]));
+        assert!(alone != one && one != two && alone != two);
+        assert_eq!(one, of(&["10.0.0.2:1"]));
     }
 
     #[test]
