@@ -130,34 +130,40 @@ fn has_open(pid: i32, prefixes: &[&str]) -> bool {
 const LISTENING: &str = "0A";
 /// How it names that of an open connection.
 const CONNECTED: &str = "01";
+/// How it names that of a connection that the other side has closed, and this process not yet.
+const CLOSED_BY_CLIENT: &str = "08";
 
 /// Returns the TCP addresses on which these processes of one network namespace listen; none where that cannot be read.
 pub(crate) fn listening(pids: &[i32]) -> Vec<SocketAddr> {
-    sockets(pids, LISTENING)
+    sockets(pids, &[LISTENING])
 }
 
 /// Returns whether one of these processes of one network namespace has taken a connection to this port of its own. `None`
 /// would be that it is not known.
 pub(crate) fn find_connection(pids: &[i32], port: u16) -> Option<bool> {
-    Some(sockets(pids, CONNECTED).iter().any(|address| address.port() == port))
+    Some(sockets(pids, &[CONNECTED, CLOSED_BY_CLIENT]).iter().any(|address| address.port() == port))
 }
 
-/// Returns the own TCP addresses of the sockets of these processes that are in this state.
-fn sockets(pids: &[i32], state: &str) -> Vec<SocketAddr> {
+/// Returns the own TCP addresses of the sockets of these processes that are in one of these states.
+fn sockets(pids: &[i32], states: &[&str]) -> Vec<SocketAddr> {
     let descriptors = |pid: &i32| fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let links = pids.iter().flat_map(descriptors).filter_map(|entry| fs::read_link(entry.path()).ok());
     let inodes: BTreeSet<String> =
         links.filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())).collect();
     let Some(pid) = pids.first().filter(|_| !inodes.is_empty()) else { return Vec::new() };
     let tables = ["tcp", "tcp6"].map(|name| fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap_or_default());
-    tables.iter().flat_map(|table| table.lines().skip(1)).filter_map(|line| own_address(line, &inodes, state)).collect()
+    tables
+        .iter()
+        .flat_map(|table| table.lines().skip(1))
+        .filter_map(|line| own_address(line, &inodes, states))
+        .collect()
 }
 
-/// Parses a line of `/proc/net/tcp` or `tcp6`; `None` unless it is a socket in this state with one of these inodes.
-fn own_address(line: &str, inodes: &BTreeSet<String>, state: &str) -> Option<SocketAddr> {
+/// Parses a line of `/proc/net/tcp` or `tcp6`; `None` unless it is a socket in one of these states with one of these inodes.
+fn own_address(line: &str, inodes: &BTreeSet<String>, states: &[&str]) -> Option<SocketAddr> {
     let mut fields = line.split_ascii_whitespace();
     let address = fields.nth(1)?;
-    let is_in_state = fields.nth(1)? == state;
+    let is_in_state = states.contains(&fields.nth(1)?);
     (is_in_state && inodes.contains(fields.nth(5)?)).then(|| socket_address(address))?
 }
 
@@ -301,7 +307,9 @@ mod tests {
         assert!(!has_connection(), "it waits in the kernel's queue");
         let taken = listener.accept().unwrap();
         assert!(has_connection());
-        drop((client, taken));
+        drop(client);
+        assert!(has_connection(), "the process still works for a client that was killed");
+        drop(taken);
         assert!(!has_connection());
     }
 
