@@ -12,8 +12,11 @@ pub(crate) enum PeerFault {
     Unreachable(String),
     /// It took a connection and answered no greeting: it serves another llama-server, or hangs.
     Silent,
-    /// Another server answered, or an `rpc-server` whose greeting this program does not know.
+    /// Another server answered.
     Stranger,
+    /// It closed each connection without an answer: a tunnel whose far end is away, or an `rpc-server` whose greeting this
+    /// program does not know.
+    Closes,
     /// It ended while a llama-server used it, and runs again.
     Restarted,
 }
@@ -42,6 +45,9 @@ impl fmt::Display for PeerFault {
                 f.write_str("it takes connections and does not answer: another llama-server uses it, or it hangs")
             }
             Self::Stranger => f.write_str("what answers there is no rpc-server of a version that is known"),
+            Self::Closes => f.write_str(
+                "it closes every connection: nothing listens behind a tunnel, or its version of llama.cpp is not known",
+            ),
             Self::Restarted => f.write_str("it ended, and runs again without its part of the model"),
         }
     }

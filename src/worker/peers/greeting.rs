@@ -70,7 +70,7 @@ pub(in crate::worker) async fn greet(address: &str) -> Result<Dialect, PeerFault
             None => return Err(PeerFault::Silent),
         }
     }
-    Err(PeerFault::Stranger)
+    Err(PeerFault::Closes)
 }
 
 /// Opens a connection and sends the greeting.
@@ -144,6 +144,14 @@ mod tests {
         }
     }
 
+    /// Closes each connection, as a tunnel does whose far end is away. The greeting is read, so that there is no reset.
+    async fn close_each(listener: TcpListener) {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 64]).await;
+        }
+    }
+
     async fn greeted(expected: u64, answer: &'static [u8]) -> Result<Dialect, PeerFault> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -160,7 +168,18 @@ mod tests {
         assert_eq!(greeted(0, older).await, Ok(Dialect::Bare));
         assert_eq!(greeted(24, b"HTTP/1.1 400 Bad Request\r\n\r\n").await, Err(PeerFault::Stranger));
         assert_eq!(greeted(24, b"\x02\0\0\0\0\0\0\0\x03\x05").await, Err(PeerFault::Stranger));
-        assert_eq!(greeted(7, b"").await, Err(PeerFault::Stranger), "it closes every connection");
+        assert_eq!(greeted(7, b"").await, Err(PeerFault::Closes), "it knows neither form");
+    }
+
+    /// Such a tunnel was once told as an rpc-server of another version.
+    #[tokio::test]
+    async fn a_tunnel_whose_far_end_is_away_closes_every_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let mut tunnel = JoinSet::new();
+        tunnel.spawn(close_each(listener));
+        let fault = greet(&address).await.unwrap_err();
+        assert!(fault.to_string().contains("nothing listens behind a tunnel"), "{fault}");
     }
 
     #[tokio::test]

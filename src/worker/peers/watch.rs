@@ -79,7 +79,8 @@ async fn until_lost(mut stream: TcpStream, address: &str, dialect: Dialect) -> O
         match read_reply_within(&mut stream, PEER_PATIENCE).await {
             // It is busy with the llama-server.
             None => {}
-            Some(Reply::Answered(_) | Reply::Closed) => return Some(PeerFault::Restarted),
+            Some(Reply::Answered(_)) => return Some(PeerFault::Restarted),
+            Some(Reply::Closed) => return Some(PeerFault::Closes),
             Some(Reply::Strange) => return Some(PeerFault::Stranger),
         }
     }
@@ -96,13 +97,21 @@ fn keep_alive(stream: &TcpStream) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     async fn peer() -> (TcpListener, KnownPeer) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         (listener, KnownPeer { address, dialect: Dialect::WithTransports })
+    }
+
+    /// Closes each connection, as a tunnel does whose far end is away. The greeting is read, so that there is no reset.
+    async fn close_each(listener: TcpListener) {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 64]).await;
+        }
     }
 
     #[tokio::test]
@@ -128,6 +137,16 @@ mod tests {
         };
         let (loss, _stream) = tokio::join!(watch.lost(), answer);
         assert_eq!(loss, PeerLoss { address: known.address, fault: PeerFault::Restarted });
+    }
+
+    /// It was once said to run again.
+    #[tokio::test]
+    async fn one_that_ends_behind_a_tunnel_is_not_said_to_run_again() {
+        let (tunnel, known) = peer().await;
+        let mut watch = PeerWatch::begin(std::slice::from_ref(&known));
+        let mut closing = JoinSet::new();
+        closing.spawn(close_each(tunnel));
+        assert_eq!(watch.lost().await, PeerLoss { address: known.address, fault: PeerFault::Closes });
     }
 
     #[tokio::test(start_paused = true)]
