@@ -5,10 +5,11 @@
 //! length and the data; numbers have the lowest byte first.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 
 use super::fault::PeerFault;
 use crate::pause_clock;
@@ -73,21 +74,23 @@ pub(in crate::worker) async fn greet(address: &str) -> Result<Dialect, PeerFault
     Err(PeerFault::Closes)
 }
 
-/// Opens a connection and sends the greeting.
+/// Opens a connection to the first IPv4 address, as llama.cpp does, and sends the greeting.
 ///
 /// # Errors
 ///
-/// The connection is not open in [`PEER_CONNECT_PATIENCE`].
+/// There is no such address, or the connection is not open in [`PEER_CONNECT_PATIENCE`].
 pub(super) async fn connect(address: &str, dialect: Dialect) -> Result<TcpStream, PeerFault> {
     let opening = async {
-        let mut stream = TcpStream::connect(address).await?;
+        let Some(first) = lookup_host(address).await?.find(SocketAddr::is_ipv4) else { return Ok(None) };
+        let mut stream = TcpStream::connect(first).await?;
         stream.set_nodelay(true)?;
         // Into the kernel's buffer: the server need not have accepted the connection.
         stream.write_all(&dialect.greeting()).await?;
-        Ok::<_, io::Error>(stream)
+        Ok::<_, io::Error>(Some(stream))
     };
     match pause_clock::timeout(PEER_CONNECT_PATIENCE, opening).await {
-        Ok(Ok(stream)) => Ok(stream),
+        Ok(Ok(Some(stream))) => Ok(stream),
+        Ok(Ok(None)) => Err(PeerFault::Unreachable("it has no IPv4 address, and llama.cpp knows no other".to_owned())),
         Ok(Err(error)) => Err(PeerFault::unreachable(&error)),
         Err(_) => Err(PeerFault::timed_out()),
     }
@@ -189,6 +192,13 @@ mod tests {
         drop(listener);
         assert_eq!(greet(&address).await, Err(PeerFault::Refused));
         assert!(matches!(greet("no-such-host.invalid:1").await, Err(PeerFault::Unreachable(_))));
+    }
+
+    /// One that only the gateway could reach was once greeted, and each start of llama-server failed.
+    #[tokio::test]
+    async fn a_server_that_llama_cpp_cannot_reach_is_not_greeted() {
+        let fault = greet("[::1]:50052").await.unwrap_err();
+        assert!(fault.to_string().contains("no IPv4 address"), "{fault}");
     }
 
     #[tokio::test(start_paused = true)]
