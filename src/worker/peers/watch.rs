@@ -31,6 +31,11 @@ impl PeerWatch {
         Self(watches)
     }
 
+    /// Whether any are watched.
+    pub(crate) fn is_begun(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// Waits until one of them is lost. Never returns if none is watched. Safe to cancel.
     pub(crate) async fn lost(&mut self) -> PeerLoss {
         loop {
@@ -121,6 +126,7 @@ mod tests {
         let waiting = ending.accept().await.unwrap();
         drop(ending);
         drop(waiting);
+        assert!(watch.is_begun() && !PeerWatch::default().is_begun());
         assert_eq!(watch.lost().await, PeerLoss { address: second.address, fault: PeerFault::Refused });
         drop(lasting);
     }

@@ -100,8 +100,9 @@ impl Owner {
         if peers.known.is_empty() {
             return Vec::new();
         }
-        // llama-server may have noticed it first, and a restarted one would answer the next greeting.
-        if peers.lost.is_none() {
+        // llama-server may have noticed it first, and a restarted one would answer the next greeting. During a load there is no
+        // watch, and one that ended may be back soon, so it is greeted at once.
+        if peers.lost.is_none() && peers.watch.is_begun() {
             let _ = tokio::time::timeout(PEER_VERDICT_PATIENCE, peers.lost()).await;
         }
         // Otherwise its greetings would wait in the way of those that follow.
