@@ -238,3 +238,7 @@ pub const PEER_KEEPALIVE_TRIES: u32 = 3;
 
 /// How long to wait for the watch of an `rpc-server` after the end of a llama-server, which may have been the first to notice.
 pub const PEER_VERDICT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Longest look at the `rpc-server`s after the end of a llama-server; a restart waits for it. Longer than
+/// [`PEER_CONNECT_PATIENCE`] and [`PEER_PATIENCE`], so that each of them can run out.
+pub const PEER_LAST_LOOK: Duration = Duration::from_secs(6);

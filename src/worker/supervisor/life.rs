@@ -216,6 +216,8 @@ impl Owner {
         // The last lines, which name the cause, may still be in the pipe.
         let _ = tokio::time::timeout(LOG_PUMP_GRACE, life.log_pumps.join_next()).await;
         let memory = OomKill::between(&life.oom_kills, &here::oom_counters());
+        // Before other machines are looked at, which takes seconds: other models may wait for this memory.
+        self.release_memory(life.reservation, ended);
         let lost_peers = self.stop.run_until_cancelled(self.lost_peers(&mut life.peers)).await.unwrap_or_default();
         let tail = life.log_tail.lock().unwrap_or_else(PoisonError::into_inner);
         let diagnosis = diagnose(&Evidence {
@@ -229,7 +231,6 @@ impl Owner {
             lost_peers: &lost_peers,
         });
         drop(tail);
-        self.release_memory(life.reservation, ended);
         LifeEnd::Exited(LastExit::new(&self.plan, code, signal, diagnosis))
     }
 

@@ -6,8 +6,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::owner::{Owner, StartFailure};
-use crate::telemetry::throttled_warning::ThrottledWarning;
-use crate::worker::bounds::{PEER_BACKOFF_FIRST, PEER_BACKOFF_LONGEST, PEER_VERDICT_PATIENCE};
+use crate::worker::bounds::{PEER_BACKOFF_FIRST, PEER_BACKOFF_LONGEST, PEER_LAST_LOOK, PEER_VERDICT_PATIENCE};
 use crate::worker::diagnosis::peers::unusable;
 use crate::worker::handle::LastExit;
 use crate::worker::peers::fault::{PeerFault, PeerLoss, listed};
@@ -109,7 +108,8 @@ impl Owner {
         peers.watch = PeerWatch::default();
         let mut losses = Vec::from_iter(peers.lost.take());
         let addresses: Vec<String> = peers.known.iter().map(|peer| peer.address.clone()).collect();
-        for loss in greet_all(&addresses).await.err().unwrap_or_default() {
+        let greeted = tokio::time::timeout(PEER_LAST_LOOK, greet_all(&addresses)).await;
+        for loss in greeted.ok().and_then(Result::err).unwrap_or_default() {
             // One that does not answer may still be clearing up.
             if loss.fault != PeerFault::Silent && !losses.iter().any(|known| known.address == loss.address) {
                 losses.push(loss);
