@@ -192,6 +192,11 @@ impl Owner {
             Some(KillReason::CannotCompute) => life.endpoint.record_compute_failure(),
             // It may hang on a request that was given up before, so these become suspects too.
             Some(KillReason::Hung(_) | KillReason::Mute(_) | KillReason::Silent) => life.endpoint.record_hang(),
+            Some(KillReason::PeerLost) if life.peers.is_machine_away() => {
+                life.endpoint.close();
+                None
+            }
+            // That of an rpc-server too: a request may have ended it, as it may end llama-server.
             _ => life.endpoint.record_exit(),
         };
         if let Some(key) = &self.crash_key {

@@ -48,6 +48,11 @@ impl LifePeers {
         let lost = self.watch.lost().await;
         self.lost = Some(lost);
     }
+
+    /// Whether the machine of one that is lost cannot be reached, which no request can have caused.
+    pub(super) fn is_machine_away(&self) -> bool {
+        matches!(&self.lost, Some(PeerLoss { fault: PeerFault::Unreachable(_), .. }))
+    }
 }
 
 impl Owner {
@@ -117,5 +122,24 @@ impl Owner {
         }
         losses.iter().for_each(|loss| self.metrics.set_rpc_server(&loss.address, false));
         losses
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_were_accused_of_the_loss_of_another_machine() {
+        let of = |fault| LifePeers {
+            lost: Some(PeerLoss { address: "10.0.0.2:50052".to_owned(), fault }),
+            ..LifePeers::default()
+        };
+        assert!(of(PeerFault::Unreachable("no route to host".to_owned())).is_machine_away());
+        // A request may have ended the rpc-server itself.
+        for fault in [PeerFault::Refused, PeerFault::Restarted, PeerFault::Closes, PeerFault::Stranger] {
+            assert!(!of(fault.clone()).is_machine_away(), "{fault}");
+        }
+        assert!(!LifePeers::default().is_machine_away());
     }
 }
