@@ -27,7 +27,7 @@ pub(super) fn lost(losses: &[PeerLoss]) -> Option<Diagnosis> {
         return None;
     }
     let hint = format!(
-        "another machine that computes a part of its model (`rpc`) was lost: {}; it is started again once that answers",
+        "another machine that computes a part of its model (`rpc`) was lost: {}; a restart waits until that answers",
         listed(losses)
     );
     Some(Diagnosis::new(FailureCause::PeerLost, hint))

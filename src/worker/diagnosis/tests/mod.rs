@@ -297,6 +297,7 @@ fn a_lost_rpc_server_is_named_however_llama_server_ended() {
         let found = diagnose(&Evidence { lost_peers: &lost, ..evidence });
         assert_eq!(found.cause, FailureCause::PeerLost);
         assert!(found.hint.contains("10.0.0.2:50052 (connection refused)"), "{}", found.hint);
+        assert!(!found.hint.contains("started again"), "the budget of restarts may be spent: {}", found.hint);
     }
     let crashed = Evidence { has_served: true, lost_peers: &lost, ..evidence(&empty, Signal(11)) };
     assert_eq!(diagnose(&crashed).cause, FailureCause::Crashed, "its own crash counts more");
