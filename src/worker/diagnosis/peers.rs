@@ -8,8 +8,10 @@ use crate::worker::peers::fault::{PeerLoss, listed};
 const BROKEN: &str = "Remote RPC server crashed or returned malformed response";
 /// What it logs before the end if it and an `rpc-server` are of different versions.
 const MISMATCH: &[&str] = &["RPC server version mismatch", "RPC handshake failed for"];
-/// What stands before the address of an `rpc-server` that it cannot connect to.
-const NOT_CONNECTED: &[&str] = &["ggml-rpc.cpp", "Failed to connect to"];
+/// The source file in a line of ggml's own, which tells it from a text of a client.
+const OF_RPC: &str = "ggml-rpc.cpp";
+/// What follows there before the address of an `rpc-server` that it cannot connect to.
+const NOT_CONNECTED: &str = "Failed to connect to ";
 
 /// Returns the diagnosis for a llama-server that is not started, because these `rpc-server`s cannot be used.
 pub(in crate::worker) fn unusable(losses: &[PeerLoss]) -> Diagnosis {
@@ -40,13 +42,22 @@ pub(super) fn failed(losses: &[PeerLoss], log: &WorkerLog) -> Option<Diagnosis> 
             "it and an rpc-server of `rpc` are of different versions of llama.cpp: take the same build on all machines";
         return Some(Diagnosis::new(FailureCause::PeerMismatch, hint));
     }
-    let is_unconnected = log.recent().any(|line| NOT_CONNECTED.iter().all(|words| line.text.contains(words)));
-    if !log.has_any(&[BROKEN]) && !is_unconnected {
+    let unconnected = log.recent().map(|line| line.text).filter(|text| text.contains(OF_RPC));
+    let unconnected = unconnected.rev().find_map(|text| text.split_once(NOT_CONNECTED)).map(|(_, address)| address);
+    if !log.has_any(&[BROKEN]) && unconnected.is_none() {
         return None;
     }
     lost(losses).or_else(|| {
-        let hint = "the connection to another machine that computes a part of its model (`rpc`) broke; all of them answer \
-                    now, so the log of each rpc-server may tell more";
+        let address = unconnected.and_then(|rest| log.quote(rest.split_whitespace().next()?));
+        let what = match address {
+            Some(address) => format!("it could not connect to {address}, another machine"),
+            None => "the connection broke to another machine".to_owned(),
+        };
+        // One that is busy, or was not looked at in time, is not found lost either.
+        let hint = format!(
+            "{what} that computes a part of its model (`rpc`); none was found lost afterwards, so the log of each rpc-server \
+             may tell more"
+        );
         Some(Diagnosis::new(FailureCause::PeerLost, hint))
     })
 }
