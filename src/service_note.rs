@@ -51,8 +51,13 @@ pub struct ServiceNote {
 pub struct NotedTls {
     /// The SHA-256 of the certificate, which its connections are recognised by.
     pub fingerprint: [u8; 32],
-    /// The file of the certificate.
-    pub certificate: PathBuf,
+    /// The file of the certificate, which other programs may trust; `None` if it comes from a CA by ACME, whose file has the
+    /// key in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// The first name that it is for, if it comes from a CA by ACME.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Whether the health port speaks TLS too.
     pub is_on_health_port: bool,
 }
@@ -266,7 +271,9 @@ mod tests {
     #[test]
     fn a_note_tells_the_certificate_that_the_service_shows_now() {
         let folder = tempfile::tempdir().unwrap();
-        let tls = NotedTls { fingerprint: [1; 32], certificate: "/cert.pem".into(), is_on_health_port: false };
+        let certificate_file = Some("/cert.pem".into());
+        let tls =
+            NotedTls { fingerprint: [1; 32], certificate: certificate_file, name: None, is_on_health_port: false };
         let published = ServiceNote { tls: Some(tls), ..note(folder.path()) }.publish().unwrap();
         published.set_fingerprint([2; 32]).unwrap();
         let found = ServiceNote::running(folder.path()).remove(0);

@@ -105,12 +105,13 @@ impl CertificateSource {
         Self { origin: CertificateOrigin::SelfSigned(own), client_authorities: None }
     }
 
-    /// Returns the file of the certificate.
-    pub fn certificate_file(&self) -> &Path {
+    /// Returns the file of the certificate, for programs that are to trust it; `None` if it comes from a CA by ACME: that file
+    /// has the key in it, and is trusted by its CA.
+    pub fn certificate_file(&self) -> Option<&Path> {
         match &self.origin {
-            CertificateOrigin::Files { certificate, .. } => certificate,
-            CertificateOrigin::SelfSigned(own) => own.certificate_file(),
-            CertificateOrigin::Acme(acme) => acme.pair_file(),
+            CertificateOrigin::Files { certificate, .. } => Some(certificate),
+            CertificateOrigin::SelfSigned(own) => Some(own.certificate_file()),
+            CertificateOrigin::Acme(_) => None,
         }
     }
 

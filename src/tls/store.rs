@@ -142,8 +142,8 @@ impl CertificateStore {
         self.leaf.subscribe()
     }
 
-    /// Returns the file of the certificate.
-    pub fn certificate_file(&self) -> &Path {
+    /// Returns the file of the certificate; `None` if it comes from a CA by ACME.
+    pub fn certificate_file(&self) -> Option<&Path> {
         self.source.certificate_file()
     }
 

@@ -39,8 +39,10 @@ fn announce(store: &CertificateStore, gateway: SocketAddr) {
         // The warning of the store says what clients see.
         return;
     }
-    if store.is_self_signed() {
-        let file = absolute(store.certificate_file());
+    if store.is_self_signed()
+        && let Some(file) = store.certificate_file()
+    {
+        let file = absolute(file);
         let ip = gateway.ip();
         let reached = if ip.is_unspecified() {
             SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), gateway.port())
@@ -61,7 +63,8 @@ fn absolute(path: &Path) -> String {
 pub(super) fn noted(store: &CertificateStore, settings: &Settings) -> NotedTls {
     NotedTls {
         fingerprint: store.leaf().borrow().fingerprint,
-        certificate: absolute(store.certificate_file()).into(),
+        certificate: store.certificate_file().map(|file| absolute(file).into()),
+        name: settings.tls.tls_acme_domains.names().first().cloned(),
         is_on_health_port: settings.has_health_tls(),
     }
 }
@@ -100,7 +103,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, leaf) = watch::channel(facts([1; 32]));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8000));
-        let tls = NotedTls { fingerprint: [1; 32], certificate: "/cert.pem".into(), is_on_health_port: false };
+        let certificate_file = Some("/cert.pem".into());
+        let tls =
+            NotedTls { fingerprint: [1; 32], certificate: certificate_file, name: None, is_on_health_port: false };
         let note = ServiceNote::of_this_process(address, address, Some(tls), folder.path()).unwrap();
         certificate.send_replace(facts([2; 32]));
         let note = Arc::new(note.publish().unwrap());

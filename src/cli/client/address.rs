@@ -153,6 +153,12 @@ impl ServiceAddress {
         self.certificate.file()
     }
 
+    /// Returns the name that other programs must ask for, because the certificate is for no address of this machine; `None` if
+    /// the address will do.
+    pub(in crate::cli) fn certificate_name(&self) -> Option<&str> {
+        self.certificate.name()
+    }
+
     /// Returns the value of `Authorization`.
     pub(in crate::cli) fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()
@@ -205,7 +211,7 @@ fn local(settings: &Settings) -> Result<(Url, Option<(String, PathBuf)>), CallEr
         [one] => one.gateway_url(),
         [] => {
             let own = CertificateSource::of_settings(settings, None).filter(CertificateSource::is_self_signed);
-            let file = own.map(|own| own.certificate_file().to_owned()).filter(|file| file.exists());
+            let file = own.and_then(|own| own.certificate_file().map(Path::to_owned)).filter(|file| file.exists());
             certificate = file.map(|file| ("TLS_SELF_SIGNED".to_owned(), file));
             let scheme = if settings.has_tls() { "https" } else { "http" };
             format!("{scheme}://{}", SocketAddr::new(reachable(settings.listen.host), settings.listen.port))

@@ -110,7 +110,33 @@ impl ExpectedCertificate {
         match self {
             Self::OfMachine => None,
             Self::OfFile { path, .. } => Some(path),
-            Self::Noted(tls) => Some(&tls.certificate),
+            Self::Noted(tls) => tls.certificate.as_deref(),
         }
+    }
+
+    /// Returns the name that other programs must ask for; `None` if the address that was given will do.
+    pub(super) fn name(&self) -> Option<&str> {
+        match self {
+            Self::OfMachine | Self::OfFile { .. } => None,
+            Self::Noted(tls) => tls.name.as_deref(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The file with the key of a certificate of ACME was once printed as what agents must trust.
+    #[test]
+    fn no_program_is_told_to_trust_a_file_with_a_key() {
+        let noted = |certificate: Option<&str>, name: Option<&str>| {
+            let (certificate, name) = (certificate.map(PathBuf::from), name.map(str::to_owned));
+            ExpectedCertificate::Noted(NotedTls { fingerprint: [1; 32], certificate, name, is_on_health_port: false })
+        };
+        let of_ca = noted(None, Some("llm.example.org"));
+        assert_eq!((of_ca.file(), of_ca.name()), (None, Some("llm.example.org")));
+        let of_file = noted(Some("/cert.pem"), None);
+        assert_eq!((of_file.file(), of_file.name()), (Some(Path::new("/cert.pem")), None));
     }
 }

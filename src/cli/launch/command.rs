@@ -36,6 +36,12 @@ fn launch(arguments: LaunchArgs, environment: Environment) -> Result<(), CallErr
     let path = agent.path(&environment).ok_or_else(|| CallError::Usage("HOME is not set".to_owned()))?;
     let paint = Paint::for_stream(&environment, &stderr());
     let service = ServiceClient::new(ServiceAddress::of(client, environment)?)?;
+    if let Some(name) = service.address().certificate_name() {
+        return Err(CallError::Usage(format!(
+            "the certificate of this service is for {name}, and agents take it for no other: give --url https://{name}, with the \
+             port that leads here unless that is 443"
+        )));
+    }
     let (base, key) = (service.address().base().to_owned(), service.address().key().map(str::to_owned));
     let model = client::run(find_model(&service, model))?;
     let target = AgentTarget { base, model, key };
