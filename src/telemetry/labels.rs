@@ -134,6 +134,8 @@ pub struct DraftLabels {
 pub struct RpcServerLabels {
     /// The id of the model.
     pub model: String,
+    /// The number of the worker that uses it.
+    pub worker: u32,
     /// The address of the rpc-server, as configured.
     pub rpc_server: String,
 }

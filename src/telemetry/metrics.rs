@@ -140,7 +140,7 @@ metrics! {
     limits_store_lost: Counter = Counter::default(), "llamagate_limits_store_lost", "", "Requests whose end the server of `LIMITS_STORE` was not told, because it was away for too long or did not take it";
     worker_state: Family<StateLabels, Gauge> = Family::default(), "llamagate_worker_state", "model, worker, state", "1 for the state that a worker is in, 0 for the others";
     worker_restarts: Family<WorkerLabels, Counter> = Family::default(), "llamagate_worker_restarts", "model, worker", "Restarts of a worker";
-    rpc_server_up: Family<RpcServerLabels, Gauge> = Family::default(), "llamagate_rpc_server_up", "model, rpc_server", "1 for each rpc-server of a model (`rpc`) that was last found to work, 0 for one that was not";
+    rpc_server_up: Family<RpcServerLabels, Gauge> = Family::default(), "llamagate_rpc_server_up", "model, worker, rpc_server", "1 for each rpc-server of a model (`rpc`) that was last found to work, 0 for one that was not";
     workers_ready: Family<ModelLabels, Gauge> = Family::default(), "llamagate_workers_ready", "model", "Workers that can serve requests";
     load_seconds: Family<ModelLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_model_load_seconds", "model", "Duration of the last load, from process start to ready, in seconds";
     load_phase_seconds: Family<PhaseLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_model_load_phase_seconds", "model, phase", "Time that the last load spent in each phase, in seconds: `prefetch` before the process start, then `start`, `weights` and `warm_up`, which add up to the load; time that cannot be told apart from `weights` counts as `weights`";

@@ -61,7 +61,8 @@ impl WorkerMetrics {
     }
 
     fn rpc_server_labels(&self, address: &str) -> RpcServerLabels {
-        RpcServerLabels { model: self.labels.model.clone(), rpc_server: address.to_owned() }
+        let WorkerLabels { model, worker } = self.labels.clone();
+        RpcServerLabels { model, worker, rpc_server: address.to_owned() }
     }
 
     /// Sets the bytes of memory that the model counts for while it is loaded.
@@ -163,5 +164,21 @@ mod tests {
         assert!(contains("llamagate_workers_ready{model=\"m\"} 1\n"));
         assert!(contains("llamagate_worker_state{model=\"m\",worker=\"1\",state=\"ready\"} 1\n"));
         assert!(contains("llamagate_worker_restarts_total{model=\"m\",worker=\"1\"} 1\n"));
+    }
+
+    #[test]
+    fn replicas_overwrote_what_each_other_knew_of_an_rpc_server() {
+        let metrics = Arc::new(Metrics::new("test"));
+        let [first, second] = [0, 1]
+            .map(|worker| WorkerMetrics::register(Arc::clone(&metrics), "m".to_owned(), worker, WorkerState::Ready));
+        first.set_rpc_server("10.0.0.2:1", true);
+        second.set_rpc_server("10.0.0.2:1", false);
+        let has = |worker: u32, value: u8| {
+            let labels = format!("{{model=\"m\",worker=\"{worker}\",rpc_server=\"10.0.0.2:1\"}}");
+            metrics.text(TextFormat::Prometheus).contains(&format!("llamagate_rpc_server_up{labels} {value}\n"))
+        };
+        assert!(has(0, 1) && has(1, 0));
+        second.unregister();
+        assert!(has(0, 1) && !has(1, 0));
     }
 }

@@ -144,7 +144,7 @@ fn two_machines_compute_a_model_and_one_that_dies_is_named_before_any_request_fa
     }
     let metric = |address: &str| {
         let text = gateway.health().header("accept", "text/plain").get("/metrics").text();
-        let series = format!("llamagate_rpc_server_up{{model=\"m\",rpc_server=\"{address}\"}} ");
+        let series = format!("llamagate_rpc_server_up{{model=\"m\",worker=\"0\",rpc_server=\"{address}\"}} ");
         text.lines().find_map(|line| line.strip_prefix(&series)?.parse::<u8>().ok())
     };
     assert_eq!((metric(&first), metric(&second)), (Some(1), Some(1)));
