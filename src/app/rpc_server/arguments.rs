@@ -79,7 +79,7 @@ impl RpcArguments {
     }
 
     /// Returns the program with these arguments. `help` is what the rpc-server says of itself; without it, nothing is
-    /// checked.
+    /// checked, and nothing set that was not asked for.
     ///
     /// # Errors
     ///
@@ -103,7 +103,8 @@ impl RpcArguments {
                 return Err(BadRpcArgument::Unknown { flag, given, hint });
             }
         }
-        let takes_threads = knows("--threads");
+        // It is set without being asked for where CPUs are limited, so only for one that says that it takes it.
+        let takes_threads = help.is_some_and(|text| text.contains("--threads"));
         let address = address.socket();
         Ok(RpcServerProgram { binary, address, devices, memory, keeps_cache, takes_threads, arguments: words })
     }
@@ -140,6 +141,13 @@ mod tests {
         assert!(program(cache.clone(), OLDER).unwrap_err().contains("--cache"));
         let told = program(cache, CURRENT).unwrap();
         assert_eq!((told.devices.as_deref(), told.keeps_cache, told.takes_threads), (Some("CUDA0"), true, true));
+    }
+
+    #[test]
+    fn an_rpc_server_without_a_help_was_given_threads_that_it_may_not_know() {
+        let address = RpcAddress::parse("127.0.0.1:50052", false).unwrap();
+        let told = RpcArguments::default().program("rpc-server".into(), address, None).unwrap();
+        assert!(!told.takes_threads);
     }
 
     #[test]
