@@ -21,5 +21,8 @@ pub(super) const LAST_USED_INTERVAL: Duration = Duration::from_secs(60);
 /// The folder of rpc-server's logs in `LOG_DIR`.
 pub(super) const RPC_LOG_FOLDER: &str = "rpc-server";
 
+/// The folder in `DATA_DIR` in which rpc-server keeps large tensors, unless a variable names another one.
+pub(super) const RPC_CACHE_FOLDER: &str = "rpc-cache";
+
 /// The name of the rpc-server in reports and metrics, where those of a service have the ids of models.
 pub(super) const RPC_WORKER: &str = "rpc-server";

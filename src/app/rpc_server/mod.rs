@@ -12,7 +12,7 @@ mod arguments;
 mod health_port;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 pub use address::{BadRpcAddress, RpcAddress};
 pub use arguments::{BadRpcArgument, RpcArguments};
 
-use super::bounds::{RPC_LOG_FOLDER, RPC_WORKER};
+use super::bounds::{RPC_CACHE_FOLDER, RPC_LOG_FOLDER, RPC_WORKER};
 use super::ending::RunOutcome;
 use super::listeners::bind_health;
 use super::signals::Signals;
@@ -40,6 +40,9 @@ use crate::worker::{
     WorkerContext, WorkerLoss,
 };
 use health_port::HealthPort;
+
+/// The variable that names the folder of rpc-server's cache.
+const CACHE_VARIABLE: &str = "LLAMA_CACHE";
 
 /// What `llamagate rpc` was told.
 pub struct RpcRole {
@@ -78,7 +81,8 @@ pub async fn run_rpc_server(role: RpcRole, mut signals: Signals) -> io::Result<R
     let (tasks, workers, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
     let spawner = Spawner::start(Handle::current(), None)?;
     tasks.spawn(worker::reap_orphans(spawner.clone(), stop.clone()));
-    let inherited = environment.for_rpc_server();
+    let mut inherited = environment.for_rpc_server();
+    inherited.extend(cache_variable(&inherited, &settings.files.data_dir));
     let help = HelpReader::new(spawner.clone()).text(&binary, &inherited).await;
     let program = arguments.program(binary, address, help.as_deref()).map_err(io::Error::other)?;
 
@@ -132,6 +136,16 @@ pub async fn run_rpc_server(role: RpcRole, mut signals: Signals) -> io::Result<R
     Ok(outcome)
 }
 
+/// Returns the variable that has an rpc-server keep its cache below `DATA_DIR`; `None` if one that it has says where. Its own
+/// choice would be below `HOME`, which containers lack.
+fn cache_variable(inherited: &[(String, String)], data_dir: &Path) -> Option<(String, String)> {
+    if inherited.iter().any(|(name, _)| [CACHE_VARIABLE, "XDG_CACHE_HOME"].contains(&name.as_str())) {
+        return None;
+    }
+    let folder = std::path::absolute(data_dir.join(RPC_CACHE_FOLDER)).ok()?;
+    Some((CACHE_VARIABLE.to_owned(), folder.to_str()?.to_owned()))
+}
+
 /// Waits for a signal that stops the program, or until the rpc-server is given up. SIGHUP opens renamed log files again.
 async fn wait_for_stop(signals: &mut Signals, fleet: &Fleet) -> RunOutcome {
     let lost = fleet.lost();
@@ -170,5 +184,20 @@ async fn log_each_ready(fleet: Arc<Fleet>, address: RpcAddress, stop: Cancellati
         if stop.run_until_cancelled(changed).await.is_none() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In this project's images, which have no home, each start with `--cache` once failed.
+    #[test]
+    fn a_cache_without_a_home_is_in_the_data_folder() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let of = |inherited: &[(String, String)]| cache_variable(inherited, Path::new("/data"));
+        assert_eq!(of(&[pair("HOME", "/nonexistent")]), Some(pair("LLAMA_CACHE", "/data/rpc-cache")));
+        assert_eq!(of(&[pair("LLAMA_CACHE", "/cache")]), None);
+        assert_eq!(of(&[pair("XDG_CACHE_HOME", "/cache")]), None);
     }
 }

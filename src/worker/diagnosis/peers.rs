@@ -69,6 +69,11 @@ pub(super) fn rpc_server(log: &WorkerLog) -> Option<Diagnosis> {
             "it cannot listen on its address: another program has the port, or the address is none of this machine";
         return Some(Diagnosis::new(FailureCause::PortInUse, hint));
     }
+    if log.has_any(&["Failed to create cache directory"]) {
+        let hint =
+            "it cannot create the folder of its cache: set LLAMA_CACHE to one that it may write, or leave --cache out";
+        return Some(Diagnosis::new(FailureCause::BadArgument, hint));
+    }
     let bad_argument = |hint: String| Some(Diagnosis::new(FailureCause::BadArgument, hint));
     if let Some(rest) = log.after("error: unknown argument: ") {
         // A word without a dash may be the value of an option, such as a key.

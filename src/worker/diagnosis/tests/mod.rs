@@ -376,6 +376,8 @@ fn only_an_rpc_server_is_told_that_it_does_not_know_an_argument_as_one() {
     assert!(hint(false, flag).contains("llama-server does not know the argument --no-such-flag"));
     assert_eq!(hint(true, flag), "rpc-server does not know the argument --no-such-flag");
     assert_eq!(hint(true, "error: unknown argument: hunter2"), "rpc-server does not know one of its arguments");
+    let no_cache = "Failed to create cache directory: /nonexistent/.cache/llama.cpp/rpc/";
+    assert!(hint(true, no_cache).contains("set LLAMA_CACHE"));
     assert_eq!(hint(true, "error: unknown device: CUDA7"), "rpc-server does not know the device CUDA7");
 }
 
