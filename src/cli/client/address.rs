@@ -159,6 +159,11 @@ impl ServiceAddress {
         self.certificate.name()
     }
 
+    /// Whether the service is shown a certificate.
+    pub(in crate::cli) fn has_client_certificate(&self) -> bool {
+        self.shown.is_some()
+    }
+
     /// Returns the value of `Authorization`.
     pub(in crate::cli) fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()

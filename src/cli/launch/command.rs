@@ -72,6 +72,11 @@ fn launch(arguments: LaunchArgs, environment: Environment) -> Result<(), CallErr
         let file = printable(&file.display().to_string());
         print(&format!("It must trust the certificate: export NODE_EXTRA_CA_CERTS={file} SSL_CERT_FILE={file}\n"));
     }
+    if service.address().has_client_certificate() {
+        print(
+            "This command has shown a certificate. If the service asks for one (TLS_CLIENT_CA), the agent must show one too.\n",
+        );
+    }
     if target.key.is_some() && agent.reads_key_variable() {
         print("It reads the key from the environment: export LLAMAGATE_KEY=...\n");
     }
