@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::arguments::RpcArgs;
-use super::command_settings::resolve_groups;
+use super::command_settings::{print_warning, resolve_groups};
 use super::inputs::{RPC_FLAGS, detect_platform};
 use super::output::{EXIT_BACKEND, EXIT_CONFIG, fatal, report_problems};
 use crate::app::{self, RpcAddress, RpcArguments, RpcRole, RunOutcome};
@@ -12,6 +12,14 @@ use crate::preflight;
 use crate::settings::bounds::CONNECTION_GRACE;
 use crate::settings::{Environment, SettingProblem};
 use crate::telemetry::log;
+
+/// Settings of `serve` that protect or spare something there and that `llamagate rpc` does not have, each with what holds
+/// in its place.
+const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("METRICS_AUTH_ENABLED", "its health port asks for no key"),
+    ("TLS_HEALTH", "its health port speaks plain HTTP"),
+    ("IDLE_UNLOAD", "its rpc-server stays, and keeps memory only while a llama-server uses it"),
+];
 
 /// Runs `llamagate rpc`.
 pub(super) fn run(arguments: RpcArgs, environment: Environment) -> ExitCode {
@@ -33,6 +41,11 @@ pub(super) fn run(arguments: RpcArgs, environment: Environment) -> ExitCode {
         Ok(settings) => settings,
         Err(code) => return code,
     };
+    for (name, instead) in WITHOUT_EFFECT {
+        if environment.get(name).is_some_and(|value| !["0", "false"].contains(&value)) {
+            print_warning(&format!("{name} has no effect on `llamagate rpc`: {instead}"));
+        }
+    }
     let problem = |subject: &str, fault: String| SettingProblem { subject: subject.to_owned(), fault, hint: None };
     let mut problems = Vec::new();
     let address = RpcAddress::parse(&bind, every_address);

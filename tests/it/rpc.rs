@@ -278,6 +278,11 @@ fn what_rpc_cannot_do_is_said_before_the_start() {
     }
     let (status, output) = Role::refused(&["--bind", &new_address(), "--", "--no-such-flag"], &known);
     assert!(status == Some(69) && output.contains("does not know the argument --no-such-flag"), "{status:?} {output}");
+    let ignored = [("METRICS_AUTH_ENABLED", "true"), ("TLS_HEALTH", "true"), ("IDLE_UNLOAD", "5m")];
+    let (_, output) = Role::refused(&["--bind", "127.0.0.1:0"], &ignored);
+    for (name, _) in ignored {
+        assert!(output.contains(&format!("{name} has no effect on `llamagate rpc`")), "{output}");
+    }
     let (status, output) = Role::refused(&["--bind", &new_address()], &[("RPC_SERVER", "/nowhere/rpc-server")]);
     assert!(status == Some(78) && output.contains("RPC_SERVER=\"/nowhere/rpc-server\": there is no"), "{output}");
     assert!(output.contains("llama.cpp-tools-extra"), "it says where to get one: {output}");
