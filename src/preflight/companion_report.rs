@@ -1,6 +1,6 @@
 //! What people read about what goes with a model: its line in `llamagate check`, and warnings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -31,7 +31,8 @@ pub(super) fn companion_warnings(models: &[CheckedModel]) -> Vec<String> {
                 model.id
             ));
         }
-        for address in addresses {
+        // Of an address that is named twice, llama-server opens one connection.
+        for address in BTreeSet::from_iter(addresses) {
             let replicas = std::iter::repeat_n(model.id.as_str(), local.replicas as usize);
             users.entry(address).or_default().extend(replicas);
         }

@@ -3,8 +3,8 @@
 //! [`supervise`] starts the one task that owns a worker. Other modules hold a [`WorkerHandle`] and read a
 //! [`WorkerStatus`]. Nothing here depends on a client's HTTP request. This file only re-exports.
 //!
-//! Each part uses only the parts before it: the other files of this folder; `arguments/`; `endpoint/`; `peers/`; `memory/`; `process/`;
-//! `diagnosis/`; `health/`; `handle.rs`; `remote/` and `supervisor/`.
+//! Each part uses only the parts before it: the other files of this folder; `arguments/`; `endpoint/`; `peers/`; `memory/`;
+//! `process/`; `diagnosis/`; `health/`; `handle.rs`; `remote/` and `supervisor/`.
 //!
 //! - `arguments/`: the arguments that one llama-server understands
 //! - `bounds.rs`: bounds of waits, queues and buffers that no setting chooses
