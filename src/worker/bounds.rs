@@ -227,6 +227,9 @@ pub const PEER_BACKOFF_LONGEST: Duration = Duration::from_secs(15);
 /// Time until an `rpc-server` that no llama-server uses is looked at again.
 pub const PEER_LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Looks in a row that find an `rpc-server` unused, after a llama-server has used it, until it counts as lost to that one.
+pub const PEER_UNUSED_LOOKS: u32 = 2;
+
 /// How long the connection that watches an `rpc-server` is silent before the kernel asks whether the other machine is there.
 pub const PEER_KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 

@@ -19,6 +19,8 @@ pub(crate) enum PeerFault {
     Closes,
     /// It ended while a llama-server used it, and runs again.
     Restarted,
+    /// It runs, and its connection to the llama-server that used it has ended.
+    Dropped,
 }
 
 impl PeerFault {
@@ -49,6 +51,9 @@ impl fmt::Display for PeerFault {
                 "it closes every connection: nothing listens behind a tunnel, or its version of llama.cpp is not known",
             ),
             Self::Restarted => f.write_str("it ended, and runs again without its part of the model"),
+            Self::Dropped => {
+                f.write_str("its connection to llama-server broke, and with it went its part of the model")
+            }
         }
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! A greeting waits behind the llama-server, in the queue of the kernel, and takes no time of the `rpc-server`. When that
 //! ends, its kernel breaks the connection at once; when the machine is gone, keepalive breaks it. An answer means that the
-//! `rpc-server` has time, so that no llama-server uses it.
+//! `rpc-server` has time, so that no llama-server uses it. That is a loss if one has used it before, and if the next look finds
+//! the same: a llama-server that ends by itself is noticed in between.
+
+use std::pin::pin;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
@@ -15,6 +18,7 @@ use super::greeting::{Dialect, Reply, connect, read_reply, read_reply_within};
 use crate::pause_clock;
 use crate::worker::bounds::{
     PEER_KEEPALIVE_IDLE, PEER_KEEPALIVE_INTERVAL, PEER_KEEPALIVE_TRIES, PEER_LOOK_INTERVAL, PEER_PATIENCE,
+    PEER_UNUSED_LOOKS,
 };
 
 /// Watches the `rpc-server`s of one llama-server until this is dropped.
@@ -51,11 +55,17 @@ impl PeerWatch {
 
 /// Waits until this `rpc-server` is lost.
 async fn watch(KnownPeer { address, dialect }: KnownPeer) -> PeerLoss {
+    // The looks that found it unused, since it was seen in use.
+    let mut unused_looks = None;
     loop {
         match connect(&address, dialect).await {
             Ok(stream) => {
-                if let Some(fault) = until_lost(stream, &address, dialect).await {
+                if let Some(fault) = until_lost(stream, &address, dialect, &mut unused_looks).await {
                     return PeerLoss { address, fault };
+                }
+                unused_looks = unused_looks.map(|looks| looks + 1);
+                if unused_looks >= Some(PEER_UNUSED_LOOKS) {
+                    return PeerLoss { address, fault: PeerFault::Dropped };
                 }
             }
             // It ended between the load and now.
@@ -67,11 +77,28 @@ async fn watch(KnownPeer { address, dialect }: KnownPeer) -> PeerLoss {
     }
 }
 
-/// Waits until the `rpc-server` behind this connection is lost, and returns why; `None` if no llama-server uses it.
-async fn until_lost(mut stream: TcpStream, address: &str, dialect: Dialect) -> Option<PeerFault> {
+/// Waits until the `rpc-server` behind this connection is lost, and returns why; `None` if no llama-server uses it. Sets
+/// `unused_looks` to 0 when one is seen to use it.
+async fn until_lost(
+    mut stream: TcpStream,
+    address: &str,
+    dialect: Dialect,
+    unused_looks: &mut Option<u32>,
+) -> Option<PeerFault> {
     loop {
         keep_alive(&stream);
-        match read_reply(&mut stream).await {
+        let reply = {
+            let mut reading = pin!(read_reply(&mut stream));
+            let early = pause_clock::timeout(PEER_PATIENCE, reading.as_mut()).await;
+            match early {
+                Ok(reply) => reply,
+                Err(_) => {
+                    *unused_looks = Some(0);
+                    reading.await
+                }
+            }
+        };
+        match reply {
             Reply::Answered(_) => return None,
             Reply::Strange => return Some(PeerFault::Stranger),
             Reply::Closed => {}
@@ -102,6 +129,7 @@ fn keep_alive(stream: &TcpStream) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
@@ -143,6 +171,25 @@ mod tests {
         };
         let (loss, _stream) = tokio::join!(watch.lost(), answer);
         assert_eq!(loss, PeerLoss { address: known.address, fault: PeerFault::Restarted });
+    }
+
+    /// llama-server noticed it only at its next request.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_dropped_its_llama_server_was_looked_at_for_ever() {
+        let (listener, known) = peer().await;
+        let mut watch = PeerWatch::begin(std::slice::from_ref(&known));
+        let answers = async {
+            let mut held = Vec::new();
+            for busy in [2 * PEER_PATIENCE, Duration::ZERO] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::time::sleep(busy).await;
+                stream.write_all(b"\x03\0\0\0\0\0\0\0\x08\0\0").await.unwrap();
+                held.push(stream);
+            }
+            held
+        };
+        let (loss, _held) = tokio::join!(watch.lost(), answers);
+        assert_eq!(loss, PeerLoss { address: known.address, fault: PeerFault::Dropped });
     }
 
     /// It was once said to run again.

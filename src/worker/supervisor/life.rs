@@ -192,7 +192,7 @@ impl Owner {
             Some(KillReason::CannotCompute) => life.endpoint.record_compute_failure(),
             // It may hang on a request that was given up before, so these become suspects too.
             Some(KillReason::Hung(_) | KillReason::Mute(_) | KillReason::Silent) => life.endpoint.record_hang(),
-            Some(KillReason::PeerLost) if life.peers.is_machine_away() => {
+            Some(KillReason::PeerLost) if life.peers.is_network_broken() => {
                 life.endpoint.close();
                 None
             }

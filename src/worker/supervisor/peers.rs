@@ -49,9 +49,9 @@ impl LifePeers {
         self.lost = Some(lost);
     }
 
-    /// Whether the machine of one that is lost cannot be reached, which no request can have caused.
-    pub(super) fn is_machine_away(&self) -> bool {
-        matches!(&self.lost, Some(PeerLoss { fault: PeerFault::Unreachable(_), .. }))
+    /// Whether one is lost because the network to it failed, which no request can have caused.
+    pub(super) fn is_network_broken(&self) -> bool {
+        matches!(&self.lost, Some(PeerLoss { fault: PeerFault::Unreachable(_) | PeerFault::Dropped, .. }))
     }
 }
 
@@ -135,11 +135,13 @@ mod tests {
             lost: Some(PeerLoss { address: "10.0.0.2:50052".to_owned(), fault }),
             ..LifePeers::default()
         };
-        assert!(of(PeerFault::Unreachable("no route to host".to_owned())).is_machine_away());
+        for fault in [PeerFault::Unreachable("no route to host".to_owned()), PeerFault::Dropped] {
+            assert!(of(fault.clone()).is_network_broken(), "{fault}");
+        }
         // A request may have ended the rpc-server itself.
         for fault in [PeerFault::Refused, PeerFault::Restarted, PeerFault::Closes, PeerFault::Stranger] {
-            assert!(!of(fault.clone()).is_machine_away(), "{fault}");
+            assert!(!of(fault.clone()).is_network_broken(), "{fault}");
         }
-        assert!(!LifePeers::default().is_machine_away());
+        assert!(!LifePeers::default().is_network_broken());
     }
 }
