@@ -196,7 +196,7 @@ impl Owner {
                 life.endpoint.close();
                 None
             }
-            // That of an rpc-server too: a request may have ended it, as it may end llama-server.
+            // The end of an rpc-server accuses them too: one of them may have caused it.
             _ => life.endpoint.record_exit(),
         };
         if let Some(key) = &self.crash_key {

@@ -14,7 +14,6 @@ use super::*;
 use crate::os::oom_kills::OomKill;
 use crate::telemetry::files::LogTail;
 use crate::worker::bounds::HINT_LENGTH;
-use crate::worker::peers::fault::{PeerFault, PeerLoss};
 use crate::worker::process::runtime_dir::RuntimeDirError;
 
 /// How a process ended.
@@ -292,25 +291,6 @@ fn a_kill_by_the_owner_is_not_taken_for_an_oom_kill() {
 }
 
 #[test]
-fn a_lost_rpc_server_is_named_however_llama_server_ended() {
-    let lost = [PeerLoss { address: "10.0.0.2:50052".to_owned(), fault: PeerFault::Refused }];
-    let empty = LogTail::default();
-    let killed = |why| Evidence { killed: Some(why), ..evidence(&empty, Signal(9)) };
-    let stalled = killed(KillReason::LoadStalled(Duration::from_secs(900)));
-    let at_work = Evidence { has_served: true, ..evidence(&empty, Signal(6)) };
-    for evidence in [killed(KillReason::PeerLost), stalled, at_work] {
-        let found = diagnose(&Evidence { lost_peers: &lost, ..evidence });
-        assert_eq!(found.cause, FailureCause::PeerLost);
-        assert!(found.hint.contains("10.0.0.2:50052 (connection refused)"), "{}", found.hint);
-        assert!(!found.hint.contains("started again"), "the budget of restarts may be spent: {}", found.hint);
-    }
-    let crashed = Evidence { has_served: true, lost_peers: &lost, ..evidence(&empty, Signal(11)) };
-    assert_eq!(diagnose(&crashed).cause, FailureCause::Crashed, "its own crash counts more");
-    let unsaid = diagnose(&evidence(&tail(&["Failed to connect to 10.0.0.2:50052"]), Signal(6)));
-    assert_eq!(unsaid.cause, FailureCause::Aborted, "only a line of ggml-rpc tells of rpc-servers");
-}
-
-#[test]
 fn signals_and_exit_codes_give_the_cause_without_a_log() {
     for (exit, cause, words) in [
         (Signal(4), FailureCause::IllegalInstruction, "this CPU lacks"),
@@ -363,24 +343,6 @@ fn a_rejected_argument_that_is_not_an_option_is_not_quoted() {
     assert!(hint("error while handling argument \"--api-key\": bad value hunter2").contains("--api-key"));
 }
 
-/// Each program's unknown argument was once told as one of rpc-server.
-#[test]
-fn only_an_rpc_server_is_told_that_it_does_not_know_an_argument_as_one() {
-    let hint = |is_rpc_server, line: &str| {
-        let tail = tail(&[line]);
-        let found = diagnose(&Evidence { is_rpc_server, ..evidence(&tail, Code(1)) });
-        assert_eq!(found.cause, FailureCause::BadArgument, "{line}");
-        found.hint
-    };
-    let flag = "error: unknown argument: --no-such-flag";
-    assert!(hint(false, flag).contains("llama-server does not know the argument --no-such-flag"));
-    assert_eq!(hint(true, flag), "rpc-server does not know the argument --no-such-flag");
-    assert_eq!(hint(true, "error: unknown argument: hunter2"), "rpc-server does not know one of its arguments");
-    let no_cache = "Failed to create cache directory: /nonexistent/.cache/llama.cpp/rpc/";
-    assert!(hint(true, no_cache).contains("set LLAMA_CACHE"));
-    assert_eq!(hint(true, "error: unknown device: CUDA7"), "rpc-server does not know the device CUDA7");
-}
-
 #[test]
 fn an_error_before_the_load_succeeded_is_not_the_cause_of_a_later_exit() {
     let lines = ["CUDA error: out of memory", "0.02.0 I srv  llama_server: model loaded"];
@@ -411,3 +373,4 @@ fn a_start_that_fails_says_what_is_wrong_with_the_program() {
 
 /// Random logs.
 mod made_up;
+mod rpc_servers;
