@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::bounds::{LEAST_ACME_RETRY, MOST_ACME_RETRY, SHORT_SERVICE_KEY};
+use super::bounds::{LEAST_ACME_RETRY, LONGEST_LIMITS_STORE_TIMEOUT, MOST_ACME_RETRY, SHORT_SERVICE_KEY};
 use super::options::{OptionRow, Settings, row};
 use super::problem::SettingProblem;
 use super::source::Inputs;

@@ -94,7 +94,7 @@ fn a_slow_store_is_waited_for_briefly_and_then_not_at_all() {
     wait_shared(&gateway);
     proxy.delay(Duration::from_secs(1));
     let slow = || metric(&gateway, "llamagate_limits_store_fallbacks_total{reason=\"slow\"}");
-    // Each core gives up after three in a row. One of them gets so many, and not all can be slow.
+    // Each core gives up after three in a row. One of them must get three of these requests, and then not all can be slow.
     let most = 3 * count_of_machine().get();
     for _ in 0..most + 2 {
         assert_served(&ask(&gateway, USER));

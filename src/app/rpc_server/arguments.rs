@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::RpcAddress;
+use super::address::RpcAddress;
 use crate::settings::values::{ByteSize, Value as _};
 use crate::worker::RpcServerProgram;
 

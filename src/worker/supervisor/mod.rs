@@ -7,6 +7,7 @@
 //! - `context.rs`: the resources that all workers of a service share
 //! - `life.rs`: one life of a process: its start and its end
 //! - `owner.rs`: the data of the owner of a worker, and how it publishes a change of state
+//! - `owner_peers.rs`: what is known of the `rpc-server`s between two starts
 //! - `peers.rs`: the `rpc-server`s of the worker's model, from before its start until after its end
 //! - `prepare.rs`: the preparation of a start
 //! - `restart_budget.rs`: how many restarts are left, and the backoff before each
@@ -16,6 +17,7 @@ mod asleep;
 pub(super) mod context;
 mod life;
 mod owner;
+mod owner_peers;
 mod peers;
 mod prepare;
 mod restart_budget;
@@ -45,7 +47,7 @@ use crate::worker::state::{WorkerEvent, WorkerState};
 use crate::worker::worker_metrics::WorkerMetrics;
 use context::WorkerContext;
 use owner::{LifeEnd, Owner, Shortage, StartFailure};
-use peers::OwnerPeers;
+use owner_peers::OwnerPeers;
 use restart_budget::{Restart, RestartBudget};
 
 /// Starts the owner of a worker on `tasks`. The owner ends, after its process, when `stop` is cancelled. The workers of

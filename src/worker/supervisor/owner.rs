@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::context::WorkerContext;
-use super::peers::OwnerPeers;
+use super::owner_peers::OwnerPeers;
 use super::restart_budget::RestartBudget;
 use crate::models::ModelError;
 use crate::pause_clock;

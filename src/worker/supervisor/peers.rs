@@ -14,16 +14,6 @@ use crate::worker::peers::watch::PeerWatch;
 use crate::worker::peers::{KnownPeer, greet_all};
 use crate::worker::state::WorkerEvent;
 
-/// What the owner of a worker knows of its `rpc-server`s before a start.
-#[derive(Default)]
-pub(super) struct OwnerPeers {
-    /// Those that have answered for the next start.
-    pub(super) known: Vec<KnownPeer>,
-    /// Starts in a row that did not happen because one could not be used.
-    attempts: u32,
-    warning: ThrottledWarning,
-}
-
 /// The `rpc-server`s that one process uses.
 #[derive(Default)]
 pub(super) struct LifePeers {
