@@ -260,8 +260,8 @@ fn events_outcome(text: &str) -> Result<Outcome, String> {
 
 /// Whether a request for this model may be refused like this; `code` is `None` in a shape without codes.
 fn is_allowed(model: &str, status: u16, code: Option<&str>) -> bool {
-    // The remote backend says so itself.
-    if model == REMOTE_MODEL && status == 500 {
+    // The remote backend says so itself: it is broken, or busy.
+    if model == REMOTE_MODEL && matches!(status, 429 | 500) {
         return true;
     }
     // Of all models only the six come and go.
