@@ -75,8 +75,8 @@ impl Tracer {
 
 /// Returns the ids of the caller's span; not valid if the headers name none, or are not as W3C writes them.
 fn parent_of(headers: &HeaderMap) -> SpanContext {
-    // The propagator also takes ids that are too short.
-    if !headers.get(TRACEPARENT).is_some_and(|ids| has_full_ids(ids.as_bytes())) {
+    // The propagator also takes ids that are too short, and a version in capital letters.
+    if !headers.get(TRACEPARENT).is_some_and(|ids| is_well_formed(ids.as_bytes())) {
         return SpanContext::empty_context();
     }
     let headers = W3cHeaders { headers, state: state_of(headers) };
@@ -112,11 +112,14 @@ fn state_of(headers: &HeaderMap) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join(","))
 }
 
-/// Whether version, trace, span and flags have their lengths. A later version may have more after them.
-fn has_full_ids(ids: &[u8]) -> bool {
-    let mut parts = ids.split(|byte| *byte == b'-').map(<[u8]>::len);
-    let has_lengths = [2, 32, 16, 2].into_iter().all(|length| parts.next() == Some(length));
-    has_lengths && (parts.next().is_none() || !ids.starts_with(b"00"))
+/// Whether version, trace, span and flags are hexadecimal digits in small letters, of their lengths. A later version may have
+/// more after them.
+fn is_well_formed(ids: &[u8]) -> bool {
+    let is_hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let mut parts = ids.split(|byte| *byte == b'-');
+    let are_hex =
+        [2, 32, 16, 2].into_iter().all(|length| parts.next().is_some_and(|part| part.len() == length && is_hex(part)));
+    are_hex && (parts.next().is_none() || !ids.starts_with(b"00"))
 }
 
 #[cfg(test)]
@@ -207,6 +210,11 @@ mod tests {
             "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
             "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b7-01",
+            // Found by fuzzing: its version was read without a look at its case.
+            "Cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00F067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0A",
+            "+0-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         ] {
             assert!(Tracer::default().begin(&headers(text)).is_none(), "{text}");
             let trace = tracer(Sampler::AlwaysOn).begin(&headers(text)).unwrap();
