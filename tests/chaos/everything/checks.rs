@@ -64,15 +64,14 @@ impl Everything {
         let begin = Instant::now();
         for repository in &ordered {
             loop {
-                self.order(repository, shared)?;
-                let model = format!("{repository}:Q8_0");
-                let downloads = self.downloads(shared)?;
-                let newest = downloads.iter().find(|download| download["model"] == model.as_str());
-                if newest.is_some_and(|download| download["state"] == "done") {
+                // The list may begin with one that was cancelled when all of it had come: an order finds it there.
+                let state = self.order(repository, shared)?;
+                if state == "done" {
                     break;
                 }
                 if begin.elapsed() > wait::patient(DOWNLOADED) {
-                    return Err(format!("{model} does not come from a hub that is well: {newest:?}"));
+                    let downloads = self.downloads(shared)?;
+                    return Err(format!("{repository} does not come from a hub that is well: {state}\n{downloads:#?}"));
                 }
                 thread::sleep(wait::POLL * 10);
             }

@@ -221,14 +221,14 @@ impl Everything {
         self.fleet.process.client_with(ADMIN)
     }
 
-    /// Orders the model of a repository.
-    pub(super) fn order(&self, repository: &str, shared: &Shared) -> Result<(), String> {
+    /// Orders the model of a repository. Returns the state of its download.
+    pub(super) fn order(&self, repository: &str, shared: &Shared) -> Result<String, String> {
         shared.counts().add_possible_call();
         let body = json!({"model": format!("{repository}:Q8_0")}).to_string();
         let response = self.admin().try_send("POST", "/v1/models/download", body.as_bytes());
         let response = response.map_err(|error| format!("no response to an order: {error}"))?;
         match response.status() {
-            200 | 202 => Ok(()),
+            200 | 202 => Ok(response.json()["state"].as_str().unwrap_or_default().to_owned()),
             status => Err(format!("an order of {repository} got {status} {}", response.text())),
         }
     }

@@ -150,7 +150,7 @@ impl Everything {
     fn take_care(&mut self, number: u32, shared: &Shared) -> Result<(), String> {
         match number % CARES {
             0 => self.around.replace_certificate(),
-            1 => return self.order(REPOSITORIES[(number / CARES) as usize % REPOSITORIES.len()], shared),
+            1 => return self.order(REPOSITORIES[(number / CARES) as usize % REPOSITORIES.len()], shared).map(drop),
             2 => self.around.collector.leave(),
             3 => return self.bring_collector_back(),
             _ => {
