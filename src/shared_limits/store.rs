@@ -76,15 +76,16 @@ impl LimitsStore {
     }
 
     /// Asks the store for the limits of a request; `None` if those of this replica alone count, because no answer came in
-    /// time. What it holds is renewed from then on in either case, until [`LimitsStore::settle`].
+    /// time. What it holds is renewed after that in either case, until [`LimitsStore::settle`].
     pub async fn take(&self, link: &StoreLink, take: &LimitTake) -> Option<LimitsTaken> {
-        link.held.add(take);
-        match link.take(take, &self.gateway, self.longest_wait).await {
+        let answer = link.take(take, &self.gateway, self.longest_wait).await;
+        // Not before the answer: a renewal in between would hold a place for a request that is refused.
+        if answer.as_ref().map_or(true, |taken| taken.verdict == LimitVerdict::Taken) {
+            link.held.add(take);
+        }
+        match answer {
             Ok(taken) => {
                 self.set_clock(taken.time, Timestamp::now());
-                if let (true, Some(hold)) = (taken.verdict != LimitVerdict::Taken, take.hold) {
-                    link.forget(hold);
-                }
                 Some(taken)
             }
             Err(fallback) => {

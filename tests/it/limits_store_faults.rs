@@ -52,6 +52,29 @@ fn a_store_that_goes_away_leaves_each_replica_its_own_limits_until_it_is_back() 
     assert_eq!(times("does not answer as it should"), 1, "once for each change");
 }
 
+/// Renewals come every three seconds, so one of them falls into the wait of one of these requests.
+#[test]
+fn requests_that_were_refused_while_holds_were_renewed_kept_a_place() {
+    let store = Valkey::start();
+    let proxy = SlowProxy::start(store.port);
+    let hold = |url: &str| with_key(url, "max_concurrent=1").script(json!({"hold_requests": [CHAT]}));
+    let one = hold(&store.url()).start_ready();
+    let other = hold(&format!("redis://127.0.0.1:{}/0", proxy.port)).start_ready();
+    wait_shared(&one);
+    wait_shared(&other);
+    let mut running = one.client_with(SECRET).begin("POST", CHAT, chat(json!({})).to_string().as_bytes()).unwrap();
+    one.journal().wait_for_requests(CHAT, 1);
+    proxy.delay(Duration::from_millis(500));
+    for _ in 0..8 {
+        assert_refused(&complete(&other, 1), "rate_limit_exceeded");
+    }
+    assert_eq!(fallbacks(&other), 0.0);
+    assert_eq!(holds(&store), 1, "that of the request that runs");
+    one.control().release_all_requests();
+    assert_served(&running.read_response().unwrap());
+    eventually("none is in flight", SOON, || holds(&store) == 0);
+}
+
 #[test]
 fn a_store_that_comes_back_empty_knows_what_is_in_flight_before_it_is_asked() {
     let mut store = Valkey::start();
