@@ -133,6 +133,14 @@ make_base() {
   mv "$work/$suite.tar" "$file"
 }
 
+# Prints the name of the suite of this system's release. Says why and fails if there is none.
+system_suite() {
+  local name
+  name=$(. /etc/os-release 2>/dev/null && printf '%s' "${VERSION_CODENAME:-}") || true
+  [[ -n $name ]] || { say "/etc/os-release does not name this system's release"; return 1; }
+  printf '%s\n' "$name"
+}
+
 # read_suite SUITE: reads the lists of packages of that suite, for private_apt and unpack_packages. Says why and fails if it
 # cannot. The caller has made $work.
 read_suite() {

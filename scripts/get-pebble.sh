@@ -25,8 +25,7 @@ give_up() {
 
 unpack_pebble() {
   local suite
-  suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
-  [[ -n $suite ]] || give_up "no Pebble, and /etc/os-release does not name this system's release"
+  suite=$(system_suite) || give_up "no Pebble: PEBBLE is not set, none is installed, and no package can be had"
   need_space "$cache_dir" 100 "unpacking Pebble"
   make_work_dir get-pebble
   say "getting Pebble from Debian $suite ..."

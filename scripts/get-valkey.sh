@@ -35,9 +35,7 @@ WRAPPER
 
 unpack_debian_packages() {
   local suite
-  suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
-  [[ -n $suite ]] || give_up "no server, and /etc/os-release does not name this system's release"
-
+  suite=$(system_suite) || give_up "no server: VALKEY is not set, none is installed, and no package can be had"
   need_space "$cache_dir" 100 "unpacking a server"
   make_work_dir get-valkey
   read_suite "$suite" || give_up "no server: VALKEY is not set, none is installed, and no package can be had"
