@@ -1,8 +1,7 @@
 # shellcheck shell=bash
 # Gets packages from the Debian mirror of this system, without root; sourced, never run.
 
-# The keys that sign Debian's packages. The scripts that source this file use it.
-# shellcheck disable=SC2034
+# The keys that sign Debian's packages.
 debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 # Prints the address of the Debian archive in the system's apt sources: the first enabled binary entry with the

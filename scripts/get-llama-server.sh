@@ -51,12 +51,7 @@ WRAPPER
 }
 
 unpack_debian_packages() {
-  local tool
-  for tool in apt-get dpkg dpkg-deb; do
-    have "$tool" || give_up "no llama-server: LLAMA_SERVER is not set, none is on PATH, and $tool is missing"
-  done
-  [[ -r $debian_keyring ]] || give_up "no llama-server, and the package debian-archive-keyring is not installed"
-
+  have dpkg || give_up "no llama-server: LLAMA_SERVER is not set, none is on PATH, and this is no Debian: dpkg is missing"
   local arch lib_dir loader_name
   arch=$(dpkg --print-architecture)
   case $arch in
@@ -66,25 +61,11 @@ unpack_debian_packages() {
   esac
   local loader=$lib_dir/$loader_name
 
-  local mirror
-  mirror=$(debian_mirror)
-  [[ -n $mirror ]] || give_up "no llama-server, and no Debian mirror in this system's apt sources"
-
   need_space "$cache_dir" 500 "unpacking llama.cpp"
   make_work_dir get-llama-server
-  mkdir -p "$work"/{debs,out/root}
-  write_apt_config "$work/apt" "$arch" "$mirror" "$suite"
-
   say "getting llama.cpp from Debian $suite ..."
-  private_apt update >&2 ||
-    give_up "apt could not read the suite $suite from this system's Debian mirror"
-  (cd "$work/debs" && private_apt download "${packages[@]}" >&2) ||
-    give_up "apt could not download llama.cpp and its libraries"
-
-  local deb
-  for deb in "$work"/debs/*.deb; do
-    dpkg-deb --extract "$deb" "$work/out/root"
-  done
+  { read_suite "$suite" && unpack_packages "$work/out/root" "${packages[@]}"; } ||
+    give_up "no llama-server: LLAMA_SERVER is not set, none is on PATH, and its packages cannot be had"
 
   # ggml looks for its CPU backends in the folder of the running executable, which is the loader.
   local backends=("$work/out/root/$lib_dir"/ggml/backends*/*.so)

@@ -34,35 +34,17 @@ WRAPPER
 }
 
 unpack_debian_packages() {
-  local tool
-  for tool in apt-get dpkg dpkg-deb; do
-    have "$tool" || give_up "no nginx: NGINX is not set, none is installed, and $tool is missing"
-  done
-  [[ -r $debian_keyring ]] || give_up "no nginx, and the package debian-archive-keyring is not installed"
-  local mirror suite
-  mirror=$(debian_mirror)
-  [[ -n $mirror ]] || give_up "no nginx, and no Debian mirror in this system's apt sources"
-  suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
-  [[ -n $suite ]] || give_up "no nginx, and /etc/os-release does not name this system's release"
-
+  local suite ssl version
   need_space "$cache_dir" 100 "unpacking nginx"
   make_work_dir get-nginx
-  mkdir -p "$work"/{debs,out/root}
-  write_apt_config "$work/apt" "$(dpkg --print-architecture)" "$mirror" "$suite"
+  { suite=$(system_suite) && read_suite "$suite"; } ||
+    give_up "no nginx: NGINX is not set, none is installed, and no package can be had"
   # The libssl of this release has a number in its name.
-  private_apt update >&2 || give_up "apt could not read the suite $suite from this system's Debian mirror"
-  local ssl
   ssl=$(apt-cache --config-file="$private_apt_config" depends nginx | awk '$2 ~ /^libssl/ { print $2; exit }')
   say "getting nginx from Debian $suite ..."
-  (cd "$work/debs" && private_apt download "${packages[@]}" ${ssl:+"$ssl"} >&2) ||
-    give_up "apt could not download nginx and its libraries"
-
-  local deb
-  for deb in "$work"/debs/*.deb; do
-    dpkg-deb --extract "$deb" "$work/out/root"
-  done
+  unpack_packages "$work/out/root" "${packages[@]}" ${ssl:+"$ssl"} ||
+    give_up "no nginx: the packages of nginx and its libraries cannot be had"
   write_wrapper "$work/out/nginx"
-  local version
   version=$("$work/out/nginx" -v 2>&1) || fail "the unpacked nginx does not run here; its output:" "$version"
   rm -rf "$target"
   mv "$work/out" "$target"

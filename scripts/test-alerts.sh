@@ -13,21 +13,18 @@ cd "$repo_root"
 
 target=$cache_dir/promtool
 
+give_up() {
+  fail "$1" "install Prometheus, or set PROMTOOL to the path of its promtool"
+}
+
 # Only the program is taken: an installation would start a server.
-unpack_debian_package() {
-  local mirror suite
-  mirror=$(debian_mirror)
-  suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
-  [[ -n $mirror && -n $suite ]] ||
-    fail "there is no promtool, and this is no Debian" "install Prometheus, or set PROMTOOL to the path of its promtool"
+unpack_promtool() {
+  local suite
   need_space "$cache_dir" 300 "unpacking promtool"
   make_work_dir test-alerts
-  mkdir -p "$work"/{debs,root}
-  write_apt_config "$work/apt" "$(dpkg --print-architecture)" "$mirror" "$suite"
-  say "getting promtool from Debian $suite ..."
-  private_apt update >&2
-  (cd "$work/debs" && private_apt download prometheus >&2) || fail "apt could not download the package prometheus"
-  dpkg-deb --extract "$work"/debs/*.deb "$work/root"
+  say "getting promtool from Debian ..."
+  { suite=$(system_suite) && read_suite "$suite" && unpack_packages "$work/root" prometheus; } ||
+    give_up "there is no promtool: PROMTOOL is not set, none is on PATH, and its package cannot be had"
   mkdir -p "$target"
   mv "$work/root/usr/bin/promtool" "$target/promtool"
 }
@@ -38,7 +35,7 @@ elif ! promtool=$(command -v promtool); then
   promtool=$target/promtool
   if [[ ! -x $promtool ]]; then
     lock test-alerts
-    [[ -x $promtool ]] || unpack_debian_package
+    [[ -x $promtool ]] || unpack_promtool
   fi
 fi
 "$promtool" check rules deploy/grafana/alerts.yaml
