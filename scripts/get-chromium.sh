@@ -10,26 +10,13 @@ set -euo pipefail
 
 # The browser, and letters for it.
 packages=(chromium fonts-dejavu-core)
+names=(chromium chromium-browser google-chrome)
 
 give_up() {
   fail "$1" "Install Chromium with the package manager of this system and run this again, or set CHROMIUM to its path"
 }
 
-installed() {
-  local name
-  for name in chromium chromium-browser google-chrome; do
-    command -v "$name" && return
-  done
-  return 1
-}
-
-if [[ -n ${CHROMIUM:-} ]]; then
-  [[ -x $CHROMIUM ]] || fail "CHROMIUM=$CHROMIUM is not an executable file"
-  printf '%s\n' "$CHROMIUM"
-  exit
-fi
-
-if ! installed; then
+if ! find_program CHROMIUM "${names[@]}"; then
   have apt-get || give_up "no Chromium: CHROMIUM is not set, none is installed, and apt-get is missing"
   ((EUID == 0)) || give_up "no Chromium: CHROMIUM is not set, none is installed, and only root may install one"
   need_space / 700 "installing Chromium"
@@ -38,5 +25,6 @@ if ! installed; then
   DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${packages[@]}" >&2 ||
     { apt-get update >&2 && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${packages[@]}" >&2; } ||
     give_up "apt-get could not install Chromium"
-  installed || give_up "apt-get has installed Chromium, and it is not on PATH"
+  find_program CHROMIUM "${names[@]}" || give_up "apt-get has installed Chromium, and it is not on PATH"
 fi
+printf '%s\n' "$program"

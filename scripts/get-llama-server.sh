@@ -84,21 +84,5 @@ unpack_debian_packages() {
   say "${version//$'\n'/; }"
 }
 
-if [[ -n ${LLAMA_SERVER:-} ]]; then
-  [[ -f $LLAMA_SERVER && -x $LLAMA_SERVER ]] || fail "LLAMA_SERVER=$LLAMA_SERVER is not an executable file"
-  [[ $LLAMA_SERVER == /* ]] || LLAMA_SERVER=$PWD/$LLAMA_SERVER
-  printf '%s\n' "$LLAMA_SERVER"
-  exit
-fi
-
-if found=$(command -v llama-server); then
-  printf '%s\n' "$found"
-  exit
-fi
-
-if [[ ! -x $target/llama-server ]]; then
-  lock get-llama-server
-  # Another run may have unpacked it while this one waited.
-  [[ -x $target/llama-server ]] || unpack_debian_packages
-fi
-printf '%s\n' "$target/llama-server"
+get_program LLAMA_SERVER get-llama-server "$target/llama-server" unpack_debian_packages llama-server
+printf '%s\n' "$program"

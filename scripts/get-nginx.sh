@@ -51,21 +51,6 @@ unpack_debian_packages() {
   say "$version"
 }
 
-if [[ -n ${NGINX:-} ]]; then
-  [[ -x $NGINX ]] || fail "NGINX=$NGINX is not an executable file"
-  printf '%s\n' "$NGINX"
-  exit
-fi
-
 # Debian installs servers in /usr/sbin, which only root has on PATH.
-if found=$(PATH=$PATH:/usr/sbin command -v nginx); then
-  printf '%s\n' "$found"
-  exit
-fi
-
-if [[ ! -x $target/nginx ]]; then
-  lock get-nginx
-  # Another run may have unpacked it while this one waited.
-  [[ -x $target/nginx ]] || unpack_debian_packages
-fi
-printf '%s\n' "$target/nginx"
+get_program NGINX get-nginx "$target/nginx" unpack_debian_packages nginx /usr/sbin/nginx
+printf '%s\n' "$program"

@@ -37,23 +37,11 @@ unpack_pebble() {
   mv "$work/out" "$target"
 }
 
-if [[ -n ${PEBBLE:-} ]]; then
-  [[ -x $PEBBLE ]] || fail "PEBBLE=$PEBBLE is not an executable file"
-  has_helper "$PEBBLE" || fail "there is no pebble-challtestsrv beside PEBBLE=$PEBBLE" \
-    "put it there, or unset PEBBLE: Debian's package pebble has both"
-  printf '%s\n' "$PEBBLE"
-  exit
-fi
-
 # Other programs have this name too.
-if found=$(command -v pebble) && has_helper "$found"; then
-  printf '%s\n' "$found"
-  exit
+if ! found=$(type -P pebble) || ! has_helper "$found"; then
+  found=
 fi
-
-if [[ ! -x $target/usr/bin/pebble ]]; then
-  lock get-pebble
-  # Another run may have unpacked it while this one waited.
-  [[ -x $target/usr/bin/pebble ]] || unpack_pebble
-fi
-printf '%s\n' "$target/usr/bin/pebble"
+get_program PEBBLE get-pebble "$target/usr/bin/pebble" unpack_pebble ${found:+"$found"}
+has_helper "$program" || fail "there is no pebble-challtestsrv beside PEBBLE=$program" \
+  "put it there, or unset PEBBLE: Debian's package pebble has both"
+printf '%s\n' "$program"

@@ -73,7 +73,7 @@ if [[ -n ${LLAMAGATE_TEST_RPC:-} ]]; then
   for program in rpc-server llama-server; do
     [[ -x $LLAMAGATE_TEST_RPC/$program ]] || fail "LLAMAGATE_TEST_RPC=$LLAMAGATE_TEST_RPC has no executable $program"
   done
-  printf '%s\n' "$LLAMAGATE_TEST_RPC"
+  absolute_path "$LLAMAGATE_TEST_RPC"
   exit
 fi
 

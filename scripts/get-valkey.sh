@@ -57,20 +57,5 @@ unpack_debian_packages() {
   say "$version"
 }
 
-if [[ -n ${VALKEY:-} ]]; then
-  [[ -x $VALKEY ]] || fail "VALKEY=$VALKEY is not an executable file"
-  printf '%s\n' "$VALKEY"
-  exit
-fi
-
-if found=$(command -v valkey-server || command -v redis-server); then
-  printf '%s\n' "$found"
-  exit
-fi
-
-if [[ ! -x $target/server ]]; then
-  lock get-valkey
-  # Another run may have unpacked it while this one waited.
-  [[ -x $target/server ]] || unpack_debian_packages
-fi
-printf '%s\n' "$target/server"
+get_program VALKEY get-valkey "$target/server" unpack_debian_packages valkey-server redis-server
+printf '%s\n' "$program"

@@ -46,6 +46,56 @@ lock() {
   fi
 }
 
+# make_once LOCK TEST FILE COMMAND...: runs the command, which makes the file, under that lock, unless the file passes the
+# test, -f or -x. Has no local variables, because the command would find them in place of the script's.
+make_once() {
+  if ! test "$2" "$3"; then
+    lock "$1"
+    # Another run may have made it while this one waited.
+    test "$2" "$3" || "${@:4}"
+  fi
+}
+
+# Prints a path, made absolute with the current folder.
+absolute_path() {
+  case $1 in
+  /*) printf '%s\n' "$1" ;;
+  *) printf '%s\n' "$PWD/${1#./}" ;;
+  esac
+}
+
+# find_program VARIABLE [NAME...]: sets $program to the absolute path of the program that this variable of the environment
+# names, and if it names none, of the first NAME on PATH; a NAME may also be a path. Its status is 1 if there is no such program.
+# Fails if the variable names something else than an executable file.
+find_program() {
+  local variable=$1 name
+  shift
+  program=${!variable:-}
+  if [[ -n $program ]]; then
+    [[ -f $program && -x $program ]] || fail "$variable=$program is not an executable file"
+    program=$(absolute_path "$program")
+    return
+  fi
+  for name; do
+    # If no file of that name is executable, type prints one that is not.
+    if program=$(type -P "$name") && [[ -x $program ]]; then
+      program=$(absolute_path "$program")
+      return
+    fi
+  done
+  return 1
+}
+
+# get_program VARIABLE LOCK FILE COMMAND [NAME...]: sets $program to the absolute path of the program that find_program finds,
+# and if there is none, to FILE in .cache, which make_once makes. Prints nothing, because in a command substitution the shell
+# would go on after an error of the command.
+get_program() {
+  if ! find_program "$1" "${@:5}"; then
+    make_once "$2" -x "$3" "$4"
+    program=$3
+  fi
+}
+
 # make_work_dir NAME: sets $work to an empty folder beside the results, so that a result is published by rename. The
 # folder is removed when the script ends. Folders of killed runs are removed now, which is safe because the caller holds
 # the lock of that name.

@@ -9,7 +9,6 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=scripts/debian.sh
 . "$(dirname "$0")/debian.sh"
-cd "$repo_root"
 
 target=$cache_dir/promtool
 
@@ -29,14 +28,7 @@ unpack_promtool() {
   mv "$work/root/usr/bin/promtool" "$target/promtool"
 }
 
-if [[ -n ${PROMTOOL:-} ]]; then
-  promtool=$PROMTOOL
-elif ! promtool=$(command -v promtool); then
-  promtool=$target/promtool
-  if [[ ! -x $promtool ]]; then
-    lock test-alerts
-    [[ -x $promtool ]] || unpack_promtool
-  fi
-fi
-"$promtool" check rules deploy/grafana/alerts.yaml
-"$promtool" test rules tests/deploy/alerts_test.yaml
+get_program PROMTOOL test-alerts "$target/promtool" unpack_promtool promtool
+cd "$repo_root"
+"$program" check rules deploy/grafana/alerts.yaml
+"$program" test rules tests/deploy/alerts_test.yaml
