@@ -43,11 +43,7 @@ unpack_rust() {
   mv "$work/rust" "$folder/rust"
 }
 
-if [[ ! -x $folder/rust/usr/bin/rustc ]]; then
-  lock check-macos
-  # Another run may have unpacked it while this one waited.
-  [[ -x $folder/rust/usr/bin/rustc ]] || unpack_rust
-fi
+make_once check-macos -x "$folder/rust/usr/bin/rustc" unpack_rust
 libraries=$(dirname "$(find "$folder/rust/usr/lib" -name 'libLLVM.so.*' -print -quit)")
 printf '%s\n' '#!/bin/sh' "LD_LIBRARY_PATH=$libraries exec $folder/rust/usr/bin/rustc \"\$@\"" >"$folder/rustc"
 chmod +x "$folder/rustc"

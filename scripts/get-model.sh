@@ -45,9 +45,5 @@ PYTHON
   mv "$work/$name" "$target"
 }
 
-if [[ ! -f $target ]]; then
-  lock get-model
-  # Another run may have downloaded it while this one waited.
-  [[ -f $target ]] || download
-fi
+make_once get-model -f "$target" download
 printf '%s\n' "$target"

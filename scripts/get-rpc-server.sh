@@ -77,9 +77,5 @@ if [[ -n ${LLAMAGATE_TEST_RPC:-} ]]; then
   exit
 fi
 
-if [[ ! -x $target/llama-server ]]; then
-  lock get-rpc-server
-  # Another run may have unpacked it while this one waited.
-  [[ -x $target/llama-server ]] || unpack_debian_packages
-fi
+make_once get-rpc-server -x "$target/llama-server" unpack_debian_packages
 printf '%s\n' "$target"
