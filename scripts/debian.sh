@@ -165,3 +165,24 @@ unpack_packages() {
     dpkg-deb --extract "$deb" "$folder" || return 1
   done
 }
+
+# libraries_of PACKAGE: prints the packages of libraries that this one of the suite depends on, without libc. Their names have
+# numbers that differ between releases.
+libraries_of() {
+  apt-cache --config-file="$private_apt_config" depends "$1" |
+    awk '$1 == "Depends:" && $2 ~ /^(lib|zlib)/ && $2 != "libc6" { print $2 }'
+}
+
+# write_library_wrapper FILE PROGRAM: writes a program that starts an unpacked one with the libraries beside it. PROGRAM is its
+# path in the folder "root" beside FILE.
+write_library_wrapper() {
+  cat >"$1" <<WRAPPER
+#!/bin/sh
+# Starts an unpacked program with the libraries beside it. Made by scripts/$(basename "$0").
+here=\$(dirname -- "\$(readlink -f -- "\$0")")
+LD_LIBRARY_PATH=\$(find "\$here/root" -name '*.so.*' -exec dirname {} + | sort -u | tr '\n' ':')
+export LD_LIBRARY_PATH
+exec "\$here/root/$2" "\$@"
+WRAPPER
+  chmod +x "$1"
+}

@@ -12,39 +12,25 @@ set -euo pipefail
 # shellcheck source=scripts/debian.sh
 . "$(dirname "$0")/debian.sh"
 
-# The program, and the libraries that a small system may lack.
-packages=(nginx libpcre2-8-0 libcrypt1 zlib1g)
 target=$cache_dir/nginx
 
 give_up() {
   fail "$1" "Install nginx with the package manager of this system and run this again, or set NGINX to its path"
 }
 
-# write_wrapper FILE: writes the program whose path is printed.
-write_wrapper() {
-  cat >"$1" <<'WRAPPER'
-#!/bin/sh
-# Starts the unpacked nginx with the libraries beside it. Made by scripts/get-nginx.sh.
-here=$(dirname -- "$(readlink -f -- "$0")")
-LD_LIBRARY_PATH=$(find "$here/root" -name '*.so.*' -exec dirname {} + | sort -u | tr '\n' ':')
-export LD_LIBRARY_PATH
-exec "$here/root/usr/sbin/nginx" "$@"
-WRAPPER
-  chmod +x "$1"
-}
-
 unpack_debian_packages() {
-  local suite ssl version
+  local suite libraries version
   need_space "$cache_dir" 100 "unpacking nginx"
   make_work_dir get-nginx
   { suite=$(system_suite) && read_suite "$suite"; } ||
     give_up "no nginx: NGINX is not set, none is installed, and no package can be had"
-  # The libssl of this release has a number in its name.
-  ssl=$(apt-cache --config-file="$private_apt_config" depends nginx | awk '$2 ~ /^libssl/ { print $2; exit }')
+  # A small system may lack them.
+  libraries=$(libraries_of nginx)
   say "getting nginx from Debian $suite ..."
-  unpack_packages "$work/out/root" "${packages[@]}" ${ssl:+"$ssl"} ||
-    give_up "no nginx: the packages of nginx and its libraries cannot be had"
-  write_wrapper "$work/out/nginx"
+  # shellcheck disable=SC2086  # The libraries are words.
+  unpack_packages "$work/out/root" nginx $libraries ||
+    give_up "no nginx: nginx and its libraries cannot be had"
+  write_library_wrapper "$work/out/nginx" usr/sbin/nginx
   version=$("$work/out/nginx" -v 2>&1) || fail "the unpacked nginx does not run here; its output:" "$version"
   rm -rf "$target"
   mv "$work/out" "$target"

@@ -18,39 +18,20 @@ give_up() {
   fail "$1" "Install Valkey or Redis with the package manager of this system and run this again, or set VALKEY to the path of the server"
 }
 
-# write_wrapper FILE: writes the program whose path is printed.
-write_wrapper() {
-  cat >"$1" <<'WRAPPER'
-#!/bin/sh
-# Starts the unpacked server with the libraries beside it. Made by scripts/get-valkey.sh.
-here=$(dirname -- "$(readlink -f -- "$0")")
-LD_LIBRARY_PATH=$(find "$here/root" -name '*.so.*' -exec dirname {} + | sort -u | tr '\n' ':')
-export LD_LIBRARY_PATH
-for server in valkey-server redis-server; do
-  [ ! -e "$here/root/usr/bin/$server" ] || exec "$here/root/usr/bin/$server" "$@"
-done
-WRAPPER
-  chmod +x "$1"
-}
-
 unpack_debian_packages() {
-  local suite
-  suite=$(system_suite) || give_up "no server: VALKEY is not set, none is installed, and no package can be had"
+  local suite name=redis libraries version
   need_space "$cache_dir" 100 "unpacking a server"
   make_work_dir get-valkey
-  read_suite "$suite" || give_up "no server: VALKEY is not set, none is installed, and no package can be had"
+  { suite=$(system_suite) && read_suite "$suite"; } ||
+    give_up "no server: VALKEY is not set, none is installed, and no package can be had"
   # Debian 13 has Valkey; older releases have Redis. The program is in the package of tools.
-  local name=redis libraries
   [[ -z $(apt-cache --config-file="$private_apt_config" search --names-only '^valkey-server$') ]] || name=valkey
-  # Their names have numbers that differ between releases.
-  libraries=$(apt-cache --config-file="$private_apt_config" depends "$name-tools" |
-    awk '$1 == "Depends:" && $2 ~ /^lib/ && $2 != "libc6" { print $2 }')
+  libraries=$(libraries_of "$name-tools")
   say "getting $name from Debian $suite ..."
   # shellcheck disable=SC2086  # The libraries are words.
   unpack_packages "$work/out/root" "$name-server" "$name-tools" $libraries ||
     give_up "no server: $name and its libraries cannot be had"
-  write_wrapper "$work/out/server"
-  local version
+  write_library_wrapper "$work/out/server" "usr/bin/$name-server"
   version=$("$work/out/server" --version 2>&1) || fail "the unpacked server does not run here; its output:" "$version"
   rm -rf "$target"
   mv "$work/out" "$target"
