@@ -25,11 +25,10 @@ give_up() {
 
 unpack_pebble() {
   local suite
-  suite=$(system_suite) || give_up "no Pebble: PEBBLE is not set, none is installed, and no package can be had"
   need_space "$cache_dir" 100 "unpacking Pebble"
   make_work_dir get-pebble
-  say "getting Pebble from Debian $suite ..."
-  { read_suite "$suite" && unpack_packages "$work/out" pebble; } ||
+  say "getting Pebble from Debian ..."
+  { suite=$(system_suite) && read_suite "$suite" && unpack_packages "$work/out" pebble; } ||
     give_up "no Pebble: PEBBLE is not set, none is installed, and its package cannot be had"
   has_helper "$work/out/usr/bin/pebble" || fail "the package pebble does not contain pebble-challtestsrv"
   "$work/out/usr/bin/pebble" -help >/dev/null 2>&1 || fail "the unpacked Pebble does not run here"
