@@ -173,6 +173,21 @@ libraries_of() {
     awk '$1 == "Depends:" && $2 ~ /^(lib|zlib)/ && $2 != "libc6" { print $2 }'
 }
 
+# Sets $lib_dir to the folder of libraries in Debian's packages for this machine, and $loader to the path of the loader in the
+# package of libc. Says why and fails if it does not know them.
+find_loader() {
+  local arch
+  have dpkg || { say "dpkg is missing"; return 1; }
+  arch=$(dpkg --print-architecture)
+  # The scripts that source this file use them.
+  # shellcheck disable=SC2034
+  case $arch in
+  amd64) lib_dir=usr/lib/x86_64-linux-gnu loader=usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 ;;
+  arm64) lib_dir=usr/lib/aarch64-linux-gnu loader=usr/lib/aarch64-linux-gnu/ld-linux-aarch64.so.1 ;;
+  *) say "the loader of Debian's packages for $arch is not known here"; return 1 ;;
+  esac
+}
+
 # write_library_wrapper FILE PROGRAM: writes a program that starts an unpacked one with the libraries beside it. PROGRAM is its
 # path in the folder "root" beside FILE.
 write_library_wrapper() {

@@ -51,16 +51,8 @@ WRAPPER
 }
 
 unpack_debian_packages() {
-  have dpkg || give_up "no llama-server: LLAMA_SERVER is not set, none is on PATH, and this is no Debian: dpkg is missing"
-  local arch lib_dir loader_name
-  arch=$(dpkg --print-architecture)
-  case $arch in
-  amd64) lib_dir=usr/lib/x86_64-linux-gnu loader_name=ld-linux-x86-64.so.2 ;;
-  arm64) lib_dir=usr/lib/aarch64-linux-gnu loader_name=ld-linux-aarch64.so.1 ;;
-  *) give_up "no llama-server, and this script does not know Debian's packages for $arch" ;;
-  esac
-  local loader=$lib_dir/$loader_name
-
+  local lib_dir loader
+  find_loader || give_up "no llama-server: LLAMA_SERVER is not set, none is on PATH, and no package can be had"
   need_space "$cache_dir" 500 "unpacking llama.cpp"
   make_work_dir get-llama-server
   say "getting llama.cpp from Debian $suite ..."

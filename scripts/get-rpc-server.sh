@@ -30,7 +30,7 @@ here=\$(dirname -- "\$(readlink -f -- "\$0")")
 llama=\$here/../llama-server/root
 lib=\$llama/$lib_dir
 export GGML_BACKEND_PATH="\$here/root/$3"
-exec "\$llama/$lib_dir/$loader_name" --library-path "\$lib:\$lib/llama" "$2" "\$@"
+exec "\$llama/$loader" --library-path "\$lib:\$lib/llama" "$2" "\$@"
 WRAPPER
   chmod +x "$1"
 }
@@ -38,14 +38,8 @@ WRAPPER
 unpack_debian_packages() {
   [[ -x $llama/root/usr/bin/llama-server ]] || give_up "no rpc-server: llama-server is not Debian's, unpacked by get-llama-server.sh"
 
-  local arch lib_dir loader_name
-  arch=$(dpkg --print-architecture)
-  case $arch in
-  amd64) lib_dir=usr/lib/x86_64-linux-gnu loader_name=ld-linux-x86-64.so.2 ;;
-  arm64) lib_dir=usr/lib/aarch64-linux-gnu loader_name=ld-linux-aarch64.so.1 ;;
-  *) give_up "no rpc-server, and this script does not know Debian's packages for $arch" ;;
-  esac
-
+  local lib_dir loader
+  find_loader || give_up "no rpc-server: LLAMAGATE_TEST_RPC is not set, and no package can be had"
   make_work_dir get-rpc-server
   say "getting rpc-server from Debian $suite ..."
   { read_suite "$suite" && unpack_packages "$work/out/root" llama.cpp-tools-extra libggml0-backend-rpc; } ||
