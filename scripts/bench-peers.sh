@@ -37,10 +37,9 @@ fi
 
 # install NAME: makes the environment of a peer, unless it is there in these versions.
 install() {
-  local requirements=$repo_root/benches/peers/$1-requirements.txt folder=$cache_dir/bench-peers/$1 digest
-  digest=$(sha256_of "$requirements")
+  local requirements=$repo_root/benches/peers/$1-requirements.txt folder=$cache_dir/bench-peers/$1
   # The lists are complete: without --no-deps pip would install more.
-  up_to_date "$folder/requirements.stamp" "$digest" || make_venv "$folder" "$requirements" "$digest" --no-deps
+  has_packages "$folder" "$requirements" || make_venv "$folder" "$requirements" --no-deps
 }
 
 lock bench-peers

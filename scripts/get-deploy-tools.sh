@@ -11,13 +11,12 @@ set -euo pipefail
 
 requirements=$repo_root/tests/deploy/requirements.txt
 venv=$cache_dir/deploy
-digest=$(sha256_of "$requirements")
 
-if ! up_to_date "$venv/requirements.stamp" "$digest"; then
+if ! has_packages "$venv" "$requirements"; then
   lock get-deploy-tools
   # Another run may have made it while this one waited.
-  if ! up_to_date "$venv/requirements.stamp" "$digest"; then
-    make_venv "$venv" "$requirements" "$digest" --only-binary :all:
+  if ! has_packages "$venv" "$requirements"; then
+    make_venv "$venv" "$requirements" --only-binary :all:
     # Helm's package has its library three times, in place of links: 85 MB each.
     for library in "$venv"/lib/python3*/site-packages/helm_python/lib/libhelm_c.so.*.*; do
       ln -f "$library" "${library%.so.*}.so"

@@ -20,28 +20,35 @@ set -euo pipefail
 # shellcheck source=scripts/python.sh
 . "$(dirname "$0")/python.sh"
 
-requirements=$repo_root/tests/clients/requirements.txt
-litellm_requirements=$repo_root/tests/clients/litellm-requirements.txt
+# Environments of Python in .cache; each has a list of packages.
+environments=(venv litellm runpod ollama retrieval)
 generator=$repo_root/tests/models/make_tiny_models.py
 qwen3_generator=$repo_root/tests/models/make_tiny_qwen3.py
-runpod_requirements=$repo_root/tests/clients/runpod-requirements.txt
-ollama_requirements=$repo_root/tests/clients/ollama-requirements.txt
-retrieval_requirements=$repo_root/tests/clients/retrieval-requirements.txt
 node_list=$repo_root/tests/clients/node
-venv=$cache_dir/venv
-litellm=$cache_dir/litellm
-runpod=$cache_dir/runpod
-ollama=$cache_dir/ollama
-retrieval=$cache_dir/retrieval
 node=$cache_dir/node
 models=$cache_dir/models
 models_stamp=$models/tiny-models.stamp
-venv_stamp=$venv/requirements.stamp
-litellm_stamp=$litellm/requirements.stamp
-runpod_stamp=$runpod/requirements.stamp
-ollama_stamp=$ollama/requirements.stamp
-retrieval_stamp=$retrieval/requirements.stamp
 node_stamp=$node/package-lock.stamp
+
+# list_of ENVIRONMENT: prints the path of its list.
+list_of() {
+  case $1 in
+  venv) printf '%s\n' "$repo_root/tests/clients/requirements.txt" ;;
+  *) printf '%s\n' "$repo_root/tests/clients/$1-requirements.txt" ;;
+  esac
+}
+
+has_environment() {
+  has_packages "$cache_dir/$1" "$(list_of "$1")"
+}
+
+make_environment() {
+  case $1 in
+  # These lists are complete: without --no-deps pip would install more.
+  litellm | runpod | retrieval) make_venv "$cache_dir/$1" "$(list_of "$1")" --no-deps ;;
+  *) make_venv "$cache_dir/$1" "$(list_of "$1")" ;;
+  esac
+}
 
 # make_node DIGEST
 make_node() {
@@ -69,7 +76,7 @@ make_models() {
   make_work_dir get-test-models
   local script
   for script in "$generator" "$qwen3_generator"; do
-    "$venv/bin/python" "$script" "$work" >&2 || fail "$script failed"
+    "$cache_dir/venv/bin/python" "$script" "$work" >&2 || fail "$script failed"
   done
   rm -f "$models_stamp"
   mv "$work"/*.gguf "$models"
@@ -78,34 +85,24 @@ make_models() {
   printf '%s\n' "$1" >"$models_stamp"
 }
 
-venv_digest=$(sha256_of "$requirements")
-litellm_digest=$(sha256_of "$litellm_requirements")
-runpod_digest=$(sha256_of "$runpod_requirements")
-ollama_digest=$(sha256_of "$ollama_requirements")
-retrieval_digest=$(sha256_of "$retrieval_requirements")
 node_digest=$(sha256_of "$node_list/package-lock.json")
 # The models also depend on the version of gguf.
-models_digest=$(sha256_of "$generator")-$(sha256_of "$qwen3_generator")-$venv_digest
+models_digest=$(sha256_of "$generator")-$(sha256_of "$qwen3_generator")-$(sha256_of "$(list_of venv)")
 
 complete() {
-  up_to_date "$venv_stamp" "$venv_digest" && up_to_date "$litellm_stamp" "$litellm_digest" &&
-    up_to_date "$runpod_stamp" "$runpod_digest" && up_to_date "$ollama_stamp" "$ollama_digest" &&
-    up_to_date "$retrieval_stamp" "$retrieval_digest" && up_to_date "$node_stamp" "$node_digest" &&
-    up_to_date "$models_stamp" "$models_digest"
+  local name
+  for name in "${environments[@]}"; do
+    has_environment "$name" || return
+  done
+  up_to_date "$node_stamp" "$node_digest" && up_to_date "$models_stamp" "$models_digest"
 }
 
 if ! complete; then
   lock get-test-models
   # Another run may have made them while this one waited.
-  up_to_date "$venv_stamp" "$venv_digest" || make_venv "$venv" "$requirements" "$venv_digest"
-  # These lists are complete: without --no-deps pip would install more.
-  up_to_date "$litellm_stamp" "$litellm_digest" ||
-    make_venv "$litellm" "$litellm_requirements" "$litellm_digest" --no-deps
-  up_to_date "$runpod_stamp" "$runpod_digest" ||
-    make_venv "$runpod" "$runpod_requirements" "$runpod_digest" --no-deps
-  up_to_date "$ollama_stamp" "$ollama_digest" || make_venv "$ollama" "$ollama_requirements" "$ollama_digest"
-  up_to_date "$retrieval_stamp" "$retrieval_digest" ||
-    make_venv "$retrieval" "$retrieval_requirements" "$retrieval_digest" --no-deps
+  for name in "${environments[@]}"; do
+    has_environment "$name" || make_environment "$name"
+  done
   up_to_date "$node_stamp" "$node_digest" || make_node "$node_digest"
   up_to_date "$models_stamp" "$models_digest" || make_models "$models_digest"
 fi

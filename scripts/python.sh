@@ -6,10 +6,16 @@ up_to_date() {
   [[ -f $1 && $(<"$1") == "$2" ]]
 }
 
-# make_venv FOLDER REQUIREMENTS DIGEST [PIP-OPTION...]: makes an environment with the packages of a list.
+# has_packages FOLDER REQUIREMENTS: whether an environment was made with the packages of this list.
+has_packages() {
+  up_to_date "$1/requirements.stamp" "$(sha256_of "$2")"
+}
+
+# make_venv FOLDER REQUIREMENTS [PIP-OPTION...]: makes an environment with the packages of a list.
 make_venv() {
-  local venv=$1 requirements=$2 digest=$3
-  shift 3
+  local venv=$1 requirements=$2 digest
+  shift 2
+  digest=$(sha256_of "$requirements")
   have python3 || fail "python3 (3.11 or newer) is needed, and it is not on PATH"
   python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "Python 3.11 or newer is needed; python3 is $(python3 -V 2>&1)"
@@ -33,12 +39,11 @@ make_venv() {
 
 # Prints the folder of the programs that make packages, of packaging/requirements.txt.
 get_packaging_tools() {
-  local requirements=$repo_root/packaging/requirements.txt venv=$cache_dir/packaging digest
-  digest=$(sha256_of "$requirements")
-  if ! up_to_date "$venv/requirements.stamp" "$digest"; then
+  local requirements=$repo_root/packaging/requirements.txt venv=$cache_dir/packaging
+  if ! has_packages "$venv" "$requirements"; then
     lock packaging-tools
-    up_to_date "$venv/requirements.stamp" "$digest" ||
-      make_venv "$venv" "$requirements" "$digest" --only-binary :all:
+    # Another run may have made it while this one waited.
+    has_packages "$venv" "$requirements" || make_venv "$venv" "$requirements" --only-binary :all:
   fi
   printf '%s\n' "$venv"
 }
