@@ -97,7 +97,7 @@ private_apt() {
   apt-get --config-file="$private_apt_config" --quiet=2 "$@"
 }
 
-# install_missing PACKAGE...: installs those of these packages that this system lacks. Needs root.
+# install_missing PACKAGE...: installs those of these packages that this system lacks. Says why and fails if it cannot. Needs root.
 install_missing() {
   local missing=() package
   for package in "$@"; do
@@ -105,10 +105,11 @@ install_missing() {
   done
   if ((${#missing[@]} > 0)); then
     say "installing with apt: ${missing[*]} ..."
+    local install=(env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}")
     # The first try usually works; it fails if the package lists are too old.
-    apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
-      { apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}" >/dev/null; } ||
-      fail "apt could not install ${missing[*]}"
+    "${install[@]}" >/dev/null 2>&1 ||
+      { apt-get update --quiet=2 >&2 && "${install[@]}" >/dev/null; } ||
+      { say "apt could not install ${missing[*]}"; return 1; }
   fi
 }
 

@@ -7,6 +7,8 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/debian.sh
+. "$(dirname "$0")/debian.sh"
 
 # The browser, and letters for it.
 packages=(chromium fonts-dejavu-core)
@@ -21,10 +23,7 @@ if ! find_program CHROMIUM "${names[@]}"; then
   ((EUID == 0)) || give_up "no Chromium: CHROMIUM is not set, none is installed, and only root may install one"
   need_space / 700 "installing Chromium"
   lock get-chromium
-  say "installing Chromium ..."
-  DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${packages[@]}" >&2 ||
-    { apt-get update >&2 && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${packages[@]}" >&2; } ||
-    give_up "apt-get could not install Chromium"
+  install_missing "${packages[@]}" || give_up "no Chromium: CHROMIUM is not set, none is installed, and its package cannot be had"
   find_program CHROMIUM "${names[@]}" || give_up "apt-get has installed Chromium, and it is not on PATH"
 fi
 printf '%s\n' "$program"
