@@ -40,7 +40,7 @@ lock build-packages
 packaging=$(get_packaging_tools)
 make_work_dir build-packages
 stage=$work/stage
-VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+VERSION=$(crate_version)
 # The same input gives the same packages.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 0)
 export ARCH VERSION SOURCE_DATE_EPOCH

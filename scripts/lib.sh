@@ -24,6 +24,11 @@ fail() {
   exit 1
 }
 
+# Prints the version in Cargo.toml.
+crate_version() {
+  sed -n 's/^version = "\(.*\)"/\1/p' "$repo_root/Cargo.toml" | head -n 1
+}
+
 have() {
   command -v "$1" >/dev/null 2>&1
 }

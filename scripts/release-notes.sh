@@ -9,7 +9,7 @@ cd "$repo_root"
 
 (($# == 1)) || fail "the tag is missing" "scripts/release-notes.sh v1.2.3"
 tag=$1
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+version=$(crate_version)
 [[ $tag == "v$version" ]] || fail "the tag is $tag, but Cargo.toml has version $version"
 # The lines from the heading of the version to the next heading.
 notes=$(awk -v heading="## [$version]" '

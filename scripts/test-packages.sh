@@ -40,7 +40,7 @@ mode_of() { inside stat --format '%U:%G %a' "$1"; }
 
 the_files_are_there() {
   local version
-  version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+  version=$(crate_version)
   check "$1: llamagate runs" is "llamagate $version" inside llamagate --version
   check "$1: keyctl runs" is "keyctl $version" inside keyctl --version
   check "$1: only root reads the settings" is "root:root 600" mode_of /etc/llamagate/llamagate.env
