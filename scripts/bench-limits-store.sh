@@ -8,6 +8,8 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/bench.sh
+. "$(dirname "$0")/bench.sh"
 cd "$repo_root"
 
 requests=${1:-5000}
@@ -16,8 +18,7 @@ program=${LLAMAGATE:-target/release/llamagate}
 store=$(scripts/get-valkey.sh)
 lock bench-limits-store
 make_work_dir bench-limits-store
-started=()
-trap 'kill "${started[@]}" 2>/dev/null; rm -rf "$work"' EXIT
+trap 'stop_started; rm -rf "$work"' EXIT
 
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 "$store" --port "$port" --bind 127.0.0.1 --save "" --dir "$work" >"$work/store.log" &
@@ -25,31 +26,16 @@ started+=($!)
 printf 'bench:bench-secret-0123456789:1000000000\n' >"$work/keys.txt"
 chmod 600 "$work/keys.txt"
 
-# start NAME [VARIABLE=VALUE...]: starts a gateway without a model, and waits until it listens.
-start() {
-  local name=$1
-  shift
-  mkdir -p "$work/$name"
-  env "$@" DATA_DIR="$work/$name" AUTH_KEYS_FILE="$work/keys.txt" HOST=127.0.0.1 PORT=0 PORT_HEALTH=0 MOCK_BACKEND=true \
-    PORT_FILE="$work/$name.port" HF_HUB_OFFLINE=true "$program" serve >"$work/$name.log" 2>&1 &
-  started+=($!)
-  for _ in {1..200}; do
-    [[ ! -s $work/$name.port ]] || return 0
-    sleep 0.1
-  done
-  fail "the gateway did not start; its output:" "$(<"$work/$name.log")"
-}
-
-start alone
-start shared LIMITS_STORE="valkey://127.0.0.1:$port/0" LIMITS_STORE_TIMEOUT=1000
-is_shared() { grep -q 'are shared with other replicas' "$work/shared.log"; }
+start_gateway "$work/alone" AUTH_KEYS_FILE="$work/keys.txt"
+start_gateway "$work/shared" AUTH_KEYS_FILE="$work/keys.txt" LIMITS_STORE="valkey://127.0.0.1:$port/0" LIMITS_STORE_TIMEOUT=1000
+is_shared() { grep -q 'are shared with other replicas' "$work/shared/log"; }
 for _ in {1..100}; do
   ! is_shared || break
   sleep 0.1
 done
-is_shared || fail "the gateway shares no limits with $store; its output:" "$(<"$work/shared.log")"
+is_shared || fail "the gateway shares no limits with $store; its output:" "$(<"$work/shared/log")"
 
-python3 - "$requests" "$(<"$work/alone.port")" "$(<"$work/shared.port")" <<'PYTHON'
+python3 - "$requests" "$(<"$work/alone/port")" "$(<"$work/shared/port")" <<'PYTHON'
 import http.client, statistics, sys, time
 
 requests, ports = int(sys.argv[1]), sys.argv[2:]

@@ -6,40 +6,22 @@
 #
 # Needs curl and openssl. The figures are of this machine; compare only those of one run.
 set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/bench.sh
+. "$(dirname "$0")/bench.sh"
 
-program=${1:-target/release/llamagate}
+program=${1:-$repo_root/target/release/llamagate}
 requests=${2:-20000}
 readonly handshake_seconds=5
 
 for command in curl openssl; do
-  command -v "$command" >/dev/null || { echo "bench-tls.sh: $command is missing" >&2; exit 1; }
+  have "$command" || fail "$command is missing"
 done
-[[ -x $program ]] || { echo "bench-tls.sh: $program is missing: cargo build --release" >&2; exit 1; }
+[[ -x $program ]] || fail "$program is missing" "build it: cargo build --release --bin llamagate"
 
 folder=$(mktemp -d)
-pids=()
-stop() {
-  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-  wait 2>/dev/null || true
-  rm -rf "$folder"
-}
-trap stop EXIT
-
-# start NAME [VARIABLE=VALUE...]: starts a gateway with a data folder of this name, and waits until it listens.
-start() {
-  local data=$folder/$1
-  shift
-  mkdir "$data"
-  env -i PATH="$PATH" HOME="$data" DATA_DIR="$data" HOST=127.0.0.1 PORT=0 PORT_HEALTH=0 PORT_FILE="$data/.port" \
-    MOCK_BACKEND=true AUTH_ENABLED=false LOG_TO_FILE=false "$@" "$program" serve >"$data/log" 2>&1 &
-  pids+=($!)
-  for _ in {1..200}; do
-    [[ -s $data/.port ]] && return
-    sleep 0.05
-  done
-  cat "$data/log" >&2
-  exit 1
-}
+trap 'stop_started; rm -rf "$folder"' EXIT
 
 # cpu_ticks PID: prints the CPU time that a process has used, in ticks of the kernel.
 cpu_ticks() {
@@ -62,14 +44,14 @@ measure() {
     'BEGIN { printf "%-12s %6.1f microseconds of CPU a request\n", name, ticks / hz / requests * 1e6 }'
 }
 
-start plain
-start secure TLS_SELF_SIGNED=true
-plain=http://127.0.0.1:$(<"$folder/plain/.port")
-secure=127.0.0.1:$(<"$folder/secure/.port")
+start_gateway "$folder/plain" AUTH_ENABLED=false
+start_gateway "$folder/secure" AUTH_ENABLED=false TLS_SELF_SIGNED=true
+plain=http://127.0.0.1:$(<"$folder/plain/port")
+secure=127.0.0.1:$(<"$folder/secure/port")
 certificate=$folder/secure/tls/self-signed.pem
 
-measure 'plain HTTP' "${pids[0]}" "$plain" --http1.1
-measure 'HTTPS' "${pids[1]}" "https://$secure" --http1.1 --cacert "$certificate"
+measure 'plain HTTP' "${started[0]}" "$plain" --http1.1
+measure 'HTTPS' "${started[1]}" "https://$secure" --http1.1 --cacert "$certificate"
 for version in -tls1_3 -tls1_2; do
   printf 'handshakes with %s: ' "${version#-}"
   openssl s_time -connect "$secure" -new "$version" -time "$handshake_seconds" -CAfile "$certificate" 2>/dev/null |
