@@ -13,9 +13,11 @@ cd "$repo_root"
 have cargo || fail "cargo is missing" "install Rust from https://rustup.rs"
 
 export RUSTC_WORKSPACE_WRAPPER=$repo_root/scripts/portable-rustc.sh
-export LLAMA_SERVER=${LLAMA_SERVER:-$(scripts/get-llama-server.sh)}
-export LLAMAGATE_TEST_MODELS=${LLAMAGATE_TEST_MODELS:-$(scripts/get-test-models.sh)}
-export LLAMAGATE_TEST_SMOLLM=${LLAMAGATE_TEST_SMOLLM:-$(scripts/get-model.sh)}
+# Not in the export itself, which would hide that a script has failed.
+LLAMA_SERVER=$(scripts/get-llama-server.sh)
+LLAMAGATE_TEST_MODELS=${LLAMAGATE_TEST_MODELS:-$(scripts/get-test-models.sh)}
+LLAMAGATE_TEST_SMOLLM=${LLAMAGATE_TEST_SMOLLM:-$(scripts/get-model.sh)}
+export LLAMA_SERVER LLAMAGATE_TEST_MODELS LLAMAGATE_TEST_SMOLLM
 
 if (($# > 0)); then
   exec cargo test --locked --test it -- "$@"
