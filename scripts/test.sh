@@ -76,6 +76,18 @@ start_fetching() {
   set +m
 }
 
+# get_if_possible VARIABLE SCRIPT WITHOUT: exports what the script prints under that name; if it fails, says in the summary what
+# the run goes without.
+get_if_possible() {
+  local found
+  if found=$("scripts/$2" 2>/dev/null); then
+    export "$1=$found"
+  else
+    unset "$1"
+    summary+=("skipped         $3 (scripts/$2 says why)")
+  fi
+}
+
 get_test_programs() {
   local fetched=0
   wait "$fetching" || fetched=$?
@@ -97,24 +109,9 @@ get_test_programs() {
   export LLAMA_SERVER LLAMAGATE_TEST_MODELS LLAMAGATE_TEST_SMOLLM LLAMAGATE_TEST_PYTHON LLAMAGATE_TEST_LITELLM
   export LLAMAGATE_TEST_RUNPOD LLAMAGATE_TEST_NGINX LLAMAGATE_TEST_OLLAMA LLAMAGATE_TEST_RETRIEVAL
   export LLAMAGATE_TEST_NODE LLAMAGATE_TEST_VALKEY
-  if LLAMAGATE_TEST_CHROMIUM=$(scripts/get-chromium.sh 2>/dev/null); then
-    export LLAMAGATE_TEST_CHROMIUM
-  else
-    unset LLAMAGATE_TEST_CHROMIUM
-    summary+=("skipped         the page in a browser: there is no Chromium (scripts/get-chromium.sh says why)")
-  fi
-  if LLAMAGATE_TEST_RPC=$(scripts/get-rpc-server.sh 2>/dev/null); then
-    export LLAMAGATE_TEST_RPC
-  else
-    unset LLAMAGATE_TEST_RPC
-    summary+=("skipped         models on several machines: there is no rpc-server (scripts/get-rpc-server.sh says why)")
-  fi
-  if LLAMAGATE_TEST_PEBBLE=$(scripts/get-pebble.sh 2>/dev/null); then
-    export LLAMAGATE_TEST_PEBBLE
-  else
-    unset LLAMAGATE_TEST_PEBBLE
-    summary+=("skipped         certificates of a real CA: there is no Pebble (scripts/get-pebble.sh says why)")
-  fi
+  get_if_possible LLAMAGATE_TEST_CHROMIUM get-chromium.sh "the page in a browser: there is no Chromium"
+  get_if_possible LLAMAGATE_TEST_RPC get-rpc-server.sh "models on several machines: there is no rpc-server"
+  get_if_possible LLAMAGATE_TEST_PEBBLE get-pebble.sh "certificates of a real CA: there is no Pebble"
   if deploy_tools=$(scripts/get-deploy-tools.sh 2>/dev/null); then
     export LLAMAGATE_TEST_DEPLOY=$deploy_tools/bin/python
   else
