@@ -40,7 +40,7 @@ unpack_pebble() {
 if ! found=$(type -P pebble) || ! has_helper "$found"; then
   found=
 fi
-get_program PEBBLE get-pebble "$target/usr/bin/pebble" unpack_pebble ${found:+"$found"}
+get_program PEBBLE get-pebble "$target/usr/bin/pebble" unpack_pebble "$found"
 has_helper "$program" || fail "there is no pebble-challtestsrv beside PEBBLE=$program" \
   "put it there, or unset PEBBLE: Debian's package pebble has both"
 printf '%s\n' "$program"
