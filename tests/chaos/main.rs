@@ -108,7 +108,7 @@ fn no_part_of_it_breaks_another_with_the_real_llama_server() {
     run_lane(
         "no_part_of_it_breaks_another_with_the_real_llama_server",
         faults,
-        "CHAOS_REAL_FAULTS",
+        ("CHAOS_REAL_FAULTS", "faults"),
         everything::run_real,
     );
 }
@@ -116,22 +116,28 @@ fn no_part_of_it_breaks_another_with_the_real_llama_server() {
 #[test]
 fn nothing_grows_under_mixed_traffic() {
     let seconds = number("SOAK_SECONDS").unwrap_or(SHORT_SOAK);
-    run_lane("nothing_grows_under_mixed_traffic", seconds, "SOAK_SECONDS", everything::soak);
+    let unit = ("SOAK_SECONDS", "seconds of traffic");
+    run_lane("nothing_grows_under_mixed_traffic", seconds, unit, everything::soak);
 }
 
 /// Runs a lane of another kind.
 fn run_alone(test: &str, short: u64, lane: fn(Random, usize) -> Result<String, String>) {
-    run_lane(test, number("CHAOS_FAULTS").unwrap_or(short), "CHAOS_FAULTS", lane);
+    run_lane(test, number("CHAOS_FAULTS").unwrap_or(short), ("CHAOS_FAULTS", "faults"), lane);
 }
 
-/// Runs a lane with this many faults, of which this variable is the number.
-fn run_lane(test: &str, faults: u64, variable: &str, lane: fn(Random, usize) -> Result<String, String>) {
+/// Runs a lane for this much: the variable that says how much, and what it counts.
+fn run_lane(
+    test: &str,
+    amount: u64,
+    (variable, counted): (&str, &str),
+    lane: fn(Random, usize) -> Result<String, String>,
+) {
     let seed = seed();
-    let replay = format!("CHAOS_SEED={seed} {variable}={faults} cargo test --test chaos {test} -- --nocapture");
+    let replay = format!("CHAOS_SEED={seed} {variable}={amount} cargo test --test chaos {test} -- --nocapture");
     println!("chaos: {replay}");
     let begin = Instant::now();
-    match lane(Random::new(seed, 1), faults as usize) {
-        Ok(report) => println!("{test}: {report}\nchaos: {faults} faults in {:.1?}", begin.elapsed()),
+    match lane(Random::new(seed, 1), amount as usize) {
+        Ok(report) => println!("{test}: {report}\nchaos: {amount} {counted} in {:.1?}", begin.elapsed()),
         Err(problem) => panic!("{problem}\n{}\nreplay: {replay}", problem.lines().next().unwrap_or("")),
     }
 }
