@@ -12,7 +12,7 @@ use super::shared_limits::{
 use super::support::{
     certificates::TestIssuer,
     gateway::{Gateway, LIMITED, USER},
-    valkey::{SlowProxy, Valkey},
+    valkey::Valkey,
     wait::{READY, SOON, eventually},
 };
 
@@ -56,15 +56,15 @@ fn a_store_that_goes_away_leaves_each_replica_its_own_limits_until_it_is_back() 
 #[test]
 fn requests_that_were_refused_while_holds_were_renewed_kept_a_place() {
     let store = Valkey::start();
-    let proxy = SlowProxy::start(store.port);
+    let (proxy, through_proxy) = store.behind_proxy();
     let hold = |url: &str| with_key(url, "max_concurrent=1").script(json!({"hold_requests": [CHAT]}));
     let one = hold(&store.url()).start_ready();
-    let other = hold(&format!("redis://127.0.0.1:{}/0", proxy.port)).start_ready();
+    let other = hold(&through_proxy).start_ready();
     wait_shared(&one);
     wait_shared(&other);
     let mut running = one.client_with(SECRET).begin("POST", CHAT, chat(json!({})).to_string().as_bytes()).unwrap();
     one.journal().wait_for_requests(CHAT, 1);
-    proxy.delay(Duration::from_millis(500));
+    proxy.delay_answers(Duration::from_millis(500));
     for _ in 0..8 {
         assert_refused(&complete(&other, 1), "rate_limit_exceeded");
     }
@@ -111,11 +111,10 @@ fn a_store_that_cannot_be_reached_at_the_start_does_not_stop_it() {
 #[test]
 fn a_slow_store_is_waited_for_briefly_and_then_not_at_all() {
     let store = Valkey::start();
-    let proxy = SlowProxy::start(store.port);
-    let url = format!("redis://127.0.0.1:{}/0", proxy.port);
+    let (proxy, url) = store.behind_proxy();
     let gateway = replica(&url).set("LIMITS_STORE_TIMEOUT", 200).start_ready();
     wait_shared(&gateway);
-    proxy.delay(Duration::from_secs(1));
+    proxy.delay_answers(Duration::from_secs(1));
     let slow = || metric(&gateway, "llamagate_limits_store_fallbacks_total{reason=\"slow\"}");
     // Each core gives up after three in a row. One of them must get three of these requests, and then not all can be slow.
     let most = 3 * count_of_machine().get();
@@ -124,7 +123,7 @@ fn a_slow_store_is_waited_for_briefly_and_then_not_at_all() {
     }
     assert!(slow() >= 3.0 && slow() <= most as f64, "{} of {} were slow", slow(), most + 2);
     wait_alone(&gateway);
-    proxy.delay(Duration::ZERO);
+    proxy.delay_answers(Duration::ZERO);
     wait_shared(&gateway);
     let before = fallbacks(&gateway);
     assert_served(&ask(&gateway, USER));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::support::{
     client::Response,
     gateway::{Builder, Gateway, LIMITED, USER},
-    valkey::{SlowProxy, Valkey},
+    valkey::Valkey,
     wait::{ANSWERS, READY, SOON, eventually},
 };
 
@@ -149,10 +149,10 @@ fn a_request_that_is_refused_later_costs_nothing_at_any_replica() {
 #[test]
 fn a_client_that_leaves_while_the_store_is_asked_gets_nothing_back_that_was_not_taken() {
     let store = Valkey::start();
-    let proxy = SlowProxy::start(store.port);
+    let (proxy, through_proxy) = store.behind_proxy();
     let keys = format!("team:{SECRET}:2 max_concurrent=5\nadmin:{ADMIN_LINE}\n");
     let one = replica(&store.url()).keys(&keys).start_ready();
-    let other = replica(&format!("redis://127.0.0.1:{}/0", proxy.port)).keys(&keys).start_ready();
+    let other = replica(&through_proxy).keys(&keys).start_ready();
     wait_shared(&one);
     wait_shared(&other);
     assert_served(&ask(&one, SECRET));
@@ -161,7 +161,7 @@ fn a_client_that_leaves_while_the_store_is_asked_gets_nothing_back_that_was_not_
     let bucket = |name: &str| field(&store, "llamagate:{team}:requests", name);
     let (before, calls) = ((bucket("at"), bucket("used")), store.script_calls());
     // The store refuses, but its answer does not arrive.
-    proxy.delay(ANSWERS);
+    proxy.delay_answers(ANSWERS);
     let left = other.client_with(SECRET).begin("POST", CHAT, chat(json!({})).to_string().as_bytes()).unwrap();
     eventually("the store is asked", SOON, || store.script_calls() > calls);
     drop(left);

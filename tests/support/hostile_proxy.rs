@@ -1,5 +1,5 @@
-//! A TCP proxy that does to the bytes between two programs what a bad network does: it passes them on in small pieces or in
-//! large ones, ends or resets the connection between two of them, closes one half, or keeps them for itself.
+//! A TCP proxy that does to the bytes between two programs what a bad network does: it passes them on in small pieces, in
+//! large ones or late, ends or resets the connection between two of them, closes one half, or keeps them for itself.
 //!
 //! Bytes of a TCP connection are neither doubled nor reordered for programs, whatever happens to its packets;
 //! `scripts/test-network.sh` does that to packets.
@@ -60,6 +60,8 @@ pub(crate) struct HostileProxy {
 struct Shared {
     server: SocketAddr,
     troubles: Mutex<Troubles>,
+    /// How long each piece of an answer is held back.
+    delay: Arc<Mutex<Duration>>,
     connections: Mutex<Vec<Weak<Pair>>>,
     accepted: AtomicUsize,
     has_ended: AtomicBool,
@@ -104,6 +106,7 @@ impl HostileProxy {
         let shared = Arc::new(Shared {
             server,
             troubles: Mutex::new(troubles),
+            delay: Arc::default(),
             connections: Mutex::default(),
             accepted: AtomicUsize::new(0),
             has_ended: AtomicBool::new(false),
@@ -129,6 +132,11 @@ impl HostileProxy {
     /// Sets what happens to the connections that follow.
     pub(crate) fn set_troubles(&self, troubles: Troubles) {
         *self.shared.troubles.lock().unwrap() = troubles;
+    }
+
+    /// Holds each piece of an answer back for this time from now on, on the connections that there are too.
+    pub(crate) fn delay_answers(&self, delay: Duration) {
+        *self.shared.delay.lock().unwrap() = delay;
     }
 
     /// Returns how many connections were made so far.
@@ -164,13 +172,13 @@ impl Shared {
             let mut connections = self.connections.lock().unwrap();
             connections.retain(|pair| pair.strong_count() > 0);
             let Troubles { to_server, to_client, spares_gets } = *self.troubles.lock().unwrap();
-            let (there, back) = (Arc::clone(&pair), Arc::clone(&pair));
+            let (there, back, delay) = (Arc::clone(&pair), Arc::clone(&pair), Arc::clone(&self.delay));
             thread::spawn(move || {
                 // Before a byte of the request is passed on, and so before one of the response is.
                 there.is_spared.store(spares_gets && there.begins_with_get(), Ordering::SeqCst);
-                there.pass(&there.client, &there.server, to_server);
+                there.pass(&there.client, &there.server, to_server, || Duration::ZERO);
             });
-            thread::spawn(move || back.pass(&back.server, &back.client, to_client));
+            thread::spawn(move || back.pass(&back.server, &back.client, to_client, || *delay.lock().unwrap()));
             // Not held here: a reset is sent when the last holder closes.
             connections.push(Arc::downgrade(&pair));
         }
@@ -184,8 +192,8 @@ impl Pair {
         self.client.peek(&mut first).is_ok_and(|count| count == first.len() && first == *b"GET ")
     }
 
-    /// Passes bytes on until the connection ends.
-    fn pass(&self, mut from: &TcpStream, mut to: &TcpStream, trouble: Trouble) {
+    /// Passes bytes on until the connection ends, each piece after a delay.
+    fn pass(&self, mut from: &TcpStream, mut to: &TcpStream, trouble: Trouble, delay: impl Fn() -> Duration) {
         let (mut passed, mut buffer) = (0, vec![0; 64 * 1024]);
         loop {
             let count = match from.read(&mut buffer) {
@@ -204,6 +212,7 @@ impl Pair {
                 }
                 let _ = from.set_read_timeout(None);
             }
+            thread::sleep(delay());
             let piece = if let Trouble::Pieces(size) = trouble { size } else { bytes.len() };
             let room = match trouble {
                 Trouble::CutAfter(most)

@@ -1,22 +1,16 @@
-//! A Valkey or Redis server of a test, and a proxy that makes it slow.
+//! A Valkey or Redis server of a test.
 
 use std::{
-    io::{Read, Write},
-    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpListener},
     path::Path,
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-    time::Duration,
 };
 
 use tempfile::TempDir;
 
 use super::{
     gateway::valkey,
+    hostile_proxy::{HostileProxy, Troubles},
     process::Process,
     wait::{STARTS, eventually_some},
 };
@@ -96,6 +90,13 @@ impl Valkey {
         }
     }
 
+    /// Starts a proxy in front of it. Returns the proxy, and LIMITS_STORE for the way through it.
+    pub(crate) fn behind_proxy(&self) -> (HostileProxy, String) {
+        let proxy = HostileProxy::start(&format!("tcp://127.0.0.1:{}", self.port), Troubles::NONE);
+        let url = format!("redis://{}/0", proxy.address());
+        (proxy, url)
+    }
+
     pub(crate) fn connect(&self) -> redis::Connection {
         let url = self.url().replace("valkey://", "redis://");
         redis::Client::open(url).and_then(|client| client.get_connection()).expect("the server is there")
@@ -125,51 +126,4 @@ impl Valkey {
         };
         keys.into_iter().map(kept).collect()
     }
-}
-
-/// A proxy in front of a server, whose answers arrive late.
-pub(crate) struct SlowProxy {
-    pub(crate) port: u16,
-    delay_ms: Arc<AtomicU64>,
-}
-
-impl SlowProxy {
-    /// Starts a proxy in front of this port, which delays nothing yet.
-    pub(crate) fn start(server: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = listener.local_addr().expect("it is bound").port();
-        let delay_ms = Arc::new(AtomicU64::new(0));
-        let delay = Arc::clone(&delay_ms);
-        // Ends with the process of the tests.
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) else { continue };
-                let (from_client, to_client) = (client.try_clone().expect("a socket"), client);
-                let (from_server, to_server) = (server.try_clone().expect("a socket"), server);
-                let delay = Arc::clone(&delay);
-                thread::spawn(move || copy(from_client, to_server, || Duration::ZERO));
-                thread::spawn(move || {
-                    copy(from_server, to_client, || Duration::from_millis(delay.load(Ordering::SeqCst)))
-                });
-            }
-        });
-        Self { port, delay_ms }
-    }
-
-    /// Delays each piece of an answer by this time.
-    pub(crate) fn delay(&self, delay: Duration) {
-        self.delay_ms.store(delay.as_millis() as u64, Ordering::SeqCst);
-    }
-}
-
-fn copy(mut from: TcpStream, mut to: TcpStream, delay: impl Fn() -> Duration) {
-    let _ = to.set_nodelay(true);
-    let mut piece = [0; 65536];
-    while let Ok(length @ 1..) = from.read(&mut piece) {
-        thread::sleep(delay());
-        if to.write_all(&piece[..length]).is_err() {
-            break;
-        }
-    }
-    let _ = (to.shutdown(Shutdown::Both), from.shutdown(Shutdown::Both));
 }
