@@ -42,6 +42,35 @@ pub(super) fn with_ca(ca: &AcmeServer, folder: &Path) -> Builder {
         .set("TLS_ACME_RETRY", "100ms")
 }
 
+/// Returns the same settings of a gateway that keeps its state in this folder, for the next one or for one beside it. It has
+/// no ledger, of which each service needs its own.
+pub(super) fn with_kept(ca: &AcmeServer, folder: &Path) -> Builder {
+    with_ca(ca, folder).set("DATA_DIR", folder.display()).set("USAGE_DB", "off")
+}
+
+/// Starts a gateway, and has the CA look at its challenges and at those of no gateway before it.
+#[track_caller]
+pub(super) fn start_looked_at(ca: &AcmeServer, builder: Builder) -> Gateway {
+    ca.look_nowhere();
+    let gateway = builder.start();
+    ca.look_at(gateway.url());
+    gateway
+}
+
+/// Starts a gateway, and waits until the CA has issued it a certificate.
+#[track_caller]
+pub(super) fn start_issued(ca: &AcmeServer, builder: Builder) -> Gateway {
+    let gateway = start_looked_at(ca, builder);
+    wait_issued(&gateway, 1.0);
+    gateway
+}
+
+/// Stops a gateway, which must end well.
+#[track_caller]
+pub(super) fn stop(mut gateway: Gateway) {
+    assert_eq!(gateway.stop().code(), Some(0));
+}
+
 /// Returns the value of a metric that begins a line so; 0 if there is none.
 pub(super) fn metric(gateway: &Gateway, line: &str) -> f64 {
     let text = gateway.health().header("Accept", "text/plain").get("/metrics").text();
@@ -160,19 +189,17 @@ fn a_certificate_for_all_names_comes_from_the_ca_and_clients_are_served_meanwhil
 #[test]
 fn a_restart_uses_what_is_kept_and_asks_the_ca_for_nothing() {
     let (ca, folder) = (AcmeServer::start(), tempfile::tempdir().unwrap());
-    let start = || with_ca(&ca, folder.path()).set("DATA_DIR", folder.path().display()).start();
-    let mut gateway = start();
-    ca.look_at(gateway.url());
-    wait_issued(&gateway, 1.0);
+    let builder = || with_kept(&ca, folder.path());
+    let gateway = start_issued(&ca, builder());
     let shown = shown_certificate(gateway.url());
-    assert_eq!(gateway.stop().code(), Some(0));
+    stop(gateway);
     // As processes leave them that were killed, with keys.
     let drafts = [".certificate.pem.0011223344556677.new", ".account.json.0011223344556677.new"];
     let drafts = drafts.map(|name| ca_folder(folder.path()).join(name));
     drafts.iter().for_each(|draft| fs::write(draft, "half a key").unwrap());
     ca.set_faults(AcmeFaults { is_away: Some((503, "closed")), ..AcmeFaults::default() });
     let asked = ca.count("/directory");
-    let gateway = start();
+    let gateway = builder().start();
     assert_eq!(shown_certificate(gateway.url()), shown, "from the first handshake on");
     eventually("the CA is asked what it offers", ANSWERS, || ca.count("/directory") > asked);
     assert!(!drafts.iter().any(|draft| draft.exists()), "no key is left");
@@ -239,10 +266,7 @@ fn names_that_a_reload_changes_are_ordered_and_the_certificate_of_before_is_show
 #[test]
 fn two_gateways_with_one_data_folder_order_once() {
     let (ca, folder) = (AcmeServer::start(), tempfile::tempdir().unwrap());
-    let start = || {
-        let data = folder.path().display().to_string();
-        with_ca(&ca, folder.path()).set_all(&[("DATA_DIR", &data), ("USAGE_DB", "off")]).start()
-    };
+    let start = || with_kept(&ca, folder.path()).start();
     let first = start();
     eventually("the first one orders", ANSWERS, || ca.orders().len() == 1);
     let second = start();
@@ -258,23 +282,18 @@ fn two_gateways_with_one_data_folder_order_once() {
 #[test]
 fn two_gateways_with_one_data_folder_order_once_when_the_ca_advises_it() {
     let (ca, folder) = (AcmeServer::start(), tempfile::tempdir().unwrap());
-    let start = || {
-        let data = folder.path().display().to_string();
-        with_ca(&ca, folder.path()).set_all(&[("DATA_DIR", &data), ("USAGE_DB", "off")]).start()
-    };
+    let builder = || with_kept(&ca, folder.path());
     let later = (40 * 86_400, 41 * 86_400);
     ca.set_window(later);
-    let mut gateway = start();
-    ca.look_at(gateway.url());
-    wait_issued(&gateway, 1.0);
+    let gateway = start_issued(&ca, builder());
     eventually("the CA is asked for advice", ANSWERS, || ca.count_advice() == 1);
     let shown = shown_certificate(gateway.url());
-    assert_eq!(gateway.stop().code(), Some(0));
+    stop(gateway);
     ca.look_nowhere();
     ca.set_window((-20, -10));
-    let first = start();
+    let first = builder().start();
     eventually("the first one orders", ANSWERS, || ca.orders().len() == 2);
-    let second = start();
+    let second = builder().start();
     eventually("both know that it is due", ANSWERS, || ca.count_advice() == 3);
     ca.set_window(later);
     ca.look_at(first.url());
@@ -313,22 +332,18 @@ fn a_connection_of_the_ca_carries_no_request_and_other_clients_get_no_challenge(
 fn the_account_is_bound_and_its_contacts_follow_the_setting() {
     let (ca, folder) = (AcmeServer::start(), tempfile::tempdir().unwrap());
     ca.require_binding("kid-1", b"a key of sixteen");
-    let start = |contact: &str| {
-        with_ca(&ca, folder.path())
-            .set("DATA_DIR", folder.path().display())
+    let builder = |contact: &str| {
+        with_kept(&ca, folder.path())
             .set_all(&[("TLS_ACME_EAB_KID", "kid-1"), ("TLS_ACME_EAB_HMAC_KEY", "YSBrZXkgb2Ygc2l4dGVlbg")])
             .set("TLS_ACME_CONTACT", contact)
-            .start()
     };
-    let mut gateway = start("a@example.org");
-    ca.look_at(gateway.url());
-    wait_issued(&gateway, 1.0);
+    let gateway = start_issued(&ca, builder("a@example.org"));
     assert_eq!(ca.accounts()[0].binding.as_deref(), Some("kid-1"));
     assert!(!gateway.output().contains("YSBrZXk"));
-    assert_eq!(gateway.stop().code(), Some(0));
+    stop(gateway);
     // They are told with the next order.
     fs::remove_file(ca_folder(folder.path()).join("certificate.pem")).unwrap();
-    let _gateway = start("a@example.org,b@example.org");
+    let _gateway = builder("a@example.org,b@example.org").start();
     let expected = ["mailto:a@example.org", "mailto:b@example.org"].map(str::to_owned);
     eventually("the CA knows the new one", ANSWERS, || ca.accounts()[0].contacts == expected);
     assert_eq!(ca.accounts().len(), 1);
@@ -339,15 +354,10 @@ fn a_certificate_is_renewed_when_the_ca_says_so() {
     let (ca, folder) = (AcmeServer::start(), tempfile::tempdir().unwrap());
     // Later than the certificate that is due: the bound of the program counts. Then a window in the past.
     ca.set_window((40 * 86_400, 41 * 86_400));
-    let start = || with_ca(&ca, folder.path()).set("DATA_DIR", folder.path().display()).start();
-    let mut gateway = start();
-    ca.look_at(gateway.url());
-    wait_issued(&gateway, 1.0);
-    assert_eq!(gateway.stop().code(), Some(0));
+    let builder = || with_kept(&ca, folder.path());
+    stop(start_issued(&ca, builder()));
     ca.set_window((-20, -10));
-    let gateway = start();
-    ca.look_at(gateway.url());
-    wait_issued(&gateway, 1.0);
+    let _gateway = start_issued(&ca, builder());
     let replaced: Vec<_> = ca.orders().into_iter().map(|order| order.replaces.is_some()).collect();
     assert_eq!(replaced[..2], [false, true], "the second one names the first");
     assert_eq!(ca.mistakes(), [""; 0]);
@@ -356,21 +366,14 @@ fn a_certificate_is_renewed_when_the_ca_says_so() {
 #[test]
 fn another_ca_has_a_folder_of_its_own_and_the_one_of_before_is_found_again() {
     let (first, second, folder) = (AcmeServer::start(), AcmeServer::start(), tempfile::tempdir().unwrap());
-    let (of_first, of_second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let start = |ca: &AcmeServer, of_ca: &Path| {
-        let gateway = with_ca(ca, of_ca).set("DATA_DIR", folder.path().display()).start();
-        ca.look_at(gateway.url());
-        gateway
-    };
-    let mut gateway = start(&first, of_first.path());
-    wait_issued(&gateway, 1.0);
+    let builder = |ca: &AcmeServer| with_kept(ca, folder.path());
+    let gateway = start_issued(&first, builder(&first));
     let shown = shown_certificate(gateway.url());
-    assert_eq!(gateway.stop().code(), Some(0));
-    let mut gateway = start(&second, of_second.path());
-    wait_issued(&gateway, 1.0);
+    stop(gateway);
+    let gateway = start_issued(&second, builder(&second));
     assert_eq!(ping_as(gateway.url(), NAME, second.issuer().client_config(None)).unwrap(), "HTTP/1.1 200 OK");
-    assert_eq!(gateway.stop().code(), Some(0));
-    let gateway = start(&first, of_first.path());
+    stop(gateway);
+    let gateway = start_looked_at(&first, builder(&first));
     assert_eq!((shown_certificate(gateway.url()), first.orders().len()), (shown, 1));
 }
 

@@ -6,7 +6,10 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{
-    acme::{CHAT, NAME, body, ca_folder, metric, orders, ping_as, shown_names, wait_issued, with_ca},
+    acme::{
+        CHAT, NAME, body, ca_folder, metric, orders, ping_as, shown_names, start_issued, start_looked_at, stop,
+        wait_issued, with_ca, with_kept,
+    },
     service_commands::free_port,
     support::{
         acme::{AcmeFaults, AcmeServer, BadCertificate, DUE, LONG},
@@ -152,17 +155,11 @@ fn a_nonce_that_is_refused_twice_and_an_account_that_is_forgotten_are_got_over()
 fn a_certificate_is_renewed_although_the_account_that_ordered_it_is_lost() {
     let (ca, folder) = (AcmeServer::start(), tempfile::tempdir().unwrap());
     ca.set_window((40 * 86_400, 41 * 86_400));
-    let start = || with_ca(&ca, folder.path()).set("DATA_DIR", folder.path().display()).start();
-    let mut gateway = start();
-    ca.look_at(gateway.url());
-    wait_issued(&gateway, 1.0);
-    assert_eq!(gateway.stop().code(), Some(0));
-    ca.look_nowhere();
+    let builder = || with_kept(&ca, folder.path());
+    stop(start_issued(&ca, builder()));
     ca.forget_accounts();
     ca.set_window((-20, -10));
-    let gateway = start();
-    ca.look_at(gateway.url());
-    wait_issued(&gateway, 1.0);
+    let gateway = start_issued(&ca, builder());
     assert_eq!(orders(&gateway, "failed"), 0.0);
     assert!(ca.orders()[1].replaces.is_none(), "it is an order like the first one");
 }
@@ -182,15 +179,7 @@ fn an_endless_wait_in_the_middle_of_an_order_does_not_hold_it_up() {
 #[test]
 fn two_gateways_with_one_data_folder_and_other_names_do_not_order_in_turns() {
     let (ca, folder) = (AcmeServer::start(), tempfile::tempdir().unwrap());
-    let start = |name: &str| {
-        let data = folder.path().display().to_string();
-        let settings = [("DATA_DIR", &*data), ("USAGE_DB", "off"), ("TLS_ACME_DOMAINS", name)];
-        ca.look_nowhere();
-        let gateway = with_ca(&ca, folder.path()).set_all(&settings).start();
-        ca.look_at(gateway.url());
-        wait_issued(&gateway, 1.0);
-        gateway
-    };
+    let start = |name: &str| start_issued(&ca, with_kept(&ca, folder.path()).set("TLS_ACME_DOMAINS", name));
     let first = start(NAME);
     let second = start("other.example.org");
     let warnings = || first.health().get("/health").json()["warnings"].to_string();
@@ -204,20 +193,11 @@ fn two_gateways_with_one_data_folder_and_other_names_do_not_order_in_turns() {
 #[test]
 fn contacts_that_the_ca_does_not_take_do_not_hold_an_order_up() {
     let (ca, folder) = (AcmeServer::start(), tempfile::tempdir().unwrap());
-    let start = |contact: &str| {
-        ca.look_nowhere();
-        let builder = with_ca(&ca, folder.path()).set("DATA_DIR", folder.path().display());
-        let gateway = builder.set("TLS_ACME_CONTACT", contact).start();
-        ca.look_at(gateway.url());
-        gateway
-    };
-    let mut gateway = start("a@example.org");
-    wait_issued(&gateway, 1.0);
-    assert_eq!(gateway.stop().code(), Some(0));
+    let builder = |contact: &str| with_kept(&ca, folder.path()).set("TLS_ACME_CONTACT", contact);
+    stop(start_issued(&ca, builder("a@example.org")));
     fs::remove_file(ca_folder(folder.path()).join("certificate.pem")).unwrap();
     ca.set_faults(AcmeFaults { refuses_contacts: true, ..AcmeFaults::default() });
-    let gateway = start("b@example.org");
-    wait_issued(&gateway, 1.0);
+    let gateway = start_issued(&ca, builder("b@example.org"));
     eventually("the log tells it", ANSWERS, || gateway.output().contains("the CA does not take these addresses"));
     assert_eq!(orders(&gateway, "failed"), 0.0);
 }
@@ -225,15 +205,8 @@ fn contacts_that_the_ca_does_not_take_do_not_hold_an_order_up() {
 #[test]
 fn kept_files_that_are_damaged_are_got_again_and_ones_that_cannot_be_read_fail_the_start() {
     let (ca, folder) = (AcmeServer::start(), tempfile::tempdir().unwrap());
-    let builder = || with_ca(&ca, folder.path()).set("DATA_DIR", folder.path().display());
-    let start = || {
-        ca.look_nowhere();
-        let gateway = builder().start();
-        ca.look_at(gateway.url());
-        wait_issued(&gateway, 1.0);
-        gateway
-    };
-    assert_eq!(start().stop().code(), Some(0));
+    let builder = || with_kept(&ca, folder.path());
+    stop(start_issued(&ca, builder()));
     let kept = ca_folder(folder.path());
     let pair = kept.join("certificate.pem");
     // The last two are good JSON, and no account all the same.
@@ -254,9 +227,9 @@ fn kept_files_that_are_damaged_are_got_again_and_ones_that_cannot_be_read_fail_t
         if file == "account.json" {
             fs::remove_file(&pair).unwrap();
         }
-        let mut gateway = start();
+        let gateway = start_issued(&ca, builder());
         eventually("the log tells it", ANSWERS, || gateway.output().contains("another one is"));
-        assert_eq!(gateway.stop().code(), Some(0));
+        stop(gateway);
     }
     assert_eq!((ca.orders().len(), ca.accounts().len()), (6, 4));
     fs::remove_file(&pair).unwrap();
@@ -274,8 +247,7 @@ fn nothing_is_ordered_that_could_not_be_kept() {
     fs::create_dir(folder.path().join("tls")).unwrap();
     // It leads to no folder, and none can be made in its place.
     symlink(folder.path().join("none"), folder.path().join("tls/acme")).unwrap();
-    let gateway = with_ca(&ca, folder.path()).set("DATA_DIR", folder.path().display()).start();
-    ca.look_at(gateway.url());
+    let gateway = start_looked_at(&ca, with_kept(&ca, folder.path()));
     eventually("it fails", ANSWERS, || orders(&gateway, "failed") >= 2.0);
     eventually("the log tells it", ANSWERS, || gateway.output().contains("it cannot be written"));
     let warnings = gateway.health().get("/health").json()["warnings"].to_string();
