@@ -7,8 +7,12 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
+use super::acme::{NAME, ping_as, start_issued, with_ca};
 use super::support::{
-    gateway::{Gateway, USER},
+    acme::AcmeServer,
+    certificates::TestIssuer,
+    client_program::{run_client, script},
+    gateway::{Gateway, USER, python},
     terminal::Terminal,
 };
 
@@ -127,4 +131,45 @@ fn what_cannot_be_changed_is_left_as_it_is() {
     assert_eq!(unknown.status.code(), Some(1), "{unknown:?}");
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("404 model_not_found"), "{unknown:?}");
     assert!(!home.path().join(".aider.conf.yml").exists());
+}
+
+/// Regression: the file with the key of such a certificate was printed as what agents must trust.
+#[test]
+fn with_a_certificate_of_a_ca_an_agent_is_pointed_at_its_name_and_told_to_trust_the_ca() {
+    let (ca, folder, home) = (AcmeServer::start(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let builder = with_ca(&ca, folder.path()).set("TLS_ACME_DOMAINS", format!("{NAME},localhost"));
+    let gateway = start_issued(&ca, builder);
+    gateway.wait_ready();
+    let path = home.path().join(".claude/settings.json");
+
+    // The service is found by its address, for which the certificate is not.
+    let refused = launch(&gateway, home.path(), &["claude", "--yes"]);
+    assert_eq!((refused.status.code(), refused.stdout.len()), (Some(78), 0), "{refused:?}");
+    let advice = format!("is for {NAME}, and agents take it for no other: give --url https://{NAME}, with the port");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains(&advice), "{refused:?}");
+
+    let url = gateway.url().replace("127.0.0.1", "localhost");
+    let other = TestIssuer::new("another CA").write_root(home.path()).display().to_string();
+    let refused = launch(&gateway, home.path(), &["claude", "--yes", "--url", &url, "--cacert", &other]);
+    assert_eq!(refused.status.code(), Some(69), "{refused:?}");
+    assert!(!path.exists(), "nothing is written of a service that may be another one");
+
+    let root = ca.write_root(folder.path());
+    let written = launch(&gateway, home.path(), &["claude", "--yes", "--url", &url, "--cacert", &root]);
+    assert!(written.status.success(), "{written:?}");
+    let expected = format!(
+        "{} is written. Start it: claude\n\
+         It must trust the certificate: export NODE_EXTRA_CA_CERTS={root} SSL_CERT_FILE={root}\n\
+         It reads the key from the environment: export LLAMAGATE_KEY=...\n",
+        path.display()
+    );
+    assert_eq!(String::from_utf8_lossy(&written.stdout), expected);
+    let settings: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    assert_eq!(settings["env"]["ANTHROPIC_BASE_URL"], json!(url));
+
+    // What is printed suffices for the service: its certificate is of the CA, and clients that trust the file are served.
+    assert_eq!(ping_as(&url, "localhost", ca.issuer().client_config(None)).unwrap(), "HTTP/1.1 200 OK");
+    let mut client = Command::new(python());
+    client.arg(script("https_client.py")).args([&format!("{url}/v1"), USER]);
+    run_client(client.env("SSL_CERT_FILE", &root));
 }
