@@ -24,8 +24,22 @@ const NOT_FOUND: i32 = 127;
 
 /// Returns the signal, also if llama-server is started by a script that reports it as an exit code.
 pub(super) fn signal(evidence: &Evidence) -> Option<Signal> {
-    let of_shell = evidence.code.map(|code| code.saturating_sub(SHELL_SIGNAL)).filter(|number| *number > 0);
-    Signal::try_from(evidence.signal.or(of_shell)?).ok()
+    signal_of(evidence.code, evidence.signal)
+}
+
+fn signal_of(code: Option<i32>, signal: Option<i32>) -> Option<Signal> {
+    let of_shell = code.map(|code| code.saturating_sub(SHELL_SIGNAL)).filter(|number| *number > 0);
+    Signal::try_from(signal.or(of_shell)?).ok()
+}
+
+/// Whether another program or an operator ended the process that has ended with this exit code or signal, so that no request
+/// can have caused it: by a signal that asks programs to end, which llama-server follows with exit code 0, or by SIGKILL. A
+/// SIGKILL that may be the kernel's, because memory ran out, may be due to a request.
+pub(in crate::worker) fn is_ended_from_outside(code: Option<i32>, signal: Option<i32>, memory: OomKill) -> bool {
+    match signal_of(code, signal) {
+        Some(Signal::SIGKILL) => memory == OomKill::No,
+        signal => code == Some(0) || is_termination_request(signal),
+    }
 }
 
 /// Whether the signal is one that asks a program to end.

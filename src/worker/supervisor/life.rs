@@ -25,6 +25,7 @@ use crate::telemetry::log::{CLOCK, queued_writer};
 use crate::worker::bounds::LOG_PUMP_GRACE;
 use crate::worker::demand::{Demand, DemandChange};
 use crate::worker::diagnosis::diagnose;
+use crate::worker::diagnosis::ending::is_ended_from_outside;
 use crate::worker::diagnosis::evidence::{Evidence, KillReason};
 use crate::worker::diagnosis::gpu_use::{GPU_TOPIC, NO_GPU_WARNING, says_no_gpu};
 use crate::worker::endpoint::Endpoint;
@@ -185,17 +186,25 @@ impl Owner {
             self.demand.set_autostart();
         }
         life.reservation.mark_leaving();
+        let memory = OomKill::between(&life.oom_kills, &here::oom_counters());
+        let (code, signal) = status.as_ref().map_or((None, None), |status| code_and_signal(*status));
+        let is_from_outside = match killed {
+            Some(KillReason::PeerLost) => life.peers.is_network_broken(),
+            Some(_) => false,
+            None => is_ended_from_outside(code, signal, memory),
+        };
         // The endpoint is closed before anything that may take long, so that requests in flight fail at once and
         // waiting requests go to the next process.
         self.crash_key = match killed {
+            _ if is_from_outside => {
+                life.endpoint.close();
+                None
+            }
             // Only the requests that it failed to compute become suspects, not those in flight.
             Some(KillReason::CannotCompute) => life.endpoint.record_compute_failure(),
             // It may hang on a request that was given up before, so these become suspects too.
             Some(KillReason::Hung(_) | KillReason::Mute(_) | KillReason::Silent) => life.endpoint.record_hang(),
-            Some(KillReason::PeerLost) if life.peers.is_network_broken() => {
-                life.endpoint.close();
-                None
-            }
+            Some(KillReason::Closed) => life.endpoint.record_closed_port(),
             // The end of an rpc-server accuses them too: one of them may have caused it.
             _ => life.endpoint.record_exit(),
         };
@@ -220,7 +229,6 @@ impl Owner {
         let ended = leftovers::clear(&mut life.runtime_dir, life.process.pid()).await;
         // The last lines, which name the cause, may still be in the pipe.
         let _ = tokio::time::timeout(LOG_PUMP_GRACE, life.log_pumps.join_next()).await;
-        let memory = OomKill::between(&life.oom_kills, &here::oom_counters());
         // Before other machines are looked at, which takes seconds: other models may wait for this memory.
         self.release_memory(life.reservation, ended);
         let lost_peers = self.stop.run_until_cancelled(self.lost_peers(&mut life.peers)).await.unwrap_or_default();

@@ -8,7 +8,7 @@ use std::{fs, io};
 use nix::errno::Errno;
 
 use super::cause::FailureCause;
-use super::ending::not_started;
+use super::ending::{is_ended_from_outside, not_started};
 use super::evidence::KillReason;
 use super::*;
 use crate::os::oom_kills::OomKill;
@@ -190,11 +190,15 @@ fn tail(lines: &[impl AsRef<str>]) -> LogTail {
     tail
 }
 
-fn evidence(tail: &LogTail, exit: ExitKind) -> Evidence<'_> {
-    let (code, signal) = match exit {
+fn code_and_signal(exit: ExitKind) -> (Option<i32>, Option<i32>) {
+    match exit {
         Code(code) => (Some(code), None),
         Signal(signal) => (None, Some(signal)),
-    };
+    }
+}
+
+fn evidence(tail: &LogTail, exit: ExitKind) -> Evidence<'_> {
+    let (code, signal) = code_and_signal(exit);
     let (memory, is_rpc_server) = (OomKill::No, false);
     Evidence { is_rpc_server, code, signal, tail, has_served: false, killed: None, memory, lost_peers: &[] }
 }
@@ -252,6 +256,34 @@ fn a_kill_is_explained_by_the_oom_counters_of_the_kernel() {
     // A script that starts llama-server reports the signal as a code.
     let memory = OomKill::InGroup { limit_mib: None };
     assert_eq!(diagnose(&Evidence { memory, ..evidence(&empty, Code(137)) }).cause, FailureCause::OutOfHostMemory);
+}
+
+#[test]
+fn an_end_is_from_outside_only_if_no_request_can_have_caused_it() {
+    let in_group = OomKill::InGroup { limit_mib: Some(4096) };
+    for (exit, memory, expected) in [
+        (Signal(15), OomKill::No, true),
+        (Signal(2), in_group, true),
+        (Code(0), OomKill::NotKnown, true),
+        (Signal(9), OomKill::No, true),
+        (Signal(9), in_group, false),
+        (Signal(9), OomKill::OnMachine, false),
+        (Signal(9), OomKill::NotKnown, false),
+        // A script that starts llama-server reports the signal as a code.
+        (Code(143), OomKill::No, true),
+        (Code(137), OomKill::No, true),
+        (Code(137), in_group, false),
+        (Code(1), OomKill::No, false),
+        (Signal(4), OomKill::No, false),
+        (Signal(6), OomKill::No, false),
+        (Code(134), OomKill::No, false),
+        (Signal(11), OomKill::No, false),
+        (Signal(31), OomKill::No, false),
+    ] {
+        let (code, signal) = code_and_signal(exit);
+        assert_eq!(is_ended_from_outside(code, signal, memory), expected, "{exit:?} {memory:?}");
+    }
+    assert!(!is_ended_from_outside(None, None, OomKill::No), "its exit status is unknown");
 }
 
 #[test]
