@@ -50,6 +50,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Returns the files that llama-server loads besides the model: its projector, its adapters and its draft model.
+    pub(super) fn files_beside(&self) -> impl Iterator<Item = &Path> {
+        let CompanionFiles { adapters, draft, .. } = &self.companions;
+        let adapters = adapters.iter().map(|(path, _)| path);
+        self.projector.iter().chain(adapters).chain(draft).map(PathBuf::as_path)
+    }
+
     /// Returns the program's name for the model, where it differs from the id. llama-server takes a comma for the end of
     /// a name.
     pub(super) fn backend_name(&self) -> Option<String> {

@@ -16,25 +16,35 @@ use tracing::{debug, warn};
 
 use crate::file_replacement::{BY_UMASK, replace_unsynced};
 use crate::hex::hex;
+use crate::settings::catalogue::SpeculativeSetting;
 use crate::worker::bounds::{LEARNED_FILE_BYTES, LEARNED_MODELS, LEARNED_TOLERANCE};
 use crate::worker::plan::{Plan, Program};
 
 /// The format of the file. A file of another format is ignored.
 const VERSION: u32 = 1;
 
-/// What the memory of a worker depends on: program, model file, arguments and other machines, and whether it is measured on
-/// GPUs.
+/// What the memory of a worker depends on: program, model file and what goes with it, arguments and other machines, and
+/// whether it is measured on GPUs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct MemoryKey(String);
 
-/// One state of a model file.
+/// One state of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileState {
-    /// The bytes of all its parts.
+    /// Its bytes; for a model file those of all its parts.
     pub(crate) size: u64,
-    /// The modification time of its first part.
+    /// Its modification time; for a model file that of the first part.
     pub(crate) modified: Option<SystemTime>,
+}
+
+/// The states of the files that a llama-server loads.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct LoadedFiles {
+    /// That of its model file; `None` for a worker that has none.
+    pub(crate) model: Option<FileState>,
+    /// Those of [`Plan::files_beside`], in that order; `None` for a file that cannot be looked at.
+    pub(crate) beside: Vec<Option<FileState>>,
 }
 
 /// The memory that workers used, by [`MemoryKey`]. Clones share it.
@@ -66,9 +76,17 @@ struct LearnedFile {
     entries: Vec<LearnedEntry>,
 }
 
+impl FileState {
+    /// Looks at a file; `None` if that fails. Blocks on the disk.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let metadata = path.metadata().ok()?;
+        Some(Self { size: metadata.len(), modified: metadata.modified().ok() })
+    }
+}
+
 impl MemoryKey {
-    /// Returns the key of the worker with this plan. `file` is the present state of its model file, if it has one.
-    pub(crate) fn of(plan: &Plan, file: Option<FileState>, is_of_gpus: bool) -> Self {
+    /// Returns the key of the worker with this plan. `files` are the present states of the files that it loads.
+    pub(crate) fn of(plan: &Plan, files: &LoadedFiles, is_of_gpus: bool) -> Self {
         let mut hash = Sha256::new();
         let mut add = |part: &str| {
             // With its length, so that no two lists of parts are the same text.
@@ -81,14 +99,26 @@ impl MemoryKey {
                 let engine = &plan.engine;
                 add(&binary.to_string_lossy());
                 add(&path.to_string_lossy());
-                add(&format!("{file:?}"));
+                add(&format!("{:?}", files.model));
                 add(&format!("{} {} {} {:?} {kind}", engine.ctx.0, engine.parallel, engine.batch, engine.ngl));
                 add(&format!("{:?}", plan.load_mode));
                 engine.extra_args.words.iter().for_each(|argument| add(argument));
-                // What is measured is the part on this machine. Keys of models without other machines stay as they were.
+                // What is measured is the part on this machine. Keys of models without other machines stay as they were, and
+                // so do those of models without anything else that goes with them.
                 if !plan.companions.rpc.is_empty() {
                     add("rpc");
                     plan.companions.rpc.iter().for_each(|address| add(address));
+                }
+                let mut states = files.beside.iter();
+                for path in plan.files_beside() {
+                    add("beside");
+                    add(&path.to_string_lossy());
+                    add(&format!("{:?}", states.next().copied().flatten()));
+                }
+                let speculative = &plan.companions.speculative;
+                if *speculative != SpeculativeSetting::default() {
+                    add("speculative");
+                    add(&format!("{speculative:?}"));
                 }
             }
             Program::Command { argv, .. } => argv.iter().for_each(|word| add(word)),
@@ -231,6 +261,7 @@ mod tests {
     use crate::telemetry::files::{LogFolder, LogRules};
     use crate::worker::plan::{CompanionFiles, Need};
     use crate::worker::served_files::ServedFiles;
+    use std::collections::BTreeSet;
     use std::os::unix::fs::PermissionsExt;
 
     fn key(name: &str) -> MemoryKey {
@@ -248,7 +279,7 @@ mod tests {
         is_news
     }
 
-    fn plan_with(rpc: &[&str]) -> Plan {
+    fn plan_with(companions: CompanionFiles) -> Plan {
         let environment: Environment = [("MODEL_PATH", "/m.gguf")].into_iter().collect();
         let platform = crate::platform::detect(|name| environment.get(name), Path::new("/nowhere"));
         let settings = resolve(&Inputs { environment, ..Inputs::default() }, &platform).unwrap().config.settings;
@@ -260,10 +291,7 @@ mod tests {
             engine: settings.engine,
             load_mode: LoadMode::default(),
             projector: None,
-            companions: CompanionFiles {
-                rpc: rpc.iter().map(|address| (*address).to_owned()).collect(),
-                ..CompanionFiles::default()
-            },
+            companions,
             files: ServedFiles::default(),
             gives_token_vectors: false,
             environment: Vec::new(),
@@ -278,10 +306,39 @@ mod tests {
     /// The measure of a model on one machine once counted after it was divided among several, and the other way round.
     #[test]
     fn each_division_among_machines_is_measured_by_itself() {
-        let of = |rpc: &[&str]| MemoryKey::of(&plan_with(rpc), None, true);
+        let of = |rpc: &[&str]| {
+            let rpc = rpc.iter().map(|address| (*address).to_owned()).collect();
+            let plan = plan_with(CompanionFiles { rpc, ..CompanionFiles::default() });
+            MemoryKey::of(&plan, &LoadedFiles::default(), true)
+        };
         let (alone, one, two) = (of(&[]), of(&["10.0.0.2:1"]), of(&["10.0.0.2:1", "10.0.0.3:1"]));
         assert!(alone != one && one != two && alone != two);
         assert_eq!(one, of(&["10.0.0.2:1"]));
+    }
+
+    /// The measure of a model once counted after it got a draft model, an adapter or a projector, and the other way round.
+    #[test]
+    fn what_goes_with_a_model_is_measured_with_it() {
+        let of_plan = |plan: &Plan, draft: Option<FileState>| {
+            MemoryKey::of(plan, &LoadedFiles { model: None, beside: vec![draft] }, true)
+        };
+        let of = |companions: CompanionFiles| of_plan(&plan_with(companions), None);
+        let with_draft = || CompanionFiles { draft: Some("/draft.gguf".into()), ..CompanionFiles::default() };
+        let speculative = SpeculativeSetting { ctx: Some(8192), ..SpeculativeSetting::default() };
+        let with_projector = Plan { projector: Some("/p.gguf".into()), ..plan_with(CompanionFiles::default()) };
+        let replaced = FileState { size: 1, modified: None };
+        let keys = [
+            of(CompanionFiles::default()),
+            of(with_draft()),
+            of(CompanionFiles { draft: Some("/other.gguf".into()), ..CompanionFiles::default() }),
+            of(CompanionFiles { speculative, ..with_draft() }),
+            of(CompanionFiles { adapters: vec![("/adapter.gguf".into(), 1.0)], ..CompanionFiles::default() }),
+            of_plan(&with_projector, None),
+            of_plan(&plan_with(with_draft()), Some(replaced)),
+        ];
+        let distinct: BTreeSet<&MemoryKey> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len());
+        assert_eq!(keys[1], of(with_draft()));
     }
 
     #[test]

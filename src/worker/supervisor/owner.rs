@@ -24,7 +24,7 @@ use crate::worker::diagnosis::ending::not_started;
 use crate::worker::endpoint::crash_suspects::CrashSuspects;
 use crate::worker::handle::{LastExit, LocalFacts, WorkerStatus};
 use crate::worker::local_errors::shortage;
-use crate::worker::memory::learned::{FileState, MemoryKey};
+use crate::worker::memory::learned::{LoadedFiles, MemoryKey};
 use crate::worker::memory::ledger::CrowdedOut;
 use crate::worker::peers::fault::PeerLoss;
 use crate::worker::plan::Plan;
@@ -108,8 +108,8 @@ pub(super) enum LifeEnd {
     Exited(LastExit),
 }
 
-/// The result of a check of the model file.
-pub(super) type FileCheck = Result<(Option<FileState>, ServedFiles), ModelError>;
+/// The result of a check of the model file, and of a look at the other files.
+pub(super) type FileCheck = Result<(LoadedFiles, ServedFiles), ModelError>;
 
 impl Owner {
     /// Returns the current state.

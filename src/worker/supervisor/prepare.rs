@@ -2,7 +2,7 @@
 //! and the file is prefetched where `PREFETCH` is on.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::settings::values::GpuLayers;
 use crate::worker::diagnosis::model::{unfit_file, unread_file};
 use crate::worker::local_errors::shortage;
 use crate::worker::memory::budget::MemoryBudget;
-use crate::worker::memory::learned::{FileState, MemoryKey};
+use crate::worker::memory::learned::{FileState, LoadedFiles, MemoryKey};
 use crate::worker::memory::ledger::MemoryRequest;
 use crate::worker::memory::prefetch::{PrefetchOutcome, prefetch};
 use crate::worker::memory::reservation::Reservation;
@@ -48,15 +48,15 @@ impl Owner {
             Program::LlamaServer { file, .. } => Some(file.clone()),
             Program::Command { .. } | Program::RpcServer(_) => None,
         };
-        let file_state = self.check_files(file.clone()).await?;
-        self.file_size = file_state.as_ref().map(|state| state.size);
+        let loaded = self.check_files(file.clone()).await?;
+        self.file_size = loaded.model.map(|state| state.size);
         // Before the reservation: no other model has to leave for one that cannot be loaded.
         self.greet_peers().await?;
         let shared = Arc::clone(&self.shared);
         let memory = shared.memory.wait().await;
-        let key = MemoryKey::of(&self.plan, file_state, memory.budget.is_of_gpus);
+        let key = MemoryKey::of(&self.plan, &loaded, memory.budget.is_of_gpus);
         if self.memory_key.as_ref() != Some(&key) {
-            // Before its first load, and after its file was replaced.
+            // Before its first load, and after one of its files was replaced.
             self.measured_memory = memory.learned.bytes(&key);
             self.memory_key = Some(key);
         }
@@ -118,27 +118,29 @@ impl Owner {
         }
     }
 
-    /// Checks that the model file and all its parts can still be read and are GGUF files, and returns its present state.
-    /// They may have changed since the service started, as may the other files of the worker: from now on it serves those
-    /// that are there.
+    /// Checks that the model file and all its parts can still be read and are GGUF files, and returns the present states of
+    /// it and of what is loaded with it. They may have changed since the service started, as may the other files of the
+    /// worker: from now on it serves those that are there.
     ///
     /// # Errors
     ///
     /// The files are unusable, reading them takes longer than `LOAD_TIMEOUT`, or this machine is short of something.
-    async fn check_files(&mut self, file: Option<PathBuf>) -> Result<Option<FileState>, StartFailure> {
+    async fn check_files(&mut self, file: Option<PathBuf>) -> Result<LoadedFiles, StartFailure> {
         let (found, longest) = (self.plan.files.clone(), self.plan.engine.load_timeout.0);
+        let beside: Vec<PathBuf> = self.plan.files_beside().map(Path::to_owned).collect();
         let read = move || {
-            let state = file.map(|file| -> Result<_, models::ModelError> {
+            let model = file.map(|file| -> Result<_, models::ModelError> {
                 let size = models::check_readable(&file)?.size_bytes;
                 let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
                 Ok(FileState { size, modified })
             });
-            Ok((state.transpose()?, found.again()))
+            let beside = beside.iter().map(|path| FileState::of(path)).collect();
+            Ok((LoadedFiles { model: model.transpose()?, beside }, found.again()))
         };
         match self.file_check.run(read, longest).await {
-            Ok(Ok((state, files))) => {
+            Ok(Ok((loaded, files))) => {
                 self.status.send_modify(|status| status.files = files.digest());
-                Ok(state)
+                Ok(loaded)
             }
             Ok(Err(problem)) => {
                 if let Some(code) = problem.io().and_then(|error| shortage(error)) {
