@@ -1,7 +1,7 @@
 //! Limits wrong API keys by client address, so that guessing keys is slow and refusing guesses is cheap.
 //!
 //! Owns how many wrong keys an address has sent, and which addresses a key was used from. Does not look at keys itself:
-//! `auth.rs` reports each wrong key and each valid one. A missing key does not count.
+//! `auth/` reports each wrong key and each valid one. A missing key does not count.
 //!
 //! # Clients that share an address
 //! Behind a proxy all clients have the proxy's address, and one guesser there would lock out all of them. Therefore a key

@@ -1,6 +1,6 @@
 //! Admission: authentication, authorization and rate limits of API keys, and CORS.
 //!
-//! - `auth.rs`: API keys and their scopes
+//! - `auth/`: whose request it is, and what its key allows
 //! - `auth_failures.rs`: limits the wrong keys that a client address may send
 //! - `keyless.rs`: what protects a gateway without keys from web pages
 //! - `limit_names.rs`: the limits of a key as refusals name them
