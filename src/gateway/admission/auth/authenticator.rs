@@ -1,7 +1,6 @@
-//! Authenticates the caller of a request and checks what it is authorized to do.
+//! Authenticates the caller of a request.
 //!
-//! Extracts the API key from a request and looks it up in the key store. A [`Caller`] proves that this was done; only this
-//! file creates one. The key's rate limits are enforced by its [`Meter`], in `rate.rs`.
+//! Extracts the API key from a request and looks it up in the key store. A [`Caller`] proves that this was done.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -12,23 +11,19 @@ use http::HeaderMap;
 use http::request::Parts;
 use jiff::Timestamp;
 
+use super::caller::Caller;
 use crate::amount::Amount;
-use crate::fleet::ModelInfo;
 use crate::gateway::admission::auth_failures::AuthFailures;
 use crate::gateway::admission::budget::account::{AccountLimits, Use};
-use crate::gateway::admission::budget::reservation::CallerBudgets;
 use crate::gateway::admission::keyless::KeylessGuard;
-use crate::gateway::admission::people::{People, Person};
-use crate::gateway::admission::rate::{ConcurrencyPermit, Meter, Meters};
+use crate::gateway::admission::people::People;
+use crate::gateway::admission::rate::Meters;
 use crate::gateway::admission::shared::share::RequestShare;
-use crate::gateway::admission::turn::Turn;
 use crate::gateway::client_address::ClientAddress;
 use crate::gateway::credentials::offered_keys;
 use crate::gateway::routes::route::{Route, RouteAccess};
-use crate::keys::secret::Digest;
-use crate::keys::{Budget, Denied, FoundKey, Key, Priority, Scope, Store};
+use crate::keys::{Budget, Denied, FoundKey, Key, Scope, Store};
 use crate::ledger::BudgetUse;
-use crate::models::shown_name;
 use crate::refusal::Refusal;
 use crate::settings::options::Access;
 use crate::shared_limits::LimitsStore;
@@ -65,31 +60,6 @@ pub(crate) enum RequestSource {
     Client(ClientAddress),
     /// The job queue of the platform with this name, which has authenticated the caller. It may use inference only.
     Platform(&'static str),
-}
-
-/// The authenticated sender of a request. Moves into the response body, so that the key's concurrency permit is held to
-/// the end of the response.
-pub(crate) struct Caller(CallerIdentity);
-
-enum CallerIdentity {
-    /// No key was needed.
-    Anonymous,
-    /// The job queue of the platform with this name.
-    Platform(&'static str),
-    /// The owner of a key.
-    Key(AuthenticatedKey),
-}
-
-struct AuthenticatedKey {
-    key: Arc<Key>,
-    /// The digest of the secret that the request has.
-    secret: Digest,
-    meter: Meter,
-    permit: Option<ConcurrencyPermit>,
-    /// The priority of this request.
-    priority: Priority,
-    /// The person behind the key, once the request has named one.
-    person: Option<Person>,
 }
 
 impl Authenticator {
@@ -134,7 +104,7 @@ impl Authenticator {
     ) -> Result<Caller, Refusal> {
         let client = match source {
             // The platform has authenticated the caller; the job carries no key of ours.
-            RequestSource::Platform(name) => return Ok(Caller(CallerIdentity::Platform(name))),
+            RequestSource::Platform(name) => return Ok(Caller::of_platform(name)),
             RequestSource::Client(client) => client,
         };
         match (route.access, &self.keyless_guard) {
@@ -151,7 +121,7 @@ impl Authenticator {
             (_, Some(guard)) => guard.check(parts, route, client)?,
             _ => {}
         }
-        Ok(Caller(CallerIdentity::Anonymous))
+        Ok(Caller::without_key())
     }
 
     /// Authorizes a request for `/metrics` on the health port, which has no route table.
@@ -208,11 +178,10 @@ impl Authenticator {
 
     /// Sets the person behind a caller with a key. Returns the name under which the person is booked.
     pub(crate) fn set_person(&self, caller: &mut Caller, name: &str, now: Timestamp) -> Option<Arc<str>> {
-        let CallerIdentity::Key(authenticated) = &mut caller.0 else { return None };
-        let now = store_time(self.limits_store.as_ref(), now);
-        let person = self.people.find(authenticated.meter.key_id(), name, now);
+        let key = caller.meter()?.key_id();
+        let person = self.people.find(key, name, store_time(self.limits_store.as_ref(), now));
         let name = Arc::clone(&person.name);
-        authenticated.person = Some(person);
+        caller.set_person(person);
         Some(name)
     }
 
@@ -231,7 +200,7 @@ impl Authenticator {
         let store = self.keys.as_ref().ok_or(Refusal::InvalidKey)?;
         let address_check = self.auth_failures.as_ref().map_or(Ok(()), |failures| failures.check(client));
         let address_limited = |wait| Refusal::RateLimited("wrong API keys from this address", wait);
-        let FoundKey { key, secret } = match lookup_any(store, &offered, scope, now) {
+        let found = match lookup_any(store, &offered, scope, now) {
             Ok(found) => found,
             // An expired key is not a guess, so it is not counted. While the address has to wait it gets the same refusal as a
             // wrong key, which does not reveal that it was valid once.
@@ -247,7 +216,7 @@ impl Authenticator {
             }
         };
         let share = self.limits_store.as_ref().map(|store| RequestShare::new(Arc::clone(store)));
-        let meter = self.meters.meter_of(&key, self.default_rate).with_share(share);
+        let meter = self.meters.meter_of(&found.key, self.default_rate).with_share(share);
         // Clients that share an address with a guesser still get in; see `auth_failures.rs` for what that costs.
         if let Err(wait) = address_check
             && !meter.is_known_address(client)
@@ -255,8 +224,7 @@ impl Authenticator {
             return Err(address_limited(wait));
         }
         meter.remember_address(client);
-        let priority = key.priority;
-        Ok(Caller(CallerIdentity::Key(AuthenticatedKey { key, secret, meter, permit: None, priority, person: None })))
+        Ok(Caller::of_key(found, meter))
     }
 }
 
@@ -283,202 +251,4 @@ fn lookup_any(store: &Store, offered: &[&str], scope: Scope, now: Timestamp) -> 
         }
     }
     other.ok_or(denied)
-}
-
-impl Caller {
-    /// Checks that the caller has the scope that the route needs.
-    ///
-    /// # Errors
-    /// 403 when it has not.
-    pub(crate) fn check_scope(&self, route: &Route) -> Result<(), Refusal> {
-        match route.access {
-            RouteAccess::Open | RouteAccess::AnyKey => Ok(()),
-            RouteAccess::Key(scope) => self.require_scope(scope),
-            RouteAccess::Metrics => self.require_scope(Scope::Metrics),
-        }
-    }
-
-    fn require_scope(&self, scope: Scope) -> Result<(), Refusal> {
-        if self.has_scope(scope) { Ok(()) } else { Err(Refusal::ScopeRequired(scope.as_str())) }
-    }
-
-    /// Returns whether the caller may do what this scope allows.
-    pub(crate) fn has_scope(&self, scope: Scope) -> bool {
-        match &self.0 {
-            CallerIdentity::Anonymous => true,
-            CallerIdentity::Platform(_) => scope == Scope::Inference,
-            CallerIdentity::Key(authenticated) => authenticated.key.has(scope),
-        }
-    }
-
-    fn authenticated_key(&self) -> Option<&AuthenticatedKey> {
-        match &self.0 {
-            CallerIdentity::Key(authenticated) => Some(authenticated),
-            CallerIdentity::Anonymous | CallerIdentity::Platform(_) => None,
-        }
-    }
-
-    /// Returns the id of the key, or the name of the platform.
-    pub(crate) fn key_id(&self) -> Option<&str> {
-        match &self.0 {
-            CallerIdentity::Anonymous => None,
-            CallerIdentity::Platform(name) => Some(name),
-            CallerIdentity::Key(authenticated) => Some(&authenticated.key.id),
-        }
-    }
-
-    /// Returns the digest of the secret that the caller has, if it has a key.
-    pub(crate) fn secret(&self) -> Option<&Digest> {
-        self.authenticated_key().map(|authenticated| &authenticated.secret)
-    }
-
-    /// Returns the meter of the key, if the caller has one.
-    pub(crate) fn meter(&self) -> Option<&Meter> {
-        self.authenticated_key().map(|authenticated| &authenticated.meter)
-    }
-
-    /// Returns the id by which workers know the key. A platform has none: its jobs come from many callers.
-    pub(crate) fn shared_key_id(&self) -> Option<&Arc<str>> {
-        self.meter().map(Meter::key_id)
-    }
-
-    /// Returns the same caller for a call to a worker that is made for its request. It holds no permit of its own: the
-    /// request does.
-    pub(crate) fn for_call(&self) -> Self {
-        Self(match &self.0 {
-            CallerIdentity::Anonymous => CallerIdentity::Anonymous,
-            CallerIdentity::Platform(name) => CallerIdentity::Platform(name),
-            CallerIdentity::Key(AuthenticatedKey { key, secret, meter, priority, person, .. }) => {
-                CallerIdentity::Key(AuthenticatedKey {
-                    key: Arc::clone(key),
-                    secret: *secret,
-                    meter: meter.clone(),
-                    permit: None,
-                    priority: *priority,
-                    person: person.clone(),
-                })
-            }
-        })
-    }
-
-    /// Holds one of the key's concurrency permits for as long as the caller lives.
-    pub(crate) fn hold_permit(&mut self, permit: Option<ConcurrencyPermit>) {
-        if let CallerIdentity::Key(authenticated) = &mut self.0 {
-            authenticated.permit = permit;
-        }
-    }
-
-    /// Whether the caller's requests may name the person behind them.
-    pub(crate) fn trusts_user_headers(&self) -> bool {
-        self.authenticated_key().is_some_and(|authenticated| authenticated.key.trust_user_headers)
-    }
-
-    /// Lowers the priority of this request to this one, if it is higher.
-    pub(crate) fn lower_priority(&mut self, priority: Priority) {
-        if let CallerIdentity::Key(authenticated) = &mut self.0 {
-            authenticated.priority = authenticated.priority.lower(priority);
-        }
-    }
-
-    /// Returns what the key, and the person behind it, may use in a day and a month, and have used. A caller without a key
-    /// has no budget.
-    pub(crate) fn budgets(&self) -> Option<CallerBudgets> {
-        self.authenticated_key().map(|AuthenticatedKey { key, meter, person, .. }| {
-            let person = person.as_ref().map(|person| Arc::clone(&person.account));
-            let clock = meter.share().map(|share| Arc::clone(share.store()));
-            CallerBudgets::new(Arc::clone(meter.account()), person, &key.budget).with_clock(clock)
-        })
-    }
-
-    /// Checks that the budgets of the caller's key have something left.
-    ///
-    /// # Errors
-    /// [`Refusal::BudgetExceeded`].
-    pub(crate) fn check_budget(&self, now: Timestamp) -> Result<(), Refusal> {
-        match self.authenticated_key() {
-            Some(authenticated) if authenticated.key.budget != Budget::default() => {
-                self.budgets().map_or(Ok(()), |budgets| budgets.check(now))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Returns the name of the person behind the key.
-    pub(crate) fn person(&self) -> Option<&str> {
-        self.authenticated_key()?.person.as_ref().map(|person| &*person.name)
-    }
-
-    /// Returns the lines in which the caller's requests wait.
-    pub(crate) fn turn(&self) -> Turn<'_> {
-        let priority = self.authenticated_key().map_or(Priority::default(), |authenticated| authenticated.priority);
-        let person = self.person().unwrap_or_default();
-        Turn { priority, key: self.key_id().unwrap_or_default(), person }
-    }
-
-    /// Checks that the caller's key may use a model, by its id, an alias or its tier.
-    ///
-    /// # Errors
-    /// 403 when it may not.
-    pub(crate) fn check_model(&self, model: &ModelInfo) -> Result<(), Refusal> {
-        self.check_model_as(model, None)
-    }
-
-    /// Checks that the caller may use a model of this name that is not served.
-    ///
-    /// # Errors
-    /// 403 when the caller's key names its models, and this is none of them.
-    pub(crate) fn check_name(&self, name: &str) -> Result<(), Refusal> {
-        match self.authenticated_key() {
-            Some(authenticated) if !authenticated.key.may_use(std::iter::once(name)) => {
-                Err(Refusal::ModelNotAllowed(shown_name(name)))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Checks that the caller's key may use a model, or at least one of its adapters.
-    ///
-    /// # Errors
-    /// 403 when it may not.
-    pub(crate) fn check_model_or_adapter(&self, model: &ModelInfo) -> Result<(), Refusal> {
-        let refused = self.check_model(model);
-        let may_use = |adapter: &str| self.check_model_as(model, Some(&model.id_with(adapter))).is_ok();
-        if refused.is_err() && model.adapters.names().any(may_use) { Ok(()) } else { refused }
-    }
-
-    /// Checks like [`Caller::check_model`], but for a model that is a pattern the name that the request uses counts too, and
-    /// for an adapter only names with it, or the tier.
-    ///
-    /// # Errors
-    /// 403 when the caller's key may not use the model.
-    pub(crate) fn check_model_as(&self, model: &ModelInfo, asked: Option<&str>) -> Result<(), Refusal> {
-        if let Some(adapter) = asked.and_then(|asked| model.adapter_in(asked)) {
-            return self.check_adapter(model, adapter);
-        }
-        let aliases = model.aliases.iter().chain(&model.hidden_aliases).chain(&model.tier).map(String::as_str);
-        let is_match = |asked: &&str| model.pattern.as_ref().is_some_and(|pattern| pattern.has_match(asked));
-        let names = std::iter::once(model.id.as_str()).chain(aliases).chain(asked.filter(is_match));
-        match self.authenticated_key() {
-            Some(authenticated) if !authenticated.key.may_use(names) => Err(Refusal::ModelNotAllowed(model.id.clone())),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_adapter(&self, model: &ModelInfo, adapter: &str) -> Result<(), Refusal> {
-        let Some(authenticated) = self.authenticated_key() else { return Ok(()) };
-        let names: Vec<String> =
-            model.names().map(|name| format!("{name}:{adapter}")).chain(model.tier.clone()).collect();
-        match authenticated.key.may_use(names.iter().map(String::as_str)) {
-            true => Ok(()),
-            false => Err(Refusal::ModelNotAllowed(model.id_with(adapter))),
-        }
-    }
-}
-
-#[cfg(test)]
-impl Caller {
-    /// Returns a caller without a key, for tests.
-    pub(crate) fn anonymous() -> Self {
-        Self(CallerIdentity::Anonymous)
-    }
 }
