@@ -257,7 +257,7 @@ fn serve(
     let authenticator =
         Authenticator::new(ready.keys.clone(), &settings.access, is_behind_edge, &hosts, store_of_gateway);
     let operator_api = operator_api::build(context, accounts, models, &authenticator);
-    authenticator.restore(used_budgets, at);
+    authenticator.accounts().restore(used_budgets, at);
     let queues = Arc::clone(&models.queues);
     let app = AppServices {
         local_responder: operator_api::local_responder(Arc::clone(&operator_api)),

@@ -84,6 +84,7 @@ pub(crate) fn orders_in(body: &[u8]) -> usize {
 pub use accounting::recent_acts::RecentActs;
 pub use accounting::record::Accounting;
 pub use admission::auth::Authenticator;
+pub use admission::budget::accounts::KeyAccounts;
 pub use connection::handshake::SecurePort;
 pub use connection::head::HeadLimits;
 pub use connection::listen;

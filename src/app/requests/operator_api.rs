@@ -17,7 +17,7 @@ pub(in crate::app) fn build(
     models: &ModelServices,
     authenticator: &Authenticator,
 ) -> Arc<OperatorApi> {
-    let RunContext { settings, platform, .. } = context;
+    let RunContext { settings, ready, platform, .. } = context;
     let (reloader, queues, reconciler) =
         (Arc::clone(&models.reloader), Arc::clone(&models.queues), Arc::clone(&models.reconciler));
     // Workers live on the runtime that starts them. That of a request would end before them, so orders run on this one. An
@@ -34,7 +34,7 @@ pub(in crate::app) fn build(
         key_suspensions: Arc::clone(&models.key_suspensions),
         metrics: Arc::clone(&accounts.accounting.metrics),
         downloads: Arc::clone(&models.reloader.downloads),
-        budgets_left: Box::new(authenticator.budgets_left()),
+        budgets_left: Box::new(authenticator.accounts().budgets_left(ready.keys.clone())),
         reload,
         queue_counts,
         platform: platform.kind.to_string(),

@@ -55,7 +55,7 @@ impl HealthPort {
             key_suspensions: Arc::clone(suspensions),
             metrics: Arc::clone(metrics),
             downloads: Arc::clone(&downloads),
-            budgets_left: Box::new(authenticator.budgets_left()),
+            budgets_left: Box::new(authenticator.accounts().budgets_left(None)),
             reload: Box::new(|| Box::pin(async { Err("llamagate rpc reloads nothing".to_owned()) })),
             queue_counts: Box::new(|_| (0, 0)),
             platform: platform.kind.to_string(),

@@ -93,12 +93,21 @@ impl<C: Clock + Clone> Meters<C> {
     /// Returns the meter of a key. `default` is the limit of requests a minute if the key's own line sets none.
     pub(crate) fn meter_of(&self, key: &Key, default: NonZeroU32) -> Meter<C> {
         Meter {
-            usage: self.find(&key.id).unwrap_or_else(|| self.insert(&key.id)),
+            usage: self.usage_of(&key.id),
             requests: key.rate_limit.unwrap_or(default),
             tokens: key.tokens_per_minute,
             max_concurrent: key.max_concurrent,
             share: None,
         }
+    }
+
+    /// Returns what the key with this id has used of its day and its month.
+    pub(super) fn account_of(&self, id: &str) -> Arc<Account> {
+        Arc::clone(&self.usage_of(id).account)
+    }
+
+    fn usage_of(&self, id: &str) -> Arc<KeyUsage<C>> {
+        self.find(id).unwrap_or_else(|| self.insert(id))
     }
 
     fn find(&self, id: &str) -> Option<Arc<KeyUsage<C>>> {

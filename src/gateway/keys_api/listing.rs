@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::gateway::admission::auth::{Authenticator, KeyUse};
+use crate::gateway::admission::budget::accounts::{KeyAccounts, KeyUse};
 use crate::gateway::bounds::KEYS_PAGE;
 use crate::keys::list::{limits_as_json, scopes_as_json};
 use crate::keys::{Key, SERVICE_KEY_ID};
@@ -19,8 +19,8 @@ pub(super) struct Standing<'a> {
     pub(super) has_service_key: bool,
     /// The keys that are suspended, and for how long.
     pub(super) suspended: HashMap<Arc<str>, Duration>,
-    /// Knows what each key has used.
-    pub(super) authenticator: &'a Authenticator,
+    /// What each key has used.
+    pub(super) accounts: &'a KeyAccounts,
 }
 
 /// Returns the page of the keys whose names come after this one, in the order of their names. The secrets of one name are
@@ -63,7 +63,7 @@ pub(super) fn describe(secrets: &[Arc<Key>], standing: &Standing<'_>) -> Option<
                 .map(|key| json!({"expires": key.expires.map(|end| end.to_string()), "standing": state(key)}))
                 .collect(),
         ),
-        ("used", used_as_json(&standing.authenticator.used_by(current, standing.now))),
+        ("used", used_as_json(&standing.accounts.used_by(current, standing.now))),
     ];
     members.extend(more.map(|(name, value)| (name.to_owned(), value)));
     Some(members)

@@ -23,7 +23,8 @@ use http::{HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::admission::auth::{Authenticator, Caller};
+use super::admission::auth::Caller;
+use super::admission::budget::accounts::KeyAccounts;
 use super::bounds::NEW_SECRETS_PER_MINUTE;
 use super::routes::route::KeysRoute;
 use crate::fleet::KeySuspensions;
@@ -44,7 +45,7 @@ pub(super) struct KeysRequest<'a> {
     /// Its body; empty if the route has none.
     pub(super) body: &'a [u8],
     pub(super) caller: &'a Caller,
-    pub(super) authenticator: &'a Authenticator,
+    pub(super) accounts: &'a KeyAccounts,
 }
 
 /// Answers requests about keys.
@@ -189,7 +190,7 @@ impl KeysApi {
             now,
             has_service_key: edits.store().has_service_key(),
             suspended: self.suspensions.suspended().into_iter().collect(),
-            authenticator: request.authenticator,
+            accounts: request.accounts,
         }
     }
 }

@@ -89,11 +89,11 @@ impl Gateway {
     ) -> Result<Response<Bytes>, Refusal> {
         let OwnRequest { route, parts, body, caller, record } = request;
         let body = self.own_body(keys_route.has_body(), route, parts, body).await?;
-        let (id, query, authenticator) = (&id_in_path(route, parts), parts.uri.query(), &self.authenticator);
+        let (id, query, accounts) = (&id_in_path(route, parts), parts.uri.query(), self.authenticator.accounts());
         if let Some(name) = keys_api::name_in(&body).filter(|_| id.is_empty()) {
             record.set_act_target(&name);
         }
-        let request = KeysRequest { route: keys_route, id, query, body: &body, caller, authenticator };
+        let request = KeysRequest { route: keys_route, id, query, body: &body, caller, accounts };
         self.keys_api.respond(request).await
     }
 

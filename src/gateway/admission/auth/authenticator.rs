@@ -12,22 +12,18 @@ use http::request::Parts;
 use jiff::Timestamp;
 
 use super::caller::Caller;
-use crate::amount::Amount;
 use crate::gateway::admission::auth_failures::AuthFailures;
-use crate::gateway::admission::budget::account::{AccountLimits, Use};
+use crate::gateway::admission::budget::accounts::KeyAccounts;
 use crate::gateway::admission::keyless::KeylessGuard;
-use crate::gateway::admission::people::People;
 use crate::gateway::admission::rate::Meters;
 use crate::gateway::admission::shared::share::RequestShare;
 use crate::gateway::client_address::ClientAddress;
 use crate::gateway::credentials::offered_keys;
 use crate::gateway::routes::route::{Route, RouteAccess};
-use crate::keys::{Budget, Denied, FoundKey, Key, Scope, Store};
-use crate::ledger::BudgetUse;
+use crate::keys::{Denied, FoundKey, Scope, Store};
 use crate::refusal::Refusal;
 use crate::settings::options::Access;
 use crate::shared_limits::LimitsStore;
-use crate::telemetry::metrics::BudgetLabels;
 
 /// Authenticates requests.
 pub struct Authenticator {
@@ -40,17 +36,11 @@ pub struct Authenticator {
     /// `MAX_REQUESTS_PER_MINUTE`
     default_rate: NonZeroU32,
     meters: Arc<Meters>,
-    people: People,
+    accounts: KeyAccounts,
     /// `LIMITS_STORE`: where replicas share the limits of keys.
     limits_store: Option<Arc<LimitsStore>>,
     /// None where all clients share one address.
     auth_failures: Option<AuthFailures>,
-}
-
-/// What a key has used of its day and its month.
-pub(crate) struct KeyUse {
-    pub(crate) day: Use,
-    pub(crate) month: Use,
 }
 
 /// The source of a request.
@@ -77,14 +67,15 @@ impl Authenticator {
         own_hosts: &[String],
         limits_store: Option<Arc<LimitsStore>>,
     ) -> Self {
+        let meters = Arc::new(Meters::new(DefaultClock::default()));
         Self {
+            accounts: KeyAccounts::new(Arc::clone(&meters), access.max_people.get(), limits_store.clone()),
             limits_store,
             keys,
             metrics_auth_enabled: access.metrics_auth_enabled,
             keyless_guard: (!access.auth_enabled).then(|| KeylessGuard::new(access.cors_origins.clone(), own_hosts)),
             default_rate: access.max_requests_per_minute,
-            meters: Arc::new(Meters::new(DefaultClock::default())),
-            people: People::new(access.max_people.get()),
+            meters,
             auth_failures: (!is_behind_edge).then(|| AuthFailures::new(DefaultClock::default())),
         }
     }
@@ -137,19 +128,9 @@ impl Authenticator {
         }
     }
 
-    /// Returns a reader of what is left of the budgets of all keys.
-    pub fn budgets_left(&self) -> impl Fn() -> Vec<(BudgetLabels, f64)> + Send + Sync + use<> {
-        let (keys, meters, default_rate) = (self.keys.clone(), Arc::clone(&self.meters), self.default_rate);
-        let store = self.limits_store.clone();
-        move || {
-            let now = store_time(store.as_ref(), Timestamp::now());
-            let keys = keys.as_ref().map(Store::keys).unwrap_or_default().into_iter();
-            let of_key = |key: Arc<Key>| {
-                let left = meters.meter_of(&key, default_rate).account().left(&AccountLimits::of_key(&key.budget), now);
-                left.into_iter().map(move |(budget, left)| (BudgetLabels { key: key.id.clone(), budget }, left))
-            };
-            keys.filter(|key| key.budget != Budget::default()).flat_map(of_key).collect()
-        }
+    /// Returns the accounts of all keys, and of the people behind them.
+    pub fn accounts(&self) -> &KeyAccounts {
+        &self.accounts
     }
 
     /// Returns the keys that clients need; `None` with `AUTH_ENABLED=false`.
@@ -157,29 +138,10 @@ impl Authenticator {
         self.keys.as_ref().filter(|_| self.keyless_guard.is_none())
     }
 
-    /// Returns what a key has used of its day and its month.
-    pub(crate) fn used_by(&self, key: &Key, now: Timestamp) -> KeyUse {
-        let now = store_time(self.limits_store.as_ref(), now);
-        let (day, month) = self.meters.meter_of(key, self.default_rate).account().used(now);
-        KeyUse { day, month }
-    }
-
-    /// Adds what keys, and the people behind them, have used of their budgets before the start.
-    pub fn restore(&self, used: Vec<BudgetUse>, now: Timestamp) {
-        for BudgetUse { key, person, period, tokens, requests, cost_nanos, .. } in used {
-            let meter = self.meters.meter_of(&Key::named(key), self.default_rate);
-            let used = Use { requests, tokens, cost: Amount::from_nanos(cost_nanos) };
-            match person {
-                Some(person) => self.people.find(meter.key_id(), &person, now).account.restore(period, used, now),
-                None => meter.account().restore(period, used, now),
-            }
-        }
-    }
-
     /// Sets the person behind a caller with a key. Returns the name under which the person is booked.
     pub(crate) fn set_person(&self, caller: &mut Caller, name: &str, now: Timestamp) -> Option<Arc<str>> {
         let key = caller.meter()?.key_id();
-        let person = self.people.find(key, name, store_time(self.limits_store.as_ref(), now));
+        let person = self.accounts.person(key, name, now);
         let name = Arc::clone(&person.name);
         caller.set_person(person);
         Some(name)
@@ -226,11 +188,6 @@ impl Authenticator {
         meter.remember_address(client);
         Ok(Caller::of_key(found, meter))
     }
-}
-
-/// Returns what the store's clock shows at this time of this machine's, if there is a store.
-fn store_time(store: Option<&Arc<LimitsStore>>, time: Timestamp) -> Timestamp {
-    store.map_or(time, |store| store.wall_clock(time))
 }
 
 /// Looks up the keys that a request offers, and returns the first that is valid and has `scope`, or else the first that is

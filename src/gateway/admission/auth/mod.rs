@@ -9,5 +9,5 @@ mod authorization;
 mod caller;
 
 pub use authenticator::Authenticator;
-pub(crate) use authenticator::{KeyUse, RequestSource};
+pub(crate) use authenticator::RequestSource;
 pub(crate) use caller::Caller;

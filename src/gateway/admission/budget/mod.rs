@@ -5,7 +5,9 @@
 //! each request; what was used before the start comes from the ledger.
 //!
 //! - `account.rs`: what one key or person has used and reserved
+//! - `accounts.rs`: the accounts of all keys and people
 //! - `reservation.rs`: what one request holds until it ends
 
 pub(crate) mod account;
+pub(crate) mod accounts;
 pub(crate) mod reservation;
