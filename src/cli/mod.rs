@@ -7,20 +7,15 @@
 //! - `client/`: the HTTP API as the subcommands ask it
 //! - `command_settings.rs`: the settings of the commands that start no service
 //! - `files/`: files that subcommands write
-//! - `fit.rs`: `llamagate fit`
 //! - `generate/`: what the program writes about itself: completions, manual pages, a schema, a first configuration
 //! - `health.rs`: `llamagate health`
 //! - `launch/`: `llamagate launch`
-//! - `list.rs`: `llamagate list`
 //! - `import.rs`: `llamagate import`
 //! - `inputs.rs`: the flags of settings, and the inputs that they and the environment make up
 //! - `live/`: `llamagate ps`, `top` and `logs`
-//! - `list_models.rs`: `llamagate models`
+//! - `models/`: `llamagate list`, `models`, `pull`, `rm` and `fit`
 //! - `control/`: `llamagate start`, `stop`, `restart` and `status`
-//! - `download_progress.rs`: shows how far a download is
 //! - `output.rs`: printing and exit codes
-//! - `pull.rs`: `llamagate pull`
-//! - `remove.rs`: `llamagate rm`
 //! - `rpc.rs`: `llamagate rpc`
 //! - `serve.rs`: `llamagate serve`, the default
 //! - `usage/`: `llamagate usage` and `llamagate audit`
@@ -31,20 +26,15 @@ mod check;
 mod client;
 mod command_settings;
 mod control;
-mod download_progress;
 mod files;
-mod fit;
 mod generate;
 mod health;
 mod import;
 mod inputs;
 mod launch;
-mod list;
-mod list_models;
 mod live;
+mod models;
 mod output;
-mod pull;
-mod remove;
 mod rpc;
 mod serve;
 mod usage;
@@ -75,11 +65,11 @@ pub fn main() -> ExitCode {
         CliCommand::Serve(serve) => serve::run(serve, environment),
         CliCommand::Check(serve) => check::run(serve, environment),
         CliCommand::Health(flags) => health::run(flags, environment),
-        CliCommand::List(list) => list::run(list, environment),
-        CliCommand::Models(models) => list_models::run(models, environment),
-        CliCommand::Pull(pull) => pull::run(pull, environment),
-        CliCommand::Rm(remove) => remove::run(remove, environment),
-        CliCommand::Fit(fit) => fit::run(fit, environment),
+        CliCommand::List(list) => models::run_list(list, environment),
+        CliCommand::Models(models) => models::run_list_models(models, environment),
+        CliCommand::Pull(pull) => models::run_pull(pull, environment),
+        CliCommand::Rm(remove) => models::run_remove(remove, environment),
+        CliCommand::Fit(fit) => models::run_fit(fit, environment),
         CliCommand::Usage(usage) => usage::run(usage, environment),
         CliCommand::Audit(audit) => usage::run_audit(audit, environment),
         CliCommand::Chat(chat) => chat::run(chat, environment),

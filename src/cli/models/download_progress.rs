@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::output::{print, print_stderr};
+use crate::cli::output::{print, print_stderr};
 use crate::download::{DownloadPhase, DownloadState, Progress};
 use crate::models::human_size;
 use crate::models::list::printable;

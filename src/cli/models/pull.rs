@@ -7,16 +7,16 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::arguments::PullArgs;
-use super::command_settings::{DOWNLOADS, OWN_PLACES, print_warning, resolve_groups};
 use super::download_progress::ProgressDisplay;
-use super::output::{EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_TERMINATED, fail, print, print_stderr};
+use crate::cli::arguments::PullArgs;
+use crate::cli::command_settings::{DOWNLOADS, OWN_PLACES, print_warning, resolve_groups};
+use crate::cli::output::{EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_TERMINATED, fail, print, print_stderr};
 use crate::download::{DownloadError, DownloadedModel, Downloader, Progress};
 use crate::models::{self, RemoteName, human_size, shown_name};
 use crate::settings::Environment;
 
 /// Runs `llamagate pull`.
-pub(super) fn run(arguments: PullArgs, environment: Environment) -> ExitCode {
+pub(in crate::cli) fn run(arguments: PullArgs, environment: Environment) -> ExitCode {
     let settings = match resolve_groups(arguments.flags.0, environment, &[OWN_PLACES, DOWNLOADS]) {
         Ok(settings) => settings,
         Err(code) => return code,

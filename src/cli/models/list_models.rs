@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use super::arguments::ListModelsArgs;
-use super::command_settings::resolve_groups;
-use super::output::{fail, print};
+use crate::cli::arguments::ListModelsArgs;
+use crate::cli::command_settings::resolve_groups;
+use crate::cli::output::{fail, print};
 use crate::models;
 use crate::settings::Environment;
 
 /// Runs `llamagate models`.
-pub(super) fn run(arguments: ListModelsArgs, environment: Environment) -> ExitCode {
+pub(in crate::cli) fn run(arguments: ListModelsArgs, environment: Environment) -> ExitCode {
     let settings = match resolve_groups(arguments.flags.0, environment, &[&["models_dir"]]) {
         Ok(settings) => settings,
         Err(code) => return code,

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::arguments::FitArgs;
-use super::command_settings::{DOWNLOADS, LOADS, OWN_PLACES, STORES, print_warning, resolve_groups};
-use super::inputs::{detect_platform, resolve_inputs};
-use super::output::{EXIT_CONFIG, print, print_stderr};
+use crate::cli::arguments::FitArgs;
+use crate::cli::command_settings::{DOWNLOADS, LOADS, OWN_PLACES, STORES, print_warning, resolve_groups};
+use crate::cli::inputs::{detect_platform, resolve_inputs};
+use crate::cli::output::{EXIT_CONFIG, print, print_stderr};
 use crate::download::{DownloadError, Downloader};
 use crate::fit::{FitAnswer, FitMachine, KnownModel, ModelSource, NoFit};
 use crate::models::{RemoteName, shown_name};
@@ -19,7 +19,7 @@ use crate::settings::values::{ByteSize, Value as _};
 use crate::settings::{Environment, examine};
 
 /// Runs `llamagate fit`.
-pub(super) fn run(arguments: FitArgs, environment: Environment) -> ExitCode {
+pub(in crate::cli) fn run(arguments: FitArgs, environment: Environment) -> ExitCode {
     let configured = ConfiguredModel::find(&arguments.name, &arguments.flags.0, &environment);
     let groups = [OWN_PLACES, STORES, DOWNLOADS, LOADS];
     let settings = match resolve_groups(arguments.flags.0.clone(), environment, &groups) {

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::arguments::RemoveArgs;
-use super::command_settings::{OWN_PLACES, STORES, resolve_groups};
-use super::output::{EXIT_CONFIG, print, print_stderr};
+use crate::cli::arguments::RemoveArgs;
+use crate::cli::command_settings::{OWN_PLACES, STORES, resolve_groups};
+use crate::cli::output::{EXIT_CONFIG, print, print_stderr};
 use crate::models::list::printable;
 use crate::models::{ModelPlaces, RemovalError, RemovalPlan, RemovedKind, human_size, shown_name};
 use crate::settings::Environment;
@@ -34,7 +34,7 @@ enum Refused {
 }
 
 /// Runs `llamagate rm`.
-pub(super) fn run(arguments: RemoveArgs, environment: Environment) -> ExitCode {
+pub(in crate::cli) fn run(arguments: RemoveArgs, environment: Environment) -> ExitCode {
     let settings = match resolve_groups(arguments.flags.0.clone(), environment, &[OWN_PLACES, STORES]) {
         Ok(settings) => settings,
         Err(code) => return code,

@@ -2,15 +2,15 @@
 
 use std::process::ExitCode;
 
-use super::arguments::ListModelsArgs;
-use super::command_settings::{OWN_PLACES, STORES, print_warning, resolve_groups};
-use super::output::{fail, print};
+use crate::cli::arguments::ListModelsArgs;
+use crate::cli::command_settings::{OWN_PLACES, STORES, print_warning, resolve_groups};
+use crate::cli::output::{fail, print};
 use crate::download::{UnfinishedDownload, unfinished_of_addresses, unfinished_of_hub};
 use crate::models::{self, HeldModel, LAST_USED_FILE, LastUsed, ModelPlaces, PlaceKind};
 use crate::settings::Environment;
 
 /// Runs `llamagate list`.
-pub(super) fn run(arguments: ListModelsArgs, environment: Environment) -> ExitCode {
+pub(in crate::cli) fn run(arguments: ListModelsArgs, environment: Environment) -> ExitCode {
     let settings = match resolve_groups(arguments.flags.0, environment, &[OWN_PLACES, STORES]) {
         Ok(settings) => settings,
         Err(code) => return code,
