@@ -11,6 +11,7 @@ use http::Request;
 use super::client::ShownCertificate;
 use super::inputs::{Flags, detect_platform, resolve_inputs};
 use super::output::{fail, print, report_problems};
+use super::runtime;
 use crate::dial::Trust;
 use crate::http_client::{ClientOptions, HttpClient};
 use crate::settings::{Environment, resolve_only};
@@ -54,8 +55,9 @@ pub(super) fn run(flags: Flags, environment: Environment) -> ExitCode {
         let ping = Request::get(&url).body(Bytes::new()).map_err(io::Error::other)?;
         client.send(ping, HEALTH_CHECK_TIMEOUT).await.map_err(io::Error::other)
     };
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-        return fail("no runtime");
+    let runtime = match runtime::on_this_thread() {
+        Ok(runtime) => runtime,
+        Err(problem) => return fail(&problem),
     };
     match runtime.block_on(request).map(|response| response.status().as_u16()) {
         Ok(200) => print("serving\n"),

@@ -17,6 +17,7 @@
 //! - `control/`: `llamagate start`, `stop`, `restart` and `status`
 //! - `output.rs`: printing and exit codes
 //! - `rpc.rs`: `llamagate rpc`
+//! - `runtime.rs`: the runtimes of the subcommands, and the signals of those that run until one stops them
 //! - `serve.rs`: `llamagate serve`, the default
 //! - `usage/`: `llamagate usage` and `llamagate audit`
 
@@ -36,6 +37,7 @@ mod live;
 mod models;
 mod output;
 mod rpc;
+mod runtime;
 mod serve;
 mod usage;
 

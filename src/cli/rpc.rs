@@ -7,6 +7,7 @@ use super::arguments::RpcArgs;
 use super::command_settings::{print_warning, resolve_groups};
 use super::inputs::{RPC_FLAGS, detect_platform};
 use super::output::{EXIT_BACKEND, EXIT_CONFIG, fatal, report_problems};
+use super::runtime;
 use crate::app::{self, RpcAddress, RpcArguments, RpcRole, RunOutcome};
 use crate::preflight;
 use crate::settings::bounds::CONNECTION_GRACE;
@@ -23,18 +24,10 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
 
 /// Runs `llamagate rpc`.
 pub(super) fn run(arguments: RpcArgs, environment: Environment) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fatal(&format!("no runtime: {error}")),
-    };
-    let signals = {
-        // Handlers can only be installed inside a runtime. First, so that an early signal is not lost.
-        let _inside = runtime.enter();
-        app::Signals::listen()
-    };
-    let signals = match signals {
-        Ok(signals) => signals,
-        Err(error) => return fatal(&format!("signals cannot be handled: {error}")),
+    // First, so that an early signal is not lost.
+    let (runtime, signals) = match runtime::with_signals() {
+        Ok(started) => started,
+        Err(problem) => return fatal(&problem),
     };
     let RpcArgs { bind, every_address, device, memory, cache, arguments, flags } = arguments;
     let settings = match resolve_groups(flags.0, environment.clone(), &[RPC_FLAGS]) {

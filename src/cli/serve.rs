@@ -12,6 +12,7 @@ use super::output::{
     EXIT_BACKEND, brought_names_section, fatal, models_section, print, print_stderr, report_problems, settings_table,
     summary,
 };
+use super::runtime;
 use crate::settings::bounds::CONNECTION_GRACE;
 use crate::settings::{Environment, Examined, Inputs, RunpodQueue, SettingProblem, examine, resolve_only};
 use crate::telemetry::log;
@@ -19,20 +20,11 @@ use crate::{app, platform, preflight, runpod};
 
 /// Runs the service until it ends.
 pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
-    // One thread is enough for everything but requests, which have threads of their own.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fatal(&format!("no runtime: {error}")),
-    };
-    let signals = {
-        // Handlers can only be installed inside a runtime. Before the configuration is read, so that an early signal is
-        // not lost.
-        let _inside = runtime.enter();
-        app::Signals::listen()
-    };
-    let mut signals = match signals {
-        Ok(signals) => signals,
-        Err(error) => return fatal(&format!("signals cannot be handled: {error}")),
+    // Before the configuration is read, so that an early signal is not lost. One thread is enough for everything but
+    // requests, which have threads of their own.
+    let (runtime, mut signals) = match runtime::with_signals() {
+        Ok(started) => started,
+        Err(problem) => return fatal(&problem),
     };
     let model = arguments.model();
     let inputs = arguments.into_inputs(environment);

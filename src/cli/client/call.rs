@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::address::ServiceAddress;
 use super::error::{CallError, ServiceError};
 use super::event_stream::EventStream;
+use crate::cli::runtime;
 use crate::http_client::{ClientOptions, HttpClient, HttpError, Response};
 
 /// Longest wait for a connection.
@@ -41,8 +42,7 @@ pub(in crate::cli) struct ServiceClient {
 /// # Errors
 /// [`CallError::Broken`] if there is no runtime, and the command's own.
 pub(in crate::cli) fn run<T>(command: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| CallError::Broken(format!("no runtime: {error}")))?;
+    let runtime = runtime::on_this_thread().map_err(CallError::Broken)?;
     let outcome = runtime.block_on(command);
     // A thread that still reads the terminal or resolves a name must not keep the command alive.
     runtime.shutdown_background();

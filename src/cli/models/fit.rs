@@ -10,6 +10,7 @@ use crate::cli::arguments::FitArgs;
 use crate::cli::command_settings::{DOWNLOADS, LOADS, OWN_PLACES, STORES, print_warning, resolve_groups};
 use crate::cli::inputs::{detect_platform, resolve_inputs};
 use crate::cli::output::{EXIT_CONFIG, print, print_stderr};
+use crate::cli::runtime;
 use crate::download::{DownloadError, Downloader};
 use crate::fit::{FitAnswer, FitMachine, KnownModel, ModelSource, NoFit};
 use crate::models::{RemoteName, shown_name};
@@ -110,12 +111,10 @@ fn remote_model(name: &str, remote: &RemoteName, settings: &Settings) -> Result<
     if settings.downloads.hf_hub_offline {
         return Err(DownloadError::Offline { name: shown_name(name) }.into());
     }
-    let machine = |what: &str, error: std::io::Error| NoFit::Machine(format!("{what}: {error}"));
     let (downloader, warning) =
-        Downloader::of_settings(settings).map_err(|error| machine("no client for the hub", error))?;
+        Downloader::of_settings(settings).map_err(|error| NoFit::Machine(format!("no client for the hub: {error}")))?;
     warning.iter().for_each(print_warning);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| machine("no runtime", error))?;
+    let runtime = runtime::on_this_thread().map_err(NoFit::Machine)?;
     Ok(runtime.block_on(downloader.read_header(remote))?.into())
 }
 

@@ -11,6 +11,7 @@ use super::download_progress::ProgressDisplay;
 use crate::cli::arguments::PullArgs;
 use crate::cli::command_settings::{DOWNLOADS, OWN_PLACES, print_warning, resolve_groups};
 use crate::cli::output::{EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_TERMINATED, fail, print, print_stderr};
+use crate::cli::runtime;
 use crate::download::{DownloadError, DownloadedModel, Downloader, Progress};
 use crate::models::{self, RemoteName, human_size, shown_name};
 use crate::settings::Environment;
@@ -45,9 +46,9 @@ pub(in crate::cli) fn run(arguments: PullArgs, environment: Environment) -> Exit
         }
         Err(error) => return fail(&format!("no client for the hub: {error}")),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime::on_all_cpus() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("no runtime: {error}")),
+        Err(problem) => return fail(&problem),
     };
     let progress = Arc::new(Progress::default());
     let mut stopped_with = EXIT_INTERRUPTED;
