@@ -7,13 +7,10 @@
 //!
 //! - `bounds.rs`: waits, lengths and names that no user needs to choose
 //! - `ending.rs`: the main wait, and why the service stops
-//! - `known_prompts.rs`: what must stand before the inputs of well-known embedding models
 //! - `listeners/`: the listeners of the gateway port and the health port, and their certificate
 //! - `llama_help.rs`: what llama-server says of its arguments, without a service
 //! - `log_folder.rs`: the names of the log folders of workers
-//! - `model_description.rs`: what lists of models say about a model
-//! - `model_form.rs`: what tells the configuration of a model from others
-//! - `model_reconciler.rs`: the models that are served now, and what a reload changes about them
+//! - `models/`: the models that are served, their workers, and what is said about them
 //! - `reload.rs`: reads configuration and keys again, all or nothing
 //! - `reports.rs`: what the service reports about itself while it runs
 //! - `requests/`: what the application does for requests that no worker serves
@@ -25,13 +22,10 @@
 
 mod bounds;
 mod ending;
-mod known_prompts;
 mod listeners;
 mod llama_help;
 mod log_folder;
-mod model_description;
-mod model_form;
-mod model_reconciler;
+mod models;
 mod reload;
 mod reports;
 mod requests;
@@ -83,7 +77,7 @@ use bounds::LEARNED_MEMORY_FILE;
 use ending::{StopCause, wait_for_stop};
 use listen::ServedPort;
 use listeners::{Listeners, certificates, serve_gateway, serve_health_on_its_own_thread, write_port_file};
-use model_reconciler::{ModelReconciler, ReconcilerParts};
+use models::reconciler::{ModelReconciler, ReconcilerParts};
 use reload::{Followed, Reloader};
 use reports::{log_when_ready, note_last_used, report_lost_lines};
 use requests::{model_removal, operator_api, served_files};

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::bounds::LAST_USED_INTERVAL;
-use super::model_reconciler::ModelReconciler;
+use super::models::reconciler::ModelReconciler;
 use crate::fleet::Fleet;
 use crate::gateway::Accounting;
 use crate::models::LastUsed;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_appender::non_blocking::WorkerGuard;
 
-use super::model_reconciler::ModelReconciler;
+use super::models::reconciler::ModelReconciler;
 use super::reload::Reloader;
 use crate::cores::CoreThreads;
 use crate::fleet::{Fleet, KeySuspensions};

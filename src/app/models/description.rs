@@ -1,7 +1,7 @@
 //! The description of a model for lists of models, from its configuration and the headers of its files.
 
+use super::form::form_of;
 use super::known_prompts::known_prompts;
-use super::model_form::form_of;
 use crate::fleet::{ModelAdapters, ModelInfo, ModelNumbers, PoolRank};
 use crate::models::{InputModality, Metadata, ModelKind};
 use crate::preflight::CheckedModel;

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use super::log_folder;
-use super::model_description::info_of;
+use super::description::info_of;
+use crate::app::log_folder;
 use crate::fleet::{Breaker, Fleet, Member, Model, ModelInfo, Pin, Quota, Rank, RoutingPolicy, WorkerKind};
 use crate::gateway::{ModelQueue, ModelQueues};
 use crate::models::ModelKind;
@@ -33,38 +33,38 @@ use crate::worker::bounds::LEARNED_FILE_PATIENCE;
 use crate::worker::{self, LearnedMemory, LlamaHelp, MemoryBudget, Need, Plan, Program, RemotePlan, WorkerContext};
 
 /// Creates, updates and retires models.
-pub(super) struct ModelReconciler {
-    pub(super) worker_context: Arc<WorkerContext>,
-    pub(super) fleet: Arc<Fleet>,
-    pub(super) queues: Arc<ModelQueues>,
-    pub(super) environment: Environment,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) remote: RemotePolicy,
-    pub(super) logs: LogFolder,
-    pub(super) instance: String,
+pub(in crate::app) struct ModelReconciler {
+    pub(in crate::app) worker_context: Arc<WorkerContext>,
+    pub(in crate::app) fleet: Arc<Fleet>,
+    pub(in crate::app) queues: Arc<ModelQueues>,
+    pub(in crate::app) environment: Environment,
+    pub(in crate::app) metrics: Arc<Metrics>,
+    pub(in crate::app) remote: RemotePolicy,
+    pub(in crate::app) logs: LogFolder,
+    pub(in crate::app) instance: String,
     /// How long the requests of a model that is no longer served may take (`DRAIN_TIMEOUT`).
     drain_timeout: Duration,
     /// Cancelled when all workers are to be stopped.
-    pub(super) stop: CancellationToken,
+    pub(in crate::app) stop: CancellationToken,
     /// Tracks the tasks of the workers.
-    pub(super) workers: TaskTracker,
+    pub(in crate::app) workers: TaskTracker,
     served: Mutex<Vec<ServedModel>>,
     /// `MAX_CONCURRENT_REQUESTS` of the models that are served.
     max_concurrent: AtomicUsize,
 }
 
 /// The parts that a [`ModelReconciler`] is created from.
-pub(super) struct ReconcilerParts {
-    pub(super) worker_context: Arc<WorkerContext>,
-    pub(super) fleet: Arc<Fleet>,
-    pub(super) queues: Arc<ModelQueues>,
-    pub(super) environment: Environment,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) logs: LogFolder,
+pub(in crate::app) struct ReconcilerParts {
+    pub(in crate::app) worker_context: Arc<WorkerContext>,
+    pub(in crate::app) fleet: Arc<Fleet>,
+    pub(in crate::app) queues: Arc<ModelQueues>,
+    pub(in crate::app) environment: Environment,
+    pub(in crate::app) metrics: Arc<Metrics>,
+    pub(in crate::app) logs: LogFolder,
 }
 
 /// Probe and breaker settings for remote backends.
-pub(super) struct RemotePolicy {
+pub(in crate::app) struct RemotePolicy {
     health_check_interval: Duration,
     connect_timeout: Duration,
     allowed_fails: NonZeroU32,
@@ -72,7 +72,7 @@ pub(super) struct RemotePolicy {
 }
 
 impl RemotePolicy {
-    pub(super) fn from_settings(settings: &Settings) -> Self {
+    pub(in crate::app) fn from_settings(settings: &Settings) -> Self {
         Self {
             health_check_interval: settings.routing.health_check_interval.0,
             connect_timeout: settings.limits.backend_connect_timeout.0,
@@ -94,19 +94,19 @@ struct ServedModel {
 
 /// The changes of a reload, in numbers of models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct ReloadDifference {
+pub(in crate::app) struct ReloadDifference {
     /// Unchanged.
-    pub(super) kept: usize,
+    pub(in crate::app) kept: usize,
     /// With a new description or policy, on the same workers.
-    pub(super) changed: usize,
+    pub(in crate::app) changed: usize,
     /// With new workers.
-    pub(super) started: usize,
+    pub(in crate::app) started: usize,
     /// No longer served.
-    pub(super) removed: usize,
+    pub(in crate::app) removed: usize,
 }
 
 impl ModelReconciler {
-    pub(super) fn new(parts: ReconcilerParts, settings: &Settings) -> Self {
+    pub(in crate::app) fn new(parts: ReconcilerParts, settings: &Settings) -> Self {
         let ReconcilerParts { worker_context, fleet, queues, environment, metrics, logs } = parts;
         Self {
             worker_context,
@@ -127,7 +127,7 @@ impl ModelReconciler {
 
     /// Determines the memory budget and passes it to the workers, which may load from then on, together with the memory that
     /// they used before, according to `learned_file`. Cancelling `stop` ends the search.
-    pub(super) async fn find_memory_budget(
+    pub(in crate::app) async fn find_memory_budget(
         self: Arc<Self>,
         budget: MemoryBudgetSetting,
         learned_file: PathBuf,
@@ -152,18 +152,18 @@ impl ModelReconciler {
 
     /// Returns what the llama-server of this configuration says of its arguments; `None` if it serves no model or says
     /// nothing.
-    pub(super) async fn llama_help(&self, config: &Config) -> Option<Arc<LlamaHelp>> {
+    pub(in crate::app) async fn llama_help(&self, config: &Config) -> Option<Arc<LlamaHelp>> {
         let binary = preflight::llama_server(config)?;
         self.worker_context.help_reader().read(&binary, &self.environment.for_child()).await
     }
 
     /// Returns the number of requests in flight per worker for a model that does not configure it.
-    pub(super) fn max_concurrent(&self) -> usize {
+    pub(in crate::app) fn max_concurrent(&self) -> usize {
         self.max_concurrent.load(Ordering::Relaxed)
     }
 
     /// Returns how many requests there have been for each model file that is served, since its workers started.
-    pub(super) fn requests_of_files(&self) -> HashMap<PathBuf, u64> {
+    pub(in crate::app) fn requests_of_files(&self) -> HashMap<PathBuf, u64> {
         let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         let of_model = |served: &ServedModel| {
             let local = served.model.stats().into_iter().filter(|worker| worker.kind != WorkerKind::Remote);
@@ -174,7 +174,7 @@ impl ModelReconciler {
     }
 
     /// Serves `models` from now on, in place of the previous ones, and returns the difference.
-    pub(super) fn reconcile(&self, models: Vec<CheckedModel>, config: &Config) -> ReloadDifference {
+    pub(in crate::app) fn reconcile(&self, models: Vec<CheckedModel>, config: &Config) -> ReloadDifference {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         self.max_concurrent.store(config.settings.queue.max_concurrent_requests.get(), Ordering::Relaxed);
         let mut before = std::mem::take(&mut *served);
@@ -336,7 +336,7 @@ impl ModelReconciler {
     }
 
     /// Stops all workers and waits until they have ended.
-    pub(super) async fn stop_all(&self) {
+    pub(in crate::app) async fn stop_all(&self) {
         self.stop.cancel();
         self.workers.close();
         self.workers.wait().await;
