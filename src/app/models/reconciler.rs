@@ -17,37 +17,34 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::description::info_of;
-use crate::app::log_folder;
+use super::routing_policy::{PoolOrders, policy_of};
+use super::worker_plan::WorkerPlans;
 use crate::fleet::{Breaker, Fleet, Member, Model, ModelInfo, Pin, Quota, Rank, RoutingPolicy, WorkerKind};
 use crate::gateway::{ModelQueue, ModelQueues};
-use crate::models::ModelKind;
-use crate::models::estimate::{MemoryDemand, MemoryOptions, planned_bytes};
 use crate::pause_clock;
-use crate::preflight::{self, CheckedModel, FoundCompanions, ModelFile};
-use crate::settings::catalogue::{EVERY_MODEL, LocalSettings, PoolRole, ProjectorSetting, Start};
+use crate::preflight::{self, CheckedModel};
+use crate::settings::catalogue::{LocalSettings, Start};
 use crate::settings::values::MemoryBudgetSetting;
 use crate::settings::{Config, Environment, Settings};
 use crate::telemetry::files::LogFolder;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::bounds::LEARNED_FILE_PATIENCE;
-use crate::worker::{self, LearnedMemory, LlamaHelp, MemoryBudget, Need, Plan, Program, RemotePlan, WorkerContext};
+use crate::worker::{self, LearnedMemory, LlamaHelp, MemoryBudget, RemotePlan, WorkerContext};
 
 /// Creates, updates and retires models.
 pub(in crate::app) struct ModelReconciler {
-    pub(in crate::app) worker_context: Arc<WorkerContext>,
-    pub(in crate::app) fleet: Arc<Fleet>,
-    pub(in crate::app) queues: Arc<ModelQueues>,
-    pub(in crate::app) environment: Environment,
+    worker_context: Arc<WorkerContext>,
+    fleet: Arc<Fleet>,
+    queues: Arc<ModelQueues>,
     pub(in crate::app) metrics: Arc<Metrics>,
-    pub(in crate::app) remote: RemotePolicy,
-    pub(in crate::app) logs: LogFolder,
-    pub(in crate::app) instance: String,
+    plans: WorkerPlans,
+    remote: RemotePolicy,
     /// How long the requests of a model that is no longer served may take (`DRAIN_TIMEOUT`).
     drain_timeout: Duration,
     /// Cancelled when all workers are to be stopped.
-    pub(in crate::app) stop: CancellationToken,
+    stop: CancellationToken,
     /// Tracks the tasks of the workers.
-    pub(in crate::app) workers: TaskTracker,
+    workers: TaskTracker,
     served: Mutex<Vec<ServedModel>>,
     /// `MAX_CONCURRENT_REQUESTS` of the models that are served.
     max_concurrent: AtomicUsize,
@@ -64,7 +61,7 @@ pub(in crate::app) struct ReconcilerParts {
 }
 
 /// Probe and breaker settings for remote backends.
-pub(in crate::app) struct RemotePolicy {
+struct RemotePolicy {
     health_check_interval: Duration,
     connect_timeout: Duration,
     allowed_fails: NonZeroU32,
@@ -72,7 +69,7 @@ pub(in crate::app) struct RemotePolicy {
 }
 
 impl RemotePolicy {
-    pub(in crate::app) fn from_settings(settings: &Settings) -> Self {
+    fn from_settings(settings: &Settings) -> Self {
         Self {
             health_check_interval: settings.routing.health_check_interval.0,
             connect_timeout: settings.limits.backend_connect_timeout.0,
@@ -112,11 +109,9 @@ impl ModelReconciler {
             worker_context,
             fleet,
             queues,
-            environment,
             metrics,
+            plans: WorkerPlans { environment, logs, instance: settings.logs.instance_id.clone() },
             remote: RemotePolicy::from_settings(settings),
-            logs,
-            instance: settings.logs.instance_id.clone(),
             drain_timeout: settings.service.drain_timeout.0,
             stop: CancellationToken::new(),
             workers: TaskTracker::new(),
@@ -154,7 +149,7 @@ impl ModelReconciler {
     /// nothing.
     pub(in crate::app) async fn llama_help(&self, config: &Config) -> Option<Arc<LlamaHelp>> {
         let binary = preflight::llama_server(config)?;
-        self.worker_context.help_reader().read(&binary, &self.environment.for_child()).await
+        self.worker_context.help_reader().read(&binary, &self.plans.environment.for_child()).await
     }
 
     /// Returns the number of requests in flight per worker for a model that does not configure it.
@@ -251,7 +246,7 @@ impl ModelReconciler {
         }
         if let Some(local) = &checked.settings.local {
             for number in number.by_ref().take(local.replicas as usize) {
-                let plan = self.plan(&checked, local, number, is_alone);
+                let plan = self.plans.plan(&checked, local, number, is_alone);
                 let handle = worker::supervise(
                     plan,
                     &self.worker_context,
@@ -295,46 +290,6 @@ impl ModelReconciler {
         ServedModel { checked, policy, model, stop }
     }
 
-    fn plan(&self, checked: &CheckedModel, local: &LocalSettings, number: u32, is_alone: bool) -> Plan {
-        let (program, environment, estimate) = match (&local.start, &checked.file) {
-            (Start::Command { argv, health, model }, _) => {
-                let program = Program::Command { argv: argv.clone(), health: health.clone(), model: model.clone() };
-                (program, self.environment.for_command(), 0)
-            }
-            (Start::Named(_) | Start::File(_), file) => {
-                let file = file.as_ref();
-                let binary = file.map_or_else(PathBuf::new, |file| file.binary.clone());
-                let path = file.map_or_else(PathBuf::new, |file| file.path.clone());
-                // A reranker that answers with words has to generate one.
-                let kind = checked.yes_no_answers().map_or(checked.kind, |_| ModelKind::Chat);
-                let program = Program::LlamaServer { binary, file: path, kind };
-                (program, self.environment.for_child(), file.map_or(0, |file| memory_need(file, local)))
-            }
-        };
-        Plan {
-            model: checked.id.clone(),
-            number,
-            program,
-            engine: local.engine.clone(),
-            load_mode: local.load_mode,
-            projector: projector_to_pass(checked, local),
-            companions: checked.file.as_ref().map(|file| file.companions.files.clone()).unwrap_or_default(),
-            files: checked.files.clone(),
-            gives_token_vectors: local.heads.is_some(),
-            environment,
-            // The first worker of the only model logs into the service's own folder.
-            logs: if is_alone && number == 0 {
-                self.logs.clone()
-            } else {
-                self.logs.subfolder(&log_folder::worker_log_dir_name(&checked.id, number))
-            },
-            instance: self.instance.clone(),
-            preload: local.preload,
-            pinned: local.pinned,
-            need: local.memory.map_or(Need::Estimated(estimate), |bytes| Need::Configured(bytes.get())),
-        }
-    }
-
     /// Stops all workers and waits until they have ended.
     pub(in crate::app) async fn stop_all(&self) {
         self.stop.cancel();
@@ -365,115 +320,6 @@ fn serves_folder(config: &Config) -> bool {
     config.catalogue.shelf.is_some() && !config.settings.engine.mock_backend
 }
 
-/// Returns the projector of a model, unless its own arguments name it already.
-fn projector_to_pass(checked: &CheckedModel, local: &LocalSettings) -> Option<PathBuf> {
-    let projector = checked.file.as_ref()?.projector.as_ref()?;
-    let is_named = ProjectorSetting::of_arguments(&local.engine.extra_args.words).is_some();
-    (!is_named).then(|| projector.path.clone())
-}
-
-/// Returns the estimated memory of a llama-server for this file and all that goes with it, in bytes.
-fn memory_need(file: &ModelFile, local: &LocalSettings) -> u64 {
-    let slots = local.engine.parallel.get() as u64;
-    let context = u64::from(local.engine.ctx.0).saturating_mul(slots);
-    let projector = file.projector.as_ref().map_or(0, |projector| projector.size_bytes);
-    let FoundCompanions { size_bytes: adapters, draft, files, .. } = &file.companions;
-    // llama-server itself refuses what has no meaning.
-    let options = MemoryOptions::of_arguments(&local.engine.extra_args.words).unwrap_or_default();
-    let demand = MemoryDemand { ctx_total: context, slots, options };
-    let draft = draft.as_ref().map_or(0, |draft| {
-        let ctx_total = files.speculative.ctx.map_or(context, |ctx| u64::from(ctx).saturating_mul(slots));
-        let demand = MemoryDemand { ctx_total, slots, options: MemoryOptions::default() };
-        planned_bytes(&draft.metadata, draft.size_bytes, &demand)
-    });
-    let model = planned_bytes(&file.model.metadata, file.model.size_bytes, &demand);
-    model.saturating_add(projector).saturating_add(*adapters).saturating_add(draft)
-}
-
 fn rank_of(local: &LocalSettings) -> Rank {
     Rank { weight: local.weight, priority: local.priority }
-}
-
-/// The models of each pool that have a priority, in its order, and its last resorts.
-struct PoolOrders(Vec<(ModelKind, Vec<String>)>);
-
-impl PoolOrders {
-    fn of(models: &[CheckedModel], fallback_to_local: bool) -> Self {
-        let role = |model: &CheckedModel| model.settings.pool_role(fallback_to_local);
-        let mut orders: Vec<(ModelKind, Vec<String>)> = Vec::new();
-        for CheckedModel { kind, .. } in models {
-            let of_kind: Vec<&CheckedModel> =
-                models.iter().filter(|model| model.kind == *kind && !model.settings.is_wildcard).collect();
-            let is_known = orders.iter().any(|(known, _)| known == kind);
-            if is_known || !PoolRole::make_pool(of_kind.iter().map(|model| role(model))) {
-                continue;
-            }
-            let priority = |model: &&CheckedModel| Some((model.settings.pool?.priority?, model.id.clone()));
-            let mut ranked: Vec<(u32, String)> = of_kind.iter().filter_map(priority).collect();
-            // Stable: models of the same priority stay in the order of the list.
-            ranked.sort_by_key(|(priority, _)| *priority);
-            let last = of_kind.iter().filter(|model| role(model) == Some(PoolRole::LastResort));
-            let ids = ranked.into_iter().map(|(_, id)| id).chain(last.map(|model| model.id.clone()));
-            orders.push((*kind, ids.collect()));
-        }
-        Self(orders)
-    }
-
-    /// Returns the models that take over from this one. A priority of a model has no other meaning: each has backends
-    /// of its own.
-    fn others(&self, checked: &CheckedModel) -> Option<Vec<String>> {
-        checked.settings.pool?.priority?;
-        let (_, ids) = self.0.iter().find(|(kind, _)| *kind == checked.kind)?;
-        Some(ids.iter().filter(|id| **id != checked.id).cloned().collect())
-    }
-}
-
-fn policy_of(checked: &CheckedModel, config: &Config, pools: &PoolOrders) -> RoutingPolicy {
-    let model = &checked.settings;
-    let Config { settings, catalogue } = config;
-    let fallbacks = &catalogue.fallbacks;
-    let of_tier = || model.tier.as_ref().and_then(|tier| fallbacks.get(tier));
-    let of_every_model = || fallbacks.get(EVERY_MODEL);
-    let configured = fallbacks.get(&checked.id).or_else(of_tier).or_else(of_every_model).cloned();
-    RoutingPolicy {
-        rewrite: model.rewrite.clone(),
-        strategy: model.strategy.unwrap_or(settings.routing.routing_strategy),
-        remote_first: settings.routing.fallback_to_local,
-        waits_for_remotes: settings.routing.wait_for_remotes,
-        price_per_hour: model.price_per_hour.unwrap_or(settings.usage.price_per_hour).0,
-        fallbacks: configured.or_else(|| pools.others(checked)).unwrap_or_default(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::models::{InspectedModel, Metadata, Projector};
-    use crate::platform::Platform;
-    use crate::settings::{Inputs, resolve_text};
-
-    #[test]
-    fn what_goes_with_a_model_counts_in_the_memory_that_it_needs() {
-        let platform = Platform::plain("/nowhere".as_ref());
-        let resolved = resolve_text(&Inputs::default(), &platform, "models: {m: {file: /m.gguf}}").unwrap();
-        let local = resolved.config.catalogue.models[0].local.clone().unwrap();
-        let model = InspectedModel { metadata: Metadata::default(), size_bytes: 1 << 30 };
-        let mut file = ModelFile {
-            path: "/m.gguf".into(),
-            modified: None,
-            model,
-            binary: PathBuf::new(),
-            projector: None,
-            companions: FoundCompanions::default(),
-        };
-        let without = memory_need(&file, &local);
-        file.projector =
-            Some(Projector { path: "/p.gguf".into(), modified: None, size_bytes: 1 << 29, modalities: Vec::new() });
-        assert_eq!(memory_need(&file, &local), without + (1 << 29));
-        file.companions.size_bytes = 1 << 20;
-        file.companions.draft = Some(InspectedModel { metadata: Metadata::default(), size_bytes: 1 << 28 });
-        let demand = MemoryDemand { ctx_total: 4096, slots: 1, options: MemoryOptions::default() };
-        let draft = planned_bytes(&Metadata::default(), 1 << 28, &demand);
-        assert_eq!(memory_need(&file, &local), without + (1 << 29) + (1 << 20) + draft);
-    }
 }
