@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
-use super::reload::{LoadFailure, Reloader};
+use super::reload::reloader::{LoadFailure, Reloader};
 use super::signals::Signals;
 use crate::cores::CoreThreads;
 use crate::download::DownloadRegistry;

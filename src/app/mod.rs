@@ -11,11 +11,10 @@
 //! - `llama_help.rs`: what llama-server says of its arguments, without a service
 //! - `log_folder.rs`: the names of the log folders of workers
 //! - `models/`: the models that are served, their workers, and what is said about them
-//! - `reload.rs`: reads configuration and keys again, all or nothing
+//! - `reload/`: what is read again while the service runs, and when
 //! - `reports.rs`: what the service reports about itself while it runs
 //! - `requests/`: what the application does for requests that no worker serves
 //! - `rpc_server/`: `llamagate rpc`
-//! - `shelf_watch.rs`: scans the models folder when a request or a failed load asks for it
 //! - `shutdown.rs`: the order in which everything ends
 //! - `signals.rs`: the signals that the service handles
 //! - `stages.rs`: what each stage of the startup passes to the next
@@ -30,7 +29,6 @@ mod reload;
 mod reports;
 mod requests;
 mod rpc_server;
-mod shelf_watch;
 mod shutdown;
 mod signals;
 mod stages;
@@ -78,10 +76,10 @@ use ending::{StopCause, wait_for_stop};
 use listen::ServedPort;
 use listeners::{Listeners, certificates, serve_gateway, serve_health_on_its_own_thread, write_port_file};
 use models::reconciler::{ModelReconciler, ReconcilerParts};
-use reload::{Followed, Reloader};
+use reload::reloader::{Followed, Reloader};
+use reload::shelf_watch::{scan_after_download, watch_shelf};
 use reports::{log_when_ready, note_last_used, report_lost_lines};
 use requests::{model_removal, operator_api, served_files};
-use shelf_watch::{scan_after_download, watch_shelf};
 use shutdown::{Running, shut_down};
 use stages::{Accounts, ModelServices, RunContext, Service};
 

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use tracing_appender::non_blocking::WorkerGuard;
 
 use super::models::reconciler::ModelReconciler;
-use super::reload::Reloader;
+use super::reload::reloader::Reloader;
 use crate::cores::CoreThreads;
 use crate::fleet::{Fleet, KeySuspensions};
 use crate::gateway::{Accounting, Gateway, ModelQueues};

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::app::reload::{Reloader, ServedFile};
+use crate::app::reload::reloader::{Reloader, ServedFile};
 use crate::fleet::{Fleet, WorkerState};
 use crate::gateway::{ModelQueues, NotRemoved, RemovalOrder};
 use crate::models::{ModelPlaces, RemoteName, RemovalError, RemovalPlan, shown_name};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::app::reload::Reloader;
+use crate::app::reload::reloader::Reloader;
 use crate::gateway::{ServedFileLookup, ServedModelFile};
 
 /// Returns what finds the file of the model that is served under a name.

@@ -14,8 +14,8 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::models::reconciler::{ModelReconciler, ReloadDifference};
 use crate::app::bounds::{CONFIG_GONE_LOOKS, CONFIG_LOOK_INTERVAL};
+use crate::app::models::reconciler::{ModelReconciler, ReloadDifference};
 use crate::download::{DownloadRegistry, Downloader};
 use crate::keys::Store;
 use crate::models::{ModelPlaces, Shelf};
@@ -26,7 +26,7 @@ use crate::settings::{Inputs, Resolved, SettingProblem, Settings, escaped, llama
 use crate::tls::CertificateStore;
 
 /// Reloads the configuration and the keys.
-pub(super) struct Reloader {
+pub(in crate::app) struct Reloader {
     inputs: Inputs,
     platform: Platform,
     followed: Followed,
@@ -34,7 +34,7 @@ pub(super) struct Reloader {
     /// What is in effect. Locked for the whole reload, so that two reloads never run at once.
     current: Mutex<InEffect>,
     /// The downloads that the start waits for, and those of clients.
-    pub(super) downloads: Arc<DownloadRegistry>,
+    pub(in crate::app) downloads: Arc<DownloadRegistry>,
     /// What is known about the files below `MODELS_DIR` and of the stores. Used on blocking threads only.
     shelf: Arc<std::sync::Mutex<Shelf>>,
     /// Locked for a scan of the models folder alone, so that an older scan is never applied after a newer one.
@@ -45,11 +45,11 @@ pub(super) struct Reloader {
 }
 
 /// Files besides the configuration that a reload reads again.
-pub(super) struct Followed {
+pub(in crate::app) struct Followed {
     /// `None` if no key is asked for.
-    pub(super) keys: Option<Store>,
+    pub(in crate::app) keys: Option<Store>,
     /// `None` without TLS.
-    pub(super) certificates: Option<Arc<CertificateStore>>,
+    pub(in crate::app) certificates: Option<Arc<CertificateStore>>,
 }
 
 /// The configuration in effect, and the models of its last check.
@@ -63,19 +63,19 @@ struct InEffect {
 }
 
 /// A model that is served, and the files that it is served from.
-pub(super) struct ServedFile {
-    pub(super) id: String,
+pub(in crate::app) struct ServedFile {
+    pub(in crate::app) id: String,
     aliases: Vec<String>,
     /// `None` for a remote backend or a command.
-    pub(super) path: Option<PathBuf>,
+    pub(in crate::app) path: Option<PathBuf>,
     /// The settings of its llama-server; `None` for a remote backend.
-    pub(super) engine: Option<Engine>,
+    pub(in crate::app) engine: Option<Engine>,
     /// Its projector, adapters, draft model and chat template.
-    pub(super) companions: Vec<PathBuf>,
+    pub(in crate::app) companions: Vec<PathBuf>,
     /// The names of its adapters, as requests give them after those of the model.
     adapters: Vec<String>,
     /// Whether the configuration names it, so that the next start needs it.
-    pub(super) is_named: bool,
+    pub(in crate::app) is_named: bool,
 }
 
 impl ServedFile {
@@ -95,12 +95,12 @@ impl ServedFile {
     }
 
     /// Returns whether this is the id or an alias.
-    pub(super) fn has_name(&self, name: &str) -> bool {
+    pub(in crate::app) fn has_name(&self, name: &str) -> bool {
         self.id == name || self.aliases.iter().any(|alias| alias == name)
     }
 
     /// Returns whether this is the name of one of its adapters.
-    pub(super) fn has_adapter(&self, name: &str) -> bool {
+    pub(in crate::app) fn has_adapter(&self, name: &str) -> bool {
         let parts = name.rsplit_once(':');
         parts.is_some_and(|(model, adapter)| self.has_name(model) && self.adapters.iter().any(|one| one == adapter))
     }
@@ -117,7 +117,7 @@ struct ReadAgain {
 type FileStamp = Option<(i64, i64, u64, u64)>;
 
 /// Why the models of the configuration are not served.
-pub(super) enum LoadFailure {
+pub(in crate::app) enum LoadFailure {
     /// They cannot be served as configured.
     Unservable(Unservable),
     /// One is not on the disk, and did not come.
@@ -142,7 +142,7 @@ const LLAMA_VARIABLES_TOPIC: &str = "llama_variables";
 const MODELS_TOPIC: &str = "models";
 
 impl Reloader {
-    pub(super) fn new(
+    pub(in crate::app) fn new(
         inputs: Inputs,
         platform: Platform,
         followed: Followed,
@@ -172,7 +172,7 @@ impl Reloader {
     /// # Errors
     ///
     /// Returns what is wrong with the models if they cannot be served, or why one did not come.
-    pub(super) async fn load_models(self: Arc<Self>) -> Result<(), LoadFailure> {
+    pub(in crate::app) async fn load_models(self: Arc<Self>) -> Result<(), LoadFailure> {
         let environment = self.inputs.environment.clone();
         let mut downloaded: Vec<MissingModel> = Vec::new();
         loop {
@@ -235,7 +235,7 @@ impl Reloader {
     /// # Errors
     ///
     /// Returns why the reload failed, in which case nothing has changed.
-    pub(super) async fn reload(self: &Arc<Self>) -> Result<usize, String> {
+    pub(in crate::app) async fn reload(self: &Arc<Self>) -> Result<usize, String> {
         let mut current = self.current.lock().await;
         let reloader = Arc::clone(self);
         let had_config_file = current.resolved.config_file.is_some();
@@ -273,7 +273,7 @@ impl Reloader {
     }
 
     /// Returns where models lie, and the models that are served.
-    pub(super) async fn served_files(&self) -> (ModelPlaces, Vec<ServedFile>) {
+    pub(in crate::app) async fn served_files(&self) -> (ModelPlaces, Vec<ServedFile>) {
         let current = self.current.lock().await;
         let InEffect { resolved, models, .. } = &*current;
         let named = models.named.iter().map(|model| ServedFile::of(model, true));
@@ -282,7 +282,7 @@ impl Reloader {
     }
 
     /// Scans the models folder and the stores again and serves what they hold now, if they are served. Everything else stays.
-    pub(super) async fn rescan(&self) {
+    pub(in crate::app) async fn rescan(&self) {
         let alone = Arc::clone(&self.scanning).lock_owned().await;
         let (config, named, generation) = {
             let current = self.current.lock().await;
@@ -353,7 +353,7 @@ impl Reloader {
 
     /// Reloads when the configuration file, or a file that it includes, changes, until `stop` is cancelled. Logs once when
     /// the file is gone.
-    pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
+    pub(in crate::app) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         stop.run_until_cancelled(self.watch_on()).await;
     }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::reload::Reloader;
+use super::reloader::Reloader;
 use crate::download::AfterDownload;
 use crate::fleet::Fleet;
 use crate::gateway::Rescan;
 
 /// Returns what follows a download: a scan of the models folder.
-pub(super) fn scan_after_download(reloader: &Arc<Reloader>) -> AfterDownload {
+pub(in crate::app) fn scan_after_download(reloader: &Arc<Reloader>) -> AfterDownload {
     // The reloader owns the downloads.
     let reloader = Arc::downgrade(reloader);
     Box::new(move || {
@@ -25,7 +25,7 @@ pub(super) fn scan_after_download(reloader: &Arc<Reloader>) -> AfterDownload {
 }
 
 /// Scans the models folder when there is a reason to, until `stop` is cancelled.
-pub(super) async fn watch_shelf(
+pub(in crate::app) async fn watch_shelf(
     reloader: Arc<Reloader>,
     rescan: Arc<Rescan>,
     fleet: Arc<Fleet>,
