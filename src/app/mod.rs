@@ -76,6 +76,7 @@ use ending::{StopCause, wait_for_stop};
 use listen::ServedPort;
 use listeners::{Listeners, certificates, serve_gateway, serve_health_on_its_own_thread, write_port_file};
 use models::reconciler::{ModelReconciler, ReconcilerParts};
+use reload::config_watch::ConfigFiles;
 use reload::reloader::{Followed, Reloader};
 use reload::shelf_watch::{scan_after_download, watch_shelf};
 use reports::{log_when_ready, note_last_used, report_lost_lines};
@@ -218,11 +219,11 @@ fn start_models(
     tasks.spawn(finding);
     let downloads = Arc::new(DownloadRegistry::new(Arc::clone(settings), Arc::clone(metrics)));
     let followed = Followed { keys: ready.keys.clone(), certificates };
-    let of_reloader = Arc::clone(&reconciler);
+    let (config_files, of_reloader) = (ConfigFiles::of(&resolved), Arc::clone(&reconciler));
     let reloader = Reloader::new(inputs, platform.clone(), followed, of_reloader, resolved, Arc::clone(&downloads));
     let reloader = Arc::new(reloader);
     downloads.set_after(scan_after_download(&reloader));
-    tasks.spawn(Arc::clone(&reloader).watch(stop_rest.clone()));
+    tasks.spawn(config_files.watch(Arc::clone(&reloader), stop_rest.clone()));
     tasks.spawn(watch_shelf(Arc::clone(&reloader), queues.rescan(), Arc::clone(&fleet), stop_rest.clone()));
     Ok(ModelServices { fleet, key_suspensions, queues, reconciler, reloader, worker_logs })
 }

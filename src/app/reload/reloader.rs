@@ -1,27 +1,25 @@
-//! Reads the configuration and the keys again: on SIGHUP, on `POST /reload`, and when the configuration file changes.
+//! Reads the configuration and the keys again, when SIGHUP, `POST /reload` or `config_watch.rs` says so.
 //!
 //! Everything is read and checked before anything changes, so a mistake anywhere leaves everything as it was. A reload
 //! can change the models, how they are served, and the keys; changes of other settings are logged and take effect at
 //! the next start. Where every model below `MODELS_DIR` is served, that folder alone may be scanned again.
 
 use std::fmt::Write as _;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use crate::app::bounds::{CONFIG_GONE_LOOKS, CONFIG_LOOK_INTERVAL};
+use super::served_file::ServedFile;
 use crate::app::models::reconciler::{ModelReconciler, ReloadDifference};
 use crate::download::{DownloadRegistry, Downloader};
 use crate::keys::Store;
 use crate::models::{ModelPlaces, Shelf};
 use crate::platform::Platform;
-use crate::preflight::{self, CheckedModel, CheckedModels, MissingModel, Unservable};
-use crate::settings::options::{Change, Engine, row};
+use crate::preflight::{self, CheckedModels, MissingModel, Unservable};
+use crate::settings::options::{Change, row};
 use crate::settings::{Inputs, Resolved, SettingProblem, Settings, escaped, llama_variables_warning, resolve};
 use crate::tls::CertificateStore;
 
@@ -39,9 +37,6 @@ pub(in crate::app) struct Reloader {
     shelf: Arc<std::sync::Mutex<Shelf>>,
     /// Locked for a scan of the models folder alone, so that an older scan is never applied after a newer one.
     scanning: Arc<Mutex<()>>,
-    file: Option<PathBuf>,
-    /// The files that `file` includes at the start.
-    included_at_start: Vec<PathBuf>,
 }
 
 /// Files besides the configuration that a reload reads again.
@@ -62,59 +57,11 @@ struct InEffect {
     generation: u64,
 }
 
-/// A model that is served, and the files that it is served from.
-pub(in crate::app) struct ServedFile {
-    pub(in crate::app) id: String,
-    aliases: Vec<String>,
-    /// `None` for a remote backend or a command.
-    pub(in crate::app) path: Option<PathBuf>,
-    /// The settings of its llama-server; `None` for a remote backend.
-    pub(in crate::app) engine: Option<Engine>,
-    /// Its projector, adapters, draft model and chat template.
-    pub(in crate::app) companions: Vec<PathBuf>,
-    /// The names of its adapters, as requests give them after those of the model.
-    adapters: Vec<String>,
-    /// Whether the configuration names it, so that the next start needs it.
-    pub(in crate::app) is_named: bool,
-}
-
-impl ServedFile {
-    fn of(model: &CheckedModel, is_named: bool) -> Self {
-        let projector = model.file.iter().filter_map(|file| file.projector.as_ref()).map(|found| found.path.as_path());
-        let companions = model.file.iter().flat_map(|file| file.companions.files.paths());
-        let adapters = model.settings.local.iter().flat_map(|local| local.companions.adapter_names());
-        Self {
-            id: model.id.clone(),
-            aliases: model.settings.aliases.clone(),
-            path: model.file.as_ref().map(|file| file.path.clone()),
-            engine: model.settings.local.as_ref().map(|local| local.engine.clone()),
-            companions: projector.chain(companions).map(Path::to_owned).collect(),
-            adapters: adapters.cloned().collect(),
-            is_named,
-        }
-    }
-
-    /// Returns whether this is the id or an alias.
-    pub(in crate::app) fn has_name(&self, name: &str) -> bool {
-        self.id == name || self.aliases.iter().any(|alias| alias == name)
-    }
-
-    /// Returns whether this is the name of one of its adapters.
-    pub(in crate::app) fn has_adapter(&self, name: &str) -> bool {
-        let parts = name.rsplit_once(':');
-        parts.is_some_and(|(model, adapter)| self.has_name(model) && self.adapters.iter().any(|one| one == adapter))
-    }
-}
-
 /// The result of reading everything again.
 struct ReadAgain {
     in_effect: InEffect,
     keys_loaded: usize,
 }
-
-/// Identifies one state of a file: modification time in seconds and nanoseconds, length in bytes, inode. `None` if
-/// there is no file.
-type FileStamp = Option<(i64, i64, u64, u64)>;
 
 /// Why the models of the configuration are not served.
 pub(in crate::app) enum LoadFailure {
@@ -150,21 +97,10 @@ impl Reloader {
         current: Resolved,
         downloads: Arc<DownloadRegistry>,
     ) -> Self {
-        let (file, included_at_start) = (current.config_file.clone(), current.included_files.clone());
         let models = CheckedModels::default();
         let current = Mutex::new(InEffect { resolved: current, models, is_applied: false, generation: 0 });
-        Self {
-            inputs,
-            platform,
-            followed,
-            reconciler,
-            current,
-            downloads,
-            shelf: Arc::default(),
-            scanning: Arc::default(),
-            file,
-            included_at_start,
-        }
+        let (shelf, scanning) = (Arc::default(), Arc::default());
+        Self { inputs, platform, followed, reconciler, current, downloads, shelf, scanning }
     }
 
     /// Serves the models of the configuration in effect. Those that are named and not on the disk are downloaded before.
@@ -351,47 +287,9 @@ impl Reloader {
         Ok(ReadAgain { in_effect: InEffect { resolved, models, is_applied: true, generation: 0 }, keys_loaded })
     }
 
-    /// Reloads when the configuration file, or a file that it includes, changes, until `stop` is cancelled. Logs once when
-    /// the file is gone.
-    pub(in crate::app) async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        stop.run_until_cancelled(self.watch_on()).await;
-    }
-
-    async fn watch_on(self: Arc<Self>) {
-        let Some(file) = self.file.clone() else { return };
-        let mut ticks = tokio::time::interval(CONFIG_LOOK_INTERVAL);
-        // Without a wait for the first models: a change after they are served must not be in the first stamps.
-        let mut seen = (file_stamp(&file).await, stamps(&self.included_at_start).await);
-        let mut missed = 0u32;
-        loop {
-            ticks.tick().await;
-            let found = file_stamp(&file).await;
-            let included = self.included_stamps().await;
-            // A file may be missing for a moment while an editor replaces it.
-            missed = if found.is_none() { missed.saturating_add(1) } else { 0 };
-            if missed == CONFIG_GONE_LOOKS {
-                error!("the configuration file is gone, all stays as it was");
-            }
-            if found.is_none() || (found, &included) == (seen.0, &seen.1) {
-                continue;
-            }
-            // Set even if the reload fails: it is repeated only when the file changes again, not every two seconds.
-            seen = (found, included);
-            if let Err(problem) = self.reload().await {
-                error!("the configuration file has changed, but is not taken, all stays as it was: {problem}");
-            }
-            // The file may include others now. The stamps of the same files stay those from before the reload.
-            let included = self.included_stamps().await;
-            if !included.iter().map(|(file, _)| file).eq(seen.1.iter().map(|(file, _)| file)) {
-                seen.1 = included;
-            }
-        }
-    }
-
-    /// Returns the files that the configuration in effect includes, with their stamps.
-    async fn included_stamps(&self) -> Vec<(PathBuf, FileStamp)> {
-        let files = self.current.lock().await.resolved.included_files.clone();
-        stamps(&files).await
+    /// Returns the files that the configuration in effect includes.
+    pub(super) async fn included_files(&self) -> Vec<PathBuf> {
+        self.current.lock().await.resolved.included_files.clone()
     }
 }
 
@@ -409,19 +307,6 @@ impl InEffect {
 
 fn lock(shelf: &std::sync::Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
     shelf.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn stamps(files: &[PathBuf]) -> Vec<(PathBuf, FileStamp)> {
-    let mut stamps = Vec::with_capacity(files.len());
-    for file in files {
-        stamps.push((file.clone(), file_stamp(file).await));
-    }
-    stamps
-}
-
-async fn file_stamp(file: &Path) -> FileStamp {
-    let metadata = tokio::fs::metadata(file).await.ok()?;
-    Some((metadata.mtime(), metadata.mtime_nsec(), metadata.size(), metadata.ino()))
 }
 
 /// Returns the settings that have changed but take effect only at the next start.

@@ -12,7 +12,8 @@ use tokio::task::spawn_blocking;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::app::reload::reloader::{Reloader, ServedFile};
+use crate::app::reload::reloader::Reloader;
+use crate::app::reload::served_file::ServedFile;
 use crate::fleet::{Fleet, WorkerState};
 use crate::gateway::{ModelQueues, NotRemoved, RemovalOrder};
 use crate::models::{ModelPlaces, RemoteName, RemovalError, RemovalPlan, shown_name};
