@@ -11,13 +11,10 @@ use super::choice::Candidate;
 use super::quota::Quota;
 use super::report::{ServiceStatus, WorkerReport};
 use super::worker_counters::{WorkerCounters, WorkerFacts, WorkerKind, WorkerStats};
-use crate::pause_clock::ActiveInstant;
+use crate::pause_clock::{self, ActiveInstant};
 use crate::settings::values::BackendApi;
 use crate::telemetry::files::LogFolder;
 use crate::worker::{WorkerHandle, WorkerState};
-
-/// Quotas use the kernel's clock, which does not stop while this process is paused.
-use tokio::time::Instant as QuotaInstant;
 
 /// A worker among those of its model.
 pub struct Member {
@@ -139,7 +136,7 @@ impl Member {
     pub(super) fn is_open(&self, now: ActiveInstant) -> bool {
         let allows = |status: &RemoteStatus| {
             let (breaker, quota) = &*status.lock();
-            breaker.is_open_for_requests(now) && quota.has_remaining(QuotaInstant::now())
+            breaker.is_open_for_requests(now) && quota.has_remaining(now.real())
         };
         self.handle.is_open() && self.remote_status.as_ref().is_none_or(allows)
     }
@@ -198,7 +195,7 @@ impl Member {
         let (pass, is_spent) = {
             // One lock for both, so that a request is never counted by one and refused by the other.
             let (breaker, quota) = &mut *status.lock();
-            let quota_now = QuotaInstant::now();
+            let quota_now = now.real();
             if !breaker.is_open_for_requests(now) || !quota.take(quota_now) {
                 return None;
             }
@@ -242,7 +239,7 @@ impl Member {
         if let Some(status) = &self.remote_status {
             let is_spent = {
                 let (_, quota) = &mut *status.lock();
-                let quota_now = QuotaInstant::now();
+                let quota_now = pause_clock::kernel_now();
                 quota.spend(tokens, quota_now);
                 !quota.has_remaining(quota_now)
             };
@@ -255,7 +252,8 @@ impl Member {
     /// Returns the time until requests may be sent again, if only time is missing: the cooldown of the breaker or the
     /// quota.
     pub(super) fn available_in(&self) -> Option<Duration> {
-        let (now, quota_now) = (ActiveInstant::now(), QuotaInstant::now());
+        let now = ActiveInstant::now();
+        let quota_now = now.real();
         let (breaker, quota) = &*self.remote_status.as_ref()?.lock();
         let until_quota = quota.opens_at(quota_now).map(|at| at - quota_now);
         breaker.opens_at(now).map(|at| at - now).max(until_quota)
@@ -265,7 +263,7 @@ impl Member {
     pub(super) fn is_quota_exhausted(&self, now: ActiveInstant) -> bool {
         self.remote_status.as_ref().is_some_and(|status| {
             let (breaker, quota) = &*status.lock();
-            breaker.is_open_for_requests(now) && !quota.has_remaining(QuotaInstant::now())
+            breaker.is_open_for_requests(now) && !quota.has_remaining(now.real())
         })
     }
 

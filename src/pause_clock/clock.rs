@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::error::Elapsed;
 
+use super::held_reading::held_reading;
 use super::pauses;
 
 /// Stands for "never" when a deadline would overflow: 30 years, as in tokio's own timers.
@@ -30,6 +31,11 @@ pub struct ActiveSleep {
 /// Returns the sum of all pauses so far. Detects a pause that has just ended.
 pub fn total_paused() -> Duration {
     pauses::read_clock().1
+}
+
+/// Returns the time on the kernel's clock, which runs on during a pause, by the same reading as [`ActiveInstant::now`].
+pub fn kernel_now() -> tokio::time::Instant {
+    ActiveInstant::now().real()
 }
 
 /// Waits for this time, pauses not counted.
@@ -66,8 +72,15 @@ pub async fn timeout_at<F: Future>(deadline: ActiveInstant, future: F) -> Result
 }
 
 impl ActiveInstant {
-    /// Returns the current time. Detects a pause that has just ended.
+    /// Returns the current time, or that of the first call in this poll within a
+    /// [`OneReadingPerPoll`](super::OneReadingPerPoll). Detects a pause that has just ended.
     pub fn now() -> Self {
+        let (now, paused) = held_reading();
+        Self::of(now, paused)
+    }
+
+    /// Reads the clock.
+    fn read() -> Self {
         let (now, paused) = pauses::read_clock();
         Self::of(now, paused)
     }
@@ -89,8 +102,9 @@ impl ActiveInstant {
         Self::now() - self
     }
 
+    /// Reads the clock in any case: a wait that ends within the poll that begins it would otherwise never end.
     fn has_passed(self) -> bool {
-        Self::now() >= self
+        Self::read() >= self
     }
 }
 

@@ -17,16 +17,19 @@
 //! Does not own the waits themselves, nor what their callers do when time is up.
 //!
 //! - `clock.rs`: [`ActiveInstant`], [`ActiveSleep`], and timeouts that leave pauses out
+//! - `held_reading.rs`: [`OneReadingPerPoll`], for tasks that ask for the time often
 //! - `lazy_timer.rs`: [`LazyTimer`], for a deadline that is moved often
 //! - `pauses.rs`: detects pauses and adds them up
 //! - `timer.rs`: hyper's timer on this clock
 
 mod clock;
+mod held_reading;
 mod lazy_timer;
 mod pauses;
 mod timer;
 
-pub use clock::{ActiveInstant, ActiveSleep, sleep, timeout, timeout_at, total_paused};
+pub use clock::{ActiveInstant, ActiveSleep, kernel_now, sleep, timeout, timeout_at, total_paused};
+pub use held_reading::OneReadingPerPoll;
 pub use lazy_timer::LazyTimer;
 pub use pauses::{BEAT_INTERVAL, MIN_PAUSE, PauseClock};
 pub use timer::ActiveTimer;

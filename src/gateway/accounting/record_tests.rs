@@ -1,10 +1,10 @@
 use std::num::{NonZeroU32, NonZeroU64};
 
-use governor::clock::DefaultClock;
 use http::Method;
 
 use super::*;
 use crate::gateway::admission::rate::Meters;
+use crate::gateway::admission::ticks::LimitClock;
 use crate::gateway::routes::lookup;
 use crate::gateway::routes::route::StreamEnd;
 use crate::gateway::scan::sse_framer::SseFramer;
@@ -20,7 +20,7 @@ struct RecordFixture {
 /// The key is limited to one token a minute, so each token that it is charged is a minute of debt.
 fn fixture() -> RecordFixture {
     let key = Key { tokens_per_minute: NonZeroU64::new(1), ..Key::named("alice") };
-    let meter = Meters::new(DefaultClock::default()).meter_of(&key, NonZeroU32::MIN);
+    let meter = Meters::new(LimitClock).meter_of(&key, NonZeroU32::MIN);
     RecordFixture { records: TestRecords::new(), meter }
 }
 

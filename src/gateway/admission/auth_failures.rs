@@ -24,9 +24,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::Quota;
-use governor::clock::{Clock, DefaultClock};
+use governor::clock::Clock;
 
-use super::ticks::Ticks;
+use super::ticks::{LimitClock, Ticks};
 use crate::gateway::bounds::{
     AUTH_FAILURES_PER_MINUTE, FAILING_ADDRESSES_PER_BUCKET, KNOWN_ADDRESS_TTL, KNOWN_ADDRESSES_PER_KEY,
     MAX_FAILING_ADDRESSES,
@@ -75,7 +75,7 @@ type TableBucket = [FailingAddress; FAILING_ADDRESSES_PER_BUCKET];
 
 /// The wrong keys of the last minutes, by address. Its memory is allocated at the start and does not grow.
 #[derive(Debug)]
-pub(super) struct AuthFailures<C: Clock = DefaultClock> {
+pub(super) struct AuthFailures<C: Clock = LimitClock> {
     ticks: Ticks<C>,
     /// Randomly keyed, so that an attacker cannot choose addresses that share a bucket.
     hasher: RandomState,

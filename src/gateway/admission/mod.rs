@@ -25,5 +25,5 @@ pub(super) mod people;
 pub(super) mod rate;
 mod rate_headers;
 pub(super) mod shared;
-mod ticks;
+pub(super) mod ticks;
 pub(super) mod turn;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use governor::Quota;
-use governor::clock::{Clock, DefaultClock};
+use governor::clock::Clock;
 use http::HeaderMap;
 use jiff::Timestamp;
 
@@ -26,7 +26,7 @@ use super::budget::account::Account;
 use super::limit_names::{AT_ONCE, REQUESTS, TOKENS};
 use super::rate_headers;
 use super::shared::share::{MinuteLimits, RequestShare};
-use super::ticks::Ticks;
+use super::ticks::{LimitClock, Ticks};
 use crate::gateway::bounds::METERS_BEFORE_SWEEP;
 use crate::keys::Key;
 use crate::rate_bucket::{Bucket, DebtBucket, RateStatus, Wait};
@@ -38,7 +38,7 @@ use crate::refusal::Refusal;
 /// there are many entries: an entry is dropped if it was not used between two sweeps, no request holds it, and its buckets
 /// are full again, so that a new entry would be equal.
 #[derive(Debug)]
-pub(crate) struct Meters<C: Clock = DefaultClock> {
+pub(crate) struct Meters<C: Clock = LimitClock> {
     ticks: Ticks<C>,
     table: RwLock<MeterTable<C>>,
 }
@@ -68,7 +68,7 @@ struct KeyUsage<C: Clock> {
 
 /// The limits of one line of the key file, with the usage of its id. Cheap to create and to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Meter<C: Clock = DefaultClock> {
+pub(crate) struct Meter<C: Clock = LimitClock> {
     usage: Arc<KeyUsage<C>>,
     /// Requests a minute.
     requests: NonZeroU32,
@@ -81,7 +81,7 @@ pub(crate) struct Meter<C: Clock = DefaultClock> {
 
 /// The right of a key to have one more request in flight. Released when it is dropped.
 #[derive(Debug)]
-pub(crate) struct ConcurrencyPermit<C: Clock = DefaultClock>(Arc<KeyUsage<C>>);
+pub(crate) struct ConcurrencyPermit<C: Clock = LimitClock>(Arc<KeyUsage<C>>);
 
 impl<C: Clock + Clone> Meters<C> {
     /// Creates an empty table.

@@ -2,11 +2,27 @@
 //!
 //! Owns only the conversion. The caller passes the clock, so that tests can control it.
 
-use governor::clock::{Clock, DefaultClock, Reference};
+use std::time::Instant;
+
+use governor::clock::{Clock, Reference};
+
+use crate::pause_clock;
+
+/// The clock of all limits. Runs on while the program is paused, and is read once per poll of a connection.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LimitClock;
+
+impl Clock for LimitClock {
+    type Instant = Instant;
+
+    fn now(&self) -> Instant {
+        pause_clock::kernel_now().into_std()
+    }
+}
 
 /// A counter of nanoseconds. Clones count from the same start.
 #[derive(Debug, Clone)]
-pub(super) struct Ticks<C: Clock = DefaultClock> {
+pub(super) struct Ticks<C: Clock = LimitClock> {
     clock: C,
     start: C::Instant,
 }

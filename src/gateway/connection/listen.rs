@@ -34,7 +34,7 @@ use super::wire::requests::ConnectionRequests;
 use super::wire::{RefusalWriter, WireLimits, WireStream};
 use crate::cores::Cores;
 use crate::gateway::bounds::{ACCEPT_PAUSE, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_TRIES, LISTEN_BACKLOG};
-use crate::pause_clock;
+use crate::pause_clock::{self, OneReadingPerPoll};
 use crate::refusal::Refusal;
 use crate::settings::bounds::CONNECTION_GRACE;
 use crate::telemetry::throttled_warning::ThrottledWarning;
@@ -121,7 +121,7 @@ where
         let core = cores.least_busy();
         let runtime = core.runtime().clone();
         let connection = Arc::clone(&server).serve(stream, peer, (permit, core));
-        connections.spawn_on(connection, &runtime);
+        connections.spawn_on(OneReadingPerPoll::new(connection), &runtime);
     }
     // New clients are refused by the kernel from now on, and do not wait in the backlog of a service that stops.
     drop(listener);

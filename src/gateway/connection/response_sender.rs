@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
@@ -13,9 +13,11 @@ use http_body::Body;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use tokio::io::AsyncWrite;
+use tokio::time::Instant;
 
 use super::head::{add_line, parse_content_length};
 use crate::gateway::bounds::{COPIED_PIECE, GATHERED_RESPONSE};
+use crate::pause_clock;
 
 /// Bytes of a head, with a short body, that need no second allocation.
 const USUAL_RESPONSE: usize = 1024;
@@ -225,16 +227,15 @@ fn add_chunk_size(buffer: &mut Vec<u8>, size: usize) {
 /// Adds the time, as each response has it (RFC 9110, section 6.6.1). It is written once a second.
 fn add_date(head: &mut Vec<u8>) {
     thread_local! {
-        static WRITTEN: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+        static WRITTEN: RefCell<(Option<Instant>, String)> = const { RefCell::new((None, String::new())) };
     }
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    WRITTEN.with_borrow_mut(|(second, text)| {
-        if *second != seconds {
-            let time = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-            *text = time
-                .and_then(|time| DateTimePrinter::new().timestamp_to_rfc9110_string(&time).ok())
-                .unwrap_or_default();
-            *second = seconds;
+    let now = pause_clock::kernel_now();
+    WRITTEN.with_borrow_mut(|(end_of_second, text)| {
+        if end_of_second.is_none_or(|end| end <= now) {
+            let time = Timestamp::now();
+            *text = DateTimePrinter::new().timestamp_to_rfc9110_string(&time).unwrap_or_default();
+            let passed = Duration::from_nanos(time.subsec_nanosecond().unsigned_abs().into());
+            *end_of_second = Some(now + Duration::from_secs(1).saturating_sub(passed));
         }
         if !text.is_empty() {
             add_line(head, b"date", text.as_bytes());

@@ -15,6 +15,7 @@ use super::idle_connections::IdleConnections;
 use super::worker_connection::WorkerConnection;
 use crate::dial::{BoxError, DialTarget, Dialer};
 use crate::gateway::bounds::UPSTREAM_IDLE;
+use crate::pause_clock;
 
 /// What opens connections, and the tasks that keep them.
 pub(super) struct Opener {
@@ -90,7 +91,7 @@ impl WorkerPool {
 
     /// Takes the idle connection that was used last.
     pub(super) fn take(&self) -> Option<Box<WorkerConnection>> {
-        self.lock().idle.take(Instant::now())
+        self.lock().idle.take(pause_clock::kernel_now())
     }
 
     /// Takes a connection back whose response has ended. It is kept if another request may be sent on it; if not, the
@@ -112,7 +113,7 @@ impl WorkerPool {
     /// Keeps a connection that is idle, and wakes the keeper, for the next request. Closes the oldest if more are open than may be.
     fn keep_idle(self: &Arc<Self>, connection: Box<WorkerConnection>) {
         let mut state = self.lock();
-        state.idle.put(connection, Instant::now());
+        state.idle.put(connection, pause_clock::kernel_now());
         let evicted = if self.target.connections.are_too_many() { state.idle.take_oldest() } else { None };
         let has_keeper = std::mem::replace(&mut state.has_keeper, true);
         drop(state);

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use governor::clock::DefaultClock;
 use http::HeaderMap;
 use http::request::Parts;
 use jiff::Timestamp;
@@ -17,6 +16,7 @@ use crate::gateway::admission::budget::accounts::KeyAccounts;
 use crate::gateway::admission::keyless::KeylessGuard;
 use crate::gateway::admission::rate::Meters;
 use crate::gateway::admission::shared::share::RequestShare;
+use crate::gateway::admission::ticks::LimitClock;
 use crate::gateway::client_address::ClientAddress;
 use crate::gateway::credentials::offered_keys;
 use crate::gateway::routes::route::{Route, RouteAccess};
@@ -67,7 +67,7 @@ impl Authenticator {
         own_hosts: &[String],
         limits_store: Option<Arc<LimitsStore>>,
     ) -> Self {
-        let meters = Arc::new(Meters::new(DefaultClock::default()));
+        let meters = Arc::new(Meters::new(LimitClock));
         Self {
             accounts: KeyAccounts::new(Arc::clone(&meters), access.max_people.get(), limits_store.clone()),
             limits_store,
@@ -76,7 +76,7 @@ impl Authenticator {
             keyless_guard: (!access.auth_enabled).then(|| KeylessGuard::new(access.cors_origins.clone(), own_hosts)),
             default_rate: access.max_requests_per_minute,
             meters,
-            auth_failures: (!is_behind_edge).then(|| AuthFailures::new(DefaultClock::default())),
+            auth_failures: (!is_behind_edge).then(|| AuthFailures::new(LimitClock)),
         }
     }
 
