@@ -24,7 +24,8 @@ const USAGE_COUNTS: &[&str] = &[
 
 const BUDGET_COUNTS: &[&str] = &["tokens", "requests", "cost_nanos"];
 
-/// Writes everything that is pending. A statement is prepared only where it has rows: that costs more than to execute it.
+/// Writes everything that is pending. A statement is prepared only where it has rows, and is kept for the
+/// next time: that costs more than to execute it.
 ///
 /// # Errors
 /// Whatever SQLite says; nothing is written then.
@@ -76,7 +77,7 @@ fn write_usage(transaction: &Transaction<'_>, pending: &PendingUsage) -> rusqlit
     }
     static USAGE: LazyLock<String> =
         LazyLock::new(|| upsert("usage", &["hour", "key", "person", "model"], USAGE_COUNTS));
-    let mut usage = transaction.prepare(&USAGE)?;
+    let mut usage = transaction.prepare_cached(&USAGE)?;
     for (UsageSubject { hour, key, person, model }, PendingRow { counts, .. }) in &pending.rows {
         let [a, b, c, d, e, f, g, h, i] = counts.columns().map(number);
         usage.execute(params![hour, text(key), text(person), text(model), a, b, c, d, e, f, g, h, i])?;
@@ -84,8 +85,9 @@ fn write_usage(transaction: &Transaction<'_>, pending: &PendingUsage) -> rusqlit
     if pending.rows.values().all(|row| row.refusals.is_empty()) {
         return Ok(());
     }
-    let of_refusals = ["hour", "key", "person", "model", "code"];
-    let mut refusals = transaction.prepare(&upsert("refusals", &of_refusals, &["requests"]))?;
+    static REFUSALS: LazyLock<String> =
+        LazyLock::new(|| upsert("refusals", &["hour", "key", "person", "model", "code"], &["requests"]));
+    let mut refusals = transaction.prepare_cached(&REFUSALS)?;
     for (UsageSubject { hour, key, person, model }, row) in &pending.rows {
         for (code, count) in &row.refusals {
             refusals.execute(params![hour, text(key), text(person), text(model), code, number(*count)])?;
@@ -101,7 +103,7 @@ fn write_budgets(transaction: &Transaction<'_>, pending: &PendingUsage) -> rusql
     }
     static BUDGETS: LazyLock<String> =
         LazyLock::new(|| upsert("budgets", &["period", "start", "key", "person"], BUDGET_COUNTS));
-    let mut budgets = transaction.prepare(&BUDGETS)?;
+    let mut budgets = transaction.prepare_cached(&BUDGETS)?;
     for (BudgetSubject { period, start, key, person }, counts) in due {
         let BudgetCounts { tokens, requests, cost_nanos } = counts;
         let [tokens, requests, cost] = [tokens, requests, cost_nanos].map(number);
@@ -114,7 +116,8 @@ fn write_idle(transaction: &Transaction<'_>, pending: &PendingUsage) -> rusqlite
     if pending.idle_nanos.is_empty() {
         return Ok(());
     }
-    let mut idle = transaction.prepare(&upsert("idle", &["hour"], &["cost_nanos"]))?;
+    static IDLE: LazyLock<String> = LazyLock::new(|| upsert("idle", &["hour"], &["cost_nanos"]));
+    let mut idle = transaction.prepare_cached(&IDLE)?;
     for (hour, nanos) in &pending.idle_nanos {
         idle.execute([hour, nanos])?;
     }
