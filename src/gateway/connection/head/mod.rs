@@ -38,6 +38,16 @@ pub(super) struct CompleteHead {
     pub(super) has_upgrade: bool,
 }
 
+/// Where a header line is in the bytes of a head.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct HeaderLine {
+    pub(super) start: usize,
+    /// The end of the name.
+    pub(super) colon: usize,
+    /// The end of the value.
+    pub(super) end: usize,
+}
+
 /// A resumable scanner of one head. Scans each byte once, however the head is cut into pieces.
 #[derive(Debug, Default)]
 pub(super) struct HeadScanner {
@@ -100,6 +110,16 @@ impl HeadScanner {
     /// # Errors
     /// Refuses a malformed head with 400, and one that exceeds `limits` with 414 or 431.
     pub(super) fn advance(&mut self, raw: &[u8], limits: &HeadLimits) -> Result<Option<CompleteHead>, Refusal> {
+        self.advance_and_note(raw, limits, |_| ())
+    }
+
+    /// Does what [`Self::advance`] does, and passes each header line to `note`.
+    pub(super) fn advance_and_note(
+        &mut self,
+        raw: &[u8],
+        limits: &HeadLimits,
+        mut note: impl FnMut(HeaderLine),
+    ) -> Result<Option<CompleteHead>, Refusal> {
         loop {
             let Some(offset) = memchr(b'\n', &raw[self.scanned..]) else {
                 self.scanned = raw.len();
@@ -113,12 +133,12 @@ impl HeadScanner {
                 // RFC 9112, section 2.2 allows a recipient to accept this. Refusing it is safer: parsers differ here.
                 return Err(Refusal::bad_request("a line of the head ends with LF alone"));
             };
-            let is_first_line = self.line_start == 0;
+            let start = self.line_start;
             (self.line_start, self.scanned) = (end, end);
             match (self.version, line.is_empty()) {
                 // RFC 9112, section 2.2: ignore at least one empty line before a request. Old clients sent one after a
                 // body.
-                (None, true) if is_first_line => {}
+                (None, true) if start == 0 => {}
                 (None, true) => return Err(Refusal::bad_request("there are empty lines before the request line")),
                 (None, false) => self.version = Some(parse_request_line(line)?),
                 (Some(version), true) => {
@@ -128,7 +148,8 @@ impl HeadScanner {
                 (Some(_), false) => {
                     self.header_count += 1;
                     limits.check_headers(self.header_count)?;
-                    self.check_header(line)?;
+                    let colon = self.check_header(line)?;
+                    note(HeaderLine { start, colon: start + colon, end: start + line.len() });
                 }
             }
         }
@@ -149,8 +170,8 @@ impl HeadScanner {
         })
     }
 
-    /// Checks one header line, without its CRLF, and remembers what frames the request.
-    fn check_header(&mut self, line: &[u8]) -> Result<(), Refusal> {
+    /// Checks one header line, without its CRLF, and remembers what frames the request. Returns where its colon is.
+    fn check_header(&mut self, line: &[u8]) -> Result<usize, Refusal> {
         if line[0] == b' ' || line[0] == b'\t' {
             // obs-fold: a server must refuse or unfold it (RFC 9112, section 5.2).
             return Err(Refusal::bad_request("a header line is folded"));
@@ -191,7 +212,7 @@ impl HeadScanner {
             }
             _ => {}
         }
-        Ok(())
+        Ok(colon)
     }
 
     /// Decides how the body is framed, once all headers have been read.

@@ -1,57 +1,69 @@
 //! A checked head, and the body that has arrived with it, as a request.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, EXPECT, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Uri};
 use memchr::memchr;
 
-use super::trim;
+use super::{HeaderLine, trim};
 
-/// Headers for which there is room from the start: most clients send fewer.
-const USUAL_HEADERS: usize = 16;
-
-/// Returns the request in these bytes, which begin with a head of this length that [`HeadScanner`](super::HeadScanner) has
-/// passed; its body follows. Returns `None` for a request that asks for more than a response: by `Expect`, by `Connection`,
-/// by its version, or by a method that is neither GET nor POST.
-pub(in crate::gateway::connection) fn read_request(bytes: &Bytes, head_length: usize) -> Option<Request<Bytes>> {
-    let line_end = memchr(b'\r', bytes)?;
-    let line = &bytes[..line_end];
-    let (method, target) = line.split_at(memchr(b' ', line)?);
-    let method = match method {
-        b"POST" => Method::POST,
-        b"GET" => Method::GET,
-        _ => return None,
+/// Whether a head that [`HeadScanner`](super::HeadScanner) has passed, and whose header lines it has found there, asks for
+/// more than a response: by `Expect`, by `Connection`, by its version, or by a method that is neither GET nor POST.
+pub(in crate::gateway::connection) fn asks_for_more(head: &[u8], lines: &[HeaderLine]) -> bool {
+    let is_special = |line: &HeaderLine| {
+        let (name, value) = (&head[line.start..line.colon], &head[line.colon + 1..line.end]);
+        match name.len() {
+            6 => name.eq_ignore_ascii_case(b"expect"),
+            10 => name.eq_ignore_ascii_case(b"connection") && !trim(value).eq_ignore_ascii_case(b"keep-alive"),
+            _ => false,
+        }
     };
-    let target = target.strip_prefix(b" ")?.strip_suffix(b" HTTP/1.1")?;
+    request_line(head).is_none() || lines.iter().any(is_special)
+}
+
+/// Returns the request in these bytes, which begin with a head of this length that does not [ask for more than a
+/// response](asks_for_more); its body follows.
+pub(in crate::gateway::connection) fn read_request(
+    bytes: &Bytes,
+    head_length: usize,
+    lines: &[HeaderLine],
+) -> Option<Request<Bytes>> {
+    let (method, target) = request_line(bytes)?;
     let mut request = Request::new(bytes.slice(head_length..));
     *request.method_mut() = method;
     *request.uri_mut() = Uri::from_maybe_shared(bytes.slice_ref(target)).ok()?;
     let headers = request.headers_mut();
-    headers.reserve(USUAL_HEADERS);
-    let mut lines = bytes.get(line_end + b"\r\n".len()..head_length - b"\r\n".len())?;
-    while !lines.is_empty() {
-        let (line, rest) = lines.split_at(memchr(b'\r', lines)?);
-        let colon = memchr(b':', line)?;
-        let (name, value) = (HeaderName::from_bytes(&line[..colon]).ok()?, trim(&line[colon + 1..]));
-        if name == EXPECT || name == CONNECTION && !value.eq_ignore_ascii_case(b"keep-alive") {
-            return None;
-        }
-        headers.try_append(name, HeaderValue::from_maybe_shared(bytes.slice_ref(value)).ok()?).ok()?;
-        lines = rest.strip_prefix(b"\r\n")?;
+    headers.reserve(lines.len());
+    for HeaderLine { start, colon, end } in lines {
+        let name = HeaderName::from_bytes(bytes.get(*start..*colon)?).ok()?;
+        let value = bytes.slice_ref(trim(bytes.get(colon + 1..*end)?));
+        headers.try_append(name, HeaderValue::from_maybe_shared(value).ok()?).ok()?;
     }
     Some(request)
+}
+
+/// Returns the method and the target of a request with one of the usual methods over HTTP/1.1.
+fn request_line(head: &[u8]) -> Option<(Method, &[u8])> {
+    let (method, rest) = match head {
+        [b'P', b'O', b'S', b'T', b' ', rest @ ..] => (Method::POST, rest),
+        [b'G', b'E', b'T', b' ', rest @ ..] => (Method::GET, rest),
+        _ => return None,
+    };
+    let target = &rest[..memchr(b' ', rest)?];
+    rest[target.len()..].starts_with(b" HTTP/1.1\r\n").then_some((method, target))
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{HeadLimits, check_in_two};
+    use super::super::{HeadLimits, HeadScanner};
     use super::*;
 
     fn read(raw: &[u8]) -> Option<Request<Bytes>> {
-        let (length, _) = check_in_two(raw, 0, &HeadLimits::USUAL).ok()??;
-        read_request(&Bytes::copy_from_slice(raw), length)
+        let mut lines = Vec::new();
+        let head = HeadScanner::default().advance_and_note(raw, &HeadLimits::USUAL, |line| lines.push(line)).ok()??;
+        if asks_for_more(raw, &lines) { None } else { read_request(&Bytes::copy_from_slice(raw), head.length, &lines) }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! The wait is for [`PROMPT_BODY`] at most, so that hyper, which hands a head over before its body, still has it refused
 //! before the body is read. What is left to hyper, with the rest of its connection: a head that arrives in parts, a body
-//! that is late or chunked, more than [`WHOLE_REQUEST`] bytes, and what `read_request` leaves alone.
+//! that is late or chunked, more than [`WHOLE_REQUEST`] bytes or [`USUAL_HEADERS`] header lines, and what `read_request`
+//! leaves alone.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -14,8 +15,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{ReadState, WireStream};
 use crate::gateway::bounds::{PROMPT_BODY, WHOLE_REQUEST};
-use crate::gateway::connection::head::request::read_request;
-use crate::gateway::connection::head::{Framing, HeadLimits, HeadScanner};
+use crate::gateway::connection::head::request::{asks_for_more, read_request};
+use crate::gateway::connection::head::{Framing, HeadLimits, HeadScanner, HeaderLine};
+
+/// Most header lines of a request that is read here.
+const USUAL_HEADERS: usize = 64;
 
 /// What a client sends next.
 #[expect(
@@ -146,22 +150,31 @@ pub(crate) fn whole_request(bytes: &[u8], limits: &HeadLimits) -> Option<(Reques
 }
 
 fn find_request(bytes: &[u8], limits: &HeadLimits) -> FoundRequest {
+    let mut lines = [HeaderLine::default(); USUAL_HEADERS];
+    let mut count = 0;
+    let note = |line| {
+        if let Some(place) = lines.get_mut(count) {
+            *place = line;
+        }
+        count += 1;
+    };
     // What is malformed is found again by those who answer it.
-    let Ok(Some(head)) = HeadScanner::default().advance(bytes, limits) else { return FoundRequest::Other };
+    let Ok(Some(head)) = HeadScanner::default().advance_and_note(bytes, limits, note) else {
+        return FoundRequest::Other;
+    };
+    let Some(lines) = lines.get(..count) else { return FoundRequest::Other };
     let body = match head.framing {
         Framing::None => 0,
         Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
         Framing::Chunked => return FoundRequest::Other,
     };
     let length = head.length.saturating_add(body);
-    if head.has_upgrade || length > bytes.len().max(WHOLE_REQUEST) {
+    if head.has_upgrade || length > bytes.len().max(WHOLE_REQUEST) || asks_for_more(bytes, lines) {
         return FoundRequest::Other;
     }
-    let is_whole = length <= bytes.len();
-    let arrived = Bytes::copy_from_slice(&bytes[..if is_whole { length } else { head.length }]);
-    match read_request(&arrived, head.length) {
-        Some(request) if is_whole => FoundRequest::Whole(request, length),
-        Some(_) => FoundRequest::Begun(length),
+    let Some(whole) = bytes.get(..length) else { return FoundRequest::Begun(length) };
+    match read_request(&Bytes::copy_from_slice(whole), head.length, lines) {
+        Some(request) => FoundRequest::Whole(request, length),
         None => FoundRequest::Other,
     }
 }
