@@ -74,6 +74,7 @@ mod import;
 pub mod keys;
 pub mod ledger;
 pub mod models;
+mod number_value;
 pub mod operator;
 mod os;
 pub mod pause_clock;

@@ -135,15 +135,6 @@ pub(super) fn prepare_for_client(headers: &mut HeaderMap, is_remote: bool) {
     }
 }
 
-/// Returns a number as the value of a header, which `HeaderValue::from` would allocate two or three times for.
-pub(super) fn number_value(number: u64) -> HeaderValue {
-    const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-    match usize::try_from(number).ok().and_then(|number| DIGITS.get(number)) {
-        Some(digit) => HeaderValue::from_static(digit),
-        None => HeaderValue::from_str(itoa::Buffer::new().format(number)).unwrap_or(HeaderValue::from_static("0")),
-    }
-}
-
 /// Returns how a worker's response is packed, and changes its headers to those of the unpacked response. Returns `None`,
 /// and changes nothing, if it is not packed, in a way that is not unpacked, or a part of something packed (206).
 pub(super) fn take_content_codings(status: StatusCode, headers: &mut HeaderMap) -> Option<ContentCodings> {

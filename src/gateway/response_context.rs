@@ -12,6 +12,7 @@ use super::cache::answer_cache::{CacheMark, FlightLead};
 use super::connection::discard::{InboundBody, UnreadBody};
 use super::headers::{self, REQUEST_ID, X_REQUEST_ID};
 use super::response::body::ResponseBody;
+use crate::number_value::number_value;
 use crate::refusal::{ANTHROPIC_VERSION, Shape};
 
 /// [`ANTHROPIC_VERSION`], which need not be parsed for each request.
@@ -82,7 +83,7 @@ impl ResponseContext {
         }
         if let Some(left) = self.budgets.and_then(|budgets| budgets.tokens_left(Timestamp::now())) {
             let left = shared_left.map_or(left, |of_all| left.min(of_all));
-            headers.insert(X_BUDGET_REMAINING_TOKENS, headers::number_value(left));
+            headers.insert(X_BUDGET_REMAINING_TOKENS, number_value(left));
         }
         if let Some(body) = self.body {
             Box::pin(self.unread.discard_or_close(body, headers)).await;

@@ -6,6 +6,9 @@ use serde::Serialize;
 
 use super::shape::{Shape, anthropic_type, tei_type};
 
+/// Bytes of a body that need no second allocation.
+const USUAL_BODY: usize = 512;
+
 /// What a body may tell about an error.
 pub(super) struct ErrorFacts<'a> {
     pub(super) status: StatusCode,
@@ -64,8 +67,10 @@ pub(super) fn anthropic_error(status: StatusCode, message: &str) -> String {
 }
 
 fn write_json(body: &ErrorBody<'_>) -> String {
-    // Strings and members with fixed names can always be written.
-    serde_json::to_string(body).unwrap_or_default()
+    let mut json = Vec::with_capacity(USUAL_BODY);
+    // Strings and members with fixed names can always be written, and are UTF-8.
+    let is_written = serde_json::to_writer(&mut json, body).is_ok();
+    if is_written { String::from_utf8(json).unwrap_or_default() } else { String::new() }
 }
 
 #[cfg(test)]

@@ -24,12 +24,15 @@ pub use backend_errors::{body_of_backend_error, event_of_backend};
 pub use shape::{ANTHROPIC_VERSION, Shape};
 pub use table::{CODES, MODELS_NAMED, QUEUE_FULL, REPEATED_TEXT, Refusal};
 
+use crate::number_value::number_value;
 use bodies::{ErrorFacts, error_body};
 use shape::error_event;
 use table::RETRY_AFTER_LEAST;
 
 /// Whether a client should repeat the request.
 pub const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+/// Headers of a refusal, with those that every response has: the map has room for them, and need not grow.
+const USUAL_HEADERS: usize = 12;
 /// `Retry-After` in milliseconds.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
@@ -55,6 +58,7 @@ impl Refusal {
         let mut response = Response::new(Bytes::from(self.body(shape)));
         *response.status_mut() = row.status;
         let headers = response.headers_mut();
+        headers.reserve(USUAL_HEADERS);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if row.closes {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -79,8 +83,8 @@ impl Refusal {
         if let Some(wait) = self.retry_after() {
             let wait = if wait.is_zero() { RETRY_AFTER_LEAST } else { wait };
             // Whole seconds (RFC 9110, section 10.2.3), and for those clients the exact time.
-            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
-            headers.insert(RETRY_AFTER_MS, HeaderValue::from(wait.as_micros().div_ceil(1000) as u64));
+            headers.insert(RETRY_AFTER, number_value(wait.as_secs_f64().ceil() as u64));
+            headers.insert(RETRY_AFTER_MS, number_value(wait.as_micros().div_ceil(1000) as u64));
         }
         response
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::gateway::headers::number_value;
+use crate::number_value::number_value;
 use crate::rate_bucket::RateStatus;
 
 /// The headers for a key's limit of requests: limit, remaining, reset.
@@ -26,13 +26,17 @@ const TOKENS: [HeaderName; 3] = [
 
 /// Inserts the headers for a key's requests and, if they are limited, its tokens.
 pub(super) fn insert_headers(headers: &mut HeaderMap, requests: RateStatus, tokens: Option<RateStatus>) {
-    for (names, status) in [(REQUESTS, Some(requests)), (TOKENS, tokens)] {
-        let Some(RateStatus { limit, remaining, reset }) = status else { continue };
-        let [limit_name, remaining_name, reset_name] = names;
-        headers.insert(limit_name, number_value(limit));
-        headers.insert(remaining_name, number_value(remaining));
-        headers.insert(reset_name, duration_value(reset));
+    insert_limit(headers, REQUESTS, requests);
+    if let Some(tokens) = tokens {
+        insert_limit(headers, TOKENS, tokens);
     }
+}
+
+fn insert_limit(headers: &mut HeaderMap, names: [HeaderName; 3], status: RateStatus) {
+    let [limit, remaining, reset] = names;
+    headers.insert(limit, number_value(status.limit));
+    headers.insert(remaining, number_value(status.remaining));
+    headers.insert(reset, duration_value(status.reset));
 }
 
 /// Formats a duration as OpenAI does: `20ms`, `8.64s`, `6m0s`, `1h0m0s`. Rounds up to milliseconds, so that a client that

@@ -18,7 +18,7 @@ use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::admission::rate;
 use crate::gateway::bounds::{RETRY_AFTER_UNKNOWN, RETRY_PAUSE_FIRST};
-use crate::gateway::headers::number_value;
+use crate::number_value::number_value;
 use crate::gateway::queue::ModelQueue;
 use crate::gateway::queue::model_queues::ModelQueues;
 use crate::gateway::queue::ticket::{Moved, QueueEntry, Ticket};
