@@ -51,6 +51,7 @@
 pub mod amount;
 pub mod app;
 pub mod blocking_pool;
+mod boxed;
 pub mod cli;
 pub mod content_coding;
 pub mod cores;

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -37,6 +38,7 @@ use super::translation;
 use super::upstream::attempt::Attempt;
 use super::upstream::forward::OutgoingRequest;
 use super::upstream::retry::{self, Retry};
+use crate::boxed::{boxed, boxed_future};
 use crate::fleet::LeaseRequest;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::refusal::{Refusal, Shape};
@@ -47,7 +49,7 @@ impl Gateway {
         self: Arc<Self>,
         request: Request<InboundBody>,
         peer: IpAddr,
-    ) -> impl Future<Output = Response<ResponseBody>> + Send + use<> {
+    ) -> Pin<Box<impl Future<Output = Response<ResponseBody>> + Send + use<>>> {
         let client = self.client_addresses.of(request.headers(), peer);
         self.respond(request, RequestSource::Client(client), None)
     }
@@ -65,16 +67,18 @@ impl Gateway {
         Arc::clone(self).respond(request, source, Some(Box::new(arrival_guard))).await
     }
 
-    /// Opens the record of a request. Returns the future that runs all stages, which does not hold the request twice.
+    /// Opens the record of a request. Returns the future that runs all stages. Boxed, because it is some kilobytes large
+    /// and is moved several times.
     fn respond(
         self: Arc<Self>,
         request: Request<InboundBody>,
         source: RequestSource,
         arrival_guard: Option<Box<dyn Send>>,
-    ) -> impl Future<Output = Response<ResponseBody>> + Send + use<> {
+    ) -> Pin<Box<impl Future<Output = Response<ResponseBody>> + Send + use<>>> {
         let (parts, body) = request.into_parts();
+        let parts = boxed(|| parts);
         let arrived = Timestamp::now();
-        let context = ResponseContext::new(&parts, body, &self.cors, arrived, arrival_guard);
+        let context = boxed(|| ResponseContext::new(&parts, body, &self.cors, arrived, arrival_guard));
         let path = headers::logged_path(&parts.headers, parts.uri.path());
         let (id, method) = (context.request_id.clone(), parts.method.clone());
         let mut record = Record::open(Arc::clone(&self.accounting), arrived, id, method, path);
@@ -84,16 +88,16 @@ impl Gateway {
         };
         record.certificate = parts.extensions.get::<ClientCertificate>().map(|shown| Arc::clone(&shown.0));
         record.begin_trace(&parts.headers);
-        self.run_stages(parts, source, record, context)
+        boxed_future(|| self.run_stages(parts, source, record, context))
     }
 
     /// Runs all stages, and turns a refusal into a response.
     async fn run_stages(
         self: Arc<Self>,
-        parts: Parts,
+        parts: Box<Parts>,
         source: RequestSource,
         mut record: Record,
-        mut context: ResponseContext,
+        mut context: Box<ResponseContext>,
     ) -> Response<ResponseBody> {
         let outcome = match self.prepare(parts, source, &mut record, &mut context).await {
             Ok(PreparedRequest::Answered(response)) => {
@@ -126,7 +130,7 @@ impl Gateway {
     /// The stages that need no body.
     async fn prepare(
         &self,
-        mut parts: Parts,
+        mut parts: Box<Parts>,
         source: RequestSource,
         record: &mut Record,
         context: &mut ResponseContext,
@@ -211,7 +215,7 @@ impl Gateway {
         let request_id = context.request_id.clone();
         if let Some(translation) = translation {
             let arrival_guard = context.arrival_guard.take();
-            return Ok(PreparedRequest::Translated(Box::new(Translated {
+            return Ok(PreparedRequest::Translated(boxed(|| Translated {
                 translation,
                 required_kind,
                 parts,
@@ -226,7 +230,7 @@ impl Gateway {
         if self.checks_parameters {
             parameters::check(route, &envelope, &body)?;
         }
-        let request = Box::new(ProxiedRequest {
+        let request = boxed(|| ProxiedRequest {
             route,
             required_kind,
             parts,
@@ -241,7 +245,7 @@ impl Gateway {
         });
         let (retry, queue_entry) = self.enqueue(&request, &caller, record)?;
         context.arrival_guard = None;
-        Ok(PreparedRequest::Queued(Queued { request, caller, retry, queue_entry, lines: None }))
+        Ok(PreparedRequest::Queued(boxed(|| Queued { request, caller, retry, queue_entry, lines: None })))
     }
 
     /// Finds the model of a request, and enters its queue.
@@ -256,7 +260,7 @@ impl Gateway {
         record.activity_guard = request.route.is_post().then(|| self.activity.begin());
         // With MOCK_BACKEND no model has a worker: keys and limits are checked, and nothing is forwarded.
         match retry.model_queue().model.has_worker() {
-            true => Ok((Box::new(retry), queue_entry)),
+            true => Ok((boxed(|| retry), queue_entry)),
             false => Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
         }
     }
@@ -264,18 +268,18 @@ impl Gateway {
     /// Stages 6 to 8 with heartbeats (`SSE_HEARTBEAT`) for a client that asked for a stream and has to wait for it.
     async fn serve_queued(
         self: &Arc<Self>,
-        queued: Queued,
+        queued: Box<Queued>,
         record: Record,
         lead: Option<FlightLead>,
     ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
-        let Queued { request, retry, queue_entry, .. } = &queued;
+        let Queued { request, retry, queue_entry, .. } = &*queued;
         let (route, model) = (request.route, &retry.model_queue().model);
         let has_to_wait =
             || queue_entry.is_waiting() || request.fingerprint().is_some_and(|one| model.is_suspected(one));
         let asks_for_stream = route.may_stream && request.envelope.stream() == Some(true);
         let heartbeat = self.heartbeat.filter(|_| asks_for_stream && has_to_wait());
         if heartbeat.is_none() && lead.is_none() {
-            return Box::pin(self.queue_and_forward(queued, record)).await;
+            return boxed_future(|| self.queue_and_forward(queued, record)).await;
         }
         let gateway = Arc::clone(self);
         let work = Box::pin(async move { gateway.queue_and_forward(queued, record).await });
@@ -288,10 +292,10 @@ impl Gateway {
     /// Waits for a slot and a worker, and forwards the request; tries again where `retry` allows it.
     pub(super) async fn queue_and_forward(
         &self,
-        queued: Queued,
+        queued: Box<Queued>,
         mut record: Record,
     ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
-        let Queued { mut request, mut caller, mut retry, mut queue_entry, lines } = queued;
+        let Queued { mut request, mut caller, mut retry, mut queue_entry, lines } = *queued;
         loop {
             // Stage 6, slot and worker.
             let model_queue = Arc::clone(retry.model_queue());

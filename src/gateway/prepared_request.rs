@@ -27,7 +27,7 @@ pub(super) enum PreparedRequest {
     /// The answer is kept, or is on its way for an equal request.
     Shared(Response<SharedAnswer>),
     /// The request has an entry in the queue of a model.
-    Queued(Queued),
+    Queued(Box<Queued>),
     /// The request is served by calls.
     Translated(Box<Translated>),
 }
@@ -48,7 +48,7 @@ pub(super) struct Admitted {
     pub(super) deployment: Option<String>,
     pub(super) required_kind: Option<ModelKind>,
     pub(super) source: RequestSource,
-    pub(super) parts: Parts,
+    pub(super) parts: Box<Parts>,
     pub(super) caller: Caller,
 }
 
@@ -68,7 +68,7 @@ pub(super) struct ReceivedRequest<'a> {
 pub(super) struct Translated {
     pub(super) translation: DialectRequest,
     pub(super) required_kind: Option<ModelKind>,
-    pub(super) parts: Parts,
+    pub(super) parts: Box<Parts>,
     pub(super) body: RequestBody,
     pub(super) request_id: HeaderValue,
     /// The model that the path or the body names.

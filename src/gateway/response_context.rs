@@ -65,7 +65,11 @@ impl ResponseContext {
     }
 
     /// Adds the headers that every response has, and deals with a request body that no stage has read.
-    pub(super) async fn complete(self, mut response: Response<ResponseBody>, cors: &Cors) -> Response<ResponseBody> {
+    pub(super) async fn complete(
+        self: Box<Self>,
+        mut response: Response<ResponseBody>,
+        cors: &Cors,
+    ) -> Response<ResponseBody> {
         drop((self.arrival_guard, self.lead));
         let headers = response.headers_mut();
         if self.shape == Shape::Anthropic {

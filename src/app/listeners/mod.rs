@@ -120,11 +120,7 @@ fn listener(settings: &Settings, port: u16, (name, scheme): (&str, &str), settin
 pub(super) async fn serve_gateway(cores: Cores, port: ServedPort, gateway: Arc<Gateway>, stop: CancellationToken) {
     let refuser = Arc::clone(&gateway);
     let refuse: HeadRefuser = Arc::new(move |raw_head, refusal, peer| refuser.refuse_head(raw_head, refusal, peer));
-    let service = move |request: Request<InboundBody>, peer: IpAddr| {
-        // Boxed, because hyper moves the future of a request several times, and this one is some kilobytes large: the
-        // copies cost more instructions than the allocation.
-        Box::pin(Arc::clone(&gateway).serve(request, peer))
-    };
+    let service = move |request: Request<InboundBody>, peer: IpAddr| Arc::clone(&gateway).serve(request, peer);
     listen::serve(cores, port, service, refuse, stop).await;
 }
 

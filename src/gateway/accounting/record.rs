@@ -16,12 +16,14 @@ use super::recent_acts::RecentActs;
 use super::slot_use::{HeldSlot, SlotUse};
 use super::usage::{TokenCounter, TokenCounts};
 use super::verdict::Verdict;
+use crate::boxed::boxed;
 use crate::fleet::{Member, WorkerKind};
 use crate::gateway::admission::budget::reservation::BudgetReservation;
 use crate::gateway::admission::rate::Meter;
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::routes::route::Route;
 use crate::ledger::UsageLedger;
+use crate::pause_clock;
 use crate::refusal::{QUEUE_FULL, Refusal};
 use crate::telemetry::access::{AccessEntry, AccessLog};
 use crate::telemetry::metrics::Metrics;
@@ -151,10 +153,10 @@ impl Record {
         method: http::Method,
         path: Cow<'static, str>,
     ) -> Self {
-        Self(Box::new(RecordData {
+        Self(boxed(|| RecordData {
             accounting,
             time,
-            started: Instant::now(),
+            started: pause_clock::kernel_now().into_std(),
             request_id,
             method,
             path,
@@ -279,7 +281,7 @@ impl RecordData {
                 Some(Box::new(TokenCounter::for_stream(route.stream_end)))
             }
             ContentKind::Stream => Some(Box::new(TokenCounter::for_foreign_stream(route.stream_end))),
-            ContentKind::Json => Some(Box::new(TokenCounter::for_json())),
+            ContentKind::Json => Some(boxed(TokenCounter::for_json)),
             ContentKind::Other => None,
         };
     }
@@ -307,7 +309,7 @@ impl RecordData {
     /// Adds bytes of the response body that are being sent.
     pub(crate) fn add_bytes_out(&mut self, bytes: usize) {
         if self.first_byte.is_none() && bytes > 0 {
-            self.first_byte = Some(self.started.elapsed());
+            self.first_byte = Some(pause_clock::kernel_now().into_std().saturating_duration_since(self.started));
         }
         self.bytes_out += bytes as u64;
     }
@@ -324,7 +326,8 @@ impl Drop for RecordData {
             return self.report_call();
         }
         self.take_calls();
-        let total = self.started.elapsed();
+        // Read once more: a refusal is made in the poll in which its request arrived.
+        let total = tokio::time::Instant::now().into_std().saturating_duration_since(self.started);
         let status = self.status.map_or(CLIENT_CLOSED, |status| status.as_u16());
         // Neither finished nor refused: the client disconnected.
         if !self.complete && self.code.is_none() {

@@ -28,7 +28,7 @@ pub(super) mod rescan;
 mod round_robin;
 pub(super) mod ticket;
 pub(super) mod unavailable;
-mod wait;
+pub(super) mod wait;
 pub(super) mod waiting_list;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -79,7 +79,7 @@ impl ModelQueues {
             now.may_grow && !name.is_some_and(|name| now.names.is_known(name))
         };
         if is_due {
-            self.rescan.scan().await;
+            Box::pin(self.rescan.scan()).await;
         }
     }
 
@@ -92,7 +92,7 @@ impl ModelQueues {
             return Ok(());
         }
         let timeout = self.timeouts.queue.unwrap_or(self.timeouts.request);
-        match pause_clock::timeout(timeout, self.models_known.wait()).await {
+        match Box::pin(pause_clock::timeout(timeout, self.models_known.wait())).await {
             Ok(_) if self.current().queues.is_empty() && self.is_closed.load(Ordering::SeqCst) => {
                 Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN))
             }

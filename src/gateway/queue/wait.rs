@@ -1,6 +1,8 @@
 //! Waits for a slot and a worker, or, for a request that needs no slot, for a worker alone.
 
-use std::pin::pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 
 use super::ticket::{QueueEntry, Ticket, TicketKind, WaitEnd};
 use super::unavailable::refusal_of;
@@ -10,6 +12,40 @@ use crate::gateway::admission::turn::Turn;
 use crate::gateway::bounds::{PROBED_WORKER_WAIT, RETRY_AFTER_UNKNOWN};
 use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::Refusal;
+
+/// How the wait for a slot and a worker ends.
+type LeaseOutcome = Result<(Ticket, Lease), WaitEnd>;
+
+/// The wait for a slot and a worker. Most requests have both at once, and do not pay for the state of a wait.
+pub(crate) enum LeaseWait<'a> {
+    /// Nothing is waited for; `None` once the outcome is taken.
+    Over(Option<LeaseOutcome>),
+    Waiting(Pin<Box<dyn Future<Output = LeaseOutcome> + Send + 'a>>),
+}
+
+impl<'a> LeaseWait<'a> {
+    /// Ends the wait at the deadline, with [`Refusal::BackendTimeout`].
+    pub(crate) fn until(self, deadline: ActiveInstant) -> LeaseWait<'a> {
+        match self {
+            Self::Over(outcome) => Self::Over(outcome),
+            Self::Waiting(wait) => Self::Waiting(Box::pin(async move {
+                let outcome = pause_clock::timeout_at(deadline, wait).await;
+                outcome.unwrap_or_else(|_| Err(Refusal::BackendTimeout.into()))
+            })),
+        }
+    }
+}
+
+impl Future for LeaseWait<'_> {
+    type Output = LeaseOutcome;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<LeaseOutcome> {
+        match &mut *self {
+            Self::Over(outcome) => outcome.take().map_or(Poll::Pending, Poll::Ready),
+            Self::Waiting(wait) => wait.as_mut().poll(context),
+        }
+    }
+}
 
 impl Queue {
     /// Waits for a slot and for a worker to use it with.
@@ -22,22 +58,21 @@ impl Queue {
     /// # Errors
     /// The refusal when the wait times out, the queue is closed, or the model cannot serve the request; the entry in the
     /// queue of the new model when a reload replaces this one.
-    pub(crate) async fn ticket_and_lease(
-        &self,
+    pub(crate) fn ticket_and_lease<'a>(
+        &'a self,
         entry: QueueEntry,
-        turn: Turn<'_>,
-        model: &Model,
-        request: &LeaseRequest<'_>,
-    ) -> Result<(Ticket, Lease), WaitEnd> {
-        // Most requests have their slot already. The state of a wait is large, and only those that wait pay for it.
+        turn: Turn<'a>,
+        model: &'a Model,
+        request: &'a LeaseRequest<'a>,
+    ) -> LeaseWait<'a> {
         let entry = match entry {
             QueueEntry::Granted(ticket) if ticket.kind == TicketKind::Slot => match model.lease(request) {
-                Ok(lease) => return Ok(self.with_lease(ticket, lease)),
+                Ok(lease) => return LeaseWait::Over(Some(Ok(self.with_lease(ticket, lease)))),
                 Err(_) => QueueEntry::Granted(ticket),
             },
             entry => entry,
         };
-        Box::pin(self.wait_for_lease(entry, turn, model, request)).await
+        LeaseWait::Waiting(Box::pin(self.wait_for_lease(entry, turn, model, request)))
     }
 
     /// Counts how long the request has waited for its slot.

@@ -287,6 +287,26 @@ pub(crate) async fn read_body(
     codings: &ContentCodings,
     limits: &BodyLimits,
 ) -> Result<RequestBody, Refusal> {
+    match body {
+        Some(InboundBody::Whole(piece)) if codings.is_identity() => {
+            let mut received = RequestBody::for_route(route, limits);
+            if !piece.is_empty() {
+                received.push(piece, limits)?;
+            }
+            received.finish(None, limits)
+        }
+        // Boxed, because each request would carry the state of what is read in parts.
+        body => Box::pin(read_in_parts(body, route, codings, limits)).await,
+    }
+}
+
+/// Reads a body as [`read_body`] does, if it has not arrived or has to be unpacked.
+async fn read_in_parts(
+    body: Option<InboundBody>,
+    route: &Route,
+    codings: &ContentCodings,
+    limits: &BodyLimits,
+) -> Result<RequestBody, Refusal> {
     let mut received = RequestBody::for_route(route, limits);
     let unpacker = || Unpacker::new(codings, limits.max_size).map_err(|error| unpack_refusal(error, limits));
     let mut unpacker = if codings.is_identity() { None } else { Some(unpacker()?) };

@@ -84,6 +84,22 @@ impl Envelope {
 
     /// Scans a body that should be JSON; see [`Envelope::read`] for the errors.
     pub(crate) async fn of_json(body: &RequestBody) -> Result<Self, Refusal> {
+        if body.length() > SCANNED_AT_ONCE as u64 {
+            // Boxed, because each request would carry the state of the scan.
+            return Box::pin(Self::of_large_json(body)).await;
+        }
+        Self::of(body)
+    }
+
+    /// Scans a JSON body at once; see [`Envelope::read`] for the errors.
+    pub(crate) fn of(body: &RequestBody) -> Result<Self, Refusal> {
+        let mut scan = EnvelopeScanner::new();
+        body.pieces().try_for_each(|piece| scan.read(piece))?;
+        scan.end(body)
+    }
+
+    /// Scans a JSON body that is too large to be read at once.
+    async fn of_large_json(body: &RequestBody) -> Result<Self, Refusal> {
         let mut scan = EnvelopeScanner::new();
         let mut since_yield = 0;
         // A large body must not block the other tasks of this thread.
@@ -367,17 +383,6 @@ impl EnvelopeScanner {
         let mut envelope = Envelope { kind, members, model: None, stream: None, unreadable_reason: NO_OBJECT };
         envelope.extract_members(body)?;
         Ok(envelope)
-    }
-}
-
-/// For tests and fuzzing.
-#[cfg(any(test, feature = "test-support"))]
-impl Envelope {
-    /// Scans a JSON body without yielding; see [`Envelope::read`] for the errors.
-    pub(crate) fn of(body: &RequestBody) -> Result<Self, Refusal> {
-        let mut scan = EnvelopeScanner::new();
-        body.pieces().try_for_each(|piece| scan.read(piece))?;
-        scan.end(body)
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct ProxiedRequest {
     pub(crate) route: &'static Route,
     /// The kind of model that the route needs; `None` if any will do.
     pub(crate) required_kind: Option<ModelKind>,
-    pub(crate) parts: Parts,
+    pub(crate) parts: Box<Parts>,
     pub(crate) request_id: HeaderValue,
     /// The model's name as the client wrote it.
     pub(crate) requested_model: Option<String>,

@@ -16,11 +16,13 @@ pub(super) fn strict_marks(block: &[u8; BLOCK]) -> MarkBits {
     bits(block, |byte| is_lenient_mark(byte) | (byte | 0x20 == b'|') | matches!(byte, b'#' | b'\'' | b'/' | b'`'))
 }
 
+#[inline(always)]
 fn is_lenient_mark(byte: u8) -> bool {
     // `[` and `]` differ from `{` and `}` in this bit only, and `\` from `|`.
     (byte == b'"') | (byte | 0x20 == b'{') | (byte | 0x20 == b'}') | (byte == b'\\')
 }
 
+#[inline(always)] // to be made of vector instructions, it has to know what a mark is
 fn bits(block: &[u8; BLOCK], is_mark: impl Fn(u8) -> bool) -> MarkBits {
     // A loop of this form becomes vector instructions.
     let mut found = [0_u8; BLOCK];

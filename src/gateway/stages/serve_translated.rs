@@ -121,7 +121,8 @@ impl Gateway {
         if let Some(time) = keep_alive {
             lines.end_guard = Some(Arc::new(KeptAlive { model: Arc::clone(&retry.model_queue().model), time }));
         }
-        let queued = Queued { request: Box::new(request), caller, retry, queue_entry, lines: Some(lines.clone()) };
+        let queued =
+            Box::new(Queued { request: Box::new(request), caller, retry, queue_entry, lines: Some(lines.clone()) });
         let response = self.queue_and_forward(queued, record).await?;
         Ok(translation::as_lines(response, &lines).await)
     }
@@ -139,7 +140,8 @@ impl CallSender for Arc<Gateway> {
             match self.enqueue(&request, &caller, &mut record) {
                 Ok((retry, queue_entry)) => {
                     drop(arrival_guard);
-                    let queued = Queued { request: Box::new(request), caller, retry, queue_entry, lines: None };
+                    let queued =
+                        Box::new(Queued { request: Box::new(request), caller, retry, queue_entry, lines: None });
                     self.queue_and_forward(queued, record).await
                 }
                 Err(refusal) => Err((refusal, record)),

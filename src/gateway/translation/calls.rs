@@ -115,7 +115,7 @@ impl CallContext<'_> {
         Ok(ProxiedRequest {
             route,
             required_kind: self.required_kind,
-            parts: head_of_call(self.parts, route),
+            parts: Box::new(head_of_call(self.parts, route)),
             request_id: self.request_id.clone(),
             requested_model: self.requested_model.map(str::to_owned),
             envelope: Envelope::of_json(&body).await?,

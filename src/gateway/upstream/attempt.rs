@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::backend_warnings::BackendWarnings;
 use super::retry::{Retry, RetryRule};
 use super::worker_error::WorkerError;
+use crate::boxed::boxed;
 use crate::dial::explain;
 use crate::fleet::{Lease, WorkerKind};
 use crate::gateway::accounting::record::Record;
@@ -72,7 +73,7 @@ impl Attempt {
             record.begin_slot(HeldSlot { since, of: member.slot_count(), price_per_hour, is_local });
         }
         record.begin_attempt(&lease);
-        Box::new(Self { caller, lease, ticket, record, deadline })
+        boxed(|| Self { caller, lease, ticket, record, deadline })
     }
 
     /// Ends the attempt, and returns what the next one needs.

@@ -1,7 +1,7 @@
 //! Sends one request to one worker and returns its response. Never sends a request twice; `retry.rs` decides about
 //! that.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,7 +110,7 @@ impl Forwarder {
                 Ok(exchange) => exchange,
                 Err(error) => return Err(attempt.fail((Refusal::bad_request(error.to_string()), RetryRule::Never))),
             };
-            let response = match self.response_head(exchange, &attempt).await {
+            let response = match self.response_head(pin!(exchange), &attempt).await {
                 Ok(response) => response,
                 Err(unanswered) => {
                     let failure = attempt.record_unanswered(unanswered);
@@ -152,11 +152,10 @@ impl Forwarder {
     /// Waits for the head of the response.
     async fn response_head(
         &self,
-        exchange: impl Future<Output = Result<Response<WorkerBody>, ExchangeError>>,
+        mut response: Pin<&mut impl Future<Output = Result<Response<WorkerBody>, ExchangeError>>>,
         attempt: &Attempt,
     ) -> Result<Response<WorkerBody>, Unanswered> {
         let gone = attempt.lease.endpoint().gone();
-        let mut response = pin!(exchange);
         let response = tokio::select! {
             biased;
             response = response.as_mut() => response,

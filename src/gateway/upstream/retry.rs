@@ -18,14 +18,15 @@ use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::admission::rate;
 use crate::gateway::bounds::{RETRY_AFTER_UNKNOWN, RETRY_PAUSE_FIRST};
-use crate::number_value::number_value;
 use crate::gateway::queue::ModelQueue;
 use crate::gateway::queue::model_queues::ModelQueues;
 use crate::gateway::queue::ticket::{Moved, QueueEntry, Ticket};
 use crate::gateway::queue::unavailable::refusal_of;
+use crate::gateway::queue::wait::LeaseWait;
 use crate::gateway::request::proxied_request::{ProxiedRequest, RequestReaders};
 use crate::gateway::routes::route::Route;
 use crate::models::ModelKind;
+use crate::number_value::number_value;
 use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::{Refusal, Shape};
 use crate::settings::options::Settings;
@@ -417,21 +418,11 @@ impl Retry {
         is_usable.then(|| Arc::clone(model_queue))
     }
 
-    /// Waits for `wait`, but after the first attempt no longer than until the deadline.
-    ///
-    /// # Errors
-    /// The error of `wait`, or [`Refusal::BackendTimeout`] at the deadline.
-    pub(crate) async fn within_deadline<T, E: From<Refusal>>(
-        &self,
-        wait: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, E> {
+    /// Ends the wait after the first attempt at the deadline.
+    pub(crate) fn within_deadline<'a>(&self, wait: LeaseWait<'a>) -> LeaseWait<'a> {
         match self.deadline {
-            None => wait.await,
-            // Boxed, because few requests have a second attempt, and each would carry its size.
-            Some(deadline) => {
-                let wait = Box::pin(pause_clock::timeout_at(deadline, wait));
-                wait.await.unwrap_or(Err(Refusal::BackendTimeout.into()))
-            }
+            None => wait,
+            Some(deadline) => wait.until(deadline),
         }
     }
 
