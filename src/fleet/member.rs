@@ -136,7 +136,7 @@ impl Member {
     pub(super) fn is_open(&self, now: ActiveInstant) -> bool {
         let allows = |status: &RemoteStatus| {
             let (breaker, quota) = &*status.lock();
-            breaker.is_open_for_requests(now) && quota.has_remaining(now.real())
+            breaker.is_open_for_requests(now) && quota.has_remaining(pause_clock::kernel_now())
         };
         self.handle.is_open() && self.remote_status.as_ref().is_none_or(allows)
     }
@@ -195,7 +195,7 @@ impl Member {
         let (pass, is_spent) = {
             // One lock for both, so that a request is never counted by one and refused by the other.
             let (breaker, quota) = &mut *status.lock();
-            let quota_now = now.real();
+            let quota_now = pause_clock::kernel_now();
             if !breaker.is_open_for_requests(now) || !quota.take(quota_now) {
                 return None;
             }
@@ -252,9 +252,9 @@ impl Member {
     /// Returns the time until requests may be sent again, if only time is missing: the cooldown of the breaker or the
     /// quota.
     pub(super) fn available_in(&self) -> Option<Duration> {
-        let now = ActiveInstant::now();
-        let quota_now = now.real();
-        let (breaker, quota) = &*self.remote_status.as_ref()?.lock();
+        let status = self.remote_status.as_ref()?;
+        let (now, quota_now) = (ActiveInstant::fresh(), pause_clock::kernel_now());
+        let (breaker, quota) = &*status.lock();
         let until_quota = quota.opens_at(quota_now).map(|at| at - quota_now);
         breaker.opens_at(now).map(|at| at - now).max(until_quota)
     }
@@ -263,7 +263,7 @@ impl Member {
     pub(super) fn is_quota_exhausted(&self, now: ActiveInstant) -> bool {
         self.remote_status.as_ref().is_some_and(|status| {
             let (breaker, quota) = &*status.lock();
-            breaker.is_open_for_requests(now) && !quota.has_remaining(now.real())
+            breaker.is_open_for_requests(now) && !quota.has_remaining(pause_clock::kernel_now())
         })
     }
 

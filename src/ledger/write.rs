@@ -24,8 +24,8 @@ const USAGE_COUNTS: &[&str] = &[
 
 const BUDGET_COUNTS: &[&str] = &["tokens", "requests", "cost_nanos"];
 
-/// Writes everything that is pending. A statement is prepared only where it has rows, and is kept for the
-/// next time: that costs more than to execute it.
+/// Writes everything that is pending. A statement is prepared only where it has rows, which costs more than to execute it. All
+/// but that for acts, which are rare, are kept for the next time.
 ///
 /// # Errors
 /// Whatever SQLite says; nothing is written then.

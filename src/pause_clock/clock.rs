@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::error::Elapsed;
 
-use super::held_reading::held_reading;
+use super::held_reading::{fresh_reading, held_reading};
 use super::pauses;
 
 /// Stands for "never" when a deadline would overflow: 30 years, as in tokio's own timers.
@@ -35,7 +35,12 @@ pub fn total_paused() -> Duration {
 
 /// Returns the time on the kernel's clock, which runs on during a pause, by the same reading as [`ActiveInstant::now`].
 pub fn kernel_now() -> tokio::time::Instant {
-    ActiveInstant::now().real()
+    held_reading().0
+}
+
+/// Returns the time on the kernel's clock, by the same reading as [`ActiveInstant::fresh`].
+pub fn fresh_kernel_now() -> tokio::time::Instant {
+    fresh_reading().0
 }
 
 /// Waits for this time, pauses not counted.
@@ -79,9 +84,10 @@ impl ActiveInstant {
         Self::of(now, paused)
     }
 
-    /// Reads the clock.
-    fn read() -> Self {
-        let (now, paused) = pauses::read_clock();
+    /// Reads the clock, and returns the current time. Within a [`OneReadingPerPoll`](super::OneReadingPerPoll) it is the time
+    /// of all later calls too. For what decides whether a wait goes on: it must not find that it is still too early.
+    pub fn fresh() -> Self {
+        let (now, paused) = fresh_reading();
         Self::of(now, paused)
     }
 
@@ -102,9 +108,8 @@ impl ActiveInstant {
         Self::now() - self
     }
 
-    /// Reads the clock in any case: a wait that ends within the poll that begins it would otherwise never end.
     fn has_passed(self) -> bool {
-        Self::read() >= self
+        Self::fresh() >= self
     }
 }
 

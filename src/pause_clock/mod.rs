@@ -28,7 +28,7 @@ mod lazy_timer;
 mod pauses;
 mod timer;
 
-pub use clock::{ActiveInstant, ActiveSleep, kernel_now, sleep, timeout, timeout_at, total_paused};
+pub use clock::{ActiveInstant, ActiveSleep, fresh_kernel_now, kernel_now, sleep, timeout, timeout_at, total_paused};
 pub use held_reading::OneReadingPerPoll;
 pub use lazy_timer::LazyTimer;
 pub use pauses::{BEAT_INTERVAL, MIN_PAUSE, PauseClock};

@@ -263,9 +263,10 @@ impl Model {
     }
 
     /// Returns the time for breakers and quotas, which only remote workers have. Most requests ask several times, so the
-    /// clock is not read where nothing depends on it.
+    /// clock is not read where nothing depends on it. Where it is, it is read each time: a request that finds its worker
+    /// closed by an older reading would not be woken when it opens.
     fn now(&self) -> ActiveInstant {
-        if self.has_remotes { ActiveInstant::now() } else { self.made }
+        if self.has_remotes { ActiveInstant::fresh() } else { self.made }
     }
 
     /// Whether a worker other than these can serve, now or later.

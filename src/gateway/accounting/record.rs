@@ -156,7 +156,7 @@ impl Record {
         Self(boxed(|| RecordData {
             accounting,
             time,
-            started: pause_clock::kernel_now().into_std(),
+            started: pause_clock::fresh_kernel_now().into_std(),
             request_id,
             method,
             path,
@@ -309,9 +309,15 @@ impl RecordData {
     /// Adds bytes of the response body that are being sent.
     pub(crate) fn add_bytes_out(&mut self, bytes: usize) {
         if self.first_byte.is_none() && bytes > 0 {
-            self.first_byte = Some(pause_clock::kernel_now().into_std().saturating_duration_since(self.started));
+            self.first_byte = Some(self.elapsed());
         }
         self.bytes_out += bytes as u64;
+    }
+
+    /// Returns the time since the request arrived. Many requests are answered in the poll in which they arrive, so the clock
+    /// is read.
+    fn elapsed(&self) -> Duration {
+        pause_clock::fresh_kernel_now().into_std().saturating_duration_since(self.started)
     }
 }
 
@@ -326,8 +332,7 @@ impl Drop for RecordData {
             return self.report_call();
         }
         self.take_calls();
-        // Read once more: a refusal is made in the poll in which its request arrived.
-        let total = tokio::time::Instant::now().into_std().saturating_duration_since(self.started);
+        let total = self.elapsed();
         let status = self.status.map_or(CLIENT_CLOSED, |status| status.as_u16());
         // Neither finished nor refused: the client disconnected.
         if !self.complete && self.code.is_none() {

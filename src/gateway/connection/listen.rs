@@ -121,6 +121,7 @@ where
         let core = cores.least_busy();
         let runtime = core.runtime().clone();
         let connection = Arc::clone(&server).serve(stream, peer, (permit, core));
+        // Streams of HTTP/2 have tasks of their own, which read the clock each time.
         connections.spawn_on(OneReadingPerPoll::new(connection), &runtime);
     }
     // New clients are refused by the kernel from now on, and do not wait in the backlog of a service that stops.

@@ -6,7 +6,8 @@
 //! - a method that is neither GET nor POST, another version than HTTP/1.1, or empty lines before the head;
 //! - `Expect`, `Upgrade`, or a `Connection` other than `keep-alive`;
 //! - a head that arrives in parts, or is malformed;
-//! - a body in chunks, a body that comes later than its head by `PROMPT_BODY`, or more than `WHOLE_REQUEST` bytes in all.
+//! - a body in chunks, a body that comes later than its head by `PROMPT_BODY`, or more than `WHOLE_REQUEST` bytes or
+//!   64 header lines in all.
 //!
 //! No byte of that request has been passed on by then.
 

@@ -16,7 +16,8 @@ use crate::refusal::Refusal;
 /// How the wait for a slot and a worker ends.
 type LeaseOutcome = Result<(Ticket, Lease), WaitEnd>;
 
-/// The wait for a slot and a worker. Most requests have both at once, and do not pay for the state of a wait.
+/// The wait for a slot and a worker, to be polled at once: it may hold both already. Most requests do, and do not pay for the
+/// state of a wait.
 pub(crate) enum LeaseWait<'a> {
     /// Nothing is waited for; `None` once the outcome is taken.
     Over(Option<LeaseOutcome>),

@@ -1,6 +1,7 @@
 //! Authenticates the caller of a request.
 //!
-//! Extracts the API key from a request and looks it up in the key store. A [`Caller`] proves that this was done.
+//! Extracts the API key from a request and looks it up in the key store. A [`Caller`] proves that this was done. Owns also who
+//! may read `/metrics`, and hands out the accounts of keys.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;

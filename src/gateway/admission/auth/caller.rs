@@ -1,7 +1,8 @@
 //! The authenticated sender of a request, for as long as the request lives.
 //!
-//! A [`Caller`] proves that a request was authenticated: only `authenticator.rs` creates one. What its key allows it to do is
-//! checked in `authorization.rs`, and the key's rate limits are enforced by its [`Meter`], in `rate.rs`.
+//! A [`Caller`] proves that a request was authenticated: `authenticator.rs` creates it, and calls to workers for a translated
+//! request get one of their own here. Owns the person, the priority and the check of the budgets. What its key allows it to
+//! do is checked in `authorization.rs`, and the key's rate limits are enforced by its [`Meter`], in `rate.rs`.
 
 use std::sync::Arc;
 
