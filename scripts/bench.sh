@@ -17,6 +17,7 @@ start_gateway() {
   started+=($!)
   for _ in {1..200}; do
     [[ ! -s $data/port ]] || return 0
+    kill -0 "$!" 2>/dev/null || break
     sleep 0.1
   done
   fail "the gateway did not start; its output:" "$(<"$data/log")"
