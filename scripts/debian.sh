@@ -63,13 +63,13 @@ debian_mirror() {
 
 # write_apt_config FOLDER ARCHITECTURE MIRROR SUITE: writes a configuration into that folder, with which private_apt uses
 # only the system's settings (proxies, certificates): separate lists and cache, no installed packages, one source, and
-# none of the system's hooks.
+# none of the system's hooks. Fails if it cannot. Its commands are chained, because callers test its status: then errexit is off.
 write_apt_config() {
   local apt=$1
   private_apt_config=$apt/apt.conf
-  mkdir -p "$apt"/{state,lists/partial,cache/archives/partial}
-  printf 'deb [signed-by=%s] %s %s main\n' "$debian_keyring" "$3" "$4" >"$apt/sources.list"
-  cat >"$apt/apt.conf" <<CONFIG
+  mkdir -p "$apt"/{state,lists/partial,cache/archives/partial} &&
+    printf 'deb [signed-by=%s] %s %s main\n' "$debian_keyring" "$3" "$4" >"$apt/sources.list" &&
+    cat >"$apt/apt.conf" <<CONFIG
 Dir::State "$apt/state";
 Dir::State::Lists "$apt/lists";
 Dir::State::status "/dev/null";
@@ -144,14 +144,16 @@ system_suite() {
 # read_suite SUITE: reads the lists of packages of that suite, for private_apt and unpack_packages. Says why and fails if it
 # cannot. The caller has made $work.
 read_suite() {
-  local suite=$1 tool mirror
+  local suite=$1 tool mirror architecture
   for tool in apt-get dpkg dpkg-deb; do
     have "$tool" || { say "$tool is missing"; return 1; }
   done
   [[ -r $debian_keyring ]] || { say "the package debian-archive-keyring is not installed"; return 1; }
   mirror=$(debian_mirror)
   [[ -n $mirror ]] || { say "there is no Debian mirror in this system's apt sources"; return 1; }
-  write_apt_config "$work/apt" "$(dpkg --print-architecture)" "$mirror" "$suite"
+  architecture=$(dpkg --print-architecture) || { say "dpkg does not know the architecture of this system"; return 1; }
+  write_apt_config "$work/apt" "$architecture" "$mirror" "$suite" ||
+    { say "the configuration for apt could not be written into $work/apt"; return 1; }
   private_apt update >&2 || { say "apt could not read the suite $suite from $mirror"; return 1; }
 }
 
@@ -160,10 +162,10 @@ read_suite() {
 unpack_packages() {
   local folder=$1 deb
   shift
-  mkdir -p "$work/debs" "$folder"
+  mkdir -p "$work/debs" "$folder" || return 1
   (cd "$work/debs" && private_apt download "$@" >&2) || { say "apt could not download $*"; return 1; }
   for deb in "$work"/debs/*.deb; do
-    dpkg-deb --extract "$deb" "$folder" || return 1
+    dpkg-deb --extract "$deb" "$folder" || { say "dpkg-deb could not unpack $(basename "$deb")"; return 1; }
   done
 }
 
