@@ -114,7 +114,7 @@ install_missing() {
 }
 
 # make_base SUITE FILE [OPTION...]: makes a minimal root file system as a tar, from the mirror of this system, unless it is there.
-# Options are those of mmdebstrap. The caller has made $work.
+# Options are those of mmdebstrap. Says why and fails if it cannot. The caller has made $work.
 make_base() {
   local suite=$1 file=$2 mirror validity
   shift 2
@@ -122,14 +122,15 @@ make_base() {
   mirror=$(debian_mirror)
   [[ -n $mirror ]] || fail "no Debian mirror in this system's apt sources"
   # The release file of a snapshot mirror has expired; if the host accepts that, so does the base.
-  validity=$(apt-config dump Acquire::Check-Valid-Until)
+  validity=$(apt-config dump Acquire::Check-Valid-Until) || { say "apt-config failed"; return 1; }
   say "making a base from Debian $suite ..."
   # shellcheck disable=SC2154  # The caller has made it.
   printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' "$mirror" "$suite" "$debian_keyring" \
-    >"$work/$suite.sources"
-  mkdir -p "$(dirname "$file")"
+    >"$work/$suite.sources" || return 1
+  mkdir -p "$(dirname "$file")" || return 1
   mmdebstrap --quiet --variant=minbase ${validity:+--aptopt="$validity"} "$@" \
-    "$suite" "$work/$suite.tar" "$work/$suite.sources" >&2
+    "$suite" "$work/$suite.tar" "$work/$suite.sources" >&2 ||
+    { say "mmdebstrap could not make a base from Debian $suite"; return 1; }
   mv "$work/$suite.tar" "$file"
 }
 

@@ -51,17 +51,18 @@ CONFIG
 
 build_with_buildah() {
   local sysroot certificates=(/usr/local/share/ca-certificates/*.crt) trust=()
-  sysroot=$(rustc --print sysroot)
+  # The status of this function is tested, so errexit is off in it.
+  sysroot=$(rustc --print sysroot) || return 1
   [[ -x $sysroot/bin/cargo ]] || fail "no cargo in $sysroot" "install Rust from https://rustup.rs"
   # The certificates that the host trusts, for instance that of a proxy, to download crates.
   [[ ! -e ${certificates[0]} ]] ||
     trust=("--customize-hook=copy-in ${certificates[*]} /usr/local/share/ca-certificates"
       "--customize-hook=chroot \"\$1\" update-ca-certificates")
-  make_base forky "$bases/forky.tar"
-  make_base bookworm "$bases/rust.tar" --include=ca-certificates,gcc,libc6-dev "${trust[@]}"
-  podman import --quiet "$bases/forky.tar" "$debian_base" >/dev/null
+  make_base forky "$bases/forky.tar" || return 1
+  make_base bookworm "$bases/rust.tar" --include=ca-certificates,gcc,libc6-dev "${trust[@]}" || return 1
+  podman import --quiet "$bases/forky.tar" "$debian_base" >/dev/null || return 1
   podman import --quiet --change 'ENV CARGO_HOME=/usr/local/cargo' \
-    --change 'ENV PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin' "$bases/rust.tar" "$rust_base" >/dev/null
+    --change 'ENV PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin' "$bases/rust.tar" "$rust_base" >/dev/null || return 1
   # Docker's format, because the OCI format has no HEALTHCHECK.
   buildah bud --layers --isolation chroot --format docker --volume "$sysroot:/usr/local/rust:ro" \
     --build-arg RUST_IMAGE="$rust_base" --build-arg BASE_IMAGE="$debian_base" "$@"
