@@ -37,9 +37,10 @@ have() {
 # so a killed run leaves nothing to clean up. Without flock (macOS) there is no lock; results are still published by one
 # rename.
 try_lock() {
-  mkdir -p "$cache_dir"
+  # Callers test the status of this function, so errexit is off in it.
+  mkdir -p "$cache_dir" || fail "the folder $cache_dir cannot be made"
   have flock || return 0
-  exec {lock_fd}>"$cache_dir/$1.lock"
+  exec {lock_fd}>"$cache_dir/$1.lock" || fail "the lock file $cache_dir/$1.lock cannot be opened"
   flock --nonblock "$lock_fd"
 }
 
