@@ -70,9 +70,9 @@ absolute_path() {
   esac
 }
 
-# find_program VARIABLE [NAME...]: sets $program to the absolute path of the program that this variable of the environment
-# names, and if it names none, of the first NAME on PATH; a NAME may also be a path. Its status is 1 if there is no such program.
-# Fails if the variable names something else than an executable file.
+# find_program VARIABLE [NAME...]: sets $program to the absolute path of the program whose path this variable of the environment
+# holds, and if that is empty, of the first NAME on PATH; a NAME may also be a path. Its status is 1 if there is no such program.
+# Fails if the variable holds something else than the path of an executable file: its value is not looked up on PATH.
 find_program() {
   local variable=$1 name
   shift

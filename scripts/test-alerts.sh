@@ -3,7 +3,8 @@
 #
 #   scripts/test-alerts.sh
 #
-# promtool is $PROMTOOL, or that on PATH, or on Debian that of the package prometheus, unpacked below .cache/promtool.
+# promtool is the file whose path is in $PROMTOOL (a name without a folder is not looked up on PATH); or that on PATH; or on
+# Debian that of the package prometheus, unpacked below .cache/promtool.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
