@@ -25,7 +25,8 @@ unpack_debian_packages() {
   { suite=$(system_suite) && read_suite "$suite"; } ||
     give_up "no nginx: NGINX is not set, none is installed, and no package can be had"
   # A small system may lack them.
-  libraries=$(libraries_of nginx)
+  libraries=$(libraries_of nginx) ||
+    give_up "no nginx: NGINX is not set, none is installed, and apt does not know what the package nginx depends on"
   say "getting nginx from Debian $suite ..."
   # shellcheck disable=SC2086  # The libraries are words.
   unpack_packages "$work/out/root" nginx $libraries ||

@@ -19,14 +19,17 @@ give_up() {
 }
 
 unpack_debian_packages() {
-  local suite name=redis libraries version
+  local suite name=redis found libraries version
   need_space "$cache_dir" 100 "unpacking a server"
   make_work_dir get-valkey
   { suite=$(system_suite) && read_suite "$suite"; } ||
     give_up "no server: VALKEY is not set, none is installed, and no package can be had"
   # Debian 13 has Valkey; older releases have Redis. The program is in the package of tools.
-  [[ -z $(apt-cache --config-file="$private_apt_config" search --names-only '^valkey-server$') ]] || name=valkey
-  libraries=$(libraries_of "$name-tools")
+  found=$(apt-cache --config-file="$private_apt_config" search --names-only '^valkey-server$') ||
+    give_up "no server: VALKEY is not set, none is installed, and apt cannot search its lists"
+  [[ -z $found ]] || name=valkey
+  libraries=$(libraries_of "$name-tools") ||
+    give_up "no server: VALKEY is not set, none is installed, and apt does not know what the package $name-tools depends on"
   say "getting $name from Debian $suite ..."
   # shellcheck disable=SC2086  # The libraries are words.
   unpack_packages "$work/out/root" "$name-server" "$name-tools" $libraries ||
