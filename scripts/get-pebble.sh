@@ -41,6 +41,9 @@ if ! found=$(type -P pebble) || ! has_helper "$found"; then
   found=
 fi
 get_program PEBBLE get-pebble "$target/usr/bin/pebble" unpack_pebble "$found"
-has_helper "$program" || fail "there is no pebble-challtestsrv beside PEBBLE=$program" \
-  "put it there, or unset PEBBLE: Debian's package pebble has both"
+if ! has_helper "$program"; then
+  [[ -z ${PEBBLE:-} ]] || fail "there is no pebble-challtestsrv beside PEBBLE=$PEBBLE" \
+    "put it there, or unset PEBBLE: Debian's package pebble has both"
+  fail "there is no pebble-challtestsrv beside $program" "remove the folder $target and run this again"
+fi
 printf '%s\n' "$program"
