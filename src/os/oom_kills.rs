@@ -14,6 +14,20 @@ pub(crate) struct OomCounters {
     pub(crate) limit: Option<u64>,
 }
 
+impl OomCounters {
+    /// Whether these counters show that the kernel has killed no process since `before`: at least one can be read, and
+    /// none has grown. Stricter than [`OomKill::between`], for which the counter of our group decides alone.
+    pub(crate) fn show_no_kill_since(&self, before: &Self) -> bool {
+        let grown = [has_grown(before.group, self.group), has_grown(before.machine, self.machine)];
+        grown.contains(&Some(false)) && !grown.contains(&Some(true))
+    }
+}
+
+/// Whether a counter has grown between two moments. `None` if it could not be read at one of them.
+fn has_grown(before: Option<u64>, now: Option<u64>) -> Option<bool> {
+    Some(now? > before?)
+}
+
 /// Whether the OOM killer ended a process between two moments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OomKill {
@@ -33,8 +47,7 @@ pub(crate) enum OomKill {
 impl OomKill {
     /// Compares the counters of two moments.
     pub(crate) fn between(before: &OomCounters, now: &OomCounters) -> Self {
-        let grew = |before: Option<u64>, now: Option<u64>| Some(now? > before?);
-        match (grew(before.group, now.group), grew(before.machine, now.machine)) {
+        match (has_grown(before.group, now.group), has_grown(before.machine, now.machine)) {
             (Some(true), _) => Self::InGroup { limit_mib: now.limit.map(|limit| limit / MIB) },
             // The kernel counts a kill in the group of the killed process, even if another group or the machine was out
             // of memory. So our group's counter decides when there is one.

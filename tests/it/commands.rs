@@ -3,9 +3,11 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::support::{
+    client::Response,
     fake_server,
     gateway::{ADMIN, Gateway},
     resources::pid_gone,
@@ -91,6 +93,32 @@ fn a_command_gets_its_own_model_name_and_the_client_gets_the_requested_one() {
         let request = gateway.model_file("own.gguf").journal().requests(CHAT).pop().unwrap();
         let sent: Value = serde_json::from_str(request["body"].as_str().unwrap()).unwrap();
         assert_eq!(sent["model"], "org/own");
+    }
+}
+
+/// Regression: that such ends are due to another program is true of llama-server only.
+#[test]
+fn a_request_on_which_a_command_kills_itself_or_ends_with_exit_code_0_is_refused() {
+    let config = format!(
+        "models:\n\x20 own: {{command: {}, health: /v1/models}}\n\x20 other: {{file: other.gguf}}\n",
+        command("own.gguf")
+    );
+    let files = [("own.gguf", json!({"hold_requests": [CHAT]})), ("other.gguf", json!({}))];
+    for signal in [Some(Signal::SIGKILL), None] {
+        let gateway = Gateway::builder().fakes(&config, &files).start_ready();
+        let own = gateway.model_file("own.gguf");
+        let code = |answer: &Response| answer.json()["error"]["code"].as_str().unwrap_or("none").to_owned();
+        for times in 1..=2 {
+            let mut client = gateway.client().begin("POST", CHAT, chat("own").to_string().as_bytes()).unwrap();
+            own.journal().wait_for_requests(CHAT, times);
+            match signal {
+                Some(signal) => own.control().die_of_signal(signal),
+                None => own.control().die_with_code(0),
+            }
+            assert_eq!(code(&client.read_response().unwrap()), "backend_error", "{signal:?}");
+        }
+        assert_eq!(code(&gateway.client().post_json(CHAT, &chat("own"))), "request_kills_backend", "{signal:?}");
+        assert_eq!(own.journal().requests(CHAT).len(), 2);
     }
 }
 

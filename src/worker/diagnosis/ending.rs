@@ -8,10 +8,11 @@ use nix::sys::signal::Signal;
 
 use super::cause::{Diagnosis, FailureCause};
 use super::evidence::{Evidence, KillReason};
-use super::log::WorkerLog;
+use super::log::{WorkerLog, says_it_was_told_to_end};
 use super::machine::lost_gpu;
 use super::peers;
-use crate::os::oom_kills::OomKill;
+use crate::os::oom_kills::{OomCounters, OomKill};
+use crate::telemetry::files::LogTail;
 use crate::worker::peers::fault::PeerLoss;
 use crate::worker::process::runtime_dir::RuntimeDirError;
 
@@ -32,13 +33,20 @@ fn signal_of(code: Option<i32>, signal: Option<i32>) -> Option<Signal> {
     Signal::try_from(signal.or(of_shell)?).ok()
 }
 
-/// Whether another program or an operator ended the process that has ended with this exit code or signal, so that no request
-/// can have caused it: by a signal that asks programs to end, which llama-server follows with exit code 0, or by SIGKILL. A
-/// SIGKILL that may be the kernel's, because memory ran out, may be due to a request.
-pub(in crate::worker) fn is_ended_from_outside(code: Option<i32>, signal: Option<i32>, memory: OomKill) -> bool {
+/// Whether another program or an operator ended the llama-server that has ended with this exit code or signal, so that,
+/// as a rule, no request has caused it: by a signal that asks programs to end, which it follows with a line in its log
+/// and exit code 0, or by SIGKILL. A SIGKILL that may be the kernel's, because memory ran out, may be due to a request;
+/// `before` and `now` are the kernel's counters from before the start and from after the end. Exit code 0 alone may be
+/// that of a script whose llama-server has crashed.
+pub(in crate::worker) fn is_ended_from_outside(
+    (code, signal): (Option<i32>, Option<i32>),
+    (before, now): (&OomCounters, &OomCounters),
+    tail: &LogTail,
+) -> bool {
     match signal_of(code, signal) {
-        Some(Signal::SIGKILL) => memory == OomKill::No,
-        signal => code == Some(0) || is_termination_request(signal),
+        Some(Signal::SIGKILL) => now.show_no_kill_since(before),
+        None if code == Some(0) => says_it_was_told_to_end(tail),
+        signal => is_termination_request(signal),
     }
 }
 

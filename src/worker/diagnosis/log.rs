@@ -22,6 +22,9 @@ const REQUESTS: &[&str] = &[
 /// ends can look like lines of the log; it is dismissed because one of these lines follows it.
 const PROCEEDED: &[&str] = &["got exception", "launch_slot_", "failed to launch slot"];
 
+/// The line with which llama-server begins to end in good order, as it does after SIGTERM.
+const TOLD_TO_END: &str = "cleaning up before exit";
+
 /// A line that shows that llama-server recovered from earlier errors of its load.
 const OVERCOME: &str = "retrying without pipeline parallelism";
 
@@ -33,6 +36,12 @@ const UNSPECIFIC: &[&str] = &["exiting due to", "failed to load model", "failed 
 
 /// The longest run of mixed letters and digits, in characters, that is not taken for a key.
 const LONGEST_PLAIN_RUN: usize = 16;
+
+/// Whether llama-server was told to end, according to its log, and has not gone on since.
+pub(in crate::worker) fn says_it_was_told_to_end(tail: &LogTail) -> bool {
+    let is_going_on = |line: &str| PROCEEDED.iter().any(|mark| line.contains(mark));
+    tail.lines().rev().take_while(|line| !is_going_on(line)).any(|line| line.contains(TOLD_TO_END))
+}
 
 /// A line without timestamp and level.
 pub(super) struct LogLine<'a> {

@@ -19,7 +19,7 @@ pub(super) mod cause;
 pub(super) mod ending;
 pub(super) mod evidence;
 pub(super) mod gpu_use;
-mod log;
+pub(super) mod log;
 mod machine;
 pub(super) mod model;
 pub(super) mod peers;

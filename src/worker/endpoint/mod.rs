@@ -271,17 +271,6 @@ impl Endpoint {
         only_key(&suspects)
     }
 
-    /// Records that it was killed after it had closed its port. One with requests in flight waited for them, as a program does
-    /// that was told to end, so none becomes a suspect. One without any may have crashed behind a script that goes on, which
-    /// counts as [`Self::record_exit`]. Returns the key that this returns.
-    pub(super) fn record_closed_port(&self) -> Option<Arc<str>> {
-        if self.serving().requests.is_empty() {
-            return self.record_exit();
-        }
-        self.close();
-        None
-    }
-
     /// Closes it. Returns the requests that it was serving, those of `take_earlier` first, and those that were abandoned
     /// just before.
     fn close_and_take(

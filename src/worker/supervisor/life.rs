@@ -28,6 +28,7 @@ use crate::worker::diagnosis::diagnose;
 use crate::worker::diagnosis::ending::is_ended_from_outside;
 use crate::worker::diagnosis::evidence::{Evidence, KillReason};
 use crate::worker::diagnosis::gpu_use::{GPU_TOPIC, NO_GPU_WARNING, says_no_gpu};
+use crate::worker::diagnosis::log::says_it_was_told_to_end;
 use crate::worker::endpoint::Endpoint;
 use crate::worker::handle::LastExit;
 use crate::worker::health::load_progress::is_about_a_request;
@@ -66,6 +67,24 @@ pub(super) struct ProcessLife {
     pub(super) port: BackendPort,
     /// The `rpc-server`s of its model, and what watches them.
     pub(super) peers: LifePeers,
+}
+
+impl ProcessLife {
+    /// Whether another program or an operator ended this llama-server, whose owner did not kill it.
+    async fn is_ended_from_outside(&mut self, code: Option<i32>, signal: Option<i32>, now: &OomCounters) -> bool {
+        if code == Some(0) {
+            // The line that says so may still be in the pipe. Until it is read, requests wait for the next process.
+            self.endpoint.close_to_new();
+            let _ = tokio::time::timeout(LOG_PUMP_GRACE, self.log_pumps.join_next()).await;
+        }
+        let tail = self.log_tail.lock().unwrap_or_else(PoisonError::into_inner);
+        is_ended_from_outside((code, signal), (&self.oom_kills, now), &tail)
+    }
+
+    /// Whether its log says that it was told to end.
+    fn was_told_to_end(&self) -> bool {
+        says_it_was_told_to_end(&self.log_tail.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Why watching a process ended.
@@ -186,12 +205,18 @@ impl Owner {
             self.demand.set_autostart();
         }
         life.reservation.mark_leaving();
-        let memory = OomKill::between(&life.oom_kills, &here::oom_counters());
+        let oom_kills = here::oom_counters();
+        let memory = OomKill::between(&life.oom_kills, &oom_kills);
         let (code, signal) = status.as_ref().map_or((None, None), |status| code_and_signal(*status));
+        // Of other programs it is not known how they end: vLLM and SGLang kill themselves because of a request.
+        let is_llama_server = matches!(self.plan.program, Program::LlamaServer { .. });
         let is_from_outside = match killed {
             Some(KillReason::PeerLost) => life.peers.is_network_broken(),
+            // Its log has to say that it was told to end: the port of a llama-server that has crashed behind a script which
+            // goes on is closed, too.
+            Some(KillReason::Closed) => is_llama_server && life.was_told_to_end(),
             Some(_) => false,
-            None => is_ended_from_outside(code, signal, memory),
+            None => is_llama_server && life.is_ended_from_outside(code, signal, &oom_kills).await,
         };
         // The endpoint is closed before anything that may take long, so that requests in flight fail at once and
         // waiting requests go to the next process.
@@ -204,7 +229,6 @@ impl Owner {
             Some(KillReason::CannotCompute) => life.endpoint.record_compute_failure(),
             // It may hang on a request that was given up before, so these become suspects too.
             Some(KillReason::Hung(_) | KillReason::Mute(_) | KillReason::Silent) => life.endpoint.record_hang(),
-            Some(KillReason::Closed) => life.endpoint.record_closed_port(),
             // The end of an rpc-server accuses them too: one of them may have caused it.
             _ => life.endpoint.record_exit(),
         };

@@ -11,7 +11,7 @@ use super::cause::FailureCause;
 use super::ending::{is_ended_from_outside, not_started};
 use super::evidence::KillReason;
 use super::*;
-use crate::os::oom_kills::OomKill;
+use crate::os::oom_kills::{OomCounters, OomKill};
 use crate::telemetry::files::LogTail;
 use crate::worker::bounds::HINT_LENGTH;
 use crate::worker::process::runtime_dir::RuntimeDirError;
@@ -258,32 +258,76 @@ fn a_kill_is_explained_by_the_oom_counters_of_the_kernel() {
     assert_eq!(diagnose(&Evidence { memory, ..evidence(&empty, Code(137)) }).cause, FailureCause::OutOfHostMemory);
 }
 
+/// The line of llama-server's log that says that it was told to end.
+const CLEANING_UP: &str = "0.00.042.492 I srv    operator(): operator(): cleaning up before exit...";
+
+fn counters(group: Option<u64>, machine: Option<u64>) -> OomCounters {
+    OomCounters { group, machine, limit: None }
+}
+
+fn from_outside(exit: ExitKind, now: OomCounters, tail: &LogTail) -> bool {
+    is_ended_from_outside(code_and_signal(exit), (&counters(Some(1), Some(7)), &now), tail)
+}
+
 #[test]
 fn an_end_is_from_outside_only_if_no_request_can_have_caused_it() {
-    let in_group = OomKill::InGroup { limit_mib: Some(4096) };
-    for (exit, memory, expected) in [
-        (Signal(15), OomKill::No, true),
-        (Signal(2), in_group, true),
-        (Code(0), OomKill::NotKnown, true),
-        (Signal(9), OomKill::No, true),
-        (Signal(9), in_group, false),
-        (Signal(9), OomKill::OnMachine, false),
-        (Signal(9), OomKill::NotKnown, false),
+    let (told, calm) = (tail(&[CLEANING_UP]), counters(Some(1), Some(7)));
+    for (exit, expected) in [
+        (Signal(15), true),
+        (Signal(2), true),
+        (Code(0), true),
+        (Signal(9), true),
         // A script that starts llama-server reports the signal as a code.
-        (Code(143), OomKill::No, true),
-        (Code(137), OomKill::No, true),
-        (Code(137), in_group, false),
-        (Code(1), OomKill::No, false),
-        (Signal(4), OomKill::No, false),
-        (Signal(6), OomKill::No, false),
-        (Code(134), OomKill::No, false),
-        (Signal(11), OomKill::No, false),
-        (Signal(31), OomKill::No, false),
+        (Code(143), true),
+        (Code(137), true),
+        (Code(1), false),
+        (Signal(4), false),
+        (Signal(6), false),
+        (Code(134), false),
+        (Signal(11), false),
+        (Signal(31), false),
     ] {
-        let (code, signal) = code_and_signal(exit);
-        assert_eq!(is_ended_from_outside(code, signal, memory), expected, "{exit:?} {memory:?}");
+        assert_eq!(from_outside(exit, calm, &told), expected, "{exit:?}");
     }
-    assert!(!is_ended_from_outside(None, None, OomKill::No), "its exit status is unknown");
+    let of_unknown_status = is_ended_from_outside((None, None), (&calm, &calm), &told);
+    assert!(!of_unknown_status, "its exit status is unknown");
+}
+
+#[test]
+fn a_kill_is_from_outside_only_if_the_kernel_shows_that_it_has_killed_nothing() {
+    let empty = LogTail::default();
+    for (group, machine, expected) in [
+        (Some(1), Some(7), true),
+        (Some(1), None, true),
+        (None, Some(7), true),
+        (Some(2), Some(8), false),
+        (Some(2), None, false),
+        (Some(1), Some(8), false),
+        (None, Some(8), false),
+        (None, None, false),
+    ] {
+        for exit in [Signal(9), Code(137)] {
+            let found = from_outside(exit, counters(group, machine), &empty);
+            assert_eq!(found, expected, "{exit:?} {group:?} {machine:?}");
+        }
+        assert!(from_outside(Signal(15), counters(group, machine), &empty), "it was asked to end");
+    }
+}
+
+#[test]
+fn exit_code_0_is_from_outside_only_if_llama_server_says_that_it_was_told_to_end() {
+    let calm = counters(Some(1), Some(7));
+    for (lines, expected) in [
+        (vec![], false),
+        (vec!["0.00.042.492 I srv  llama_server: model loaded"], false),
+        (vec!["0.00.042.492 I srv  llama_server: model loaded", CLEANING_UP], true),
+        // Versions that write no timestamp.
+        (vec!["srv    operator(): operator(): cleaning up before exit...", "~llama_context: freed"], true),
+        // The text of a client, which may have line ends.
+        (vec![CLEANING_UP, "0.00.042.492 I slot launch_slot_: id  0 | task 5 | processing task"], false),
+    ] {
+        assert_eq!(from_outside(Code(0), calm, &tail(&lines)), expected, "{lines:?}");
+    }
 }
 
 #[test]

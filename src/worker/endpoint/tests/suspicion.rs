@@ -111,22 +111,6 @@ async fn a_second_hang_blocks_the_suspect_that_was_abandoned_first() {
     assert!(!crash_suspects.is_blocked(OTHER));
 }
 
-#[tokio::test]
-async fn a_process_that_waits_for_requests_behind_a_closed_port_was_told_to_end() {
-    for is_waiting in [true, false] {
-        let crash_suspects = Arc::<CrashSuspects>::default();
-        let endpoint = life(&crash_suspects);
-        let mut cut = begin(&endpoint, ONE).ok().unwrap();
-        cut.record_broken_connection();
-        let waited_for = is_waiting.then(|| begin(&endpoint, OTHER).ok().unwrap());
-        endpoint.record_closed_port();
-        assert_eq!(crash_suspects.is_suspected(ONE), !is_waiting);
-        assert!(!crash_suspects.is_suspected(OTHER));
-        assert!(endpoint.gone().is_cancelled() && !endpoint.is_open());
-        drop((cut, waited_for));
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_read_only_request_does_not_count_as_use_and_is_not_cut_off() {
     let least = Duration::from_secs(10);
