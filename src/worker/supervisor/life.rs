@@ -212,8 +212,8 @@ impl Owner {
         let is_llama_server = matches!(self.plan.program, Program::LlamaServer { .. });
         let is_from_outside = match killed {
             Some(KillReason::PeerLost) => life.peers.is_network_broken(),
-            // Its log has to say that it was told to end: the port of a llama-server that has crashed behind a script which
-            // goes on is closed, too.
+            // Its log has to say that it was told to end: the port is closed too if it has crashed behind a script that
+            // goes on.
             Some(KillReason::Closed) => is_llama_server && life.was_told_to_end(),
             Some(_) => false,
             None => is_llama_server && life.is_ended_from_outside(code, signal, &oom_kills).await,
