@@ -82,6 +82,22 @@ async fn no_worker_is_evicted_if_another_that_is_needed_too_is_in_use_again() {
     assert!(first.is_evicted() && second.is_evicted());
 }
 
+/// Regression: the small worker was evicted for a load that gave up, and stayed evicted when the next load, which was too
+/// large beside the others, evicted those: with them gone it fits beside the small one.
+#[tokio::test(start_paused = true)]
+async fn a_busy_worker_is_recalled_when_larger_ones_are_evicted_after_it() {
+    use SimulationStep::{GiveUp, Loaded, Wait, Want};
+    let mut simulation = Simulation::new(&[46, 62, 7, 39, 55]);
+    let small_and_medium = [(2, Want), (2, Loaded), (3, Want), (3, Loaded)];
+    let waiting = [(4, Want), (0, Want), (1, Want), (0, Wait), (0, Wait), (4, GiveUp)];
+    for (at, step) in small_and_medium.iter().chain(&waiting) {
+        simulation.apply(*at, step).await;
+        simulation.grant_waiting();
+        simulation.check();
+    }
+    simulation.run_to_end().await;
+}
+
 /// What happens to one of the workers.
 #[derive(Debug, Clone)]
 enum SimulationStep {

@@ -121,6 +121,8 @@ impl MemoryScheduler {
                 }
                 EvictionStep::Clear(selected) => {
                     if ledger.evict(&selected).is_ok() {
+                        // They may release what was to come from smaller ones that were evicted earlier.
+                        shared.recall_unneeded(&mut ledger);
                         // Their reservations notify this load when they are dropped.
                         return Err(NotGranted::Yet(None));
                     }
