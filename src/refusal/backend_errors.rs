@@ -15,7 +15,7 @@ pub fn event_of_backend(shape: Shape, status: StatusCode, answer: &[u8]) -> Opti
         return Some(error_event(shape, &answer));
     }
     let message = error.get("message").and_then(serde_json::Value::as_str).unwrap_or("The backend gave an error");
-    Some(error_event(shape, anthropic_error(status, message)))
+    Some(error_event(shape, anthropic_error(status, &message)))
 }
 
 /// Returns the body of a backend's error, sent with this status, in the shape that the client expects: Anthropic's clients
@@ -30,7 +30,7 @@ pub fn body_of_backend_error(shape: Shape, status: StatusCode, body: &[u8]) -> O
     }
     let places = [&body["error"]["message"], &body["error"], &body["message"], &body["detail"]];
     let words = places.into_iter().find_map(serde_json::Value::as_str)?;
-    Some(Bytes::from(anthropic_error(status, words)))
+    Some(Bytes::from(anthropic_error(status, &words)))
 }
 
 #[cfg(test)]

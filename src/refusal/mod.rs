@@ -101,8 +101,7 @@ impl Refusal {
             Self::ModelNotFound { .. } | Self::ModelRemoved(_) | Self::WrongKind { .. } => Some("model"),
             _ => (row.status == StatusCode::UNAUTHORIZED).then_some("authorization"),
         };
-        let message = self.to_string();
-        error_body(shape, &ErrorFacts { status: row.status, kind: row.kind, code: row.code, param, message: &message })
+        error_body(shape, &ErrorFacts { status: row.status, kind: row.kind, code: row.code, param, message: self })
     }
 }
 
