@@ -31,8 +31,11 @@ use table::RETRY_AFTER_LEAST;
 
 /// Whether a client should repeat the request.
 pub const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
-/// Headers of a refusal, with those that every response has: the map has room for them, and need not grow.
-const USUAL_HEADERS: usize = 12;
+/// Headers of a refusal, with those that every response has: the map has room for them, and need not grow. No smaller map
+/// holds as many, and one for more takes a block of memory that the allocator is slow with.
+const USUAL_HEADERS: usize = 6;
+/// Headers of a refusal that says when to come back, with those that a limited key gets.
+const WAITING_HEADERS: usize = 12;
 /// `Retry-After` in milliseconds.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
@@ -57,8 +60,9 @@ impl Refusal {
         let row = self.row();
         let mut response = Response::new(Bytes::from(self.body(shape)));
         *response.status_mut() = row.status;
+        let wait = self.retry_after();
         let headers = response.headers_mut();
-        headers.reserve(USUAL_HEADERS);
+        headers.reserve(if wait.is_some() { WAITING_HEADERS } else { USUAL_HEADERS });
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if row.closes {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -80,7 +84,7 @@ impl Refusal {
             }
             _ => {}
         }
-        if let Some(wait) = self.retry_after() {
+        if let Some(wait) = wait {
             let wait = if wait.is_zero() { RETRY_AFTER_LEAST } else { wait };
             // Whole seconds (RFC 9110, section 10.2.3), and for those clients the exact time.
             headers.insert(RETRY_AFTER, number_value(wait.as_secs_f64().ceil() as u64));
