@@ -1,6 +1,7 @@
 //! Writes a line of text straight into the memory in which lines wait: names, words, numbers, times and addresses.
 //!
-//! Every request has a line, and format strings cost several times as much. Which fields a line has is in `access.rs`.
+//! Every request has a line, and format strings cost several times as much. What has a length that the compiler knows is
+//! stored at once; a call that copies it would cost more than the copy. Which fields a line has is in `access.rs`.
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -14,12 +15,14 @@ pub(super) struct TextLine<'a>(pub(super) &'a mut Vec<u8>);
 
 impl TextLine<'_> {
     /// Appends a name, and a value as `write` does.
+    #[inline(always)] // to know the length of the name
     pub(super) fn field<T>(&mut self, name: &str, value: T, write: impl FnOnce(&mut Self, T)) {
         self.text(name);
         write(self, value);
     }
 
     /// Appends a field whose value is `-` if there is none.
+    #[inline(always)] // to know the length of the name
     pub(super) fn optional<T>(&mut self, name: &str, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
         self.text(name);
         match value {
@@ -29,6 +32,7 @@ impl TextLine<'_> {
     }
 
     /// Appends a text as it is.
+    #[inline(always)] // to know the length of a name
     pub(super) fn text(&mut self, text: &str) {
         self.0.extend_from_slice(text.as_bytes());
     }
@@ -41,32 +45,27 @@ impl TextLine<'_> {
         self.0.extend(word.chars().map(|c| if c.is_ascii_graphic() { c as u8 } else { b'_' }));
     }
 
-    /// Appends a number.
+    /// Appends a number. Most are short.
     pub(super) fn number(&mut self, number: u64) {
-        self.text(itoa::Buffer::new().format(number));
-    }
-
-    /// Appends a number with at least this many digits.
-    fn padded(&mut self, number: u64, least: usize) {
-        let mut buffer = itoa::Buffer::new();
-        let digits = buffer.format(number);
-        self.0.extend(std::iter::repeat_n(b'0', least.saturating_sub(digits.len())));
-        self.text(digits);
+        let digit = |unit| digit(number, unit);
+        match number {
+            0..10 => self.0.extend_from_slice(&[digit(1)]),
+            10..100 => self.0.extend_from_slice(&[digit(10), digit(1)]),
+            100..1000 => self.0.extend_from_slice(&[digit(100), digit(10), digit(1)]),
+            _ => self.text(itoa::Buffer::new().format(number)),
+        }
     }
 
     /// Appends microseconds as milliseconds, with up to three decimals.
     pub(super) fn millis(&mut self, micros: u64) {
-        let (whole, mut part) = (micros / 1000, micros % 1000);
-        self.number(whole);
-        if part == 0 {
-            return;
+        self.number(micros / 1000);
+        let digit = |unit| digit(micros, unit);
+        match micros % 1000 {
+            0 => {}
+            part if part.is_multiple_of(100) => self.0.extend_from_slice(&[b'.', digit(100)]),
+            part if part.is_multiple_of(10) => self.0.extend_from_slice(&[b'.', digit(100), digit(10)]),
+            _ => self.0.extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]),
         }
-        let mut width = 3;
-        while part.is_multiple_of(10) {
-            (part, width) = (part / 10, width - 1);
-        }
-        self.text(".");
-        self.padded(part, width);
     }
 
     /// Appends a time as RFC 3339 writes it, in UTC and with milliseconds.
@@ -93,7 +92,9 @@ impl TextLine<'_> {
     pub(super) fn address(&mut self, address: IpAddr) {
         let IpAddr::V4(address) = address else { return self.shown(address) };
         for (at, part) in address.octets().into_iter().enumerate() {
-            self.text(if at == 0 { "" } else { "." });
+            if at > 0 {
+                self.text(".");
+            }
             self.number(part.into());
         }
     }
@@ -102,6 +103,11 @@ impl TextLine<'_> {
         // Writing to memory cannot fail.
         let _ = write!(self.0, "{value}");
     }
+}
+
+/// Returns the digit of a number for this power of ten.
+fn digit(number: u64, unit: u64) -> u8 {
+    b'0' + (number / unit % 10) as u8
 }
 
 #[cfg(test)]
