@@ -3,6 +3,7 @@
 //! Every request has a line, and format strings cost several times as much. What has a length that the compiler knows is
 //! stored at once; a call that copies it would cost more than the copy. Which fields a line has is in `access.rs`.
 
+use std::cell::Cell;
 use std::fmt::Display;
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -12,6 +13,20 @@ use jiff::tz::Offset;
 
 /// The memory that a line is appended to.
 pub(super) struct TextLine<'a>(pub(super) &'a mut Vec<u8>);
+
+/// A second, and the time at which it begins as a line has it.
+#[derive(Clone, Copy)]
+struct ShownSecond {
+    /// Since 1970.
+    second: i64,
+    text: [u8; 24],
+}
+
+thread_local! {
+    /// The second of the last line of this thread: that of the next line too, nearly always.
+    static LAST_SECOND: Cell<ShownSecond> =
+        const { Cell::new(ShownSecond { second: 0, text: *b"1970-01-01T00:00:00.000Z" }) };
+}
 
 impl TextLine<'_> {
     /// Appends a name, and a value as `write` does.
@@ -70,22 +85,19 @@ impl TextLine<'_> {
 
     /// Appends a time as RFC 3339 writes it, in UTC and with milliseconds.
     pub(super) fn time(&mut self, time: Timestamp) {
-        let utc = Offset::UTC.to_datetime(time);
-        let mut text = *b"0000-00-00T00:00:00.000Z";
-        let mut write = |last: usize, part: u16| {
-            let mut left = part;
-            for digit in text[..=last].iter_mut().rev().take_while(|byte| byte.is_ascii_digit()) {
-                *digit = b'0' + (left % 10) as u8;
-                left /= 10;
-            }
-        };
-        write(3, utc.year().unsigned_abs());
-        for (last, part) in [(6, utc.month()), (9, utc.day()), (12, utc.hour()), (15, utc.minute()), (18, utc.second())]
-        {
-            write(last, part.unsigned_abs().into());
+        let (second, nanos) = (time.as_second(), time.subsec_nanosecond());
+        // Before 1970, a time is that much before a second.
+        let (second, nanos) = if nanos < 0 { (second - 1, nanos + 1_000_000_000) } else { (second, nanos) };
+        let mut shown = LAST_SECOND.get();
+        if shown.second != second {
+            shown = ShownSecond { second, text: text_of_second(time) };
+            LAST_SECOND.set(shown);
         }
-        write(22, utc.millisecond().unsigned_abs());
-        self.0.extend_from_slice(&text);
+        let millis = u64::from(nanos.unsigned_abs() / 1_000_000);
+        for (at, unit) in [(20, 100), (21, 10), (22, 1)] {
+            shown.text[at] = digit(millis, unit);
+        }
+        self.0.extend_from_slice(&shown.text);
     }
 
     /// Appends an address.
@@ -103,6 +115,24 @@ impl TextLine<'_> {
         // Writing to memory cannot fail.
         let _ = write!(self.0, "{value}");
     }
+}
+
+/// Returns the beginning of the second that this time is in, as RFC 3339 writes it with milliseconds.
+fn text_of_second(time: Timestamp) -> [u8; 24] {
+    let utc = Offset::UTC.to_datetime(time);
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    let mut write = |last: usize, part: u16| {
+        let mut left = part;
+        for digit in text[..=last].iter_mut().rev().take_while(|byte| byte.is_ascii_digit()) {
+            *digit = b'0' + (left % 10) as u8;
+            left /= 10;
+        }
+    };
+    write(3, utc.year().unsigned_abs());
+    for (last, part) in [(6, utc.month()), (9, utc.day()), (12, utc.hour()), (15, utc.minute()), (18, utc.second())] {
+        write(last, part.unsigned_abs().into());
+    }
+    text
 }
 
 /// Returns the digit of a number for this power of ten.
@@ -128,6 +158,20 @@ mod tests {
             [(0, "0"), (7, "0.007"), (50, "0.05"), (1_500, "1.5"), (12_000, "12"), (12_345_678, "12345.678")]
         {
             assert_eq!(written(|line| line.millis(micros)), text);
+        }
+    }
+
+    #[test]
+    fn times_of_one_second_differ_in_their_milliseconds() {
+        for (millis, text) in [
+            (1_800_000_000_007, "2027-01-15T08:00:00.007Z"),
+            (1_800_000_000_120, "2027-01-15T08:00:00.120Z"),
+            (1_800_000_001_000, "2027-01-15T08:00:01.000Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+            (-1_000, "1969-12-31T23:59:59.000Z"),
+            (0, "1970-01-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(written(|line| line.time(Timestamp::from_millisecond(millis).unwrap())), text);
         }
     }
 
