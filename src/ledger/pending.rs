@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
+
 use super::bounds::{HIGHEST_COUNT, PENDING_ACTS, PENDING_ROWS};
 use super::calendar::{BudgetPeriod, hour_of};
 use super::event::{AdminAct, Recorded, UsageEvent};
@@ -64,7 +66,8 @@ pub(super) struct BudgetCounts {
 /// Everything that is not written yet.
 #[derive(Debug, Default)]
 pub(super) struct PendingUsage {
-    pub(super) rows: HashMap<UsageSubject, PendingRow>,
+    /// Each event looks its row up, and only ids of ours and names from those that a key trusts are in it.
+    pub(super) rows: HashMap<UsageSubject, PendingRow, RandomState>,
     pub(super) acts: Vec<AdminAct>,
     /// By hour: what the machine has cost, less what its requests have cost. Less than 0 in an hour whose requests went on
     /// into the next one.
