@@ -3,6 +3,7 @@
 //! A request adds to it when it ends: some relaxed additions, no allocation, no timer. What is done now is in
 //! `live_counts.rs`.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,15 +54,28 @@ impl RecentWork {
         Self { since, places: std::array::from_fn(|_| WorkPlace::default()), begin: Mutex::default() }
     }
 
-    /// Adds a request whose answer was made between these times.
-    pub fn add(&self, began: Instant, ended: Instant, first_byte: Duration, tokens: u64) {
-        let (began, ended) = (self.seconds_until(began), self.seconds_until(ended));
+    /// Adds a request that arrived at this time, and whose answer was made between these times after it.
+    pub fn add(&self, arrived: Instant, answer: Range<Duration>, first_byte: Duration, tokens: u64) {
+        let arrived = self.seconds_until(arrived);
+        let (began, ended) = (arrived + answer.start.as_secs_f64(), arrived + answer.end.as_secs_f64());
         let (first, last) = (step_of(began), step_of(ended));
         if let Some(place) = self.place(last) {
             place.served.fetch_add(1, Ordering::Relaxed);
             let micros = u64::try_from(first_byte.as_micros()).unwrap_or(u64::MAX);
             place.first_byte_micros.fetch_add(micros, Ordering::Relaxed);
+            // Most answers are made within one step.
+            if first == last {
+                place.tokens.fetch_add(tokens, Ordering::Relaxed);
+            }
         }
+        if first < last {
+            self.spread(began, ended, tokens);
+        }
+    }
+
+    /// Adds the tokens of an answer that was made in several steps.
+    fn spread(&self, began: f64, ended: f64, tokens: u64) {
+        let (first, last) = (step_of(began), step_of(ended));
         // The tokens that had come at the end of a step before the last one.
         let come = |step: u64| {
             let passed = ((step + 1) * STEP_SECONDS) as f64 - began;
@@ -149,8 +163,8 @@ mod tests {
     fn an_answer_counts_where_it_was_made_and_is_forgotten_after_a_quarter_of_an_hour() {
         let start = Instant::now();
         let work = RecentWork::since(start);
-        work.add(start + seconds(1.0), start + seconds(2.0), TTFB, 7);
-        work.add(start + seconds(5.0), start + seconds(25.0), TTFB, 40);
+        work.add(start + seconds(0.5), seconds(0.5)..seconds(1.5), TTFB, 7);
+        work.add(start + seconds(5.0), seconds(0.0)..seconds(20.0), TTFB, 40);
         let steps = work.steps(start + seconds(26.0));
         let told: Vec<(f64, u64, u64)> = steps.iter().map(|step| (step.seconds, step.tokens, step.served)).collect();
         assert_eq!(told, [(10.0, 17, 1), (10.0, 20, 0), (6.0, 10, 1)]);
@@ -158,11 +172,11 @@ mod tests {
         let later = work.steps(start + seconds(915.0));
         assert_eq!((later.len(), later[0].tokens, later[1].tokens), (91, 20, 10), "the first step is gone");
         let long = RecentWork::since(start);
-        long.add(start, start + seconds(2000.0), TTFB, 2000);
+        long.add(start, seconds(0.0)..seconds(2000.0), TTFB, 2000);
         assert_eq!(long.steps(start + seconds(2000.0)).iter().map(|step| step.tokens).sum::<u64>(), 900);
-        work.add(start + seconds(912.0), start + seconds(913.0), TTFB, 3);
+        work.add(start + seconds(912.0), seconds(0.0)..seconds(1.0), TTFB, 3);
         assert_eq!(work.steps(start + seconds(915.0)).last().unwrap().tokens, 3);
-        work.add(start + seconds(1.0), start + seconds(2.0), TTFB, 9);
+        work.add(start + seconds(1.0), seconds(0.0)..seconds(1.0), TTFB, 9);
         assert_eq!(work.steps(start + seconds(915.0)).last().unwrap().tokens, 3, "what comes too late is dropped");
     }
 
@@ -174,7 +188,7 @@ mod tests {
             let at = start + seconds(f64::from(round) * STEP_SECONDS as f64);
             std::thread::scope(|scope| {
                 for _ in 0..4 {
-                    scope.spawn(|| (0..10).for_each(|_| work.add(at, at, TTFB, 1)));
+                    scope.spawn(|| (0..10).for_each(|_| work.add(at, Duration::ZERO..Duration::ZERO, TTFB, 1)));
                 }
             });
             let last = *work.steps(at).last().unwrap();
@@ -188,7 +202,7 @@ mod tests {
             let start = Instant::now();
             let work = RecentWork::since(start);
             for (began, length, tokens) in &answers {
-                work.add(start + seconds(*began), start + seconds(began + length), TTFB, *tokens);
+                work.add(start, seconds(*began)..seconds(began + length), TTFB, *tokens);
             }
             let steps = work.steps(start + seconds(900.0));
             prop_assert_eq!(steps.iter().map(|step| step.tokens).sum::<u64>(), answers.iter().map(|(.., tokens)| tokens).sum::<u64>());

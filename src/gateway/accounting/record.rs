@@ -458,8 +458,7 @@ impl RecordData {
             series.first_byte.observe(first_byte.as_secs_f64());
             // An answer that is no stream is made before its first byte is sent.
             let began = if self.last_text_at.is_some() { first_byte } else { queued };
-            let (began, ended) = (self.started + began, self.started + total);
-            metrics.recent_work.add(began, ended, first_byte, tokens.completion.unwrap_or(0));
+            metrics.recent_work.add(self.started, began..total, first_byte, tokens.completion.unwrap_or(0));
         }
         metrics.observe_request(series, route, total);
     }
