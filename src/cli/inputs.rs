@@ -48,7 +48,8 @@ pub(super) const RPC_FLAGS: &[&str] = &[
 /// The settings that tell where a service on this machine is.
 pub(super) const PLACE_FLAGS: &[&str] = &["config_file", "env_file", "data_dir", "host", "port"];
 
-/// Adds a flag for each of these settings.
+/// Adds a flag for each of these settings. The commands defer it until they are run, or their help is asked for: most
+/// subcommands have a flag for every setting, and to make all of these took longer than the rest of a start.
 fn add_flags(command: clap::Command, rows: impl Iterator<Item = &'static OptionRow>) -> clap::Command {
     rows.fold(command, |command, row| {
         let mut arg = Arg::new(row.key)
@@ -69,7 +70,7 @@ fn add_flags(command: clap::Command, rows: impl Iterator<Item = &'static OptionR
 
 impl Args for PlaceFlags {
     fn augment_args(command: clap::Command) -> clap::Command {
-        add_flags(command, flag_rows().filter(|row| PLACE_FLAGS.contains(&row.key)))
+        command.defer(|command| add_flags(command, flag_rows().filter(|row| PLACE_FLAGS.contains(&row.key))))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -90,7 +91,7 @@ impl FromArgMatches for PlaceFlags {
 
 impl Args for RpcFlags {
     fn augment_args(command: clap::Command) -> clap::Command {
-        add_flags(command, flag_rows().filter(|row| RPC_FLAGS.contains(&row.key)))
+        command.defer(|command| add_flags(command, flag_rows().filter(|row| RPC_FLAGS.contains(&row.key))))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -111,7 +112,7 @@ impl FromArgMatches for RpcFlags {
 
 impl Args for Flags {
     fn augment_args(command: clap::Command) -> clap::Command {
-        add_flags(command, flag_rows())
+        command.defer(|command| add_flags(command, flag_rows()))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {

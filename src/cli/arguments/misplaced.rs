@@ -15,7 +15,7 @@ use crate::settings::{Environment, resolve_only};
 pub(super) const LARGEST_TYPO: usize = 2;
 
 /// Checks that MODEL is not a subcommand in the wrong place, or a word that is at most `distance` typing mistakes away
-/// from one of `command`, unless there is such a model. So a mistyped `check` does not start a service.
+/// from one of `program`, unless there is such a model. So a mistyped `check` does not start a service.
 ///
 /// # Errors
 ///
@@ -24,10 +24,11 @@ pub(super) fn check_misplaced(
     serve: &ServeArgs,
     environment: &Environment,
     distance: usize,
-    mut command: Command,
+    program: fn() -> Command,
 ) -> Result<(), clap::Error> {
     let Some(model) = serve.model.as_deref().filter(|model| !model.contains(['.', '/', ':'])) else { return Ok(()) };
-    let names = command.get_subcommands().map(|one| one.get_name().to_owned()).collect::<Vec<_>>();
+    let mut program = program();
+    let names = program.get_subcommands().map(|one| one.get_name().to_owned()).collect::<Vec<_>>();
     let mistakes = |name: &String| strsim::damerau_levenshtein(name, &model.to_ascii_lowercase());
     let nearest = names.iter().chain([&"help".to_owned()]).min_by_key(|name| mistakes(name)).cloned();
     let Some(name) = nearest.filter(|name| mistakes(name) <= distance && mistakes(name) < name.len()) else {
@@ -37,7 +38,7 @@ pub(super) fn check_misplaced(
         return Ok(());
     }
     let fault = format!("there is no model {:?}; did you mean: llamagate {name}", printable(model));
-    Err(command.error(ErrorKind::InvalidSubcommand, fault))
+    Err(program.error(ErrorKind::InvalidSubcommand, fault))
 }
 
 /// Whether a file below `MODELS_DIR` has this name.

@@ -159,7 +159,7 @@ impl Cli {
     pub(super) fn into_command(self, environment: &Environment) -> Result<CliCommand, clap::Error> {
         let Self { command, serve } = self;
         let Some(mut command) = command else {
-            check_misplaced(&serve, environment, LARGEST_TYPO, Self::command())?;
+            check_misplaced(&serve, environment, LARGEST_TYPO, Self::command)?;
             return Ok(CliCommand::Serve(serve));
         };
         if let Some(model) = serve.model {
@@ -185,7 +185,7 @@ impl Cli {
             _ => None,
         };
         if let Some(serve) = serve {
-            check_misplaced(serve, environment, 0, Self::command())?;
+            check_misplaced(serve, environment, 0, Self::command)?;
         }
         Ok(command)
     }
@@ -193,4 +193,21 @@ impl Cli {
 
 fn usage_error(kind: ErrorKind, message: &str) -> clap::Error {
     Cli::command().error(kind, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_of_settings_are_made_only_for_a_command_that_is_used() {
+        let has_flag = |program: &clap::Command| {
+            let list = program.find_subcommand("list").unwrap();
+            list.get_arguments().any(|argument| argument.get_id() == "data_dir")
+        };
+        let mut program = Cli::command();
+        assert!(!has_flag(&program));
+        program.build();
+        assert!(has_flag(&program));
+    }
 }
