@@ -4,6 +4,14 @@ use std::io;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
+/// Returns whether a child may have ended whose status was not collected yet. The status stays where it is.
+pub(crate) fn may_have_ended_child() -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    // Any other error is about a child that has ended, by a signal without a name.
+    !matches!(waitid(Id::All, flags), Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD))
+}
 
 /// Children get SIGKILL when the thread that started them ends, which happens however this program ends
 /// (`PR_SET_PDEATHSIG`). Orphans among their descendants become children of this process (a subreaper) instead of pid 1.

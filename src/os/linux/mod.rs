@@ -1,7 +1,7 @@
 //! Linux: what the kernel shows below `/proc` and `/sys`, and what no other system can do. The bound on open files is here.
 //!
 //! - `cgroup.rs`: memory control groups of both versions: limits and counters
-//! - `children_guard.rs`: the kernel ends the children of this process with it
+//! - `children_guard.rs`: the kernel ends the children of this process with it, and tells whether one has ended
 //! - `cpus.rs`: how many CPUs this machine has
 //! - `files.rs`: files: where they lie, their room, which process uses which
 //! - `host_memory.rs`: how much host memory there is, and how much is still available
@@ -23,7 +23,7 @@ mod sockets;
 use super::oom_kills::OomCounters;
 use kernel::KernelRoots;
 
-pub(crate) use children_guard::KernelGuard;
+pub(crate) use children_guard::{KernelGuard, may_have_ended_child};
 pub(crate) use cpus::online_cpus;
 pub(crate) use files::{advise_sequential, is_on_this_machine, mapped_among, memory_folder, opened_among, reserve};
 pub(crate) use procfs::{

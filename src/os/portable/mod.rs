@@ -15,7 +15,7 @@ mod memory;
 mod processes;
 mod sockets;
 
-pub(crate) use children::ShellGuard;
+pub(crate) use children::{ShellGuard, may_have_ended_child};
 pub(crate) use files::{advise_sequential, is_on_this_machine, mapped_among, memory_folder, opened_among, reserve};
 pub(crate) use memory::{memory_available, memory_capacity, most_open_files, online_cpus, oom_counters};
 pub(crate) use processes::{
