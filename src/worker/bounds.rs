@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-/// Time between two readiness probes while llama-server starts and loads.
+/// Time from the start of llama-server to its first readiness probe. From there the time between two doubles, up to
+/// [`PROBE_INTERVAL_LOADING`]: a process that is ready soon is found soon.
+pub const PROBE_INTERVAL_FIRST: Duration = Duration::from_millis(2);
+
+/// Longest time between two readiness probes while llama-server starts and loads.
 pub const PROBE_INTERVAL_LOADING: Duration = Duration::from_millis(100);
 
 /// Bytes that a llama-server must have read since the last sign of progress for its load to count as moving. A smaller

@@ -13,7 +13,9 @@ use super::life::{ProcessLife, WatchEnd};
 use super::owner::Owner;
 use crate::pause_clock::{self, ActiveInstant};
 use crate::telemetry::throttled_warning::ThrottledWarning;
-use crate::worker::bounds::{PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY};
+use crate::worker::bounds::{
+    PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_FIRST, PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY,
+};
 use crate::worker::demand::DemandChange;
 use crate::worker::diagnosis::evidence::KillReason;
 use crate::worker::endpoint::Endpoint;
@@ -84,6 +86,17 @@ struct WatchState<'a> {
     ticks: Interval,
 }
 
+impl WatchState<'_> {
+    /// Has the next probe of a load come later than this one did.
+    fn probe_less_often(&mut self) {
+        let interval = self.ticks.period();
+        if interval < PROBE_INTERVAL_LOADING {
+            let longer = (interval * 2).min(PROBE_INTERVAL_LOADING);
+            self.ticks = ticks_every(longer, longer);
+        }
+    }
+}
+
 impl Owner {
     /// Probes a running process until it has ended or must be ended.
     pub(super) async fn watch(&mut self, life: &mut ProcessLife, stop: &CancellationToken) -> WatchEnd {
@@ -99,7 +112,7 @@ impl Owner {
             hang: HangDetector::new(started, None),
             warning: ThrottledWarning::default(),
             rpc_server: RpcServerProbe::default(),
-            ticks: ticks_every(PROBE_INTERVAL_LOADING, Duration::ZERO),
+            ticks: ticks_every(PROBE_INTERVAL_FIRST, PROBE_INTERVAL_FIRST),
         };
         let mut draining = None;
         loop {
@@ -180,6 +193,9 @@ impl Owner {
             }
             let load_timeout = self.plan.engine.load_timeout.0;
             if !self.state().has_served() {
+                if is_due {
+                    seen.probe_less_often();
+                }
                 let signs = LoadSigns::of(process.pid(), log_tail);
                 loading.record(phases, signs.taken);
                 let stalled = seen.progress.stalled_for(signs, ActiveInstant::now());
