@@ -34,13 +34,21 @@ impl CoreThreads {
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let stop_on_error = stop.clone().drop_guard();
         let (mut threads, mut runtimes) = (Vec::new(), Vec::new());
+        let of_thread =
+            |number, error: io::Error| io::Error::new(error.kind(), format!("serving thread {number}: {error}"));
         for number in 0..count.get().min(MOST_CORES) {
             let stopped = stop.clone().cancelled_owned();
-            let (thread, runtime) = start_thread(number, stopped, ended.clone())
-                .map_err(|error| io::Error::new(error.kind(), format!("serving thread {number}: {error}")))?;
+            let (thread, runtime) =
+                start_thread(number, stopped, ended.clone()).map_err(|error| of_thread(number, error))?;
             threads.push(thread);
             runtimes.push(runtime);
         }
+        // Only now: the threads create their runtimes at the same time.
+        let runtimes = runtimes.iter().enumerate().map(|(number, runtime)| {
+            let created = runtime.recv().unwrap_or_else(|_| Err(io::Error::other("it ended at once")));
+            created.map_err(|error| of_thread(number, error))
+        });
+        let runtimes = runtimes.collect::<io::Result<Vec<_>>>()?;
         stop_on_error.disarm();
         Ok(Self { cores: Cores::new(runtimes), threads, stop, ended })
     }
@@ -74,12 +82,12 @@ impl Drop for CoreThreads {
 }
 
 /// Starts a thread that drives a runtime of its own until `stopped`, and cancels `ended` at its end, even if that is a
-/// panic. Returns the thread and its runtime.
+/// panic. Returns the thread, and where it sends its runtime.
 fn start_thread(
     number: usize,
     stopped: impl Future<Output = ()> + Send + 'static,
     ended: CancellationToken,
-) -> io::Result<(JoinHandle<()>, Handle)> {
+) -> io::Result<(JoinHandle<()>, mpsc::Receiver<io::Result<Handle>>)> {
     let (report, started) = mpsc::channel();
     // The runtime is created on its thread: where another runtime runs, it must not even be dropped after an error.
     let thread = thread::Builder::new().name(format!("core-{number}")).spawn(move || {
@@ -98,8 +106,7 @@ fn start_thread(
         // Drops the tasks, and does not wait for work on blocking threads.
         runtime.shutdown_background();
     })?;
-    let runtime = started.recv().unwrap_or_else(|_| Err(io::Error::other("it ended at once")))?;
-    Ok((thread, runtime))
+    Ok((thread, started))
 }
 
 #[cfg(test)]
