@@ -14,6 +14,7 @@ use super::content_kind::ContentKind;
 use super::credentials::{KEY_HEADERS, PresentedSecrets, is_key_header};
 use super::routes::lookup;
 use crate::content_coding::ContentCodings;
+use crate::number_value::short_value;
 
 /// Returns whether a header belongs to one connection only (RFC 9110, section 7.6.1), including older ones that RFC 9110 no
 /// longer lists.
@@ -262,7 +263,7 @@ fn new_request_id(arrived: Timestamp) -> HeaderValue {
     let id = uuid::Builder::from_unix_timestamp_millis(u64::try_from(millis).unwrap_or(0), &random_bytes());
     let mut text = uuid::Uuid::encode_buffer();
     let text = id.into_uuid().as_hyphenated().encode_lower(&mut text);
-    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"))
+    short_value(text.as_bytes()).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 /// The random bytes of one id.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::number_value::number_value;
+use crate::number_value::{number_value, short_value};
 use crate::rate_bucket::RateStatus;
 
 /// The headers for a key's limit of requests: limit, remaining, reset.
@@ -50,7 +50,7 @@ fn duration_value(duration: Duration) -> HeaderValue {
     let mut text = Cursor::new([0_u8; 40]);
     let _ = write_duration(&mut text, seconds, millis);
     let end = usize::try_from(text.position()).unwrap_or(0);
-    HeaderValue::from_bytes(&text.get_ref()[..end]).unwrap_or(HeaderValue::from_static("0s"))
+    short_value(&text.get_ref()[..end]).unwrap_or(HeaderValue::from_static("0s"))
 }
 
 fn write_duration(text: &mut Cursor<[u8; 40]>, seconds: u64, millis: u32) -> std::io::Result<()> {
