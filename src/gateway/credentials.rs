@@ -18,6 +18,7 @@ use memchr::memmem;
 use percent_encoding::percent_decode;
 
 use super::bounds::OFFERED_KEYS;
+use super::mostly_one::MostlyOne;
 use crate::keys::secret::SECRET_LENGTH;
 
 /// The headers in which clients send an API key: Anthropic's, Azure's and Google's clients have one of their own.
@@ -56,10 +57,10 @@ const UNREADABLE: &str = "?";
 
 /// Returns the different keys that a request offers, at most [`OFFERED_KEYS`]: `K` or `Bearer K` in each of
 /// [`KEY_HEADERS`], which a proxy may have joined to a list (RFC 9110, section 5.3). An empty header offers none.
-pub(super) fn offered_keys(headers: &HeaderMap) -> Vec<&str> {
+pub(super) fn offered_keys(headers: &HeaderMap) -> MostlyOne<&str> {
     let rank = |name: &HeaderName| KEY_HEADERS.iter().position(|known| known == name);
     let mut values = headers.iter().filter(|(name, _)| is_key_header(name));
-    let mut offered = Vec::new();
+    let mut offered = MostlyOne::new();
     match (values.next(), values.next()) {
         // Nearly every request has one, which needs no order.
         (Some((_, only)), None) => add_keys(only, &mut offered),
@@ -73,7 +74,7 @@ pub(super) fn offered_keys(headers: &HeaderMap) -> Vec<&str> {
 }
 
 /// Adds the keys in the value of a key header to those of other headers.
-fn add_keys<'a>(value: &'a HeaderValue, offered: &mut Vec<&'a str>) {
+fn add_keys<'a>(value: &'a HeaderValue, offered: &mut MostlyOne<&'a str>) {
     for key in value.to_str().unwrap_or(UNREADABLE).split(',').map(without_bearer) {
         if !key.is_empty() && !offered.contains(&key) && offered.len() < OFFERED_KEYS {
             offered.push(key);
@@ -106,7 +107,7 @@ pub(super) fn without_copies(headers: &HeaderMap, target: PathAndQuery) -> (Path
 }
 
 /// The secrets in the key headers of one request, whether they are keys of ours or not.
-pub(super) struct PresentedSecrets<'a>(Vec<Cow<'a, [u8]>>);
+pub(super) struct PresentedSecrets<'a>(MostlyOne<Cow<'a, [u8]>>);
 
 impl<'a> PresentedSecrets<'a> {
     /// Collects the secrets of a request. Its key headers must still be there.
@@ -117,7 +118,7 @@ impl<'a> PresentedSecrets<'a> {
 
     /// Collects the secrets in these values of key headers.
     pub(super) fn in_values(values: impl Iterator<Item = &'a [u8]>) -> Self {
-        let mut secrets = Self(Vec::new());
+        let mut secrets = Self(MostlyOne::new());
         for value in values {
             secrets.add(value.trim_ascii());
         }

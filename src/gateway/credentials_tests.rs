@@ -143,13 +143,13 @@ fn a_key_is_read_from_every_key_header_in_which_it_is_not_empty() {
         (&[("authorization", "Basic dTpw")], &["Basic dTpw"]),
         (&[], &[]),
     ] {
-        assert_eq!(offered_keys(&head(lines)), expected, "{lines:?}");
+        assert_eq!(offered_keys(&head(lines)).iter().copied().collect::<Vec<_>>(), expected, "{lines:?}");
     }
     let many: Vec<String> = (0..100).map(|n| n.to_string()).collect();
     assert_eq!(offered_keys(&head(&[("x-api-key", &many.join(","))])).len(), OFFERED_KEYS);
     let mut unreadable = HeaderMap::new();
     unreadable.append("x-api-key", HeaderValue::from_bytes(b"\xff").unwrap());
-    assert_eq!(offered_keys(&unreadable), [UNREADABLE]);
+    assert!(offered_keys(&unreadable).iter().eq([&UNREADABLE]));
 }
 
 /// Regression: a key that a client put into the path of a model came into the access log.

@@ -32,6 +32,7 @@
 //! - `malformed_request.rs`: the response to a malformed request head
 //! - `client_address.rs`: which client a request comes from, behind proxies
 //! - `credentials.rs`: the API keys in a request's headers, and what else in its head repeats them
+//! - `mostly_one.rs`: a list that nearly always has one item
 //! - `headers.rs`: which headers are passed on, and request ids
 //! - `content_kind.rs`: the kind of body that a response has
 //! - `bounds.rs`: timeouts, queue lengths and buffer sizes that no user needs to choose
@@ -53,6 +54,7 @@ mod live_api;
 mod malformed_request;
 mod model_files;
 mod models_api;
+mod mostly_one;
 mod openapi;
 mod page;
 pub mod pipeline;

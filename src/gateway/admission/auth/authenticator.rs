@@ -20,6 +20,7 @@ use crate::gateway::admission::shared::share::RequestShare;
 use crate::gateway::admission::ticks::LimitClock;
 use crate::gateway::client_address::ClientAddress;
 use crate::gateway::credentials::offered_keys;
+use crate::gateway::mostly_one::MostlyOne;
 use crate::gateway::routes::route::{Route, RouteAccess};
 use crate::keys::{Denied, FoundKey, Scope, Store};
 use crate::refusal::Refusal;
@@ -197,10 +198,10 @@ impl Authenticator {
 ///
 /// # Errors
 /// Without a valid key, [`Denied::Expired`] if one of them was valid once.
-fn lookup_any(store: &Store, offered: &[&str], scope: Scope, now: Timestamp) -> Result<FoundKey, Denied> {
+fn lookup_any(store: &Store, offered: &MostlyOne<&str>, scope: Scope, now: Timestamp) -> Result<FoundKey, Denied> {
     let mut denied = Denied::Unknown;
     let mut other = None;
-    for secret in offered {
+    for secret in offered.iter() {
         match store.lookup(secret, now) {
             Ok(key) if key.has(scope) => return Ok(key),
             Ok(key) => _ = other.get_or_insert(key),
