@@ -52,7 +52,7 @@ impl ResponseContext {
     ) -> Self {
         Self {
             request_id: headers::request_id(&parts.headers, arrived),
-            shape: Shape::of(parts.uri.path(), parts.headers.contains_key(&VERSION_HEADER)),
+            shape: Shape::of(parts.uri.path(), headers::has_rare_header(&parts.headers, &VERSION_HEADER)),
             origin: cors.origin(&parts.headers),
             unread: UnreadBody::of(parts),
             body: Some(body),
