@@ -45,6 +45,7 @@
 //! - `incoming.rs`: what hyper gets of the bytes from the client
 //! - `heads.rs`: waits for heads, and reads ahead
 //! - `read_ahead.rs`: bytes from the client that have not been passed to hyper
+//! - `request_buffer.rs`: the memory of requests that have arrived whole
 //! - `requests.rs`: counts the requests and responses of a connection
 //! - `multiplexed.rs`: responses over HTTP/2, each of which may stall by itself
 //! - `outgoing.rs`: writes, and the close of the connection
@@ -55,6 +56,7 @@ mod incoming;
 mod multiplexed;
 mod outgoing;
 mod read_ahead;
+mod request_buffer;
 pub(super) mod requests;
 pub(super) mod whole_requests;
 
@@ -69,6 +71,7 @@ use crate::gateway::scan::chunked_body::ChunkedBody;
 use crate::pause_clock::{ActiveInstant, LazyTimer};
 use crate::refusal::Refusal;
 use read_ahead::ReadAhead;
+use request_buffer::RequestBuffer;
 use requests::ConnectionRequests;
 
 /// Builds the whole response to a refused head, as bytes, from as much of the head as has arrived.
@@ -98,6 +101,8 @@ pub(super) struct WireStream<S> {
     requests: Arc<ConnectionRequests>,
     read_state: ReadState,
     read_ahead: ReadAhead,
+    /// The current request, if it does without hyper.
+    request_buffer: RequestBuffer,
     /// Heads that have been passed to hyper. Wraps around, as the counters of `requests` do.
     passed_heads: u32,
     /// Whether the response to the last of them is still on its way.
@@ -176,6 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
             requests,
             read_state: ReadState::Start,
             read_ahead: ReadAhead::default(),
+            request_buffer: RequestBuffer::default(),
             passed_heads: 0,
             is_responding: false,
             read_timer,

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::request_buffer::RequestBuffer;
 use super::{ReadState, WireStream};
 use crate::gateway::bounds::{PROMPT_BODY, WHOLE_REQUEST};
 use crate::gateway::connection::head::request::{asks_for_more, read_request};
@@ -107,7 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
             self.mark_client_gone();
             return Poll::Ready(Ok(None));
         }
-        let found = find_request(buffer.filled(), &self.limits.head);
+        let found = find_request(buffer.filled(), &self.limits.head, &mut self.request_buffer);
         let taken = if let FoundRequest::Whole(_, length) = &found { *length } else { 0 };
         self.read_ahead.take_back(&mut buffer, taken);
         if matches!(found, FoundRequest::Other) {
@@ -118,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
 
     /// Finds what has been read ahead, and takes a whole request out of it.
     fn find_read_ahead(&mut self) -> FoundRequest {
-        let found = find_request(self.read_ahead.bytes(), &self.limits.head);
+        let found = find_request(self.read_ahead.bytes(), &self.limits.head, &mut self.request_buffer);
         if let FoundRequest::Whole(_, length) = &found {
             self.read_ahead.consume(*length);
         }
@@ -143,13 +144,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
 /// Returns the whole request that these bytes begin with, and its length, for fuzzing.
 #[cfg(feature = "test-support")]
 pub(crate) fn whole_request(bytes: &[u8], limits: &HeadLimits) -> Option<(Request<Bytes>, usize)> {
-    match find_request(bytes, limits) {
+    match find_request(bytes, limits, &mut RequestBuffer::default()) {
         FoundRequest::Whole(request, length) => Some((request, length)),
         FoundRequest::Begun(_) | FoundRequest::Other => None,
     }
 }
 
-fn find_request(bytes: &[u8], limits: &HeadLimits) -> FoundRequest {
+fn find_request(bytes: &[u8], limits: &HeadLimits, buffer: &mut RequestBuffer) -> FoundRequest {
     let mut lines = [HeaderLine::default(); USUAL_HEADERS];
     let mut count = 0;
     let note = |line| {
@@ -173,7 +174,7 @@ fn find_request(bytes: &[u8], limits: &HeadLimits) -> FoundRequest {
         return FoundRequest::Other;
     }
     let Some(whole) = bytes.get(..length) else { return FoundRequest::Begun(length) };
-    match read_request(&Bytes::copy_from_slice(whole), head.length, lines) {
+    match read_request(&buffer.copy(whole), head.length, lines) {
         Some(request) => FoundRequest::Whole(request, length),
         None => FoundRequest::Other,
     }
