@@ -1,5 +1,7 @@
 //! A checked head, and the body that has arrived with it, as a request.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Uri};
@@ -7,8 +9,15 @@ use memchr::memchr;
 
 use super::{HeaderLine, trim};
 
+/// The request line of a request that asks for no more than a response: GET or POST, over HTTP/1.1.
+pub(in crate::gateway::connection) struct UsualRequestLine {
+    method: Method,
+    /// Where the target is in the bytes of the request.
+    target: Range<usize>,
+}
+
 /// Whether a head that [`HeadScanner`](super::HeadScanner) has passed, and whose header lines it has found there, asks for
-/// more than a response: by `Expect`, by `Connection`, by its version, or by a method that is neither GET nor POST.
+/// more than a response: by `Expect` or by `Connection`.
 pub(in crate::gateway::connection) fn asks_for_more(head: &[u8], lines: &[HeaderLine]) -> bool {
     let is_special = |line: &HeaderLine| {
         let (name, value) = (&head[line.start..line.colon], &head[line.colon + 1..line.end]);
@@ -18,20 +27,20 @@ pub(in crate::gateway::connection) fn asks_for_more(head: &[u8], lines: &[Header
             _ => false,
         }
     };
-    request_line(head).is_none() || lines.iter().any(is_special)
+    lines.iter().any(is_special)
 }
 
-/// Returns the request in these bytes, which begin with a head of this length that does not [ask for more than a
-/// response](asks_for_more); its body follows.
+/// Returns the request in these bytes, which begin with a head of this length and with this request line, and do not [ask
+/// for more than a response](asks_for_more); its body follows.
 pub(in crate::gateway::connection) fn read_request(
     bytes: &Bytes,
     head_length: usize,
+    UsualRequestLine { method, target }: UsualRequestLine,
     lines: &[HeaderLine],
 ) -> Option<Request<Bytes>> {
-    let (method, target) = request_line(bytes)?;
     let mut request = Request::new(bytes.slice(head_length..));
     *request.method_mut() = method;
-    *request.uri_mut() = Uri::from_maybe_shared(bytes.slice_ref(target)).ok()?;
+    *request.uri_mut() = Uri::from_maybe_shared(bytes.slice(target)).ok()?;
     let headers = request.headers_mut();
     headers.reserve(lines.len());
     for HeaderLine { start, colon, end } in lines {
@@ -58,15 +67,16 @@ fn header_name(name: &[u8]) -> Option<HeaderName> {
     })
 }
 
-/// Returns the method and the target of a request with one of the usual methods over HTTP/1.1.
-fn request_line(head: &[u8]) -> Option<(Method, &[u8])> {
+/// Returns the request line with which these bytes begin, if it is a usual one.
+pub(in crate::gateway::connection) fn usual_request_line(head: &[u8]) -> Option<UsualRequestLine> {
     let (method, rest) = match head {
         [b'P', b'O', b'S', b'T', b' ', rest @ ..] => (Method::POST, rest),
         [b'G', b'E', b'T', b' ', rest @ ..] => (Method::GET, rest),
         _ => return None,
     };
-    let target = &rest[..memchr(b' ', rest)?];
-    rest[target.len()..].starts_with(b" HTTP/1.1\r\n").then_some((method, target))
+    let (start, length) = (head.len() - rest.len(), memchr(b' ', rest)?);
+    let is_usual = rest[length..].starts_with(b" HTTP/1.1\r\n");
+    is_usual.then_some(UsualRequestLine { method, target: start..start + length })
 }
 
 #[cfg(test)]
@@ -79,7 +89,8 @@ mod tests {
     fn read(raw: &[u8]) -> Option<Request<Bytes>> {
         let mut lines = Vec::new();
         let head = HeadScanner::default().advance_and_note(raw, &HeadLimits::USUAL, |line| lines.push(line)).ok()??;
-        if asks_for_more(raw, &lines) { None } else { read_request(&Bytes::copy_from_slice(raw), head.length, &lines) }
+        let (request_line, bytes) = (usual_request_line(raw)?, Bytes::copy_from_slice(raw));
+        if asks_for_more(raw, &lines) { None } else { read_request(&bytes, head.length, request_line, &lines) }
     }
 
     #[test]

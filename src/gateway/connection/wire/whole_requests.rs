@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::request_buffer::RequestBuffer;
 use super::{ReadState, WireStream};
 use crate::gateway::bounds::{PROMPT_BODY, WHOLE_REQUEST};
-use crate::gateway::connection::head::request::{asks_for_more, read_request};
+use crate::gateway::connection::head::request::{asks_for_more, read_request, usual_request_line};
 use crate::gateway::connection::head::{Framing, HeadLimits, HeadScanner, HeaderLine};
 
 /// Most header lines of a request that is read here.
@@ -151,6 +151,7 @@ pub(crate) fn whole_request(bytes: &[u8], limits: &HeadLimits) -> Option<(Reques
 }
 
 fn find_request(bytes: &[u8], limits: &HeadLimits, buffer: &mut RequestBuffer) -> FoundRequest {
+    let Some(request_line) = usual_request_line(bytes) else { return FoundRequest::Other };
     let mut lines = [HeaderLine::default(); USUAL_HEADERS];
     let mut count = 0;
     let note = |line| {
@@ -174,7 +175,7 @@ fn find_request(bytes: &[u8], limits: &HeadLimits, buffer: &mut RequestBuffer) -
         return FoundRequest::Other;
     }
     let Some(whole) = bytes.get(..length) else { return FoundRequest::Begun(length) };
-    match read_request(&buffer.copy(whole), head.length, lines) {
+    match read_request(&buffer.copy(whole), head.length, request_line, lines) {
         Some(request) => FoundRequest::Whole(request, length),
         None => FoundRequest::Other,
     }
