@@ -5,7 +5,7 @@
 //! with LF alone is refused, and so is a `Content-Length` that is a list, even if all its values are equal.
 //!
 //! - `limits.rs`: size limits of a head
-//! - `lines.rs`: how a header line is written, and how the length of a body is read
+//! - `lines.rs`: how a header line is written, what its value may hold, and how the length of a body is read
 //! - `request.rs`: a head that has passed, as a request
 
 mod limits;
@@ -17,6 +17,7 @@ use memchr::memchr;
 use crate::refusal::Refusal;
 
 pub use limits::HeadLimits;
+use lines::is_field_value;
 pub(in crate::gateway) use lines::{add_line, parse_content_length};
 
 /// How the body after a head is framed (RFC 9112, section 6.3).
@@ -324,12 +325,6 @@ fn trim(mut value: &[u8]) -> &[u8] {
         value = rest;
     }
     value
-}
-
-/// Whether a header value is free of NUL, bare CR and other control characters (RFC 9110, section 5.5).
-fn is_field_value(bytes: &[u8]) -> bool {
-    // No early exit: the compiler can then use vector instructions.
-    !bytes.iter().fold(false, |is_bad, &byte| is_bad | ((byte < b' ') & (byte != b'\t')) | (byte == 0x7f))
 }
 
 /// Returns a table of the letters, the digits and these other bytes. A look-up is cheaper than comparisons.
