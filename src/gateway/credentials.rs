@@ -75,7 +75,9 @@ pub(super) fn offered_keys(headers: &HeaderMap) -> MostlyOne<&str> {
 
 /// Adds the keys in the value of a key header to those of other headers.
 fn add_keys<'a>(value: &'a HeaderValue, offered: &mut MostlyOne<&'a str>) {
-    for key in value.to_str().unwrap_or(UNREADABLE).split(',').map(without_bearer) {
+    // Not `to_str`, which looks at each byte for what no header value holds.
+    let text = std::str::from_utf8(value.as_bytes()).ok().filter(|text| text.is_ascii()).unwrap_or(UNREADABLE);
+    for key in text.split(',').map(without_bearer) {
         if !key.is_empty() && !offered.contains(&key) && offered.len() < OFFERED_KEYS {
             offered.push(key);
         }

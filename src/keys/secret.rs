@@ -30,7 +30,9 @@ pub fn is_well_formed(secret: &str) -> bool {
 
 /// Whether a request may present this text as a secret: 8 to 256 visible ASCII characters.
 pub(super) fn can_be_presented(text: &str) -> bool {
-    PRESENTED_LENGTH.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+    // No early exit: the compiler can then use vector instructions, and nearly every text passes.
+    PRESENTED_LENGTH.contains(&text.len())
+        && text.bytes().fold(true, |are_graphic, byte| are_graphic & byte.is_ascii_graphic())
 }
 
 /// Whether names and secrets may contain this byte.
