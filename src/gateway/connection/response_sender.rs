@@ -241,22 +241,23 @@ fn add_chunk_size(buffer: &mut Vec<u8>, size: usize) {
     buffer.extend_from_slice(b"\r\n");
 }
 
-/// Adds the time, as each response has it (RFC 9110, section 6.6.1). It is written once a second.
+/// Adds the time, as each response has it (RFC 9110, section 6.6.1). Its line is written once a second.
 fn add_date(head: &mut Vec<u8>) {
     thread_local! {
-        static WRITTEN: RefCell<(Option<Instant>, String)> = const { RefCell::new((None, String::new())) };
+        static WRITTEN: RefCell<(Option<Instant>, Vec<u8>)> = const { RefCell::new((None, Vec::new())) };
     }
     let now = pause_clock::kernel_now();
-    WRITTEN.with_borrow_mut(|(end_of_second, text)| {
+    WRITTEN.with_borrow_mut(|(end_of_second, line)| {
         if end_of_second.is_none_or(|end| end <= now) {
             let time = Timestamp::now();
-            *text = DateTimePrinter::new().timestamp_to_rfc9110_string(&time).unwrap_or_default();
+            line.clear();
+            if let Ok(text) = DateTimePrinter::new().timestamp_to_rfc9110_string(&time) {
+                add_line(line, b"date", text.as_bytes());
+            }
             let passed = Duration::from_nanos(time.subsec_nanosecond().unsigned_abs().into());
             *end_of_second = Some(now + Duration::from_secs(1).saturating_sub(passed));
         }
-        if !text.is_empty() {
-            add_line(head, b"date", text.as_bytes());
-        }
+        head.extend_from_slice(line);
     });
 }
 
