@@ -1,6 +1,6 @@
 //! Where a worker's response ends, and which of the bytes on the connection are its body (RFC 9112, section 6.3).
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::gateway::scan::chunked_body::{ChunkedBody, MalformedChunk};
 
@@ -65,18 +65,23 @@ impl BodyReader {
         }
     }
 
-    /// Does what [`Self::take`] does, without a copy where the body is not in chunks.
+    /// Takes what is the body out of bytes that have arrived, without a copy where it is not in chunks. What is left comes
+    /// after the end of the response.
     ///
     /// # Errors
     /// [`MalformedChunk`].
-    pub(super) fn take_shared(&mut self, arrived: &Bytes) -> Result<(Bytes, usize), MalformedChunk> {
+    pub(super) fn take_shared(&mut self, arrived: &mut Bytes) -> Result<Bytes, MalformedChunk> {
         let count = match self {
             Self::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).min(arrived.len()),
             Self::UntilClose => arrived.len(),
-            Self::Chunked(_) => return self.take(arrived),
+            Self::Chunked(_) => {
+                let (piece, used) = self.take(arrived)?;
+                arrived.advance(used);
+                return Ok(piece);
+            }
         };
         self.pass(count);
-        Ok((arrived.slice(..count), count))
+        Ok(arrived.split_to(count))
     }
 
     /// Notes that this many bytes of the body have been read elsewhere.

@@ -13,7 +13,7 @@ pub(crate) fn read_response(pieces: &[&[u8]]) -> Option<(StatusCode, Vec<u8>, Ve
     for piece in pieces {
         let known = arrived.len();
         arrived.extend_from_slice(piece);
-        if found.is_none() && response_head::has_end(&arrived, known) {
+        if found.is_none() && (known == 0 || response_head::has_end(&arrived, known)) {
             let bytes = arrived.clone().into();
             if let Some(head) = response_head::read(&bytes, &Method::POST).ok()? {
                 let ResponseHead { response, body, length, .. } = head;

@@ -123,11 +123,14 @@ impl WorkerConnection {
             if self.head.len() == known {
                 return Poll::Ready(Err(BrokenConnection::closed()));
             }
-            if response_head::has_end(&self.head, known) {
-                let bytes = std::mem::take(&mut self.head).freeze();
+            // A head nearly always comes at once, and is not searched for its end before it is read.
+            if known == 0 || response_head::has_end(&self.head, known) {
+                let mut bytes = std::mem::take(&mut self.head).freeze();
                 if let Some(found) = response_head::read(&bytes, &self.method)? {
                     let ResponseHead { response, body, keeps_open, length } = found;
-                    self.arrived = bytes.slice(length..);
+                    // Not as a slice, which would have to count who holds the bytes.
+                    bytes.advance(length);
+                    self.arrived = if bytes.is_empty() { Bytes::new() } else { bytes };
                     self.keeps_open = keeps_open;
                     return Poll::Ready(Ok(response.map(|()| body)));
                 }
@@ -153,8 +156,7 @@ impl WorkerConnection {
         while !body.is_complete() {
             let piece = match body.length() {
                 _ if !self.arrived.is_empty() => {
-                    let (piece, used) = body.take_shared(&self.arrived).map_err(|_| NotHttp)?;
-                    self.arrived.advance(used);
+                    let piece = body.take_shared(&mut self.arrived).map_err(|_| NotHttp)?;
                     if self.arrived.is_empty() {
                         // A connection that waits keeps no buffer.
                         self.arrived = Bytes::new();
