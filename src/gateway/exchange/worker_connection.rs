@@ -75,17 +75,20 @@ impl WorkerConnection {
     /// Returns whether the next request can be sent: the last one and its response are whole, and the worker has neither
     /// closed the connection nor announced it. If so, `task` is woken when that changes.
     pub(super) fn is_idle(&mut self, task: &Waker) -> bool {
-        let is_read = self.head.is_empty() && self.arrived.is_empty();
-        let is_whole = self.keeps_open && is_read && self.request.is_done();
         // Whatever arrives now is the end, or belongs to no request.
-        is_whole && self.socket.poll_read(&mut Context::from_waker(task), 1, |_| ()).is_pending()
+        self.has_ended_response() && self.socket.poll_read(&mut Context::from_waker(task), 1, |_| ()).is_pending()
+    }
+
+    /// Returns whether the last request and its response are whole, and the worker leaves the connection open after them.
+    fn has_ended_response(&self) -> bool {
+        self.keeps_open && self.head.is_empty() && self.arrived.is_empty() && self.request.is_done()
     }
 
     /// Begins to send a request, whose response is waited for with [`Self::poll_response`]. Returns the request if the
     /// worker has closed the connection.
     pub(super) fn begin(&mut self, request: WorkerRequest) -> Option<WorkerRequest> {
         // The task that waits for the response is woken for it.
-        if !self.is_idle(Waker::noop()) {
+        if !self.has_ended_response() || self.socket.has_arrival() {
             return Some(request);
         }
         let WorkerRequest { method, head, body } = request;

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{BufMut, BytesMut};
 use hyper_rustls::MaybeHttpsStream;
@@ -48,6 +48,17 @@ impl WorkerSocket {
             Self::Tls(stream) => Pin::new(stream).poll_read(context, &mut buffer),
         })?;
         Poll::Ready(Ok(take(buffer.filled())))
+    }
+
+    /// Returns whether there is something to read: bytes, the end of the stream, or an error. A byte of it may be lost. No
+    /// task is woken when that changes, which takes a third of the time of [`Self::poll_read`].
+    pub(super) fn has_arrival(&mut self) -> bool {
+        match self {
+            Self::Plain(stream) => {
+                !matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            Self::Tls(_) => self.poll_read(&mut Context::from_waker(Waker::noop()), 1, |_| ()).is_ready(),
+        }
     }
 
     /// Reads once into `buffer`, at most `limit` bytes, which must be more than none. Returns their number: 0 at the end
