@@ -7,6 +7,9 @@ use std::ops::Range;
 
 use crate::gateway::bounds::{CHUNK_LINE_SIZE, TRAILERS_SIZE};
 
+/// Most digits of a size that is read at once. More may be too large a number.
+const USUAL_DIGITS: usize = 8;
+
 /// A resumable scanner of one chunked body.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct ChunkedBody {
@@ -79,10 +82,48 @@ impl ChunkedBody {
                 }
                 return Ok(Some(begin..*at));
             }
-            self.state = self.step(bytes[*at])?;
-            *at += 1;
+            match self.usual_line(&bytes[*at..]) {
+                Some(length) => *at += length,
+                None => {
+                    self.state = self.step(bytes[*at])?;
+                    *at += 1;
+                }
+            }
         }
         Ok(None)
+    }
+
+    /// Reads at once what nearly all writers put between the data of two chunks: the end of a line, and a size without an
+    /// extension. Returns its length; `None`, with nothing read, if it is not there as a whole. A byte at a time it takes
+    /// three times as long, and a stream has it in each frame.
+    fn usual_line(&mut self, bytes: &[u8]) -> Option<usize> {
+        match (self.state, bytes) {
+            (ChunkState::DataCr, [b'\r', b'\n', ..]) => {
+                self.state = ChunkState::Start;
+                Some(b"\r\n".len())
+            }
+            (ChunkState::Start, _) => {
+                let mut size = 0;
+                for (at, byte) in bytes.iter().enumerate().take(USUAL_DIGITS + 1) {
+                    match char::from(*byte).to_digit(16) {
+                        Some(digit) => size = size * 16 + u64::from(digit),
+                        None if at > 0 && bytes[at..].starts_with(b"\r\n") => {
+                            self.begin_chunk(size);
+                            return Some(at + b"\r\n".len());
+                        }
+                        None => return None,
+                    }
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Begins a chunk of this size, whose line has ended, or the end of the body.
+    fn begin_chunk(&mut self, size: u64) {
+        (self.remaining, self.line_length) = (size, 0);
+        self.state = if size == 0 { ChunkState::TrailerBegin } else { ChunkState::Data };
     }
 
     /// Whether the body is complete.
@@ -112,8 +153,8 @@ impl ChunkedBody {
             (ChunkState::Blank, b'\r') if self.allows_padding => Ok(ChunkState::SizeLf),
             (ChunkState::Extension, _) if is_text(byte) => self.extend_line(CHUNK_LINE_SIZE, ChunkState::Extension),
             (ChunkState::SizeLf, b'\n') => {
-                self.line_length = 0;
-                Ok(if self.remaining == 0 { ChunkState::TrailerBegin } else { ChunkState::Data })
+                self.begin_chunk(self.remaining);
+                Ok(self.state)
             }
             (ChunkState::DataCr, b'\r') => Ok(ChunkState::DataLf),
             (ChunkState::DataLf, b'\n') => Ok(ChunkState::Start),
