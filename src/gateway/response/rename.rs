@@ -19,7 +19,7 @@ use super::stream::piece_splicer::{PieceSplicer, joined};
 use crate::gateway::bounds::JOINED_PIECES;
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::request::rewrite::json_string;
-use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep};
+use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep, NextMember, WholeMember};
 #[cfg(any(test, feature = "test-support"))]
 use crate::gateway::scan::sse_framer::SseFramer;
 use crate::gateway::scan::sse_framer::{SseField, SseLine, SseStep};
@@ -103,31 +103,62 @@ impl ModelRenamer {
     fn read(&mut self, part: Range<usize>, out: &mut PieceSplicer<'_>) {
         let mut at = part.start;
         while at < part.end {
+            match self.scanner.member(out.bytes(at..part.end)) {
+                Some(NextMember::Whole(WholeMember { name, value, used })) => {
+                    at += used;
+                    if name == b"model" && value.starts_with(b"\"") {
+                        self.begin_value(at - value.len(), at, out);
+                        self.end_value(at, out);
+                    }
+                    continue;
+                }
+                Some(NextMember::Begins { first, used }) => {
+                    at += used;
+                    self.member = self.member_read();
+                    self.enter_wrapper(first);
+                    continue;
+                }
+                None => {}
+            }
             let (used, step) = self.scanner.step(out.bytes(at..part.end));
             at += used;
             match step {
-                Some(JsonStep::Name) => {
-                    self.member = match (self.scanner.level(), self.scanner.name_bytes().as_deref()) {
-                        (_, Some(b"model")) => MemberKind::Model,
-                        (1, Some(b"response" | b"message")) => MemberKind::Wrapper,
-                        _ => MemberKind::Other,
-                    };
-                }
+                Some(JsonStep::Name) => self.member = self.member_read(),
                 Some(JsonStep::Begins(b'"')) if self.member == MemberKind::Model => {
-                    let begin = at - 1;
-                    // If the name is right already, the piece need not be split.
-                    if !out.bytes(begin..part.end).starts_with(&self.name) {
-                        out.insert(begin, self.name.clone());
-                        self.in_value = true;
-                    }
+                    self.begin_value(at - 1, part.end, out);
                 }
-                Some(JsonStep::Begins(b'{')) if self.member == MemberKind::Wrapper => self.scanner.enter(),
+                Some(JsonStep::Begins(first)) => self.enter_wrapper(first),
                 Some(JsonStep::Ends) => self.end_value(at, out),
                 _ => {}
             }
         }
         if self.in_value {
             out.skip_to(part.end);
+        }
+    }
+
+    /// Returns the kind of the member whose name the scanner has read.
+    fn member_read(&self) -> MemberKind {
+        match (self.scanner.level(), self.scanner.name_bytes().as_deref()) {
+            (_, Some(b"model")) => MemberKind::Model,
+            (1, Some(b"response" | b"message")) => MemberKind::Wrapper,
+            _ => MemberKind::Other,
+        }
+    }
+
+    /// Enters the object that begins with this byte, if the model may be named in it.
+    fn enter_wrapper(&mut self, first: u8) {
+        if first == b'{' && self.member == MemberKind::Wrapper {
+            self.scanner.enter();
+        }
+    }
+
+    /// Puts the client's name in the place of the string that begins at this offset, and is there up to `end`.
+    fn begin_value(&mut self, begin: usize, end: usize, out: &mut PieceSplicer<'_>) {
+        // If the name is right already, the piece need not be split.
+        if !out.bytes(begin..end).starts_with(&self.name) {
+            out.insert(begin, self.name.clone());
+            self.in_value = true;
         }
     }
 
