@@ -179,6 +179,11 @@ impl<const NAME: usize> JsonScanner<NAME> {
         usize::from(self.level)
     }
 
+    /// Returns whether the text is an array, as far as it has been read.
+    pub(crate) fn is_array(&self) -> bool {
+        self.in_array
+    }
+
     /// Whether the text is complete, with nothing but white space after it.
     pub(crate) fn is_over(&self) -> bool {
         self.state == ScannerState::End

@@ -40,6 +40,9 @@ impl CountReader {
 
     /// Returns the counts read so far, with those of a response that has not ended.
     pub(super) fn report(&self) -> UsageReport {
+        if !self.scanner.is_array() {
+            return self.current();
+        }
         let mut report = self.closed;
         report.add(self.current());
         report
@@ -73,14 +76,15 @@ impl CountReader {
                 Some(JsonStep::Name) => self.name = self.name_read(),
                 Some(JsonStep::Begins(first)) => self.begin_value(first),
                 Some(JsonStep::Ends) => self.end_value(read),
-                Some(JsonStep::Closes) => {
+                // Of a single response the counts stay where they are: to add them up takes as long as to read a few.
+                Some(JsonStep::Closes) if self.scanner.is_array() => {
                     self.closed.add(self.current());
                     self.fields = UsageFields::default();
                     self.is_opening = false;
                 }
                 None => self.add_digits(read),
                 // After `Lost` there are no more steps; the counts read so far stay.
-                Some(JsonStep::Opens | JsonStep::Lost) => {}
+                Some(JsonStep::Opens | JsonStep::Closes | JsonStep::Lost) => {}
             }
         }
     }
