@@ -35,6 +35,7 @@
 //! - `mostly_one.rs`: a list that nearly always has one item
 //! - `headers.rs`: which headers are passed on, and request ids
 //! - `content_kind.rs`: the kind of body that a response has
+//! - `spare_memory.rs`: memory that one request has used and the next one uses again
 //! - `bounds.rs`: timeouts, queue lengths and buffer sizes that no user needs to choose
 //! - `testing.rs`: fixtures for tests of responses
 
@@ -67,6 +68,7 @@ mod route_path;
 mod routes;
 pub(crate) mod scan;
 mod service;
+mod spare_memory;
 mod stages;
 #[cfg(test)]
 mod testing;

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::head::{add_line, parse_content_length};
 use crate::gateway::bounds::{COPIED_PIECE, GATHERED_RESPONSE};
+use crate::gateway::spare_memory;
 use crate::pause_clock;
 
 /// Bytes of a head, with a short body, that need no second allocation.
@@ -98,6 +99,7 @@ where
             add_date(&mut buffer);
         }
         buffer.extend_from_slice(b"\r\n");
+        spare_memory::keep_header_map(head.headers);
         let body = (has_body && !is_empty).then_some(body);
         Self { body, framing, buffer, sent: 0, piece: Bytes::new(), after_piece: b"", is_last }
     }

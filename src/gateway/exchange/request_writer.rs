@@ -9,6 +9,7 @@ use http_body::Body;
 
 use super::worker_socket::WorkerSocket;
 use crate::gateway::request::body::RequestBody;
+use crate::gateway::spare_memory;
 
 /// A request that is being written.
 #[derive(Default)]
@@ -44,7 +45,10 @@ impl RequestWriter {
         }
         match self.poll_write(context, socket) {
             Poll::Pending => {}
-            Poll::Ready(Ok(())) => *self = Self::default(),
+            Poll::Ready(Ok(())) => {
+                spare_memory::keep_buffer(std::mem::take(&mut self.head));
+                *self = Self::default();
+            }
             Poll::Ready(Err(_)) => *self = Self { has_failed: true, ..Self::default() },
         }
     }

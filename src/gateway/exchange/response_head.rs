@@ -13,6 +13,7 @@ use crate::dial::NotHttp;
 use crate::gateway::bounds::WORKER_HEADERS;
 use crate::gateway::connection::head::parse_content_length;
 use crate::gateway::headers::{is_kept_from_client, is_own_option};
+use crate::gateway::spare_memory;
 
 /// Headers that the gateway adds to most responses: the map has room for them, and need not grow.
 const ADDED_HEADERS: usize = 8;
@@ -77,7 +78,7 @@ fn read_one(bytes: &Bytes, from: usize, method: &Method) -> Result<Option<Respon
 /// Returns the headers without those that are about this connection or this worker. A `Content-Length` is left out too if
 /// the body has another length.
 fn headers_for_client(lines: HeaderLines<'_>, bytes: &Bytes, has_wrong_length: bool) -> Result<HeaderMap, NotHttp> {
-    let mut headers = HeaderMap::with_capacity(lines.0.len() + ADDED_HEADERS);
+    let mut headers = spare_memory::header_map(lines.0.len() + ADDED_HEADERS);
     for line in lines.0.iter().filter(|line| !is_kept_from_client(line.name)) {
         let value = match usual_value(line.value) {
             Some(value) => value,

@@ -5,6 +5,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use crate::gateway::connection::head::add_line;
 use crate::gateway::request::body::RequestBody;
+use crate::gateway::spare_memory;
 
 /// Bytes of a head that need no second allocation: a request line, and the headers of most clients.
 const USUAL_HEAD: usize = 1024;
@@ -27,7 +28,7 @@ pub(crate) struct RequestHead {
 impl RequestHead {
     /// Begins with the request line. `path` has a query if the request has one.
     pub(crate) fn new(method: &Method, path: &str) -> Self {
-        let mut bytes = Vec::with_capacity(USUAL_HEAD);
+        let mut bytes = spare_memory::buffer(USUAL_HEAD);
         for part in [method.as_str(), " ", path, " HTTP/1.1\r\n"] {
             bytes.extend_from_slice(part.as_bytes());
         }
