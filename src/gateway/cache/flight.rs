@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use http::Response;
+use http::header::CONTENT_LENGTH;
 use http_body::Body as _;
 
 use super::flight_terms::FlightTerms;
@@ -22,6 +23,7 @@ use crate::gateway::accounting::verdict::Verdict;
 use crate::gateway::response::body::ResponseBody;
 use crate::gateway::response::heartbeat::PendingResponse;
 use crate::gateway::response::in_progress::ResponseAborted;
+use crate::number_value::number_value;
 use crate::refusal::Refusal;
 
 /// An answer in flight.
@@ -227,7 +229,11 @@ impl Flight {
     fn take_outcome(&self, state: &mut FlightState, outcome: FlightOutcome) {
         state.head = Some(match outcome {
             Ok(response) if self.terms.fit(&response) => {
-                let (head, body) = response.into_parts();
+                let (mut head, body) = response.into_parts();
+                // The bodies of the readers do not know it.
+                if let Some(length) = body.size_hint().exact() {
+                    head.headers.entry(CONTENT_LENGTH).or_insert_with(|| number_value(length));
+                }
                 state.work = FlightWork::Body(body);
                 FlightHead::Shared(Arc::new(SharedHead { status: head.status, headers: head.headers }))
             }

@@ -71,23 +71,24 @@ fn read_one(bytes: &Bytes, from: usize, method: &Method) -> Result<Option<Respon
     let (body, has_both) = framing(&response, lines, method)?;
     let may_stay = body != BodyReader::UntilClose && !has_both;
     let keeps_open = may_stay && keeps_open(lines, response.version());
-    *response.headers_mut() = headers_for_client(lines, bytes, has_both)?;
+    // The body of JSON tells its length where that is asked for. That of a stream is given up: events may be added to it.
+    let is_json = lines.values("content-type").next().is_some_and(is_json);
+    let is_told_by_body = is_json && matches!(body, BodyReader::Length(1..));
+    *response.headers_mut() = headers_for_client(lines, bytes, has_both || is_told_by_body)?;
     Ok(Some(ResponseHead { response, body, keeps_open, length }))
 }
 
-/// Returns the headers without those that are about this connection or this worker. A `Content-Length` is left out too if
-/// the body has another length.
-fn headers_for_client(lines: HeaderLines<'_>, bytes: &Bytes, has_wrong_length: bool) -> Result<HeaderMap, NotHttp> {
+/// Returns the headers without those that are about this connection or this worker. A `Content-Length` is left out too where
+/// it is not that of the body, or the body tells it: in the map it takes 400 instructions.
+fn headers_for_client(lines: HeaderLines<'_>, bytes: &Bytes, leaves_out_length: bool) -> Result<HeaderMap, NotHttp> {
     let mut headers = spare_memory::header_map(lines.0.len() + ADDED_HEADERS);
-    for line in lines.0.iter().filter(|line| !is_kept_from_client(line.name)) {
+    let is_left_out = |name: &str| leaves_out_length && name.eq_ignore_ascii_case("content-length");
+    for line in lines.0.iter().filter(|line| !is_left_out(line.name) && !is_kept_from_client(line.name)) {
         let value = match usual_value(line.value) {
             Some(value) => value,
             None => HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).map_err(|_| NotHttp)?,
         };
         headers.append(name_of(line.name)?, value);
-    }
-    if has_wrong_length {
-        headers.remove(CONTENT_LENGTH);
     }
     for option in lines.items("connection").filter(|option| !is_own_option(option)) {
         if let Ok(name) = HeaderName::from_bytes(option) {
@@ -119,6 +120,11 @@ fn usual_value(value: &[u8]) -> Option<HeaderValue> {
         b"text/event-stream" => Some(const { HeaderValue::from_static("text/event-stream") }),
         _ => None,
     }
+}
+
+/// Whether a type of content is JSON, as nearly all servers write it.
+fn is_json(content_type: &[u8]) -> bool {
+    content_type.starts_with(b"application/json")
 }
 
 /// The header lines of a head, whose names may have capital letters.
@@ -269,6 +275,18 @@ mod tests {
                      Keep-Alive: timeout=5\r\nTRANSFER-ENCODING: chunked\r\nAccess-Control-Allow-Origin: *\r\nTrailer: a\r\n";
         let head = head(Method::POST, lines).unwrap().unwrap();
         assert_eq!(head.response.headers().keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
+    }
+
+    #[test]
+    fn a_length_that_the_body_tells_is_no_header() {
+        let has_length = |method, kind: &str, length: u64| {
+            let lines = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nContent-Length: {length}\r\n");
+            head(method, &lines).unwrap().unwrap().response.headers().contains_key(CONTENT_LENGTH)
+        };
+        assert!(!has_length(Method::POST, "application/json; charset=utf-8", 5));
+        assert!(!has_length(Method::POST, "application/json;charset=x", 5));
+        assert!(has_length(Method::HEAD, "application/json", 5) && has_length(Method::POST, "application/json", 0));
+        assert!(has_length(Method::POST, "text/event-stream", 5) && has_length(Method::POST, "text/plain", 5));
     }
 
     #[test]
