@@ -11,6 +11,7 @@
 //!
 //! - `body_reader.rs`: where a response ends, and which bytes are its body
 //! - `idle_connections.rs`: the connections to one worker that no request uses, the newest first
+//! - `known_head.rs`: recognises a head that differs from an earlier one in the length of the body only
 //! - `request_writer.rs`: what is left to be written of a request
 //! - `response_bytes.rs`: a response whose bytes are at hand, for tests
 //! - `response_head.rs`: the head of a response
@@ -23,6 +24,7 @@
 
 mod body_reader;
 mod idle_connections;
+mod known_head;
 mod request_writer;
 #[cfg(any(test, feature = "test-support"))]
 mod response_bytes;

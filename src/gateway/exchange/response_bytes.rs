@@ -3,6 +3,7 @@
 use http::{Method, StatusCode};
 
 use super::body_reader::BodyReader;
+use super::known_head;
 use super::response_head::{self, ResponseHead};
 
 /// Returns the status of a response that arrives in these pieces, its body, and what follows it; `None` if it is cut short,
@@ -15,7 +16,7 @@ pub(crate) fn read_response(pieces: &[&[u8]]) -> Option<(StatusCode, Vec<u8>, Ve
         arrived.extend_from_slice(piece);
         if found.is_none() && (known == 0 || response_head::has_end(&arrived, known)) {
             let bytes = arrived.clone().into();
-            if let Some(head) = response_head::read(&bytes, &Method::POST).ok()? {
+            if let Some(head) = known_head::read(&bytes, &Method::POST).ok()? {
                 let ResponseHead { response, body, length, .. } = head;
                 found = Some((response.status(), body));
                 arrived.drain(..length);

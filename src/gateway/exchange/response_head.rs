@@ -16,7 +16,7 @@ use crate::gateway::headers::{is_kept_from_client, is_own_option};
 use crate::gateway::spare_memory;
 
 /// Headers that the gateway adds to most responses: the map has room for them, and need not grow.
-const ADDED_HEADERS: usize = 8;
+pub(super) const ADDED_HEADERS: usize = 8;
 
 /// A head that has been read.
 #[derive(Debug)]
@@ -110,7 +110,7 @@ fn name_of(name: &str) -> Result<HeaderName, NotHttp> {
 
 /// Returns the value of a header if it is one of the types that llama-server sends. Any other shares the bytes of the head,
 /// and has to count who holds them.
-fn usual_value(value: &[u8]) -> Option<HeaderValue> {
+pub(super) fn usual_value(value: &[u8]) -> Option<HeaderValue> {
     // Checked when the gateway is built.
     match value {
         b"application/json; charset=utf-8" => {

@@ -8,6 +8,7 @@ use http::{Method, Response};
 use thiserror::Error;
 
 use super::body_reader::BodyReader;
+use super::known_head;
 use super::request_writer::RequestWriter;
 use super::response_head::{self, ResponseHead};
 use super::worker_request::WorkerRequest;
@@ -129,7 +130,7 @@ impl WorkerConnection {
             // A head nearly always comes at once, and is not searched for its end before it is read.
             if known == 0 || response_head::has_end(&self.head, known) {
                 let mut bytes = std::mem::take(&mut self.head).freeze();
-                if let Some(found) = response_head::read(&bytes, &self.method)? {
+                if let Some(found) = known_head::read(&bytes, &self.method)? {
                     let ResponseHead { response, body, keeps_open, length } = found;
                     // Not as a slice, which would have to count who holds the bytes.
                     bytes.advance(length);
