@@ -22,7 +22,7 @@ pub(crate) enum SseField {
 
 impl SseField {
     /// Returns the name with the colon that ends it.
-    fn name(self) -> &'static [u8] {
+    const fn name(self) -> &'static [u8] {
         match self {
             Self::Data => b"data:",
             Self::Event => b"event:",
@@ -166,15 +166,16 @@ impl SseFramer {
 
     /// Reads the field name at the beginning of a line, or its first byte if the name does not arrive in one piece.
     fn begin_line(&mut self, line: &[u8], at: &mut usize) {
-        let field = match line {
-            [b'd', ..] => SseField::Data,
-            [b'e', ..] => SseField::Event,
+        // Each name is compared as a constant, which is done without a call.
+        let (field, is_whole) = match line {
+            [b'd', ..] => (SseField::Data, line.starts_with(SseField::Data.name())),
+            [b'e', ..] => (SseField::Event, line.starts_with(SseField::Event.name())),
             _ => {
                 self.state = FramerState::Skipped;
                 return;
             }
         };
-        if line.starts_with(field.name()) {
+        if is_whole {
             *at += field.name().len();
             self.state = FramerState::Space(field);
         } else {

@@ -8,15 +8,19 @@ use crate::gateway::routes::route::StreamEnd;
 use crate::gateway::scan::sse_framer::{SseField, SseLine};
 
 impl StreamEnd {
-    /// Returns the field, and the beginnings of its value, that mark the last event of a stream.
-    fn end_marks(self) -> (SseField, &'static [&'static [u8]]) {
-        match self {
-            Self::Done => (SseField::Data, &[b"[DONE]"]),
-            Self::MessageStop => (SseField::Event, &[b"message_stop"]),
-            Self::ResponseDone => {
-                (SseField::Event, &[b"response.completed", b"response.failed", b"response.incomplete"])
+    /// Returns whether a line marks the last event of a stream.
+    fn is_end_mark(self, line: &SseLine<'_>) -> bool {
+        // Each beginning is compared as a constant, which is done without a call.
+        let head = line.head;
+        match (self, line.field) {
+            (Self::Done, SseField::Data) => head.starts_with(b"[DONE]"),
+            (Self::MessageStop, SseField::Event) => head.starts_with(b"message_stop"),
+            (Self::ResponseDone, SseField::Event) => {
+                head.starts_with(b"response.completed")
+                    || head.starts_with(b"response.failed")
+                    || head.starts_with(b"response.incomplete")
             }
-            Self::Unmarked => (SseField::Event, &[]),
+            _ => false,
         }
     }
 
@@ -95,12 +99,10 @@ impl EndWatch {
             return;
         }
         // Anthropic's errors have their own event name; in all other dialects the data of an error begins like this.
-        let begins_error: &[u8] = match line.field {
-            SseField::Event => b"error",
-            SseField::Data => b"{\"error\"",
+        let is_error_event = match line.field {
+            SseField::Event => line.head.starts_with(b"error"),
+            SseField::Data => line.head.starts_with(b"{\"error\""),
         };
-        let (field, marks) = self.ending.end_marks();
-        let is_error_event = line.head.starts_with(begins_error);
         if is_error_event && line.field == SseField::Data && !self.trusts_beginning {
             self.possible_error = Some(ComputeFailure::of_error(line.head));
         } else if is_error_event || (line.field == SseField::Data && self.held_error.is_some()) {
@@ -108,7 +110,7 @@ impl EndWatch {
             if self.held_error != Some(ComputeFailure::Confirmed) {
                 self.held_error = Some(ComputeFailure::of_error(line.head));
             }
-        } else if line.field == field && marks.iter().any(|mark| line.head.starts_with(mark)) {
+        } else if self.ending.is_end_mark(line) {
             self.is_end = true;
         }
     }
