@@ -46,8 +46,8 @@ impl KnownEvent {
         }
     }
 
-    /// Returns what these data say, if they are those of the known event but for the value of one string, which is not
-    /// empty.
+    /// Returns what these data say, if they are those of the known event but for the value of one string, which is empty in
+    /// neither.
     pub(super) fn markers_of(&mut self, data: &[u8]) -> Option<EventMarkers> {
         if self.has_other_text(data) || self.data == data {
             return Some(self.markers);
@@ -60,7 +60,8 @@ impl KnownEvent {
         let quote = memrchr(b'"', &data[..before])?;
         // Within a string a quote has a backslash before it, so this one begins a value. If it ends a text that ends with a
         // colon, no name is changed either.
-        let is_value = data[..quote].ends_with(b":") && data.get(quote + 1) != Some(&b'"');
+        let is_empty = |data: &[u8]| data.get(quote + 1) == Some(&b'"');
+        let is_value = data[..quote].ends_with(b":") && !is_empty(data) && !is_empty(&self.data);
         if !is_plain || !is_value {
             return None;
         }
@@ -154,6 +155,12 @@ mod tests {
         }
         assert!(!is_known("", &known));
         assert!(!is_known(&with(r"a\n"), &with(r#"a\""#)), "its quote is a part of the text");
+    }
+
+    /// Regression: the first event with text after one without was taken for one without, and its token not counted.
+    #[test]
+    fn an_event_with_text_is_not_known_by_one_without() {
+        assert!(!is_known(&with(""), &with("a")));
     }
 
     #[test]
