@@ -43,6 +43,11 @@ impl ModelAdapters {
         self.named.iter().map(|(name, _)| name.as_str())
     }
 
+    /// Returns whether requests can ask for adapters by name.
+    pub fn has_names(&self) -> bool {
+        !self.named.is_empty()
+    }
+
     /// Returns whether requests can ask for an adapter of this name.
     pub fn has(&self, name: &str) -> bool {
         self.names().any(|known| known == name)
@@ -50,7 +55,7 @@ impl ModelAdapters {
 
     /// Returns whether a request that asks for this adapter asks for one that is not there. Ollama's tag is none.
     pub fn lacks(&self, name: &str) -> bool {
-        !self.named.is_empty() && !self.has(name) && name != DEFAULT_TAG
+        self.has_names() && !self.has(name) && name != DEFAULT_TAG
     }
 
     /// Returns a number that requests with the same adapters share, which llama-server computes together. `None` if the model

@@ -107,6 +107,10 @@ impl ModelInfo {
     /// Returns the adapter that a request for `asked` asks for: `MODEL:ADAPTER`, where the model is named by its id, an
     /// alias or its tier and id.
     pub fn adapter_in<'a>(&self, asked: &'a str) -> Option<&'a str> {
+        // Most models have none, and every request would pay for the search for the colon.
+        if !self.adapters.has_names() {
+            return None;
+        }
         let (base, adapter) = asked.rsplit_once(':').filter(|(_, adapter)| self.adapters.has(adapter))?;
         let is_tier = |tier: &str| self.tier.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(tier));
         let is_own = self.names().any(|name| name == base)
