@@ -206,18 +206,16 @@ impl Queue {
             return Err(refusal.clone());
         }
         // The workers of a drained queue may be stopped, so the client has to resolve the model again. A queue that was
-        // replaced has handed its requests on.
-        if self.is_drained() || self.0.replacement.initialized() {
+        // replaced has handed its requests on. Only a retired queue is either, as long as it is not closed.
+        if state.retired && (self.is_drained() || self.0.replacement.initialized()) {
             return Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN));
         }
-        let (has_capacity, retry_after) = match needs_slot {
-            true => (state.fair_queue.has_capacity(slots), state.estimated_wait(slots)),
-            false => (state.slotless_line.has_capacity(MAX_SLOTLESS_REQUESTS), RETRY_AFTER_UNKNOWN),
-        };
-        if has_capacity {
-            return Ok(());
+        match needs_slot {
+            true if state.fair_queue.has_capacity(slots) => Ok(()),
+            true => Err(Refusal::QueueFull(state.estimated_wait(slots))),
+            false if state.slotless_line.has_capacity(MAX_SLOTLESS_REQUESTS) => Ok(()),
+            false => Err(Refusal::QueueFull(RETRY_AFTER_UNKNOWN)),
         }
-        Err(Refusal::QueueFull(retry_after))
     }
 
     /// Refuses all waiting and future requests, because the service is shutting down.
