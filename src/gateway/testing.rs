@@ -123,7 +123,7 @@ impl TestGateway {
 
     /// Enters the queue: returns the slot, or an entry that waits for it.
     pub(super) fn enter_queue(&self) -> QueueEntry {
-        self.queue.enter(Caller::anonymous().turn(), true, None, || Ok(())).unwrap()
+        self.queue.enter(Caller::anonymous().turn(), true, None, |_| Ok(())).unwrap()
     }
 
     /// Waits until nothing holds the slot.

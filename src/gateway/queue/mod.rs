@@ -63,7 +63,9 @@ impl ModelQueue {
     /// Returns whether the queue would accept one more request now, and a worker can serve: then
     /// `Retry::select_servable_model` refuses no request of this model either.
     pub(super) fn can_serve(&self, needs_slot: bool) -> bool {
-        self.model.available().is_ok() && self.queue.check_capacity(needs_slot).is_ok()
+        // A model with slots has a worker that can serve.
+        let slots = (self.queue.0.slots)();
+        slots > 0 && self.queue.check_capacity_locked(&self.queue.lock(), needs_slot, slots).is_ok()
     }
 }
 

@@ -31,7 +31,7 @@ fn turn(key: &str) -> Turn<'_> {
 }
 
 fn enter(queue: &Queue, key: &str) -> Result<QueueEntry, Refusal> {
-    queue.enter(turn(key), true, None, || Ok(()))
+    queue.enter(turn(key), true, None, |_| Ok(()))
 }
 
 fn counts(queue: &Queue) -> (usize, usize) {
@@ -75,7 +75,7 @@ async fn a_full_queue_refuses_at_once_and_charges_nothing() {
     let _slot = enter(&queue, "a").unwrap();
     let _waiting = enter(&queue, "a").unwrap();
     let mut charged = false;
-    let refused = queue.enter(turn("b"), true, None, || {
+    let refused = queue.enter(turn("b"), true, None, |_| {
         charged = true;
         Ok(())
     });
@@ -86,7 +86,7 @@ async fn a_full_queue_refuses_at_once_and_charges_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_request_whose_charge_is_refused_takes_no_place() {
     let (queue, _) = queue(1, Some(1), None);
-    let refused = queue.enter(turn("a"), true, None, || Err(Refusal::RateLimited("requests", LONG)));
+    let refused = queue.enter(turn("a"), true, None, |_| Err(Refusal::RateLimited("requests", LONG)));
     assert_eq!(refused.err(), Some(Refusal::RateLimited("requests", LONG)));
     assert_eq!(counts(&queue), (0, 0));
 }
@@ -202,7 +202,7 @@ async fn closing_refuses_all_waiters_and_newcomers() {
 async fn the_drain_waits_for_slotless_requests_and_the_gauges_do_not_count_them() {
     let (queue, _) = queue(1, None, None);
     let slot = enter(&queue, "a").unwrap();
-    let slotless = queue.enter(turn("a"), false, None, || Ok(())).unwrap();
+    let slotless = queue.enter(turn("a"), false, None, |_| Ok(())).unwrap();
     assert_eq!(queue.0.metrics.active.get(), 1, "a slotless ticket takes no slot");
     queue.close();
     drop(slot);
@@ -215,7 +215,7 @@ async fn the_drain_waits_for_slotless_requests_and_the_gauges_do_not_count_them(
 async fn a_retired_queue_waits_for_yielded_requests_and_then_accepts_none() {
     for needs_slot in [true, false] {
         let (queue, _) = queue(1, None, None);
-        let entry = queue.enter(turn("a"), needs_slot, None, || Ok(())).unwrap();
+        let entry = queue.enter(turn("a"), needs_slot, None, |_| Ok(())).unwrap();
         let yielded = entry.ticket().await.ok().unwrap().yield_slot();
         queue.retire(None);
         assert!(!queue.is_drained(), "the yielded request comes back");
@@ -321,7 +321,7 @@ async fn a_request_that_leaves_while_it_moves_leaves_the_new_queue() {
 #[tokio::test(start_paused = true)]
 async fn requests_without_a_slot_that_wait_for_a_replaced_model_move_to_the_line_of_the_new_one() {
     let (old, _) = queue(1, None, None);
-    let enter = |queue: &Queue| queue.enter(turn("a"), false, None, || Ok(())).unwrap();
+    let enter = |queue: &Queue| queue.enter(turn("a"), false, None, |_| Ok(())).unwrap();
     let in_flight: Vec<_> = (0..MAX_SLOTLESS_REQUESTS).map(|_| enter(&old)).collect();
     let waiting = [enter(&old), enter(&old)];
     let replacement = model_queue(queue(1, None, None).0);
@@ -343,7 +343,7 @@ async fn requests_without_a_slot_that_wait_for_a_replaced_model_move_to_the_line
 async fn requests_with_a_ticket_of_a_replaced_model_come_back_to_the_front_of_the_new_one() {
     let (old, _) = queue(2, None, Some(Duration::from_secs(9)));
     let [granted, yielded] = [enter(&old, "a"), enter(&old, "b")].map(Result::unwrap);
-    let slotless = old.enter(turn("c"), false, None, || Ok(())).unwrap().ticket().await.ok().unwrap().yield_slot();
+    let slotless = old.enter(turn("c"), false, None, |_| Ok(())).unwrap().ticket().await.ok().unwrap().yield_slot();
     let (granted, yielded) = (granted.ticket().await.ok().unwrap(), yielded.ticket().await.ok().unwrap().yield_slot());
     let (new, ready) = queue(1, None, Some(Duration::from_secs(9)));
     ready.store(false, Ordering::SeqCst);
@@ -502,13 +502,13 @@ async fn a_waiting_suspect_is_refused_when_the_queue_closes() {
 #[tokio::test(start_paused = true)]
 async fn a_burst_of_slotless_requests_waits_its_turn() {
     let (queue, _) = queue(1, Some(0), None);
-    let enter = |key: &str| queue.enter(turn(key), false, None, || Ok(()));
+    let enter = |key: &str| queue.enter(turn(key), false, None, |_| Ok(()));
     let mut in_flight: VecDeque<QueueEntry> = (0..MAX_SLOTLESS_REQUESTS).map(|_| enter("a").unwrap()).collect();
     let mut waiting: Vec<QueueEntry> = (0..MAX_WAITING_SLOTLESS_REQUESTS).map(|_| enter("a").unwrap()).collect();
     assert!(waiting.iter().all(|entry| !entry.is_waiting()), "none of them waits for a slot");
     assert_eq!(enter("a").err(), Some(Refusal::QueueFull(RETRY_AFTER_UNKNOWN)));
     assert_eq!(counts(&queue), (0, 0), "the gauges count slots");
-    assert!(queue.enter(turn("a"), true, None, || Ok(())).is_ok(), "a request that needs a slot has its own line");
+    assert!(queue.enter(turn("a"), true, None, |_| Ok(())).is_ok(), "a request that needs a slot has its own line");
 
     let mut last = Box::pin(waiting.pop().unwrap().ticket());
     assert!(is_waiting(&mut last).await);
@@ -534,10 +534,10 @@ async fn the_wait_of_a_slotless_request_ends() {
     {
         let (queue, ready) = queue(1, None, queue_timeout);
         let _in_flight: Vec<_> =
-            (0..MAX_SLOTLESS_REQUESTS).map(|_| queue.enter(turn("a"), false, None, || Ok(()))).collect();
+            (0..MAX_SLOTLESS_REQUESTS).map(|_| queue.enter(turn("a"), false, None, |_| Ok(()))).collect();
         ready.store(is_ready, Ordering::SeqCst);
         let start = ActiveInstant::now();
-        let refused = refusal(queue.enter(turn("a"), false, None, || Ok(())).unwrap().ticket().await);
+        let refused = refusal(queue.enter(turn("a"), false, None, |_| Ok(())).unwrap().ticket().await);
         let expected = match is_ready {
             true => Refusal::QueueTimeout(RETRY_AFTER_UNKNOWN),
             false => Refusal::ModelLoading(RETRY_AFTER_UNKNOWN),
@@ -550,7 +550,7 @@ async fn the_wait_of_a_slotless_request_ends() {
 async fn a_slotless_request_that_waits_is_refused_when_the_queue_closes_and_the_drain_waits_for_the_others() {
     let (queue, _) = queue(1, None, None);
     let mut entries: Vec<_> =
-        (0..=MAX_SLOTLESS_REQUESTS).map(|_| queue.enter(turn("a"), false, None, || Ok(())).unwrap()).collect();
+        (0..=MAX_SLOTLESS_REQUESTS).map(|_| queue.enter(turn("a"), false, None, |_| Ok(())).unwrap()).collect();
     let waiting = entries.pop().unwrap();
     queue.close();
     assert_eq!(refusal(waiting.ticket().await), Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));

@@ -87,16 +87,17 @@ impl Queue {
     /// Takes a slot, or joins the queue for this turn, for requests that a worker can compute together as `batch` says. A
     /// request that needs no slot takes a place in flight, or joins the line for those.
     ///
-    /// Calls `charge` once there is capacity, before it is taken, so a request that finds the queue full is not charged.
+    /// Calls `admit` once there is capacity, before it is taken, so a request that finds the queue full is not charged. It is
+    /// told whether a worker can serve now.
     ///
     /// # Errors
-    /// As [`Queue::check_capacity`]; also the error of `charge`. Nothing is taken then.
+    /// As [`Queue::check_capacity`]; also the error of `admit`. Nothing is taken then.
     pub(crate) fn enter(
         &self,
         turn: Turn<'_>,
         needs_slot: bool,
         batch: Batch,
-        charge: impl FnOnce() -> Result<(), Refusal>,
+        admit: impl FnOnce(bool) -> Result<(), Refusal>,
     ) -> Result<QueueEntry, Refusal> {
         let now = ActiveInstant::now();
         let arrival = Arrival { at: now, waited_before: Duration::ZERO };
@@ -104,7 +105,7 @@ impl Queue {
         let slots = (self.0.slots)();
         state.record_readiness(slots > 0, now);
         self.check_capacity_locked(&state, needs_slot, slots)?;
-        charge()?;
+        admit(slots > 0)?;
         // Slotless requests count only for the drain; the gauges count slots.
         let (line, places, kind) = match needs_slot {
             true => (&mut state.fair_queue, slots, TicketKind::Slot),

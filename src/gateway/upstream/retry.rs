@@ -13,7 +13,7 @@ use bytes::Bytes;
 use getrandom::u32 as random;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-use crate::fleet::{Fingerprint, Member, Model, Unavailable, WorkerKind};
+use crate::fleet::{Fingerprint, Member, Model, ModelInfo, Unavailable, WorkerKind};
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::admission::rate;
@@ -165,12 +165,22 @@ impl Retry {
                 for other in others.into_iter().rev() {
                     retry.fallbacks.push_front(other.model.id().to_owned());
                 }
-                retry.select_servable_model(caller)?;
-                let model_queue = retry.model_queue();
-                record.set_model(model_queue.model.id());
-                check_retry(&model_queue.model, request.fingerprint())?;
-                let charge = || if request.is_charged() { rate::charge(caller.meter()) } else { Ok(()) };
-                let entry = model_queue.queue.enter(caller.turn(), request.route.needs_slot, retry.batch(), charge)?;
+                // Without fallbacks there is nothing to select, and what follows refuses the same.
+                if retry.fallbacks.is_empty() {
+                    retry.check_readers(&info)?;
+                } else {
+                    retry.select_servable_model(caller)?;
+                    record.set_model(retry.model_queue().model.id());
+                }
+                let ModelQueue { model, queue } = &**retry.model_queue();
+                let admit = |can_serve: bool| {
+                    if !can_serve {
+                        check_servable(model)?;
+                    }
+                    check_retry(model, request.fingerprint())?;
+                    if request.is_charged() { rate::charge(caller.meter()) } else { Ok(()) }
+                };
+                let entry = queue.enter(caller.turn(), request.route.needs_slot, retry.batch(), admit)?;
                 Ok((retry, entry))
             };
             match find() {
@@ -257,11 +267,14 @@ impl Retry {
     /// Refuses what the selected model cannot serve. `ModelQueue::can_serve` is the short form of it for a gateway with a
     /// single model, and must imply it.
     fn check_servable(&self) -> Result<(), Refusal> {
-        if !self.readers.has(&self.model_queue.model.info()) {
-            return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
-        }
+        self.check_readers(&self.model_queue.model.info())?;
         self.model_queue.queue.check_capacity(self.route.needs_slot)?;
         check_servable(&self.model_queue.model)
+    }
+
+    /// Refuses a request that this model cannot read as it is written.
+    fn check_readers(&self, model: &ModelInfo) -> Result<(), Refusal> {
+        if self.readers.has(model) { Ok(()) } else { Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)) }
     }
 
     /// Records that an attempt at this worker has begun at this time. Returns the deadline for its response.
@@ -385,7 +398,7 @@ impl Retry {
 
     fn enter_fallback(&mut self, caller: &Caller) -> Option<QueueEntry> {
         while self.fall_back(caller) {
-            let entry = self.model_queue.queue.enter(caller.turn(), self.route.needs_slot, self.batch(), || Ok(()));
+            let entry = self.model_queue.queue.enter(caller.turn(), self.route.needs_slot, self.batch(), |_| Ok(()));
             if let (Ok(()), Ok(entry)) = (check_servable(&self.model_queue.model), entry) {
                 return Some(entry);
             }
