@@ -298,6 +298,9 @@ pub const EARLY_HEADS: usize = 2;
 /// by hyper.
 pub const WHOLE_REQUEST: usize = 16 * 1024;
 
+/// Most header lines of a request that is read at once. hyper reads one that has more.
+pub const WHOLE_REQUEST_HEADERS: usize = 64;
+
 /// How long a body is awaited whose head has arrived without it, before hyper reads both. Many clients write the two one
 /// right after the other. A refusal that needs no body comes this much later at most.
 pub const PROMPT_BODY: Duration = Duration::from_millis(20);

@@ -33,9 +33,9 @@ use table::RETRY_AFTER_LEAST;
 pub const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// Headers of a refusal, with those that every response has: the map has room for them, and need not grow. No smaller map
 /// holds as many, and one for more takes a block of memory that the allocator is slow with.
-const USUAL_HEADERS: usize = 6;
+const REFUSAL_HEADERS: usize = 6;
 /// Headers of a refusal that says when to come back, with those that a limited key gets.
-const WAITING_HEADERS: usize = 12;
+const WAITING_REFUSAL_HEADERS: usize = 12;
 /// `Retry-After` in milliseconds.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
@@ -62,7 +62,7 @@ impl Refusal {
         *response.status_mut() = row.status;
         let wait = self.retry_after();
         let headers = response.headers_mut();
-        headers.reserve(if wait.is_some() { WAITING_HEADERS } else { USUAL_HEADERS });
+        headers.reserve(if wait.is_some() { WAITING_REFUSAL_HEADERS } else { REFUSAL_HEADERS });
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if row.closes {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

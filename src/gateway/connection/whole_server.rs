@@ -7,7 +7,7 @@
 //! - `Expect`, `Upgrade`, or a `Connection` other than `keep-alive`;
 //! - a head that arrives in parts, or is malformed;
 //! - a body in chunks, a body that comes later than its head by `PROMPT_BODY`, or more than `WHOLE_REQUEST` bytes or
-//!   64 header lines in all.
+//!   `WHOLE_REQUEST_HEADERS` header lines in all.
 //!
 //! No byte of that request has been passed on by then.
 

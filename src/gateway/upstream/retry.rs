@@ -432,6 +432,9 @@ impl Retry {
     }
 
     /// Ends the wait after the first attempt at the deadline.
+    ///
+    /// # Errors
+    /// The wait has those that it had, and ends at the deadline with [`Refusal::BackendTimeout`].
     pub(crate) fn within_deadline<'a>(&self, wait: LeaseWait<'a>) -> LeaseWait<'a> {
         match self.deadline {
             None => wait,

@@ -2,8 +2,8 @@
 //!
 //! The wait is for [`PROMPT_BODY`] at most, so that hyper, which hands a head over before its body, still has it refused
 //! before the body is read. What is left to hyper, with the rest of its connection: a head that arrives in parts, a body
-//! that is late or chunked, more than [`WHOLE_REQUEST`] bytes or [`USUAL_HEADERS`] header lines, and what `read_request`
-//! leaves alone.
+//! that is late or chunked, more than [`WHOLE_REQUEST`] bytes or [`WHOLE_REQUEST_HEADERS`] header lines, and what
+//! `read_request` leaves alone.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -15,12 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::request_buffer::RequestBuffer;
 use super::{ReadState, WireStream};
-use crate::gateway::bounds::{PROMPT_BODY, WHOLE_REQUEST};
+use crate::gateway::bounds::{PROMPT_BODY, WHOLE_REQUEST, WHOLE_REQUEST_HEADERS};
 use crate::gateway::connection::head::request::{asks_for_more, read_request, usual_request_line};
 use crate::gateway::connection::head::{Framing, HeadLimits, HeadScanner, HeaderLine};
-
-/// Most header lines of a request that is read here.
-const USUAL_HEADERS: usize = 64;
 
 /// What a client sends next.
 #[expect(
@@ -152,7 +149,7 @@ pub(crate) fn whole_request(bytes: &[u8], limits: &HeadLimits) -> Option<(Reques
 
 fn find_request(bytes: &[u8], limits: &HeadLimits, buffer: &mut RequestBuffer) -> FoundRequest {
     let Some(request_line) = usual_request_line(bytes) else { return FoundRequest::Other };
-    let mut lines = [HeaderLine::default(); USUAL_HEADERS];
+    let mut lines = [HeaderLine::default(); WHOLE_REQUEST_HEADERS];
     let mut count = 0;
     let note = |line| {
         if let Some(place) = lines.get_mut(count) {
