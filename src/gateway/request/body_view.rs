@@ -8,13 +8,14 @@ use bytes::Bytes;
 use super::body::RequestBody;
 use crate::gateway::bounds::NUMBER_LENGTH;
 
-/// Names that most requests have, the most usual ones first. They are not copied.
-const USUAL_NAMES: [&str; 12] = [
+/// Names that most requests have, the most usual ones first. They are not copied, nor checked for being text.
+const USUAL_NAMES: [&str; 13] = [
     "model",
     "messages",
     "stream",
     "max_tokens",
     "temperature",
+    "user",
     "stream_options",
     "tools",
     "top_p",
@@ -24,10 +25,12 @@ const USUAL_NAMES: [&str; 12] = [
     "seed",
 ];
 
-/// Returns a name of a member, apart from the request.
-pub(super) fn member_name(name: &str) -> Cow<'static, str> {
-    let usual = USUAL_NAMES.iter().find(|usual| **usual == name);
-    usual.map_or_else(|| Cow::Owned(name.to_owned()), |usual| Cow::Borrowed(*usual))
+/// Returns a name of a member, apart from the request; `None` if it is no text.
+pub(super) fn member_name(name: &[u8]) -> Option<Cow<'static, str>> {
+    match USUAL_NAMES.iter().find(|usual| usual.as_bytes() == name) {
+        Some(usual) => Some(Cow::Borrowed(*usual)),
+        None => str::from_utf8(name).ok().map(|name| Cow::Owned(name.to_owned())),
+    }
 }
 
 /// A member of a JSON object, or a part of a multipart form.

@@ -338,7 +338,7 @@ impl EnvelopeScanner {
                 Some(NextMember::Whole(member)) => {
                     bytes = &bytes[member.used..];
                     self.value = (self.scanner.position() - member.value.len(), member.value[0]);
-                    self.add_member(str::from_utf8(member.name).ok().map(member_name))?;
+                    self.add_member(member_name(member.name))?;
                     continue;
                 }
                 Some(NextMember::Begins { first, used }) => {
@@ -355,7 +355,7 @@ impl EnvelopeScanner {
                 Some(JsonStep::Opens) => self.opens = position,
                 Some(JsonStep::Begins(first)) => self.value = (position - 1, first),
                 Some(JsonStep::Ends) => {
-                    let name = self.scanner.name().map(|name| member_name(&name));
+                    let name = self.scanner.name_bytes().and_then(|name| member_name(&name));
                     self.add_member(name)?;
                 }
                 Some(JsonStep::Name | JsonStep::Closes | JsonStep::Lost) | None => {}

@@ -155,12 +155,13 @@ impl<const NAME: usize> JsonScanner<NAME> {
     }
 
     /// Returns the last name, without escapes; `None` if it is longer than `NAME` bytes or not valid text.
+    #[cfg(test)]
     pub(crate) fn name(&self) -> Option<Cow<'_, str>> {
         text(self.raw_name()?)
     }
 
-    /// Returns the bytes of the last name, without escapes. Unlike [`Self::name`], does not check that they are text: enough
-    /// to compare them with a name that is.
+    /// Returns the bytes of the last name, without escapes; `None` if it is longer than `NAME` bytes, or its escapes are not
+    /// valid. Does not check that they are text, which costs more than to compare them with a name that is.
     pub(crate) fn name_bytes(&self) -> Option<Cow<'_, [u8]>> {
         let raw = self.raw_name()?;
         if !self.name_has_escape {
@@ -200,8 +201,8 @@ impl<const NAME: usize> JsonScanner<NAME> {
 
     /// Reads a whole member at once, in place of its three steps, or the beginning of one whose value is an object or an
     /// array, in place of two, if it is one as nearly all are: without white space or an escape in its name, and with a
-    /// value that ends or begins in `bytes`. Reads nothing otherwise. [`Self::name`] is that of a member which has begun, and
-    /// else stays that of the last step.
+    /// value that ends or begins in `bytes`. Reads nothing otherwise. [`Self::raw_name`] is that of a member which has begun,
+    /// and else stays that of the last step.
     pub(crate) fn member<'a>(&mut self, bytes: &'a [u8]) -> Option<NextMember<'a>> {
         let (before, rest) = match (self.state, bytes) {
             (ScannerState::After, [b',', b'"', rest @ ..]) if self.level > 0 => (2, rest),
