@@ -33,6 +33,9 @@ pub(super) fn member_name(name: &[u8]) -> Option<Cow<'static, str>> {
     }
 }
 
+/// Most digits of a number that is read without a parser: a `u32` holds any of them.
+const SHORT_NUMBER: usize = 9;
+
 /// A member of a JSON object, or a part of a multipart form.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BodyMember {
@@ -81,7 +84,15 @@ pub(super) fn number_in(body: &RequestBody, range: &Range<usize>) -> Option<f64>
     if range.len() > NUMBER_LENGTH {
         return None;
     }
-    serde_json::from_slice(&bytes_in(body, range.clone())).ok()
+    let text = bytes_in(body, range.clone());
+    short_number(&text).or_else(|| serde_json::from_slice(&text).ok())
+}
+
+/// Returns a number that is written with a few digits and nothing else, as most are: a parser of any number costs more.
+fn short_number(text: &[u8]) -> Option<f64> {
+    let is_short = matches!(text, [b'0'..=b'9'] | [b'1'..=b'9', ..]) && text.len() <= SHORT_NUMBER;
+    let add = |number: u32, digit: &u8| digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0'));
+    is_short.then(|| text.iter().try_fold(0, add))?.map(f64::from)
 }
 
 /// Returns the bytes in this range of a body. They are copied only if they are not in its first piece, which nearly always
@@ -98,4 +109,19 @@ pub(super) fn gather(body: &RequestBody, range: Range<usize>) -> Vec<u8> {
     let mut gathered = Vec::with_capacity(range.len());
     slices(body, range).for_each(|slice| gathered.extend_from_slice(&slice));
     gathered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_number_is_read_as_the_parser_reads_it() {
+        for text in ["0", "7", "10", "999999999", "123456789"] {
+            assert_eq!(short_number(text.as_bytes()), serde_json::from_str::<f64>(text).ok(), "{text}");
+        }
+        for text in ["", "00", "01", "-1", "1.0", "1e3", "1 ", "9a", "1234567890", "true"] {
+            assert_eq!(short_number(text.as_bytes()), None, "{text}");
+        }
+    }
 }
