@@ -9,7 +9,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_ENCODING;
 use http::request::Parts;
 use http::{Method, Request, Response};
 use jiff::Timestamp;
@@ -180,9 +179,8 @@ impl Gateway {
         let Admitted { route, deployment, required_kind, source, mut parts, mut caller } = admitted;
         // Stage 4, body: what can be refused without it is refused before it is read, at no cost to either side.
         self.check_before_body(route, required_kind, source, &mut caller, record)?;
-        let codings = body::content_codings(&parts.headers)?;
+        let codings = body::take_content_codings(&mut parts.headers)?;
         let body = body::read_body(context.body.take(), route, &codings, &self.body_limits).await?;
-        parts.headers.remove(CONTENT_ENCODING);
         record.bytes_in = body.length();
         // Stage 5, model, cache and queue.
         let envelope = Envelope::read(route.path, &parts.headers, &body).await?;

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
@@ -258,6 +258,20 @@ pub(crate) fn check_content_length(headers: &HeaderMap, limits: &BodyLimits) -> 
 pub(crate) fn content_codings(headers: &HeaderMap) -> Result<ContentCodings, Refusal> {
     ContentCodings::of(headers)
         .map_err(|UnsupportedCoding(coding)| Refusal::UnsupportedContentEncoding { coding, accepted: ACCEPTED_CODINGS })
+}
+
+/// Returns how a body with these headers is packed, and takes the header that says so: the body is passed on unpacked.
+///
+/// # Errors
+/// As [`content_codings`].
+pub(crate) fn take_content_codings(headers: &mut HeaderMap) -> Result<ContentCodings, Refusal> {
+    // Few bodies are packed, and to find nothing is cheapest here.
+    if !headers.contains_key(CONTENT_ENCODING) {
+        return Ok(ContentCodings::default());
+    }
+    let codings = content_codings(headers)?;
+    headers.remove(CONTENT_ENCODING);
+    Ok(codings)
 }
 
 /// Returns the refusal of a body that cannot be unpacked.
