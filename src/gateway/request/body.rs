@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use std::{iter, mem};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
@@ -24,7 +25,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::content_coding::{ACCEPTED_CODINGS, ContentCodings, UnpackError, Unpacker, UnsupportedCoding};
 use crate::fleet::Fingerprint;
 use crate::gateway::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN, SCANNED_AT_ONCE, SMALL_PIECE, UNPACKED_AT_ONCE};
-
 use crate::gateway::connection::discard::InboundBody;
 use crate::gateway::connection::head::HeadLimits;
 use crate::gateway::routes::route::Route;
@@ -58,35 +58,26 @@ impl BodyLimits {
     }
 }
 
-/// A request body that is within its limits, in the pieces in which it arrived.
+/// A request body that is within its limits, in the pieces in which it arrived, none of which is empty.
 #[derive(Debug, Default)]
 pub(crate) struct RequestBody {
-    pieces: VecDeque<Bytes>,
-    /// Small pieces that are being joined; empty once the body is complete.
-    joining: BytesMut,
-    /// Bytes in `pieces` and `joining`.
+    /// The first piece, which nearly always is all of it; empty if there is none.
+    first: Bytes,
+    /// The pieces after it.
+    rest: VecDeque<Bytes>,
+    /// Bytes in all pieces.
     length: u64,
-    /// Hashes route and body for the fingerprint, if the request needs a slot.
-    hasher: Option<DefaultHasher>,
+    /// The hash of route and body as it arrived, if the request needs a slot.
+    fingerprint: Option<Fingerprint>,
     /// This body's share of the buffer budget.
     permit: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl RequestBody {
-    /// Returns an empty body for this route.
-    fn for_route(route: &Route, limits: &BodyLimits) -> Self {
-        let hasher = route.needs_slot.then(|| {
-            let mut hasher = limits.fingerprint_seed.build_hasher();
-            route.path.hash(&mut hasher);
-            hasher
-        });
-        Self { hasher, ..Self::default() }
-    }
-
     /// Returns the hash of the route and of every byte, independent of the pieces in which they arrived. `None` if the
     /// route needs no slot.
     pub(super) fn fingerprint(&self) -> Option<Fingerprint> {
-        self.hasher.as_ref().map(|hasher| Fingerprint(hasher.finish()))
+        self.fingerprint
     }
 
     /// Returns the length in bytes.
@@ -96,51 +87,104 @@ impl RequestBody {
 
     /// Returns the pieces without taking them.
     pub(super) fn pieces(&self) -> impl Iterator<Item = &Bytes> {
-        self.pieces.iter()
+        iter::once(&self.first).filter(|first| !first.is_empty()).chain(&self.rest)
     }
 
     /// Returns the whole body in one piece. A body that arrived in one piece is not copied.
     pub(crate) fn to_bytes(&self) -> Bytes {
-        match self.pieces.front() {
-            Some(only) if self.pieces.len() == 1 => only.clone(),
-            _ => self.pieces.iter().flat_map(|piece| piece.iter().copied()).collect(),
+        match self.rest.is_empty() {
+            true => self.first.clone(),
+            false => self.pieces().flat_map(|piece| piece.iter().copied()).collect(),
         }
     }
 
     /// Returns a copy for another attempt. Both share the bytes and their share of the budget.
     pub(super) fn duplicate(&self) -> Self {
-        self.with_pieces(self.pieces.clone())
+        let Self { first, rest, length, fingerprint, permit } = self;
+        Self {
+            first: first.clone(),
+            rest: rest.clone(),
+            length: *length,
+            fingerprint: *fingerprint,
+            permit: permit.clone(),
+        }
     }
 
     /// Returns a body with these pieces instead. The fingerprint and the share of the budget stay the same.
-    pub(crate) fn with_pieces(&self, pieces: VecDeque<Bytes>) -> Self {
+    pub(crate) fn with_pieces(&self, mut pieces: VecDeque<Bytes>) -> Self {
+        pieces.retain(|piece| !piece.is_empty());
         let length = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let (hasher, permit) = (self.hasher.clone(), self.permit.clone());
-        Self { pieces, joining: BytesMut::new(), length, hasher, permit }
+        let first = pieces.pop_front().unwrap_or_default();
+        Self { first, rest: pieces, length, fingerprint: self.fingerprint, permit: self.permit.clone() }
+    }
+
+    /// Adds a piece at the end.
+    fn add(&mut self, piece: Bytes) {
+        if self.first.is_empty() {
+            self.first = piece;
+        } else {
+            self.rest.push_back(piece);
+        }
+    }
+
+    /// Takes the last piece, if it is a small one.
+    fn take_small_end(&mut self) -> Option<Bytes> {
+        let is_small = |piece: &Bytes| (1..SMALL_PIECE).contains(&piece.len());
+        match self.rest.back() {
+            Some(last) if is_small(last) => self.rest.pop_back(),
+            None if is_small(&self.first) => Some(mem::take(&mut self.first)),
+            _ => None,
+        }
+    }
+}
+
+/// A body that is being read.
+struct ArrivingBody<'a> {
+    limits: &'a BodyLimits,
+    body: RequestBody,
+    /// Small pieces at its end that are being joined.
+    joining: BytesMut,
+    /// Hashes route and body, if the request needs a slot.
+    hasher: Option<DefaultHasher>,
+}
+
+impl<'a> ArrivingBody<'a> {
+    /// Begins a body within these limits that has no fingerprint.
+    fn new(limits: &'a BodyLimits) -> Self {
+        Self { limits, body: RequestBody::default(), joining: BytesMut::new(), hasher: None }
+    }
+
+    /// Begins a body for this route.
+    fn for_route(route: &Route, limits: &'a BodyLimits) -> Self {
+        let hasher = route.needs_slot.then(|| {
+            let mut hasher = limits.fingerprint_seed.build_hasher();
+            route.path.hash(&mut hasher);
+            hasher
+        });
+        Self { hasher, ..Self::new(limits) }
     }
 
     /// Adds a piece, if the buffer budget has room for it beside all other bodies.
-    fn push(&mut self, piece: Bytes, limits: &BodyLimits) -> Result<(), Refusal> {
-        let permit = Arc::clone(&limits.buffer_budget).try_acquire_many_owned(permits_for(&piece));
-        self.push_with_permit(permit.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN)), piece, limits)
+    fn push(&mut self, piece: Bytes) -> Result<(), Refusal> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let permit = Arc::clone(&self.limits.buffer_budget).try_acquire_many_owned(permits_for(&piece));
+        self.push_with_permit(permit.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN)), piece)
     }
 
     /// Adds a piece whose share of the budget was acquired, or refused, before.
-    fn push_with_permit(
-        &mut self,
-        permit: Result<OwnedSemaphorePermit, Refusal>,
-        piece: Bytes,
-        limits: &BodyLimits,
-    ) -> Result<(), Refusal> {
-        self.length += piece.len() as u64;
-        if self.length > limits.max_size as u64 {
-            return Err(Refusal::PayloadTooLarge(limits.max_size));
+    fn push_with_permit(&mut self, permit: Result<OwnedSemaphorePermit, Refusal>, piece: Bytes) -> Result<(), Refusal> {
+        let body = &mut self.body;
+        body.length += piece.len() as u64;
+        if body.length > self.limits.max_size as u64 {
+            return Err(Refusal::PayloadTooLarge(self.limits.max_size));
         }
         let permit = permit?;
         // No copy of the body exists while it is being read, so `get_mut` succeeds from the second piece on.
-        match self.permit.as_mut().and_then(Arc::get_mut) {
+        match body.permit.as_mut().and_then(Arc::get_mut) {
             Some(first) => first.merge(permit),
-            None => self.permit = Some(Arc::new(permit)),
+            None => body.permit = Some(Arc::new(permit)),
         }
         if let Some(hasher) = &mut self.hasher {
             hasher.write(&piece);
@@ -149,20 +193,21 @@ impl RequestBody {
         Ok(())
     }
 
+    /// Adds a piece as it is, or what it is unpacked to.
+    async fn push_or_unpack(&mut self, piece: Bytes, unpacker: &mut Option<Unpacker>) -> Result<(), Refusal> {
+        match unpacker {
+            None => self.push(piece),
+            Some(unpacker) => self.push_unpacked(&piece, unpacker).await,
+        }
+    }
+
     /// Unpacks a piece and adds what comes out, if the buffer budget has room for it.
-    async fn push_unpacked(
-        &mut self,
-        packed: &[u8],
-        unpacker: &mut Unpacker,
-        limits: &BodyLimits,
-    ) -> Result<(), Refusal> {
+    async fn push_unpacked(&mut self, packed: &[u8], unpacker: &mut Unpacker) -> Result<(), Refusal> {
         let mut since_yield = 0;
         for packed in packed.chunks(UNPACKED_AT_ONCE) {
-            let piece = unpacker.push(packed).map_err(|error| unpack_refusal(error, limits))?;
+            let piece = unpacker.push(packed).map_err(|error| unpack_refusal(error, self.limits))?;
             since_yield += piece.len();
-            if !piece.is_empty() {
-                self.push(piece.into(), limits)?;
-            }
+            self.push(piece.into())?;
             // Unpacking takes time, and other tasks use this thread too.
             if since_yield > SCANNED_AT_ONCE {
                 since_yield = 0;
@@ -175,32 +220,29 @@ impl RequestBody {
     /// Appends a piece. Small pieces are joined, because a body of single bytes would take many times its size. A
     /// single piece stays as it is.
     fn append(&mut self, piece: Bytes) {
-        let is_small = |piece: &Bytes| piece.len() < SMALL_PIECE;
-        if self.joining.is_empty() && is_small(&piece) && self.pieces.back().is_some_and(is_small) {
-            self.joining.extend(self.pieces.pop_back());
+        let is_small = piece.len() < SMALL_PIECE;
+        if is_small && self.joining.is_empty() {
+            self.joining.extend(self.body.take_small_end());
         }
-        if !self.joining.is_empty() && is_small(&piece) {
+        if is_small && !self.joining.is_empty() {
             self.joining.extend_from_slice(&piece);
         } else {
             self.flush_joining();
-            self.pieces.push_back(piece);
+            self.body.add(piece);
         }
-    }
-
-    /// Completes a body that has arrived, with what is left to be unpacked of it.
-    fn finish(mut self, unpacker: Option<Unpacker>, limits: &BodyLimits) -> Result<Self, Refusal> {
-        if let Some(unpacker) = unpacker {
-            let last = unpacker.finish().map_err(|error| unpack_refusal(error, limits))?;
-            self.push(last.into(), limits)?;
-        }
-        self.flush_joining();
-        Ok(self)
     }
 
     fn flush_joining(&mut self) {
         if !self.joining.is_empty() {
-            self.pieces.push_back(self.joining.split().freeze());
+            self.body.add(self.joining.split().freeze());
         }
+    }
+
+    /// Returns the body, which has arrived.
+    fn finish(mut self) -> RequestBody {
+        self.flush_joining();
+        self.body.fingerprint = self.hasher.map(|hasher| Fingerprint(hasher.finish()));
+        self.body
     }
 }
 
@@ -209,12 +251,11 @@ impl RequestBody {
     /// Returns a body in these pieces, for tests of other files.
     pub(crate) fn from_pieces(pieces: &[&str]) -> Self {
         let limits = BodyLimits::new(usize::MAX, Duration::MAX);
-        let mut body = Self::default();
+        let mut arriving = ArrivingBody::new(&limits);
         for piece in pieces {
-            body.push(Bytes::copy_from_slice(piece.as_bytes()), &limits).unwrap();
+            arriving.push(Bytes::copy_from_slice(piece.as_bytes())).unwrap();
         }
-        body.flush_joining();
-        body
+        arriving.finish()
     }
 }
 
@@ -303,11 +344,9 @@ pub(crate) async fn read_body(
 ) -> Result<RequestBody, Refusal> {
     match body {
         Some(InboundBody::Whole(piece)) if codings.is_identity() => {
-            let mut received = RequestBody::for_route(route, limits);
-            if !piece.is_empty() {
-                received.push(piece, limits)?;
-            }
-            received.finish(None, limits)
+            let mut arriving = ArrivingBody::for_route(route, limits);
+            arriving.push(piece)?;
+            Ok(arriving.finish())
         }
         // Boxed, because each request would carry the state of what is read in parts.
         body => Box::pin(read_in_parts(body, route, codings, limits)).await,
@@ -321,44 +360,38 @@ async fn read_in_parts(
     codings: &ContentCodings,
     limits: &BodyLimits,
 ) -> Result<RequestBody, Refusal> {
-    let mut received = RequestBody::for_route(route, limits);
+    let mut arriving = ArrivingBody::for_route(route, limits);
     let unpacker = || Unpacker::new(codings, limits.max_size).map_err(|error| unpack_refusal(error, limits));
     let mut unpacker = if codings.is_identity() { None } else { Some(unpacker()?) };
-    let mut body = match body {
-        None => return Ok(received),
-        Some(InboundBody::Streamed(body)) => body,
-        Some(InboundBody::Whole(piece)) => {
-            if !piece.is_empty() {
-                match &mut unpacker {
-                    None => received.push(piece, limits)?,
-                    Some(unpacker) => received.push_unpacked(&piece, unpacker, limits).await?,
-                }
-            }
-            return received.finish(unpacker, limits);
-        }
+    match body {
+        None => return Ok(arriving.finish()),
         Some(InboundBody::Job(piece)) => {
             if piece.len() > limits.max_size {
                 return Err(Refusal::PayloadTooLarge(limits.max_size));
             }
             let permit = Arc::clone(&limits.buffer_budget).acquire_many_owned(permits_for(&piece)).await;
-            received.push_with_permit(permit.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN)), piece, limits)?;
-            return Ok(received);
+            arriving.push_with_permit(permit.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN)), piece)?;
+            return Ok(arriving.finish());
         }
-    };
-    let mut timer = LazyTimer::default();
-    while !body.is_end_stream() {
-        let frame = match next_frame(&mut body, &mut timer, limits.idle_timeout).await? {
-            None => break,
-            Some(frame) => frame.map_err(|_| Refusal::bad_request("the body is malformed or incomplete"))?,
-        };
-        // Trailers are not passed on.
-        let Ok(piece) = frame.into_data() else { continue };
-        match &mut unpacker {
-            None => received.push(piece, limits)?,
-            Some(unpacker) => received.push_unpacked(&piece, unpacker, limits).await?,
+        Some(InboundBody::Whole(piece)) => arriving.push_or_unpack(piece, &mut unpacker).await?,
+        Some(InboundBody::Streamed(mut body)) => {
+            let mut timer = LazyTimer::default();
+            while !body.is_end_stream() {
+                let frame = match next_frame(&mut body, &mut timer, limits.idle_timeout).await? {
+                    None => break,
+                    Some(frame) => frame.map_err(|_| Refusal::bad_request("the body is malformed or incomplete"))?,
+                };
+                // Trailers are not passed on.
+                let Ok(piece) = frame.into_data() else { continue };
+                arriving.push_or_unpack(piece, &mut unpacker).await?;
+            }
         }
     }
-    received.finish(unpacker, limits)
+    if let Some(unpacker) = unpacker {
+        let last = unpacker.finish().map_err(|error| unpack_refusal(error, limits))?;
+        arriving.push(last.into())?;
+    }
+    Ok(arriving.finish())
 }
 
 /// Waits for the next frame of a body; `None` at its end. `timer` is used again for each, and only for those that have not
@@ -389,13 +422,14 @@ impl Body for RequestBody {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let piece = self.pieces.pop_front();
-        self.length -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
-        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+        let next = self.rest.pop_front().unwrap_or_default();
+        let piece = mem::replace(&mut self.first, next);
+        self.length -= piece.len() as u64;
+        Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.pieces.is_empty()
+        self.first.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -413,12 +447,11 @@ mod tests {
 
     /// Returns a body in these pieces for this route.
     fn body<'a>(limits: &BodyLimits, path: &str, pieces: impl IntoIterator<Item = &'a [u8]>) -> RequestBody {
-        let mut body = RequestBody::for_route(lookup::find(&Method::POST, path).unwrap(), limits);
+        let mut arriving = ArrivingBody::for_route(lookup::find(&Method::POST, path).unwrap(), limits);
         for piece in pieces {
-            body.push(Bytes::copy_from_slice(piece), limits).unwrap();
+            arriving.push(Bytes::copy_from_slice(piece)).unwrap();
         }
-        body.flush_joining();
-        body
+        arriving.finish()
     }
 
     #[test]
@@ -458,13 +491,13 @@ mod tests {
     #[test]
     fn all_bodies_share_one_buffer_budget_and_give_it_back() {
         let limits = BodyLimits { buffer_budget: Arc::new(Semaphore::new(15)), ..BodyLimits::new(10, Duration::ZERO) };
-        let (mut first, mut second) = (RequestBody::default(), RequestBody::default());
-        first.push(Bytes::from_static(b"01234"), &limits).unwrap();
-        first.push(Bytes::from_static(b"56789"), &limits).unwrap();
-        assert_eq!(first.push(Bytes::from_static(b"x"), &limits), Err(Refusal::PayloadTooLarge(10)));
-        assert_eq!(second.push(Bytes::from_static(b"012345"), &limits), Err(Refusal::QueueFull(RETRY_AFTER_UNKNOWN)));
+        let (mut first, mut second) = (ArrivingBody::new(&limits), ArrivingBody::new(&limits));
+        first.push(Bytes::from_static(b"01234")).unwrap();
+        first.push(Bytes::from_static(b"56789")).unwrap();
+        assert_eq!(first.push(Bytes::from_static(b"x")), Err(Refusal::PayloadTooLarge(10)));
+        assert_eq!(second.push(Bytes::from_static(b"012345")), Err(Refusal::QueueFull(RETRY_AFTER_UNKNOWN)));
         drop(first);
-        second.push(Bytes::from_static(b"0123"), &limits).unwrap();
+        second.push(Bytes::from_static(b"0123")).unwrap();
     }
 
     /// Regression: a job failed when the buffer budget had no room for its body.
@@ -490,17 +523,16 @@ mod tests {
     #[test]
     fn a_body_of_single_bytes_takes_no_more_than_its_size_and_one_piece_stays_as_it_is() {
         let limits = BodyLimits::new(1 << 20, Duration::ZERO);
-        let mut body = RequestBody::default();
+        let mut arriving = ArrivingBody::new(&limits);
         let first = Bytes::from_static(b"{\"a\":1}");
-        body.push(first.clone(), &limits).unwrap();
-        assert_eq!(body.pieces[0].as_ptr(), first.as_ptr(), "it is not copied");
+        arriving.push(first.clone()).unwrap();
+        assert_eq!(arriving.body.first.as_ptr(), first.as_ptr(), "it is not copied");
         for byte in 0..10_000_u32 {
-            body.push(Bytes::copy_from_slice(&[byte as u8]), &limits).unwrap();
+            arriving.push(Bytes::copy_from_slice(&[byte as u8])).unwrap();
         }
-        body.push(Bytes::from(vec![b'x'; SMALL_PIECE]), &limits).unwrap();
-        body.push(Bytes::from_static(b"end"), &limits).unwrap();
-        body.flush_joining();
-        assert_eq!(body.pieces.iter().map(Bytes::len).collect::<Vec<_>>(), [10_007, SMALL_PIECE, 3]);
+        arriving.push(Bytes::from(vec![b'x'; SMALL_PIECE])).unwrap();
+        arriving.push(Bytes::from_static(b"end")).unwrap();
+        assert_eq!(arriving.finish().pieces().map(Bytes::len).collect::<Vec<_>>(), [10_007, SMALL_PIECE, 3]);
     }
 
     #[test]
@@ -509,7 +541,7 @@ mod tests {
         let first = body(&limits, "/completion", [&b"0123"[..], b"", &[b'x'; 8]]);
         let (again, other) =
             (first.duplicate(), first.with_pieces(VecDeque::from([Bytes::from_static(b"longer than that")])));
-        assert_eq!(again.pieces[0].as_ptr(), first.pieces[0].as_ptr(), "it is not copied");
+        assert_eq!(again.first.as_ptr(), first.first.as_ptr(), "it is not copied");
         assert_eq!((again.length(), other.length()), (12, 16));
         assert_eq!(limits.buffer_budget.available_permits(), 3);
         for copy in [&again, &other] {
