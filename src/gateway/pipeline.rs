@@ -21,6 +21,7 @@ use super::connection::discard::InboundBody;
 use super::connection::handshake::ClientCertificate;
 use super::headers;
 use super::prepared_request::{Admitted, PreparedRequest, Queued, ReceivedRequest, Translated};
+use super::queue::ModelQueue;
 use super::queue::ticket::{QueueEntry, WaitEnd};
 use super::request::body;
 use super::request::envelope::Envelope;
@@ -228,7 +229,7 @@ impl Gateway {
         if self.checks_parameters {
             parameters::check(route, &envelope, &body)?;
         }
-        let request = boxed(|| ProxiedRequest {
+        let request = ProxiedRequest {
             route,
             required_kind,
             parts,
@@ -240,10 +241,11 @@ impl Gateway {
             only_model: None,
             call: None,
             shared_deadline: None,
-        });
+        };
         let (retry, queue_entry) = self.enqueue(&request, &caller, record)?;
         context.arrival_guard = None;
-        Ok(PreparedRequest::Queued(boxed(|| Queued { request, caller, retry, queue_entry, lines: None })))
+        let (shown_model, lines) = (None, None);
+        Ok(PreparedRequest::Queued(boxed(|| Queued { request, caller, retry, queue_entry, shown_model, lines })))
     }
 
     /// Finds the model of a request, and enters its queue.
@@ -252,13 +254,13 @@ impl Gateway {
         request: &ProxiedRequest,
         caller: &Caller,
         record: &mut Record,
-    ) -> Result<(Box<Retry>, QueueEntry), Refusal> {
+    ) -> Result<(Retry, QueueEntry), Refusal> {
         let (retry, queue_entry) = Retry::enqueue(self.retry_policy, &self.model_queues, request, caller, record)?;
         record.begin_wait();
         record.activity_guard = request.route.is_post().then(|| self.activity.begin());
         // With MOCK_BACKEND no model has a worker: keys and limits are checked, and nothing is forwarded.
         match retry.model_queue().model.has_worker() {
-            true => Ok((boxed(|| retry), queue_entry)),
+            true => Ok((retry, queue_entry)),
             false => Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
         }
     }
@@ -290,83 +292,96 @@ impl Gateway {
     /// Waits for a slot and a worker, and forwards the request; tries again where `retry` allows it.
     pub(super) async fn queue_and_forward(
         &self,
-        queued: Box<Queued>,
+        mut queued: Box<Queued>,
         mut record: Record,
     ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
-        let Queued { mut request, mut caller, mut retry, mut queue_entry, lines } = *queued;
         loop {
-            // Stage 6, slot and worker.
-            let model_queue = Arc::clone(retry.model_queue());
-            let model = &model_queue.model;
-            // Known before a worker is leased, because a lease counts against the quota of a backend.
-            if let Some((unfit, refusal)) = request.unfit_workers(model, retry.adapter())
-                && !retry.exclude(unfit)
-            {
-                return Err((refusal, record));
-            }
-            let affinity = request.affinity(model, &self.prefix_seed, caller.key_id());
-            let (avoid, unfit) = (retry.failed_workers(), retry.unfit_workers());
-            let (class, key) = (request.request_class(), caller.shared_key_id());
-            let lease_request = LeaseRequest { class, key, affinity: &affinity, avoid, unfit };
-            let wait = model_queue.queue.ticket_and_lease(queue_entry, caller.turn(), model, &lease_request);
-            let (ticket, mut lease) = match retry.within_deadline(wait).await {
-                Ok(tokens) => tokens,
-                // A reload has given the model new workers while the request waited.
-                Err(WaitEnd::Moved(moved)) => match retry.follow(*moved, &caller) {
-                    Ok(next) => {
-                        queue_entry = next;
-                        continue;
+            // What a wait needs is in a block of its own, so that the state of the request has room for one wait at a time.
+            let forwarding = {
+                // Stage 6, slot and worker.
+                let (ticket, mut lease) = {
+                    let model_queue = queued.retry.model_queue();
+                    // Known before a worker is leased, because a lease counts against the quota of a backend.
+                    let unfit = queued.request.unfit_workers(&model_queue.model, queued.retry.adapter());
+                    if let Some((unfit, refusal)) = unfit
+                        && !queued.retry.exclude(unfit)
+                    {
+                        return Err((refusal, record));
                     }
-                    Err(refusal) => return Err((refusal, record)),
-                },
-                Err(WaitEnd::Refused(refusal)) => match retry.next_after_refusal(&refusal, &caller) {
-                    Some(next) => {
-                        record.set_model(retry.model_queue().model.id());
-                        record.begin_wait();
-                        queue_entry = next;
-                        continue;
+                    let (request, caller, retry) = (&queued.request, &queued.caller, &queued.retry);
+                    let ModelQueue { model, queue } = &**retry.model_queue();
+                    let affinity = request.affinity(model, &self.prefix_seed, caller.key_id());
+                    let (avoid, unfit) = (retry.failed_workers(), retry.unfit_workers());
+                    let (class, key) = (request.request_class(), caller.shared_key_id());
+                    let lease_request = LeaseRequest { class, key, affinity: &affinity, avoid, unfit };
+                    let wait = queue.ticket_and_lease(queued.queue_entry, caller.turn(), model, &lease_request);
+                    match retry.within_deadline(wait).await {
+                        Ok(tokens) => tokens,
+                        // A reload has given the model new workers while the request waited.
+                        Err(WaitEnd::Moved(moved)) => match queued.retry.follow(*moved, &queued.caller) {
+                            Ok(next) => {
+                                queued.queue_entry = next;
+                                continue;
+                            }
+                            Err(refusal) => return Err((refusal, record)),
+                        },
+                        Err(WaitEnd::Refused(refusal)) => {
+                            match queued.retry.next_after_refusal(&refusal, &queued.caller) {
+                                Some(next) => {
+                                    record.set_model(queued.retry.model_queue().model.id());
+                                    record.begin_wait();
+                                    queued.queue_entry = next;
+                                    continue;
+                                }
+                                None => return Err((refusal, record)),
+                            }
+                        }
                     }
-                    None => return Err((refusal, record)),
-                },
+                };
+                record.queued = Some(ticket.waited);
+                if let Err(refusal) = self.check_suspension(&queued.caller) {
+                    lease.record_not_sent();
+                    return Err((refusal, record));
+                }
+                let model = &queued.retry.model_queue().model;
+                if let Err(refusal) = queued.request.write_for(model, &lease).await {
+                    lease.record_not_sent();
+                    return Err((refusal, record));
+                }
+                // Stage 7, forward.
+                let is_last = queued.retry.is_last_attempt();
+                let limits_tokens = queued.caller.meter().is_some_and(Meter::limits_tokens);
+                let adapter = queued.retry.adapter();
+                let adapted = queued.request.adapt_to_worker(model, adapter, &lease, limits_tokens, is_last);
+                queued.shown_model = adapted.client_model_name;
+                let request = &queued.request;
+                let outgoing = OutgoingRequest {
+                    route: request.route,
+                    path_at_remote: request.path_at_remote(),
+                    parts: &request.parts,
+                    request_id: &request.request_id,
+                    client_model_name: queued.shown_model.as_deref(),
+                    hides_usage: adapted.hides_usage,
+                    facts: adapted.facts,
+                    lines: queued.lines.clone(),
+                    is_call: request.role != RequestRole::Whole,
+                };
+                let attempt = Attempt::begin(queued.caller, ticket, lease, record, &mut queued.retry);
+                self.forwarder.forward(outgoing, adapted.body, attempt, &queued.retry)
             };
-            record.queued = Some(ticket.waited);
-            if let Err(refusal) = self.check_suspension(&caller) {
-                lease.record_not_sent();
-                return Err((refusal, record));
-            }
-            if let Err(refusal) = request.write_for(model, &lease).await {
-                lease.record_not_sent();
-                return Err((refusal, record));
-            }
-            // Stage 7, forward.
-            let is_last = retry.is_last_attempt();
-            let limits_tokens = caller.meter().is_some_and(Meter::limits_tokens);
-            let adapted = request.adapt_to_worker(model, retry.adapter(), &lease, limits_tokens, is_last);
-            let outgoing = OutgoingRequest {
-                route: request.route,
-                path_at_remote: request.path_at_remote(),
-                parts: &request.parts,
-                request_id: &request.request_id,
-                client_model_name: adapted.client_model_name.as_deref(),
-                hides_usage: adapted.hides_usage,
-                facts: adapted.facts,
-                lines: lines.clone(),
-                is_call: request.role != RequestRole::Whole,
-            };
-            let attempt = Attempt::begin(caller, ticket, lease, record, &mut retry);
-            let failed = match self.forwarder.forward(outgoing, adapted.body, attempt, &retry).await {
+            let failed = match forwarding.await {
                 // Stage 8: the response streams to the client, and its end closes the record (`response/body.rs`).
                 Ok(response) => return Ok(response),
                 Err(failed) => *failed,
             };
             let ticket;
-            (caller, ticket, record) = failed.tokens;
-            retry.record_failure(&mut record);
-            match Box::pin(retry.next_after_failure(failed.retry, ticket, &caller)).await {
+            (queued.caller, ticket, record) = failed.tokens;
+            queued.retry.record_failure(&mut record);
+            match Box::pin(queued.retry.next_after_failure(failed.retry, ticket, &queued.caller)).await {
                 Some(next) => {
-                    record.set_model(retry.model_queue().model.id());
+                    record.set_model(queued.retry.model_queue().model.id());
                     record.begin_wait();
-                    queue_entry = next;
+                    queued.queue_entry = next;
                 }
                 None => return Err((failed.refusal, record)),
             }

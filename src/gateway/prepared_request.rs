@@ -77,13 +77,15 @@ pub(super) struct Translated {
     pub(super) arrival_guard: Option<Box<dyn Send>>,
 }
 
-/// A request with an entry in the queue of a model.
+/// A request with an entry in the queue of a model. It stays in its box through every later stage, which takes out what an
+/// attempt holds and puts back what it leaves.
 pub(super) struct Queued {
-    /// Boxed, because it is large and goes through every later stage.
-    pub(super) request: Box<ProxiedRequest>,
+    pub(super) request: ProxiedRequest,
     pub(super) caller: Caller,
-    pub(super) retry: Box<Retry>,
+    pub(super) retry: Retry,
     pub(super) queue_entry: QueueEntry,
+    /// The model's name that the response of the attempt must show, if the worker may use another.
+    pub(super) shown_model: Option<String>,
     /// How a stream is written as lines, for a client of Ollama's API.
     pub(super) lines: Option<LineForm>,
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 
+use crate::boxed::boxed;
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::prepared_request::{Queued, ReceivedRequest, Translated};
@@ -121,8 +122,8 @@ impl Gateway {
         if let Some(time) = keep_alive {
             lines.end_guard = Some(Arc::new(KeptAlive { model: Arc::clone(&retry.model_queue().model), time }));
         }
-        let queued =
-            Box::new(Queued { request: Box::new(request), caller, retry, queue_entry, lines: Some(lines.clone()) });
+        let (shown_model, form) = (None, Some(lines.clone()));
+        let queued = boxed(|| Queued { request, caller, retry, queue_entry, shown_model, lines: form });
         let response = self.queue_and_forward(queued, record).await?;
         Ok(translation::as_lines(response, &lines).await)
     }
@@ -140,8 +141,8 @@ impl CallSender for Arc<Gateway> {
             match self.enqueue(&request, &caller, &mut record) {
                 Ok((retry, queue_entry)) => {
                     drop(arrival_guard);
-                    let queued =
-                        Box::new(Queued { request: Box::new(request), caller, retry, queue_entry, lines: None });
+                    let (shown_model, lines) = (None, None);
+                    let queued = boxed(|| Queued { request, caller, retry, queue_entry, shown_model, lines });
                     self.queue_and_forward(queued, record).await
                 }
                 Err(refusal) => Err((refusal, record)),
