@@ -20,7 +20,7 @@ use super::cache::answer_cache::FlightLead;
 use super::connection::discard::InboundBody;
 use super::connection::handshake::ClientCertificate;
 use super::headers;
-use super::prepared_request::{Admitted, PreparedRequest, Queued, ReceivedRequest, Translated};
+use super::prepared_request::{Admitted, PreparedRequest, Queued, ReadRequest, ReceivedRequest, Translated};
 use super::queue::ModelQueue;
 use super::queue::ticket::{QueueEntry, WaitEnd};
 use super::request::body;
@@ -34,7 +34,7 @@ use super::response_context::ResponseContext;
 use super::routes::route::RouteTarget;
 use super::service::{Gateway, id_in_path};
 use super::stages::own_answers::OwnRequest;
-use super::translation;
+use super::translation::{self, DialectRequest};
 use super::upstream::attempt::Attempt;
 use super::upstream::forward::OutgoingRequest;
 use super::upstream::retry::{self, Retry};
@@ -110,7 +110,7 @@ impl Gateway {
             }
             Ok(PreparedRequest::Shared(response)) => {
                 record.status = Some(response.status());
-                Ok(response.map(|answer| ResponseBody::shared(answer, Some(record), &self.forwarder.sweeper)))
+                Ok((*response).map(|answer| ResponseBody::shared(answer, Some(record), &self.forwarder.sweeper)))
             }
             Ok(PreparedRequest::Queued(queued)) => self.serve_queued(queued, record, context.lead.take()).await,
             Ok(PreparedRequest::Translated(translated)) => {
@@ -127,10 +127,10 @@ impl Gateway {
         context.complete(response, &self.cors).await
     }
 
-    /// The stages that need no body.
+    /// The stages before the wait for a slot.
     async fn prepare(
         &self,
-        mut parts: Box<Parts>,
+        parts: Box<Parts>,
         source: RequestSource,
         record: &mut Record,
         context: &mut ResponseContext,
@@ -141,6 +141,63 @@ impl Gateway {
         if parts.method == Method::OPTIONS && self.cors.is_enabled() {
             return Ok(PreparedRequest::Answered(self.cors.preflight(&parts.headers)));
         }
+        let mut admitted = self.admit(parts, source, record, context)?;
+        let route = admitted.route;
+        // Downloads are told of while the start waits for one.
+        if matches!(route.target, RouteTarget::Models(_) | RouteTarget::Worker(_)) {
+            self.model_queues.models_known().await?;
+        }
+        let RouteTarget::Worker(required_kind) = route.target else {
+            let Admitted { parts, caller, .. } = &admitted;
+            let own = OwnRequest { route, parts, body: &mut context.body, caller, record };
+            return Ok(Box::pin(self.answer_itself(own)).await?.into());
+        };
+        // Stage 4, body: what can be refused without it is refused before it is read, at no cost to either side.
+        self.check_before_body(route, required_kind, source, &mut admitted.caller, record)?;
+        let codings = body::take_content_codings(&mut admitted.parts.headers)?;
+        let body = body::read_body(context.body.take(), route, &codings, &self.body_limits).await?;
+        record.bytes_in = body.length();
+        // Stage 5, model, cache and queue.
+        let envelope = Envelope::read(route.path, &admitted.parts.headers, &body).await?;
+        let named_model = requested_model(&envelope, &admitted.parts)?.map(Cow::into_owned);
+        // An empty name is none.
+        let requested_model = admitted.deployment.take().or(named_model).filter(|name| !name.is_empty());
+        if let Some(name) = requested_model.as_deref() {
+            self.model_queues.scan_for(Some(name)).await;
+        }
+        let received = ReceivedRequest {
+            route,
+            required_kind,
+            parts: &admitted.parts,
+            envelope: &envelope,
+            body: &body,
+            requested_model: requested_model.as_deref(),
+        };
+        context.budgets = self.book(&received, &mut admitted.caller, record)?;
+        if self.shares_limits {
+            Box::pin(self.take_shared(route, &admitted.caller, record)).await?;
+        }
+        // An answer that is kept, or on its way for an equal request, needs no slot and no worker.
+        if let Some(cache) = &self.cache
+            && let Some(found) =
+                Box::pin(self.answer_from_cache(cache, &received, &admitted.caller, context, record)).await?
+        {
+            let shared = found.map(|source| SharedAnswer { source, caller: Some(admitted.caller) });
+            return Ok(PreparedRequest::Shared(Box::new(shared)));
+        }
+        let translation = self.read_dialect(&received, &admitted.caller, &mut context.shape)?;
+        let read = ReadRequest { admitted, required_kind, body, envelope, requested_model };
+        self.send_on(read, translation, record, context)
+    }
+
+    /// Finds the route of a request, and authenticates its caller.
+    fn admit(
+        &self,
+        mut parts: Box<Parts>,
+        source: RequestSource,
+        record: &mut Record,
+        context: &mut ResponseContext,
+    ) -> Result<Admitted, Refusal> {
         // Stage 2, route.
         let (route, deployment) = self.find_route(&mut parts)?;
         record.route = Some(route.path);
@@ -158,59 +215,19 @@ impl Gateway {
         if route.is_admin_act() {
             record.begin_act(route, id_in_path(route, &parts));
         }
-        // Downloads are told of while the start waits for one.
-        if matches!(route.target, RouteTarget::Models(_) | RouteTarget::Worker(_)) {
-            self.model_queues.models_known().await?;
-        }
-        let RouteTarget::Worker(required_kind) = route.target else {
-            let own = OwnRequest { route, parts: &parts, body: &mut context.body, caller: &caller, record };
-            return Ok(Box::pin(self.answer_itself(own)).await?.into());
-        };
-        let admitted = Admitted { route, deployment, required_kind, source, parts, caller };
-        self.prepare_for_worker(admitted, record, context).await
+        Ok(Admitted { route, deployment, parts, caller })
     }
 
-    /// The stages before the wait for a slot that read the body.
-    async fn prepare_for_worker(
+    /// Enters the queue of the model that a request means, or leaves it to calls if it was read from a dialect.
+    fn send_on(
         &self,
-        admitted: Admitted,
+        read: ReadRequest,
+        translation: Option<DialectRequest>,
         record: &mut Record,
         context: &mut ResponseContext,
     ) -> Result<PreparedRequest, Refusal> {
-        let Admitted { route, deployment, required_kind, source, mut parts, mut caller } = admitted;
-        // Stage 4, body: what can be refused without it is refused before it is read, at no cost to either side.
-        self.check_before_body(route, required_kind, source, &mut caller, record)?;
-        let codings = body::take_content_codings(&mut parts.headers)?;
-        let body = body::read_body(context.body.take(), route, &codings, &self.body_limits).await?;
-        record.bytes_in = body.length();
-        // Stage 5, model, cache and queue.
-        let envelope = Envelope::read(route.path, &parts.headers, &body).await?;
-        let named_model = requested_model(&envelope, &parts)?.map(Cow::into_owned);
-        // An empty name is none.
-        let requested_model = deployment.or(named_model).filter(|name| !name.is_empty());
-        if let Some(name) = requested_model.as_deref() {
-            self.model_queues.scan_for(Some(name)).await;
-        }
-        let received = ReceivedRequest {
-            route,
-            required_kind,
-            parts: &parts,
-            envelope: &envelope,
-            body: &body,
-            requested_model: requested_model.as_deref(),
-        };
-        context.budgets = self.book(&received, &mut caller, record)?;
-        if self.shares_limits {
-            Box::pin(self.take_shared(route, &caller, record)).await?;
-        }
-        // An answer that is kept, or on its way for an equal request, needs no slot and no worker.
-        if let Some(cache) = &self.cache
-            && let Some(found) = Box::pin(self.answer_from_cache(cache, &received, &caller, context, record)).await?
-        {
-            let shared = found.map(|source| SharedAnswer { source, caller: Some(caller) });
-            return Ok(PreparedRequest::Shared(shared));
-        }
-        let translation = self.read_dialect(&received, &caller, &mut context.shape)?;
+        let ReadRequest { admitted, required_kind, body, envelope, requested_model } = read;
+        let Admitted { route, mut parts, caller, .. } = admitted;
         let request_id = context.request_id.clone();
         if let Some(translation) = translation {
             let arrival_guard = context.arrival_guard.take();

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Response};
 
-use super::admission::auth::{Caller, RequestSource};
+use super::admission::auth::Caller;
 use super::queue::ticket::QueueEntry;
 use super::request::body::RequestBody;
 use super::request::envelope::Envelope;
@@ -24,8 +24,8 @@ pub(super) enum PreparedRequest {
     Answered(Response<Bytes>),
     /// The gateway answers the request itself, piece by piece.
     Made(Response<NextMade>),
-    /// The answer is kept, or is on its way for an equal request.
-    Shared(Response<SharedAnswer>),
+    /// The answer is kept, or is on its way for an equal request. Boxed, because each request has room for any of these.
+    Shared(Box<Response<SharedAnswer>>),
     /// The request has an entry in the queue of a model.
     Queued(Box<Queued>),
     /// The request is served by calls.
@@ -41,15 +41,23 @@ impl From<LocalAnswer> for PreparedRequest {
     }
 }
 
-/// A request for a worker whose caller may make it. Its body is not read yet.
+/// A request whose caller may make it. Its body is not read yet.
 pub(super) struct Admitted {
     pub(super) route: &'static Route,
     /// The model that the path names.
     pub(super) deployment: Option<String>,
-    pub(super) required_kind: Option<ModelKind>,
-    pub(super) source: RequestSource,
     pub(super) parts: Box<Parts>,
     pub(super) caller: Caller,
+}
+
+/// A request for a worker whose body has been read.
+pub(super) struct ReadRequest {
+    pub(super) admitted: Admitted,
+    pub(super) required_kind: Option<ModelKind>,
+    pub(super) body: RequestBody,
+    pub(super) envelope: Envelope,
+    /// The model that the path or the body names.
+    pub(super) requested_model: Option<String>,
 }
 
 /// A request whose body has arrived, as the stages see it that decide what becomes of it.
