@@ -3,7 +3,6 @@
 //! Each stage returns what the next one needs, or a [`Refusal`] that ends the request. No stage goes back to an earlier
 //! one, except that a failed attempt returns to a queue. What the stages use is in `service.rs`.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -159,9 +158,9 @@ impl Gateway {
         record.bytes_in = body.length();
         // Stage 5, model, cache and queue.
         let envelope = Envelope::read(route.path, &admitted.parts.headers, &body).await?;
-        let named_model = requested_model(&envelope, &admitted.parts)?.map(Cow::into_owned);
+        let named_model = requested_model(&envelope, &admitted.parts)?;
         // An empty name is none.
-        let requested_model = admitted.deployment.take().or(named_model).filter(|name| !name.is_empty());
+        let requested_model = admitted.deployment.take().map(Arc::from).or(named_model).filter(|name| !name.is_empty());
         if let Some(name) = requested_model.as_deref() {
             self.model_queues.scan_for(Some(name)).await;
         }

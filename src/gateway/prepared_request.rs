@@ -1,5 +1,7 @@
 //! What the first stages of the pipeline make of a request.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Response};
@@ -57,7 +59,7 @@ pub(super) struct ReadRequest {
     pub(super) body: RequestBody,
     pub(super) envelope: Envelope,
     /// The model that the path or the body names.
-    pub(super) requested_model: Option<String>,
+    pub(super) requested_model: Option<Arc<str>>,
 }
 
 /// A request whose body has arrived, as the stages see it that decide what becomes of it.
@@ -80,7 +82,7 @@ pub(super) struct Translated {
     pub(super) body: RequestBody,
     pub(super) request_id: HeaderValue,
     /// The model that the path or the body names.
-    pub(super) requested_model: Option<String>,
+    pub(super) requested_model: Option<Arc<str>>,
     pub(super) caller: Caller,
     pub(super) arrival_guard: Option<Box<dyn Send>>,
 }

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -37,7 +38,8 @@ pub(crate) struct Envelope {
     pub(super) kind: BodyKind,
     /// The members, in their order in the body.
     pub(super) members: Vec<BodyMember>,
-    model: Option<String>,
+    /// Shared with what keeps the name that the client wrote.
+    model: Option<Arc<str>>,
     stream: Option<bool>,
     /// What to say of the body if it is not readable.
     unreadable_reason: &'static str,
@@ -129,13 +131,18 @@ impl Envelope {
         self.model.as_deref()
     }
 
+    /// Returns the same to be kept.
+    pub(super) fn shared_model(&self) -> Option<&Arc<str>> {
+        self.model.as_ref()
+    }
+
     /// Returns the requested model of a body that must be a JSON object that names one.
     ///
     /// # Errors
     /// [`Refusal::BadRequest`] if it is not.
     pub(crate) fn required_model(self) -> Result<String, Refusal> {
         match self.model {
-            Some(model) => Ok(model),
+            Some(model) => Ok((*model).to_owned()),
             None if !self.is_readable() => Err(Refusal::bad_request(self.unreadable_reason)),
             None => Err(Refusal::bad_request("the body has no \"model\" that is a string")),
         }
@@ -265,14 +272,14 @@ impl Envelope {
         Ok(())
     }
 
-    fn read_model(&self, body: &RequestBody, range: Range<usize>) -> Result<String, Refusal> {
+    fn read_model(&self, body: &RequestBody, range: Range<usize>) -> Result<Arc<str>, Refusal> {
         if range.len() > MODEL_NAME {
             return Err(Refusal::bad_request(format!("the name of the model is longer than {MODEL_NAME} bytes")));
         }
         let raw = bytes_in(body, range);
         let name = match self.kind {
-            BodyKind::Multipart { .. } => str::from_utf8(&raw).ok().map(str::to_owned),
-            _ => text(&raw).map(Cow::into_owned),
+            BodyKind::Multipart { .. } => str::from_utf8(&raw).ok().map(Arc::from),
+            _ => text(&raw).map(Arc::from),
         };
         name.ok_or_else(|| Refusal::bad_request("the name of the model is no text"))
     }

@@ -37,7 +37,7 @@ pub(crate) struct ProxiedRequest {
     pub(crate) parts: Box<Parts>,
     pub(crate) request_id: HeaderValue,
     /// The model's name as the client wrote it.
-    pub(crate) requested_model: Option<String>,
+    pub(crate) requested_model: Option<Arc<str>>,
     pub(crate) envelope: Envelope,
     pub(crate) body: RequestBody,
     pub(crate) role: RequestRole,
@@ -348,10 +348,10 @@ pub(crate) struct AdaptedRequest {
 ///
 /// # Errors
 /// [`Refusal::BadRequest`] if the query names two models, or one that is not text.
-pub(crate) fn requested_model<'a>(envelope: &'a Envelope, parts: &Parts) -> Result<Option<Cow<'a, str>>, Refusal> {
-    match (envelope.model(), parts.uri.query()) {
-        (Some(model), _) => Ok(Some(Cow::Borrowed(model))),
-        (None, Some(query)) if parts.method != Method::POST => Ok(envelope::model_of_query(query)?.map(Cow::Owned)),
+pub(crate) fn requested_model(envelope: &Envelope, parts: &Parts) -> Result<Option<Arc<str>>, Refusal> {
+    match (envelope.shared_model(), parts.uri.query()) {
+        (Some(model), _) => Ok(Some(Arc::clone(model))),
+        (None, Some(query)) if parts.method != Method::POST => Ok(envelope::model_of_query(query)?.map(Arc::from)),
         (None, _) => Ok(None),
     }
 }

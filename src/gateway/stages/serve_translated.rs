@@ -62,7 +62,7 @@ impl Gateway {
         let table = self.model_queues.snapshot();
         // Clients of text-embeddings-inference name no model: they mean the one that `/info` describes.
         let requested_model = match translation.is_of_tokens() {
-            true => requested_model.or_else(|| tei_info::default_model(&caller, &table)),
+            true => requested_model.or_else(|| tei_info::default_model(&caller, &table).map(Arc::from)),
             false => requested_model,
         };
         let requested_model = match translation.is_of_ollama() {

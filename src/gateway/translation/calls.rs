@@ -117,7 +117,7 @@ impl CallContext<'_> {
             required_kind: self.required_kind,
             parts: Box::new(head_of_call(self.parts, route)),
             request_id: self.request_id.clone(),
-            requested_model: self.requested_model.map(str::to_owned),
+            requested_model: self.requested_model.map(Arc::from),
             envelope: Envelope::of_json(&body).await?,
             body,
             role,
