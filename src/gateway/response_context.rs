@@ -26,7 +26,8 @@ pub(super) struct ResponseContext {
     pub(super) request_id: HeaderValue,
     pub(super) shape: Shape,
     origin: Option<HeaderValue>,
-    unread: UnreadBody,
+    /// What to know if the body is not read; `None` if it has arrived already.
+    unread: Option<UnreadBody>,
     /// The request's body, until a stage reads it.
     pub(super) body: Option<InboundBody>,
     /// The caller's meter, once the caller is known.
@@ -54,7 +55,7 @@ impl ResponseContext {
             request_id: headers::request_id(&parts.headers, arrived),
             shape: Shape::of(parts.uri.path(), headers::has_rare_header(&parts.headers, &VERSION_HEADER)),
             origin: cors.origin(&parts.headers),
-            unread: UnreadBody::of(parts),
+            unread: matches!(body, InboundBody::Streamed(_)).then(|| UnreadBody::of(parts)),
             body: Some(body),
             meter: None,
             budgets: None,
@@ -89,8 +90,8 @@ impl ResponseContext {
             let left = shared_left.map_or(left, |of_all| left.min(of_all));
             headers.insert(X_BUDGET_REMAINING_TOKENS, number_value(left));
         }
-        if let Some(body) = self.body {
-            Box::pin(self.unread.discard_or_close(body, headers)).await;
+        if let (Some(body), Some(unread)) = (self.body, self.unread) {
+            Box::pin(unread.discard_or_close(body, headers)).await;
         }
         response
     }

@@ -50,7 +50,7 @@ pub(in crate::gateway) fn inference_paths() -> impl Iterator<Item = &'static str
 
 /// Returns the path of the table that this one is, if it has no id.
 pub(in crate::gateway) fn plain_path(path: &str) -> Option<&'static str> {
-    ROUTES.iter().map(|route| route.path).find(|known| *known == path && !known.contains(ID_PLACEHOLDER))
+    ROUTES.iter().find(|route| route.path == path && route.id_at.is_none()).map(|route| route.path)
 }
 
 /// Returns whether this path of the gateway port belongs to the API, whatever the method.
