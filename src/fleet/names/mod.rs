@@ -71,6 +71,8 @@ pub struct ModelNames {
     /// Ids and aliases.
     exact: HashMap<Box<str>, usize>,
     models: Vec<NamedModel>,
+    /// Whether some of them have adapters with names.
+    has_adapters: bool,
 }
 
 #[derive(Debug)]
@@ -120,7 +122,9 @@ impl ModelNames {
             stand_in: entry.stand_in,
             pool_role: entry.pool_role,
         };
-        Self { exact, models: entries.iter().map(model).collect() }
+        let models: Vec<NamedModel> = entries.iter().map(model).collect();
+        let has_adapters = models.iter().any(|model| model.adapters.has_names());
+        Self { exact, models, has_adapters }
     }
 
     /// Returns the model that a request for `asked` means, on a route that needs this kind of model.
@@ -205,9 +209,11 @@ impl ModelNames {
         self.with_adapter(asked).filter(|_| self.by_id(asked).is_none()).is_some_and(lacks)
     }
 
-    /// Returns the model that the part of a name before the last colon means, and the part after that.
+    /// Returns the model that the part of a name before the last colon means, and the part after that; `None` where no model
+    /// has adapters that requests can ask for.
     fn with_adapter<'n>(&self, asked: &'n str) -> Option<(usize, &'n str)> {
-        let (base, adapter) = asked.rsplit_once(':')?;
+        // The search for the colon costs more than this, and most services have no adapters.
+        let (base, adapter) = if self.has_adapters { asked.rsplit_once(':') } else { None }?;
         Some((self.by_id(base)?, adapter))
     }
 
