@@ -129,7 +129,9 @@ impl Model {
     /// Leases the worker of a model that has only one, as most have. Without a lease, [`Model::lease`] finds out why.
     fn lease_only_worker(&self, request: &LeaseRequest<'_>, takes_slot: bool, now: ActiveInstant) -> Option<Lease> {
         let [member] = self.members.as_slice() else { return None };
-        if !request.avoid.is_empty() || !request.unfit.is_empty() || !member.is_open(now) {
+        // A local worker is looked at once, as the request starts: it has no breaker and no quota, which are asked last.
+        let is_closed = member.is_remote() && !member.is_open(now);
+        if !request.avoid.is_empty() || !request.unfit.is_empty() || is_closed {
             return None;
         }
         let lease = self.start_request(member, request, takes_slot, now).ok()?;
