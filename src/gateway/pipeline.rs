@@ -153,8 +153,10 @@ impl Gateway {
         };
         // Stage 4, body: what can be refused without it is refused before it is read, at no cost to either side.
         self.check_before_body(route, required_kind, source, &mut admitted.caller, record)?;
-        let codings = body::take_content_codings(&mut admitted.parts.headers)?;
-        let body = body::read_body(context.body.take(), route, &codings, &self.body_limits).await?;
+        let body = {
+            let codings = body::take_content_codings(&mut admitted.parts.headers)?;
+            body::read_body(context.body.take(), route, &codings, &self.body_limits).await?
+        };
         record.bytes_in = body.length();
         // Stage 5, model, cache and queue.
         let envelope = Envelope::read(route.path, &admitted.parts.headers, &body).await?;
