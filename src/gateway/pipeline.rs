@@ -21,7 +21,7 @@ use super::connection::handshake::ClientCertificate;
 use super::headers;
 use super::prepared_request::{Admitted, PreparedRequest, Queued, ReadRequest, ReceivedRequest, Translated};
 use super::queue::ModelQueue;
-use super::queue::ticket::{QueueEntry, WaitEnd};
+use super::queue::ticket::{QueueEntry, Ticket, WaitEnd};
 use super::request::body;
 use super::request::envelope::Envelope;
 use super::request::parameters;
@@ -38,7 +38,7 @@ use super::upstream::attempt::Attempt;
 use super::upstream::forward::OutgoingRequest;
 use super::upstream::retry::{self, Retry};
 use crate::boxed::{boxed, boxed_future};
-use crate::fleet::LeaseRequest;
+use crate::fleet::{Lease, LeaseRequest};
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::refusal::{Refusal, Shape};
 
@@ -140,6 +140,7 @@ impl Gateway {
         if parts.method == Method::OPTIONS && self.cors.is_enabled() {
             return Ok(PreparedRequest::Answered(self.cors.preflight(&parts.headers)));
         }
+        // Stages 2 and 3, route and authentication.
         let mut admitted = self.admit(parts, source, record, context)?;
         let route = admitted.route;
         // Downloads are told of while the start waits for one.
@@ -314,65 +315,22 @@ impl Gateway {
         mut record: Record,
     ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
         loop {
-            // What a wait needs is in a block of its own, so that the state of the request has room for one wait at a time.
+            // Stage 6, slot and worker.
+            let (request, caller, retry) = (&mut queued.request, &queued.caller, &mut queued.retry);
+            let wait = self.wait_for_worker(request, caller, retry, queued.queue_entry, &mut record);
+            let (ticket, lease) = match wait.await {
+                Ok(tokens) => tokens,
+                Err(refusal) => return Err((refusal, record)),
+            };
+            // Stage 7, forward. What only its begin needs is in a block of its own, so that the state of the request has no
+            // room for it.
             let forwarding = {
-                // Stage 6, slot and worker.
-                let (ticket, mut lease) = {
-                    let model_queue = queued.retry.model_queue();
-                    // Known before a worker is leased, because a lease counts against the quota of a backend.
-                    let unfit = queued.request.unfit_workers(&model_queue.model, queued.retry.adapter());
-                    if let Some((unfit, refusal)) = unfit
-                        && !queued.retry.exclude(unfit)
-                    {
-                        return Err((refusal, record));
-                    }
-                    let (request, caller, retry) = (&queued.request, &queued.caller, &queued.retry);
-                    let ModelQueue { model, queue } = &**retry.model_queue();
-                    let affinity = request.affinity(model, &self.prefix_seed, caller.key_id());
-                    let (avoid, unfit) = (retry.failed_workers(), retry.unfit_workers());
-                    let (class, key) = (request.request_class(), caller.shared_key_id());
-                    let lease_request = LeaseRequest { class, key, affinity: &affinity, avoid, unfit };
-                    let wait = queue.ticket_and_lease(queued.queue_entry, caller.turn(), model, &lease_request);
-                    match retry.within_deadline(wait).await {
-                        Ok(tokens) => tokens,
-                        // A reload has given the model new workers while the request waited.
-                        Err(WaitEnd::Moved(moved)) => match queued.retry.follow(*moved, &queued.caller) {
-                            Ok(next) => {
-                                queued.queue_entry = next;
-                                continue;
-                            }
-                            Err(refusal) => return Err((refusal, record)),
-                        },
-                        Err(WaitEnd::Refused(refusal)) => {
-                            match queued.retry.next_after_refusal(&refusal, &queued.caller) {
-                                Some(next) => {
-                                    record.set_model(queued.retry.model_queue().model.id());
-                                    record.begin_wait();
-                                    queued.queue_entry = next;
-                                    continue;
-                                }
-                                None => return Err((refusal, record)),
-                            }
-                        }
-                    }
-                };
-                record.queued = Some(ticket.waited);
-                if let Err(refusal) = self.check_suspension(&queued.caller) {
-                    lease.record_not_sent();
-                    return Err((refusal, record));
-                }
-                let model = &queued.retry.model_queue().model;
-                if let Err(refusal) = queued.request.write_for(model, &lease).await {
-                    lease.record_not_sent();
-                    return Err((refusal, record));
-                }
-                // Stage 7, forward.
-                let is_last = queued.retry.is_last_attempt();
+                let (request, retry) = (&mut queued.request, &mut queued.retry);
+                let is_last = retry.is_last_attempt();
                 let limits_tokens = queued.caller.meter().is_some_and(Meter::limits_tokens);
-                let adapter = queued.retry.adapter();
-                let adapted = queued.request.adapt_to_worker(model, adapter, &lease, limits_tokens, is_last);
+                let model = &retry.model_queue().model;
+                let adapted = request.adapt_to_worker(model, retry.adapter(), &lease, limits_tokens, is_last);
                 queued.shown_model = adapted.client_model_name;
-                let request = &queued.request;
                 let outgoing = OutgoingRequest {
                     route: request.route,
                     path_at_remote: request.path_at_remote(),
@@ -384,8 +342,8 @@ impl Gateway {
                     lines: queued.lines.clone(),
                     is_call: request.role != RequestRole::Whole,
                 };
-                let attempt = Attempt::begin(queued.caller, ticket, lease, record, &mut queued.retry);
-                self.forwarder.forward(outgoing, adapted.body, attempt, &queued.retry)
+                let attempt = Attempt::begin(queued.caller, ticket, lease, record, retry);
+                self.forwarder.forward(outgoing, adapted.body, attempt, retry)
             };
             let failed = match forwarding.await {
                 // Stage 8: the response streams to the client, and its end closes the record (`response/body.rs`).
@@ -404,6 +362,51 @@ impl Gateway {
                 None => return Err((failed.refusal, record)),
             }
         }
+    }
+
+    /// Waits for a slot and a worker, of the next model where one has none, and writes the request for it.
+    async fn wait_for_worker(
+        &self,
+        request: &mut ProxiedRequest,
+        caller: &Caller,
+        retry: &mut Retry,
+        mut queue_entry: QueueEntry,
+        record: &mut Record,
+    ) -> Result<(Ticket, Lease), Refusal> {
+        let (ticket, mut lease) = loop {
+            // Known before a worker is leased, because a lease counts against the quota of a backend.
+            if let Some((unfit, refusal)) = request.unfit_workers(&retry.model_queue().model, retry.adapter())
+                && !retry.exclude(unfit)
+            {
+                return Err(refusal);
+            }
+            let ModelQueue { model, queue } = &**retry.model_queue();
+            let affinity = request.affinity(model, &self.prefix_seed, caller.key_id());
+            let (avoid, unfit) = (retry.failed_workers(), retry.unfit_workers());
+            let (class, key) = (request.request_class(), caller.shared_key_id());
+            let lease_request = LeaseRequest { class, key, affinity: &affinity, avoid, unfit };
+            let wait = queue.ticket_and_lease(queue_entry, caller.turn(), model, &lease_request);
+            match retry.within_deadline(wait).await {
+                Ok(tokens) => break tokens,
+                // A reload has given the model new workers while the request waited.
+                Err(WaitEnd::Moved(moved)) => queue_entry = retry.follow(*moved, caller)?,
+                Err(WaitEnd::Refused(refusal)) => {
+                    queue_entry = retry.next_after_refusal(&refusal, caller).ok_or(refusal)?;
+                    record.set_model(retry.model_queue().model.id());
+                    record.begin_wait();
+                }
+            }
+        };
+        record.queued = Some(ticket.waited);
+        let is_ready = match self.check_suspension(caller) {
+            Ok(()) => request.write_for(&retry.model_queue().model, &lease).await,
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = is_ready {
+            lease.record_not_sent();
+            return Err(refusal);
+        }
+        Ok((ticket, lease))
     }
 }
 
