@@ -263,9 +263,6 @@ impl Owner {
                     self.mark_ready(endpoint, seen.load, state.has_served());
                     let interval = self.probe_interval();
                     seen.ticks = ticks_every(interval, interval);
-                    // The tasks that this wakes run first: requests wait for the model, and to look at all processes of
-                    // the machine takes long.
-                    tokio::task::yield_now().await;
                     seen.hang = HangDetector::new(ActiveInstant::now(), ThreadTimes::of_group(pid));
                 }
             }
