@@ -165,6 +165,10 @@ check_workflows_licences_and_book() {
   scripts/build-book.sh
 }
 
+# Most tests wait for processes and deadlines, so on a small machine twice as many run at once as it has CPUs.
+cpus=$(nproc 2>/dev/null || sysctl -n hw.ncpu)
+export RUST_TEST_THREADS=$((cpus < 4 ? 2 * cpus : cpus))
+
 stage "prerequisites" prerequisites
 start_fetching
 stage "format, lock files" check_format_and_locks
