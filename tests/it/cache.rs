@@ -64,6 +64,8 @@ fn an_answer_is_given_again_without_a_worker_and_without_tokens() {
     let counted = tokens(&gateway);
     let second = ask(&gateway.client(), CHAT, &chat(false), "hit");
     assert_eq!(first.text(), second.text());
+    let length = first.body.len().to_string();
+    assert_eq!([&first, &second].map(|answer| answer.header("content-length")), [Some(length.as_str()); 2]);
     assert_eq!(second.header("x-llamagate-model"), first.header("x-llamagate-model"));
     assert_eq!((second.header("x-llamagate-worker"), second.header("x-llamagate-attempts")), (None, None));
     assert_ne!(first.header("x-request-id"), second.header("x-request-id"));

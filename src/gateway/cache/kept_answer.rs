@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::fleet::ModelRevision;
 use crate::gateway::response::in_progress::ResponseAborted;
@@ -42,6 +42,17 @@ impl SharedHead {
         *response.headers_mut() = self.headers.clone();
         response
     }
+
+    /// Returns a head that holds no memory but its own: a value may be a piece of a larger block.
+    fn copied(&self) -> Self {
+        let mut headers = HeaderMap::with_capacity(self.headers.len());
+        for (name, value) in &self.headers {
+            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                headers.append(name.clone(), value);
+            }
+        }
+        Self { status: self.status, headers }
+    }
 }
 
 /// An answer that is kept.
@@ -61,10 +72,10 @@ pub(super) struct KeptAnswer {
 }
 
 impl KeptAnswer {
-    /// Keeps an answer, from now on. The pieces are copied: each may hold a buffer that is larger than itself.
+    /// Keeps an answer, from now on. Head and pieces are copied: each may hold a buffer that is larger than itself.
     pub(super) fn new<'a>(
         (model, revision): (&str, ModelRevision),
-        head: Arc<SharedHead>,
+        head: &SharedHead,
         pieces: impl Iterator<Item = &'a Bytes>,
     ) -> Self {
         let (mut bytes, mut ends) = (BytesMut::new(), Vec::new());
@@ -73,7 +84,7 @@ impl KeptAnswer {
             ends.push(bytes.len());
         }
         let bytes = Bytes::copy_from_slice(&bytes);
-        Self::restored((model, revision), head, (bytes, ends.into()), Duration::ZERO)
+        Self::restored((model, revision), Arc::new(head.copied()), (bytes, ends.into()), Duration::ZERO)
     }
 
     /// Keeps an answer on, which was kept for this time before. `ends` says where each piece of its bytes ends.
@@ -155,13 +166,15 @@ impl PieceSource for KeptReader {
 mod tests {
     use std::task::Waker;
 
+    use http::header::{CONTENT_LENGTH, VARY};
+
     use super::*;
 
     #[test]
     fn an_answer_is_read_piece_by_piece_as_it_was_given() {
         let pieces = ["data: 1\n\n", "", "data: [DONE]\n\n"].map(|piece| Bytes::from_static(piece.as_bytes()));
-        let head = Arc::new(SharedHead { status: StatusCode::OK, headers: HeaderMap::new() });
-        let answer = Arc::new(KeptAnswer::new(("m", ModelRevision::default()), head, pieces.iter()));
+        let head = SharedHead { status: StatusCode::OK, headers: HeaderMap::new() };
+        let answer = Arc::new(KeptAnswer::new(("m", ModelRevision::default()), &head, pieces.iter()));
         assert!(answer.size() > OVERHEAD + pieces.concat().len());
         for _ in 0..2 {
             let mut reader = KeptReader::new(Arc::clone(&answer));
@@ -174,5 +187,21 @@ mod tests {
             assert!(reader.is_over());
             assert!(matches!(reader.poll_piece(context), Poll::Ready(None)));
         }
+    }
+
+    /// Regression: a length of a few bytes kept the block that it was cut from, which no bound counts.
+    #[test]
+    fn the_head_of_a_kept_answer_holds_no_memory_but_its_own() {
+        let block = Bytes::from(vec![b'1'; 1024]);
+        let mut headers = HeaderMap::with_capacity(90);
+        headers.append(CONTENT_LENGTH, HeaderValue::from_maybe_shared(block.slice(..2)).unwrap());
+        headers.append(VARY, HeaderValue::from_static("a"));
+        headers.append(VARY, HeaderValue::from_static("b"));
+        let head = SharedHead { status: StatusCode::OK, headers };
+        let kept = KeptAnswer::new(("m", ModelRevision::default()), &head, std::iter::empty()).head;
+        assert_eq!((kept.status, &kept.headers), (head.status, &head.headers));
+        assert_eq!(head.headers[CONTENT_LENGTH].as_bytes().as_ptr(), block.as_ptr());
+        assert_ne!(kept.headers[CONTENT_LENGTH].as_bytes().as_ptr(), block.as_ptr());
+        assert!(kept.headers.capacity() < head.headers.capacity());
     }
 }

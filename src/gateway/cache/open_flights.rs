@@ -56,9 +56,9 @@ impl<F> OpenFlights<F> {
     }
 
     /// Keeps the answer of a flight, if it is small enough.
-    pub(super) fn keep(&self, terms: &FlightTerms, head: &Arc<SharedHead>, pieces: &SharedPieces) {
+    pub(super) fn keep(&self, terms: &FlightTerms, head: &SharedHead, pieces: &SharedPieces) {
         let Some(pieces) = pieces.whole().filter(|_| terms.is_current()) else { return };
-        self.store.put(terms.key, KeptAnswer::new((terms.model.id(), terms.revision), Arc::clone(head), pieces));
+        self.store.put(terms.key, KeptAnswer::new((terms.model.id(), terms.revision), head, pieces));
     }
 
     /// Has no further request join this flight.

@@ -92,7 +92,7 @@ fn keys(numbers: &[u8]) -> Vec<CacheKey> {
 fn answer(number: u8, length: usize) -> Arc<KeptAnswer> {
     let head = SharedHead { status: StatusCode::OK, headers: HeaderMap::new() };
     let pieces = [Bytes::from(vec![number; length])];
-    Arc::new(KeptAnswer::new(("m", ModelRevision::numbered(7)), Arc::new(head), pieces.iter()))
+    Arc::new(KeptAnswer::new(("m", ModelRevision::numbered(7)), &head, pieces.iter()))
 }
 
 #[track_caller]
@@ -125,8 +125,8 @@ proptest! {
             head.append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_bytes(value.trim().as_bytes()).unwrap());
         }
         let pieces: Vec<Bytes> = pieces.into_iter().map(Bytes::from).collect();
-        let head = Arc::new(SharedHead { status: StatusCode::OK, headers: head });
-        let kept = Arc::new(KeptAnswer::new(("m", ModelRevision::numbered(7)), head, pieces.iter()));
+        let head = SharedHead { status: StatusCode::OK, headers: head };
+        let kept = Arc::new(KeptAnswer::new(("m", ModelRevision::numbered(7)), &head, pieces.iter()));
         let (disk, _) = fixture.start();
         disk.put(CacheKey::numbered(1), &kept);
         disk.close();
