@@ -1,6 +1,7 @@
 //! Bounds of the gateway: timeouts, queue lengths and buffer sizes that no user needs to choose.
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -23,6 +24,13 @@ pub const WORKER_HEADERS: usize = 100;
 
 /// Most bytes of the heads of a worker's response, those of informational responses before it included.
 pub const WORKER_HEAD_SIZE: usize = 400 * 1024;
+
+/// How many headers the map of a response has room for if it is kept for the next one, one map for each thread: what
+/// `http::HeaderMap` holds in 16 and in 128 places. A smaller one would have to grow.
+pub const KEPT_HEADERS: RangeInclusive<usize> = 12..=96;
+
+/// Largest buffer of a head for a worker, in bytes, that is kept for the next one, one buffer for each thread.
+pub const KEPT_HEAD_BUFFER: usize = 4 * 1024;
 
 /// Longest wait for the response of a llama-server that has just ended: it may have sent the response before.
 pub const DEAD_WORKER_RESPONSE_WAIT: Duration = Duration::from_millis(500);
@@ -297,6 +305,12 @@ pub const EARLY_HEADS: usize = 2;
 /// The longest request, head and body, that is read at once, into the stack of the thread, in bytes. A longer one is read
 /// by hyper.
 pub const WHOLE_REQUEST: usize = 16 * 1024;
+
+/// The longest such request, in bytes, whose buffer is kept for a later one, and the size of each of these buffers.
+pub const KEPT_REQUEST_SIZE: usize = 1024;
+
+/// Most buffers of such requests that are kept for each thread.
+pub const KEPT_REQUEST_BUFFERS: usize = 64;
 
 /// Most header lines of a request that is read at once. hyper reads one that has more.
 pub const WHOLE_REQUEST_HEADERS: usize = 64;

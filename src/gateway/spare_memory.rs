@@ -5,15 +5,10 @@
 //! of each is enough for a core, however many requests are in flight.
 
 use std::cell::Cell;
-use std::ops::RangeInclusive;
 
 use http::HeaderMap;
 
-/// How many headers a map must have room for to be kept, and may have. A smaller one would have to grow.
-const KEPT_MAP: RangeInclusive<usize> = 12..=96;
-
-/// Most bytes of a buffer that is kept.
-const KEPT_BUFFER: usize = 4 * 1024;
+use super::bounds::{KEPT_HEAD_BUFFER, KEPT_HEADERS};
 
 thread_local! {
     static MAP: Cell<Option<HeaderMap>> = const { Cell::new(None) };
@@ -30,7 +25,7 @@ pub(super) fn header_map(capacity: usize) -> HeaderMap {
 
 /// Keeps the memory of a map whose headers are not needed any more.
 pub(super) fn keep_header_map(mut map: HeaderMap) {
-    if KEPT_MAP.contains(&map.capacity()) {
+    if KEPT_HEADERS.contains(&map.capacity()) {
         map.clear();
         MAP.set(Some(map));
     }
@@ -45,7 +40,7 @@ pub(super) fn buffer(capacity: usize) -> Vec<u8> {
 
 /// Keeps the memory of a buffer whose bytes are not needed any more.
 pub(super) fn keep_buffer(mut buffer: Vec<u8>) {
-    if buffer.capacity() <= KEPT_BUFFER {
+    if buffer.capacity() <= KEPT_HEAD_BUFFER {
         buffer.clear();
         BUFFER.set(buffer);
     }
@@ -73,7 +68,7 @@ mod tests {
 
         keep_header_map(map);
         assert!(header_map(room + 1).capacity() > room);
-        keep_header_map(HeaderMap::with_capacity(KEPT_MAP.end() + 1));
+        keep_header_map(HeaderMap::with_capacity(KEPT_HEADERS.end() + 1));
         assert!(MAP.take().is_none());
     }
 
@@ -85,7 +80,7 @@ mod tests {
         keep_buffer(first);
         let second = buffer(100);
         assert!(second.is_empty() && second.as_ptr() == place);
-        keep_buffer(Vec::with_capacity(KEPT_BUFFER + 1));
+        keep_buffer(Vec::with_capacity(KEPT_HEAD_BUFFER + 1));
         assert_eq!(BUFFER.take().capacity(), 0);
     }
 }

@@ -8,11 +8,7 @@ use std::cell::RefCell;
 
 use bytes::{Bytes, BytesMut};
 
-/// The longest request that gets a kept buffer, in bytes, and the size of each.
-const KEPT_SIZE: usize = 1024;
-
-/// Most buffers that a thread keeps.
-const MOST_KEPT: usize = 64;
+use crate::gateway::bounds::{KEPT_REQUEST_BUFFERS, KEPT_REQUEST_SIZE};
 
 thread_local! {
     static KEPT: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
@@ -25,10 +21,10 @@ pub(super) struct RequestBuffer(BytesMut);
 impl RequestBuffer {
     /// Returns a copy of a request, which lives in this buffer if it is short.
     pub(super) fn copy(&mut self, request: &[u8]) -> Bytes {
-        if request.len() > KEPT_SIZE {
+        if request.len() > KEPT_REQUEST_SIZE {
             return Bytes::copy_from_slice(request);
         }
-        self.0 = KEPT.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(KEPT_SIZE));
+        self.0 = KEPT.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(KEPT_REQUEST_SIZE));
         self.0.extend_from_slice(request);
         self.0.split().freeze()
     }
@@ -36,9 +32,9 @@ impl RequestBuffer {
     /// Gives the buffer back once the request has been answered, unless a piece of it is still in use.
     pub(super) fn give_back(&mut self) {
         let mut buffer = std::mem::take(&mut self.0);
-        if buffer.try_reclaim(KEPT_SIZE) {
+        if buffer.try_reclaim(KEPT_REQUEST_SIZE) {
             KEPT.with_borrow_mut(|kept| {
-                if kept.len() < MOST_KEPT {
+                if kept.len() < KEPT_REQUEST_BUFFERS {
                     kept.push(buffer);
                 }
             });
@@ -63,21 +59,21 @@ mod tests {
         let place = second.as_ptr();
         drop(second);
         buffer.give_back();
-        let third = buffer.copy(&[b'x'; KEPT_SIZE]);
-        assert_eq!((third.as_ptr(), &third[..]), (place, &[b'x'; KEPT_SIZE][..]));
+        let third = buffer.copy(&[b'x'; KEPT_REQUEST_SIZE]);
+        assert_eq!((third.as_ptr(), &third[..]), (place, &[b'x'; KEPT_REQUEST_SIZE][..]));
     }
 
     #[test]
     fn a_thread_keeps_no_more_than_the_most_of_them_and_no_long_one() {
-        let mut buffers: Vec<RequestBuffer> = (0..2 * MOST_KEPT).map(|_| RequestBuffer::default()).collect();
+        let mut buffers: Vec<RequestBuffer> = (0..2 * KEPT_REQUEST_BUFFERS).map(|_| RequestBuffer::default()).collect();
         let copies: Vec<Bytes> = buffers.iter_mut().map(|buffer| buffer.copy(b"x")).collect();
         drop(copies);
         buffers.iter_mut().for_each(RequestBuffer::give_back);
-        assert_eq!(KEPT.with_borrow(Vec::len), MOST_KEPT);
-        let long = vec![b'x'; KEPT_SIZE + 1];
+        assert_eq!(KEPT.with_borrow(Vec::len), KEPT_REQUEST_BUFFERS);
+        let long = vec![b'x'; KEPT_REQUEST_SIZE + 1];
         let mut buffer = RequestBuffer::default();
         assert_eq!(buffer.copy(&long), long);
         buffer.give_back();
-        assert_eq!(KEPT.with_borrow(Vec::len), MOST_KEPT);
+        assert_eq!(KEPT.with_borrow(Vec::len), KEPT_REQUEST_BUFFERS);
     }
 }
