@@ -29,8 +29,9 @@ pub const WORKER_HEAD_SIZE: usize = 400 * 1024;
 /// `http::HeaderMap` holds in 16 and in 128 places. A smaller one would have to grow.
 pub const KEPT_HEADERS: RangeInclusive<usize> = 12..=96;
 
-/// Largest buffer of a head for a worker, in bytes, that is kept for the next one, one buffer for each thread.
-pub const KEPT_HEAD_BUFFER: usize = 4 * 1024;
+/// Largest buffer of a head and of the short pieces of a body after it, in bytes, that is kept for the next head, one for
+/// each thread.
+pub const KEPT_HEAD_BUFFER: usize = 16 * 1024;
 
 /// Longest wait for the response of a llama-server that has just ended: it may have sent the response before.
 pub const DEAD_WORKER_RESPONSE_WAIT: Duration = Duration::from_millis(500);

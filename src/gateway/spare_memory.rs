@@ -1,8 +1,8 @@
 //! Memory that one request has used and the next one of the same core uses again: the map of a response's headers, and the
-//! bytes of a head for a worker.
+//! bytes of a head, for a worker or for a client.
 //!
-//! Each is in use within one turn of a task only, from a worker's head to the client's or until a head is written. So one
-//! of each is enough for a core, however many requests are in flight.
+//! Each is nearly always in use within one turn of a task only, from a worker's head to the client's or until a head is
+//! written. So one of each is enough for most requests of a core; another one is allocated and dropped.
 
 use std::cell::Cell;
 

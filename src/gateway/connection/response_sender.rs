@@ -1,6 +1,6 @@
 //! Sends a response over HTTP/1.1: its head, and its body with a length or in chunks.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -22,11 +22,6 @@ use crate::pause_clock;
 
 /// Bytes of a head, with a short body, that need no second allocation.
 const USUAL_RESPONSE: usize = 1024;
-
-thread_local! {
-    /// The buffer of the last response that was sent. Most are sent at once, so a thread mostly needs no other.
-    static SPARE_BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
 
 /// How the rest of a body is framed (RFC 9112, section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +54,7 @@ where
     /// Begins with the head. `is_last` says that the connection ends after the response, which the response may say too.
     pub(super) fn new(response: Response<B>, is_last: bool) -> Self {
         let (head, body) = response.into_parts();
-        let mut buffer = SPARE_BUFFER.take();
-        buffer.reserve(USUAL_RESPONSE);
+        let mut buffer = spare_memory::buffer(USUAL_RESPONSE);
         add_status(&mut buffer, head.status);
         let has_body = !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let is_empty = body.is_end_stream();
@@ -127,7 +121,7 @@ where
                 if self.body.is_some() {
                     return Poll::Pending;
                 }
-                self.give_buffer_back();
+                spare_memory::keep_buffer(std::mem::take(&mut self.buffer));
                 return Poll::Ready(Ok(()));
             }
         }
@@ -216,13 +210,6 @@ where
             let of_piece = written.min(self.piece.len());
             self.piece.advance(of_piece);
             self.after_piece = self.after_piece.get(written - of_piece..).unwrap_or_default();
-        }
-    }
-
-    /// Leaves the buffer, which is empty then, to the next response of this thread, unless it has grown large.
-    fn give_buffer_back(&mut self) {
-        if self.buffer.capacity() <= GATHERED_RESPONSE {
-            SPARE_BUFFER.set(std::mem::take(&mut self.buffer));
         }
     }
 }

@@ -98,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireStream<S> {
         // ended.
         if this.is_responding && this.requests.ended() == this.passed_heads {
             this.is_responding = false;
-            this.request_buffer.give_back();
+            this.request_buffer.keep();
             let WireLimits { header_timeout, idle_timeout, .. } = this.limits;
             this.read_timer.start(if this.has_begun_head() { header_timeout } else { idle_timeout });
             // hyper's last read is pending on the socket, which may never become readable again: the next head may have

@@ -29,8 +29,8 @@ impl RequestBuffer {
         self.0.split().freeze()
     }
 
-    /// Gives the buffer back once the request has been answered, unless a piece of it is still in use.
-    pub(super) fn give_back(&mut self) {
+    /// Keeps the buffer for a later request once this one has been answered, unless a piece of it is still in use.
+    pub(super) fn keep(&mut self) {
         let mut buffer = std::mem::take(&mut self.0);
         if buffer.try_reclaim(KEPT_REQUEST_SIZE) {
             KEPT.with_borrow_mut(|kept| {
@@ -52,13 +52,13 @@ mod tests {
         let first = buffer.copy(b"a request");
         let (place, piece) = (first.as_ptr(), first.slice(2..));
         drop(first);
-        buffer.give_back();
+        buffer.keep();
         let second = buffer.copy(b"another one");
         assert_eq!((&piece[..], &second[..]), (&b"request"[..], &b"another one"[..]));
         assert_ne!(second.as_ptr(), place, "a piece of the first one is still in use");
         let place = second.as_ptr();
         drop(second);
-        buffer.give_back();
+        buffer.keep();
         let third = buffer.copy(&[b'x'; KEPT_REQUEST_SIZE]);
         assert_eq!((third.as_ptr(), &third[..]), (place, &[b'x'; KEPT_REQUEST_SIZE][..]));
     }
@@ -68,12 +68,12 @@ mod tests {
         let mut buffers: Vec<RequestBuffer> = (0..2 * KEPT_REQUEST_BUFFERS).map(|_| RequestBuffer::default()).collect();
         let copies: Vec<Bytes> = buffers.iter_mut().map(|buffer| buffer.copy(b"x")).collect();
         drop(copies);
-        buffers.iter_mut().for_each(RequestBuffer::give_back);
+        buffers.iter_mut().for_each(RequestBuffer::keep);
         assert_eq!(KEPT.with_borrow(Vec::len), KEPT_REQUEST_BUFFERS);
         let long = vec![b'x'; KEPT_REQUEST_SIZE + 1];
         let mut buffer = RequestBuffer::default();
         assert_eq!(buffer.copy(&long), long);
-        buffer.give_back();
+        buffer.keep();
         assert_eq!(KEPT.with_borrow(Vec::len), KEPT_REQUEST_BUFFERS);
     }
 }
