@@ -25,6 +25,9 @@ pub const WORKER_HEADERS: usize = 100;
 /// Most bytes of the heads of a worker's response, those of informational responses before it included.
 pub const WORKER_HEAD_SIZE: usize = 400 * 1024;
 
+/// Longest head of a worker's response that is remembered, in bytes: llama-server's are shorter.
+pub const KNOWN_HEAD_SIZE: usize = 1024;
+
 /// How many headers the map of a response has room for if it is kept for the next one, one map for each thread: what
 /// `http::HeaderMap` holds in 16 and in 128 places. A smaller one would have to grow.
 pub const KEPT_HEADERS: RangeInclusive<usize> = 12..=96;

@@ -14,6 +14,7 @@ use memchr::memmem;
 use super::body_reader::BodyReader;
 use super::response_head::{self, ADDED_HEADERS, ResponseHead, usual_value};
 use crate::dial::NotHttp;
+use crate::gateway::bounds::KNOWN_HEAD_SIZE;
 use crate::gateway::connection::head::parse_content_length;
 use crate::gateway::spare_memory;
 
@@ -50,12 +51,12 @@ pub(super) fn read(bytes: &Bytes, method: &Method) -> Result<Option<ResponseHead
 }
 
 impl KnownHead {
-    /// Takes a head with these bytes, if others may differ from it in the length only.
+    /// Takes a head with these bytes, if it is short and others may differ from it in the length only.
     fn of(bytes: &[u8], head: &ResponseHead) -> Option<Self> {
         let ResponseHead { response, body, keeps_open, .. } = head;
         let is_usual = response.status() == StatusCode::OK && response.version() == Version::HTTP_11 && *keeps_open;
-        let headers = response.headers();
-        if !is_usual || headers.len() != 1 || !matches!(body, BodyReader::Length(1..)) {
+        let (headers, is_short) = (response.headers(), bytes.len() <= KNOWN_HEAD_SIZE);
+        if !is_short || !is_usual || headers.len() != 1 || !matches!(body, BodyReader::Length(1..)) {
             return None;
         }
         let content_type = usual_value(headers.get(CONTENT_TYPE)?.as_bytes())?;
@@ -122,6 +123,14 @@ mod tests {
         for lines in ["Content-Length: 7\r\nContent-Length: 7", "X: 1\r\nContent-Length: 7", "Content-Length:7"] {
             assert!(known_after(lines).is_none(), "{lines:?}");
         }
+    }
+
+    #[test]
+    fn a_long_head_is_not_remembered() {
+        let known_with = |more: usize| known_after(&format!("Server: {}\r\nContent-Length: 7", "x".repeat(more)));
+        let room = KNOWN_HEAD_SIZE - HEAD.len() - "Server: \r\nContent-Length: 7\r\n\r\n".len();
+        assert!(known_with(room).is_some());
+        assert!(known_with(room + 1).is_none());
     }
 
     proptest! {
