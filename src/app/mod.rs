@@ -217,8 +217,8 @@ fn start_models(
     let finding =
         Arc::clone(&reconciler).find_memory_budget(settings.routing.memory_budget, learned_file, stop_rest.clone());
     tasks.spawn(finding);
-    // The first check of the models waits for it. On a core, which has no request yet: llama-server then prints it while
-    // this thread opens the ports.
+    // The first check of the models needs llama-server's help. It is read on a core, which has no request yet: llama-server
+    // prints it while this thread opens the ports.
     let (reading, config, stop) = (Arc::clone(&reconciler), resolved.config.clone(), stop_rest.clone());
     let reading = async move { stop.run_until_cancelled(reading.llama_help(&config)).await };
     tasks.spawn_on(reading, context.cores.cores().least_busy().runtime());
