@@ -9,7 +9,7 @@
 //! - `attribute.rs`: the table of attributes
 //! - `bounds.rs`: longest line, longest id, largest file
 //! - `changes/`: members of a key by their names, and their new values
-//! - `digest_memo.rs`: the digests of secrets that were valid before
+//! - `digest_memo.rs`: the digests of secrets that were presented before
 //! - `edit.rs`: keyctl's edits, as functions on a parsed file
 //! - `error.rs`: errors of the file and of single lines
 //! - `expiry.rs`: dates and time spans until which a key is valid
