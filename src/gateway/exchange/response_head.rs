@@ -4,14 +4,14 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Response, StatusCode, Version};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Response, StatusCode, Version};
 use httparse::{ParserConfig, Status};
 
 use super::body_reader::BodyReader;
 use crate::dial::NotHttp;
 use crate::gateway::bounds::WORKER_HEADERS;
-use crate::gateway::connection::head::parse_content_length;
+use crate::gateway::connection::head::{header_name, parse_content_length};
 use crate::gateway::headers::{is_kept_from_client, is_own_option};
 use crate::gateway::spare_memory;
 
@@ -88,7 +88,7 @@ fn headers_for_client(lines: HeaderLines<'_>, bytes: &Bytes, leaves_out_length: 
             Some(value) => value,
             None => HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).map_err(|_| NotHttp)?,
         };
-        headers.append(name_of(line.name)?, value);
+        headers.append(header_name(line.name.as_bytes()).ok_or(NotHttp)?, value);
     }
     for option in lines.items("connection").filter(|option| !is_own_option(option)) {
         if let Ok(name) = HeaderName::from_bytes(option) {
@@ -96,16 +96,6 @@ fn headers_for_client(lines: HeaderLines<'_>, bytes: &Bytes, leaves_out_length: 
         }
     }
     Ok(headers)
-}
-
-/// Returns the name of a header. Those of nearly all responses are known as llama-server writes them: to read a name costs
-/// ten times as much as to compare it.
-fn name_of(name: &str) -> Result<HeaderName, NotHttp> {
-    match name {
-        "Content-Type" => Ok(CONTENT_TYPE),
-        "Content-Length" => Ok(CONTENT_LENGTH),
-        _ => HeaderName::from_bytes(name.as_bytes()).map_err(|_| NotHttp),
-    }
 }
 
 /// Returns the value of a header if it is one of the types that llama-server sends. Any other shares the bytes of the head,
@@ -199,6 +189,7 @@ fn keeps_open(lines: HeaderLines<'_>, version: Version) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::header::CONTENT_LENGTH;
     use proptest::prelude::*;
 
     use super::*;

@@ -5,7 +5,7 @@
 //! with LF alone is refused, and so is a `Content-Length` that is a list, even if all its values are equal.
 //!
 //! - `limits.rs`: size limits of a head
-//! - `lines.rs`: how a header line is written, what its value may hold, and how the length of a body is read
+//! - `lines.rs`: how a header line is written, what its value may hold, and how a name and the length of a body are read
 //! - `request.rs`: a head that has passed, as a request
 
 mod limits;
@@ -18,7 +18,7 @@ use crate::refusal::Refusal;
 
 pub use limits::HeadLimits;
 use lines::is_field_value;
-pub(in crate::gateway) use lines::{add_line, parse_content_length};
+pub(in crate::gateway) use lines::{add_line, header_name, parse_content_length};
 
 /// How the body after a head is framed (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
