@@ -38,7 +38,8 @@ impl ContentKind {
         content_type.map_or(Self::Other, |(_, value)| Self::of_value(value.as_bytes()))
     }
 
-    fn of_value(content_type: &[u8]) -> Self {
+    /// Reads the kind from the value of `Content-Type`, whether the response is packed or not.
+    pub(super) fn of_value(content_type: &[u8]) -> Self {
         let content_type = content_type.trim_ascii_start();
         let is = |kind: &str| {
             // Nearly all servers write it like this, and to ignore the case takes ten times as long.

@@ -12,6 +12,7 @@ use super::body_reader::BodyReader;
 use crate::dial::NotHttp;
 use crate::gateway::bounds::WORKER_HEADERS;
 use crate::gateway::connection::head::{header_name, parse_content_length};
+use crate::gateway::content_kind::ContentKind;
 use crate::gateway::headers::{is_kept_from_client, is_own_option};
 use crate::gateway::spare_memory;
 
@@ -72,7 +73,8 @@ fn read_one(bytes: &Bytes, from: usize, method: &Method) -> Result<Option<Respon
     let may_stay = body != BodyReader::UntilClose && !has_both;
     let keeps_open = may_stay && keeps_open(lines, response.version());
     // The body of JSON tells its length where that is asked for. That of a stream is given up: events may be added to it.
-    let is_json = lines.values("content-type").next().is_some_and(is_json);
+    let content_type = lines.values("content-type").next();
+    let is_json = content_type.is_some_and(|kind| ContentKind::of_value(kind) == ContentKind::Json);
     let is_told_by_body = is_json && matches!(body, BodyReader::Length(1..));
     *response.headers_mut() = headers_for_client(lines, bytes, has_both || is_told_by_body)?;
     Ok(Some(ResponseHead { response, body, keeps_open, length }))
@@ -110,11 +112,6 @@ pub(super) fn usual_value(value: &[u8]) -> Option<HeaderValue> {
         b"text/event-stream" => Some(const { HeaderValue::from_static("text/event-stream") }),
         _ => None,
     }
-}
-
-/// Whether a type of content is JSON, as nearly all servers write it.
-fn is_json(content_type: &[u8]) -> bool {
-    content_type.starts_with(b"application/json")
 }
 
 /// The header lines of a head, whose names may have capital letters.
@@ -276,6 +273,7 @@ mod tests {
         };
         assert!(!has_length(Method::POST, "application/json; charset=utf-8", 5));
         assert!(!has_length(Method::POST, "application/json;charset=x", 5));
+        assert!(!has_length(Method::POST, "Application/JSON", 5));
         assert!(has_length(Method::HEAD, "application/json", 5) && has_length(Method::POST, "application/json", 0));
         assert!(has_length(Method::POST, "text/event-stream", 5) && has_length(Method::POST, "text/plain", 5));
     }
