@@ -209,8 +209,8 @@ pub(super) fn is_websocket_handshake(parts: &Parts) -> bool {
         && has_token("connection", "upgrade")
 }
 
-/// Whether a request has this header, which few have. Its names are compared with it: to look it up would hash it, byte by
-/// byte, which costs more.
+/// Whether a request has this header, whose name is of no standard and which few have. Names are compared: to look up such a
+/// name would hash all its bytes.
 pub(super) fn has_rare_header(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.keys().any(|found| found == name)
 }

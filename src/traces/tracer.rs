@@ -31,8 +31,10 @@ impl Tracer {
 
     /// Begins the trace of a request with these headers; `None` if it belongs to none.
     pub fn begin(&self, headers: &HeaderMap) -> Option<Box<RequestTrace>> {
+        // Made once. Few callers tell a trace, and to look its name up would hash it, which costs more than to compare it.
+        let name = TRACEPARENT;
         match &self.0 {
-            None if !has_parent(headers) => None,
+            None if !headers.keys().any(|found| *found == name) => None,
             None => {
                 let parent = parent_of(headers);
                 parent.is_valid().then(|| Box::new(RequestTrace::of_caller(parent)))
@@ -47,12 +49,6 @@ impl Tracer {
             recording.queue.add(spans(trace, request));
         }
     }
-}
-
-/// Whether a caller has told a trace. Few do, and to look the name up would hash it, which costs more than to compare it.
-fn has_parent(headers: &HeaderMap) -> bool {
-    let name = TRACEPARENT;
-    headers.keys().any(|found| *found == name)
 }
 
 impl Recording {
