@@ -155,7 +155,7 @@ impl Gateway {
         // Stage 4, body: what can be refused without it is refused before it is read, at no cost to either side.
         self.check_before_body(route, required_kind, source, &mut admitted.caller, record)?;
         let body = {
-            let codings = body::take_content_codings(&mut admitted.parts.headers)?;
+            let codings = body::take_request_codings(&mut admitted.parts.headers)?;
             body::read_body(context.body.take(), route, &codings, &self.body_limits).await?
         };
         record.bytes_in = body.length();

@@ -305,8 +305,8 @@ pub(crate) fn content_codings(headers: &HeaderMap) -> Result<ContentCodings, Ref
 ///
 /// # Errors
 /// As [`content_codings`].
-pub(crate) fn take_content_codings(headers: &mut HeaderMap) -> Result<ContentCodings, Refusal> {
-    // Few bodies are packed, and to find nothing is cheapest here.
+pub(crate) fn take_request_codings(headers: &mut HeaderMap) -> Result<ContentCodings, Refusal> {
+    // Few bodies are packed. The name is a standard one, so one look-up costs less than a list and a removal.
     if !headers.contains_key(CONTENT_ENCODING) {
         return Ok(ContentCodings::default());
     }
