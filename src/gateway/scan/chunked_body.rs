@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use crate::gateway::bounds::{CHUNK_LINE_SIZE, TRAILERS_SIZE};
 
-/// Most digits of a size that is read at once. More may be too large a number.
+/// Most digits of a size that is read at once: a number of so few digits cannot overflow.
 const USUAL_DIGITS: usize = 8;
 
 /// A resumable scanner of one chunked body.
@@ -82,7 +82,7 @@ impl ChunkedBody {
                 }
                 return Ok(Some(begin..*at));
             }
-            match self.usual_line(&bytes[*at..]) {
+            match self.read_usual_line(&bytes[*at..]) {
                 Some(length) => *at += length,
                 None => {
                     self.state = self.step(bytes[*at])?;
@@ -96,25 +96,16 @@ impl ChunkedBody {
     /// Reads at once what nearly all writers put between the data of two chunks: the end of a line, and a size without an
     /// extension. Returns its length; `None`, with nothing read, if it is not there as a whole. A byte at a time it takes
     /// three times as long, and a stream has it in each frame.
-    fn usual_line(&mut self, bytes: &[u8]) -> Option<usize> {
+    fn read_usual_line(&mut self, bytes: &[u8]) -> Option<usize> {
         match (self.state, bytes) {
             (ChunkState::DataCr, [b'\r', b'\n', ..]) => {
                 self.state = ChunkState::Start;
                 Some(b"\r\n".len())
             }
             (ChunkState::Start, _) => {
-                let mut size = 0;
-                for (at, byte) in bytes.iter().enumerate().take(USUAL_DIGITS + 1) {
-                    match char::from(*byte).to_digit(16) {
-                        Some(digit) => size = size * 16 + u64::from(digit),
-                        None if at > 0 && bytes[at..].starts_with(b"\r\n") => {
-                            self.begin_chunk(size);
-                            return Some(at + b"\r\n".len());
-                        }
-                        None => return None,
-                    }
-                }
-                None
+                let (size, length) = usual_size(bytes)?;
+                self.begin_chunk(size);
+                Some(length)
             }
             _ => None,
         }
@@ -174,6 +165,19 @@ impl ChunkedBody {
         self.line_length += 1;
         if self.line_length > limit { Err(MalformedChunk) } else { Ok(next) }
     }
+}
+
+/// Returns the size in a whole line without an extension, and the length of the line in bytes.
+fn usual_size(bytes: &[u8]) -> Option<(u64, usize)> {
+    let mut size = 0;
+    for (at, byte) in bytes.iter().enumerate().take(USUAL_DIGITS + 1) {
+        let Some(digit) = char::from(*byte).to_digit(16) else {
+            let is_line = at > 0 && bytes[at..].starts_with(b"\r\n");
+            return is_line.then_some((size, at + b"\r\n".len()));
+        };
+        size = size * 16 + u64::from(digit);
+    }
+    None
 }
 
 /// Whether a byte may occur in an extension or a trailer. CR and LF may not.
