@@ -26,7 +26,7 @@ use crate::content_coding::{ACCEPTED_CODINGS, ContentCodings, UnpackError, Unpac
 use crate::fleet::Fingerprint;
 use crate::gateway::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN, SCANNED_AT_ONCE, SMALL_PIECE, UNPACKED_AT_ONCE};
 use crate::gateway::connection::discard::InboundBody;
-use crate::gateway::connection::head::HeadLimits;
+use crate::gateway::connection::head::{HeadLimits, parse_content_length};
 use crate::gateway::routes::route::Route;
 use crate::pause_clock::LazyTimer;
 use crate::refusal::Refusal;
@@ -285,7 +285,7 @@ pub(crate) fn check_head(parts: &Parts, limits: &HeadLimits) -> Result<(), Refus
 /// # Errors
 /// [`Refusal::PayloadTooLarge`].
 pub(crate) fn check_content_length(headers: &HeaderMap, limits: &BodyLimits) -> Result<(), Refusal> {
-    let content_length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let content_length = headers.get(CONTENT_LENGTH).and_then(|value| parse_content_length(value.as_bytes()));
     if content_length.is_some_and(|length| length > limits.max_size as u64) {
         return Err(Refusal::PayloadTooLarge(limits.max_size));
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::body::RequestBody;
 use crate::gateway::bounds::NUMBER_LENGTH;
+use crate::gateway::connection::head::parse_digits;
 
 /// Names that most requests have, the most usual ones first. They are not copied, nor checked for being text.
 const USUAL_NAMES: [&str; 13] = [
@@ -91,8 +92,8 @@ pub(super) fn number_in(body: &RequestBody, range: &Range<usize>) -> Option<f64>
 /// Returns a number that is written with a few digits and nothing else, as most are: a parser of any number costs more.
 fn short_number(text: &[u8]) -> Option<f64> {
     let is_short = matches!(text, [b'0'..=b'9'] | [b'1'..=b'9', ..]) && text.len() <= SHORT_NUMBER;
-    let add = |number: u32, digit: &u8| digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0'));
-    is_short.then(|| text.iter().try_fold(0, add))?.map(f64::from)
+    let number = if is_short { parse_digits(text)? } else { return None };
+    u32::try_from(number).ok().map(f64::from)
 }
 
 /// Returns the bytes in this range of a body. They are copied only if they are not in its first piece, which nearly always

@@ -38,12 +38,17 @@ fn is_field_byte(byte: &u8) -> bool {
 
 /// Parses a `Content-Length`: digits only, with no sign and no list (RFC 9110, section 8.6).
 pub(in crate::gateway) fn parse_content_length(digits: &[u8]) -> Option<u64> {
+    // hyper uses the two largest numbers for bodies of unknown length.
+    parse_digits(digits).filter(|&length| length <= u64::MAX - 2)
+}
+
+/// Parses a number that is written in digits only. `None` if there are none, or it is too large.
+pub(in crate::gateway) fn parse_digits(digits: &[u8]) -> Option<u64> {
     let add = |sum: u64, digit: &u8| match digit {
         b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
         _ => None,
     };
-    // hyper uses the two largest numbers for bodies of unknown length.
-    if digits.is_empty() { None } else { digits.iter().try_fold(0, add).filter(|&sum| sum <= u64::MAX - 2) }
+    if digits.is_empty() { None } else { digits.iter().try_fold(0, add) }
 }
 
 /// Parses the name of a header. Those that nearly every client or worker sends, as it writes them, are only compared, which
@@ -65,6 +70,17 @@ pub(in crate::gateway) fn header_name(name: &[u8]) -> Option<HeaderName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_length_is_written_in_digits_only() {
+        for (text, length) in [("5", 5), ("005", 5), ("18446744073709551613", u64::MAX - 2)] {
+            assert_eq!(parse_content_length(text.as_bytes()), Some(length), "{text}");
+        }
+        for text in ["", "+5", "-5", " 5", "5 ", "5a", "5,5", "18446744073709551614", "18446744073709551616"] {
+            assert_eq!(parse_content_length(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(parse_digits(b"18446744073709551615"), Some(u64::MAX));
+    }
 
     #[test]
     fn a_name_that_is_only_compared_is_the_one_that_is_parsed() {

@@ -18,7 +18,7 @@ use crate::refusal::Refusal;
 
 pub use limits::HeadLimits;
 use lines::is_field_value;
-pub(in crate::gateway) use lines::{add_line, header_name, parse_content_length};
+pub(in crate::gateway) use lines::{add_line, header_name, parse_content_length, parse_digits};
 
 /// How the body after a head is framed (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
