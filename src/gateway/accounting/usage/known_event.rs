@@ -47,9 +47,9 @@ impl KnownEvent {
     }
 
     /// Returns what these data say, if they are those of the known event but for the value of one string, which is empty in
-    /// neither.
+    /// neither. Notes where the text stands, for the next ones.
     pub(super) fn markers_of(&mut self, data: &[u8]) -> Option<EventMarkers> {
-        if self.has_other_text(data) || self.data == data {
+        if self.is_known_but_for_text(data) || self.data == data {
             return Some(self.markers);
         }
         let before = common_prefix(&self.data, data);
@@ -71,7 +71,7 @@ impl KnownEvent {
 
     /// Returns whether these data differ from the known event at most in its text, which is a plain one. Nearly all events
     /// are done with it, in a third of the time.
-    fn has_other_text(&self, data: &[u8]) -> bool {
+    fn is_known_but_for_text(&self, data: &[u8]) -> bool {
         let Some(AroundText { before, after }) = self.around_text else { return false };
         let Some(end) = data.len().checked_sub(after).filter(|end| *end > before) else { return false };
         data[..before] == self.data[..before]
