@@ -54,8 +54,6 @@ where
     /// Begins with the head. `is_last` says that the connection ends after the response, which the response may say too.
     pub(super) fn new(response: Response<B>, is_last: bool) -> Self {
         let (head, body) = response.into_parts();
-        let mut buffer = spare_memory::buffer(USUAL_RESPONSE);
-        add_status(&mut buffer, head.status);
         let has_body = !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let is_empty = body.is_end_stream();
         // Compared and not looked up: to hash a name costs more than to pass the few names before it.
@@ -67,6 +65,12 @@ where
             Some(length) => SentFraming::Length(length),
             None => SentFraming::Chunked,
         };
+        let mut buffer = match framing {
+            SentFraming::Length(_) => spare_memory::buffer(USUAL_RESPONSE),
+            // A stream keeps its buffer for as long as it is open, and a spare one may be large.
+            SentFraming::Chunked => Vec::with_capacity(USUAL_RESPONSE),
+        };
+        add_status(&mut buffer, head.status);
         let (mut has_date, mut is_last) = (false, is_last);
         for (name, value) in &head.headers {
             if *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING {
