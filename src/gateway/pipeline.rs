@@ -20,8 +20,7 @@ use super::connection::discard::InboundBody;
 use super::connection::handshake::ClientCertificate;
 use super::headers;
 use super::prepared_request::{Admitted, PreparedRequest, Queued, ReadRequest, ReceivedRequest, Translated};
-use super::queue::ModelQueue;
-use super::queue::ticket::{QueueEntry, Ticket, WaitEnd};
+use super::queue::ticket::QueueEntry;
 use super::request::body;
 use super::request::envelope::Envelope;
 use super::request::parameters;
@@ -31,16 +30,15 @@ use super::response::heartbeat;
 use super::response::shared::SharedAnswer;
 use super::response_context::ResponseContext;
 use super::routes::route::RouteTarget;
-use super::service::{Gateway, id_in_path};
+use super::service::Gateway;
 use super::stages::own_answers::OwnRequest;
 use super::translation::{self, DialectRequest};
 use super::upstream::attempt::Attempt;
 use super::upstream::forward::OutgoingRequest;
 use super::upstream::retry::{self, Retry};
 use crate::boxed::{boxed, boxed_future};
-use crate::fleet::{Lease, LeaseRequest};
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
-use crate::refusal::{Refusal, Shape};
+use crate::refusal::Refusal;
 
 impl Gateway {
     /// Answers one request on the gateway port, which arrived on a connection of this peer.
@@ -192,34 +190,6 @@ impl Gateway {
         self.send_on(read, translation, record, context)
     }
 
-    /// Finds the route of a request, and authenticates its caller.
-    fn admit(
-        &self,
-        mut parts: Box<Parts>,
-        source: RequestSource,
-        record: &mut Record,
-        context: &mut ResponseContext,
-    ) -> Result<Admitted, Refusal> {
-        // Stage 2, route.
-        let (route, deployment) = self.find_route(&mut parts)?;
-        record.route = Some(route.path);
-        if route.shape != Shape::OpenAi {
-            context.shape = route.shape;
-        }
-        record.counted = matches!(route.target, RouteTarget::Models(_) | RouteTarget::Worker(_));
-        record.is_for_worker = matches!(route.target, RouteTarget::Worker(_));
-        // Stage 3, authentication: before a byte of the body is read.
-        let caller = self.authenticator.authenticate(&parts, route, source, record.arrived())?;
-        record.set_key(caller.key_id());
-        record.meter = caller.meter().cloned();
-        context.meter = record.meter.clone();
-        caller.check_scope(route)?;
-        if route.is_admin_act() {
-            record.begin_act(route, id_in_path(route, &parts));
-        }
-        Ok(Admitted { route, deployment, parts, caller })
-    }
-
     /// Enters the queue of the model that a request means, or leaves it to calls if it was read from a dialect.
     fn send_on(
         &self,
@@ -362,51 +332,6 @@ impl Gateway {
                 None => return Err((failed.refusal, record)),
             }
         }
-    }
-
-    /// Waits for a slot and a worker, of the next model where one has none, and writes the request for it.
-    async fn wait_for_worker(
-        &self,
-        request: &mut ProxiedRequest,
-        caller: &Caller,
-        retry: &mut Retry,
-        mut queue_entry: QueueEntry,
-        record: &mut Record,
-    ) -> Result<(Ticket, Lease), Refusal> {
-        let (ticket, mut lease) = loop {
-            // Known before a worker is leased, because a lease counts against the quota of a backend.
-            if let Some((unfit, refusal)) = request.unfit_workers(&retry.model_queue().model, retry.adapter())
-                && !retry.exclude(unfit)
-            {
-                return Err(refusal);
-            }
-            let ModelQueue { model, queue } = &**retry.model_queue();
-            let affinity = request.affinity(model, &self.prefix_seed, caller.key_id());
-            let (avoid, unfit) = (retry.failed_workers(), retry.unfit_workers());
-            let (class, key) = (request.request_class(), caller.shared_key_id());
-            let lease_request = LeaseRequest { class, key, affinity: &affinity, avoid, unfit };
-            let wait = queue.ticket_and_lease(queue_entry, caller.turn(), model, &lease_request);
-            match retry.within_deadline(wait).await {
-                Ok(tokens) => break tokens,
-                // A reload has given the model new workers while the request waited.
-                Err(WaitEnd::Moved(moved)) => queue_entry = retry.follow(*moved, caller)?,
-                Err(WaitEnd::Refused(refusal)) => {
-                    queue_entry = retry.next_after_refusal(&refusal, caller).ok_or(refusal)?;
-                    record.set_model(retry.model_queue().model.id());
-                    record.begin_wait();
-                }
-            }
-        };
-        record.queued = Some(ticket.waited);
-        let is_ready = match self.check_suspension(caller) {
-            Ok(()) => request.write_for(&retry.model_queue().model, &lease).await,
-            Err(refusal) => Err(refusal),
-        };
-        if let Err(refusal) = is_ready {
-            lease.record_not_sent();
-            return Err(refusal);
-        }
-        Ok((ticket, lease))
     }
 }
 
