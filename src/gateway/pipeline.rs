@@ -152,6 +152,7 @@ impl Gateway {
         };
         // Stage 4, body: what can be refused without it is refused before it is read, at no cost to either side.
         self.check_before_body(route, required_kind, source, &mut admitted.caller, record)?;
+        // In a block, so that the future has no room for the codings later.
         let body = {
             let codings = body::take_request_codings(&mut admitted.parts.headers)?;
             body::read_body(context.body.take(), route, &codings, &self.body_limits).await?
@@ -187,11 +188,11 @@ impl Gateway {
         }
         let translation = self.read_dialect(&received, &admitted.caller, &mut context.shape)?;
         let read = ReadRequest { admitted, required_kind, body, envelope, requested_model };
-        self.send_on(read, translation, record, context)
+        self.enqueue_or_translate(read, translation, record, context)
     }
 
     /// Enters the queue of the model that a request means, or leaves it to calls if it was read from a dialect.
-    fn send_on(
+    fn enqueue_or_translate(
         &self,
         read: ReadRequest,
         translation: Option<DialectRequest>,

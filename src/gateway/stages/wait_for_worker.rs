@@ -48,11 +48,11 @@ impl Gateway {
             }
         };
         record.queued = Some(ticket.waited);
-        let is_ready = match self.check_suspension(caller) {
+        let written = match self.check_suspension(caller) {
             Ok(()) => request.write_for(&retry.model_queue().model, &lease).await,
             Err(refusal) => Err(refusal),
         };
-        if let Err(refusal) = is_ready {
+        if let Err(refusal) = written {
             lease.record_not_sent();
             return Err(refusal);
         }
