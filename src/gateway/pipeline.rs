@@ -19,7 +19,7 @@ use super::cache::answer_cache::FlightLead;
 use super::connection::discard::InboundBody;
 use super::connection::handshake::ClientCertificate;
 use super::headers;
-use super::prepared_request::{Admitted, PreparedRequest, Queued, ReadRequest, ReceivedRequest, Translated};
+use super::prepared_request::{Admitted, PreparedRequest, Queued, ReceivedRequest, RequestWithBody, Translated};
 use super::queue::ticket::QueueEntry;
 use super::request::body;
 use super::request::envelope::Envelope;
@@ -187,19 +187,19 @@ impl Gateway {
             return Ok(PreparedRequest::Shared(Box::new(shared)));
         }
         let translation = self.read_dialect(&received, &admitted.caller, &mut context.shape)?;
-        let read = ReadRequest { admitted, required_kind, body, envelope, requested_model };
-        self.enqueue_or_translate(read, translation, record, context)
+        let request = RequestWithBody { admitted, required_kind, body, envelope, requested_model };
+        self.enqueue_or_translate(request, translation, record, context)
     }
 
     /// Enters the queue of the model that a request means, or leaves it to calls if it was read from a dialect.
     fn enqueue_or_translate(
         &self,
-        read: ReadRequest,
+        request: RequestWithBody,
         translation: Option<DialectRequest>,
         record: &mut Record,
         context: &mut ResponseContext,
     ) -> Result<PreparedRequest, Refusal> {
-        let ReadRequest { admitted, required_kind, body, envelope, requested_model } = read;
+        let RequestWithBody { admitted, required_kind, body, envelope, requested_model } = request;
         let Admitted { route, mut parts, caller, .. } = admitted;
         let request_id = context.request_id.clone();
         if let Some(translation) = translation {

@@ -52,8 +52,8 @@ pub(super) struct Admitted {
     pub(super) caller: Caller,
 }
 
-/// A request for a worker whose body has been read.
-pub(super) struct ReadRequest {
+/// A request for a worker whose body has been read: owns what [`ReceivedRequest`] shows.
+pub(super) struct RequestWithBody {
     pub(super) admitted: Admitted,
     pub(super) required_kind: Option<ModelKind>,
     pub(super) body: RequestBody,
