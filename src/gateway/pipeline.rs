@@ -234,8 +234,8 @@ impl Gateway {
         };
         let (retry, queue_entry) = self.enqueue(&request, &caller, record)?;
         context.arrival_guard = None;
-        let (shown_model, lines) = (None, None);
-        Ok(PreparedRequest::Queued(boxed(|| Queued { request, caller, retry, queue_entry, shown_model, lines })))
+        let queued = boxed(|| Queued { request, caller, retry, queue_entry, shown_model: None, lines: None });
+        Ok(PreparedRequest::Queued(queued))
     }
 
     /// Finds the model of a request, and enters its queue.

@@ -122,8 +122,8 @@ impl Gateway {
         if let Some(time) = keep_alive {
             lines.end_guard = Some(Arc::new(KeptAlive { model: Arc::clone(&retry.model_queue().model), time }));
         }
-        let (shown_model, form) = (None, Some(lines.clone()));
-        let queued = boxed(|| Queued { request, caller, retry, queue_entry, shown_model, lines: form });
+        let form = Some(lines.clone());
+        let queued = boxed(|| Queued { request, caller, retry, queue_entry, shown_model: None, lines: form });
         let response = self.queue_and_forward(queued, record).await?;
         Ok(translation::as_lines(response, &lines).await)
     }
@@ -141,8 +141,8 @@ impl CallSender for Arc<Gateway> {
             match self.enqueue(&request, &caller, &mut record) {
                 Ok((retry, queue_entry)) => {
                     drop(arrival_guard);
-                    let (shown_model, lines) = (None, None);
-                    let queued = boxed(|| Queued { request, caller, retry, queue_entry, shown_model, lines });
+                    let queued =
+                        boxed(|| Queued { request, caller, retry, queue_entry, shown_model: None, lines: None });
                     self.queue_and_forward(queued, record).await
                 }
                 Err(refusal) => Err((refusal, record)),
