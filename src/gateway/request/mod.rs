@@ -2,7 +2,7 @@
 //!
 //! - `adapters.rs`: requests for an adapter of a model
 //! - `answer_facts.rs`: what a request says about its answer
-//! - `body.rs`: reads a body within its limits
+//! - `body/`: a body within its limits, and how it is read
 //! - `body_view.rs`: the positions of a body's members, and the bytes in a range
 //! - `envelope.rs`: the model, the stream flag and the prompt prefixes of a body
 //! - `estimate.rs`: the tokens that a request may take
