@@ -21,7 +21,7 @@ use super::connection::handshake::ClientCertificate;
 use super::headers;
 use super::prepared_request::{Admitted, PreparedRequest, Queued, ReceivedRequest, RequestWithBody, Translated};
 use super::queue::ticket::QueueEntry;
-use super::request::body;
+use super::request::body::{self, arriving_body};
 use super::request::envelope::Envelope;
 use super::request::parameters;
 use super::request::proxied_request::{ProxiedRequest, RequestRole, requested_model};
@@ -155,7 +155,7 @@ impl Gateway {
         // In a block, so that the future has no room for the codings later.
         let body = {
             let codings = body::take_request_codings(&mut admitted.parts.headers)?;
-            body::read_body(context.body.take(), route, &codings, &self.body_limits).await?
+            arriving_body::read_body(context.body.take(), route, &codings, &self.body_limits).await?
         };
         record.bytes_in = body.length();
         // Stage 5, model, cache and queue.

@@ -13,7 +13,7 @@ use crate::gateway::admission::rate;
 use crate::gateway::connection::discard::InboundBody;
 use crate::gateway::keys_api::{self, KeysRequest};
 use crate::gateway::model_files::{self, FilesRequest};
-use crate::gateway::request::body;
+use crate::gateway::request::body::{self, arriving_body};
 use crate::gateway::request::envelope::Envelope;
 use crate::gateway::response::local_answer::LocalAnswer;
 use crate::gateway::routes::route::{FilesRoute, KeysRoute, LocalRoute, ModelsRoute, OllamaModels, Route, RouteTarget};
@@ -107,7 +107,7 @@ impl Gateway {
         let name = match models_route {
             ModelsRoute::LoadNamed | ModelsRoute::UnloadNamed => {
                 let codings = body::content_codings(&parts.headers)?;
-                let body = body::read_body(body.take(), route, &codings, &self.body_limits).await?;
+                let body = arriving_body::read_body(body.take(), route, &codings, &self.body_limits).await?;
                 Envelope::read(route.path, &parts.headers, &body).await?.required_model()?
             }
             ModelsRoute::Ollama(OllamaModels::Show) => {
@@ -168,6 +168,6 @@ impl Gateway {
             return Ok(Bytes::new());
         }
         let codings = body::content_codings(&parts.headers)?;
-        Ok(body::read_body(body.take(), route, &codings, &self.body_limits).await?.to_bytes())
+        Ok(arriving_body::read_body(body.take(), route, &codings, &self.body_limits).await?.to_bytes())
     }
 }
