@@ -173,9 +173,9 @@ impl Retry {
                     record.set_model(retry.model_queue().model.id());
                 }
                 let ModelQueue { model, queue } = &**retry.model_queue();
-                let admit = |can_serve: bool| {
-                    if !can_serve {
-                        check_servable(model)?;
+                let admit = |has_slots: bool| {
+                    if !has_slots {
+                        check_workers(model)?;
                     }
                     check_retry(model, request.fingerprint())?;
                     if request.is_charged() { rate::charge(caller.meter()) } else { Ok(()) }
@@ -269,7 +269,7 @@ impl Retry {
     fn check_servable(&self) -> Result<(), Refusal> {
         self.check_readers(&self.model_queue.model.info())?;
         self.model_queue.queue.check_capacity(self.route.needs_slot)?;
-        check_servable(&self.model_queue.model)
+        check_workers(&self.model_queue.model)
     }
 
     /// Refuses a request that this model cannot read as it is written.
@@ -313,7 +313,7 @@ impl Retry {
 
     fn has_another_model(&self, caller: &Caller) -> bool {
         let can_take_over = |name: &String| {
-            self.find_fallback(name, caller).is_some_and(|model_queue| check_servable(&model_queue.model).is_ok())
+            self.find_fallback(name, caller).is_some_and(|model_queue| check_workers(&model_queue.model).is_ok())
         };
         self.fallbacks.iter().any(can_take_over)
     }
@@ -399,7 +399,7 @@ impl Retry {
     fn enter_fallback(&mut self, caller: &Caller) -> Option<QueueEntry> {
         while self.fall_back(caller) {
             let entry = self.model_queue.queue.enter(caller.turn(), self.route.needs_slot, self.batch(), |_| Ok(()));
-            if let (Ok(()), Ok(entry)) = (check_servable(&self.model_queue.model), entry) {
+            if let (Ok(()), Ok(entry)) = (check_workers(&self.model_queue.model), entry) {
                 return Some(entry);
             }
         }
@@ -505,7 +505,7 @@ pub(crate) fn refusal_response(refusal: &Refusal, shape: Shape, record: &mut Rec
 }
 
 /// Refuses a request for a model that has neither a ready worker nor one that may become ready soon.
-fn check_servable(model: &Model) -> Result<(), Refusal> {
+fn check_workers(model: &Model) -> Result<(), Refusal> {
     match model.available() {
         Ok(())
         | Err(
