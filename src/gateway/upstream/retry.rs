@@ -19,7 +19,7 @@ use crate::gateway::admission::auth::Caller;
 use crate::gateway::admission::rate;
 use crate::gateway::bounds::{RETRY_AFTER_UNKNOWN, RETRY_PAUSE_FIRST};
 use crate::gateway::queue::ModelQueue;
-use crate::gateway::queue::model_queues::ModelQueues;
+use crate::gateway::queue::model_queues::{ModelQueues, Snapshot};
 use crate::gateway::queue::ticket::{Moved, QueueEntry, Ticket};
 use crate::gateway::queue::unavailable::refusal_of;
 use crate::gateway::queue::wait::LeaseWait;
@@ -126,23 +126,11 @@ impl Retry {
             let snapshot = model_queues.current();
             let mut find = || {
                 request.check_readable(&snapshot)?;
-                let (asked, needs) = (request.requested_model.as_deref(), request.required_kind);
-                let only = request.only_model.as_deref();
-                let found = match only {
-                    Some(id) => snapshot.find(id).ok_or_else(|| snapshot.model_not_found(asked, caller)),
-                    None => snapshot.resolve(asked, needs, caller),
-                };
-                let (model_queue, others) = match found {
-                    Ok(model_queue) => (model_queue, Vec::new()),
-                    Err(refusal) if only.is_some() => return Err(refusal),
-                    Err(refusal) => match snapshot.pool(asked, needs, caller).split_first() {
-                        Some((first, others)) => (*first, others.to_vec()),
-                        None => return Err(request.explain_refusal(refusal)),
-                    },
-                };
+                let (model_queue, others) = find_models(&snapshot, request, caller)?;
                 let model_queue = Arc::clone(model_queue);
                 record.set_model(model_queue.model.id());
                 let info = model_queue.model.info();
+                let asked = request.requested_model.as_deref();
                 caller.check_model_as(&info, asked)?;
                 request.check_answers_wanted(&info)?;
                 let adapter = asked.and_then(|asked| info.adapter_in(asked));
@@ -465,6 +453,30 @@ impl Retry {
         }
         headers.insert(X_LLAMAGATE_WORKER, number_value(self.worker.into()));
         headers.insert(X_LLAMAGATE_ATTEMPTS, number_value(self.attempts.into()));
+    }
+}
+
+/// Finds the model that a request means, and the rest of the pool that it means if it names none.
+///
+/// # Errors
+/// The refusal if there is no such model.
+fn find_models<'a>(
+    snapshot: &'a Snapshot,
+    request: &ProxiedRequest,
+    caller: &Caller,
+) -> Result<(&'a Arc<ModelQueue>, Vec<&'a Arc<ModelQueue>>), Refusal> {
+    let (asked, needs) = (request.requested_model.as_deref(), request.required_kind);
+    if let Some(id) = request.only_model.as_deref() {
+        let only = snapshot.find(id).ok_or_else(|| snapshot.model_not_found(asked, caller))?;
+        return Ok((only, Vec::new()));
+    }
+    let refusal = match snapshot.resolve(asked, needs, caller) {
+        Ok(model_queue) => return Ok((model_queue, Vec::new())),
+        Err(refusal) => refusal,
+    };
+    match snapshot.pool(asked, needs, caller).split_first() {
+        Some((first, others)) => Ok((*first, others.to_vec())),
+        None => Err(request.explain_refusal(refusal)),
     }
 }
 
