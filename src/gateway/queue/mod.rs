@@ -60,8 +60,8 @@ pub struct ModelQueue {
 }
 
 impl ModelQueue {
-    /// Returns whether the queue would accept one more request now, and a worker can serve: then
-    /// `Retry::select_servable_model` refuses no request of this model either.
+    /// Returns whether the queue would accept one more request now, and a worker can serve. Then neither [`Queue::enter`] nor
+    /// `Retry::select_servable_model` refuses a request for lack of room or of workers.
     pub(super) fn can_serve(&self, needs_slot: bool) -> bool {
         // A model with slots has a worker that can serve.
         let slots = (self.queue.0.slots)();
