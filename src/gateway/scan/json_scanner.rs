@@ -154,12 +154,6 @@ impl<const NAME: usize> JsonScanner<NAME> {
         self.name_at
     }
 
-    /// Returns the last name, without escapes; `None` if it is longer than `NAME` bytes or not valid text.
-    #[cfg(test)]
-    pub(crate) fn name(&self) -> Option<Cow<'_, str>> {
-        text(self.raw_name()?)
-    }
-
     /// Returns the bytes of the last name, without escapes; `None` if it is longer than `NAME` bytes, or its escapes are not
     /// valid. Does not check that they are text, which costs more than to compare them with a name that is.
     pub(crate) fn name_bytes(&self) -> Option<Cow<'_, [u8]>> {

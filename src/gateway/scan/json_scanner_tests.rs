@@ -4,6 +4,11 @@ use serde_json::{Map, Value};
 use super::*;
 use crate::gateway::bounds::MEMBER_NAME;
 
+/// Returns the last name; `None` if it is too long or not valid text.
+fn name_of(scanner: &JsonScanner<MEMBER_NAME>) -> Option<String> {
+    String::from_utf8(scanner.name_bytes()?.into_owned()).ok()
+}
+
 /// Returns the names and the raw values of the members, and whether the text was a complete object. They are the same
 /// whether members are read at once or in steps.
 fn members(pieces: &[&[u8]]) -> (Vec<(Option<String>, String)>, bool) {
@@ -41,7 +46,7 @@ fn members_read(pieces: &[&[u8]], at_once: bool) -> (Vec<(Option<String>, String
                 Some(JsonStep::Ends) => {
                     let value = String::from_utf8_lossy(&whole[start..scanner.position()]).into_owned();
                     assert_eq!(whole[scanner.name_at()], b'"');
-                    found.push((scanner.name().map(Cow::into_owned), value));
+                    found.push((name_of(&scanner), value));
                 }
                 _ => {}
             }
@@ -131,7 +136,7 @@ fn the_members_of_an_entered_object_are_reported() {
         let (used, step) = scanner.step(rest);
         rest = &rest[used..];
         match step {
-            Some(JsonStep::Name) => names.push((scanner.level(), scanner.name().unwrap().into_owned())),
+            Some(JsonStep::Name) => names.push((scanner.level(), name_of(&scanner).unwrap())),
             Some(JsonStep::Begins(b'{')) if scanner.level() == 1 => scanner.enter(),
             Some(JsonStep::Begins(b'[')) => scanner.enter(),
             _ => {}
@@ -156,7 +161,7 @@ fn members_of_objects(text: &str, size: usize) -> (Vec<Vec<(String, String)>>, b
                 Some(JsonStep::Begins(_)) => start = scanner.position() - 1,
                 Some(JsonStep::Ends) if scanner.level() == 1 => {
                     let value = text[start..scanner.position()].to_owned();
-                    objects.last_mut().unwrap().push((scanner.name().unwrap().into_owned(), value));
+                    objects.last_mut().unwrap().push((name_of(&scanner).unwrap(), value));
                 }
                 _ => {}
             }
