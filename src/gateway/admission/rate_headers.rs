@@ -10,6 +10,12 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::number_value::{number_value, short_value};
 use crate::rate_bucket::RateStatus;
 
+/// Bytes that hold any duration, `Duration::MAX` included.
+const LONGEST_DURATION: usize = 40;
+
+/// A duration that is being written.
+type DurationText = Cursor<[u8; LONGEST_DURATION]>;
+
 /// The headers for a key's limit of requests: limit, remaining, reset.
 const REQUESTS: [HeaderName; 3] = [
     HeaderName::from_static("x-ratelimit-limit-requests"),
@@ -46,14 +52,14 @@ fn duration_value(duration: Duration) -> HeaderValue {
     if millis == 1000 {
         (seconds, millis) = (seconds.saturating_add(1), 0);
     }
-    // 40 bytes hold `Duration::MAX`, so the write cannot fail.
-    let mut text = Cursor::new([0_u8; 40]);
+    // There is room for any duration, so the write cannot fail.
+    let mut text = DurationText::new([0; LONGEST_DURATION]);
     let _ = write_duration(&mut text, seconds, millis);
     let end = usize::try_from(text.position()).unwrap_or(0);
     short_value(&text.get_ref()[..end]).unwrap_or(HeaderValue::from_static("0s"))
 }
 
-fn write_duration(text: &mut Cursor<[u8; 40]>, seconds: u64, millis: u32) -> std::io::Result<()> {
+fn write_duration(text: &mut DurationText, seconds: u64, millis: u32) -> std::io::Result<()> {
     if seconds == 0 && millis > 0 {
         return write_count(text, millis.into(), b"ms");
     }
@@ -73,7 +79,7 @@ fn write_duration(text: &mut Cursor<[u8; 40]>, seconds: u64, millis: u32) -> std
 }
 
 /// Writes a number and its unit, without the machinery of formats, which costs more than the rest of these headers.
-fn write_count(text: &mut Cursor<[u8; 40]>, count: u64, unit: &[u8]) -> std::io::Result<()> {
+fn write_count(text: &mut DurationText, count: u64, unit: &[u8]) -> std::io::Result<()> {
     text.write_all(itoa::Buffer::new().format(count).as_bytes())?;
     text.write_all(unit)
 }

@@ -11,6 +11,12 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
+/// Bytes of a time as a line has it: `1970-01-01T00:00:00.000Z`.
+const TIME_LENGTH: usize = 24;
+
+/// Where its milliseconds begin.
+const MILLIS_AT: usize = 20;
+
 /// The memory that a line is appended to.
 pub(super) struct TextLine<'a>(pub(super) &'a mut Vec<u8>);
 
@@ -19,7 +25,7 @@ pub(super) struct TextLine<'a>(pub(super) &'a mut Vec<u8>);
 struct ShownSecond {
     /// Since 1970.
     second: i64,
-    text: [u8; 24],
+    text: [u8; TIME_LENGTH],
 }
 
 thread_local! {
@@ -94,7 +100,7 @@ impl TextLine<'_> {
             LAST_SECOND.set(shown);
         }
         let millis = u64::from(nanos.unsigned_abs() / 1_000_000);
-        for (at, unit) in [(20, 100), (21, 10), (22, 1)] {
+        for (at, unit) in [(MILLIS_AT, 100), (MILLIS_AT + 1, 10), (MILLIS_AT + 2, 1)] {
             shown.text[at] = digit(millis, unit);
         }
         self.0.extend_from_slice(&shown.text);
@@ -118,7 +124,7 @@ impl TextLine<'_> {
 }
 
 /// Returns the beginning of the second that this time is in, as RFC 3339 writes it with milliseconds.
-fn text_of_second(time: Timestamp) -> [u8; 24] {
+fn text_of_second(time: Timestamp) -> [u8; TIME_LENGTH] {
     let utc = Offset::UTC.to_datetime(time);
     let mut text = *b"0000-00-00T00:00:00.000Z";
     let mut write = |last: usize, part: u16| {
