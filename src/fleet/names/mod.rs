@@ -213,7 +213,10 @@ impl ModelNames {
     /// has adapters that requests can ask for.
     fn with_adapter<'n>(&self, asked: &'n str) -> Option<(usize, &'n str)> {
         // The search for the colon costs more than this, and most services have no adapters.
-        let (base, adapter) = if self.has_adapters { asked.rsplit_once(':') } else { None }?;
+        if !self.has_adapters {
+            return None;
+        }
+        let (base, adapter) = asked.rsplit_once(':')?;
         Some((self.by_id(base)?, adapter))
     }
 
