@@ -34,19 +34,19 @@ impl CoreThreads {
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let stop_on_error = stop.clone().drop_guard();
         let (mut threads, mut runtimes) = (Vec::new(), Vec::new());
-        let of_thread =
+        let thread_error =
             |number, error: io::Error| io::Error::new(error.kind(), format!("serving thread {number}: {error}"));
         for number in 0..count.get().min(MOST_CORES) {
             let stopped = stop.clone().cancelled_owned();
             let (thread, runtime) =
-                start_thread(number, stopped, ended.clone()).map_err(|error| of_thread(number, error))?;
+                start_thread(number, stopped, ended.clone()).map_err(|error| thread_error(number, error))?;
             threads.push(thread);
             runtimes.push(runtime);
         }
         // Only now: the threads create their runtimes at the same time.
         let runtimes = runtimes.iter().enumerate().map(|(number, runtime)| {
             let created = runtime.recv().unwrap_or_else(|_| Err(io::Error::other("it ended at once")));
-            created.map_err(|error| of_thread(number, error))
+            created.map_err(|error| thread_error(number, error))
         });
         let runtimes = runtimes.collect::<io::Result<Vec<_>>>()?;
         stop_on_error.disarm();

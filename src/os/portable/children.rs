@@ -32,7 +32,7 @@ for group in $groups; do kill -KILL "-$group"; done
 /// Bytes of the longest line: a sign, a space, a number of ten digits and the end of the line.
 const LONGEST_LINE: usize = 13;
 
-/// Returns true: this is not told.
+/// Returns true: this system is not asked, so the children are listed at every look.
 pub(crate) fn may_have_ended_child() -> bool {
     true
 }

@@ -1,7 +1,7 @@
 //! Writes a line of text straight into the memory in which lines wait: names, words, numbers, times and addresses.
 //!
 //! Every request has a line, and format strings cost several times as much. What has a length that the compiler knows is
-//! stored at once; a call that copies it would cost more than the copy. Which fields a line has is in `access.rs`.
+//! stored at once; a call that copies it would cost more than the copy. Which fields a line has is in `mod.rs`.
 
 use std::cell::Cell;
 use std::fmt::Display;

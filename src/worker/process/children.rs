@@ -36,7 +36,7 @@ impl TrackedChildren {
             Ok(stat) => child.start.is_none_or(|start| start == stat.start),
             Err(error) => error.kind() != io::ErrorKind::NotFound,
         });
-        // All processes of the machine are looked at only for a reason: the thread that forks does nothing meanwhile.
+        // A look at all processes of the machine takes milliseconds, in which this thread starts none.
         if !here::may_have_ended_child() {
             return Ok(0);
         }
