@@ -14,7 +14,7 @@ use super::content_kind::ContentKind;
 use super::credentials::{KEY_HEADERS, PresentedSecrets, is_key_header};
 use super::routes::lookup;
 use crate::content_coding::ContentCodings;
-use crate::number_value::short_value;
+use crate::short_value::short_value;
 
 /// Returns whether a header belongs to one connection only (RFC 9110, section 7.6.1), including older ones that RFC 9110 no
 /// longer lists.

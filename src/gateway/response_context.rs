@@ -12,8 +12,8 @@ use super::cache::answer_cache::{CacheMark, FlightLead};
 use super::connection::discard::{InboundBody, UnreadBody};
 use super::headers::{self, REQUEST_ID, X_REQUEST_ID};
 use super::response::body::ResponseBody;
-use crate::number_value::number_value;
 use crate::refusal::{ANTHROPIC_VERSION, Shape};
+use crate::short_value::number_value;
 
 /// [`ANTHROPIC_VERSION`], which need not be parsed for each request.
 static VERSION_HEADER: HeaderName = HeaderName::from_static(ANTHROPIC_VERSION);

@@ -24,7 +24,7 @@ pub use backend_errors::{body_of_backend_error, event_of_backend};
 pub use shape::{ANTHROPIC_VERSION, Shape};
 pub use table::{CODES, MODELS_NAMED, QUEUE_FULL, REPEATED_TEXT, Refusal};
 
-use crate::number_value::number_value;
+use crate::short_value::number_value;
 use bodies::{ErrorFacts, error_body};
 use shape::error_event;
 use table::RETRY_AFTER_LEAST;

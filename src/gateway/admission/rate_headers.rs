@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::number_value::{number_value, short_value};
 use crate::rate_bucket::RateStatus;
+use crate::short_value::{number_value, short_value};
 
 /// Bytes that hold any duration, `Duration::MAX` included.
 const LONGEST_DURATION: usize = 40;

@@ -21,10 +21,10 @@ use crate::gateway::prepared_request::ReceivedRequest;
 use crate::gateway::queue::model_queues::Snapshot;
 use crate::gateway::response::shared::PieceSource;
 use crate::keys::secret::Digest;
-use crate::number_value::number_value;
 use crate::refusal::Shape;
 use crate::settings::options::Caching;
 use crate::settings::values::CacheMode;
+use crate::short_value::number_value;
 use crate::telemetry::metrics::Metrics;
 
 /// What the cache had for a request.

@@ -23,8 +23,8 @@ use crate::gateway::accounting::verdict::Verdict;
 use crate::gateway::response::body::ResponseBody;
 use crate::gateway::response::heartbeat::PendingResponse;
 use crate::gateway::response::in_progress::ResponseAborted;
-use crate::number_value::number_value;
 use crate::refusal::Refusal;
+use crate::short_value::number_value;
 
 /// An answer in flight.
 pub(in crate::gateway) struct Flight {

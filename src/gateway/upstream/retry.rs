@@ -26,10 +26,10 @@ use crate::gateway::queue::wait::LeaseWait;
 use crate::gateway::request::proxied_request::{ProxiedRequest, RequestReaders};
 use crate::gateway::routes::route::Route;
 use crate::models::ModelKind;
-use crate::number_value::number_value;
 use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::{Refusal, Shape};
 use crate::settings::options::Settings;
+use crate::short_value::number_value;
 
 /// The id of the model that answered or failed.
 pub(crate) const X_LLAMAGATE_MODEL: HeaderName = HeaderName::from_static("x-llamagate-model");
