@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-/// Maximum number of messages that wait for the writer of one log: lines, or batches of lines of the access log.
-/// Further ones are dropped and counted.
+/// Maximum number of lines that wait for the writer of one log. Further ones are dropped and counted.
 pub const LOG_QUEUE: usize = 8 * 1024;
+
+/// Maximum number of batches that wait for the writer of the access log: 128 MiB, where all are of [`LOG_BATCH_SIZE`]. The
+/// lines of further ones are dropped and counted.
+pub const ACCESS_LOG_QUEUE: usize = LOG_QUEUE / 4;
 
 /// Maximum length of a request's path, and of its method, in a line of the access log, in characters.
 pub const LOGGED_WORD: usize = 256;
@@ -13,7 +16,7 @@ pub const LOGGED_WORD: usize = 256;
 pub const LOG_BATCH_TIME: Duration = Duration::from_millis(100);
 
 /// Number of bytes of access-log lines that are written at once, without further waiting.
-pub const LOG_BATCH_SIZE: usize = 16 * 1024;
+pub const LOG_BATCH_SIZE: usize = 64 * 1024;
 
 /// Minimum time between two reports of the same problem: lost log lines, connections that could not be accepted, probes
 /// that could not be made.

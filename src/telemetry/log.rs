@@ -72,10 +72,15 @@ fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(format: LogFormat, writer: NonB
     }
 }
 
-/// Returns a writer that never blocks its caller: a bounded queue, which a thread writes to `writer`. Drops lines when
-/// the queue is full.
+/// Returns a writer that never blocks its caller: a queue of [`LOG_QUEUE`] lines, which a thread writes to `writer`. Drops
+/// lines when the queue is full.
 pub fn queued_writer(writer: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
-    NonBlockingBuilder::default().buffered_lines_limit(LOG_QUEUE).lossy(true).finish(writer)
+    writer_with_queue(writer, LOG_QUEUE)
+}
+
+/// Returns a writer as [`queued_writer`] does, whose queue holds at most this number of messages.
+pub(super) fn writer_with_queue(writer: impl Write + Send + 'static, messages: usize) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default().buffered_lines_limit(messages).lossy(true).finish(writer)
 }
 
 fn levels(level: LogLevel) -> Targets {

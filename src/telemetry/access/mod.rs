@@ -22,11 +22,11 @@ use tracing_appender::non_blocking::WorkerGuard;
 use self::log_batch::LogBatch;
 use self::text_line::TextLine;
 use super::files::{LogFolder, LogRules, WriteErrors};
-use super::log::{CLOCK, queued_writer};
+use super::log::{CLOCK, writer_with_queue};
 use crate::hex::hex;
 use crate::settings::options::Logs;
 use crate::settings::values::LogFormat;
-use crate::telemetry::bounds::LOGGED_WORD;
+use crate::telemetry::bounds::{ACCESS_LOG_QUEUE, LOGGED_WORD};
 
 /// Bytes of the hash of a person's name that a line shows.
 const SHOWN_HASH: usize = 8;
@@ -118,7 +118,8 @@ impl AccessLog {
         let rules = LogRules::from(logs);
         let folder = LogFolder::open(logs.log_dir.join(KIND), rules);
         let errors = folder.errors();
-        let (writer, guard) = queued_writer(folder.daily(KIND, &logs.instance_id, CLOCK));
+        let file = folder.daily(KIND, &logs.instance_id, CLOCK);
+        let (writer, guard) = writer_with_queue(file, ACCESS_LOG_QUEUE);
         let batch = rules.is_written.then(|| LogBatch::new(writer));
         (Self { batch, format: logs.log_format, names_people: logs.log_people, folder, errors }, guard)
     }
