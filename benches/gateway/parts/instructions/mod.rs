@@ -6,6 +6,8 @@
 mod callgrind;
 mod figures;
 
+use std::fs;
+
 use super::fleet;
 use crate::contenders::gateways::{Builds, EXPIRED_KEY, LIMITED_KEY, OFF, Setup};
 use crate::contenders::peers;
@@ -45,6 +47,9 @@ pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) -
     if ["valgrind", "vgdb"].iter().any(|program| peers::find(program).is_none()) {
         println!("valgrind is missing: no instructions are counted");
         return true;
+    }
+    if let Some(folder) = &options.counts {
+        fs::create_dir_all(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     }
     let on = Setup::new("under valgrind", &builds.on);
     let counts = count(options, &on, &checked(), "");
