@@ -286,17 +286,17 @@ impl Gateway {
         mut record: Record,
     ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
         loop {
-            // Stage 6, slot and worker.
-            let (request, caller, retry) = (&mut queued.request, &queued.caller, &mut queued.retry);
-            let wait = self.wait_for_worker(request, caller, retry, queued.queue_entry, &mut record);
-            let (ticket, lease) = match wait.await {
-                Ok(tokens) => tokens,
-                Err(refusal) => return Err((refusal, record)),
-            };
-            // Stage 7, forward. What only its begin needs is in a block of its own, so that the state of the request has no
-            // room for it.
+            // What a wait and the begin of an attempt need is in a block, so that the state of the request has no room for it
+            // later.
             let forwarding = {
+                // Stage 6, slot and worker.
                 let (request, retry) = (&mut queued.request, &mut queued.retry);
+                let wait = self.wait_for_worker(request, &queued.caller, retry, queued.queue_entry, &mut record);
+                let (ticket, lease) = match wait.await {
+                    Ok(tokens) => tokens,
+                    Err(refusal) => return Err((refusal, record)),
+                };
+                // Stage 7, forward.
                 let is_last = retry.is_last_attempt();
                 let limits_tokens = queued.caller.meter().is_some_and(Meter::limits_tokens);
                 let model = &retry.model_queue().model;
