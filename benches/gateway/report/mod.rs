@@ -132,6 +132,10 @@ impl Report {
         });
         let path = options.json.clone().unwrap_or_else(|| self.default_path());
         let text = serde_json::to_string_pretty(&whole).expect("JSON");
+        // A new checkout has no such folder if nothing was built for the benchmark.
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        }
         fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         println!("\nwritten: {}", path.display());
     }
