@@ -60,11 +60,12 @@ impl KnownHead {
             return None;
         }
         let content_type = usual_value(headers.get(CONTENT_TYPE)?.as_bytes())?;
+        // Sought before the copy below, which each response of another server than llama.cpp's would pay for.
+        let (before, rest) = bytes.split_at(memmem::find(bytes, LENGTH_LINE)? + LENGTH_LINE.len());
         // A second length would have to be the same.
         if memmem::find_iter(&bytes.to_ascii_lowercase(), b"content-length").count() != 1 {
             return None;
         }
-        let (before, rest) = bytes.split_at(memmem::find(bytes, LENGTH_LINE)? + LENGTH_LINE.len());
         let after = &rest[digits_in(rest)..];
         after.starts_with(b"\r\n").then(|| Self { before: before.to_vec(), after: after.to_vec(), content_type })
     }
